@@ -1,0 +1,1 @@
+"""tfscale's Hydra configuration: YAML only, shipped as `tfscale.configs`."""

@@ -1,0 +1,92 @@
+"""ResNet image classification: +recipe=resnet (digits, two laptop cores) and +recipe=resnet50_imagenet (Goyal et al.)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from tfscale.errors import UsageError
+from tfscale.models import resnet
+from tfscale.plan import Footprint
+from tfscale.task import Task
+
+AUGMENTS = ("none", "digits", "cifar", "imagenet")
+
+
+@dataclass
+class ResNet(Task):
+    """Image classification by a ResNet; image_size, channels and num_classes come from the data where null.
+
+    `augment`: "digits" shifts, turns and zooms a little; "cifar" pads, crops and mirrors; "imagenet" is the
+    random-resized crop with the central crop in evaluation.
+    """
+
+    depth: int = 50
+    width: int = 64
+    image_size: Optional[int] = None
+    channels: Optional[int] = None
+    num_classes: Optional[int] = None
+    label_smoothing: float = 0.0
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.depth not in resnet.DEPTHS:
+            depths = ", ".join(map(str, resnet.DEPTHS))
+            raise UsageError(f"there is no ResNet of depth {self.depth}", where="task.depth", fix=f"use one of {depths}")
+        if self.augment not in AUGMENTS:
+            raise UsageError(
+                f"unknown augmentation {self.augment!r}", where="task.augment", fix=f"use one of {', '.join(AUGMENTS)}"
+            )
+
+    def _shape(self) -> dict[str, int]:
+        shape = {"image_size": self.image_size, "channels": self.channels, "num_classes": self.num_classes}
+        unknown = [name for name, value in shape.items() if value is None]
+        if unknown:
+            raise UsageError(
+                f"the data doesn't tell {', '.join(unknown)} before it is prepared",
+                where="task",
+                fix=" ".join(f"task.{name}=..." for name in unknown),
+            )
+        return {name: int(value) for name, value in shape.items() if value is not None}
+
+    def footprint(self) -> Footprint:
+        return resnet.footprint(self.depth, width=self.width, **self._shape())
+
+    def build_model(self):
+        return resnet.build(self.depth, width=self.width, **self._shape())
+
+    def preprocess(self, example, *, training):
+        from tfscale.data import augment
+
+        shape = self._shape()
+        size, channels = shape["image_size"], shape["channels"]
+        image, seed = example["image"], example["seed"]
+        if self.augment == "imagenet":
+            if training:
+                image = augment.resized_crop_flip(image, seed, size=size, channels=channels)
+            else:
+                image = augment.central_crop(image, size=size, channels=channels)
+        else:
+            image = augment.decode(image, channels)
+            if image.shape[:2] != (size, size):
+                image = augment.resize(image, size, channels)
+            if training and self.augment == "digits":
+                image = augment.jitter(image, seed, shift=2.0, rotate=0.2, zoom=0.1)
+            elif training and self.augment == "cifar":
+                image = augment.pad_crop_flip(image, seed, pad=4)
+        return {"image": image, "label": example["label"]}
+
+    def loss(self, model, batch, *, training):
+        import tensorflow as tf
+
+        logits = model(batch["image"], training=training)
+        labels = tf.cast(batch["label"], tf.int32)
+        smoothing = self.label_smoothing if training else 0.0
+        if smoothing:
+            targets = tf.one_hot(labels, logits.shape[-1], 1 - smoothing + smoothing / logits.shape[-1],
+                                 smoothing / logits.shape[-1], dtype=logits.dtype)
+            loss = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        else:
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        correct = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
+        return loss, {"accuracy": tf.cast(correct, tf.float32)}

@@ -1,0 +1,53 @@
+"""tfscale: trains a Keras 3 model on whatever hardware it finds, by one command that never changes.
+
+The names below are the public API. They are imported when first used, so that `import tfscale` takes no time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Checkpointer": "tfscale.checkpoint",
+    "Cluster": "tfscale.cluster",
+    "ExecutionPlan": "tfscale.plan",
+    "Hardware": "tfscale.hardware",
+    "PlanRequest": "tfscale.plan",
+    "Result": "tfscale.result",
+    "RunConfig": "tfscale.config",
+    "Source": "tfscale.data.source",
+    "Task": "tfscale.task",
+    "Tracker": "tfscale.tracking.tracker",
+    "Trainer": "tfscale.engine.loop",
+    "compose": "tfscale.config",
+    "fit": "tfscale.run",
+    "make_plan": "tfscale.plan",
+    "probe": "tfscale.hardware",
+}
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from tfscale.checkpoint import Checkpointer
+    from tfscale.cluster import Cluster
+    from tfscale.config import RunConfig, compose
+    from tfscale.data.source import Source
+    from tfscale.engine.loop import Trainer
+    from tfscale.hardware import Hardware, probe
+    from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+    from tfscale.result import Result
+    from tfscale.run import fit
+    from tfscale.task import Task
+    from tfscale.tracking.tracker import Tracker
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tfscale' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

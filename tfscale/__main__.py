@@ -1,0 +1,39 @@
+"""The program `tfscale`: its sub-commands are the doors, and `tfscale train` is `python -m tfscale.train`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from tfscale.errors import UsageError, nearest
+
+DOORS = {"train": "train a recipe on whatever hardware is here"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Passes the arguments on to the door; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in DOORS:
+        return importlib.import_module(f"tfscale.{arguments[0]}").main(arguments[1:])
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print("usage: tfscale COMMAND [...]\n")
+        for name, text in DOORS.items():
+            print(f"  {name:<10} {text}")
+        return 0
+    if arguments[0] == "--version":
+        from tfscale import __version__
+
+        print(f"tfscale {__version__}")
+        return 0
+    error = UsageError(
+        f"unknown command {arguments[0]!r}{nearest(arguments[0], list(DOORS))}",
+        where="command line",
+        fix=f"the commands are {', '.join(DOORS)}",
+    )
+    print(error.line(), file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

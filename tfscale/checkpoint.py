@@ -1,0 +1,252 @@
+"""Checkpoints: atomic, verified, in TensorFlow's own bundle format.
+
+Owns the folder checkpoints/ of a run. The list of its folders is the truth: a folder step-000000500 is complete, since
+it is renamed to that name after its manifest, written last, and all its bytes are on disk. TensorFlow's `checkpoint`
+text file is neither written nor read, because a torn one would make a run start again from zero without a word.
+
+    checkpointer = Checkpointer(run_dir.checkpoints, keep=2)
+    step = checkpointer.restore(state)     # None: there are none
+    checkpointer.save(state)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfscale import faults
+from tfscale.errors import CheckpointUnusable, IOFailure
+from tfscale.state import TrainState
+
+_BUNDLE, _MANIFEST, _FORMAT = "state", "manifest.json", 1
+
+
+class _Damaged(Exception):
+    """This one checkpoint can't be used; the one before may."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One complete checkpoint on disk."""
+
+    step: int
+    path: Path
+
+
+class Checkpointer:
+    """Writes and restores the checkpoints of one run.
+
+    Args:
+        directory: the run's folder of checkpoints; made at the first save.
+        keep: how many of the newest are kept; the best one is kept besides.
+        identity: digest of task, data and hyper-parameters, stored in every manifest.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 2, identity: str = ""):
+        self.directory, self.keep, self.identity = Path(directory), max(1, keep), identity
+
+    def entries(self) -> list[Entry]:
+        """Complete checkpoints, oldest first."""
+        found = []
+        for path in self.directory.glob("step-*"):
+            number = path.name.removeprefix("step-")
+            if number.isdigit() and path.is_dir() and not path.is_symlink():
+                found.append(Entry(int(number), path))
+        return sorted(found, key=lambda entry: entry.step)
+
+    def save(self, state: TrainState) -> Path:
+        """Writes the state of this step; a step that is there already is not written again.
+
+        Raises:
+            IOFailure: the write failed, with older checkpoints untouched.
+        """
+        final = self.directory / f"step-{state.step:09d}"
+        if final.exists():
+            return final
+        temporary = self.directory / f".writing-{state.step:09d}-{os.getpid()}"
+        try:
+            faults.point("ckpt.before_write", step=state.step)
+            temporary.mkdir(parents=True)
+            tensors = {name: tf.convert_to_tensor(v) for name, v in state.variables().items()}
+            _write_bundle(temporary / _BUNDLE, tensors)
+            faults.point("ckpt.before_manifest", step=state.step)
+            _write_manifest(temporary, self._manifest(state, tensors, temporary))
+            faults.point("ckpt.before_commit", step=state.step)
+            os.replace(temporary, final)
+            _sync(self.directory)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise IOFailure(
+                f"the checkpoint of step {state.step} could not be written: {_first_line(error)}",
+                where=str(self.directory),
+                fix="free space or choose another run.dir, then run the same command again",
+            ) from error
+        faults.point("ckpt.before_prune", step=state.step)
+        self._prune(state)
+        return final
+
+    def _manifest(self, state: TrainState, tensors: dict[str, tf.Tensor], folder: Path) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "step": state.step,
+            "identity": self.identity,
+            "memory": state.memory,
+            "variables": {n: {"shape": t.shape.as_list(), "dtype": t.dtype.name} for n, t in tensors.items()},
+            "files": {f.name: {"bytes": f.stat().st_size, "sha256": _sha256(f)} for f in sorted(folder.iterdir())},
+            "tensorflow": tf.__version__,
+        }
+
+    def _prune(self, state: TrainState) -> None:
+        entries = self.entries()
+        best = state.memory.get("best", {}).get("step")
+        for entry in entries[: -self.keep]:
+            if entry.step != best:
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Removes what killed runs left half written; only for the one process that writes here."""
+        for path in self.directory.glob(".writing-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Sets all checkpoints aside under another name, for a run that was told to start at zero."""
+        for entry in self.entries():
+            aside = entry.path.with_name(f"old-{entry.path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(entry.path, aside)
+
+    def restore(self, state: TrainState) -> int | None:
+        """Puts the newest good checkpoint into the state.
+
+        Returns:
+            Its step, or None where there are no checkpoints.
+
+        Raises:
+            CheckpointUnusable: all are damaged, or the newest good one is of another model.
+        """
+        reasons = []
+        for entry in reversed(self.entries()):
+            try:
+                self.restore_entry(entry, state)
+            except _Damaged as damage:
+                reasons.append(f"{entry.path.name}: {damage}")
+                print(f"tfscale: checkpoint {entry.path} is damaged ({damage}); trying the one before", file=sys.stderr)
+                continue
+            return entry.step
+        if not reasons:
+            return None
+        raise CheckpointUnusable(
+            f"no checkpoint can be used: {'; '.join(reasons)}",
+            where=str(self.directory),
+            fix="restore the files, or start again from zero with resume.mode=never",
+        )
+
+    def restore_entry(self, entry: Entry, state: TrainState) -> None:
+        """Puts this checkpoint into the state; raises CheckpointUnusable if its variables are others."""
+        manifest = _read_manifest(entry.path)
+        variables = state.variables()
+        names = _match(manifest["variables"], variables, entry.path)
+        try:
+            reader = tf.train.load_checkpoint(str(entry.path / _BUNDLE))
+            values = {name: reader.get_tensor(stored) for name, stored in names.items()}
+        except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
+            raise _Damaged(_first_line(error)) from error
+        for name, variable in variables.items():
+            variable.assign(values[name])
+        state.step, state.memory = manifest["step"], manifest["memory"]
+
+
+def _write_bundle(prefix: Path, tensors: dict[str, tf.Tensor]) -> None:
+    names = list(tensors)
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[tensors[name] for name in names],
+    )
+    faults.point("ckpt.mid_write")
+    tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=[str(prefix)], destination_prefix=str(prefix))
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    for file in folder.iterdir():
+        _sync(file)
+    with (folder / _MANIFEST).open("w") as stream:
+        json.dump(manifest, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    _sync(folder)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, once every file it lists has the size and checksum it says."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        if manifest["format"] != _FORMAT:
+            raise _Damaged(f"format {manifest['format']} is not {_FORMAT}")
+        for name, said in manifest["files"].items():
+            if Path(name).name != name:
+                raise _Damaged(f"the manifest names a file outside its folder: {name}")
+            if (folder / name).stat().st_size != said["bytes"] or _sha256(folder / name) != said["sha256"]:
+                raise _Damaged(f"{name} does not match its checksum")
+        if not (manifest["variables"] and manifest["step"] >= 0 and isinstance(manifest["memory"], dict)):
+            raise _Damaged("the manifest is incomplete")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _Damaged(_first_line(error)) from error
+    return manifest
+
+
+def _match(stored: dict[str, Any], wanted: dict[str, Any], where: Path) -> dict[str, str]:
+    """For every wanted variable the name under which it is stored.
+
+    By name; where only names differ, by position: Keras numbers layers afresh in every model of one process.
+    """
+
+    def shape_of(variable: Any) -> tuple:
+        return tuple(variable.shape), tf.as_dtype(variable.dtype).name
+
+    there = {name: (tuple(v["shape"]), v["dtype"]) for name, v in stored.items()}
+    here = {name: shape_of(variable) for name, variable in wanted.items()}
+    if there == here:
+        return {name: name for name in here}
+    if list(there.values()) == list(here.values()):
+        return dict(zip(here, there, strict=True))
+    rows = []
+    for name in sorted(set(there) | set(here)):
+        if there.get(name) != here.get(name):
+            rows.append(f"{name}: checkpoint {_show(there.get(name))}, model {_show(here.get(name))}")
+    shown = rows[:20] + ([f"and {len(rows) - 20} more"] if len(rows) > 20 else [])
+    raise CheckpointUnusable(
+        f"the checkpoint is of another model; {len(rows)} variables differ: " + "; ".join(shown),
+        where=str(where),
+        fix="undo the change of the model, or choose another run.name, or start at zero with resume.mode=never",
+    )
+
+
+def _show(entry: tuple | None) -> str:
+    return f"{list(entry[0])} {entry[1]}" if entry else "absent"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,85 @@
+"""Decoding and augmentation of images, every draw a pure function of the example's seed.
+
+Images are uint8 [height, width, channels] or encoded JPEG/PNG bytes (string scalars); results are uint8 of static shape.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def decode(image: tf.Tensor, channels: int) -> tf.Tensor:
+    """uint8 [height, width, channels] from encoded bytes; decoded images pass through."""
+    if image.dtype != tf.string:
+        return image
+    decoded = tf.io.decode_image(image, channels=channels, expand_animations=False)
+    return tf.ensure_shape(decoded, [None, None, channels])
+
+
+def jitter(image: tf.Tensor, seed: tf.Tensor, *, shift: float, rotate: float, zoom: float) -> tf.Tensor:
+    """Shifts (pixels), rotates (radians) and zooms (share) by up to these amounts, in one bilinear resampling."""
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    draw = tf.random.stateless_uniform([4], seed, -1.0, 1.0)
+    angle, scale = draw[2] * rotate, 1.0 + draw[3] * zoom
+    cos, sin = tf.cos(angle) * scale, tf.sin(angle) * scale
+    center_y, center_x = (size[0] - 1) / 2, (size[1] - 1) / 2
+    # output (x, y) takes input (a0 x + a1 y + a2, b0 x + b1 y + b2): a turn about the centre, then the shift
+    offset_x = center_x - cos * center_x + sin * center_y + draw[0] * shift
+    offset_y = center_y - sin * center_x - cos * center_y + draw[1] * shift
+    transform = tf.stack([cos, -sin, offset_x, sin, cos, offset_y, 0.0, 0.0])[tf.newaxis]
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=transform,
+        output_shape=tf.shape(image)[:2],
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+        fill_value=0.0,
+    )
+    return tf.ensure_shape(moved[0], image.shape)
+
+
+def pad_crop_flip(image: tf.Tensor, seed: tf.Tensor, *, pad: int) -> tf.Tensor:
+    """CIFAR's standard: pad by zeros, crop at random to the former size, mirror half of the images."""
+    shape = image.shape
+    padded = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]])
+    cropped = tf.image.stateless_random_crop(padded, shape, seed)
+    return tf.image.stateless_random_flip_left_right(cropped, seed + 1)
+
+
+def resized_crop_flip(image: tf.Tensor, seed: tf.Tensor, *, size: int, channels: int) -> tf.Tensor:
+    """Inception's crop: 8-100 % of the area, aspect ratio 3/4-4/3, resized to `size`, mirrored half of the time.
+
+    Of a JPEG only the crop is decoded.
+    """
+    encoded = image.dtype == tf.string
+    shape = tf.io.extract_jpeg_shape(image) if encoded else tf.shape(image)
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        tf.zeros([1, 0, 4]),
+        seed,
+        min_object_covered=0.0,
+        area_range=(0.08, 1.0),
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        use_image_if_no_bounding_boxes=True,
+    )
+    if encoded:
+        window = tf.stack([begin[0], begin[1], extent[0], extent[1]])
+        crop = tf.io.decode_and_crop_jpeg(image, window, channels=channels)
+    else:
+        crop = tf.slice(image, begin, tf.concat([extent[:2], [channels]], 0))
+    return tf.image.stateless_random_flip_left_right(resize(crop, size, channels), seed + 1)
+
+
+def central_crop(image: tf.Tensor, *, size: int, channels: int) -> tf.Tensor:
+    """The standard evaluation on ImageNet: the middle 87.5 % of the shorter side, resized to `size`."""
+    image = decode(image, channels)
+    shape = tf.shape(image)
+    side = tf.cast(0.875 * tf.cast(tf.minimum(shape[0], shape[1]), tf.float32), tf.int32)
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    return resize(image[top : top + side, left : left + side], size, channels)
+
+
+def resize(image: tf.Tensor, size: int, channels: int) -> tf.Tensor:
+    """uint8 [size, size, channels], bilinear."""
+    resized = tf.image.resize(image, [size, size], method="bilinear", antialias=False)
+    return tf.ensure_shape(tf.cast(tf.round(resized), tf.uint8), [size, size, channels])

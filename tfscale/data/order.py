@@ -1,0 +1,77 @@
+"""The order of examples: one infinite concatenation of epoch permutations.
+
+Owns the only rule of order in tfscale: with B = global_batch, step s takes positions [s*B, (s+1)*B), and a worker takes
+its slice of that. Position p lies in epoch p // n; the example there is a permutation of n, drawn by (seed, epoch), at
+p % n. So any step of any worker is reached by arithmetic: remainders, resume, parity and a change of the number of
+workers need nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+_FOREVER = 2**62
+_ROUNDS = 8  # of the cipher; fewer leave visible patterns
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One worker's part of every step."""
+
+    global_batch: int
+    worker: int = 0
+    num_workers: int = 1
+
+    @property
+    def worker_batch(self) -> int:
+        return self.global_batch // self.num_workers
+
+
+def training_order(num_examples: int, shard: Shard, *, seed: int, start_step: int = 0) -> tf.data.Dataset:
+    """Endless; one element per step: {"index", "epoch": int64 [worker_batch], "weight": float32 [worker_batch]}."""
+
+    def at(step):
+        position = _positions(step, shard)
+        epoch, offset = position // num_examples, position % num_examples
+        return {"index": permute(offset, epoch, num_examples, seed), "epoch": epoch, "weight": _ones(shard)}
+
+    return tf.data.Dataset.range(start_step, _FOREVER).map(at)
+
+
+def evaluation_order(num_examples: int, shard: Shard) -> tf.data.Dataset:
+    """Every example once, in the order stored; the last step is filled up with weight 0. Elements as in training."""
+
+    def at(step):
+        position = _positions(step, shard)
+        real = position < num_examples
+        index = tf.where(real, position, 0)
+        return {"index": index, "epoch": tf.zeros_like(index), "weight": tf.cast(real, tf.float32)}
+
+    return tf.data.Dataset.range(evaluation_steps(num_examples, shard.global_batch)).map(at)
+
+
+def evaluation_steps(num_examples: int, global_batch: int) -> int:
+    return -(-num_examples // global_batch)
+
+
+def permute(offset: tf.Tensor, epoch: tf.Tensor, num_examples: int, seed: int) -> tf.Tensor:
+    """The examples at these offsets of these epochs: int64 [k], by a block cipher on [0, num_examples).
+
+    The cipher (RandomIndexShuffle) computes each place by itself, so that a billion examples need no memory.
+    """
+    size = tf.shape(offset)[0]
+    seeds = tf.stack([tf.fill([size], tf.constant(seed, tf.int64)), epoch, tf.ones_like(epoch)], axis=1)
+    last = tf.fill([size], tf.constant(num_examples - 1, tf.int64))
+    shuffled = tf.raw_ops.RandomIndexShuffle(index=offset, seed=seeds, max_index=last, rounds=_ROUNDS)
+    return tf.ensure_shape(shuffled, offset.shape)
+
+
+def _positions(step: tf.Tensor, shard: Shard) -> tf.Tensor:
+    first = step * shard.global_batch + shard.worker * shard.worker_batch
+    return first + tf.range(shard.worker_batch, dtype=tf.int64)
+
+
+def _ones(shard: Shard) -> tf.Tensor:
+    return tf.ones([shard.worker_batch], tf.float32)

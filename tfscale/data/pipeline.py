@@ -1,0 +1,78 @@
+"""From a source to batches: the one path that every example takes, in training and in evaluation.
+
+Owns parallelism, batching and prefetch as the plan says. Refuses to know kinds of data and strategies.
+
+    dataset = build_dataset(source, task, "train", Shard(64), plan, training=True, seed=0, start_step=500)
+    batches = strategy.distribute_datasets_from_function(lambda context: dataset)
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfscale.data import order
+from tfscale.data.order import Shard
+from tfscale.data.source import Source
+from tfscale.errors import UsageError
+from tfscale.plan import ExecutionPlan
+from tfscale.task import Task
+
+
+def build_dataset(
+    source: Source,
+    task: Task,
+    split: str,
+    shard: Shard,
+    plan: ExecutionPlan,
+    *,
+    training: bool,
+    seed: int,
+    start_step: int = 0,
+) -> tf.data.Dataset:
+    """The batches of one worker, each replica_batch examples, local_devices of them per step.
+
+    Args:
+        split: "train" or "test".
+        shard: which part of every step this worker reads.
+        training: endless and shuffled with augmentation; otherwise every example once, filled up with weight 0.
+        seed: of the order and of the augmentation, together with epoch and index.
+        start_step: the first step; a resumed run passes the step it restored.
+
+    Raises:
+        UsageError: fewer examples than one global batch, so that one step would repeat an example.
+    """
+    count = source.num_examples(split)
+    if training and count < shard.global_batch:
+        raise UsageError(
+            f"the {split} split has {count} examples, fewer than one global batch of {shard.global_batch}",
+            where="train.global_batch",
+            fix=f"use train.global_batch={count} or less",
+        )
+    if training:
+        steps = order.training_order(count, shard, seed=seed, start_step=start_step)
+    else:
+        steps = order.evaluation_order(count, shard)
+
+    def finish(place, raw):
+        example = source.parse(raw)
+        # All randomness of one example: a pure function of (seed, epoch, index).
+        example["seed"] = tf.stack([tf.constant(seed, tf.int64), place["epoch"] * count + place["index"]])
+        example = dict(task.preprocess(example, training=training))
+        example.pop("seed", None)
+        example["weight"] = place["weight"]
+        return example
+
+    raw = source.read(split, steps.map(lambda place: place["index"]), ram_bytes=plan.input_ram_bytes)
+    replica_batch = shard.worker_batch // plan.local_devices
+    dataset = (
+        tf.data.Dataset.zip((steps.unbatch(), raw))
+        .map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
+        .batch(replica_batch, drop_remainder=True)
+        .prefetch(plan.prefetch * plan.local_devices)
+    )
+    options = tf.data.Options()
+    # Each worker already reads its own part; tf.data's own sharding would drop most of it.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.threading.private_threadpool_size = plan.input_threads
+    options.autotune.enabled = False  # it starts 16-fold parallel, which starves a small machine
+    return dataset.with_options(options)

@@ -1,0 +1,66 @@
+"""Source: where examples come from.
+
+Owns the interface between a kind of data and the pipeline. Refuses to know batches, augmentation and workers: it is
+asked for examples by index, in the order that `order.py` alone decides. A source is a dataclass; TensorFlow is imported
+inside its methods, so that a run can be planned without it.
+
+    source.prepare()                                      # once, by one writer at a time
+    raw = source.read("train", indices, ram_bytes=2**30)  # a dataset of vectors of indices in, of examples out
+    example = source.parse(raw_element)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass
+class Source:
+    """Base of all sources. Splits are named by their role: "train" and "test"."""
+
+    places: ClassVar[tuple[str, ...]] = ("dir",)  # fields that say where the data lies, not which data it is
+
+    def check(self) -> None:
+        """Finds what is wrong without TensorFlow and without writing: unknown names, missing files.
+
+        Raises:
+            DataMissing: with the nearest names or the way to get the data.
+        """
+
+    def prepare(self) -> None:
+        """Makes the data ready to read; safe to call from several processes at once, and again.
+
+        Raises:
+            DataMissing, DataCorrupt: naming the file.
+        """
+
+    def spec(self) -> dict[str, int]:
+        """What a task may need to know of the data: num_classes, image_size, channels. Known without TensorFlow, as
+        far as the data is described or prepared."""
+        return {}
+
+    def num_examples(self, split: str) -> int:
+        """The number of examples of a prepared split."""
+        raise NotImplementedError
+
+    def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
+        """The raw examples at these indices, one by one, in their order.
+
+        Args:
+            indices: a dataset of int64 vectors.
+            ram_bytes: how much memory the source may use to hold a split.
+        """
+        raise NotImplementedError
+
+    def parse(self, raw: Any) -> dict[str, Any]:
+        """One raw element as a dict of tensors; traced by tf.data."""
+        return raw
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that say which data this is."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in self.places}

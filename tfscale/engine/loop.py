@@ -1,0 +1,228 @@
+"""Trainer: Python outside, one compiled function of many steps inside, actions between the loops.
+
+Owns the loop, the clock of what time went to, and the window of metrics since the last report. Refuses to know files,
+trackers and configuration: those come as actions.
+
+    trainer = Trainer(task, state, strategy, plan, actions=[log, evaluate, save])
+    trainer.train(batches, until=1500)        # batches: from strategy.distribute_datasets_from_function
+    trainer.evaluate(test_batches, steps=16)  # {"loss": ..., "accuracy": ...}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfscale import faults
+from tfscale.engine.actions import Action
+from tfscale.engine.input_wait import next_timed, sampling_stride
+from tfscale.engine.step import SLOTS, EvalStep, TrainStep, sums_dtype
+from tfscale.errors import Diverged
+from tfscale.plan import LOOP_SECONDS, ExecutionPlan
+from tfscale.state import TrainState
+from tfscale.task import Task
+
+KINDS = ("start_up", "compile", "train", "input_wait", "eval", "checkpoint")
+
+
+class Clock:
+    """Seconds of wall time by what they went to. `train` excludes `input_wait`."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic):
+        self.now = now
+        self.seconds = dict.fromkeys(KINDS, 0.0)
+
+    @contextlib.contextmanager
+    def __call__(self, kind: str) -> Iterator[None]:
+        start = self.now()
+        try:
+            yield
+        finally:
+            self.seconds[kind] += self.now() - start
+
+
+class Window:
+    """What happened since the last report."""
+
+    def __init__(self, now: float) -> None:
+        self.sums = np.zeros(SLOTS)
+        self.steps = 0
+        self.seconds = 0.0  # of training, without compile, evaluation and checkpoints
+        self.input_wait = 0.0
+        self.began = now
+
+
+class Trainer:
+    """Trains and evaluates a state under a strategy.
+
+    Args:
+        state: created under `strategy.scope()`; restored before.
+        actions: what runs between loops, in this order.
+        clip_norm: the largest global norm of the gradients, or None.
+        fixed_loop: run exactly plan.steps_per_loop steps per loop, however long they take.
+        now: the clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        state: TrainState,
+        strategy: tf.distribute.Strategy,
+        plan: ExecutionPlan,
+        *,
+        actions: Sequence[Action] = (),
+        clip_norm: float | None = None,
+        fixed_loop: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self.state, self.strategy, self.plan = state, strategy, plan
+        self.actions, self.fixed_loop = list(actions), fixed_loop
+        self.clock = Clock(now)
+        self.window = Window(now())
+        self.steps_timed = 0  # steps in compiled loops, the first of which is not counted
+        self.stop_reason = ""
+        with strategy.scope():
+            self._train_step = TrainStep(task, state, plan, clip_norm=clip_norm)
+        self._eval_step = EvalStep(task, state, plan)
+        self._zeros = tf.zeros([SLOTS], sums_dtype(plan))
+        self._train_loop = tf.function(self._train_graph)
+        self._eval_loop = tf.function(self._eval_graph)
+        self._compiled: set[str] = set()
+        self._step_seconds: float | None = None
+
+    # -- training
+
+    def train(self, batches: Iterable[Any], until: int) -> None:
+        """Trains from state.step to step `until`, or until an action calls `stop`.
+
+        Args:
+            batches: a distributed dataset that begins at state.step.
+
+        Raises:
+            Diverged: the loss became NaN or infinite; the state of that loop is not saved.
+        """
+        iterator = iter(batches)
+        for action in self.actions:
+            action.every.start(self.state.step, self.clock.now())
+        while self.state.step < until and not self.stop_reason:
+            self._run_loop(iterator, self._loop_length(until))
+            faults.point("train.loop", step=self.state.step)
+            last = self.state.step >= until
+            for action in self.actions:
+                if action.every.due(self.state.step, self.clock.now()) or (last and action.at_end):
+                    action.run()
+                    action.every.done(self.state.step, self.clock.now())
+
+    def stop(self, reason: str) -> None:
+        """Ends training after the actions of this loop."""
+        self.stop_reason = reason
+
+    def _loop_length(self, until: int) -> int:
+        step = self.state.step
+        if "train" not in self._compiled:
+            return 1  # so that tracing and compiling are not taken for the time of steps
+        steps = self.plan.steps_per_loop
+        if self._step_seconds and not self.fixed_loop:
+            steps = min(steps, max(1, int(LOOP_SECONDS / self._step_seconds)))
+        due = [action.every.next_step(step) for action in self.actions]
+        return min([steps, until - step, *(d - step for d in due if d is not None)])
+
+    def _run_loop(self, iterator: Any, steps: int) -> None:
+        start, first = self.clock.now(), "train" not in self._compiled
+        stride = sampling_stride(self._step_seconds)
+        vector, timed = self._train_loop(iterator, tf.constant(steps), tf.constant(stride))
+        sums = vector.numpy().astype(np.float64)
+        waited = float(timed) * (steps / math.ceil(steps / stride) if self.plan.deterministic else 1)
+        seconds = self.clock.now() - start
+        self._compiled.add("train")
+        self.state.step += steps
+        if not math.isfinite(sums[0]):
+            raise Diverged(
+                f"the loss became {sums[0]:g} between steps {self.state.step - steps} and {self.state.step}",
+                where=f"step {self.state.step}",
+                fix="lower optimizer.learning_rate, lengthen optimizer.warmup or set train.clip_norm=1.0",
+            )
+        self.window.sums += sums
+        if first:
+            self.clock.seconds["compile"] += seconds
+            return
+        self._step_seconds = seconds / steps
+        self.steps_timed += steps
+        self.clock.seconds["train"] += seconds - waited
+        self.clock.seconds["input_wait"] += waited
+        self.window.steps += steps
+        self.window.seconds += seconds
+        self.window.input_wait += waited
+
+    def _train_graph(self, iterator: Any, steps: tf.Tensor, stride: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        sums, waited = self._zeros, tf.constant(0.0, tf.float64)
+        for i in tf.range(steps):
+            batch, seconds = next_timed(iterator, i, stride, sampled=self.plan.deterministic)
+            waited += seconds
+            sums += self._local(self._train_step(self.strategy, batch))
+        return sums, waited
+
+    def _local(self, sums: Any) -> tf.Tensor:
+        """The sum over this worker's replicas: no collective."""
+        results = self.strategy.experimental_local_results(sums)
+        return results[0] if len(results) == 1 else tf.add_n(results)
+
+    def drain(self) -> dict[str, float]:
+        """The metrics since the last call: means, examples_per_second and input_wait (share of the time)."""
+        metrics = self.peek()
+        self.window = Window(self.clock.now())
+        return metrics
+
+    def peek(self) -> dict[str, float]:
+        """What `drain` would return, without beginning a new window."""
+        window = self.window
+        means = self._train_step.sums.means(window.sums)
+        if window.seconds > 0:
+            means["examples_per_second"] = window.steps * self.plan.global_batch / window.seconds
+            means["input_wait"] = window.input_wait / window.seconds
+        return means
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """Over all timed loops: compile, evaluation and checkpoints are not in it."""
+        seconds = self.clock.seconds["train"] + self.clock.seconds["input_wait"]
+        return self.steps_timed * self.plan.global_batch / seconds if seconds else None
+
+    # -- evaluation
+
+    def evaluate(self, batches: Iterable[Any], steps: int) -> dict[str, float]:
+        """Weighted means over a whole split, each example counted once.
+
+        Args:
+            batches: a distributed dataset of this many steps, the last filled up with weight 0.
+        """
+        iterator, total, done = iter(batches), np.zeros(SLOTS), 0
+        bound = max(1, self.plan.steps_per_loop)
+        while done < steps:
+            first = "eval" not in self._compiled
+            count = 1 if first else min(bound, steps - done)
+            with self.clock("compile" if first else "eval"):
+                total += self._eval_loop(iterator, tf.constant(count)).numpy()
+            self._compiled.add("eval")
+            done += count
+        return self._eval_step.sums.means(total)
+
+    def _eval_graph(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
+        sums = self._zeros
+        for _ in tf.range(steps):
+            sums += self._local(self._eval_step(self.strategy, next(iterator)))
+        return sums
+
+    @property
+    def traces(self) -> dict[str, int]:
+        """How often each compiled function was traced; more than once is a retrace, and slow."""
+        return {
+            "train": self._train_loop.experimental_get_tracing_count(),
+            "eval": self._eval_loop.experimental_get_tracing_count(),
+        }

@@ -1,0 +1,92 @@
+"""The progress of a run for people: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class ProgressLine:
+    """Shows step, epoch, loss, examples/s and the time left.
+
+    Args:
+        total_steps: where training ends.
+        steps_per_epoch: may be fractional.
+        first_step: where this process begins.
+        stream: where to write; a live line only if it is a terminal.
+    """
+
+    def __init__(
+        self, *, total_steps: int, steps_per_epoch: float, first_step: int = 0, stream: TextIO | None = None
+    ):
+        self.total_steps, self.steps_per_epoch, self.first_step = total_steps, steps_per_epoch, first_step
+        self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self._live: Progress | None = None
+        if self.console.is_terminal:
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self._bar = self._live.add_task("train", total=total_steps, completed=first_step, text="compiling")
+
+    def __enter__(self) -> ProgressLine:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    @property
+    def is_live(self) -> bool:
+        return self._live is not None
+
+    def live(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Moves the live line; nothing elsewhere."""
+        if self._live:
+            self._live.update(self._bar, completed=step, text=self._text(step, metrics))
+
+    def report(self, step: int, metrics: Mapping[str, float], *, seconds_left: float | None = None) -> None:
+        """A plain line where there is no live one."""
+        if not self._live:
+            left = f"  {_duration(seconds_left)} left" if seconds_left is not None else ""
+            self.console.print(self._text(step, metrics) + left)
+
+    def note(self, text: str) -> None:
+        """A line that stays, such as the result of an evaluation."""
+        self.console.print(text)
+
+    def _text(self, step: int, metrics: Mapping[str, float]) -> str:
+        parts = [f"step {step}/{self.total_steps}", f"epoch {step / self.steps_per_epoch:.2f}"]
+        for name, value in metrics.items():
+            if name == "examples_per_second":
+                parts.append(f"{value:.0f} examples/s")
+            elif name == "input_wait":
+                parts.append(f"input wait {value:.0%}")
+            else:
+                parts.append(f"{name} {value:.4g}")
+        return "  ".join(parts)
+
+
+def summary(rows: Mapping[str, str], *, stream: TextIO | None = None) -> None:
+    """The table at the end of a run."""
+    console = Console(file=stream or sys.stdout, highlight=False)
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,181 @@
+"""One training step and one evaluation step, as TensorFlow graphs.
+
+Owns the order of a step: gradients of a replica's micro-batches are summed, then reduced over replicas, then clipped by
+their global norm, then (in float16) checked for finiteness once for all, then applied. Refuses to know loops, time and
+files. What a step has seen leaves it as one vector of sums, so that metrics cost one addition.
+
+    step = TrainStep(task, state, plan, clip_norm=None)
+    sums = step(strategy, batch)      # cross-replica context, inside a tf.function
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tfscale.plan import ExecutionPlan
+from tfscale.state import TrainState
+from tfscale.task import Task
+
+SLOTS = 16  # length of the vector of sums: loss, weight and up to 14 metrics
+_GROWTH_STEPS = 2000  # finite steps before the float16 loss scale doubles (Micikevicius et al., 2018)
+_FIRST_SCALE = 2.0**15
+
+
+class Sums:
+    """Names the slots of the vector of sums; they are learnt when a step is traced."""
+
+    def __init__(self, dtype: tf.DType):
+        self.dtype = dtype
+        self.names: tuple[str, ...] = ()
+
+    def pack(self, loss: tf.Tensor, weight: tf.Tensor, metrics: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """[SLOTS] from the sum of the losses, the sum of the weights, and each metric's values [batch]."""
+        if len(metrics) > SLOTS - 2:
+            raise ValueError(f"a task may return {SLOTS - 2} metrics and returned {len(metrics)}")
+        self.names = tuple(sorted(metrics))
+        values = [loss, tf.reduce_sum(weight)]
+        values += [tf.reduce_sum(tf.cast(metrics[name], weight.dtype) * weight) for name in self.names]
+        values += [tf.zeros([], weight.dtype)] * (SLOTS - len(values))
+        return tf.cast(tf.stack([tf.cast(v, self.dtype) for v in values]), self.dtype)
+
+    def means(self, vector: Any) -> dict[str, float]:
+        """Weighted means by name from a vector [SLOTS] of sums; empty where nothing was seen."""
+        weight = float(vector[1])
+        if not weight:
+            return {}
+        return {
+            "loss": float(vector[0]) / weight,
+            **{name: float(vector[i + 2]) / weight for i, name in enumerate(self.names)},
+        }
+
+
+def sums_dtype(plan: ExecutionPlan) -> tf.DType:
+    return tf.float64 if plan.precision == "float64" else tf.float32
+
+
+class TrainStep:
+    """One optimizer update of all replicas.
+
+    Args:
+        state: built under the strategy's scope. For mixed_float16 the loss scale is added to its `extra`.
+        clip_norm: the largest global norm of the reduced gradients, or None.
+    """
+
+    def __init__(self, task: Task, state: TrainState, plan: ExecutionPlan, *, clip_norm: float | None = None):
+        self.task, self.state, self.plan, self.clip_norm = task, state, plan, clip_norm
+        self.sums = Sums(sums_dtype(plan))
+        self.variables = [v.value for v in state.model.trainable_variables]
+        # Keras would sum the gradients over replicas again; here they are reduced before they are clipped.
+        state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+        self._compute = tf.function(self._accumulated, jit_compile=True) if plan.xla else self._accumulated
+        self._scaled = plan.precision == "mixed_float16"
+        if self._scaled and "loss_scale" not in state.extra:
+            state.extra["loss_scale"] = tf.Variable(_FIRST_SCALE, trainable=False, name="loss_scale")
+            state.extra["finite_steps"] = tf.Variable(0, trainable=False, name="finite_steps")
+
+    def __call__(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
+        """Runs the step; returns this step's sums over all local replicas, [SLOTS] (PerReplica for several)."""
+        if not self._scaled:
+            return strategy.run(self._step, args=(batch,))
+        gradients, sums, finite = strategy.run(self._gradients, args=(batch,))
+        # The verdict is on reduced gradients, hence the same on every replica: the first one's is enough.
+        ok = strategy.experimental_local_results(finite)[0]
+
+        def apply() -> tf.Tensor:
+            strategy.run(self._apply, args=(gradients,))
+            return tf.constant(True)
+
+        tf.cond(ok, apply, lambda: tf.constant(False))
+        self._adjust_scale(ok)
+        return sums
+
+    # -- in replica context
+
+    def _step(self, batch: Any) -> tf.Tensor:
+        gradients, sums, _ = self._gradients(batch)
+        self._apply(gradients)
+        return sums
+
+    def _gradients(self, batch: Any) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        scale = tf.convert_to_tensor(self.state.extra["loss_scale"]) if self._scaled else None
+        gradients, sums = self._compute(batch, scale) if self._scaled else self._compute(batch)
+        if self.plan.num_replicas > 1:
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        if scale is not None:
+            gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
+        if self.clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        finite = tf.constant(True)
+        if self._scaled:
+            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        return gradients, sums, finite
+
+    def _apply(self, gradients: list[tf.Tensor]) -> None:
+        self.state.optimizer.apply(gradients, self.state.model.trainable_variables)
+
+    def _accumulated(self, batch: Any, scale: tf.Tensor | None = None) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Gradients and sums of a replica's batch, in plan.accumulate micro-batches one after another."""
+        parts = self.plan.accumulate
+        if parts == 1:
+            return self._one(batch, scale)
+        cut = tf.nest.map_structure(lambda t: tf.reshape(t, [parts, t.shape[0] // parts, *t.shape[1:]]), batch)
+
+        def more(i, gradients, sums):
+            fresh, seen = self._one(tf.nest.map_structure(lambda t: t[i], cut), scale)
+            return i + 1, [a + b for a, b in zip(gradients, fresh, strict=True)], sums + seen
+
+        zeros = [tf.zeros_like(v) for v in self.variables]
+        start = (tf.constant(0), zeros, tf.zeros([SLOTS], self.sums.dtype))
+        _, gradients, sums = tf.while_loop(lambda i, *_: i < parts, more, start, parallel_iterations=1)
+        return gradients, sums
+
+    def _one(self, batch: Any, scale: tf.Tensor | None) -> tuple[list[tf.Tensor], tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss_sum, weight, metrics, regularization = _losses(self.task, self.state.model, batch, training=True)
+            # Every replica and micro-batch adds its share, so their sum is the mean over the global batch.
+            shares = self.plan.num_replicas * self.plan.accumulate
+            loss = loss_sum / self.plan.global_batch + regularization / shares
+            if scale is not None:
+                loss = loss * tf.cast(scale, loss.dtype)
+        gradients = tape.gradient(loss, self.variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return list(gradients), self.sums.pack(loss_sum + regularization * tf.reduce_sum(weight), weight, metrics)
+
+    def _adjust_scale(self, finite: tf.Tensor) -> None:
+        """Halves the scale after an overflow, doubles it after many finite steps."""
+        scale, steps = self.state.extra["loss_scale"], self.state.extra["finite_steps"]
+        grown = tf.logical_and(finite, steps + 1 >= _GROWTH_STEPS)
+        steps.assign(tf.where(tf.logical_or(grown, tf.logical_not(finite)), 0, steps + 1))
+        factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
+        scale.assign(tf.clip_by_value(scale * factor, 1.0, 2.0**24))
+
+
+class EvalStep:
+    """Sums of loss and metrics over one batch, weighted by "weight" (0 for the filling of the last batch)."""
+
+    def __init__(self, task: Task, state: TrainState, plan: ExecutionPlan):
+        self.task, self.state = task, state
+        self.sums = Sums(sums_dtype(plan))
+
+    def __call__(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
+        return strategy.run(self._step, args=(batch,))
+
+    def _step(self, batch: Any) -> tf.Tensor:
+        loss_sum, weight, metrics, regularization = _losses(self.task, self.state.model, batch, training=False)
+        return self.sums.pack(loss_sum + regularization * tf.reduce_sum(weight), weight, metrics)
+
+
+def _losses(task: Task, model: Any, batch: Any, *, training: bool):
+    """(sum of weighted losses, weights [batch], metrics, the model's regularization), in at least float32."""
+    fields = {name: value for name, value in batch.items() if name != "weight"}
+    losses, metrics = task.loss(model, fields, training=training)
+    if losses.shape.rank != 1:
+        raise ValueError(f"{type(task).__name__}.loss must return one loss per example, not shape {losses.shape}")
+    dtype = losses.dtype if losses.dtype == tf.float64 else tf.float32
+    weight = tf.cast(batch["weight"], dtype)
+    extra = [tf.cast(loss, dtype) for loss in model.losses]
+    regularization = tf.add_n(extra) if extra else tf.zeros([], dtype)
+    return tf.reduce_sum(tf.cast(losses, dtype) * weight), weight, metrics, regularization

@@ -1,0 +1,140 @@
+"""The errors that a run can end with: one class per exit code.
+
+Owns the exit codes and the one final line. Refuses to know who catches them: only doors do.
+
+Every error states the fact (`what`), where it was found (`where`: a key, a file, a variable) and what to do about it
+(`fix`: the override or command that mends it).
+"""
+
+from __future__ import annotations
+
+
+class TfscaleError(Exception):
+    """Base of all errors that tfscale raises on purpose.
+
+    Args:
+        what: the fact and its consequence, one sentence.
+        where: the configuration key, file, environment variable or step it concerns.
+        fix: what the user can do, as an override or a command where one exists.
+    """
+
+    exit_code = 70
+    title = "internal error"
+
+    def __init__(self, what: str, *, where: str = "", fix: str = ""):
+        super().__init__(what)
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        return " | ".join(part for part in (self.what, self.where, self.fix) if part)
+
+    def line(self) -> str:
+        """The one line that a door prints to standard error before it exits."""
+        parts = [self.what, self.where or "-", self.fix or "-"]
+        return f"tfscale: error[E-{self.exit_code:04d}] " + " | ".join(_one_line(part) for part in parts)
+
+    def as_dict(self) -> dict[str, str | int]:
+        """The same facts for exit.json."""
+        return {
+            "exit_code": self.exit_code,
+            "title": self.title,
+            "what": self.what,
+            "where": self.where,
+            "fix": self.fix,
+        }
+
+
+def _one_line(text: str) -> str:
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+class CheckFailed(TfscaleError):
+    """A check that was asked for (parity, validate, doctor) did not hold."""
+
+    exit_code, title = 1, "check failed"
+
+
+class UsageError(TfscaleError):
+    """Bad command line or configuration: unknown key, wrong type, missing or impossible value."""
+
+    exit_code, title = 64, "bad command line or configuration"
+
+
+class DataCorrupt(TfscaleError):
+    """Data does not match its checksum, or can't be decoded."""
+
+    exit_code, title = 65, "data corrupt"
+
+
+class DataMissing(TfscaleError):
+    """Data or a model is missing, empty or unknown."""
+
+    exit_code, title = 66, "data or model missing"
+
+
+class InternalError(TfscaleError):
+    """An exception that nobody foresaw."""
+
+    exit_code, title = 70, "internal error"
+
+
+class OutputError(TfscaleError):
+    """The run folder can't be created or written, or another run holds it."""
+
+    exit_code, title = 73, "cannot create output"
+
+
+class IOFailure(TfscaleError):
+    """Writing failed for good: disk full, or a store that stays away."""
+
+    exit_code, title = 74, "input/output error"
+
+
+class CheckpointUnusable(TfscaleError):
+    """Checkpoints exist, but none can be used by this run."""
+
+    exit_code, title = 76, "no usable checkpoint"
+
+
+class SecurityRefused(TfscaleError):
+    """Refused for security: a target outside the allow-list, a path outside its root, an unsafe artefact."""
+
+    exit_code, title = 77, "refused for security"
+
+
+class ClusterConfigError(TfscaleError):
+    """TF_CONFIG or another description of the cluster is wrong or contradicts itself."""
+
+    exit_code, title = 78, "bad cluster description"
+
+
+class Diverged(TfscaleError):
+    """The loss or the gradients became NaN or infinite."""
+
+    exit_code, title = 81, "diverged"
+
+
+class Interrupted(TfscaleError):
+    """SIGINT, with the checkpoint committed."""
+
+    exit_code, title = 130, "interrupted"
+
+
+class ClusterFault(TfscaleError):
+    """A peer was lost or never came, or a step hung. Retryable."""
+
+    exit_code, title = 138, "cluster fault"
+
+
+class Preempted(TfscaleError):
+    """SIGTERM, with the checkpoint committed. Retryable: the same command resumes."""
+
+    exit_code, title = 143, "preempted"
+
+
+def nearest(word: str, choices: list[str] | tuple[str, ...]) -> str:
+    """A suffix such as "; did you mean 'resnet'?" for error messages, or "" when nothing is near."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,28 @@
+"""Named points where tests inject a fault; nothing happens, and nothing is computed, when the variable is unset.
+
+TFSCALE_FAULT="ckpt.before_commit:step=20:kill" kills the process by SIGKILL at that point of that step. Actions: kill,
+stop (SIGSTOP), raise (RuntimeError), exit (os._exit(70)).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_SPEC = os.environ.get("TFSCALE_FAULT", "")
+
+
+def point(name: str, *, step: int | None = None) -> None:
+    """Marks a place where a fault can be injected."""
+    if not _SPEC:
+        return
+    wanted, *conditions, action = _SPEC.split(":")
+    if wanted != name or any(c != f"step={step}" for c in conditions):
+        return
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif action == "exit":
+        os._exit(70)
+    raise RuntimeError(f"injected fault at {name}")

@@ -1,0 +1,56 @@
+"""Batch normalization by TensorFlow's fused kernel.
+
+Owns the training call. Variables, configuration and inference results are those of keras.layers.BatchNormalization, so
+that checkpoints go either way. Keras 3 computes moments and elementwise operations in float32 instead, which makes
+ResNet-50 training on CPU 1.25 (float32) to 1.4 times (bfloat16) slower.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="tfscale")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """keras.layers.BatchNormalization whose [batch, height, width, channels] case is FusedBatchNormV3.
+
+    The fused kernel returns the unbiased variance, n/(n-1) of the biased one that Keras puts into the moving variance
+    (n = batch x height x width); this layer converts it, so that both layers' moving statistics agree.
+    """
+
+    def add_weight(self, *args, **kwargs):
+        # Scale and offset stay float32 under a mixed policy: the kernel takes them so, and bfloat16 would round them.
+        kwargs["autocast"] = False
+        return super().add_weight(*args, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        fusable = (
+            inputs.shape.rank == 4
+            and self.axis in (-1, 3)
+            and self.scale
+            and self.center
+            and mask is None
+            and not self.synchronized
+            and inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
+        )
+        if not fusable:
+            return super().call(inputs, training=training, mask=mask)
+        train = bool(training) and self.trainable
+        empty = tf.constant([], tf.float32)
+        output, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=empty if train else tf.convert_to_tensor(self.moving_mean),
+            variance=empty if train else tf.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=train,
+        )
+        if train:
+            count = tf.cast(tf.size(inputs), tf.float32) / inputs.shape[-1]
+            biased = variance * ((count - 1) / count)
+            keep = self.momentum
+            self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
+            self.moving_variance.assign(self.moving_variance * keep + biased * (1 - keep))
+        return output

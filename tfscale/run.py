@@ -1,0 +1,84 @@
+"""fit: from a typed configuration to a trained model. The file to read first, top to bottom.
+
+    facts -> plan -> parts -> engine, and the run folder that remembers it all
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tfscale.cluster import Cluster
+from tfscale.config import OPTIMIZERS, RunConfig, identity, validate
+from tfscale.errors import UsageError
+from tfscale.hardware import Hardware, probe
+from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.result import Result
+from tfscale.run_dir import RunDir
+
+
+def fit(config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Callable[[str], None] = print) -> Result:
+    """Trains what the configuration describes, resuming where the run folder left off.
+
+    Args:
+        config: from `tfscale.compose`.
+        environ: where the cluster is read from.
+        say: receives the plan and the notices for people.
+
+    Raises:
+        TfscaleError: each with its exit code. Bad input is found before TensorFlow is imported.
+    """
+    began = time.monotonic()
+    validate(config)
+    plan = plan_run(config, environ=environ)
+    if config.plan.dry_run:
+        say(plan.explain())
+        return Result(status="planned", run_dir="")
+    if config.plan.hardware is not None:
+        raise UsageError(
+            "plan.hardware describes a machine that is not this one",
+            where="plan.hardware",
+            fix="add plan.dry_run=true, or remove plan.hardware",
+        )
+    run_dir = locate(config)
+    finished = run_dir.finished(until=config.train.until, global_batch=config.train.global_batch)
+    if finished and config.resume.mode == "auto":
+        say(f"already complete at step {finished['step']}: {run_dir.path}")
+        return Result.read(finished)
+    config.data.check()
+    if config.tracker is not None:
+        config.tracker.check()
+    run_dir.check_writable()
+    run_dir.create()
+    with run_dir.claimed():
+        say(plan.explain())
+        run_dir.write_text("config.yaml", config.yaml)
+        from tfscale.session import Session  # the first import of TensorFlow
+
+        return Session(config, plan, run_dir, began=began, say=say).run()
+
+
+def plan_run(config: RunConfig, *, environ: Mapping[str, str] = os.environ) -> ExecutionPlan:
+    """The plan of this configuration for this machine, or for the one in plan.hardware."""
+    hardware = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware else probe(environ=environ)
+    cluster = Cluster.resolve(environ)
+    task = config.task.for_data(config.data.spec())
+    request = PlanRequest(
+        global_batch=config.train.global_batch,
+        accumulate=config.train.accumulate,
+        optimizer_slots=OPTIMIZERS[config.optimizer.name],
+        footprint=task.footprint(),
+        forced=config.plan,
+    )
+    return make_plan(hardware, cluster, request)
+
+
+def locate(config: RunConfig) -> RunDir:
+    """The run folder of this configuration; it need not exist."""
+    run = config.run
+    return RunDir.locate(
+        root=run.root, recipe=run.recipe, name=run.name, directory=run.dir, identity=identity(config)
+    )
+

@@ -1,0 +1,149 @@
+"""The run folder: its name, its files and what a finished run left in it.
+
+Owns runs/<recipe>/<name> and the JSON files there. Refuses to know what is trained. Standard library only, so that a
+run that is already complete, or whose folder can't be written, says so before TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tfscale.errors import OutputError, SecurityRefused, UsageError
+
+
+class RunDir:
+    """The folder of one run. `path` need not exist yet; `create` makes it, and every write is atomic."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @classmethod
+    def locate(cls, *, root: str, recipe: str, name: str | None, directory: str | None, identity: Mapping) -> RunDir:
+        """Finds the folder: `directory` where given, else root/recipe/name, the name from a hash of `identity`.
+
+        Raises:
+            UsageError: a name that no file system takes.
+            SecurityRefused: a name that leads out of the root.
+        """
+        if directory is not None:
+            _check_name(directory, "run.dir")
+            return cls(directory)
+        name = name if name is not None else digest(identity)
+        for key, part in (("run.name", name), ("run.recipe", recipe)):
+            _check_name(part, key)
+            if part in ("", ".", "..") or "/" in part or os.sep in part:
+                raise SecurityRefused(f"{part!r} would leave the folder of runs", where=key, fix="use a plain name")
+        return cls(Path(root) / recipe / name)
+
+    def check_writable(self) -> None:
+        """Proves that the folder can be made and written, and leaves nothing behind.
+
+        Raises:
+            OutputError: naming the folder and the cause.
+        """
+        parent = self.path
+        while not parent.exists() and parent != parent.parent:
+            parent = parent.parent
+        try:
+            if not parent.is_dir():
+                raise NotADirectoryError(f"{parent} is not a folder")
+            # A real write: permission bits say nothing about read-only mounts, nor to root.
+            with tempfile.TemporaryFile(dir=parent):
+                pass
+        except OSError as error:
+            raise OutputError(
+                f"the run folder {self.path} can't be written: {error.strerror or error}",
+                where="run.dir",
+                fix="choose another with run.dir=PATH or run.root=PATH",
+            ) from None
+
+    def create(self) -> None:
+        """Makes the folder; raises OutputError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"the run folder {self.path} can't be made: {error.strerror or error}",
+                where="run.dir",
+                fix="choose another with run.dir=PATH",
+            ) from None
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Holds the folder against a second run on this machine; the kernel frees it when the holder dies.
+
+        Raises:
+            OutputError: another run holds it.
+        """
+        with (self.path / ".lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                stream.seek(0)
+                holder = stream.read().strip() or "an unknown process"
+                raise OutputError(
+                    f"another run holds {self.path}: {holder}",
+                    where="run.dir",
+                    fix="wait for it, or give this one a run.name of its own",
+                ) from None
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            stream.flush()
+            yield
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The file's content, or None where it is missing or torn: what it says is never the only truth."""
+        try:
+            value = json.loads((self.path / name).read_text())
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes the file whole or not at all."""
+        temporary = self.path / f".{name}.{os.getpid()}"
+        temporary.write_text(text)
+        os.replace(temporary, self.path / name)
+
+    def finished(self, *, until: str, global_batch: int) -> dict[str, Any] | None:
+        """result.json of a run that already went this far, or None."""
+        result = self.read_json("result.json")
+        if not result or result.get("status") != "complete":
+            return None
+        same = result.get("until") == until and result.get("global_batch") == global_batch
+        return result if same else None
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Ten hexadecimal digits that name an experiment."""
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _check_name(text: str, key: str) -> None:
+    if not text or len(text) > 1024 or any(ord(c) < 32 for c in text):
+        raise UsageError(
+            f"{text[:40]!r} is no usable name: empty, too long or with control characters",
+            where=key,
+            fix="use a plain name",
+        )

@@ -1,0 +1,116 @@
+"""The one file that touches TensorFlow's global state, and that builds the strategy.
+
+Owns environment variables of TensorFlow, threads, determinism, seeds and the dtype policy. Refuses to decide: it obeys
+the plan. `apply` must run before anything else imports TensorFlow, since some of it is read at import.
+
+    runtime.apply(plan, seed=0)
+    strategy = runtime.build_strategy(plan)
+    with strategy.scope(): ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tfscale.errors import UsageError
+from tfscale.plan import ExecutionPlan
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def apply(plan: ExecutionPlan, *, seed: int) -> None:
+    """Imports TensorFlow and puts the plan's global choices into force.
+
+    Raises:
+        UsageError: another Keras backend is configured, or TensorFlow already runs with other threads.
+    """
+    if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise UsageError(
+            f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}, but tfscale trains on TensorFlow",
+            where="KERAS_BACKEND",
+            fix="unset it or set KERAS_BACKEND=tensorflow",
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else it takes a GPU's whole memory from others
+    if plan.accelerator == "cpu" and "tensorflow" not in sys.modules:
+        # Else TensorFlow looks for a driver and prints an error that frightens people who have no GPU.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    with _hushed():
+        import keras
+        import tensorflow as tf
+
+        _set_threads(plan, tf)
+        tf.config.list_logical_devices()
+    if keras.config.backend() != "tensorflow":
+        raise UsageError(
+            f"Keras is configured for {keras.config.backend()}, but tfscale trains on TensorFlow",
+            where="KERAS_BACKEND",
+            fix="set KERAS_BACKEND=tensorflow",
+        )
+    if plan.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+    keras.config.set_floatx("float64" if plan.precision == "float64" else "float32")
+    keras.config.set_dtype_policy(plan.precision)
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps back what TensorFlow's C++ prints while it starts, which no log level stops; shown if starting fails."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        terminal = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def _set_threads(plan: ExecutionPlan, tf) -> None:
+    threading = tf.config.threading
+    try:
+        threading.set_intra_op_parallelism_threads(plan.intra_op_threads)
+        threading.set_inter_op_parallelism_threads(plan.inter_op_threads)
+    except RuntimeError:
+        # TensorFlow has started in this process (a notebook's second run): it keeps what it has.
+        current = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+        print(f"tfscale: TensorFlow already runs with {current} threads; the plan's are not applied", file=sys.stderr)
+
+
+def build_strategy(plan: ExecutionPlan) -> tf.distribute.Strategy:
+    """The tf.distribute strategy that the plan names.
+
+    Raises:
+        UsageError: a strategy that this version can plan but not run, or fewer devices than planned.
+    """
+    import tensorflow as tf
+
+    kind = "GPU" if plan.accelerator == "gpu" else "CPU"
+    devices = tf.config.list_logical_devices(kind)
+    if plan.strategy in ("one_device", "mirrored") and len(devices) < plan.local_devices:
+        raise UsageError(
+            f"the plan counts on {plan.local_devices} {kind} device(s) and TensorFlow sees {len(devices)}",
+            where="plan.local_devices",
+            fix='for GPUs install the extra: pip install "tfscale[gpu]"',
+        )
+    if plan.strategy == "one_device":
+        return tf.distribute.OneDeviceStrategy(devices[0].name)
+    if plan.strategy == "mirrored":
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    raise UsageError(
+        f"strategy {plan.strategy} can be planned but not yet run by this version",
+        where="plan.strategy",
+        fix="use plan.strategy=one_device, or plan.dry_run=true to see the plan",
+    )

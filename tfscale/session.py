@@ -1,0 +1,303 @@
+"""Session: one run from the plan to the result, in this process.
+
+Owns the wiring of parts, engine and run folder, and what the actions do. Everything here runs after the plan is made;
+`run.fit` is the way in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from tfscale import runtime
+from tfscale.config import RunConfig, identity
+from tfscale.duration import Duration
+from tfscale.plan import ExecutionPlan
+from tfscale.result import Result
+from tfscale.run_dir import RunDir, digest
+
+PLACE_KEYS = ("run.dir", "run.root")
+
+
+class Session:
+    """Args: the configuration, its plan, a run folder that this process holds, and when `fit` began."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        plan: ExecutionPlan,
+        run_dir: RunDir,
+        *,
+        began: float,
+        say: Callable[[str], None] = print,
+    ):
+        self.config, self.plan, self.run_dir, self.began, self.say = config, plan, run_dir, began, say
+
+    def run(self) -> Result:
+        """Builds, restores, trains, evaluates and writes the result; raises TfscaleError."""
+        config, plan = self.config, self.plan
+        self.run_dir.write_json("plan.json", plan.to_dict())
+        runtime.apply(plan, seed=config.train.seed)
+        self.strategy = runtime.build_strategy(plan)
+        self.tracker = self._open_tracker()
+        status = "FAILED"
+        try:
+            self._build()
+            self._restore()
+            self._train()
+            result = self._finish()
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            self.tracker.close(status)
+        return result
+
+    # -- parts
+
+    def _open_tracker(self):
+        from tfscale.tracking.tracker import NullTracker
+
+        spec = self.config.tracker
+        if spec is None:
+            return NullTracker()
+        root = self.run_dir.path.parent if self.config.run.dir else self.run_dir.path.parent.parent
+        tracker = spec.open(
+            run_dir=self.run_dir.path, root=root, name=f"{self.config.run.recipe}/{self.run_dir.path.name}"
+        )
+        params = {**flatten(yaml.safe_load(self.config.yaml) or {})}
+        params = {k: v for k, v in params.items() if k not in PLACE_KEYS}
+        params.update({f"planned.{k}": v for k, v in self.plan.to_dict().items() if k != "reasons"})
+        tracker.params(params)
+        for name in ("config.yaml", "plan.json"):
+            tracker.artifact(self.run_dir.path / name)
+        return tracker
+
+    def _build(self) -> None:
+        from tfscale.checkpoint import Checkpointer
+        from tfscale.data.order import Shard
+        from tfscale.engine.loop import Trainer
+        from tfscale.optim import build_optimizer
+        from tfscale.state import TrainState
+
+        config, source = self.config, self.config.data
+        source.prepare()
+        self.task = config.task.for_data(source.spec())
+        self.shard = Shard(config.train.global_batch)
+        self.steps_per_epoch = source.num_examples("train") / config.train.global_batch
+        self.total_steps = Duration.parse(config.train.until).steps(steps_per_epoch=self.steps_per_epoch)
+        with self.strategy.scope():
+            optimizer = build_optimizer(
+                config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
+            )
+            self.state = TrainState.create(self.task, optimizer)
+        self.trainer = Trainer(
+            self.task,
+            self.state,
+            self.strategy,
+            self.plan,
+            clip_norm=config.train.clip_norm,
+            fixed_loop=config.plan.steps_per_loop is not None,
+        )
+        self.checkpointer = Checkpointer(
+            self.run_dir.checkpoints, keep=config.checkpoint.keep, identity=digest(identity(config))
+        )
+
+    def _restore(self) -> None:
+        """Precedence: 1. resume.mode=never starts at zero, 2. the newest good checkpoint, 3. fresh variables."""
+        self.checkpointer.clean()
+        if self.config.resume.mode == "never":
+            self.checkpointer.forget()
+        with self.trainer.clock("checkpoint"):
+            step = self.checkpointer.restore(self.state)
+        if step is not None:
+            self.say(f"resuming at step {step} of {self.total_steps} from {self.run_dir.path}")
+        self._cut_metrics(self.state.step)
+
+    # -- training
+
+    def _train(self) -> None:
+        from tfscale.engine.progress import ProgressLine
+
+        self.progress = ProgressLine(
+            total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch, first_step=self.state.step
+        )
+        self.test_metrics: dict[str, float] = dict(self.state.memory.get("test", {}))
+        self.trainer.actions = self._actions()
+        batches = self._dataset("train", training=True, start_step=self.state.step)
+        self.trainer.clock.seconds["start_up"] = (
+            time.monotonic() - self.began - self.trainer.clock.seconds["checkpoint"]
+        )
+        with self.progress:
+            if self.state.step < self.total_steps:
+                self.trainer.train(batches, until=self.total_steps)
+            elif not self.test_metrics:
+                self._evaluate()
+
+    def _dataset(self, split: str, *, training: bool, start_step: int = 0):
+        from tfscale.data.pipeline import build_dataset
+
+        def build(_context):
+            return build_dataset(
+                self.config.data,
+                self.task,
+                split,
+                self.shard,
+                self.plan,
+                training=training,
+                seed=self.config.train.seed,
+                start_step=start_step,
+            )
+
+        return self.strategy.distribute_datasets_from_function(build)
+
+    def _actions(self) -> list:
+        """In order: what is learnt (evaluation) before what is kept (checkpoint)."""
+        from tfscale.engine.actions import Action, Every
+
+        def every(text: str) -> Every:
+            return Every.of(Duration.parse(text), steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps)
+
+        actions = [
+            Action(every(self.config.train.log_every), self._log, at_end=True),
+            Action(every(self.config.eval.every), self._evaluate, at_end=True),
+            Action(every(self.config.checkpoint.every), self._save, at_end=True),
+        ]
+        if self.progress.is_live:
+            actions.append(Action(Every(seconds=0.5), self._show))
+        return actions
+
+    def _show(self) -> None:
+        self.progress.live(self.state.step, self.trainer.peek())
+
+    def _log(self) -> None:
+        metrics = self.trainer.drain()
+        if not metrics:
+            return
+        speed = self.trainer.examples_per_second
+        left = (self.total_steps - self.state.step) * self.config.train.global_batch / speed if speed else None
+        self.progress.report(self.state.step, metrics, seconds_left=left)
+        metrics["learning_rate"] = float(self.state.optimizer.learning_rate)
+        self._write_metrics("train", metrics)
+
+    def _evaluate(self) -> None:
+        from tfscale.data.order import evaluation_steps
+
+        split = self.config.eval.split
+        batches = self._dataset(split, training=False)
+        steps = evaluation_steps(self.config.data.num_examples(split), self.shard.global_batch)
+        metrics = self.trainer.evaluate(batches, steps)
+        self.test_metrics = metrics
+        self.state.memory["test"] = metrics
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self.progress.note(f"step {self.state.step}  {split}: {shown}")
+        self._write_metrics(split, metrics)
+        self._remember_best(metrics)
+
+    def _remember_best(self, metrics: Mapping[str, float]) -> None:
+        """Keeps the best step in the state, saves it, and stops when patience is over."""
+        value = metrics.get(self.config.checkpoint.metric)
+        if value is None or not math.isfinite(value):
+            return
+        best, memory = self.state.memory.get("best"), self.state.memory
+        sign = 1 if self.config.checkpoint.mode == "max" else -1
+        if best is None or sign * (value - best["value"]) > 0:
+            memory["best"], memory["stale"] = {"step": self.state.step, "value": value}, 0
+            self._save()
+            return
+        memory["stale"] = memory.get("stale", 0) + 1
+        patience = self.config.train.stop_patience
+        if patience is not None and memory["stale"] >= patience:
+            self.trainer.stop(f"no better {self.config.checkpoint.metric} in {memory['stale']} evaluations")
+
+    def _save(self) -> None:
+        with self.trainer.clock("checkpoint"):
+            self.checkpointer.save(self.state)
+
+    # -- what is written
+
+    def _write_metrics(self, kind: str, metrics: Mapping[str, float]) -> None:
+        step = self.state.step
+        row = {"step": step, "epoch": step / self.steps_per_epoch, "kind": kind, **metrics}
+        with self.run_dir.metrics.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        self.tracker.metrics({f"{kind}/{name}": value for name, value in metrics.items()}, step)
+
+    def _cut_metrics(self, step: int) -> None:
+        """Drops the rows behind the step that training goes on from, so that each step stands once."""
+        if not self.run_dir.metrics.exists():
+            return
+        kept = []
+        for line in self.run_dir.metrics.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # torn by a kill
+            if row["step"] <= step:
+                kept.append(line)
+        self.run_dir.write_text(self.run_dir.metrics.name, "".join(line + "\n" for line in kept))
+
+    def _finish(self) -> Result:
+        from tfscale.engine.peak import matmul_peak
+        from tfscale.engine.progress import summary
+
+        self._save()
+        peak = matmul_peak(self.plan) * self.plan.num_replicas
+        footprint = self.task.footprint()
+        flops = 3 * footprint.forward_flops if footprint else None
+        speed = self.trainer.examples_per_second
+        result = Result(
+            status="stopped" if self.trainer.stop_reason else "complete",
+            run_dir=str(self.run_dir.path),
+            step=self.state.step,
+            epochs=self.state.step / self.steps_per_epoch,
+            until=self.config.train.until,
+            global_batch=self.config.train.global_batch,
+            metrics=self.test_metrics,
+            best=self.state.memory.get("best"),
+            examples_per_second=speed,
+            seconds={**self.trainer.clock.seconds, "total": time.monotonic() - self.began},
+            model_flops=flops,
+            matmul_peak_flops=peak,
+            mfu=flops * speed / peak if flops and speed else None,
+            parameters=sum(math.prod(v.shape) for v in self.state.model.trainable_variables),
+            mlflow_run_id=self.tracker.run_id,
+            stop_reason=self.trainer.stop_reason,
+        )
+        self.run_dir.write_json("result.json", result.to_dict())
+        for name in ("result.json", self.run_dir.metrics.name):
+            self.tracker.artifact(self.run_dir.path / name)
+        summary(_rows(result))
+        return result
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _rows(result: Result) -> dict[str, str]:
+    rows = {"status": result.status, "steps": f"{result.step} ({result.epochs:.1f} epochs)"}
+    rows.update({f"test {name}": f"{value:.4f}" for name, value in result.metrics.items()})
+    if result.best:
+        rows["best"] = f"{result.best['value']:.4f} at step {result.best['step']}"
+    if result.examples_per_second:
+        rows["examples/s"] = f"{result.examples_per_second:.0f}"
+    if result.mfu is not None and result.matmul_peak_flops:
+        rows["MFU"] = f"{result.mfu:.1%} of {result.matmul_peak_flops / 1e9:.0f} GFLOP/s"
+    rows["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
+    rows["run folder"] = result.run_dir
+    if result.stop_reason:
+        rows["stopped"] = result.stop_reason
+    return rows

@@ -1,0 +1,68 @@
+"""Task: what one workload is, apart from where and how it trains.
+
+Owns the interface between a recipe and the engine. Refuses to know strategies, files and clocks. A task is a dataclass
+of hyper-parameters; TensorFlow is imported inside its methods, so that a run can be planned without it.
+
+    task = ResNet(depth=20).for_data(spec)
+    model = task.build_model()
+    batch = task.preprocess(example, training=True)          # one example, inside tf.data
+    loss, metrics = task.loss(model, batch, training=True)   # one batch, inside the compiled step
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tfscale.plan import Footprint
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+Example = dict[str, Any]  # field name -> tensor
+
+
+@dataclass
+class Task:
+    """Base of all tasks: subclass it as a dataclass, override the first three methods."""
+
+    def build_model(self) -> keras.Model:
+        """Builds the Keras 3 model with fresh variables, under whatever policy and scope are in force."""
+        raise NotImplementedError
+
+    def preprocess(self, example: Example, *, training: bool) -> Example:
+        """Turns one raw example into what `loss` takes; a pure function, traced by tf.data.
+
+        Args:
+            example: the source's fields, and "seed": int64 [2], a function of the run's seed, epoch and index,
+                which is the only randomness to use (tf.image.stateless_*).
+            training: whether to augment.
+
+        Returns:
+            Fields of static shape. "weight" and "seed" are reserved.
+        """
+        return example
+
+    def loss(
+        self, model: keras.Model, batch: Example, *, training: bool
+    ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
+        """The loss and the metrics of every example of a batch.
+
+        Returns:
+            (loss, metrics): float [batch] each, one number per example. The engine weights, sums and divides by the
+            global batch, so that the result doesn't depend on the number of replicas.
+        """
+        raise NotImplementedError
+
+    def footprint(self) -> Footprint | None:
+        """The cost of one example, computed without TensorFlow, or None if it isn't known."""
+        return None
+
+    def for_data(self, spec: Mapping[str, int]) -> Task:
+        """This task with those of its fields that are None filled from the data: num_classes, image_size, channels."""
+        names = {f.name for f in dataclasses.fields(self)}
+        blanks = {k: v for k, v in spec.items() if k in names and getattr(self, k) is None}
+        return dataclasses.replace(self, **blanks)

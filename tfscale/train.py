@@ -1,0 +1,40 @@
+"""The door `python -m tfscale.train +recipe=resnet [override ...]`: parse, convert, call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tfscale.door import arguments, guard
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="tfscale train",
+        description="Train a recipe on whatever hardware is here.",
+        epilog="examples: tfscale train +recipe=resnet | tfscale train +recipe=resnet train.until=2ep plan.dry_run=true",
+    )
+    return guard(lambda seen: _train(arguments(parser, argv), seen))
+
+
+def _train(options: argparse.Namespace, seen: dict) -> int:
+    from tfscale.config import compose_raw, to_run_config
+    from tfscale.run import fit, locate
+
+    raw = compose_raw(options.overrides, config_dir=options.config_dir)
+    if options.cfg:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(raw, resolve=False), end="")
+        return 0
+    config = to_run_config(raw)
+    seen["traceback"] = config.debug.traceback
+    seen["run_dir"] = locate(config)
+    fit(config)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
