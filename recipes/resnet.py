@@ -1,4 +1,4 @@
-"""ResNet image classification: +recipe=resnet (digits, two laptop cores) and +recipe=resnet50_imagenet (Goyal et al.)."""
+"""ResNet image classification: +recipe=resnet (digits, two cores) and +recipe=resnet50_imagenet (Goyal et al.)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class ResNet(Task):
     def __post_init__(self) -> None:
         if self.depth not in resnet.DEPTHS:
             depths = ", ".join(map(str, resnet.DEPTHS))
-            raise UsageError(f"there is no ResNet of depth {self.depth}", where="task.depth", fix=f"use one of {depths}")
+            raise UsageError(
+                f"there is no ResNet of depth {self.depth}", where="task.depth", fix=f"use one of {depths}"
+            )
         if self.augment not in AUGMENTS:
             raise UsageError(
                 f"unknown augmentation {self.augment!r}", where="task.augment", fix=f"use one of {', '.join(AUGMENTS)}"
@@ -83,8 +85,13 @@ class ResNet(Task):
         labels = tf.cast(batch["label"], tf.int32)
         smoothing = self.label_smoothing if training else 0.0
         if smoothing:
-            targets = tf.one_hot(labels, logits.shape[-1], 1 - smoothing + smoothing / logits.shape[-1],
-                                 smoothing / logits.shape[-1], dtype=logits.dtype)
+            targets = tf.one_hot(
+                labels,
+                logits.shape[-1],
+                1 - smoothing + smoothing / logits.shape[-1],
+                smoothing / logits.shape[-1],
+                dtype=logits.dtype,
+            )
             loss = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
         else:
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)

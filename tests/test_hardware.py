@@ -290,7 +290,7 @@ def test_load_names_the_key_and_the_file(tmp_path: Path, kind: str) -> None:
 
 
 def test_nonsense_is_refused_at_construction() -> None:
-    with pytest.raises(ValueError, match="^cores: 0 "):
+    with pytest.raises(ValueError, match=r"^cores: 0 "):
         dataclasses.replace(BOX, cores=0.0)
 
 

@@ -22,7 +22,7 @@ _HOMES = {
     "Task": "tfscale.task",
     "Tracker": "tfscale.tracking.tracker",
     "Trainer": "tfscale.engine.loop",
-    "compose": "tfscale.config",
+    "compose": "tfscale.composition",
     "fit": "tfscale.run",
     "make_plan": "tfscale.plan",
     "probe": "tfscale.hardware",
@@ -32,7 +32,8 @@ __all__ = sorted(_HOMES)
 if TYPE_CHECKING:
     from tfscale.checkpoint import Checkpointer
     from tfscale.cluster import Cluster
-    from tfscale.config import RunConfig, compose
+    from tfscale.composition import compose
+    from tfscale.config import RunConfig
     from tfscale.data.source import Source
     from tfscale.engine.loop import Trainer
     from tfscale.hardware import Hardware, probe

@@ -172,8 +172,6 @@ def _write_bundle(prefix: Path, tensors: dict[str, tf.Tensor]) -> None:
         shape_and_slices=[""] * len(names),
         tensors=[tensors[name] for name in names],
     )
-    faults.point("ckpt.mid_write")
-    tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=[str(prefix)], destination_prefix=str(prefix))
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -103,9 +103,7 @@ def _matches(variable, names: tuple[str, ...]) -> bool:
     return variable.name.split("/")[-1].split(":")[0] in names
 
 
-def build_optimizer(
-    config: OptimizerConfig, *, steps_per_epoch: float, total_steps: int
-) -> keras.optimizers.Optimizer:
+def build_optimizer(config: OptimizerConfig, *, steps_per_epoch: float, total_steps: int) -> keras.optimizers.Optimizer:
     """Builds the Keras optimizer with its schedule; raises UsageError for an unknown name."""
 
     def steps(text: str, where: str) -> int:

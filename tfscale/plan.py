@@ -288,7 +288,10 @@ def _device_memory(hardware: Hardware, kind: str) -> tuple[int, str]:
     if kind == "gpu":
         return int(min(g.memory_bytes for g in hardware.gpus) * 0.9), "90 % of the smallest GPU's memory"
     if kind == "tpu" and hardware.tpu:
-        return int(hardware.tpu.memory_bytes_per_chip * 0.9), "90 % of one chip's memory"
+        per_chip = 2 if hardware.tpu.kind in ("v2", "v3") else 1
+        return int(
+            hardware.tpu.memory_bytes_per_chip * 0.9 / per_chip
+        ), f"90 % of a chip's memory, {per_chip} device(s)"
     return int(hardware.memory_bytes * 0.6), "60 % of the memory that this container may use"
 
 

@@ -1,6 +1,6 @@
 """fit: from a typed configuration to a trained model. The file to read first, top to bottom.
 
-    facts -> plan -> parts -> engine, and the run folder that remembers it all
+facts -> plan -> parts -> engine, and the run folder that remembers it all
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ def fit(config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Call
             where="plan.hardware",
             fix="add plan.dry_run=true, or remove plan.hardware",
         )
+    _refuse_what_cannot_run(plan)
     run_dir = locate(config)
     finished = run_dir.finished(until=config.train.until, global_batch=config.train.global_batch)
     if finished and config.resume.mode == "auto":
-        say(f"already complete at step {finished['step']}: {run_dir.path}")
+        say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
         return Result.read(finished)
     config.data.check()
     if config.tracker is not None:
@@ -54,16 +55,32 @@ def fit(config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Call
     run_dir.create()
     with run_dir.claimed():
         say(plan.explain())
+        run_dir.remove("exit.json")  # of an earlier attempt
         run_dir.write_text("config.yaml", config.yaml)
         from tfscale.session import Session  # the first import of TensorFlow
 
         return Session(config, plan, run_dir, began=began, say=say).run()
 
 
+def _refuse_what_cannot_run(plan: ExecutionPlan) -> None:
+    if plan.strategy not in ("one_device", "mirrored"):
+        raise UsageError(
+            f"strategy {plan.strategy} can be planned but not yet run by this version",
+            where="plan.strategy",
+            fix="train in one worker (unset TF_CONFIG), or see the plan with plan.dry_run=true",
+        )
+
+
 def plan_run(config: RunConfig, *, environ: Mapping[str, str] = os.environ) -> ExecutionPlan:
     """The plan of this configuration for this machine, or for the one in plan.hardware."""
     hardware = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware else probe(environ=environ)
     cluster = Cluster.resolve(environ)
+    if cluster.role not in ("chief", "worker"):
+        raise UsageError(
+            f"this process is the cluster's {cluster.role}, a role that this version can't play",
+            where="TF_CONFIG",
+            fix="use workers and a chief only",
+        )
     task = config.task.for_data(config.data.spec())
     request = PlanRequest(
         global_batch=config.train.global_batch,
@@ -78,7 +95,4 @@ def plan_run(config: RunConfig, *, environ: Mapping[str, str] = os.environ) -> E
 def locate(config: RunConfig) -> RunDir:
     """The run folder of this configuration; it need not exist."""
     run = config.run
-    return RunDir.locate(
-        root=run.root, recipe=run.recipe, name=run.name, directory=run.dir, identity=identity(config)
-    )
-
+    return RunDir.locate(root=run.root, recipe=run.recipe, name=run.name, directory=run.dir, identity=identity(config))

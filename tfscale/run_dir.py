@@ -125,10 +125,13 @@ class RunDir:
         temporary.write_text(text)
         os.replace(temporary, self.path / name)
 
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
     def finished(self, *, until: str, global_batch: int) -> dict[str, Any] | None:
         """result.json of a run that already went this far, or None."""
         result = self.read_json("result.json")
-        if not result or result.get("status") != "complete":
+        if not result or result.get("status") not in ("complete", "stopped"):
             return None
         same = result.get("until") == until and result.get("global_batch") == global_batch
         return result if same else None

@@ -93,13 +93,13 @@ def build_strategy(plan: ExecutionPlan) -> tf.distribute.Strategy:
     """The tf.distribute strategy that the plan names.
 
     Raises:
-        UsageError: a strategy that this version can plan but not run, or fewer devices than planned.
+        UsageError: TensorFlow sees fewer devices than planned.
     """
     import tensorflow as tf
 
     kind = "GPU" if plan.accelerator == "gpu" else "CPU"
     devices = tf.config.list_logical_devices(kind)
-    if plan.strategy in ("one_device", "mirrored") and len(devices) < plan.local_devices:
+    if len(devices) < plan.local_devices:
         raise UsageError(
             f"the plan counts on {plan.local_devices} {kind} device(s) and TensorFlow sees {len(devices)}",
             where="plan.local_devices",
@@ -107,10 +107,4 @@ def build_strategy(plan: ExecutionPlan) -> tf.distribute.Strategy:
         )
     if plan.strategy == "one_device":
         return tf.distribute.OneDeviceStrategy(devices[0].name)
-    if plan.strategy == "mirrored":
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
-    raise UsageError(
-        f"strategy {plan.strategy} can be planned but not yet run by this version",
-        where="plan.strategy",
-        fix="use plan.strategy=one_device, or plan.dry_run=true to see the plan",
-    )
+    return tf.distribute.MirroredStrategy([device.name for device in devices[: plan.local_devices]])

@@ -128,6 +128,7 @@ class Session:
         self.progress = ProgressLine(
             total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch, first_step=self.state.step
         )
+        self._test_batches: Any = None
         self.test_metrics: dict[str, float] = dict(self.state.memory.get("test", {}))
         self.trainer.actions = self._actions()
         batches = self._dataset("train", training=True, start_step=self.state.step)
@@ -190,9 +191,11 @@ class Session:
         from tfscale.data.order import evaluation_steps
 
         split = self.config.eval.split
-        batches = self._dataset(split, training=False)
         steps = evaluation_steps(self.config.data.num_examples(split), self.shard.global_batch)
-        metrics = self.trainer.evaluate(batches, steps)
+        with self.trainer.clock("eval"):
+            if self._test_batches is None:
+                self._test_batches = self._dataset(split, training=False)
+            metrics = self.trainer.evaluate(self._test_batches, steps)
         self.test_metrics = metrics
         self.state.memory["test"] = metrics
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -46,9 +46,7 @@ class Task:
         """
         return example
 
-    def loss(
-        self, model: keras.Model, batch: Example, *, training: bool
-    ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
+    def loss(self, model: keras.Model, batch: Example, *, training: bool) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
         """The loss and the metrics of every example of a batch.
 
         Returns:

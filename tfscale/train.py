@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace, seen: dict) -> int:
-    from tfscale.config import compose_raw, to_run_config
+    from tfscale.composition import compose_raw, to_run_config
     from tfscale.run import fit, locate
 
     raw = compose_raw(options.overrides, config_dir=options.config_dir)

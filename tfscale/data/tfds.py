@@ -6,14 +6,13 @@ names, splits and shapes are known without TensorFlow.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import fcntl
 import importlib.util
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,21 +199,13 @@ def catalogue() -> frozenset[str]:
             continue
         text = path.read_text(errors="ignore")
         names.update(_snake(name) for name in re.findall(r"^class (\w+)\([^)]*(?:Builder|Base)\w*\)", text, re.M))
-        names.update(_names_in(text) if "name = " in text else ())
+        names.update(_names_in(text))
     return frozenset(names)
 
 
 def _names_in(text: str) -> set[str]:
     """Names that builders set themselves, as `name = "..."` in a class body."""
-    found = set()
-    with contextlib.suppress(SyntaxError):
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ClassDef):
-                for item in node.body:
-                    if isinstance(item, ast.Assign) and any(getattr(t, "id", "") == "name" for t in item.targets):
-                        if isinstance(item.value, ast.Constant) and isinstance(item.value.value, str):
-                            found.add(item.value.value)
-    return found
+    return set(re.findall(r"""^  name = ["'](\w+)["']""", text, re.MULTILINE))
 
 
 def _snake(name: str) -> str:

@@ -1,6 +1,6 @@
 """What happens between loops: when (`Every`) apart from what (any callable).
 
-    actions = [Action(Every(steps=100), log), Action(Every(seconds=600), save, at_end=True)]
+actions = [Action(Every(steps=100), log), Action(Every(seconds=600), save, at_end=True)]
 """
 
 from __future__ import annotations

@@ -28,23 +28,28 @@ from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import Task
 
+# What wall time goes to; `train` excludes `input_wait`.
 KINDS = ("start_up", "compile", "train", "input_wait", "eval", "checkpoint")
 
 
 class Clock:
-    """Seconds of wall time by what they went to. `train` excludes `input_wait`."""
+    """Seconds of wall time by what they went to. A timer inside another takes its time away from the outer one."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic):
         self.now = now
         self.seconds = dict.fromkeys(KINDS, 0.0)
+        self._inner = [0.0]  # what timers inside the open ones took
 
     @contextlib.contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
         start = self.now()
+        self._inner.append(0.0)
         try:
             yield
         finally:
-            self.seconds[kind] += self.now() - start
+            took = self.now() - start
+            self.seconds[kind] += took - self._inner.pop()
+            self._inner[-1] += took
 
 
 class Window:

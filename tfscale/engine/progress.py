@@ -21,9 +21,7 @@ class ProgressLine:
         stream: where to write; a live line only if it is a terminal.
     """
 
-    def __init__(
-        self, *, total_steps: int, steps_per_epoch: float, first_step: int = 0, stream: TextIO | None = None
-    ):
+    def __init__(self, *, total_steps: int, steps_per_epoch: float, first_step: int = 0, stream: TextIO | None = None):
         self.total_steps, self.steps_per_epoch, self.first_step = total_steps, steps_per_epoch, first_step
         self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
         self._live: Progress | None = None

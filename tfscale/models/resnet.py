@@ -64,6 +64,7 @@ def layout(depth: int, *, width: int, image_size: int, channels: int) -> tuple[C
 
 
 def _block(name: str, bottleneck: bool, stride: int, incoming: int, width: int, before: int, size: int) -> Block:
+    chain: tuple[Conv, ...]
     if bottleneck:
         out = 4 * width
         chain = (
@@ -112,7 +113,7 @@ def _all(blocks: list[Block]) -> Iterator[Conv]:
 
 
 def build(depth: int, *, width: int, image_size: int, channels: int, num_classes: int) -> keras.Model:
-    """The Keras model: pixels 0-255 [batch, size, size, channels], any dtype, in; float32 logits [batch, classes] out."""
+    """The Keras model: from pixels 0-255 [batch, size, size, channels] of any dtype to float32 logits [batch, classes]."""
     from keras import Input, Model, layers
 
     from tfscale.layers.batch_norm import FusedBatchNormalization

@@ -140,7 +140,7 @@ class _QueuedTracker:
 
     def _log_params(self, values: dict[str, Any]) -> None:
         # MLflow refuses to change a parameter; a resumed run may run on other hardware.
-        known = self._mlflow.get_run(self._run_id).data.params
+        known = self._mlflow.get_run(str(self._run_id)).data.params
         fresh = {k: str(v)[:500] for k, v in values.items() if k not in known}
         changed = {k: str(v)[:500] for k, v in values.items() if k in known and known[k] != str(v)[:500]}
         if fresh:

@@ -1,0 +1,94 @@
+"""What every test shares: a clean environment, programs run as users run them, and data that is made once."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_FOREIGN = re.compile(r"^(TF_CONFIG|JOB_COMPLETION_INDEX|TPU_|CUDA_|SLURM_|MLFLOW_|TFSCALE_|LWS_|PET_|KUBEFLOW_)")
+for _name in [name for name in os.environ if _FOREIGN.match(name)]:
+    del os.environ[_name]
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of data that the tests of one session share: the digits are prepared once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def door(data_dir: Path, tmp_path: Path) -> Callable[..., Ended]:
+    """Runs `python -m tfscale.train ARGUMENTS` in an empty folder; kills it after `deadline` seconds."""
+
+    def run(
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        deadline: float = 120.0,
+        program: tuple[str, ...] = ("-m", "tfscale.train"),
+        cwd: Path = tmp_path,
+    ) -> Ended:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, *program, *arguments],
+            cwd=cwd,
+            env={**os.environ, "TFSCALE_DATA_DIR": str(data_dir), **(environ or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=deadline)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            pytest.fail(f"still running after {deadline} s: {arguments}\n{out[-2000:]}\n{err[-2000:]}")
+        return Ended(process.returncode, out, err, time.monotonic() - began)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tf():
+    """TensorFlow with four logical CPU devices, two threads and deterministic kernels."""
+    import tensorflow
+
+    cpus = tensorflow.config.list_physical_devices("CPU")
+    tensorflow.config.set_logical_device_configuration(cpus[0], [tensorflow.config.LogicalDeviceConfiguration()] * 4)
+    tensorflow.config.threading.set_intra_op_parallelism_threads(2)
+    tensorflow.config.threading.set_inter_op_parallelism_threads(2)
+    return tensorflow
+
+
+@pytest.fixture
+def policy():
+    """Sets the dtype policy and puts float32 back."""
+    import keras
+
+    yield keras.config.set_dtype_policy
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tfscale.composition import check_targets, compose
+from tfscale.config import RunConfig, identity, validate
+from tfscale.errors import SecurityRefused, UsageError
+from tfscale.run_dir import digest
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(UsageError) as error:
+        validate(compose(list(overrides)))
+    return str(error.value)
+
+
+def test_compose_gives_typed_objects():
+    config = compose(["+recipe=resnet", "train.until=3ep", "task.depth=32"])
+    assert isinstance(config, RunConfig)
+    assert (config.task.depth, config.train.until, config.data.name) == (32, "3ep", "mnist5k")
+    assert type(config.task).__name__ == "ResNet"
+
+
+def test_a_number_of_steps_needs_no_unit():
+    assert compose(["+recipe=resnet", "train.until=500"]).train.until == "500"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["+recipe=resnt"], "did you mean 'resnet'?"),
+        (["+recipe=resnet", "optimzer.learning_rate=1"], "did you mean 'optimizer.learning_rate'?"),
+        (["+recipe=resnet", "task.dept=18"], "did you mean 'task.depth'?"),
+        (["+recipe=resnet", "train.global_batch=many"], "many"),
+        (["+recipe=resnet", "task.depth=deep"], "deep"),
+        (["+recipe=resnet", "plan.precision=bf17"], "bf17"),
+        (["+recipe=resnet", "data=imagnet"], "unknown data 'imagnet'"),
+        ([], "no recipe was chosen"),
+        (["+recipe=resnet", "task.depth=19"], "no ResNet of depth 19"),
+        (["+recipe=resnet", "train.until=soon"], "is not a duration"),
+        (["+recipe=resnet", "optimizer.name=sdg"], "did you mean 'sgd'?"),
+        (["+recipe=resnet", "train.until=10m"], "wall time"),
+        (["+recipe=resnet", "data=tfds"], "data.name"),
+        (["+recipe=resnet", "train.until=["], "train.until"),
+    ],
+)
+def test_refused_with_the_nearest_name(overrides, expected):
+    assert expected in refused(*overrides)
+
+
+def test_all_problems_are_reported_at_once():
+    text = refused("+recipe=resnet", "optimzer.learning_rate=1", "train.global_batch=many", "train.sed=1")
+    assert all(part in text for part in ("optimzer.learning_rate", "train.global_batch", "train.sed"))
+
+
+def test_all_wrong_values_are_reported_at_once():
+    text = refused("+recipe=resnet", "train.until=soon", "checkpoint.mode=best")
+    assert "train.until" in text
+    assert "checkpoint.mode" in text
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "logging.os.system", "pdb.Pdb._getval", "os.getpid"])
+def test_targets_outside_the_allow_list(target, tmp_path):
+    marker = tmp_path / "marker"
+    with pytest.raises(SecurityRefused, match="outside the allowed packages"):
+        compose(["+recipe=resnet", f"task._target_={target}", f"+task.command='touch {marker}'"])
+    assert not marker.exists()
+
+
+def test_nested_targets_are_refused():
+    with pytest.raises(SecurityRefused) as error:
+        check_targets({"task": {"a": [{"_target_": "os.system"}]}}, ("tfscale.",))
+    assert error.value.where == "task.a[0]._target_"
+
+
+def test_users_own_packages_must_be_allowed():
+    overrides = ["+recipe=resnet", "task._target_=mypkg.Thing"]
+    with pytest.raises(SecurityRefused, match="mypkg"):
+        compose(overrides)
+    with pytest.raises(UsageError, match="can't be imported"):
+        compose([*overrides, "extensions.allow=[mypkg.]"])
+
+
+def test_a_target_that_is_no_dataclass_is_not_called():
+    with pytest.raises(UsageError, match="not a dataclass"):
+        compose(["+recipe=resnet", "task._target_=tfscale.hardware.probe"])
+
+
+def test_saved_yaml_keeps_interpolations_and_hides_secrets(monkeypatch):
+    monkeypatch.setenv("TFSCALE_DATA_DIR", "/secret/place")
+    config = compose(["+recipe=resnet"])
+    assert "/secret/place" not in config.yaml
+    assert "${oc.env:TFSCALE_DATA_DIR,data}" in config.yaml
+    assert config.data.dir == "/secret/place"
+
+
+def test_secrets_are_redacted():
+    from omegaconf import OmegaConf
+
+    from tfscale.composition import _redacted_yaml
+
+    raw = OmegaConf.create({"a": {"api_token": "abc123", "password": "${oc.env:PW}", "depth": 3}})
+    text = _redacted_yaml(raw)
+    assert "abc123" not in text
+    assert "<redacted>" in text
+    assert "${oc.env:PW}" in text
+
+
+def test_identity_is_task_data_and_hyper_parameters():
+    def name(*overrides: str) -> str:
+        return digest(identity(compose(["+recipe=resnet", *overrides])))
+
+    base = name()
+    for same in ("train.until=1ep", "plan.precision=float32", "data.dir=/x", "eval.every=3ep", "train.accumulate=2"):
+        assert name(same) == base, same
+    for other in ("task.depth=32", "train.global_batch=32", "train.seed=1", "optimizer.learning_rate=0.2"):
+        assert name(other) != base, other
+
+
+@pytest.mark.parametrize("recipe", ["resnet", "resnet50_imagenet"])
+def test_recipes_list_every_field_of_their_task(recipe):
+    """A key that stands in no YAML could not be overridden without a plus sign."""
+    from tfscale.composition import compose_raw
+
+    raw = compose_raw([f"+recipe={recipe}"])
+    config = compose([f"+recipe={recipe}"])
+    for part in ("task", "data", "tracker"):
+        fields = {f.name for f in dataclasses.fields(getattr(config, part))}
+        assert fields - set(raw[part]) <= {"name", "dir", "train_split", "test_split", "download"}

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tfscale.errors import OutputError, SecurityRefused, UsageError
+from tfscale.run_dir import RunDir, digest
+
+
+def locate(tmp_path, **change):
+    where = {"root": str(tmp_path), "recipe": "resnet", "name": None, "directory": None, "identity": {"a": 1}}
+    return RunDir.locate(**{**where, **change})
+
+
+def test_name_is_the_hash_of_the_experiment(tmp_path):
+    assert locate(tmp_path).path == tmp_path / "resnet" / digest({"a": 1})
+    assert locate(tmp_path, identity={"a": 2}).path != locate(tmp_path).path
+    assert locate(tmp_path, name="mine").path == tmp_path / "resnet" / "mine"
+    assert locate(tmp_path, directory="/x/y").path.as_posix() == "/x/y"
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "."])
+def test_names_that_leave_the_root(tmp_path, name):
+    with pytest.raises(SecurityRefused):
+        locate(tmp_path, name=name)
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "a\nb", "x" * 5000])
+def test_names_that_no_file_system_takes(tmp_path, name):
+    with pytest.raises(UsageError):
+        locate(tmp_path, name=name)
+
+
+def test_check_writable_leaves_nothing(tmp_path):
+    run = RunDir(tmp_path / "a" / "b")
+    run.check_writable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is not a folder"):
+        RunDir(tmp_path / "file" / "run").check_writable()
+
+
+def test_torn_json_is_no_json(tmp_path):
+    run = RunDir(tmp_path)
+    (tmp_path / "result.json").write_text('{"status": "comp')
+    assert run.read_json("result.json") is None
+    assert run.finished(until="1ep", global_batch=4) is None
+    run.write_json("result.json", {"status": "complete", "until": "1ep", "global_batch": 4})
+    assert run.finished(until="1ep", global_batch=4)
+    assert run.finished(until="2ep", global_batch=4) is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["result.json"]
+
+
+def test_second_run_is_refused_and_a_dead_holder_frees_it(tmp_path):
+    run = RunDir(tmp_path)
+    with run.claimed():
+        code = "import sys; from tfscale.run_dir import RunDir\nwith RunDir(sys.argv[1]).claimed(): pass"
+        other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+        assert other.returncode == 1
+        assert f"process {os.getpid()}" in other.stderr
+    with run.claimed():
+        pass

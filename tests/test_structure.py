@@ -1,0 +1,151 @@
+"""The house rules: layers, no circles, TensorFlow only where it belongs, small files and functions."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "tfscale"
+
+# A module may import modules of its own or a lower layer.
+LAYERS = {
+    0: ("errors", "faults", "duration", "hardware", "cluster", "config", "composition", "run_dir", "result"),
+    1: ("plan",),
+    2: ("runtime", "task", "state", "data", "layers", "models", "optim", "checkpoint", "tracking"),
+    3: ("engine",),
+    4: ("run", "session"),
+    5: ("door", "train", "__main__"),
+}
+# Importing these must not import TensorFlow: a run is planned, and refused, without it.
+LIGHT = (
+    "task run session train door plan config composition hardware cluster data.source data.tfds data.mnist"
+    " data.synthetic data.records tracking.mlflow models.resnet recipes.resnet"
+).split()
+MAX_FILE, MAX_FUNCTION = 420, 60
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            found[name] = path
+    return found
+
+
+def layer(name: str) -> int:
+    top = name.split(".")[0]
+    for number, names in LAYERS.items():
+        if top in names:
+            return number
+    raise AssertionError(f"{name} stands on no layer: add it to LAYERS")
+
+
+def imports(path: Path, *, top_level_only: bool) -> set[str]:
+    """The modules that a file imports, outside `if TYPE_CHECKING`."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if top_level_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                for alias in child.names:  # `from package import module` is an import of the module alone
+                    full = f"{child.module}.{alias.name}"
+                    found.add(full if full.removeprefix("tfscale.") in modules() else child.module)
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def own_imports(path: Path, **kind) -> set[str]:
+    known = modules()
+    return {name.removeprefix("tfscale.") for name in imports(path, **kind) if name.removeprefix("tfscale.") in known}
+
+
+@pytest.mark.parametrize("name", modules())
+def test_only_lower_layers_are_imported(name):
+    for other in own_imports(modules()[name], top_level_only=False):
+        assert layer(other) <= layer(name), f"{name} (layer {layer(name)}) imports {other} (layer {layer(other)})"
+
+
+def test_siblings_of_parts_share_only_task_and_state():
+    allowed = {"task", "state", "runtime"}
+    for name, path in modules().items():
+        if layer(name) != 2:
+            continue
+        for other in own_imports(path, top_level_only=False):
+            same = other.split(".")[0] == name.split(".")[0] or layer(other) != 2
+            models_to_layers = name.startswith("models") and other.startswith("layers")
+            assert same or models_to_layers or other in allowed, f"{name} imports its sibling {other}"
+
+
+def test_no_circles():
+    graph = {name: own_imports(path, top_level_only=True) for name, path in modules().items()}
+    done: set[str] = set()
+
+    def walk(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"circle: {' -> '.join((*trail, name))}"
+        if name not in done:
+            for other in graph[name]:
+                if other != name:
+                    walk(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        walk(name, ())
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if layer(n) <= 1])
+def test_no_tensorflow_in_facts_and_decisions(name):
+    heavy = {"tensorflow", "keras", "tensorflow_datasets", "mlflow"}
+    assert not {i.split(".")[0] for i in imports(modules()[name], top_level_only=True)} & heavy
+
+
+def test_light_modules_leave_tensorflow_alone():
+    code = "import sys, importlib\nfor n in sys.argv[1:]: importlib.import_module('tfscale.' + n)\n"
+    code += "bad = {'tensorflow', 'keras', 'mlflow', 'hydra'} & set(sys.modules)\nassert not bad, bad"
+    subprocess.run([sys.executable, "-c", code, *LIGHT], check=True)
+
+
+def test_tfscale_never_imports_recipes():
+    for name, path in modules().items():
+        assert not any(i.startswith(("recipes", "tfscale.recipes")) for i in imports(path, top_level_only=False)), name
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*.py")) + list(modules().values()), ids=lambda p: p.name)
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= MAX_FUNCTION, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_module_says_what_it_is(name):
+    assert ast.get_docstring(ast.parse(modules()[name].read_text()))
+
+
+def test_public_names():
+    import tfscale
+
+    names = (
+        "Checkpointer Cluster ExecutionPlan Hardware PlanRequest Result RunConfig Source Task Tracker Trainer"
+        " compose fit make_plan probe"
+    )
+    assert tfscale.__all__ == sorted(names.split())
+    for name in tfscale.__all__:
+        assert getattr(tfscale, name).__doc__, name

@@ -1,0 +1,185 @@
+"""The door, run as users run it: bad input, help, the dry run, a kill and the same command again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden" / "hardware"
+RESNET = ("+recipe=resnet",)
+# Fails the program when TensorFlow is imported: the surest proof that it wasn't needed.
+NO_TENSORFLOW = "import sys; sys.modules['tensorflow'] = None; from tfscale.train import main; sys.exit(main())"
+
+
+@pytest.fixture
+def light_door(door):
+    return lambda *arguments, **kind: door(*arguments, program=("-c", NO_TENSORFLOW), deadline=20, **kind)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "code", "said"),
+    [
+        (("+recipe=resnt",), {}, 64, "did you mean 'resnet'"),
+        ((*RESNET, "optimzer.learning_rate=1"), {}, 64, "did you mean 'optimizer.learning_rate'"),
+        ((*RESNET, "train.global_batch=many"), {}, 64, "train.global_batch"),
+        ((*RESNET, "data=tfds", "data.name=cifar11"), {}, 66, "did you mean 'cifar10'"),
+        ((*RESNET, "run.dir=/proc/nothing"), {}, 73, "run.dir"),
+        ((*RESNET, "run.name=../../x"), {}, 77, "run.name"),
+        ((*RESNET, "task._target_=os.system"), {}, 77, "task._target_"),
+        (RESNET, {"TF_CONFIG": "{not json"}, 78, "TF_CONFIG"),
+        (RESNET, {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "wroker"}}'}, 78, "worker"),
+        ((*RESNET, "train.global_batch=0"), {}, 64, "train.global_batch"),
+        ((*RESNET, "plan.hardware=absent.json", "plan.dry_run=true"), {}, 64, "absent.json"),
+        ((*RESNET, "--nonsense"), {}, 64, "--nonsense"),
+    ],
+)
+def test_bad_input_is_one_line_with_its_code(light_door, tmp_path, arguments, environ, code, said):
+    ended = light_door(*arguments, environ=environ)
+    assert ended.code == code, ended.err
+    assert len(ended.err.strip().splitlines()) == 1, ended.err
+    assert ended.err.startswith(f"tfscale: error[E-{code:04d}]")
+    assert said in ended.err
+    assert ended.out == ""
+    assert list(tmp_path.iterdir()) == []
+    assert ended.seconds < 10
+
+
+def test_multi_worker_is_refused_as_long_as_it_cannot_run(light_door, tmp_path):
+    tf_config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    ended = light_door(*RESNET, environ={"TF_CONFIG": json.dumps(tf_config)})
+    assert ended.code == 64
+    assert "multi_worker" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_cfg_need_no_tensorflow(light_door):
+    ended = light_door("--help")
+    assert ended.code == 0
+    assert "resnet50_imagenet" in ended.out
+    assert "mlflow" in ended.out
+    ended = light_door(*RESNET, "train.until=7ep", "--cfg", "job")
+    assert ended.code == 0
+    assert "until: 7ep" in ended.out
+
+
+@pytest.mark.parametrize("hardware", [None, *sorted(path.name for path in GOLDEN.glob("*.json"))])
+def test_dry_run_needs_no_tensorflow(light_door, tmp_path, hardware):
+    machine = [f"plan.hardware={GOLDEN / hardware}"] if hardware else []
+    ended = light_door(*RESNET, "plan.dry_run=true", *machine)
+    assert ended.code == 0, ended.err
+    assert "steps_per_loop" in ended.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_program_tfscale_is_the_same_door(door):
+    ended = door("train", *RESNET, "plan.dry_run=true", program=("-m", "tfscale"))
+    assert ended.code == 0
+    assert "execution plan" in ended.out
+    assert door("trian", program=("-m", "tfscale")).code == 64
+
+
+# A ResNet-20 of a quarter of the width: the same code, seconds long.
+SHORT = (*RESNET, "task.width=4", "train.until=40st", "train.log_every=1st", "checkpoint.every=10st", "tracker=none",
+         "eval.every=20st", "plan.steps_per_loop=4", "run.name=it")  # fmt: skip
+
+
+def rows(folder: Path) -> dict[int, dict]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return {row["step"]: row for row in map(json.loads, lines) if row["kind"] == "train"}
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {step: row["loss"] for step, row in rows(folder).items()}
+
+
+def test_killed_in_mid_epoch_it_goes_on_bit_for_bit(door, tmp_path):
+    whole = door(*SHORT, "run.root=whole")
+    assert whole.code == 0, whole.err
+    killed = door(*SHORT, "run.root=killed", environ={"TFSCALE_FAULT": "train.loop:step=27:kill"})
+    assert killed.code == -signal.SIGKILL
+    folder = tmp_path / "killed" / "resnet" / "it"
+    assert not (folder / "result.json").exists()
+    again = door(*SHORT, "run.root=killed")
+    assert again.code == 0, again.err
+    assert "resuming at step 20 of 40" in again.out
+    expected, got = losses(tmp_path / "whole" / "resnet" / "it"), losses(folder)
+    assert sorted(got) == list(range(1, 41))
+    assert got == expected  # float32 numbers written in full: equality is equality of bits
+    manifests = [json.loads((p / "resnet/it/checkpoints/step-000000040/manifest.json").read_text())
+                 for p in (tmp_path / "whole", tmp_path / "killed")]  # fmt: skip
+    assert manifests[0]["files"] == manifests[1]["files"]  # the same bytes, hence the same weights
+
+    third = door(*SHORT, "run.root=killed", program=("-c", NO_TENSORFLOW))
+    assert third.code == 0
+    assert "already complete at step 40" in third.out
+    assert third.seconds < 10
+
+
+def test_result_and_mlflow_hold_everything(door, tmp_path):
+    ended = door(*RESNET, "task.width=4", "train.until=6st", "eval.every=3st", "run.name=it")
+    assert ended.code == 0, ended.err
+    folder = tmp_path / "runs" / "resnet" / "it"
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "plan.json", "metrics.jsonl", "checkpoints", "result.json"} <= names
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], result["step"]) == ("complete", 6)
+    assert result["epochs"] == pytest.approx(6 * 64 / 4000)
+    assert set(result["metrics"]) == {"loss", "accuracy"}
+    assert {"start_up", "compile", "train", "input_wait", "eval", "checkpoint"} <= set(result["seconds"])
+    assert result["examples_per_second"] > 0
+    assert 0 < result["mfu"] < 1.5
+    assert result["model_flops"] > 1e6
+    assert result["matmul_peak_flops"] > 1e9
+
+    code = """
+import json, sys, mlflow
+mlflow.set_tracking_uri("sqlite:///runs/mlflow.db")
+run = mlflow.get_run(sys.argv[1])
+names = [a.path for a in mlflow.MlflowClient().list_artifacts(sys.argv[1])]
+print(json.dumps([run.data.params, run.data.metrics, names, run.info.status]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, result["mlflow_run_id"]], cwd=tmp_path, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    params, metrics, artifacts, status = json.loads(done.stdout.splitlines()[-1])
+    assert params["task.width"] == "4"
+    assert params["planned.precision"] in ("float32", "mixed_bfloat16")
+    assert metrics["test/accuracy"] == pytest.approx(result["metrics"]["accuracy"])
+    assert {"config.yaml", "plan.json", "result.json", "metrics.jsonl"} <= set(artifacts)
+    assert status == "FINISHED"
+
+    longer = door(*RESNET, "task.width=4", "train.until=8st", "eval.every=3st", "run.name=it")
+    assert longer.code == 0, longer.err
+    assert "resuming at step 6 of 8" in longer.out
+    assert json.loads((folder / "result.json").read_text())["mlflow_run_id"] == result["mlflow_run_id"]
+
+
+def test_interrupt_from_the_keyboard(door, data_dir, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfscale.train", *SHORT, "train.until=100000st"],
+        cwd=tmp_path,
+        env={**os.environ, "TFSCALE_DATA_DIR": str(data_dir)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "runs" / "resnet" / "it" / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    try:
+        _, err = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode == 130
+    assert err.strip().splitlines()[-1].startswith("tfscale: error[E-0130]")
+    assert json.loads((metrics.parent / "exit.json").read_text())["exit_code"] == 130

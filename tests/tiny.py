@@ -1,0 +1,101 @@
+"""A tiny task and source for tests of the engine: linear regression classes on random vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfscale.cluster import Cluster
+from tfscale.config import PlanConfig, Precision
+from tfscale.data.source import Source
+from tfscale.hardware import Cpu, Hardware
+from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.task import Task
+
+HARDWARE = Hardware(
+    cpu=Cpu(model="test", instruction_sets=("avx2",), physical_cores=2, logical_cores=2, numa_nodes=1),
+    cores=2.0,
+    memory_bytes=8 * 2**30,
+    host_memory_bytes=8 * 2**30,
+    gpus=(),
+    tpu=None,
+)
+
+
+def plan_for(global_batch: int, *, replicas: int = 1, **forced: Any) -> ExecutionPlan:
+    """A plan for this many logical CPU devices."""
+    import dataclasses
+
+    accumulate = forced.pop("accumulate", None)
+    precision = Precision[forced.pop("precision", "float32")]
+    request = PlanRequest(global_batch, accumulate=accumulate, forced=PlanConfig(precision=precision, **forced))
+    plan = make_plan(HARDWARE, Cluster(), request)
+    if replicas > 1:
+        per_replica = global_batch // replicas
+        plan = dataclasses.replace(
+            plan,
+            strategy="mirrored",
+            num_replicas=replicas,
+            local_devices=replicas,
+            replica_batch=per_replica,
+            micro_batch=per_replica // plan.accumulate,
+        )
+    return plan
+
+
+@dataclass
+class Vectors(Source):
+    """Random vectors and labels that depend on them, held in memory."""
+
+    train_examples: int = 50
+    test_examples: int = 23
+    width: int = 6
+
+    def num_examples(self, split: str) -> int:
+        return self.train_examples if split == "train" else self.test_examples
+
+    def arrays(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.RandomState(1 if split == "train" else 2)
+        x = random.normal(size=(self.num_examples(split), self.width)).astype(np.float32)
+        return x, (x.sum(axis=1) > 0).astype(np.int64)
+
+    def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
+        x, y = (tf.constant(a) for a in self.arrays(split))
+        return indices.map(lambda i: {"x": tf.gather(x, i), "label": tf.gather(y, i), "index": i}).unbatch()
+
+    def parse(self, raw: Any) -> dict[str, Any]:
+        return dict(raw)
+
+
+@dataclass
+class Classify(Task):
+    """A small classifier, with dropout and L2 where asked."""
+
+    width: int = 6
+    dropout: float = 0.0
+    l2: float = 0.0
+
+    def build_model(self):
+        import keras
+
+        regularizer = keras.regularizers.L2(self.l2) if self.l2 else None
+        inputs = keras.Input((self.width,), name="x")
+        x = keras.layers.Dense(8, activation="relu", kernel_regularizer=regularizer, name="hidden")(inputs)
+        if self.dropout:
+            x = keras.layers.Dropout(self.dropout, seed=7, name="dropout")(x)
+        return keras.Model(inputs, keras.layers.Dense(2, dtype=_at_least_float32(), name="out")(x))
+
+    def loss(self, model, batch, *, training):
+        logits = model(batch["x"], training=training)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
+        correct = tf.equal(tf.argmax(logits, -1), batch["label"])
+        return loss, {"accuracy": tf.cast(correct, tf.float32)}
+
+
+def _at_least_float32() -> str:
+    import keras
+
+    return "float64" if keras.config.floatx() == "float64" else "float32"

@@ -1,0 +1,235 @@
+"""Composition: from overrides to a RunConfig, by Hydra, which ends here.
+
+Owns `compose()`, the allow-list of `_target_`, the building of the plug points, error messages for what people mistype,
+and the redaction of secrets in what is saved. Below it there is no DictConfig.
+
+The three plug points (task, data, tracker) are nodes with a `_target_` that names a dataclass; its fields are the
+node's keys, so that a misspelt key or a wrong type is found here, before TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfscale.config import RunConfig
+from tfscale.errors import SecurityRefused, UsageError, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+PLUG_POINTS = ("task", "data", "tracker")
+_ALLOWED = ("tfscale.", "keras.")
+_SECRET = re.compile(r"(?i)(secret|passw|token|api_?key|access_?key|credential|private)")
+
+
+def compose(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> RunConfig:
+    """Composes tfscale's configuration with Hydra overrides, checks it and builds the plug points.
+
+    Args:
+        overrides: as on the command line, such as ["+recipe=resnet", "train.until=5ep"].
+        config_dir: a folder of the user's own groups, searched besides ours.
+
+    Raises:
+        UsageError: unknown group, key or value, wrong type or missing value; all problems in one message.
+        SecurityRefused: a `_target_` outside the allow-list.
+    """
+    return to_run_config(compose_raw(overrides, config_dir=config_dir))
+
+
+def compose_raw(overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
+    """The composed DictConfig, for `--cfg job` and for `to_run_config`; raises UsageError like `compose`."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    extra = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
+
+    def attempt(some: Sequence[str]) -> DictConfig:
+        return hydra_compose("config", overrides=[*some, *extra])
+
+    with initialize_config_module("tfscale.configs", version_base="1.3"):
+        try:
+            return attempt(overrides)
+        except (HydraException, ValueError) as error:
+            raise _explain(error, list(overrides), attempt) from None
+
+
+def to_run_config(raw: DictConfig) -> RunConfig:
+    """Turns the composed configuration into typed objects; raises like `compose`."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    missing = sorted(OmegaConf.missing_keys(raw))
+    if missing:
+        raise UsageError(_missing_text(missing), where=", ".join(missing), fix=_missing_fix(missing))
+    try:
+        allowed = (*_ALLOWED, *raw.extensions.allow)
+        plain = OmegaConf.to_container(raw, resolve=True)
+        assert isinstance(plain, dict)
+        check_targets(plain, allowed)
+        problems: list[str] = []
+        built = {name: _build(plain.get(name), name, problems) for name in PLUG_POINTS}
+        typed = copy.deepcopy(raw)
+        for name in PLUG_POINTS:
+            typed[name] = None
+        config = OmegaConf.to_object(typed)
+    except OmegaConfBaseException as error:
+        raise UsageError(_first_line(error), where=str(getattr(error, "full_key", "") or ""), fix="") from None
+    assert isinstance(config, RunConfig)
+    if problems:
+        raise UsageError("; ".join(problems), fix="correct the keys; --cfg job prints the whole configuration")
+    for name, value in built.items():
+        setattr(config, name, value)
+    config._yaml = _redacted_yaml(raw)  # type: ignore[attr-defined]
+    return config
+
+
+def check_targets(node: Any, allowed: Sequence[str], path: str = "") -> None:
+    """Refuses every `_target_` anywhere in the tree that no allowed prefix covers, before anything is imported.
+
+    Raises:
+        SecurityRefused: naming the key and the target.
+    """
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        if target is not None and not (isinstance(target, str) and target.startswith(tuple(allowed))):
+            raise SecurityRefused(
+                f"_target_ {target!r} is outside the allowed packages ({', '.join(allowed)})",
+                where=f"{path}._target_".lstrip("."),
+                fix="if you trust the package, add extensions.allow=[package.]",
+            )
+        for key, value in node.items():
+            check_targets(value, allowed, f"{path}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            check_targets(value, allowed, f"{path}[{i}]")
+
+
+def _build(node: Any, path: str, problems: list[str]) -> Any:
+    """Builds the dataclass that `_target_` names, its fields type-checked by OmegaConf; problems are collected."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if node is None:
+        return None
+    if not isinstance(node, dict) or "_target_" not in node:
+        problems.append(f"{path} has no _target_")
+        return None
+    target = node["_target_"]
+    module_name, _, class_name = target.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        problems.append(f"{path}._target_: {target} can't be imported ({error})")
+        return None
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        problems.append(f"{path}._target_: {target} is not a dataclass")
+        return None
+    fields = {k: v for k, v in node.items() if k != "_target_"}
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), fields))
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "key", "") or "")
+        names = [f.name for f in dataclasses.fields(cls)]
+        hint = nearest(key, names) if key not in names else ""
+        problems.append(f"{path}.{key}: {_first_line(error)}{hint}")
+        return None
+
+
+def _redacted_yaml(raw: DictConfig) -> str:
+    from omegaconf import OmegaConf
+
+    def redact(node: Any, secret: bool = False) -> Any:
+        if isinstance(node, dict):
+            return {k: redact(v, secret or bool(_SECRET.search(str(k)))) for k, v in node.items()}
+        if isinstance(node, list):
+            return [redact(v, secret) for v in node]
+        unresolved = isinstance(node, str) and node.startswith("${")
+        return "<redacted>" if secret and node is not None and not unresolved else node
+
+    return OmegaConf.to_yaml(OmegaConf.create(redact(OmegaConf.to_container(raw, resolve=False))))
+
+
+def _missing_text(missing: list[str]) -> str:
+    if "task" in missing:
+        return "no recipe was chosen, so there is nothing to train"
+    return f"no value was given for {', '.join(missing)}"
+
+
+def _missing_fix(missing: list[str]) -> str:
+    if "task" in missing:
+        return "add one, such as +recipe=resnet; --help lists them"
+    return " ".join(f"{key}=..." for key in missing)
+
+
+def _explain(error: Exception, overrides: list[str], attempt: Callable[[Sequence[str]], DictConfig]) -> UsageError:
+    """One UsageError for everything that is wrong with these overrides.
+
+    Hydra stops at the first problem. Each plain override is tried alone on top of the groups that compose, so that
+    all of them are reported at once.
+    """
+    from hydra.errors import HydraException
+
+    groups = [o for o in overrides if re.match(r"^\+?[\w/@]+=", o) and "." not in o.split("=", 1)[0]]
+    problems: list[tuple[str, str]] = []
+    good_groups: list[str] = []
+    for group in groups:
+        try:
+            attempt([*good_groups, group])
+            good_groups.append(group)
+        except (HydraException, ValueError) as one:
+            problems.append((group, _reason(one, group, attempt, good_groups)))
+    for override in overrides:
+        if override in groups:
+            continue
+        try:
+            attempt([*good_groups, override])
+        except (HydraException, ValueError) as one:
+            problems.append((override, _reason(one, override, attempt, good_groups)))
+    if not problems:
+        problems = [(" ".join(overrides), _reason(error, "", attempt, []))]
+    return UsageError(
+        "; ".join(reason for _, reason in problems),
+        where=", ".join(override for override, _ in problems),
+        fix="correct the override; --help lists recipes and groups, --cfg job every key",
+    )
+
+
+def _reason(error: Exception, override: str, attempt: Callable[[Sequence[str]], DictConfig], groups: list[str]) -> str:
+    """One sentence for one of Hydra's errors, with the nearest name where a name is unknown."""
+    text, cause = str(error), error.__cause__ or error
+    found = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
+    if found:
+        group, name = found[1], found[2]
+        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        return f"unknown {group} '{name}'{nearest(name, options)} available: {', '.join(options) or 'none'}"
+    key = override.lstrip("+~").split("=", 1)[0]
+    if key and ("not in struct" in str(cause) or re.search(r"Key '[^']+' not in '", str(cause))):
+        return f"unknown key '{key}'{nearest(key, _all_keys(attempt(groups)))}"
+    return f"{key}: {_first_line(cause)}" if key else _first_line(cause)
+
+
+def _all_keys(raw: DictConfig) -> list[str]:
+    from omegaconf import OmegaConf
+
+    keys: list[str] = []
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                keys.append(f"{path}{key}")
+                walk(value, f"{path}{key}.")
+
+    walk(OmegaConf.to_container(raw, resolve=False), "")
+    return keys
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
