@@ -51,7 +51,9 @@ class ResNet(Task):
             )
         return {name: int(value) for name, value in shape.items() if value is not None}
 
-    def footprint(self) -> Footprint:
+    def footprint(self) -> Footprint | None:
+        if None in (self.image_size, self.channels, self.num_classes):
+            return None  # known once the data is prepared
         return resnet.footprint(self.depth, width=self.width, **self._shape())
 
     def build_model(self):

@@ -29,7 +29,7 @@ def light_door(door):
         (("+recipe=resnt",), {}, 64, "did you mean 'resnet'"),
         ((*RESNET, "optimzer.learning_rate=1"), {}, 64, "did you mean 'optimizer.learning_rate'"),
         ((*RESNET, "train.global_batch=many"), {}, 64, "train.global_batch"),
-        ((*RESNET, "data=tfds", "data.name=cifar11"), {}, 66, "did you mean 'cifar10'"),
+        ((*RESNET, "data=tfds", "data.name=imagenet2021"), {}, 66, "did you mean 'imagenet2012'"),
         ((*RESNET, "run.dir=/proc/nothing"), {}, 73, "run.dir"),
         ((*RESNET, "run.name=../../x"), {}, 77, "run.name"),
         ((*RESNET, "task._target_=os.system"), {}, 77, "task._target_"),
@@ -168,6 +168,8 @@ def test_interrupt_from_the_keyboard(door, data_dir, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell starts background jobs with SIGINT ignored, and Python keeps it so
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     metrics = tmp_path / "runs" / "resnet" / "it" / "metrics.jsonl"
     deadline = time.monotonic() + 90

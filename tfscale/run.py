@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tfscale.cluster import Cluster
 from tfscale.config import OPTIMIZERS, RunConfig, identity, validate
+from tfscale.data.prepare import prepare_apart
 from tfscale.errors import UsageError
 from tfscale.hardware import Hardware, probe
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
@@ -32,6 +33,7 @@ def fit(config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Call
     """
     began = time.monotonic()
     validate(config)
+    config.data.check()
     plan = plan_run(config, environ=environ)
     if config.plan.dry_run:
         say(plan.explain())
@@ -48,12 +50,15 @@ def fit(config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Call
     if finished and config.resume.mode == "auto":
         say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
         return Result.read(finished)
-    config.data.check()
     if config.tracker is not None:
         config.tracker.check()
     run_dir.check_writable()
     run_dir.create()
     with run_dir.claimed():
+        if not config.data.is_prepared():
+            say(f"preparing the data in {getattr(config.data, 'dir', '')}")
+            prepare_apart(config.data)
+            plan = plan_run(config, environ=environ)  # the prepared data tell more
         say(plan.explain())
         run_dir.remove("exit.json")  # of an earlier attempt
         run_dir.write_text("config.yaml", config.yaml)

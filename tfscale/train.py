@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tfscale train",
         description="Train a recipe on whatever hardware is here.",
-        epilog="examples: tfscale train +recipe=resnet | tfscale train +recipe=resnet train.until=2ep plan.dry_run=true",
+        epilog="examples: tfscale train +recipe=resnet; tfscale train +recipe=resnet plan.dry_run=true",
     )
     return guard(lambda seen: _train(arguments(parser, argv), seen))
 

@@ -1,6 +1,6 @@
 """Decoding and augmentation of images, every draw a pure function of the example's seed.
 
-Images are uint8 [height, width, channels] or encoded JPEG/PNG bytes (string scalars); results are uint8 of static shape.
+Images are uint8 [height, width, channels] or encoded JPEG/PNG bytes (string scalars); results are uint8.
 """
 
 from __future__ import annotations

@@ -32,6 +32,10 @@ class Source:
             DataMissing: with the nearest names or the way to get the data.
         """
 
+    def is_prepared(self) -> bool:
+        """Whether `prepare` has nothing to write; told without TensorFlow."""
+        return True
+
     def prepare(self) -> None:
         """Makes the data ready to read; safe to call from several processes at once, and again.
 

@@ -118,6 +118,9 @@ class Tfds(Source):
 
     # -- with TensorFlow
 
+    def is_prepared(self) -> bool:
+        return self.folder() is not None
+
     def prepare(self) -> None:
         if self.folder() is None:
             with one_writer(Path(self.dir), self.name):
@@ -194,18 +197,18 @@ def catalogue() -> frozenset[str]:
         return frozenset()
     root = Path(found.submodule_search_locations[0])
     names = {path.parent.name for path in root.glob("datasets/*/*_dataset_builder.py")}
+    bases: dict[str, set[str]] = {}  # class -> its bases, over all builders' files
     for path in root.glob("*/**/*.py"):
-        if path.parts[len(root.parts)] in ("core", "testing", "scripts", "datasets") or path.name.endswith("_test.py"):
+        if path.relative_to(root).parts[0] in ("core", "testing", "scripts", "datasets") or "_test" in path.stem:
             continue
         text = path.read_text(errors="ignore")
-        names.update(_snake(name) for name in re.findall(r"^class (\w+)\([^)]*(?:Builder|Base)\w*\)", text, re.M))
-        names.update(_names_in(text))
-    return frozenset(names)
-
-
-def _names_in(text: str) -> set[str]:
-    """Names that builders set themselves, as `name = "..."` in a class body."""
-    return set(re.findall(r"""^  name = ["'](\w+)["']""", text, re.MULTILINE))
+        for name, parents in re.findall(r"^class (\w+)\(([^)]*)\)", text, re.MULTILINE):
+            bases[name] = {parent.strip().split(".")[-1] for parent in parents.split(",")}
+        names.update(re.findall(r"""^  name = ["'](\w+)["']""", text, re.MULTILINE))
+    builders = {"GeneratorBasedBuilder", "BeamBasedBuilder"}
+    while more := {name for name, parents in bases.items() if parents & builders} - builders:
+        builders |= more
+    return frozenset(names | {_snake(name) for name in builders})
 
 
 def _snake(name: str) -> str:

@@ -113,7 +113,7 @@ def _all(blocks: list[Block]) -> Iterator[Conv]:
 
 
 def build(depth: int, *, width: int, image_size: int, channels: int, num_classes: int) -> keras.Model:
-    """The Keras model: from pixels 0-255 [batch, size, size, channels] of any dtype to float32 logits [batch, classes]."""
+    """The Keras model: from pixels 0-255 [batch, size, size, channels] to float32 logits [batch, classes]."""
     from keras import Input, Model, layers
 
     from tfscale.layers.batch_norm import FusedBatchNormalization

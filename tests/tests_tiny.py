@@ -25,6 +25,16 @@ HARDWARE = Hardware(
 )
 
 
+def strategy_for(replicas: int) -> tf.distribute.Strategy:
+    """On logical CPU devices. TensorFlow's collectives keep the first group's size for the life of a process, so two
+    replicas use them and four are reduced on one device."""
+    devices = [d.name for d in tf.config.list_logical_devices("CPU")][:replicas]
+    if replicas == 1:
+        return tf.distribute.OneDeviceStrategy(devices[0])
+    operations = tf.distribute.ReductionToOneDevice() if replicas != 2 else None
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=operations)
+
+
 def plan_for(global_batch: int, *, replicas: int = 1, **forced: Any) -> ExecutionPlan:
     """A plan for this many logical CPU devices."""
     import dataclasses

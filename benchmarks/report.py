@@ -1,0 +1,129 @@
+"""What was measured, as tables for people: by rich on the terminal, as Markdown in a dated file.
+
+report = build([measured], blocks=15, seconds=2.0)
+show(report)
+Path("benchmarks/results/2026-01-31-overhead.md").open("x").write(markdown(report))
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.side_by_side import TOLERANCE, Measured
+from tfscale.hardware import probe
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    title: str
+    facts: list[str]
+    tables: list[Table]
+
+
+def build(title: str, results: Sequence[Measured], *, blocks: int, seconds: float) -> Report:
+    """Args: what was measured, and with how many blocks of windows of which length."""
+    tables = [table for measured in results for table in (_contestants(measured), _verdicts(measured))]
+    return Report(title, [*_surroundings(), _method(blocks, seconds)], tables)
+
+
+def _surroundings() -> list[str]:
+    hardware = probe()
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("tensorflow", "keras", "numpy"))
+    return [
+        f"date: {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        f"machine: {hardware.describe()}; CPU model {hardware.cpu.model}, {hardware.cores:g} cores",
+        f"versions: {versions}, Python {platform.python_version()}",
+    ]
+
+
+def _method(blocks: int, seconds: float) -> str:
+    return (
+        f"method: one process per contestant, one running at a time; {blocks} blocks of one window of about"
+        f" {seconds:g} s per contestant in random order; ratios of seconds per step within each block; median with"
+        f" 95 % bootstrap interval; inconclusive unless the A/A control reads 1.00 +- {TOLERANCE:g}"
+    )
+
+
+def _contestants(measured: Measured) -> Table:
+    question = measured.question
+    rows = []
+    for name, seconds in measured.seconds.items():
+        is_baseline = name == question.baseline
+        facts = measured.facts[name]
+        rows.append(
+            (
+                name,
+                f"{measured.figure(name):,.1f}",
+                f"{float(seconds.min()) * 1e3:.4g} to {float(seconds.max()) * 1e3:.4g}",
+                f"{float(sum(measured.cpu[name]) / len(seconds)):.2f}",
+                "1" if is_baseline else str(measured.ratio(name, question.baseline)),
+                f"{facts['parameters']:,}" if "parameters" in facts else "",
+                str(facts.get("how", "")),
+            )
+        )
+    columns = (
+        "contestant",
+        f"{question.unit}, median",
+        "ms/step, range",
+        "CPU s per s",
+        f"time per step / {question.baseline}",
+        "trainable",
+        "how",
+    )
+    return Table(question.title, columns, rows, question.notes)
+
+
+def _verdicts(measured: Measured) -> Table:
+    first, second = measured.question.control
+    control = "within" if measured.control_holds() else "inconclusive: not within"
+    rows = [(f"A/A control: {first} / {second}", str(measured.control()), f"{control} 1.00 +- {TOLERANCE:g}")]
+    for claim in measured.question.claims:
+        rows.append((claim.text, str(measured.ratio(claim.over, claim.under)), measured.verdict(claim)))
+    return Table("claims", ("claim", "ratio of seconds per step [95 %]", "verdict"), rows)
+
+
+def show(report: Report) -> None:
+    """Prints the report to the terminal."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console(width=None if Console().is_terminal else 150, highlight=False, markup=False)
+    console.print(report.title)
+    for fact in report.facts:
+        console.print(fact)
+    for table in report.tables:
+        drawn = RichTable(title=table.title, title_justify="left")
+        for column in table.columns:
+            drawn.add_column(column, overflow="fold")
+        for row in table.rows:
+            drawn.add_row(*row)
+        console.print()
+        console.print(drawn)
+        for note in table.notes:
+            console.print(f"- {note}")
+
+
+def markdown(report: Report) -> str:
+    lines = [f"# {report.title}", "", *(f"- {fact}" for fact in report.facts)]
+    for table in report.tables:
+        lines += ["", f"## {table.title}" if table.title != "claims" else "### Claims", ""]
+        lines += [_row(table.columns), _row(("---",) * len(table.columns)), *map(_row, table.rows)]
+        if table.notes:
+            lines += ["", *(f"- {note}" for note in table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

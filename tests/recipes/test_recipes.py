@@ -1,0 +1,59 @@
+"""Every recipe is composed, planned and run for two steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tfscale.composition import compose
+from tfscale.door import groups
+from tfscale.hardware import Hardware
+from tfscale.run import plan_run
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "hardware"
+RECIPES = groups()["recipe"]
+# What lets each recipe run here: synthetic data of its shape, small.
+SMALL = {
+    "resnet": ["task.width=4"],
+    "resnet50_imagenet": ["data=synthetic", "data.train_examples=8", "data.test_examples=5", "data.image_size=72",
+                          "task.image_size=64", "train.global_batch=4"],
+}  # fmt: skip
+
+
+def test_every_recipe_has_its_small_run():
+    assert set(SMALL) == set(RECIPES)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_header_says_the_command(recipe):
+    text = (Path(__file__).parents[2] / "configs" / "recipe" / f"{recipe}.yaml").read_text()
+    assert f"python -m tfscale.train +recipe={recipe}" in text
+
+
+@pytest.mark.parametrize("hardware", sorted(path.name for path in GOLDEN.glob("*.json")))
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_planned_for_every_machine(recipe, hardware):
+    config = compose([f"+recipe={recipe}", f"plan.hardware={GOLDEN / hardware}"])
+    plan = plan_run(config, environ={})
+    assert plan.foreseen_memory_bytes
+    assert plan.foreseen_memory_bytes <= plan.device_memory_bytes
+    assert Hardware.load(GOLDEN / hardware).accelerator == plan.accelerator
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_steps(door, tmp_path, recipe):
+    ended = door(f"+recipe={recipe}", "+debug=fast", "tracker=none", "run.dir=it", *SMALL[recipe])
+    assert ended.code == 0, ended.err
+    result = json.loads((tmp_path / "it" / "result.json").read_text())
+    assert (result["status"], result["step"]) == ("complete", 2)
+    assert result["metrics"]["loss"] > 0
+
+
+def test_imagenet_recipe_is_goyals():
+    config = compose(["+recipe=resnet50_imagenet"])
+    assert (config.train.until, config.train.global_batch, config.optimizer.learning_rate) == ("90ep", 256, 0.1)
+    assert config.optimizer.decay_at == ["30ep", "60ep", "80ep"]
+    assert (config.optimizer.weight_decay, config.optimizer.warmup) == (1e-4, "5ep")
+    assert config.task.footprint().parameters == 25_557_032

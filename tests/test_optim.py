@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfscale.config import OptimizerConfig
+
+
+@pytest.fixture
+def optim(tf):
+    from tfscale import optim
+
+    return optim
+
+
+def trained(tf, optimizer, steps=5, l2=0.0):
+    import keras
+
+    variables = [
+        keras.Variable(np.linspace(-1, 1, 6).reshape(2, 3), dtype="float32", name="kernel"),
+        keras.Variable([0.5], dtype="float32", name="bias"),
+    ]
+    optimizer.build(variables)
+
+    @tf.function
+    def step(i):
+        gradients = [tf.sin(tf.cast(i, tf.float32) + tf.convert_to_tensor(v)) for v in variables]
+        gradients[0] += l2 * tf.convert_to_tensor(variables[0])
+        optimizer.apply(gradients, variables)
+
+    for i in range(steps):
+        step(tf.constant(i))
+    return [v.numpy() for v in variables]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_fused_momentum_is_keras_sgd(tf, optim, nesterov, momentum):
+    import keras
+
+    settings = {"learning_rate": 0.1, "momentum": momentum, "nesterov": nesterov}
+    ours = trained(tf, optim.SGD(**settings))
+    theirs = trained(tf, keras.optimizers.SGD(**settings))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_weight_decay_is_an_l2_loss_that_spares_biases(tf, optim):
+    import keras
+
+    ours = trained(tf, optim.SGD(learning_rate=0.1, momentum=0.9, l2=0.01, no_decay=("bias",)))
+    theirs = trained(tf, keras.optimizers.SGD(learning_rate=0.1, momentum=0.9), l2=0.01)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_the_update_is_one_kernel_per_variable(tf, optim):
+    import keras
+
+    variable, optimizer = keras.Variable([1.0, 2.0]), optim.SGD(learning_rate=0.1, momentum=0.9)
+    optimizer.build([variable])
+    graph = tf.function(lambda: optimizer.apply([tf.constant([1.0, 1.0])], [variable])).get_concrete_function().graph
+    types = [op.type for op in graph.get_operations()]
+    assert types.count("ResourceApplyKerasMomentum") == 1
+    assert types.count("AssignVariableOp") == 1  # the counter of iterations
+
+
+def rates(optim, steps, **settings):
+    config = OptimizerConfig(learning_rate=0.4, **settings)
+    schedule = optim.build_optimizer(config, steps_per_epoch=10, total_steps=100)._learning_rate
+    return [float(schedule(i)) for i in steps]
+
+
+def test_warm_up_then_steps(optim):
+    settings = {"schedule": "step", "warmup": "1ep", "warmup_from": 0.1, "decay_at": ["30%", "60st"], "decay_by": 0.1}
+    got = rates(optim, (0, 4, 9, 10, 29, 30, 59, 60, 99), **settings)
+    np.testing.assert_allclose(got, [0.13, 0.25, 0.4, 0.4, 0.4, 0.04, 0.04, 0.004, 0.004], rtol=1e-5)
+
+
+def test_cosine_and_linear_end_where_they_should(optim):
+    np.testing.assert_allclose(rates(optim, (0, 50, 100, 200), schedule="cosine"), [0.4, 0.2, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(rates(optim, (0, 50, 100), schedule="linear", final=0.5), [0.4, 0.3, 0.2], rtol=1e-5)
+    np.testing.assert_allclose(rates(optim, (10, 55), schedule="cosine", warmup="10%"), [0.4, 0.2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "rmsprop"])
+def test_every_optimizer_trains(tf, optim, name):
+    config = OptimizerConfig(name=name, learning_rate=0.01, weight_decay=0.001)
+    before = [np.linspace(-1, 1, 6).reshape(2, 3), [0.5]]
+    after = trained(tf, optim.build_optimizer(config, steps_per_epoch=1, total_steps=6))
+    assert all(np.abs(a - b).max() > 1e-4 for a, b in zip(after, before, strict=True))

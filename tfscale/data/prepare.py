@@ -1,0 +1,50 @@
+"""Preparing data in a process of its own.
+
+Writing a data set starts TensorFlow, whose threads and devices can then not be changed any more; the plan, which
+decides them, wants to know the prepared data first. So the writer is a child, and the trainer starts afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+
+from tfscale import errors
+from tfscale.data.source import Source
+
+_ENTRY = "import sys; from tfscale.data.prepare import child; sys.exit(child())"
+
+
+def prepare_apart(source: Source) -> None:
+    """Runs source.prepare() in a child process.
+
+    Raises:
+        TfscaleError: what the child raised.
+    """
+    if type(source).__module__ == "__main__":
+        source.prepare()  # a class of a script or notebook can't be found by a child
+        return
+    done = subprocess.run([sys.executable, "-c", _ENTRY], input=pickle.dumps(source), capture_output=True, check=False)
+    if done.returncode == 0:
+        return
+    try:
+        told = json.loads(done.stdout.splitlines()[-1])
+        kind = getattr(errors, told.pop("class"))
+    except (IndexError, ValueError, AttributeError, KeyError):
+        tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise errors.InternalError(f"preparing the data failed: {tail[0][:300]}", where="data") from None
+    raise kind(told["what"], where=told["where"], fix=told["fix"])
+
+
+def child() -> int:
+    """The child's whole work: a source on standard input, an error as JSON on standard output."""
+    source = pickle.load(sys.stdin.buffer)  # from our own parent, over our own pipe
+    try:
+        source.prepare()
+    except errors.TfscaleError as error:
+        print()
+        print(json.dumps({"class": type(error).__name__, **error.as_dict()}))
+        return error.exit_code
+    return 0
