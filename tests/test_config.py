@@ -36,7 +36,7 @@ def test_a_number_of_steps_needs_no_unit():
         (["+recipe=resnet", "train.global_batch=many"], "many"),
         (["+recipe=resnet", "task.depth=deep"], "deep"),
         (["+recipe=resnet", "plan.precision=bf17"], "bf17"),
-        (["+recipe=resnet", "data=imagnet"], "unknown data 'imagnet'"),
+        (["+recipe=resnet", "data=imagenet201"], "did you mean 'imagenet2012'?"),
         ([], "no recipe was chosen"),
         (["+recipe=resnet", "task.depth=19"], "no ResNet of depth 19"),
         (["+recipe=resnet", "train.until=soon"], "is not a duration"),

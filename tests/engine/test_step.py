@@ -87,11 +87,8 @@ def test_replicas_agree_with_one(tf, make, replicas):
         assert a["accuracy"] == b["accuracy"]
 
 
-@pytest.mark.parametrize("accumulate", [2, 8])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(("replicas", "accumulate"), [(1, 2), (1, 8), (2, 2), (2, 4)])
 def test_micro_batches_agree_with_the_whole(tf, make, accumulate, replicas):
-    if 8 // replicas % accumulate:
-        pytest.skip("does not divide")
     weights, metrics = run(tf, make(replicas=replicas, accumulate=accumulate))
     expected, whole = run(tf, make())
     close(weights, expected)
