@@ -263,8 +263,8 @@ MLP = Question(
     baseline="ours",
     batch=MLP_BATCH,
     notes=(
-        "Equal model, data pipeline, SGD(0.01, momentum 0.9), precision and threads. Ours also reads a weight per example,"
-        " sums it, and applies momentum by a fused kernel; the others use keras.optimizers.SGD.",
+        "Equal model, data pipeline, SGD(0.01, momentum 0.9), precision and threads. Ours also sums a weight per"
+        " example and applies momentum by a fused kernel; the others use keras.optimizers.SGD.",
         "What fit prints goes to /dev/null; tuned is steps_per_execution=100, verbose=0. jit_compile stays Keras's"
         ' "auto": no XLA where there are only CPUs, XLA on a GPU.',
     ),

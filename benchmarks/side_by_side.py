@@ -204,6 +204,9 @@ class Process:
         line = self._process.stdout.readline().decode() if ready else ""
         if line:
             return line
+        if ready:  # stdout ended, so the process is ending by itself: its own status says more than a SIGKILL's
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=10)
         self._process.kill()
         status = self._process.wait()
         what = f"ended with status {status}" if ready else f"did not answer within {deadline:.0f} s and was killed"

@@ -28,6 +28,7 @@ _GIB = 2**30
 _GPU_TFLOPS = {(9, 0): 800.0, (8, 0): 312.0, (8, 6): 120.0, (8, 9): 240.0, (7, 5): 65.0, (7, 0): 125.0}
 _TPU_TFLOPS = {"v2": 45.0, "v3": 123.0, "v4": 275.0, "v5e": 197.0, "v5p": 459.0, "v6e": 918.0}
 _CPU_CORE_GFLOPS = {"bfloat16": 190.0, "avx512f": 90.0, "other": 45.0}
+_INPUT_RAM = 4 * _GIB
 _EFFICIENCY = 0.3  # of the peak, for a real model
 
 
@@ -372,6 +373,13 @@ def _decide_loop(d: _Decisions, hardware: Hardware, request: PlanRequest) -> Non
         raise UsageError(f"steps_per_loop={steps} is not positive", where="plan.steps_per_loop", fix="give 1 or more")
 
 
+def _input_ram(hardware: Hardware) -> tuple[int, str]:
+    share = int(hardware.memory_bytes * 0.25)
+    if share <= _INPUT_RAM:
+        return share, "a quarter of the usable memory; smaller splits are held in memory whole"
+    return _INPUT_RAM, "smaller splits are held in memory whole; loading more would delay the start"
+
+
 def _decide_host(d: _Decisions, hardware: Hardware, forced: PlanConfig) -> None:
     kind, cores = d.values["accelerator"], max(1, int(hardware.cores))
     limit = f"{hardware.cores:g} cores after affinity and cgroup quota"
@@ -382,14 +390,9 @@ def _decide_host(d: _Decisions, hardware: Hardware, forced: PlanConfig) -> None:
         return max(1, cores - 2 * d.values["local_devices"]), "all cores but two per device, which launch its work"
 
     d.choose("intra_op_threads", forced.intra_op_threads, lambda: (cores, limit))
-    d.choose("inter_op_threads", forced.inter_op_threads, lambda: (min(2, cores) if kind == "cpu" else cores, limit))
+    d.choose("inter_op_threads", forced.inter_op_threads, lambda: (min(2 if kind == "cpu" else 16, cores), limit))
     d.choose("input_threads", forced.input_threads, decide_input)
-    share = int(hardware.memory_bytes * 0.25)
-    d.choose(
-        "input_ram_bytes",
-        forced.input_ram_bytes,
-        lambda: (share, "a quarter of the usable memory; smaller splits are held in memory whole"),
-    )
+    d.choose("input_ram_bytes", forced.input_ram_bytes, lambda: _input_ram(hardware))
     d.choose("prefetch", forced.prefetch, lambda: (2, "two steps ahead hide the jitter of the input"))
     for name in ("intra_op_threads", "inter_op_threads", "input_threads", "prefetch"):
         if d.values[name] < 1:

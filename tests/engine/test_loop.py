@@ -50,7 +50,8 @@ def test_training_learns(trainer, deterministic):
     after = made.evaluate(batches("test", False), 3)
     assert after["accuracy"] > 0.9 > before["accuracy"]
     assert made.state.step == 150
-    assert made.traces == {"train": 1, "eval": 1}
+    assert made.traces["train"] == made.traces["eval"] == 1
+    assert made.traces["train_untimed"] <= 1
     assert made.examples_per_second > 0
 
 

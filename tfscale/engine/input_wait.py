@@ -1,7 +1,7 @@
 """How long a compiled loop waits for its input, measured inside the graph.
 
-tf.timestamp costs a microsecond, but TensorFlow refuses it under op determinism. There a Python clock stands in, which
-costs 0.2 ms for both readings; so only every stride-th batch is timed, and the sum scaled.
+tf.timestamp costs microseconds, but TensorFlow refuses it under op determinism, where a Python clock stands in that
+costs 0.2 ms a step. So loops of quick steps are timed only now and then, and the share found there stands for the rest.
 """
 
 from __future__ import annotations
@@ -13,27 +13,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_READINGS_SECONDS = 2e-4
-_OVERHEAD = 0.01  # of a step's time, at most
+_CLOCK_SECONDS = {False: 15e-6, True: 2e-4}  # both readings of one step, by whether kernels are deterministic
+_OVERHEAD = 0.04  # up to this share of a step's time every loop is timed
+_RARE = 0.01  # beyond it, timing may cost this share over all loops
 
 
-def sampling_stride(step_seconds: float | None) -> int:
-    """Of how many batches one is timed, so that timing costs no more than a hundredth of the step."""
-    return max(1, math.ceil(_READINGS_SECONDS / (_OVERHEAD * step_seconds))) if step_seconds else 1
+def timed_every(step_seconds: float, *, deterministic: bool) -> int:
+    """Of how many loops one is timed."""
+    share = _CLOCK_SECONDS[deterministic] / step_seconds
+    return 1 if share <= _OVERHEAD else math.ceil(share / _RARE)
 
 
-def next_timed(iterator: Any, i: tf.Tensor, stride: tf.Tensor, *, sampled: bool) -> tuple[Any, tf.Tensor]:
-    """The next batch and the seconds it took (float64; 0 for a batch that is not timed). Call it in a graph."""
-    if not sampled:
-        return _timed(iterator, tf.timestamp)
-    return tf.cond(
-        tf.equal(i % stride, 0),
-        lambda: _timed(iterator, _python_clock),
-        lambda: (next(iterator), tf.constant(0.0, tf.float64)),
-    )
-
-
-def _timed(iterator: Any, clock: Any) -> tuple[Any, tf.Tensor]:
+def next_timed(iterator: Any, *, deterministic: bool) -> tuple[Any, tf.Tensor]:
+    """The next batch and the seconds it took (float64). Call it in a graph."""
+    clock = _python_clock if deterministic else tf.timestamp
     asked = clock()
     with tf.control_dependencies([asked]):
         batch = next(iterator)

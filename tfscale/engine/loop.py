@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tfscale import faults
 from tfscale.engine.actions import Action
-from tfscale.engine.input_wait import next_timed, sampling_stride
+from tfscale.engine.input_wait import next_timed, timed_every
 from tfscale.engine.step import SLOTS, EvalStep, TrainStep, sums_dtype
 from tfscale.errors import Diverged
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
@@ -96,10 +96,13 @@ class Trainer:
             self._train_step = TrainStep(task, state, plan, clip_norm=clip_norm)
         self._eval_step = EvalStep(task, state, plan)
         self._zeros = tf.zeros([SLOTS], sums_dtype(plan))
-        self._train_loop = tf.function(self._train_graph)
+        self._timed_loop = tf.function(self._timed_graph)
+        self._plain_loop = tf.function(self._plain_graph)  # traced only where steps are too quick to time each
         self._eval_loop = tf.function(self._eval_graph)
         self._compiled: set[str] = set()
         self._step_seconds: float | None = None
+        self._loops = 0
+        self._wait_share = 0.0  # of the last timed loop
 
     # -- training
 
@@ -130,7 +133,7 @@ class Trainer:
 
     def _loop_length(self, until: int) -> int:
         step = self.state.step
-        if "train" not in self._compiled:
+        if self._graph() not in self._compiled:
             return 1  # so that tracing and compiling are not taken for the time of steps
         steps = self.plan.steps_per_loop
         if self._step_seconds and not self.fixed_loop:
@@ -139,13 +142,13 @@ class Trainer:
         return min([steps, until - step, *(d - step for d in due if d is not None)])
 
     def _run_loop(self, iterator: Any, steps: int) -> None:
-        start, first = self.clock.now(), "train" not in self._compiled
-        stride = sampling_stride(self._step_seconds)
-        vector, timed = self._train_loop(iterator, tf.constant(steps), tf.constant(stride))
-        sums = vector.numpy().astype(np.float64)
-        waited = float(timed) * (steps / math.ceil(steps / stride) if self.plan.deterministic else 1)
+        graph, start = self._graph(), self.clock.now()
+        run = self._timed_loop if graph == "train" else self._plain_loop
+        vector, timed = run(iterator, tf.constant(steps))
+        sums, timed = vector.numpy().astype(np.float64), float(timed)
         seconds = self.clock.now() - start
-        self._compiled.add("train")
+        first = graph not in self._compiled
+        self._compiled.add(graph)
         self.state.step += steps
         if not math.isfinite(sums[0]):
             raise Diverged(
@@ -157,6 +160,9 @@ class Trainer:
         if first:
             self.clock.seconds["compile"] += seconds
             return
+        if graph == "train":
+            self._wait_share = min(1.0, timed / seconds)
+        waited, self._loops = seconds * self._wait_share, self._loops + 1
         self._step_seconds = seconds / steps
         self.steps_timed += steps
         self.clock.seconds["train"] += seconds - waited
@@ -165,13 +171,26 @@ class Trainer:
         self.window.seconds += seconds
         self.window.input_wait += waited
 
-    def _train_graph(self, iterator: Any, steps: tf.Tensor, stride: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _graph(self) -> str:
+        """Which compiled loop is next: the timed one, or for most loops of quick steps the plain one."""
+        if self._step_seconds is None:
+            return "train"
+        every = timed_every(self._step_seconds, deterministic=self.plan.deterministic)
+        return "train" if self._loops % every == 0 else "train_untimed"
+
+    def _timed_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sums, waited = self._zeros, tf.constant(0.0, tf.float64)
-        for i in tf.range(steps):
-            batch, seconds = next_timed(iterator, i, stride, sampled=self.plan.deterministic)
+        for _ in tf.range(steps):
+            batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
             waited += seconds
             sums += self._local(self._train_step(self.strategy, batch))
         return sums, waited
+
+    def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        sums = self._zeros
+        for _ in tf.range(steps):
+            sums += self._local(self._train_step(self.strategy, next(iterator)))
+        return sums, tf.constant(0.0, tf.float64)
 
     def _local(self, sums: Any) -> tf.Tensor:
         """The sum over this worker's replicas: no collective."""
@@ -228,6 +247,7 @@ class Trainer:
     def traces(self) -> dict[str, int]:
         """How often each compiled function was traced; more than once is a retrace, and slow."""
         return {
-            "train": self._train_loop.experimental_get_tracing_count(),
+            "train": self._timed_loop.experimental_get_tracing_count(),
+            "train_untimed": self._plain_loop.experimental_get_tracing_count(),
             "eval": self._eval_loop.experimental_get_tracing_count(),
         }

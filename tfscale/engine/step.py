@@ -31,15 +31,17 @@ class Sums:
         self.dtype = dtype
         self.names: tuple[str, ...] = ()
 
-    def pack(self, loss: tf.Tensor, weight: tf.Tensor, metrics: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """[SLOTS] from the sum of the losses, the sum of the weights, and each metric's values [batch]."""
+    def pack(
+        self, losses: tf.Tensor, weight: tf.Tensor, metrics: Mapping[str, tf.Tensor], penalty: tf.Tensor | None
+    ) -> tf.Tensor:
+        """[SLOTS]: sums over the batch of weight * (loss + penalty), of the weights, and of weight * each metric."""
         if len(metrics) > SLOTS - 2:
             raise ValueError(f"a task may return {SLOTS - 2} metrics and returned {len(metrics)}")
         self.names = tuple(sorted(metrics))
-        values = [loss, tf.reduce_sum(weight)]
-        values += [tf.reduce_sum(tf.cast(metrics[name], weight.dtype) * weight) for name in self.names]
-        values += [tf.zeros([], weight.dtype)] * (SLOTS - len(values))
-        return tf.cast(tf.stack([tf.cast(v, self.dtype) for v in values]), self.dtype)
+        rows = [losses if penalty is None else losses + penalty, tf.ones_like(losses)]
+        rows += [tf.cast(metrics[name], losses.dtype) for name in self.names]
+        sums = tf.reduce_sum(tf.stack(rows) * weight, axis=1)
+        return tf.pad(tf.cast(sums, self.dtype), [[0, SLOTS - len(rows)]])
 
     def means(self, vector: Any) -> dict[str, float]:
         """Weighted means by name from a vector [SLOTS] of sums; empty where nothing was seen."""
@@ -135,14 +137,18 @@ class TrainStep:
 
     def _one(self, batch: Any, scale: tf.Tensor | None) -> tuple[list[tf.Tensor], tf.Tensor]:
         with tf.GradientTape() as tape:
-            loss_sum, weight, metrics, regularization = _losses(self.task, self.state.model, batch, training=True)
-            # Every replica and micro-batch adds its share, so their sum is the mean over the global batch.
-            shares = self.plan.num_replicas * self.plan.accumulate
-            loss = loss_sum / self.plan.global_batch + regularization / shares
-            if scale is not None:
-                loss = loss * tf.cast(scale, loss.dtype)
-        gradients = tape.gradient(loss, self.variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return list(gradients), self.sums.pack(loss_sum + regularization * tf.reduce_sum(weight), weight, metrics)
+            losses, weight, metrics, penalty = _losses(self.task, self.state.model, batch, training=True)
+        factor = 1 / self.plan.global_batch
+        if scale is not None:
+            factor = tf.cast(scale, losses.dtype) * factor
+        # d(sum(weight * loss) / global_batch): every replica and micro-batch adds its share of the mean. Seeding the
+        # tape with the weights says so without operations of its own.
+        targets, seeds = [losses], [weight * factor]
+        if penalty is not None:
+            targets.append(penalty)
+            seeds.append(factor * (self.plan.micro_batch * tf.ones_like(penalty)))
+        gradients = tape.gradient(targets, self.variables, seeds, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return list(gradients), self.sums.pack(losses, weight, metrics, penalty)
 
     def _adjust_scale(self, finite: tf.Tensor) -> None:
         """Halves the scale after an overflow, doubles it after many finite steps."""
@@ -164,18 +170,15 @@ class EvalStep:
         return strategy.run(self._step, args=(batch,))
 
     def _step(self, batch: Any) -> tf.Tensor:
-        loss_sum, weight, metrics, regularization = _losses(self.task, self.state.model, batch, training=False)
-        return self.sums.pack(loss_sum + regularization * tf.reduce_sum(weight), weight, metrics)
+        return self.sums.pack(*_losses(self.task, self.state.model, batch, training=False))
 
 
 def _losses(task: Task, model: Any, batch: Any, *, training: bool):
-    """(sum of weighted losses, weights [batch], metrics, the model's regularization), in at least float32."""
+    """(losses [batch], weights [batch], metrics, the model's penalty or None), in at least float32."""
     fields = {name: value for name, value in batch.items() if name != "weight"}
     losses, metrics = task.loss(model, fields, training=training)
     if losses.shape.rank != 1:
         raise ValueError(f"{type(task).__name__}.loss must return one loss per example, not shape {losses.shape}")
     dtype = losses.dtype if losses.dtype == tf.float64 else tf.float32
-    weight = tf.cast(batch["weight"], dtype)
-    extra = [tf.cast(loss, dtype) for loss in model.losses]
-    regularization = tf.add_n(extra) if extra else tf.zeros([], dtype)
-    return tf.reduce_sum(tf.cast(losses, dtype) * weight), weight, metrics, regularization
+    added = [tf.cast(loss, dtype) for loss in model.losses]
+    return tf.cast(losses, dtype), tf.cast(batch["weight"], dtype), metrics, tf.add_n(added) if added else None
