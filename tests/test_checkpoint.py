@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests_tiny import Classify
 
-from tfscale.errors import CheckpointUnusable, IOFailure
+from tfscale.errors import CheckpointUnusable, Diverged, IOFailure
 
 POINTS = ("ckpt.before_write", "ckpt.before_manifest", "ckpt.before_commit", "ckpt.before_prune")
 
@@ -142,10 +142,53 @@ def test_layers_that_keras_numbers_afresh_still_match(tf, policy, tmp_path):
         assert (a.numpy() == b.numpy()).all()
 
 
-def test_forgetting_sets_aside_and_does_not_delete(saved, state):
-    saved.forget()
-    assert saved.restore(state()) is None
-    assert (saved.directory / "old-step-000000003" / "manifest.json").exists()
+def test_after_a_fall_back_the_good_ones_survive(saved, state):
+    """Damaged ones under their names would be kept as the newest, and the good ones pruned."""
+    saved.keep = 2
+    for entry in saved.entries()[1:]:
+        (entry.path / "state.index").write_bytes(b"")
+    one = state()
+    assert saved.restore(one) == 1
+    for variable in one.variables().values():
+        variable.assign(tf_full(variable, 2))
+    one.step = 2
+    saved.save(one)
+    assert [entry.step for entry in saved.entries()] == [1, 2]
+    again = state()
+    assert saved.restore(again) == 2
+    assert filled(again) == {2.0}
+
+
+def tf_full(variable, value):
+    return np.full(variable.shape, value)
+
+
+def test_of_another_experiment(saved, state):
+    from tfscale.checkpoint import Checkpointer
+
+    Checkpointer(saved.directory, identity="mine").save(state(fill=4))
+    assert Checkpointer(saved.directory, identity="mine").restore(state()) == 4
+    with pytest.raises(CheckpointUnusable, match="another experiment"):
+        Checkpointer(saved.directory, identity="yours").restore(state())
+
+
+def test_a_ruined_state_is_not_saved(saved, state):
+    ruined = state(fill=4)
+    next(iter(ruined.variables().values())).assign(np.full((6, 8), np.nan))
+    with pytest.raises(Diverged, match="hidden/kernel"):
+        saved.save(ruined)
+    assert [entry.step for entry in saved.entries()] == [1, 2, 3]
+    assert not list(saved.directory.glob(".writing*"))
+
+
+def test_the_loss_scale_is_optional(tf, saved, state):
+    scaled = state(fill=4)
+    scaled.extra["loss_scale"] = tf.Variable(8.0)
+    assert saved.restore(scaled) == 3
+    assert float(scaled.extra["loss_scale"]) == 8.0  # not in the checkpoint: as it was
+    scaled.step = 5
+    saved.save(scaled)
+    assert saved.restore(state()) == 5
 
 
 def test_a_full_disk_leaves_the_older_ones(saved, state, tmp_path):

@@ -101,11 +101,12 @@ def test_secrets_are_redacted():
 
     from tfscale.composition import _redacted_yaml
 
-    raw = OmegaConf.create({"a": {"api_token": "abc123", "password": "${oc.env:PW}", "depth": 3}})
-    text = _redacted_yaml(raw)
+    kept = {"depth": 3, "max_tokens": 512, "tokenizer": "bpe", "password": "${oc.env:PW}", "uri": "http://host/x"}
+    secret = {"api_token": "abc123", "api_key": "${oc.env:K,abc123}", "url": "https://bob:abc123@host/x"}
+    text = _redacted_yaml(OmegaConf.create({"a": {**kept, **secret}}))
     assert "abc123" not in text
-    assert "<redacted>" in text
-    assert "${oc.env:PW}" in text
+    assert text.count("<redacted>") == 3
+    assert all(f"{key}: {value}" in text for key, value in kept.items())
 
 
 def test_identity_is_task_data_and_hyper_parameters():
@@ -129,3 +130,37 @@ def test_recipes_list_every_field_of_their_task(recipe):
     for part in ("task", "data", "tracker"):
         fields = {f.name for f in dataclasses.fields(getattr(config, part))}
         assert fields - set(raw[part]) <= {"name", "dir", "train_split", "test_split", "download"}
+
+
+def test_a_file_cannot_widen_its_own_allow_list(tmp_path):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "evil.yaml").write_text(
+        "# @package _global_\nextensions:\n  allow: ['os.']\ntask:\n  _target_: os.system\n"
+    )
+    with pytest.raises(SecurityRefused, match="for itself"):
+        compose(["+recipe=evil"], config_dir=str(tmp_path))
+    with pytest.raises(UsageError, match="with a dot behind it"):
+        compose(["+recipe=resnet", "extensions.allow=[os]"])
+    with pytest.raises(UsageError, match="with a dot behind it"):
+        compose(["+recipe=resnet", "extensions.allow=['']"])
+
+
+def test_a_users_own_recipe_is_found(tmp_path):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - resnet\ntrain:\n  until: 3ep\nrun:\n  recipe: mine\n"
+    )
+    config = compose(["+recipe=mine"], config_dir=str(tmp_path))
+    assert (config.train.until, config.run.recipe, config.task.depth) == ("3ep", "mine", 20)
+
+
+def test_no_task_is_no_run():
+    with pytest.raises(UsageError, match="task"):
+        compose(["+recipe=resnet", "task=null"])
+
+
+@pytest.mark.parametrize(
+    "bad", ["train.seed=-1", "optimizer.momentum=1.5", "eval.global_batch=0", "train.clip_norm=-1"]
+)
+def test_values_out_of_range(bad):
+    assert bad.split("=")[0] in refused("+recipe=resnet", bad)

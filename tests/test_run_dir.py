@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tfscale.errors import OutputError, SecurityRefused, UsageError
+from tfscale.duration import Duration
+from tfscale.errors import CheckpointUnusable, OutputError, SecurityRefused, UsageError
 from tfscale.run_dir import RunDir, digest
 
 
@@ -50,10 +51,12 @@ def test_torn_json_is_no_json(tmp_path):
     run = RunDir(tmp_path)
     (tmp_path / "result.json").write_text('{"status": "comp')
     assert run.read_json("result.json") is None
-    assert run.finished(until="1ep", global_batch=4) is None
-    run.write_json("result.json", {"status": "complete", "until": "1ep", "global_batch": 4})
-    assert run.finished(until="1ep", global_batch=4)
-    assert run.finished(until="2ep", global_batch=4) is None
+    assert run.finished(until=Duration.parse("1ep"), identity="a") is None
+    run.write_json("result.json", {"status": "complete", "step": 10, "steps_per_epoch": 9.5, "identity": "a"})
+    assert run.finished(until=Duration.parse("1ep"), identity="a")
+    assert run.finished(until=Duration.parse("11st"), identity="a") is None
+    with pytest.raises(CheckpointUnusable):
+        run.finished(until=Duration.parse("1ep"), identity="b")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["result.json"]
 
 

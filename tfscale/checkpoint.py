@@ -23,7 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfscale import faults
-from tfscale.errors import CheckpointUnusable, IOFailure
+from tfscale.errors import CheckpointUnusable, Diverged, IOFailure, first_line
 from tfscale.state import TrainState
 
 _BUNDLE, _MANIFEST, _FORMAT = "state", "manifest.json", 1
@@ -67,6 +67,7 @@ class Checkpointer:
 
         Raises:
             IOFailure: the write failed, with older checkpoints untouched.
+            Diverged: a variable holds NaN or infinity, which no checkpoint may.
         """
         final = self.directory / f"step-{state.step:09d}"
         if final.exists():
@@ -76,16 +77,20 @@ class Checkpointer:
             faults.point("ckpt.before_write", step=state.step)
             temporary.mkdir(parents=True)
             tensors = {name: tf.convert_to_tensor(v) for name, v in state.variables().items()}
+            _refuse_ruined(tensors, state.step)
             _write_bundle(temporary / _BUNDLE, tensors)
             faults.point("ckpt.before_manifest", step=state.step)
             _write_manifest(temporary, self._manifest(state, tensors, temporary))
             faults.point("ckpt.before_commit", step=state.step)
             os.replace(temporary, final)
             _sync(self.directory)
+        except Diverged:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise IOFailure(
-                f"the checkpoint of step {state.step} could not be written: {_first_line(error)}",
+                f"the checkpoint of step {state.step} could not be written: {first_line(error)}",
                 where=str(self.directory),
                 fix="free space or choose another run.dir, then run the same command again",
             ) from error
@@ -108,7 +113,7 @@ class Checkpointer:
         entries = self.entries()
         best = state.memory.get("best", {}).get("step")
         for entry in entries[: -self.keep]:
-            if entry.step != best:
+            if entry.step not in (best, state.step):
                 shutil.rmtree(entry.path, ignore_errors=True)
 
     def clean(self) -> None:
@@ -116,30 +121,31 @@ class Checkpointer:
         for path in self.directory.glob(".writing-*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def forget(self) -> None:
-        """Sets all checkpoints aside under another name, for a run that was told to start at zero."""
-        for entry in self.entries():
-            aside = entry.path.with_name(f"old-{entry.path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(entry.path, aside)
-
     def restore(self, state: TrainState) -> int | None:
         """Puts the newest good checkpoint into the state.
 
         Returns:
             Its step, or None where there are no checkpoints.
 
+        Damaged ones that are newer are renamed to damaged-*: under their names, training would neither write these
+        steps anew nor keep the good ones.
+
         Raises:
-            CheckpointUnusable: all are damaged, or the newest good one is of another model.
+            CheckpointUnusable: all are damaged, or the newest good one is of another model or experiment.
         """
-        reasons = []
+        reasons, damaged = [], []
         for entry in reversed(self.entries()):
             try:
                 self.restore_entry(entry, state)
             except _Damaged as damage:
                 reasons.append(f"{entry.path.name}: {damage}")
                 print(f"tfscale: checkpoint {entry.path} is damaged ({damage}); trying the one before", file=sys.stderr)
+                damaged.append(entry)
                 continue
+            for bad in damaged:
+                aside = bad.path.with_name(f"damaged-{bad.path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(bad.path, aside)
             return entry.step
         if not reasons:
             return None
@@ -152,16 +158,33 @@ class Checkpointer:
     def restore_entry(self, entry: Entry, state: TrainState) -> None:
         """Puts this checkpoint into the state; raises CheckpointUnusable if its variables are others."""
         manifest = _read_manifest(entry.path)
+        if self.identity and manifest.get("identity") not in ("", self.identity):
+            raise CheckpointUnusable(
+                "the checkpoint is of another experiment: its task, data or hyper-parameters differ",
+                where=str(entry.path),
+                fix="choose another run.name, or start at zero with resume.mode=never",
+            )
         variables = state.variables()
         names = _match(manifest["variables"], variables, entry.path)
         try:
             reader = tf.train.load_checkpoint(str(entry.path / _BUNDLE))
             values = {name: reader.get_tensor(stored) for name, stored in names.items()}
         except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
-            raise _Damaged(_first_line(error)) from error
-        for name, variable in variables.items():
-            variable.assign(values[name])
+            raise _Damaged(first_line(error)) from error
+        for name, value in values.items():
+            variables[name].assign(value)
         state.step, state.memory = manifest["step"], manifest["memory"]
+
+
+def _refuse_ruined(tensors: dict[str, tf.Tensor], step: int) -> None:
+    """The loss is taken before the update, so it can be finite while the update has ruined the weights."""
+    for name, tensor in tensors.items():
+        if tensor.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(tensor))):
+            raise Diverged(
+                f"{name} holds NaN or infinity after step {step}; the state is not saved",
+                where=f"step {step}",
+                fix="lower optimizer.learning_rate, lengthen optimizer.warmup or set train.clip_norm=1.0",
+            )
 
 
 def _write_bundle(prefix: Path, tensors: dict[str, tf.Tensor]) -> None:
@@ -198,29 +221,31 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         if not (manifest["variables"] and manifest["step"] >= 0 and isinstance(manifest["memory"], dict)):
             raise _Damaged("the manifest is incomplete")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _Damaged(_first_line(error)) from error
+        raise _Damaged(first_line(error)) from error
     return manifest
 
 
 def _match(stored: dict[str, Any], wanted: dict[str, Any], where: Path) -> dict[str, str]:
     """For every wanted variable the name under which it is stored.
 
-    By name; where only names differ, by position: Keras numbers layers afresh in every model of one process.
+    By name; those whose names differ by position, since Keras numbers unnamed layers afresh in every model of one
+    process. What stands under extra/ (the loss scale of float16) depends on the hardware: missing, it starts afresh.
     """
 
-    def shape_of(variable: Any) -> tuple:
-        return tuple(variable.shape), tf.as_dtype(variable.dtype).name
+    def shapes(names: list[str], of: dict[str, tuple]) -> list[tuple]:
+        return [of[name] for name in names]
 
     there = {name: (tuple(v["shape"]), v["dtype"]) for name, v in stored.items()}
-    here = {name: shape_of(variable) for name, variable in wanted.items()}
-    if there == here:
-        return {name: name for name in here}
-    if list(there.values()) == list(here.values()):
-        return dict(zip(here, there, strict=True))
-    rows = []
-    for name in sorted(set(there) | set(here)):
-        if there.get(name) != here.get(name):
-            rows.append(f"{name}: checkpoint {_show(there.get(name))}, model {_show(here.get(name))}")
+    here = {name: (tuple(v.shape), tf.as_dtype(v.dtype).name) for name, v in wanted.items()}
+    found = {name: name for name in here if there.get(name) == here[name]}
+    old = [name for name in there if name not in here and not name.startswith("extra/")]
+    new = [name for name in here if name not in there and not name.startswith("extra/")]
+    changed = [name for name in here if name in there and name not in found]
+    if not changed and shapes(old, there) == shapes(new, here):
+        return found | dict(zip(new, old, strict=True))
+    rows = [
+        f"{n}: checkpoint {_show(there.get(n))}, model {_show(here.get(n))}" for n in sorted({*old, *new, *changed})
+    ]
     shown = rows[:20] + ([f"and {len(rows) - 20} more"] if len(rows) > 20 else [])
     raise CheckpointUnusable(
         f"the checkpoint is of another model; {len(rows)} variables differ: " + "; ".join(shown),
@@ -244,7 +269,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

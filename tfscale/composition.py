@@ -17,14 +17,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfscale.config import RunConfig
-from tfscale.errors import SecurityRefused, UsageError, nearest
+from tfscale.errors import SecurityRefused, UsageError, first_line, nearest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 PLUG_POINTS = ("task", "data", "tracker")
 _ALLOWED = ("tfscale.", "keras.")
-_SECRET = re.compile(r"(?i)(secret|passw|token|api_?key|access_?key|credential|private)")
+_SECRET = re.compile(r"(?i)(^|_)(secret|password|passwd|token|credentials?|(api|access|secret|private)_?key)$")
+_USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")  # user:password@ in an URL
+_PREFIX = re.compile(r"\w+(\.\w+)*\.")
 
 
 def compose(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> RunConfig:
@@ -56,9 +58,26 @@ def compose_raw(overrides: Sequence[str], *, config_dir: str | None = None) -> D
 
     with initialize_config_module("tfscale.configs", version_base="1.3"):
         try:
-            return attempt(overrides)
+            raw = attempt(overrides)
         except (HydraException, ValueError) as error:
             raise _explain(error, list(overrides), attempt) from None
+    _check_allowed(list(raw.extensions.allow), overrides)
+    return raw
+
+
+def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
+    """A file must not widen the allow-list for itself: only the one who gives the command may."""
+    if prefixes and not any(o.lstrip("+").startswith("extensions.allow=") for o in overrides):
+        raise SecurityRefused(
+            f"a configuration file allows {', '.join(prefixes)} for itself",
+            where="extensions.allow",
+            fix="if you trust it, give extensions.allow=[package.] with the command",
+        )
+    for prefix in prefixes:
+        if not _PREFIX.fullmatch(prefix):
+            raise UsageError(
+                f"{prefix!r} is no package with a dot behind it", where="extensions.allow", fix="write mypackage."
+            )
 
 
 def to_run_config(raw: DictConfig) -> RunConfig:
@@ -81,7 +100,7 @@ def to_run_config(raw: DictConfig) -> RunConfig:
             typed[name] = None
         config = OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
-        raise UsageError(_first_line(error), where=str(getattr(error, "full_key", "") or ""), fix="") from None
+        raise UsageError(first_line(error), where=str(getattr(error, "full_key", "") or ""), fix="") from None
     assert isinstance(config, RunConfig)
     if problems:
         raise UsageError("; ".join(problems), fix="correct the keys; --cfg job prints the whole configuration")
@@ -117,7 +136,7 @@ def _build(node: Any, path: str, problems: list[str]) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    if node is None:
+    if node is None and path == "tracker":
         return None
     if not isinstance(node, dict) or "_target_" not in node:
         problems.append(f"{path} has no _target_")
@@ -139,7 +158,7 @@ def _build(node: Any, path: str, problems: list[str]) -> Any:
         key = str(getattr(error, "key", "") or "")
         names = [f.name for f in dataclasses.fields(cls)]
         hint = nearest(key, names) if key not in names else ""
-        problems.append(f"{path}.{key}: {_first_line(error)}{hint}")
+        problems.append(f"{path}.{key}: {first_line(error)}{hint}")
         return None
 
 
@@ -151,8 +170,11 @@ def _redacted_yaml(raw: DictConfig) -> str:
             return {k: redact(v, secret or bool(_SECRET.search(str(k)))) for k, v in node.items()}
         if isinstance(node, list):
             return [redact(v, secret) for v in node]
-        unresolved = isinstance(node, str) and node.startswith("${")
-        return "<redacted>" if secret and node is not None and not unresolved else node
+        if not isinstance(node, str):
+            return "<redacted>" if secret and node is not None else node
+        # an interpolation is no secret, but the default inside it may be one
+        unresolved = re.fullmatch(r"\$\{[^,]*\}", node)
+        return "<redacted>" if secret and not unresolved else _USER_INFO.sub(r"\1<redacted>@", node)
 
     return OmegaConf.to_yaml(OmegaConf.create(redact(OmegaConf.to_container(raw, resolve=False))))
 
@@ -213,7 +235,7 @@ def _reason(error: Exception, override: str, attempt: Callable[[Sequence[str]], 
     key = override.lstrip("+~").split("=", 1)[0]
     if key and ("not in struct" in str(cause) or re.search(r"Key '[^']+' not in '", str(cause))):
         return f"unknown key '{key}'{nearest(key, _all_keys(attempt(groups)))}"
-    return f"{key}: {_first_line(cause)}" if key else _first_line(cause)
+    return f"{key}: {first_line(cause)}" if key else first_line(cause)
 
 
 def _all_keys(raw: DictConfig) -> list[str]:
@@ -229,7 +251,3 @@ def _all_keys(raw: DictConfig) -> list[str]:
 
     walk(OmegaConf.to_container(raw, resolve=False), "")
     return keys
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

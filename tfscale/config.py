@@ -14,7 +14,7 @@ from tfscale.duration import Duration
 from tfscale.errors import UsageError, nearest
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that must be given
-OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "lion": 1, "rmsprop": 1}  # variables per parameter
+OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "lion": 1, "rmsprop": 2}  # variables per parameter
 SCHEDULES = ("constant", "cosine", "linear", "step")
 
 # Optional[...] rather than "| None" below: OmegaConf reads these annotations at run time.
@@ -198,8 +198,19 @@ def validate(config: RunConfig) -> None:
         ("eval.split", config.eval.split, ("train", "test")),
     ):
         check(key, value in names, f"unknown value {value!r}{nearest(value, names)} use one of {', '.join(names)}")
-    for key, number in (("train.global_batch", config.train.global_batch), ("checkpoint.keep", config.checkpoint.keep)):
-        check(key, number >= 1, f"{number} is not positive")
+    for key, number, least in (
+        ("train.global_batch", config.train.global_batch, 1),
+        ("checkpoint.keep", config.checkpoint.keep, 1),
+        ("eval.global_batch", config.eval.global_batch, 1),
+        ("train.stop_patience", config.train.stop_patience, 1),
+        ("train.seed", config.train.seed, 0),
+        ("optimizer.learning_rate", config.optimizer.learning_rate, 0),
+        ("optimizer.weight_decay", config.optimizer.weight_decay, 0),
+        ("train.clip_norm", config.train.clip_norm, 0),
+    ):
+        check(key, number is None or number >= least, f"{number} is less than {least}")
+    check("optimizer.momentum", 0 <= config.optimizer.momentum <= 1, f"{config.optimizer.momentum} is not in 0..1")
+    check("train.seed", config.train.seed < 2**31, f"{config.train.seed} is more than 2147483647")
     if problems:
         raise UsageError(
             "; ".join(f"{key}: {text}" for key, text in problems),

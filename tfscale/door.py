@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfscale.errors import InternalError, Interrupted, TfscaleError, UsageError
+from tfscale.errors import UsageError, foreseen
 
 _TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes reads why a container ended
 
@@ -64,41 +64,17 @@ def arguments(describe: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
 def guard(run: Callable[[dict], int]) -> int:
     """Calls `run`; an error becomes its one line on standard error and its exit code.
 
-    `run` receives a dict into which it puts what it comes to know: "run_dir" and "traceback".
+    `run` receives a dict into which it puts "traceback": whether people asked to see one.
     """
     seen: dict[str, Any] = {}
     try:
         return run(seen)
-    except TfscaleError as error:
-        failure = error
-    except KeyboardInterrupt:
-        failure = Interrupted("interrupted by the keyboard", fix="run the same command again to resume")
-    except Exception as error:
-        kind = type(error).__name__
-        failure = InternalError(
-            f"{kind}: {(str(error).strip() or kind).splitlines()[0][:300]}",
-            where=_place(error),
-            fix="debug.traceback=true shows the whole traceback",
-        )
-        failure.__cause__ = error
-    if seen.get("traceback"):
-        traceback.print_exception(failure.__cause__ or failure)
-    _leave(failure, seen.get("run_dir"))
-    print(failure.line(), file=sys.stderr)
-    return failure.exit_code
-
-
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-
-
-def _leave(failure: TfscaleError, run_dir: Any) -> None:
-    """exit.json in a run folder that is there already and, in a pod, the termination log."""
-    text = json.dumps(failure.as_dict(), indent=2)
-    with contextlib.suppress(OSError):
-        if run_dir is not None and run_dir.path.is_dir():
-            run_dir.write_text("exit.json", text + "\n")
+    except (Exception, KeyboardInterrupt) as error:
+        failure = foreseen(error)
+        if seen.get("traceback"):
+            traceback.print_exception(error)
     with contextlib.suppress(OSError):
         if _TERMINATION_LOG.is_file() and os.access(_TERMINATION_LOG, os.W_OK):
-            _TERMINATION_LOG.write_text(text)
+            _TERMINATION_LOG.write_text(json.dumps(failure.as_dict(), indent=2))
+    print(failure.line(), file=sys.stderr)
+    return failure.exit_code

@@ -9,6 +9,10 @@ Every error states the fact (`what`), where it was found (`where`: a key, a file
 from __future__ import annotations
 
 
+# What TensorFlow prints around the cause of a graph's error.
+_TENSORFLOW_FRAME = ("Graph execution error", "Detected at node", "<stack traces", "File ", "[[", "{{")
+
+
 class TfscaleError(Exception):
     """Base of all errors that tfscale raises on purpose.
 
@@ -130,6 +134,31 @@ class Preempted(TfscaleError):
     """SIGTERM, with the checkpoint committed. Retryable: the same command resumes."""
 
     exit_code, title = 143, "preempted"
+
+
+def foreseen(error: BaseException) -> TfscaleError:
+    """The error itself where it is one of ours, else the one that stands for it."""
+    if isinstance(error, TfscaleError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted by the keyboard", fix="run the same command again to resume")
+    import traceback
+    from pathlib import Path
+
+    kind, frames = type(error).__name__, traceback.extract_tb(error.__traceback__)
+    return InternalError(
+        f"{kind}: {first_line(error)}",
+        where=f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "",
+        fix="debug.traceback=true shows the whole traceback",
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The line of an error's text that says the cause, at most 300 characters; its type's name where it has none."""
+    told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if told[0].startswith("in user code"):  # AutoGraph: the frames follow, and the cause stands last
+        return told[-1][:300]
+    return next((line for line in told if not line.startswith(_TENSORFLOW_FRAME)), told[0])[:300]
 
 
 def nearest(word: str, choices: list[str] | tuple[str, ...]) -> str:

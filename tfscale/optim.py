@@ -151,8 +151,3 @@ def _make(config: OptimizerConfig, rate: float | Schedule) -> keras.optimizers.O
     if decay:
         optimizer.exclude_from_weight_decay(var_names=config.no_decay)
     return optimizer
-
-
-def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The rate that the next step uses."""
-    return float(optimizer.learning_rate)

@@ -163,7 +163,7 @@ def make_plan(hardware: Hardware, cluster: Cluster, request: PlanRequest) -> Exe
             choice is impossible on this hardware; the message holds the override that fixes it.
     """
     d, forced = _Decisions(), request.forced
-    d.set("accelerator", hardware.accelerator, hardware.describe())
+    d.set("accelerator", hardware.accelerator, "; ".join([hardware.describe(), *hardware.notes]))
     _decide_strategy(d, hardware, cluster, forced)
     _decide_precision(d, hardware, request)
     _decide_compilation(d, forced)
@@ -338,7 +338,7 @@ def _too_large(d: _Decisions, request: PlanRequest, budget: int, accumulate: int
     )
     assert request.footprint is not None
     fixed = _memory(request, precision, 0)
-    if fixed + _memory(request, precision, 1) - fixed > budget:
+    if _memory(request, precision, 1) > budget:
         return UsageError(what, where="memory", fix="the model is too large for one device: use a smaller one")
     per_example = _memory(request, precision, 1) - fixed
     fits = max(1, (budget - fixed) // max(1, per_example)) * replicas

@@ -27,8 +27,10 @@ class Result:
     run_dir: str
     step: int = 0
     epochs: float = 0.0
-    until: str = ""
+    steps_per_epoch: float = 0.0
+    identity: str = ""
     global_batch: int = 0
+    stop_patience: int | None = None
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     best: Mapping[str, float] | None = None
     examples_per_second: float | None = None

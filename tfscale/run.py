@@ -5,6 +5,7 @@ facts -> plan -> parts -> engine, and the run folder that remembers it all
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -13,11 +14,12 @@ from pathlib import Path
 from tfscale.cluster import Cluster
 from tfscale.config import OPTIMIZERS, RunConfig, identity, validate
 from tfscale.data.prepare import prepare_apart
-from tfscale.errors import UsageError
+from tfscale.duration import Duration
+from tfscale.errors import TfscaleError, UsageError, foreseen
 from tfscale.hardware import Hardware, probe
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.result import Result
-from tfscale.run_dir import RunDir
+from tfscale.run_dir import RunDir, digest
 
 
 def fit(config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Callable[[str], None] = print) -> Result:
@@ -44,30 +46,62 @@ def fit(config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Call
             where="plan.hardware",
             fix="add plan.dry_run=true, or remove plan.hardware",
         )
-    _refuse_what_cannot_run(plan)
+    _refuse_what_cannot_run(config, plan)
     run_dir = locate(config)
-    finished = run_dir.finished(until=config.train.until, global_batch=config.train.global_batch)
-    if finished and config.resume.mode == "auto":
-        say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
-        return Result.read(finished)
+    if config.resume.mode == "auto":
+        finished = run_dir.finished(
+            until=Duration.parse(config.train.until),
+            identity=digest(identity(config)),
+            stop_patience=config.train.stop_patience,
+        )
+        if finished:
+            say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+            return Result.read(finished)
     if config.tracker is not None:
         config.tracker.check()
     run_dir.check_writable()
     run_dir.create()
     with run_dir.claimed():
-        if not config.data.is_prepared():
-            say(f"preparing the data in {getattr(config.data, 'dir', '')}")
-            prepare_apart(config.data)
-            plan = plan_run(config, environ=environ)  # the prepared data tell more
-        say(plan.explain())
         run_dir.remove("exit.json")  # of an earlier attempt
-        run_dir.write_text("config.yaml", config.yaml)
-        from tfscale.session import Session  # the first import of TensorFlow
+        try:
+            return _train(config, plan, run_dir, environ=environ, began=began, say=say)
+        except BaseException as error:
+            with contextlib.suppress(TfscaleError):  # a full disk must not hide the cause
+                run_dir.write_json("exit.json", foreseen(error).as_dict())
+            raise
 
-        return Session(config, plan, run_dir, began=began, say=say).run()
+
+def _train(
+    config: RunConfig,
+    plan: ExecutionPlan,
+    run_dir: RunDir,
+    *,
+    environ: Mapping[str, str],
+    began: float,
+    say: Callable[[str], None],
+) -> Result:
+    """What needs the run folder, which this process holds."""
+    if config.resume.mode == "never":
+        run_dir.set_aside()
+    if not config.data.is_prepared():
+        say(f"preparing the data in {getattr(config.data, 'dir', '')}")
+        prepare_apart(config.data)
+        plan = plan_run(config, environ=environ)  # the prepared data tell more
+    say(plan.explain())
+    run_dir.write_text("config.yaml", config.yaml)
+    from tfscale.session import Session  # the first import of TensorFlow
+
+    return Session(config, plan, run_dir, began=began, say=say).run()
 
 
-def _refuse_what_cannot_run(plan: ExecutionPlan) -> None:
+def _refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
+    eval_batch = config.eval.global_batch or config.train.global_batch
+    if eval_batch % plan.num_replicas:
+        raise UsageError(
+            f"eval.global_batch={eval_batch} is not divisible by {plan.num_replicas} replicas",
+            where="eval.global_batch",
+            fix=f"use eval.global_batch={-(-eval_batch // plan.num_replicas) * plan.num_replicas}",
+        )
     if plan.strategy not in ("one_device", "mirrored"):
         raise UsageError(
             f"strategy {plan.strategy} can be planned but not yet run by this version",

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfscale.errors import OutputError, SecurityRefused, UsageError
+from tfscale.duration import Duration
+from tfscale.errors import CheckpointUnusable, IOFailure, OutputError, SecurityRefused, UsageError
 
 
 class RunDir:
@@ -84,7 +85,13 @@ class RunDir:
         Raises:
             OutputError: another run holds it.
         """
-        with (self.path / ".lock").open("a+") as stream:
+        try:
+            lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise OutputError(
+                f"the run folder {self.path} can't be locked: {error.strerror}", where="run.dir"
+            ) from None
+        with lock as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -120,21 +127,62 @@ class RunDir:
         self.write_text(name, json.dumps(value, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes the file whole or not at all."""
+        """Writes the file whole or not at all; raises IOFailure."""
         temporary = self.path / f".{name}.{os.getpid()}"
-        temporary.write_text(text)
-        os.replace(temporary, self.path / name)
+        try:
+            temporary.write_text(text)
+            os.replace(temporary, self.path / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _write_failed(self.path / name, error) from error
+
+    def append(self, name: str, line: str) -> None:
+        """Adds a line to a file; raises IOFailure."""
+        try:
+            with (self.path / name).open("a") as stream:
+                stream.write(line + "\n")
+        except OSError as error:
+            raise _write_failed(self.path / name, error) from error
+
+    def set_aside(self) -> None:
+        """Moves what earlier runs left into previous-NNN, for a run that was told to start at zero."""
+        names = ("checkpoints", "metrics.jsonl", "result.json", "plan.json", "config.yaml", "mlflow_run_id")
+        present = [name for name in names if (self.path / name).exists()]
+        if present:
+            aside = self.path / f"previous-{len(list(self.path.glob('previous-*'))) + 1:03d}"
+            aside.mkdir()
+            for name in present:
+                os.replace(self.path / name, aside / name)
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
 
-    def finished(self, *, until: str, global_batch: int) -> dict[str, Any] | None:
-        """result.json of a run that already went this far, or None."""
+    def finished(self, *, until: Duration, identity: str, stop_patience: int | None = None) -> dict[str, Any] | None:
+        """result.json of a run that already went this far, or None.
+
+        Raises:
+            CheckpointUnusable: the folder holds the result of another experiment.
+        """
         result = self.read_json("result.json")
         if not result or result.get("status") not in ("complete", "stopped"):
             return None
-        same = result.get("until") == until and result.get("global_batch") == global_batch
-        return result if same else None
+        if result.get("identity") != identity:
+            raise CheckpointUnusable(
+                "the run folder holds another experiment: its task, data or hyper-parameters differ",
+                where=str(self.path),
+                fix="choose another run.name, or start at zero with resume.mode=never",
+            )
+        if result["status"] == "stopped":
+            return result if result.get("stop_patience") == stop_patience else None
+        return result if result["step"] >= until.steps(steps_per_epoch=result["steps_per_epoch"]) else None
+
+
+def _write_failed(path: Path, error: OSError) -> IOFailure:
+    return IOFailure(
+        f"{path.name} can't be written: {error.strerror or error}",
+        where=str(path),
+        fix="free space or choose another run.dir, then run the same command again",
+    )
 
 
 def digest(identity: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """The one file that touches TensorFlow's global state, and that builds the strategy.
 
 Owns environment variables of TensorFlow, threads, determinism, seeds and the dtype policy. Refuses to decide: it obeys
-the plan. `apply` must run before anything else imports TensorFlow, since some of it is read at import.
+the plan. `applied` must be entered before anything else imports TensorFlow, since some of it is read at import.
 
-    runtime.apply(plan, seed=0)
-    strategy = runtime.build_strategy(plan)
-    with strategy.scope(): ...
+    with runtime.applied(plan, seed=0):
+        strategy = runtime.build_strategy(plan)
+        with strategy.scope(): ...
 """
 
 from __future__ import annotations
@@ -30,17 +30,7 @@ def apply(plan: ExecutionPlan, *, seed: int) -> None:
     Raises:
         UsageError: another Keras backend is configured, or TensorFlow already runs with other threads.
     """
-    if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        raise UsageError(
-            f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}, but tfscale trains on TensorFlow",
-            where="KERAS_BACKEND",
-            fix="unset it or set KERAS_BACKEND=tensorflow",
-        )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else it takes a GPU's whole memory from others
-    if plan.accelerator == "cpu" and "tensorflow" not in sys.modules:
-        # Else TensorFlow looks for a driver and prints an error that frightens people who have no GPU.
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    _set_environment(plan)
     with _hushed():
         import keras
         import tensorflow as tf
@@ -53,11 +43,51 @@ def apply(plan: ExecutionPlan, *, seed: int) -> None:
             where="KERAS_BACKEND",
             fix="set KERAS_BACKEND=tensorflow",
         )
-    if plan.deterministic:
-        tf.config.experimental.enable_op_determinism()
+    _set_determinism(plan.deterministic)
     keras.utils.set_random_seed(seed)
     keras.config.set_floatx("float64" if plan.precision == "float64" else "float32")
     keras.config.set_dtype_policy(plan.precision)
+
+
+@contextlib.contextmanager
+def applied(plan: ExecutionPlan, *, seed: int) -> Iterator[None]:
+    """`apply`, with Keras's dtype policy put back afterwards, for the models that a notebook builds next."""
+    _set_environment(plan)
+    with _hushed():
+        import keras
+
+    former = keras.config.floatx(), keras.config.dtype_policy()
+    apply(plan, seed=seed)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(former[0])
+        keras.config.set_dtype_policy(former[1])
+
+
+def _set_environment(plan: ExecutionPlan) -> None:
+    """What TensorFlow and Keras read when they are imported."""
+    if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise UsageError(
+            f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}, but tfscale trains on TensorFlow",
+            where="KERAS_BACKEND",
+            fix="unset it or set KERAS_BACKEND=tensorflow",
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else it takes a GPU's whole memory from others
+    if plan.accelerator == "cpu" and "tensorflow" not in sys.modules:
+        # Else TensorFlow looks for a driver and prints an error that frightens people who have no GPU.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+def _set_determinism(on: bool) -> None:
+    # private: TensorFlow exports only the switch that turns it on, and a second run in a notebook may want it off
+    from tensorflow.python.framework import config as switch
+
+    if on:
+        switch.enable_op_determinism()
+    elif switch.is_op_determinism_enabled():
+        switch.disable_op_determinism()
 
 
 @contextlib.contextmanager

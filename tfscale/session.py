@@ -6,6 +6,7 @@ Owns the wiring of parts, engine and run folder, and what the actions do. Everyt
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -17,11 +18,12 @@ import yaml
 from tfscale import runtime
 from tfscale.config import RunConfig, identity
 from tfscale.duration import Duration
+from tfscale.errors import UsageError, nearest
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir, digest
 
-PLACE_KEYS = ("run.dir", "run.root")
+_PLACES = ("run.dir", "run.root")
 
 
 class Session:
@@ -42,21 +44,25 @@ class Session:
         """Builds, restores, trains, evaluates and writes the result; raises TfscaleError."""
         config, plan = self.config, self.plan
         self.run_dir.write_json("plan.json", plan.to_dict())
-        runtime.apply(plan, seed=config.train.seed)
-        self.strategy = runtime.build_strategy(plan)
-        self.tracker = self._open_tracker()
-        status = "FAILED"
-        try:
-            self._build()
-            self._restore()
-            self._train()
-            result = self._finish()
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            self.tracker.close(status)
+        with runtime.applied(plan, seed=config.train.seed):
+            self.strategy = runtime.build_strategy(plan)
+            self.tracker = self._open_tracker()
+            status = "FAILED"
+            try:
+                self._build()
+                self._restore()
+                self._train()
+                result = self._finish()
+                status = "FINISHED"
+            except KeyboardInterrupt:
+                status = "KILLED"
+                raise
+            except Exception as error:
+                from tfscale.data.pipeline import as_data_fault
+
+                raise (as_data_fault(error) or error) from error.__cause__
+            finally:
+                self.tracker.close(status)
         return result
 
     # -- parts
@@ -72,7 +78,7 @@ class Session:
             run_dir=self.run_dir.path, root=root, name=f"{self.config.run.recipe}/{self.run_dir.path.name}"
         )
         params = {**flatten(yaml.safe_load(self.config.yaml) or {})}
-        params = {k: v for k, v in params.items() if k not in PLACE_KEYS}
+        params = {k: v for k, v in params.items() if k not in _PLACES}
         params.update({f"planned.{k}": v for k, v in self.plan.to_dict().items() if k != "reasons"})
         tracker.params(params)
         for name in ("config.yaml", "plan.json"):
@@ -110,10 +116,8 @@ class Session:
         )
 
     def _restore(self) -> None:
-        """Precedence: 1. resume.mode=never starts at zero, 2. the newest good checkpoint, 3. fresh variables."""
+        """Precedence: 1. the newest good checkpoint (resume.mode=never has set all aside), 2. fresh variables."""
         self.checkpointer.clean()
-        if self.config.resume.mode == "never":
-            self.checkpointer.forget()
         with self.trainer.clock("checkpoint"):
             step = self.checkpointer.restore(self.state)
         if step is not None:
@@ -131,17 +135,18 @@ class Session:
         self._test_batches: Any = None
         self.test_metrics: dict[str, float] = dict(self.state.memory.get("test", {}))
         self.trainer.actions = self._actions()
-        batches = self._dataset("train", training=True, start_step=self.state.step)
+        self._check_patience()  # the run may have ended between the last evaluation and its result
+        batches = self._dataset("train", self.shard, training=True, start_step=self.state.step)
         self.trainer.clock.seconds["start_up"] = (
             time.monotonic() - self.began - self.trainer.clock.seconds["checkpoint"]
         )
         with self.progress:
-            if self.state.step < self.total_steps:
+            if self.state.step < self.total_steps and not self.trainer.stop_reason:
                 self.trainer.train(batches, until=self.total_steps)
             elif not self.test_metrics:
                 self._evaluate()
 
-    def _dataset(self, split: str, *, training: bool, start_step: int = 0):
+    def _dataset(self, split: str, shard: Any, *, training: bool, start_step: int = 0):
         from tfscale.data.pipeline import build_dataset
 
         def build(_context):
@@ -149,7 +154,7 @@ class Session:
                 self.config.data,
                 self.task,
                 split,
-                self.shard,
+                shard,
                 self.plan,
                 training=training,
                 seed=self.config.train.seed,
@@ -188,13 +193,14 @@ class Session:
         self._write_metrics("train", metrics)
 
     def _evaluate(self) -> None:
-        from tfscale.data.order import evaluation_steps
+        from tfscale.data.order import Shard, evaluation_steps
 
         split = self.config.eval.split
-        steps = evaluation_steps(self.config.data.num_examples(split), self.shard.global_batch)
+        shard = Shard(self.config.eval.global_batch or self.config.train.global_batch)
+        steps = evaluation_steps(self.config.data.num_examples(split), shard.global_batch)
         with self.trainer.clock("eval"):
             if self._test_batches is None:
-                self._test_batches = self._dataset(split, training=False)
+                self._test_batches = self._dataset(split, shard, training=False)
             metrics = self.trainer.evaluate(self._test_batches, steps)
         self.test_metrics = metrics
         self.state.memory["test"] = metrics
@@ -205,19 +211,29 @@ class Session:
 
     def _remember_best(self, metrics: Mapping[str, float]) -> None:
         """Keeps the best step in the state, saves it, and stops when patience is over."""
-        value = metrics.get(self.config.checkpoint.metric)
-        if value is None or not math.isfinite(value):
-            return
-        best, memory = self.state.memory.get("best"), self.state.memory
-        sign = 1 if self.config.checkpoint.mode == "max" else -1
-        if best is None or sign * (value - best["value"]) > 0:
-            memory["best"], memory["stale"] = {"step": self.state.step, "value": value}, 0
+        metric, mode, memory = self.config.checkpoint.metric, self.config.checkpoint.mode, self.state.memory
+        if metric not in metrics:
+            raise UsageError(
+                f"the evaluation gives no {metric!r}{nearest(metric, list(metrics))}",
+                where="checkpoint.metric",
+                fix=f"use one of {', '.join(metrics)}",
+            )
+        measured = {"metric": metric, "mode": mode, "split": self.config.eval.split}
+        best, value = memory.get("best"), metrics[metric]
+        if best is not None and any(best.get(k) != v for k, v in measured.items()):
+            best = None  # of another metric: not to be compared
+        sign = 1 if mode == "max" else -1
+        if math.isfinite(value) and (best is None or sign * (value - best["value"]) > 0):
+            memory["best"], memory["stale"] = {"step": self.state.step, "value": value, **measured}, 0
             self._save()
             return
         memory["stale"] = memory.get("stale", 0) + 1
-        patience = self.config.train.stop_patience
-        if patience is not None and memory["stale"] >= patience:
-            self.trainer.stop(f"no better {self.config.checkpoint.metric} in {memory['stale']} evaluations")
+        self._check_patience()
+
+    def _check_patience(self) -> None:
+        stale, patience = self.state.memory.get("stale", 0), self.config.train.stop_patience
+        if patience is not None and stale >= patience:
+            self.trainer.stop(f"no better {self.config.checkpoint.metric} in {stale} evaluations")
 
     def _save(self) -> None:
         with self.trainer.clock("checkpoint"):
@@ -228,8 +244,7 @@ class Session:
     def _write_metrics(self, kind: str, metrics: Mapping[str, float]) -> None:
         step = self.state.step
         row = {"step": step, "epoch": step / self.steps_per_epoch, "kind": kind, **metrics}
-        with self.run_dir.metrics.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        self.run_dir.append(self.run_dir.metrics.name, json.dumps(row))
         self.tracker.metrics({f"{kind}/{name}": value for name, value in metrics.items()}, step)
 
     def _cut_metrics(self, step: int) -> None:
@@ -247,37 +262,47 @@ class Session:
         self.run_dir.write_text(self.run_dir.metrics.name, "".join(line + "\n" for line in kept))
 
     def _finish(self) -> Result:
+        """The result, on disk before anything that may take long."""
         from tfscale.engine.peak import matmul_peak
         from tfscale.engine.progress import summary
 
         self._save()
+        result = self._result()
+        self.run_dir.write_json("result.json", result.to_dict())
         peak = matmul_peak(self.plan) * self.plan.num_replicas
-        footprint = self.task.footprint()
-        flops = 3 * footprint.forward_flops if footprint else None
-        speed = self.trainer.examples_per_second
-        result = Result(
-            status="stopped" if self.trainer.stop_reason else "complete",
-            run_dir=str(self.run_dir.path),
-            step=self.state.step,
-            epochs=self.state.step / self.steps_per_epoch,
-            until=self.config.train.until,
-            global_batch=self.config.train.global_batch,
-            metrics=self.test_metrics,
-            best=self.state.memory.get("best"),
-            examples_per_second=speed,
-            seconds={**self.trainer.clock.seconds, "total": time.monotonic() - self.began},
-            model_flops=flops,
+        flops, speed = result.model_flops, result.examples_per_second
+        result = dataclasses.replace(
+            result,
             matmul_peak_flops=peak,
             mfu=flops * speed / peak if flops and speed else None,
-            parameters=sum(math.prod(v.shape) for v in self.state.model.trainable_variables),
             mlflow_run_id=self.tracker.run_id,
-            stop_reason=self.trainer.stop_reason,
+            seconds={**result.seconds, "total": time.monotonic() - self.began},
         )
         self.run_dir.write_json("result.json", result.to_dict())
         for name in ("result.json", self.run_dir.metrics.name):
             self.tracker.artifact(self.run_dir.path / name)
-        summary(_rows(result))
+        summary(_rows(result, self.config.eval.split))
         return result
+
+    def _result(self) -> Result:
+        footprint, config = self.task.footprint(), self.config
+        return Result(
+            status="stopped" if self.trainer.stop_reason else "complete",
+            run_dir=str(self.run_dir.path),
+            identity=digest(identity(config)),
+            step=self.state.step,
+            epochs=self.state.step / self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            global_batch=config.train.global_batch,
+            stop_patience=config.train.stop_patience,
+            metrics=self.test_metrics,
+            best=self.state.memory.get("best"),
+            examples_per_second=self.trainer.examples_per_second,
+            seconds=dict(self.trainer.clock.seconds),
+            model_flops=3 * footprint.forward_flops if footprint else None,
+            parameters=sum(math.prod(v.shape) for v in self.state.model.trainable_variables),
+            stop_reason=self.trainer.stop_reason,
+        )
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -290,9 +315,9 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _rows(result: Result) -> dict[str, str]:
+def _rows(result: Result, split: str) -> dict[str, str]:
     rows = {"status": result.status, "steps": f"{result.step} ({result.epochs:.1f} epochs)"}
-    rows.update({f"test {name}": f"{value:.4f}" for name, value in result.metrics.items()})
+    rows.update({f"{split} {name}": f"{value:.4f}" for name, value in result.metrics.items()})
     if result.best:
         rows["best"] = f"{result.best['value']:.4f} at step {result.best['step']}"
     if result.examples_per_second:

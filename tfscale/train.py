@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace, seen: dict) -> int:
     from tfscale.composition import compose_raw, to_run_config
-    from tfscale.run import fit, locate
+    from tfscale.run import fit
 
     raw = compose_raw(options.overrides, config_dir=options.config_dir)
     if options.cfg:
@@ -31,7 +31,6 @@ def _train(options: argparse.Namespace, seen: dict) -> int:
         return 0
     config = to_run_config(raw)
     seen["traceback"] = config.debug.traceback
-    seen["run_dir"] = locate(config)
     fit(config)
     return 0
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tfscale.data.tfds import Tfds, catalogue
-from tfscale.errors import DataMissing
+from tfscale.errors import DataMissing, SecurityRefused
 
 
 def test_catalogue_knows_the_names_without_tensorflow():
@@ -58,3 +58,22 @@ def test_a_prepared_folder_is_read_whatever_its_name(tf, flowers):
     order = tf.data.Dataset.from_tensors(tf.constant([8, 2], tf.int64))
     parsed = [flowers.parse(raw) for raw in flowers.read("train", order, ram_bytes=0)]
     assert all(tf.io.decode_image(p["image"]).shape[1] == 30 for p in parsed)
+
+
+def test_a_version_is_honoured_and_configurations_are_not_guessed(flowers, tmp_path):
+    import shutil
+
+    old = Tfds(dir=flowers.dir, name="garden:1.0.0", test_split="validation", download=False)
+    assert old.num_examples("train") == 5
+    assert Tfds(dir=flowers.dir, name="garden:9.9.9").folder() is None
+    for config in ("small", "large"):
+        shutil.copytree(tmp_path / "garden" / "1.0.0", tmp_path / "park" / config / "1.0.0")
+    with pytest.raises(DataMissing, match="several configurations"):
+        Tfds(dir=flowers.dir, name="park").check()
+    assert Tfds(dir=flowers.dir, name="park/small").folder().parent.name == "small"
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc"])
+def test_names_that_leave_the_folder(tmp_path, name):
+    with pytest.raises(SecurityRefused):
+        Tfds(dir=str(tmp_path), name=name).check()

@@ -51,8 +51,18 @@ def resized_crop_flip(image: tf.Tensor, seed: tf.Tensor, *, size: int, channels:
 
     Of a JPEG only the crop is decoded.
     """
-    encoded = image.dtype == tf.string
-    shape = tf.io.extract_jpeg_shape(image) if encoded else tf.shape(image)
+    if image.dtype == tf.string:
+        crop = tf.cond(
+            tf.io.is_jpeg(image),
+            lambda: _crop(image, tf.io.extract_jpeg_shape(image), seed, channels),
+            lambda: _crop(whole := decode(image, channels), tf.shape(whole), seed, channels),
+        )
+    else:
+        crop = _crop(image, tf.shape(image), seed, channels)
+    return tf.image.stateless_random_flip_left_right(resize(crop, size, channels), seed + 1)
+
+
+def _crop(image: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor, channels: int) -> tf.Tensor:
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         tf.zeros([1, 0, 4]),
@@ -62,12 +72,10 @@ def resized_crop_flip(image: tf.Tensor, seed: tf.Tensor, *, size: int, channels:
         aspect_ratio_range=(3 / 4, 4 / 3),
         use_image_if_no_bounding_boxes=True,
     )
-    if encoded:
+    if image.dtype == tf.string:
         window = tf.stack([begin[0], begin[1], extent[0], extent[1]])
-        crop = tf.io.decode_and_crop_jpeg(image, window, channels=channels)
-    else:
-        crop = tf.slice(image, begin, tf.concat([extent[:2], [channels]], 0))
-    return tf.image.stateless_random_flip_left_right(resize(crop, size, channels), seed + 1)
+        return tf.io.decode_and_crop_jpeg(image, window, channels=channels)
+    return tf.slice(image, begin, tf.concat([extent[:2], [channels]], 0))
 
 
 def central_crop(image: tf.Tensor, *, size: int, channels: int) -> tf.Tensor:

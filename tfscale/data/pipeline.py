@@ -13,9 +13,22 @@ import tensorflow as tf
 from tfscale.data import order
 from tfscale.data.order import Shard
 from tfscale.data.source import Source
-from tfscale.errors import UsageError
+from tfscale.errors import DataCorrupt, UsageError, first_line
 from tfscale.plan import ExecutionPlan
 from tfscale.task import Task
+
+
+def as_data_fault(error: Exception) -> DataCorrupt | None:
+    """What an error of TensorFlow says about the data, or None if it came from elsewhere."""
+    if not isinstance(error, tf.errors.DataLossError | tf.errors.InvalidArgumentError):
+        return None
+    if "IteratorGetNext" not in error.message:
+        return None
+    return DataCorrupt(
+        f"an example can't be read or decoded: {first_line(error)}",
+        where="data",
+        fix="find and replace the damaged file; preparing the data set again checks every record",
+    )
 
 
 def build_dataset(

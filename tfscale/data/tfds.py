@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.data.records import RecordIndex, index_records, read_records
 from tfscale.data.source import Source
-from tfscale.errors import DataCorrupt, DataMissing, OutputError, nearest
+from tfscale.errors import DataCorrupt, DataMissing, OutputError, SecurityRefused, first_line, nearest
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -32,6 +32,8 @@ class Tfds(Source):
     Images stay encoded until the task's preprocess decodes them.
     """
 
+    places: ClassVar[tuple[str, ...]] = ("dir", "download")
+
     dir: str = "data"
     name: str = "???"
     train_split: str = "train"
@@ -41,12 +43,30 @@ class Tfds(Source):
     # -- without TensorFlow
 
     def folder(self) -> Path | None:
-        """The newest prepared version's folder, or None."""
-        base = Path(self.dir, *self.name.split(":")[0].split("/"))
-        found = [path.parent for path in base.glob("**/dataset_info.json")]
-        return max(found, key=_version, default=None)
+        """The newest prepared version's folder, or None.
+
+        Raises:
+            DataMissing: several configurations are prepared and `name` chooses none.
+        """
+        name, _, version = self.name.partition(":")
+        base = Path(self.dir, *name.split("/"))
+        versions = _prepared(base, version)
+        configs = [sub for sub in sorted(base.glob("*")) if not versions and sub.is_dir() and _prepared(sub, version)]
+        if len(configs) > 1:
+            raise DataMissing(
+                f"{self.name} is prepared in several configurations: {', '.join(sub.name for sub in configs)}",
+                where="data.name",
+                fix=f"choose one, such as data.name={name}/{configs[0].name}",
+            )
+        for config in configs:
+            versions = _prepared(config, version)
+        return max(versions, key=_version, default=None)
 
     def check(self) -> None:
+        if ".." in Path(self.name.split(":")[0]).parts or self.name.startswith("/"):
+            raise SecurityRefused(
+                f"{self.name!r} leads out of data.dir", where="data.name", fix="use a data set's name"
+            )
         if self.folder() is None and self.name.split(":")[0].split("/")[0] not in catalogue():
             raise DataMissing(
                 f"no data set named {self.name!r} in {self.dir} or in the catalogue of TFDS"
@@ -142,7 +162,7 @@ class Tfds(Source):
             builder.download_and_prepare(file_format="tfrecord")
         except Exception as error:  # TFDS raises whatever its hundreds of builders raise
             raise DataMissing(
-                f"{self.name} could not be prepared: {str(error).strip().splitlines()[0][:200]}",
+                f"{self.name} could not be prepared: {first_line(error)}",
                 where=str(self.dir),
                 fix=f"put it prepared into {self.dir}/{self.name}, or see the data set's page for manual downloads",
             ) from error
@@ -160,6 +180,10 @@ class Tfds(Source):
         tfds = _import_tfds()
         skip = {k: tfds.decode.SkipDecoding() for k, f in self._features.items() if isinstance(f, tfds.features.Image)}
         return self._features.deserialize_example(raw, decoders=skip)
+
+
+def _prepared(base: Path, version: str) -> list[Path]:
+    return [p.parent for p in base.glob("*/dataset_info.json") if version in ("", p.parent.name)]
 
 
 def _version(folder: Path) -> tuple:

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from tfscale.errors import UsageError
+from tfscale.errors import UsageError, first_line
 from tfscale.tracking.tracker import Tracker
 
 _CLOSE_SECONDS = 60.0  # how long a finished run waits for MLflow to take the rest
+_FAILED_SECONDS = 5.0
 _FILE = "mlflow_run_id"
 
 
@@ -53,13 +54,14 @@ class _QueuedTracker:
         self._run_id: str | None = None
         self._status = "FINISHED"
         self._warned = False
+        self._waiting_since: float | None = None
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
     @property
     def run_id(self) -> str | None:
         """The run's id; waits for MLflow to have made it, but not for ever."""
-        self._started.wait(_CLOSE_SECONDS)
+        self._started.wait(self._left(_CLOSE_SECONDS))
         return self._run_id
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -74,9 +76,15 @@ class _QueuedTracker:
     def close(self, status: str) -> None:
         self._status = status
         self._events.put(None)
-        self._thread.join(_CLOSE_SECONDS)
+        self._thread.join(self._left(_CLOSE_SECONDS if status == "FINISHED" else _FAILED_SECONDS))
         if self._thread.is_alive():
-            self._warn(f"MLflow did not take everything within {_CLOSE_SECONDS:g} s")
+            self._warn("MLflow did not take everything in time")
+
+    def _left(self, seconds: float) -> float:
+        """What is left of the time that the end of a run may wait for MLflow, all its waits together."""
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        return max(0.0, seconds - (time.monotonic() - self._waiting_since))
 
     # -- on the thread
 
@@ -84,7 +92,7 @@ class _QueuedTracker:
         try:
             self._start()
         except Exception as error:  # MLflow raises whatever its stores and servers raise
-            self._warn(f"MLflow is out of reach, so this run is only in its folder: {_first_line(error)}")
+            self._warn(f"MLflow is out of reach, so this run is only in its folder: {first_line(error)}")
         finally:
             self._started.set()
         while (event := self._events.get()) is not None:
@@ -94,12 +102,13 @@ class _QueuedTracker:
             try:
                 call(*arguments)
             except Exception as error:
-                self._warn(f"MLflow did not take an event: {_first_line(error)}")
+                self._warn(f"MLflow did not take an event: {first_line(error)}")
         if self._run_id is not None:
             try:
                 self._mlflow.end_run(self._status)
+                self._use(self._former_uri)
             except Exception as error:
-                self._warn(f"MLflow did not end the run: {_first_line(error)}")
+                self._warn(f"MLflow did not end the run: {first_line(error)}")
 
     def _start(self) -> None:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import, which looks a host up
@@ -115,7 +124,8 @@ class _QueuedTracker:
         if uri is None:
             uri = f"sqlite:///{(self._root / 'mlflow.db').resolve()}"
             artifacts = (self._root / "mlartifacts").resolve().as_uri()
-        mlflow.set_tracking_uri(uri)
+        self._former_uri = mlflow.get_tracking_uri()
+        self._use(uri)
         if mlflow.get_experiment_by_name(self._spec.experiment) is None:
             mlflow.create_experiment(self._spec.experiment, artifact_location=artifacts)
         mlflow.set_experiment(self._spec.experiment)
@@ -125,6 +135,15 @@ class _QueuedTracker:
         )
         self._run_id = run.info.run_id
         (self._run_dir / _FILE).write_text(self._run_id + "\n")
+
+    def _use(self, uri: str) -> None:
+        """Sets MLflow's address without its side effect on the environment, which the next run would read."""
+        former = os.environ.get("MLFLOW_TRACKING_URI")
+        self._mlflow.set_tracking_uri(uri)
+        if former is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = former
 
     def _known_run(self, mlflow: Any) -> str | None:
         """The MLflow run that this run folder belongs to, so that a resumed run goes on in it."""
@@ -158,7 +177,3 @@ class _QueuedTracker:
         if not self._warned:
             self._warned = True
             print(f"tfscale: {text}", file=sys.stderr)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
