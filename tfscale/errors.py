@@ -8,7 +8,6 @@ Every error states the fact (`what`), where it was found (`where`: a key, a file
 
 from __future__ import annotations
 
-
 # What TensorFlow prints around the cause of a graph's error.
 _TENSORFLOW_FRAME = ("Graph execution error", "Detected at node", "<stack traces", "File ", "[[", "{{")
 
