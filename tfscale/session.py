@@ -46,6 +46,7 @@ class Session:
         self.run_dir.write_json("plan.json", plan.to_dict())
         with runtime.applied(plan, seed=config.train.seed):
             self.strategy = runtime.build_strategy(plan)
+            config.data.prepare()  # its imports must be over before the tracker's thread begins its own
             self.tracker = self._open_tracker()
             status = "FAILED"
             try:
@@ -93,7 +94,6 @@ class Session:
         from tfscale.state import TrainState
 
         config, source = self.config, self.config.data
-        source.prepare()
         self.task = config.task.for_data(source.spec())
         self.shard = Shard(config.train.global_batch)
         self.steps_per_epoch = source.num_examples("train") / config.train.global_batch

@@ -148,6 +148,7 @@ class Tfds(Source):
                     self._write()
         for split in ("train", "test"):
             self._index(split)
+        assert self._features is not None  # imports all that reading needs
 
     def _write(self) -> None:
         tfds = _import_tfds()

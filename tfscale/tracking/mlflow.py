@@ -55,6 +55,9 @@ class _QueuedTracker:
         self._status = "FINISHED"
         self._warned = False
         self._waiting_since: float | None = None
+        # Here and not on the thread: tensorflow_datasets replaces Python's import while it is imported itself, and an
+        # import of MLflow at that moment fails.
+        self._mlflow = _import_mlflow()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -111,15 +114,7 @@ class _QueuedTracker:
                 self._warn(f"MLflow did not end the run: {first_line(error)}")
 
     def _start(self) -> None:
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import, which looks a host up
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        import logging
-
-        import mlflow
-
-        for logger in ("mlflow", "alembic"):
-            logging.getLogger(logger).setLevel(logging.WARNING)
-        self._mlflow = mlflow
+        mlflow = self._mlflow
         uri, artifacts = self._spec.uri, None
         if uri is None:
             uri = f"sqlite:///{(self._root / 'mlflow.db').resolve()}"
@@ -177,3 +172,16 @@ class _QueuedTracker:
         if not self._warned:
             self._warned = True
             print(f"tfscale: {text}", file=sys.stderr)
+
+
+def _import_mlflow() -> Any:
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import, which looks a host up
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import logging
+
+    import mlflow
+    import mlflow.tracking.fluent  # the rest is imported on first use, which would be on the thread
+
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    return mlflow
