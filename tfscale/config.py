@@ -122,6 +122,13 @@ class RunSection:
 
 
 @dataclass
+class ExportConfig:
+    """Whether a finished run leaves export/model.keras and export/saved_model in its folder."""
+
+    at_end: bool = False
+
+
+@dataclass
 class ResumeConfig:
     """What to do with checkpoints that exist: `auto` goes on from the newest good one, `never` starts at zero."""
 
@@ -153,7 +160,9 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    init_from: Optional[str] = None  # a run folder, a checkpoint or a Keras file whose weights a fresh run begins with
     resume: ResumeConfig = field(default_factory=ResumeConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     run: RunSection = field(default_factory=RunSection)
     debug: DebugConfig = field(default_factory=DebugConfig)
@@ -226,8 +235,10 @@ def identity(config: RunConfig) -> dict[str, Any]:
     folder again wherever and for however long it runs.
     """
     train = {k: v for k, v in vars(config.train).items() if k in ("global_batch", "seed", "clip_norm")}
+    start = {"init_from": config.init_from} if config.init_from else {}
     return {
-        "task": {"class": _class_name(config.task), **vars(config.task)},
+        **start,
+        "task": {"class": _class_name(config.task), **config.task.identity()},
         "data": {"class": _class_name(config.data), **config.data.identity()},
         "train": train,
         "optimizer": dict(vars(config.optimizer)),

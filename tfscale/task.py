@@ -7,6 +7,7 @@ of hyper-parameters; TensorFlow is imported inside its methods, so that a run ca
     model = task.build_model()
     batch = task.preprocess(example, training=True)          # one example, inside tf.data
     loss, metrics = task.loss(model, batch, training=True)   # one batch, inside the compiled step
+    answers = task.predict(model, batch)                     # one batch, without labels
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from tfscale.plan import Footprint
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tensorflow as tf
 
 Example = dict[str, Any]  # field name -> tensor
+SUMMED = "_summed"  # the key of `Task.summed_size` numbers among the metrics
 
 
 @dataclass
 class Task:
-    """Base of all tasks: subclass it as a dataclass, override the first three methods."""
+    """Base of all tasks: subclass it as a dataclass; override the first three methods, and `predict` and
+    `serving_inputs` for prediction and export."""
 
     def build_model(self) -> keras.Model:
         """Builds the Keras 3 model with fresh variables, under whatever policy and scope are in force."""
@@ -38,7 +42,8 @@ class Task:
 
         Args:
             example: the source's fields, and "seed": int64 [2], a function of the run's seed, epoch and index,
-                which is the only randomness to use (tf.image.stateless_*).
+                which is the only randomness to use (tf.image.stateless_*). In prediction and serving the label's
+                field is absent.
             training: whether to augment.
 
         Returns:
@@ -49,11 +54,45 @@ class Task:
     def loss(self, model: keras.Model, batch: Example, *, training: bool) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
         """The loss and the metrics of every example of a batch.
 
+        Args:
+            batch: what `preprocess` returned, batched, and "weight": float32 [batch], 0 for the filling of an
+                evaluation's last batch. The engine applies it.
+
         Returns:
             (loss, metrics): float [batch] each, one number per example. The engine weights, sums and divides by the
             global batch, so that the result doesn't depend on the number of replicas.
         """
         raise NotImplementedError
+
+    def predict(self, model: keras.Model, batch: Example) -> dict[str, tf.Tensor]:
+        """What the model says about a batch: named tensors [batch, ...]; used by prediction files and exported models.
+
+        Image classification gives "class": int32 [batch] and "probabilities": float32 [batch, classes].
+        """
+        raise NotImplementedError
+
+    def serving_inputs(self) -> dict[str, tf.TensorSpec]:
+        """The raw fields of one example that a served model takes, such as {"image": TensorSpec([], tf.string)}: what
+        `preprocess` reads, without labels."""
+        raise NotImplementedError
+
+    def build_optimizer(self) -> keras.optimizers.Optimizer | None:
+        """An optimizer that the task brings along, or None: the configuration's."""
+        return None
+
+    @property
+    def summed_size(self) -> int:
+        """How many numbers `loss` may return besides the metrics, under `SUMMED` as one float [summed_size]: each of
+        them is summed over the examples of many steps, for metrics that are no mean, such as AUC."""
+        return 0
+
+    def summarise(self, summed: np.ndarray) -> dict[str, float]:
+        """The metrics from the sums of `SUMMED` over all steps since the last report, [summed_size]."""
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that make this workload itself, for the name of a run."""
+        return dict(vars(self))
 
     def footprint(self) -> Footprint | None:
         """The cost of one example, computed without TensorFlow, or None if it isn't known."""

@@ -12,8 +12,11 @@ inside its methods, so that a run can be planned without it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from tfscale.errors import UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -48,8 +51,28 @@ class Source:
         far as the data is described or prepared."""
         return {}
 
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes in order of their label, where the data have them."""
+        return None
+
+    def example_names(self, split: str) -> Sequence[str] | None:
+        """A name for every example of a prepared split, such as its file; None: its index is all there is."""
+        return None
+
+    def unlabelled(self, path: str) -> Source:
+        """A source of this kind for the examples at `path`, which need no labels; its only split is "test".
+
+        Raises:
+            UsageError: this kind can't be read without labels.
+        """
+        raise UsageError(
+            f"{type(self).__name__} doesn't read examples without labels",
+            where="input",
+            fix="leave input= away to predict a split of the data, or choose another source with data=",
+        )
+
     def num_examples(self, split: str) -> int:
-        """The number of examples of a prepared split."""
+        """The number of examples of a prepared split; 0 for a "test" split that isn't there."""
         raise NotImplementedError
 
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:

@@ -22,7 +22,7 @@ import tensorflow as tf
 from tfscale import faults
 from tfscale.engine.actions import Action
 from tfscale.engine.input_wait import next_timed, timed_every
-from tfscale.engine.step import SLOTS, EvalStep, TrainStep, sums_dtype
+from tfscale.engine.step import EvalStep, TrainStep
 from tfscale.errors import Diverged
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
@@ -56,7 +56,7 @@ class Window:
     """What happened since the last report."""
 
     def __init__(self, now: float) -> None:
-        self.sums = np.zeros(SLOTS)
+        self.sums: Any = 0.0  # the vector of sums, once there was a step
         self.steps = 0
         self.seconds = 0.0  # of training, without compile, evaluation and checkpoints
         self.input_wait = 0.0
@@ -95,7 +95,6 @@ class Trainer:
         with strategy.scope():
             self._train_step = TrainStep(task, state, plan, clip_norm=clip_norm)
         self._eval_step = EvalStep(task, state, plan)
-        self._zeros = tf.zeros([SLOTS], sums_dtype(plan))
         self._timed_loop = tf.function(self._timed_graph)
         self._plain_loop = tf.function(self._plain_graph)  # traced only where steps are too quick to time each
         self._eval_loop = tf.function(self._eval_graph)
@@ -179,7 +178,7 @@ class Trainer:
         return "train" if self._loops % every == 0 else "train_untimed"
 
     def _timed_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sums, waited = self._zeros, tf.constant(0.0, tf.float64)
+        sums, waited = self._train_step.sums.zeros(), tf.constant(0.0, tf.float64)
         for _ in tf.range(steps):
             batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
             waited += seconds
@@ -187,7 +186,7 @@ class Trainer:
         return sums, waited
 
     def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sums = self._zeros
+        sums = self._train_step.sums.zeros()
         for _ in tf.range(steps):
             sums += self._local(self._train_step(self.strategy, next(iterator)))
         return sums, tf.constant(0.0, tf.float64)
@@ -206,7 +205,7 @@ class Trainer:
     def peek(self) -> dict[str, float]:
         """What `drain` would return, without beginning a new window."""
         window = self.window
-        means = self._train_step.sums.means(window.sums)
+        means = self._train_step.sums.means(window.sums) if np.ndim(window.sums) else {}
         if window.seconds > 0:
             means["examples_per_second"] = window.steps * self.plan.global_batch / window.seconds
             means["input_wait"] = window.input_wait / window.seconds
@@ -226,7 +225,7 @@ class Trainer:
         Args:
             batches: a distributed dataset of this many steps, the last filled up with weight 0.
         """
-        iterator, total, done = iter(batches), np.zeros(SLOTS), 0
+        iterator, total, done = iter(batches), np.zeros(self._eval_step.sums.size), 0
         bound = max(1, self.plan.steps_per_loop)
         while done < steps:
             first = "eval" not in self._compiled
@@ -238,7 +237,7 @@ class Trainer:
         return self._eval_step.sums.means(total)
 
     def _eval_graph(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
-        sums = self._zeros
+        sums = self._eval_step.sums.zeros()
         for _ in tf.range(steps):
             sums += self._local(self._eval_step(self.strategy, next(iterator)))
         return sums

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfscale.plan import ExecutionPlan
 from tfscale.state import TrainState
-from tfscale.task import Task
+from tfscale.task import SUMMED, Task
 
 SLOTS = 16  # length of the vector of sums: loss, weight and up to 14 metrics
 _GROWTH_STEPS = 2000  # finite steps before the float16 loss scale doubles (Micikevicius et al., 2018)
@@ -25,37 +26,45 @@ _FIRST_SCALE = 2.0**15
 
 
 class Sums:
-    """Names the slots of the vector of sums; they are learnt when a step is traced."""
+    """Names the slots of the vector of sums; they are learnt when a step is traced.
 
-    def __init__(self, dtype: tf.DType):
-        self.dtype = dtype
+    The vector is [SLOTS + task.summed_size]: what the task sums by itself stands behind the slots.
+    """
+
+    def __init__(self, task: Task, plan: ExecutionPlan):
+        self.task = task
+        self.dtype = tf.float64 if plan.precision == "float64" else tf.float32
+        self.size = SLOTS + task.summed_size
         self.names: tuple[str, ...] = ()
+
+    def zeros(self) -> tf.Tensor:
+        return tf.zeros([self.size], self.dtype)
 
     def pack(
         self, losses: tf.Tensor, weight: tf.Tensor, metrics: Mapping[str, tf.Tensor], penalty: tf.Tensor | None
     ) -> tf.Tensor:
-        """[SLOTS]: sums over the batch of weight * (loss + penalty), of the weights, and of weight * each metric."""
+        """[size]: sums over the batch of weight * (loss + penalty), of the weights, and of weight * each metric."""
+        metrics = dict(metrics)
+        summed = metrics.pop(SUMMED, None)
         if len(metrics) > SLOTS - 2:
             raise ValueError(f"a task may return {SLOTS - 2} metrics and returned {len(metrics)}")
         self.names = tuple(sorted(metrics))
         rows = [losses if penalty is None else losses + penalty, tf.ones_like(losses)]
         rows += [tf.cast(metrics[name], losses.dtype) for name in self.names]
         sums = tf.reduce_sum(tf.stack(rows) * weight, axis=1)
-        return tf.pad(tf.cast(sums, self.dtype), [[0, SLOTS - len(rows)]])
+        vector = tf.pad(tf.cast(sums, self.dtype), [[0, SLOTS - len(rows)]])
+        return vector if summed is None else tf.concat([vector, tf.cast(summed, self.dtype)], 0)
 
     def means(self, vector: Any) -> dict[str, float]:
-        """Weighted means by name from a vector [SLOTS] of sums; empty where nothing was seen."""
+        """Weighted means by name from a vector [size] of sums; empty where nothing was seen."""
         weight = float(vector[1])
         if not weight:
             return {}
         return {
             "loss": float(vector[0]) / weight,
             **{name: float(vector[i + 2]) / weight for i, name in enumerate(self.names)},
+            **(self.task.summarise(np.asarray(vector[SLOTS:])) if self.size > SLOTS else {}),
         }
-
-
-def sums_dtype(plan: ExecutionPlan) -> tf.DType:
-    return tf.float64 if plan.precision == "float64" else tf.float32
 
 
 class TrainStep:
@@ -68,7 +77,7 @@ class TrainStep:
 
     def __init__(self, task: Task, state: TrainState, plan: ExecutionPlan, *, clip_norm: float | None = None):
         self.task, self.state, self.plan, self.clip_norm = task, state, plan, clip_norm
-        self.sums = Sums(sums_dtype(plan))
+        self.sums = Sums(task, plan)
         self.variables = [v.value for v in state.model.trainable_variables]
         # Keras would sum the gradients over replicas again; here they are reduced before they are clipped.
         state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
@@ -79,7 +88,7 @@ class TrainStep:
             state.extra["finite_steps"] = tf.Variable(0, trainable=False, name="finite_steps")
 
     def __call__(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
-        """Runs the step; returns this step's sums over all local replicas, [SLOTS] (PerReplica for several)."""
+        """Runs the step; returns this step's sums over all local replicas, [size] (PerReplica for several)."""
         if not self._scaled:
             return strategy.run(self._step, args=(batch,))
         gradients, sums, finite = strategy.run(self._gradients, args=(batch,))
@@ -131,7 +140,7 @@ class TrainStep:
             return i + 1, [a + b for a, b in zip(gradients, fresh, strict=True)], sums + seen
 
         zeros = [tf.zeros_like(v) for v in self.variables]
-        start = (tf.constant(0), zeros, tf.zeros([SLOTS], self.sums.dtype))
+        start = (tf.constant(0), zeros, self.sums.zeros())
         _, gradients, sums = tf.while_loop(lambda i, *_: i < parts, more, start, parallel_iterations=1)
         return gradients, sums
 
@@ -164,7 +173,7 @@ class EvalStep:
 
     def __init__(self, task: Task, state: TrainState, plan: ExecutionPlan):
         self.task, self.state = task, state
-        self.sums = Sums(sums_dtype(plan))
+        self.sums = Sums(task, plan)
 
     def __call__(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
         return strategy.run(self._step, args=(batch,))
@@ -175,8 +184,7 @@ class EvalStep:
 
 def _losses(task: Task, model: Any, batch: Any, *, training: bool):
     """(losses [batch], weights [batch], metrics, the model's penalty or None), in at least float32."""
-    fields = {name: value for name, value in batch.items() if name != "weight"}
-    losses, metrics = task.loss(model, fields, training=training)
+    losses, metrics = task.loss(model, batch, training=training)
     if losses.shape.rank != 1:
         raise ValueError(f"{type(task).__name__}.loss must return one loss per example, not shape {losses.shape}")
     dtype = losses.dtype if losses.dtype == tf.float64 else tf.float32
