@@ -25,7 +25,7 @@ bench: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,dev]"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,tables,dev]"
 	touch $(READY)
 
 clean:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from tfscale.data import check_augment
 from tfscale.errors import UsageError
 from tfscale.models import resnet
 from tfscale.plan import Footprint
 from tfscale.task import Task
-
-AUGMENTS = ("none", "digits", "cifar", "imagenet")
 
 
 @dataclass
@@ -18,7 +17,7 @@ class ResNet(Task):
     """Image classification by a ResNet; image_size, channels and num_classes come from the data where null.
 
     `augment`: "digits" shifts, turns and zooms a little; "cifar" pads, crops and mirrors; "imagenet" is the
-    random-resized crop with the central crop in evaluation.
+    random-resized crop with the central crop in evaluation, "photos" the same with larger crops, for small data sets.
     """
 
     depth: int = 50
@@ -35,10 +34,7 @@ class ResNet(Task):
             raise UsageError(
                 f"there is no ResNet of depth {self.depth}", where="task.depth", fix=f"use one of {depths}"
             )
-        if self.augment not in AUGMENTS:
-            raise UsageError(
-                f"unknown augmentation {self.augment!r}", where="task.augment", fix=f"use one of {', '.join(AUGMENTS)}"
-            )
+        check_augment(self.augment)
 
     def _shape(self) -> dict[str, int]:
         shape = {"image_size": self.image_size, "channels": self.channels, "num_classes": self.num_classes}
@@ -63,27 +59,24 @@ class ResNet(Task):
         from tfscale.data import augment
 
         shape = self._shape()
-        size, channels = shape["image_size"], shape["channels"]
-        image, seed = example["image"], example["seed"]
-        if self.augment == "imagenet":
-            if training:
-                image = augment.resized_crop_flip(image, seed, size=size, channels=channels)
-            else:
-                image = augment.central_crop(image, size=size, channels=channels)
-        else:
-            image = augment.decode(image, channels)
-            if image.shape[:2] != (size, size):
-                image = augment.resize(image, size, channels)
-            if training and self.augment == "digits":
-                image = augment.jitter(image, seed, shift=2.0, rotate=0.2, zoom=0.1)
-            elif training and self.augment == "cifar":
-                image = augment.pad_crop_flip(image, seed, pad=4)
-        return {"image": image, "label": example["label"]}
+        image, flip = augment.prepare(
+            example["image"],
+            example["seed"],
+            self.augment,
+            training=training,
+            size=shape["image_size"],
+            channels=shape["channels"],
+        )
+        prepared = {"image": image} if flip is None else {"image": image, "flip": flip}
+        return {**prepared, "label": example["label"]} if "label" in example else prepared
 
     def loss(self, model, batch, *, training):
         import tensorflow as tf
 
-        logits = model(batch["image"], training=training)
+        from tfscale.data import augment
+
+        image = augment.mirror(batch["image"], batch["flip"]) if "flip" in batch else batch["image"]
+        logits = model(image, training=training)
         labels = tf.cast(batch["label"], tf.int32)
         smoothing = self.label_smoothing if training else 0.0
         if smoothing:
@@ -99,3 +92,15 @@ class ResNet(Task):
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         correct = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
         return loss, {"accuracy": tf.cast(correct, tf.float32)}
+
+    def predict(self, model, batch):
+        import tensorflow as tf
+
+        logits = model(batch["image"], training=False)
+        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+        return {"class": tf.argmax(logits, -1, output_type=tf.int32), "probabilities": probabilities}
+
+    def serving_inputs(self):
+        import tensorflow as tf
+
+        return {"image": tf.TensorSpec([], tf.string)}

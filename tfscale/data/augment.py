@@ -1,11 +1,54 @@
 """Decoding and augmentation of images, every draw a pure function of the example's seed.
 
-Images are uint8 [height, width, channels] or encoded JPEG/PNG bytes (string scalars); results are uint8.
+Images are uint8 [height, width, channels] or encoded bytes (string scalars); results are uint8. The horizontal flip is
+only drawn here: the step mirrors whole batches on the device, where it costs next to nothing.
+
+    image, flip = prepare(example["image"], example["seed"], "photos", training=True, size=224, channels=3)
+    images = mirror(batch["image"], batch["flip"])      # in the task's loss
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
+
+_MIRRORED = ("cifar", "photos", "imagenet")
+
+
+def prepare(
+    image: tf.Tensor, seed: tf.Tensor, kind: str, *, training: bool, size: int, channels: int
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """One picture as a model of this input size takes it, and whether it is to be mirrored.
+
+    Args:
+        image: encoded bytes, or uint8 [height, width, channels].
+        seed: int64 [2], all the randomness that is used.
+        kind: of tfscale.data.AUGMENTS: "none"; "digits" shifts, turns and zooms a little; "cifar" pads and crops;
+            "photos" and "imagenet" crop 35-100 % and 8-100 % of the area, with the central crop in evaluation. The last
+            three mirror half of the pictures.
+
+    Returns:
+        uint8 [size, size, channels], and a bool for `mirror`, or None where nothing is ever mirrored (in evaluation).
+    """
+    flip = tf.random.stateless_uniform([], seed + 1) < 0.5 if training and kind in _MIRRORED else None
+    if kind in ("photos", "imagenet"):
+        if training:
+            least = 0.35 if kind == "photos" else 0.08
+            return resized_crop(image, seed, size=size, channels=channels, least_area=least), flip
+        return central_crop(image, size=size, channels=channels), None
+    image = decode(image, channels)
+    if image.shape[:2] != (size, size):
+        image = resize(image, size, channels)
+    if training and kind == "digits":
+        image = jitter(image, seed, shift=2.0, rotate=0.2, zoom=0.1)
+    elif training and kind == "cifar":
+        image = pad_crop(image, seed, pad=4)
+    return image, flip
+
+
+def mirror(images: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+    """Mirrors those of the images [examples, height, width, channels] whose flip [examples] is true: on the device,
+    where it costs next to nothing."""
+    return tf.where(flip[:, None, None, None], tf.reverse(images, [2]), images)
 
 
 def decode(image: tf.Tensor, channels: int) -> tf.Tensor:
@@ -38,37 +81,36 @@ def jitter(image: tf.Tensor, seed: tf.Tensor, *, shift: float, rotate: float, zo
     return tf.ensure_shape(moved[0], image.shape)
 
 
-def pad_crop_flip(image: tf.Tensor, seed: tf.Tensor, *, pad: int) -> tf.Tensor:
-    """CIFAR's standard: pad by zeros, crop at random to the former size, mirror half of the images."""
+def pad_crop(image: tf.Tensor, seed: tf.Tensor, *, pad: int) -> tf.Tensor:
+    """CIFAR's standard: pad by zeros, crop at random to the former size."""
     shape = image.shape
     padded = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]])
-    cropped = tf.image.stateless_random_crop(padded, shape, seed)
-    return tf.image.stateless_random_flip_left_right(cropped, seed + 1)
+    return tf.image.stateless_random_crop(padded, shape, seed)
 
 
-def resized_crop_flip(image: tf.Tensor, seed: tf.Tensor, *, size: int, channels: int) -> tf.Tensor:
-    """Inception's crop: 8-100 % of the area, aspect ratio 3/4-4/3, resized to `size`, mirrored half of the time.
+def resized_crop(image: tf.Tensor, seed: tf.Tensor, *, size: int, channels: int, least_area: float) -> tf.Tensor:
+    """Inception's crop: a share of the area from `least_area` to 1, aspect ratio 3/4-4/3, resized to `size`.
 
     Of a JPEG only the crop is decoded.
     """
     if image.dtype == tf.string:
         crop = tf.cond(
             tf.io.is_jpeg(image),
-            lambda: _crop(image, tf.io.extract_jpeg_shape(image), seed, channels),
-            lambda: _crop(whole := decode(image, channels), tf.shape(whole), seed, channels),
+            lambda: _crop(image, tf.io.extract_jpeg_shape(image), seed, channels, least_area),
+            lambda: _crop(whole := decode(image, channels), tf.shape(whole), seed, channels, least_area),
         )
     else:
-        crop = _crop(image, tf.shape(image), seed, channels)
-    return tf.image.stateless_random_flip_left_right(resize(crop, size, channels), seed + 1)
+        crop = _crop(image, tf.shape(image), seed, channels, least_area)
+    return resize(crop, size, channels)
 
 
-def _crop(image: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor, channels: int) -> tf.Tensor:
+def _crop(image: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor, channels: int, least_area: float) -> tf.Tensor:
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         tf.zeros([1, 0, 4]),
         seed,
         min_object_covered=0.0,
-        area_range=(0.08, 1.0),
+        area_range=(least_area, 1.0),
         aspect_ratio_range=(3 / 4, 4 / 3),
         use_image_if_no_bounding_boxes=True,
     )

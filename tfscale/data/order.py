@@ -40,8 +40,9 @@ def training_order(num_examples: int, shard: Shard, *, seed: int, start_step: in
     return tf.data.Dataset.range(start_step, _FOREVER).map(at)
 
 
-def evaluation_order(num_examples: int, shard: Shard) -> tf.data.Dataset:
-    """Every example once, in the order stored; the last step is filled up with weight 0. Elements as in training."""
+def evaluation_order(num_examples: int, shard: Shard, *, start_step: int = 0) -> tf.data.Dataset:
+    """Every example once from start_step on, in the order stored; the last step is filled up with weight 0. Elements as
+    in training."""
 
     def at(step):
         position = _positions(step, shard)
@@ -49,7 +50,7 @@ def evaluation_order(num_examples: int, shard: Shard) -> tf.data.Dataset:
         index = tf.where(real, position, 0)
         return {"index": index, "epoch": tf.zeros_like(index), "weight": tf.cast(real, tf.float32)}
 
-    return tf.data.Dataset.range(evaluation_steps(num_examples, shard.global_batch)).map(at)
+    return tf.data.Dataset.range(start_step, evaluation_steps(num_examples, shard.global_batch)).map(at)
 
 
 def evaluation_steps(num_examples: int, global_batch: int) -> int:

@@ -8,6 +8,8 @@ Owns parallelism, batching and prefetch as the plan says. Refuses to know kinds 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfscale.data import order
@@ -15,7 +17,7 @@ from tfscale.data.order import Shard
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError, first_line
 from tfscale.plan import ExecutionPlan
-from tfscale.task import Task
+from tfscale.task import Example, Task
 
 
 def as_data_fault(error: Exception) -> DataCorrupt | None:
@@ -49,7 +51,7 @@ def build_dataset(
         shard: which part of every step this worker reads.
         training: endless and shuffled with augmentation; otherwise every example once, filled up with weight 0.
         seed: of the order and of the augmentation, together with epoch and index.
-        start_step: the first step; a resumed run passes the step it restored.
+        start_step: the first step; a resumed run passes the step it restored, a resumed prediction its next part's.
 
     Raises:
         UsageError: fewer examples than one global batch, so that one step would repeat an example.
@@ -64,7 +66,36 @@ def build_dataset(
     if training:
         steps = order.training_order(count, shard, seed=seed, start_step=start_step)
     else:
-        steps = order.evaluation_order(count, shard)
+        steps = order.evaluation_order(count, shard, start_step=start_step)
+
+    replica_batch = shard.worker_batch // plan.local_devices
+    indices = steps.map(lambda place: place["index"])
+    whole = None
+    if type(task).preprocess is Task.preprocess:
+        whole = source.whole_steps(split, indices, shard, training=training, start_step=start_step)
+    if whole is not None:
+        dataset = _weighted(whole, steps, plan.local_devices)
+    else:
+        raw = source.stream(split, shard, training=training, start_step=start_step)
+        if raw is None:
+            raw = source.read(split, indices, ram_bytes=plan.input_ram_bytes)
+        finish = _finisher(source, task, count, training=training, seed=seed)
+        dataset = (
+            tf.data.Dataset.zip((steps.unbatch(), raw))
+            .map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
+            .batch(replica_batch, drop_remainder=True)
+        )
+    dataset = dataset.prefetch(plan.prefetch * plan.local_devices)
+    options = tf.data.Options()
+    # Each worker already reads its own part; tf.data's own sharding would drop most of it.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.threading.private_threadpool_size = plan.input_threads
+    options.autotune.enabled = False  # it starts 16-fold parallel, which starves a small machine
+    return dataset.with_options(options)
+
+
+def _finisher(source: Source, task: Task, count: int, *, training: bool, seed: int) -> Callable[..., Example]:
+    """From a raw example and its place in the order to what the step takes."""
 
     def finish(place, raw):
         example = source.parse(raw)
@@ -75,17 +106,29 @@ def build_dataset(
         example["weight"] = place["weight"]
         return example
 
-    raw = source.read(split, steps.map(lambda place: place["index"]), ram_bytes=plan.input_ram_bytes)
-    replica_batch = shard.worker_batch // plan.local_devices
-    dataset = (
-        tf.data.Dataset.zip((steps.unbatch(), raw))
-        .map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
-        .batch(replica_batch, drop_remainder=True)
-        .prefetch(plan.prefetch * plan.local_devices)
-    )
-    options = tf.data.Options()
-    # Each worker already reads its own part; tf.data's own sharding would drop most of it.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    options.threading.private_threadpool_size = plan.input_threads
-    options.autotune.enabled = False  # it starts 16-fold parallel, which starves a small machine
-    return dataset.with_options(options)
+    return finish
+
+
+def _weighted(whole: tf.data.Dataset, steps: tf.data.Dataset, parts: int) -> tf.data.Dataset:
+    """Whole steps with their weights, cut into one part for every local device."""
+    dataset = tf.data.Dataset.zip((whole, steps)).map(lambda step, place: {**step, "weight": place["weight"]})
+    if parts == 1:
+        return dataset
+
+    def cut(step):
+        return tf.nest.map_structure(lambda t: tf.reshape(t, [parts, t.shape[0] // parts, *t.shape[1:]]), step)
+
+    return dataset.map(cut).unbatch()
+
+
+def first_examples(source: Source, task: Task, split: str) -> Example:
+    """The first two examples of a split, preprocessed as for evaluation and stacked."""
+    raw = source.stream(split, Shard(2), training=False, start_step=0)
+    if raw is None:
+        some = tf.range(min(2, source.num_examples(split)), dtype=tf.int64)
+        raw = source.read(split, tf.data.Dataset.from_tensors(some), ram_bytes=0)
+    zero = tf.constant(0, tf.int64)
+    places = tf.data.Dataset.from_tensors({"index": zero, "epoch": zero, "weight": tf.constant(1.0)})
+    finish = _finisher(source, task, 2, training=False, seed=0)
+    pairs = tf.data.Dataset.zip((places.repeat(), raw)).map(finish).batch(2)
+    return next(iter(pairs))

@@ -21,6 +21,8 @@ from tfscale.errors import UsageError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from tfscale.data.order import Shard
+
 
 @dataclass
 class Source:
@@ -83,6 +85,22 @@ class Source:
             ram_bytes: how much memory the source may use to hold a split.
         """
         raise NotImplementedError
+
+    def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset | None:
+        """For sources that can't be read by index: this worker's raw examples from step `start_step` on, one by one.
+
+        Endless in training; in evaluation every example once, then any of them to fill the last step up. None: `read`.
+        """
+        return None
+
+    def whole_steps(
+        self, split: str, indices: tf.data.Dataset, shard: Shard, *, training: bool, start_step: int
+    ) -> tf.data.Dataset | None:
+        """The parsed examples of whole steps, stacked, where that is cheaper than one by one; None: it isn't.
+
+        Asked only for tasks that don't preprocess. Elements have the static shape [shard.worker_batch, ...].
+        """
+        return None
 
     def parse(self, raw: Any) -> dict[str, Any]:
         """One raw element as a dict of tensors; traced by tf.data."""

@@ -6,20 +6,18 @@ names, splits and shapes are known without TensorFlow.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tfscale.data.index_file import one_writer
 from tfscale.data.records import RecordIndex, index_records, read_records
 from tfscale.data.source import Source
-from tfscale.errors import DataCorrupt, DataMissing, OutputError, SecurityRefused, first_line, nearest
+from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, first_line, nearest
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -239,26 +237,6 @@ def catalogue() -> frozenset[str]:
 def _snake(name: str) -> str:
     """TFDS's own conversion of a class's name."""
     return re.sub("([a-z0-9])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
-
-
-@contextlib.contextmanager
-def one_writer(directory: Path, name: str) -> Iterator[None]:
-    """Holds the data set's lock; a second process waits. The kernel frees it when its holder dies.
-
-    Raises:
-        OutputError: the folder can't be written.
-    """
-    lock = directory / f".{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.lock"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        stream = lock.open("w")
-    except OSError as error:
-        raise OutputError(
-            f"the data folder {directory} can't be written: {error.strerror}", where="data.dir", fix="set data.dir=PATH"
-        ) from None
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _import_tfds() -> Any:

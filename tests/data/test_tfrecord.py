@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+
+from tfscale.composition import compose
+from tfscale.data.prepare import prepare_apart
+from tfscale.data.tfrecord import TfRecord
+from tfscale.errors import DataCorrupt, DataMissing, UsageError
+
+FEATURES = {
+    "x": {"dtype": "float32", "shape": [2, 2]},
+    "label": {"dtype": "int64"},
+    "name": {"dtype": "string", "shape": []},
+}
+
+
+def record(tf, i, **changes):
+    """Feature values of example i, with some of them replaced or, by None, left out."""
+    values = {"x": np.full(4, i / 2, np.float32), "label": [i % 3], "name": [f"n{i}".encode()], **changes}
+    lists = {
+        "f": ("float_list", tf.train.FloatList),
+        "i": ("int64_list", tf.train.Int64List),
+        "S": ("bytes_list", tf.train.BytesList),
+    }
+    features = {}
+    for name, value in values.items():
+        if value is not None:
+            key, kind = lists[np.asarray(value).dtype.kind]
+            features[name] = tf.train.Feature(**{key: kind(value=list(value))})
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write(tf, path, records):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for one in records:
+            writer.write(one)
+
+
+@pytest.fixture
+def source(tf, tmp_path):
+    """Seven training records in three files, one of them empty, and two for testing."""
+    for name, some in (("train-0", range(4)), ("train-1", ()), ("train-2", range(4, 7)), ("test-0", range(2))):
+        write(tf, tmp_path / name, [record(tf, i) for i in some])
+    return TfRecord(
+        dir=str(tmp_path / "dir"),
+        train=str(tmp_path / "train-*"),
+        test=str(tmp_path / "test-*"),
+        features=FEATURES,
+        num_classes=3,
+    )
+
+
+@pytest.mark.parametrize("ram_bytes", [0, 10**6])
+def test_records_come_in_the_order_asked(tf, source, ram_bytes):
+    source.check()
+    source.prepare()
+    indices = tf.data.Dataset.from_tensors(tf.constant([6, 0, 4], tf.int64))
+    got = [source.parse(raw) for raw in source.read("train", indices, ram_bytes=ram_bytes)]
+    assert [e["name"].numpy() for e in got] == [b"n6", b"n0", b"n4"]
+    assert [int(e["label"]) for e in got] == [0, 0, 1]
+    assert got[0]["x"].numpy().tolist() == [[3, 3], [3, 3]]
+    assert (source.num_examples("train"), source.num_examples("test")) == (7, 2)
+    assert source.spec() == {"num_classes": 3}
+
+
+def test_a_second_preparation_verifies_nothing(tf, source, monkeypatch, tmp_path):
+    assert not source.is_prepared()
+    prepare_apart(source)
+    assert source.is_prepared()
+    verified = []
+    monkeypatch.setattr(TfRecord, "_verify", lambda self, split: verified.append(split))
+    source.prepare()
+    assert verified == []
+    write(tf, tmp_path / "train-2", [record(tf, 1)])
+    assert not source.is_prepared()
+    source.prepare()
+    assert verified == ["train", "test"]
+    other = TfRecord(dir=source.dir, train=source.train, features={"x": FEATURES["x"]})
+    assert not other.is_prepared()
+
+
+def bad(tf, source, tmp_path, *records):
+    write(tf, tmp_path / "train-2", [record(tf, 4), *records])
+    source.check()
+    with pytest.raises(DataCorrupt) as error:
+        source.prepare()
+    assert not source.is_prepared()
+    assert (error.value.where, error.value.exit_code) == (str(tmp_path / "train-2"), 65)
+    return error.value.what
+
+
+BAD = {
+    "missing": ({"x": None, "other": [1.0]}, "the feature x is missing"),
+    "dtype": ({"label": [1.0]}, "the feature label holds float32, declared is int64"),
+    "shape": ({"x": [1.0, 2.0]}, "the feature x has 2 values, declared is the shape [2, 2]"),
+    "nan": ({"x": [1.0, np.nan, 1.0, 1.0]}, "the feature x is nan"),
+    "label": ({"label": [3]}, "the feature label is 3, outside 0..2"),
+    "negative": ({"label": [-1]}, "the feature label is -1, outside 0..2"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_records_are_told_with_file_record_and_byte(tf, source, tmp_path, name):
+    changes, told = BAD[name]
+    byte = len(record(tf, 4)) + 16
+    assert bad(tf, source, tmp_path, record(tf, 5, **changes)) == f"record 1 at byte {byte}: {told}"
+
+
+def test_junk_in_a_record(tf, source, tmp_path):
+    assert "is no tf.train.Example" in bad(tf, source, tmp_path, b"\xff" * 20)
+
+
+def test_a_flipped_bit_is_found_by_its_record(tf, source, tmp_path):
+    path = tmp_path / "train-2"
+    whole = bytearray(path.read_bytes())
+    second = len(record(tf, 4)) + 16
+    whole[second + 20] ^= 1
+    path.write_bytes(whole)
+    source.check()
+    with pytest.raises(DataCorrupt, match=f"record 1 at byte {second} does not match its checksum") as error:
+        source.prepare()
+    assert error.value.where == str(path)
+
+
+def test_a_truncated_file(source, tmp_path):
+    path = tmp_path / "train-2"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DataCorrupt, match="ends inside the record at byte") as error:
+        source.check()
+    assert error.value.where == str(path)
+
+
+def test_a_packed_file(source, tmp_path):
+    path = tmp_path / "train-2"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(DataCorrupt, match="gzip") as error:
+        source.check()
+    assert error.value.where == str(path)
+    assert "unpack it" in error.value.fix
+
+
+def test_nothing_there(source, tmp_path):
+    for name in ("train", "test"):
+        with pytest.raises(DataMissing, match="no file matches .*nothing") as error:
+            TfRecord(**{**vars(source), name: str(tmp_path / "nothing-*")}).check()
+        assert (error.value.where, error.value.exit_code) == (f"data.{name}", 66)
+    with pytest.raises(DataMissing, match="no record"):
+        TfRecord(**{**vars(source), "train": str(tmp_path / "train-1")}).check()
+
+
+@pytest.mark.parametrize(
+    "features",
+    [{}, {"x": "float32"}, {"x": {"dtype": "float16"}}, {"x": {"dtype": "int64", "shape": [-1]}}, {"x": {"dtype": "int64", "size": 3}},
+     {"label": {"dtype": "float32"}}],
+)  # fmt: skip
+def test_declarations_that_can_not_be(source, features):
+    with pytest.raises(UsageError):
+        TfRecord(train=source.train, features=features, num_classes=3).check()
+
+
+def test_identity_is_not_the_place(source, tmp_path):
+    (tmp_path / "else").mkdir()
+    for file in tmp_path.glob("t*-*"):
+        (tmp_path / "else" / file.name).write_bytes(file.read_bytes())
+    moved = TfRecord(
+        train=str(tmp_path / "else" / "train-*"),
+        test=str(tmp_path / "else" / "test-*"),
+        features=FEATURES,
+        num_classes=3,
+    )
+    assert moved.identity() == source.identity()
+    (tmp_path / "else" / "train-1").unlink()
+    assert moved.identity() != source.identity()
+
+
+def test_composed(tmp_path):
+    config = compose(
+        [
+            "+recipe=resnet",
+            "data=tfrecord",
+            "data.train=t-*",
+            "data.dir=d",
+            "data.features={x: {dtype: float32, shape: [8]}}",
+        ]
+    )
+    assert config.data == TfRecord(dir="d", train="t-*", features={"x": {"dtype": "float32", "shape": [8]}})

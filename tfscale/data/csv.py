@@ -1,0 +1,351 @@
+"""Tables: data=csv data.path=mine.csv data.label=species.
+
+Owns reading of CSV files by PyArrow, what a column holds, and the line of every fault. Refuses to know TensorFlow.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
+
+from tfscale.data.arrays import ArraySource, check_finite, check_labels
+from tfscale.data.index_file import digest_files
+from tfscale.data.source import Source
+from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_BLOCK = 16 * 2**20  # bytes; the longest row that can be read
+_SAMPLE = 1000  # cells that tell whether a column holds text
+
+
+@dataclass
+class Csv(ArraySource):
+    """Numeric columns as "x": float32 [columns], and one column as the "label".
+
+    A label of integers is the class's number; of text, the place among the sorted texts of the train split; of other
+    numbers, a float32 to be predicted. Columns without a name, as Pandas writes its index, are left out. Without
+    `test_path`, `test_share` of the rows are the test split, chosen by a hash of the row's number.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ("path", "test_path")
+
+    path: str = "???"
+    test_path: Optional[str] = None
+    test_share: float = 0.0
+    label: str = "???"
+    columns: Optional[list[str]] = None  # null: all but the label
+
+    def check(self) -> None:
+        if not 0 <= self.test_share < 1:
+            raise UsageError(
+                f"{self.test_share} is no share of the rows", where="data.test_share", fix="use a number from 0 to 0.9"
+            )
+        if self.columns is not None and (self.label in self.columns or not self.columns):
+            raise UsageError(
+                "data.columns is empty or names the label", where="data.columns", fix="name the columns of features"
+            )
+        self.held("train")
+
+    def arrays(self, split: str) -> dict[str, Any]:
+        return self._read[0].get(split, {})
+
+    def spec(self) -> dict[str, int]:
+        train, classes = self.held("train"), self.class_names()
+        spec = {"num_features": train["x"].shape[1]}
+        if classes is None and train["label"].dtype.kind != "i":
+            return spec
+        return {**spec, "num_classes": len(classes) if classes else int(train["label"].max()) + 1}
+
+    def class_names(self) -> tuple[str, ...] | None:
+        return self._read[1]
+
+    def identity(self) -> dict[str, Any]:
+        files = [Path(file) for file in (self.path, self.test_path) if file is not None]
+        return {**super().identity(), "content": digest_files(files)}
+
+    def unlabelled(self, path: str) -> Source:
+        # the model takes the columns in the order of the table that it learnt from
+        known = self.columns is None and Path(self.path).is_file()
+        columns = _features(_header(Path(self.path)), self.label) if known else self.columns
+        return _Unlabelled(path=path, label=self.label, columns=columns)
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...] | None]:
+        """The splits, and the names of the classes where they have any."""
+        import numpy as np
+
+        table = _Table(Path(self.path))
+        features = self.columns if self.columns is not None else _features(table.names, self.label)
+        table.require([*features, self.label])
+        x = table.features(features)
+        held_out = _share(len(x), self.test_share if self.test_path is None else 0.0)
+        train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        if len(train) == 0:
+            raise DataMissing("no row is left to train on", where=self.path, fix="set a smaller data.test_share")
+        labels = _Labels.of(table, self.label, train)
+        splits = {"train": {"x": x[train], "label": labels.read(table, train)}}
+        if self.test_path is not None:
+            other = _Table(Path(self.test_path))
+            x = other.features(features, numeric=True)
+            splits["test"] = {"x": x, "label": labels.read(other, np.arange(len(x)))}
+        elif len(test):
+            splits["test"] = {"x": x[test], "label": labels.read(table, test)}
+        return splits, labels.classes
+
+
+@dataclass
+class _Unlabelled(ArraySource):
+    """The features of one table, as the split "test"."""
+
+    places: ClassVar[tuple[str, ...]] = ("path",)
+
+    path: str = "???"
+    label: str = "???"  # left out where the table has it
+    columns: Optional[list[str]] = None
+
+    def check(self) -> None:
+        self.held("test")
+
+    def arrays(self, split: str) -> dict[str, Any]:
+        if split != "test":
+            return {}
+        table = _Table(Path(self.path))
+        known = self.columns is not None
+        return {"x": table.features(self.columns or _features(table.names, self.label), numeric=known)}
+
+    def spec(self) -> dict[str, int]:
+        return {"num_features": self.held("test")["x"].shape[1]}
+
+
+class _Table:
+    """One file's header, its columns as trimmed text, and what is wrong in which line.
+
+    Raises:
+        DataMissing: the file is missing or has no row.
+        DataCorrupt: rows of different lengths, names that stand twice, text that is not UTF-8.
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.names = _header(file)
+        pa, _, arrow_csv = _pyarrow()
+        try:
+            self._table = arrow_csv.read_csv(
+                file,
+                read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK),
+                parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+                convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(self.names, pa.string())),
+            )
+        except pa.ArrowInvalid as error:
+            for line, cells in _rows(file):
+                if len(cells) != len(self.names):
+                    told = f"line {line} has {len(cells)} cells and the header has {len(self.names)}"
+                    raise self.corrupt(told, "put texts with commas in quotes") from None
+            raise self.corrupt(f"the table can't be read: {first_line(error)}", "save it as CSV in UTF-8") from None
+        if self._table.num_rows == 0:
+            raise DataMissing("the table has a header and no row", where=str(file), fix="data.path=... with data in it")
+
+    def corrupt(self, what: str, fix: str) -> DataCorrupt:
+        return DataCorrupt(what, where=str(self.file), fix=fix)
+
+    def line(self, row: int) -> str:
+        """Where a row stands: walked again, since quoted line breaks and blank lines shift it."""
+        lines = (line for number, (line, _) in enumerate(_rows(self.file)) if number == row + 1)
+        return f"line {next(lines, row + 2)}"
+
+    def require(self, columns: list[str]) -> None:
+        for column in columns:
+            if column not in self.names:
+                raise self.corrupt(
+                    f"there is no column {column!r}{nearest(column, self.names)}",
+                    f"its columns are {', '.join(self.names)}: set data.label and data.columns",
+                )
+
+    def cells(self, column: str) -> Any:
+        """A PyArrow array of strings; raises DataCorrupt for an unknown column or an empty cell."""
+        _, compute, _ = _pyarrow()
+        self.require([column])
+        cells = compute.utf8_trim_whitespace(self._table.column(column)).combine_chunks()
+        row = compute.index(cells, "").as_py()
+        if row >= 0:
+            raise self.corrupt(f"the cell of {column} is empty in {self.line(row)}", "fill the cell or remove the row")
+        return cells
+
+    def features(self, columns: list[str], *, numeric: bool = False) -> np.ndarray:
+        """float32 [rows, columns].
+
+        Args:
+            numeric: whether the columns are known to hold numbers, so that text in them is a fault of the data.
+
+        Raises:
+            UsageError: a column of text, or no column.
+            DataCorrupt: a cell that is no finite number.
+        """
+        import numpy as np
+
+        text = [] if numeric else [name for name in columns if _is_text(self.cells(name))]
+        rest = [name for name in columns if name not in text]
+        if text or not columns:
+            raise UsageError(
+                f"the column {', '.join(text)} holds text, and features are numbers" if text else "there is no feature",
+                where=str(self.file),
+                fix=f"data.columns=[{','.join(rest)}] leaves it out; or encode it as numbers",
+            )
+        return np.stack([self.numbers(name, self.cells(name)) for name in columns], axis=1)
+
+    def numbers(self, column: str, cells: Any, rows: np.ndarray | None = None, *, integer: bool = False) -> np.ndarray:
+        """float32 or int64 [cells]; raises DataCorrupt naming the line of a cell that is no finite number.
+
+        Args:
+            rows: the place of every cell in the table; None: all rows.
+        """
+        import numpy as np
+
+        def line(number: int) -> str:
+            return self.line(number if rows is None else int(rows[number]))
+
+        kind = "int64" if integer else "float64"
+        values = _cast(cells, kind)
+        if values is None:
+            bad = _first_unlike(cells, kind)
+            what = "whole number" if integer else "number"
+            raise self.corrupt(
+                f"{cells[bad].as_py()[:80]!r} in column {column} is no {what} in {line(bad)}",
+                "correct the cell or remove the row",
+            )
+        if integer:
+            return values
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is told next
+            values = values.astype(np.float32)
+        check_finite(values, field=f"column {column}", where=str(self.file), row_name=line)
+        return values
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """How a column of labels is read: as the train split has it."""
+
+    column: str
+    kind: str  # "text", "int64" or "float64"
+    classes: tuple[str, ...] | None = None
+    num_classes: int = 0
+
+    @classmethod
+    def of(cls, table: _Table, column: str, rows: np.ndarray) -> _Labels:
+        cells = table.cells(column).take(_pyarrow()[0].array(rows))
+        integers = _cast(cells, "int64")
+        if integers is not None:
+            return cls(column, "int64", num_classes=max(1, int(integers.max()) + 1))
+        if _is_text(cells):
+            return cls(column, "text", classes=tuple(sorted(cells.unique().to_pylist())))
+        return cls(column, "float64")
+
+    def read(self, table: _Table, rows: np.ndarray) -> np.ndarray:
+        """int64 or float32 [rows]; raises DataCorrupt naming the line of a label that the train split can't have."""
+        pa, compute, _ = _pyarrow()
+        cells = table.cells(self.column).take(pa.array(rows))
+        if self.classes is None:
+            labels = table.numbers(self.column, cells, rows, integer=self.kind == "int64")
+            if self.kind == "int64":
+                check_labels(
+                    labels, self.num_classes, where=str(table.file), row_name=lambda row: table.line(int(rows[row]))
+                )
+            return labels
+        found = compute.index_in(cells, pa.array(self.classes))
+        if found.null_count:
+            row = compute.index(found.is_null(), True).as_py()
+            unknown = cells[row].as_py()
+            raise table.corrupt(
+                f"no training example has the label {unknown[:80]!r} of {table.line(int(rows[row]))}"
+                f"{nearest(unknown, self.classes)}",
+                "correct the label, or add examples of it to the training split",
+            )
+        return found.to_numpy(zero_copy_only=False).astype("int64")
+
+
+def _features(names: list[str], label: str) -> list[str]:
+    return [name for name in names if name not in ("", label)]
+
+
+def _share(rows: int, share: float) -> np.ndarray:
+    """bool [rows]: whether a row is held out, by SplitMix64 of its number (Steele et al., 2014)."""
+    import numpy as np
+
+    z = np.arange(1, rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) / 2.0**53 < share
+
+
+def _cast(cells: Any, kind: str) -> np.ndarray | None:
+    """The cells as numbers, or None where one of them is none."""
+    pa, compute, _ = _pyarrow()
+    try:
+        return compute.cast(cells, kind).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _first_unlike(cells: Any, kind: str) -> int:
+    """The place of the first cell that `_cast` refuses, by halving."""
+    low, high = 0, len(cells)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _cast(cells.slice(low, middle - low), kind) is None:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def _is_text(cells: Any) -> bool:
+    """Whether most cells are no numbers; a few are faults in a column of numbers."""
+    some = cells.slice(0, _SAMPLE)
+    if _cast(some, "float64") is not None:
+        return False
+    return 2 * sum(_cast(some.slice(i, 1), "float64") is None for i in range(len(some))) > len(some)
+
+
+def _header(file: Path) -> list[str]:
+    """The names of the columns; raises DataMissing or DataCorrupt."""
+    names = next((cells for _, cells in _rows(file)), None)
+    if names is None:
+        raise DataMissing("the file is empty", where=str(file), fix="data.path=... with a header and rows")
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise DataCorrupt(f"two columns are named {twice[0]!r}", where=str(file), fix="rename one of them")
+    return names
+
+
+def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """(first line, cells) of every row that is not blank."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="", errors="replace") as stream:
+            reader, line = csv.reader(stream), 1
+            for cells in reader:
+                if cells:
+                    yield line, cells
+                line = reader.line_num + 1
+    except OSError as error:
+        raise DataMissing(f"the table can't be read: {error.strerror}", where=str(file), fix="data.path=...") from None
+    except csv.Error as error:
+        raise DataCorrupt(f"line {line}: {error}", where=str(file), fix="save it as plain CSV in UTF-8") from None
+
+
+def _pyarrow() -> tuple[Any, Any, Any]:
+    """(pyarrow, pyarrow.compute, pyarrow.csv)."""
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.csv
+    except ImportError:
+        raise UsageError(
+            "tables are read by PyArrow, which is not installed", where="data", fix='pip install "tfscale[tables]"'
+        ) from None
+    return pyarrow, pyarrow.compute, pyarrow.csv

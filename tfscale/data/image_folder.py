@@ -1,0 +1,244 @@
+"""Pictures in class folders: data=image_folder data.path=photos.
+
+Owns the verification of the files, what is remembered of it, and reading by index. Refuses to know how pictures are cut
+and augmented: they stay encoded until the task's preprocess.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
+
+from tfscale.data.folder_tree import Picture, Tree, read_flat, read_tree
+from tfscale.data.index_file import digest, one_writer, read_index, write_index, write_text
+from tfscale.data.source import Source
+from tfscale.errors import DataCorrupt, DataMissing, UsageError
+from tfscale.hardware import probe
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_TOLD = 10  # bad files in the error's text
+
+
+@dataclass
+class ImageFolder(Source):
+    """Class folders directly under `path`, or folders of splits (train, test, validation or val) with class folders.
+
+    Without folders of splits, `test_share` of every class is held out, chosen by a hash of the file's name. Every
+    picture is decoded once before training; what was found is remembered under `dir` and checked again only for files
+    that changed.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ("dir", "path")
+
+    path: str = "???"
+    dir: str = "data"
+    train_split: str = "train"
+    test_split: Optional[str] = None  # null: test, else validation, else val, else none
+    test_share: float = 0.2
+    classes: Optional[list[str]] = None  # in order of their label; null: sorted
+    channels: int = 3
+    verify: bool = True
+    max_pixels: int = 89478485  # of one picture; Pillow's limit against bombs
+    skip_bad: bool = False
+
+    # -- without TensorFlow
+
+    def check(self) -> None:
+        if not 0 <= self.test_share < 1:
+            raise UsageError(
+                f"{self.test_share} is no share of a class", where="data.test_share", fix="use a number from 0 to 0.9"
+            )
+        if self.channels not in (1, 3, 4):
+            raise UsageError(
+                f"no picture has {self.channels} channels",
+                where="data.channels",
+                fix="use 1 (grey), 3 (RGB) or 4 (RGBA)",
+            )
+        assert self._tree
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return read_tree(
+            Path(self.path),
+            train_split=self.train_split,
+            test_split=self.test_split,
+            test_share=self.test_share,
+            classes=self.classes,
+        )
+
+    def spec(self) -> dict[str, int]:
+        spec = {"num_classes": len(self._tree.classes)} if self._tree.classes else {}
+        good = self._index()["good"]
+        sizes = {tuple(good.get(picture.name, [0, 0, 0, 0])[2:]) for picture in self._good("train")}
+        height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
+        return {**spec, "channels": self.channels, **({"image_size": height} if height == width > 0 else {})}
+
+    def class_names(self) -> tuple[str, ...] | None:
+        return self._tree.classes or None
+
+    def example_names(self, split: str) -> list[str]:
+        return [picture.name for picture in self._good(split)]
+
+    def num_examples(self, split: str) -> int:
+        return len(self._good(split))
+
+    def identity(self) -> dict[str, Any]:
+        files = sorted((os.fsencode(p.name).hex(), p.size) for p in self._tree.pictures())
+        return {**super().identity(), "files": digest(files)}
+
+    def unlabelled(self, path: str) -> Source:
+        return UnlabelledPictures(
+            path=path,
+            dir=self.dir,
+            channels=self.channels,
+            verify=self.verify,
+            max_pixels=self.max_pixels,
+            skip_bad=self.skip_bad,
+        )
+
+    def is_prepared(self) -> bool:
+        index = self._index()
+        bad = any(picture.name in index["bad"] for picture in self._tree.pictures())
+        return not self._unverified(index) and (self.skip_bad or not bad)
+
+    # -- the index: {"good": {name: [size, modified, height, width]}, "bad": {name: [size, modified, reason]}}
+
+    @property
+    def _index_file(self) -> Path:
+        root = self._tree.root.resolve()
+        name = f"{root.name}-{digest([os.fsencode(root).hex(), self.channels, self.max_pixels])[:12]}.index.json"
+        return Path(self.dir) / name
+
+    def _index(self) -> dict[str, dict[str, list]]:
+        """What is known of the pictures; kept once it is complete, since a child process completes it."""
+        if "_kept" not in self.__dict__:
+            index = {"good": {}, "bad": {}, **(read_index(self._index_file) if self.verify else {})}
+            if self._unverified(index):
+                return index
+            self.__dict__["_kept"] = index
+        return self.__dict__["_kept"]
+
+    def _unverified(self, index: dict[str, dict[str, list]]) -> list[Picture]:
+        """The pictures of which nothing is known, or that have changed since."""
+        if not self.verify or index is self.__dict__.get("_kept"):
+            return []
+        known = {name: entry[:2] for entries in index.values() for name, entry in entries.items()}
+        return [p for p in self._tree.pictures() if known.get(p.name) != [p.size, p.modified]]
+
+    def _good(self, split: str) -> list[Picture]:
+        bad = self._index()["bad"]
+        return [picture for picture in self._tree.splits.get(split, []) if picture.name not in bad]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # another process looks for itself
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    # -- with TensorFlow
+
+    def prepare(self) -> None:
+        for kept in ("_kept", "_tree"):  # the child process or another run may have written since
+            self.__dict__.pop(kept, None)
+        if self._unverified(self._index()):
+            with one_writer(Path(self.dir), self._index_file.name):
+                index = self._index()
+                pictures = self._unverified(index)  # another process may have verified them while we waited
+                if pictures:
+                    self._verify(pictures, index)
+        self._report_bad()
+
+    def _verify(self, pictures: list[Picture], index: dict[str, dict[str, list]]) -> None:
+        """Decodes the pictures and writes the index, with the bad ones too: next time they are known at once."""
+        from tfscale.data.pictures import verify_pictures
+
+        threads = max(1, int(probe().cores))
+        files = [self._tree.root / picture.name for picture in pictures]
+        found = verify_pictures(files, channels=self.channels, max_pixels=self.max_pixels, threads=threads)
+        for picture, result in zip(pictures, found, strict=True):
+            good = not isinstance(result, str)
+            index["bad" if good else "good"].pop(picture.name, None)
+            entry = [picture.size, picture.modified, *result] if good else [picture.size, picture.modified, result]
+            index["good" if good else "bad"][picture.name] = entry
+        write_index(self._index_file, index)
+
+    def _report_bad(self) -> None:
+        """Raises for pictures that can't be decoded, or says that they are left out."""
+        index = self._index()
+        bad = {p.name: index["bad"][p.name][2] for p in self._tree.pictures() if p.name in index["bad"]}
+        if not bad:
+            return
+        told = "; ".join(f"{name} ({reason})" for name, reason in list(bad.items())[:_TOLD])
+        more = f"; and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
+        left = all(self._good(split) for split in self._tree.splits)
+        if not self.skip_bad or not left:
+            raise DataCorrupt(
+                f"{len(bad)} of {len(self._tree.pictures())} pictures can't be used: {told}{more}",
+                where=str(self._tree.root),
+                fix="remove them, or data.skip_bad=true" if left else "replace them",
+            )
+        listed = self._index_file.with_name(f"{self._index_file.name.removesuffix('.json')}.bad_files.txt")
+        write_text(listed, "".join(f"{name}\t{reason}\n" for name, reason in bad.items()))
+        if not self.__dict__.get("_said"):
+            print(f"tfscale: {len(bad)} pictures can't be used and are left out: {listed}", file=sys.stderr)
+            self.__dict__["_said"] = True
+
+    def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
+        import tensorflow as tf
+
+        pictures = self._good(split)
+        with tf.device("CPU:0"):  # an accelerator's memory is for the model
+            labels = tf.constant([picture.label for picture in pictures], tf.int64)
+            files = tf.constant([os.fsencode(self._tree.root / picture.name) for picture in pictures])
+        if sum(picture.size for picture in pictures) <= ram_bytes:
+            key, column = "image", self._load_all(split, files)
+        else:
+            key, column = "file", files  # read by parse, which the pipeline runs in parallel
+
+        def at(some):
+            label = {"label": tf.gather(labels, some)} if self._tree.classes else {}
+            return {key: tf.gather(column, some), **label}
+
+        return indices.map(at).unbatch()
+
+    def _load_all(self, split: str, files: tf.Tensor) -> tf.Tensor:
+        """The encoded bytes of all files: string [files]; kept, since evaluation comes again and again."""
+        import tensorflow as tf
+
+        held = self.__dict__.setdefault("_held", {})
+        if split not in held:
+            threads = max(2, int(probe().cores))  # reading waits for the disk
+            dataset = tf.data.Dataset.from_tensor_slices(files).map(tf.io.read_file, threads, deterministic=True)
+            try:
+                held[split] = next(iter(dataset.batch(len(files))))
+            except tf.errors.OpError as error:
+                raise DataMissing(
+                    f"a picture can't be read: {str(error).splitlines()[0]}",
+                    where=str(self._tree.root),
+                    fix="the folder changed since it was verified: start again",
+                ) from None
+        return held[split]
+
+    def parse(self, raw: Any) -> dict[str, Any]:
+        import tensorflow as tf
+
+        example = dict(raw)
+        if "file" in example:
+            example["image"] = tf.io.read_file(example.pop("file"))
+        return example
+
+
+@dataclass
+class UnlabelledPictures(ImageFolder):
+    """All pictures of a folder, nested or flat, as the split "test"; their field "label" is absent."""
+
+    def class_names(self) -> None:
+        return None
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return read_flat(Path(self.path))

@@ -1,0 +1,230 @@
+"""NumPy archives: data=numpy data.path=mine.npz.
+
+Owns reading of .npz files, without ever unpickling, and the names of their fields. Refuses to know TensorFlow.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
+
+from tfscale.data.arrays import ArraySource, check_fields, check_finite, check_labels
+from tfscale.data.index_file import digest_files
+from tfscale.data.source import Source
+from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass
+class NumpyFiles(ArraySource):
+    """One .npz file with Keras's names (x_train, y_train, x_test, y_test), or one per split with the fields by name.
+
+    Pictures (x: uint8 of three or four axes) become "image", other x stays "x", y becomes "label"; all else keeps its
+    name. Floats are read as float32, integer labels as int64.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ("path", "test_path")
+
+    path: str = "???"
+    test_path: Optional[str] = None
+    num_classes: Optional[int] = None  # null: the largest label of the train split + 1
+
+    def check(self) -> None:
+        train, test = self.held("train"), self.held("test")
+        if self.num_examples("train") == 0:
+            raise DataMissing("the train split is empty", where=self.path, fix="data.path=... with x_train, or x")
+        if self.test_path is not None and not test:
+            raise DataMissing(
+                "no field of a test split", where=self.test_path, fix="name them x and y, or as in training"
+            )
+        if test and _shapes(train) != _shapes(test):
+            raise DataCorrupt(
+                f"the splits differ: train has {_told(train)} and test has {_told(test)}",
+                where=self.test_path or self.path,
+                fix="store the same fields with the same shape of an example in both",
+            )
+
+    def arrays(self, split: str) -> dict[str, Any]:
+        own = split == "train" or self.test_path is not None  # the file is this split's alone, or has Keras's names
+        file = Path(self.test_path if split == "test" and self.test_path is not None else self.path)
+        fields = _read_fields(file, split, plain_names=own)
+        classes = self._count_classes(fields if split == "train" else self.held("train"))
+        if classes is not None and _are_classes(fields):
+            check_labels(
+                fields["label"],
+                classes,
+                where=str(file),
+                row_name=lambda row: f"row {row} of the {split} split",
+                fix="correct the label, or data.num_classes" if self.num_classes is not None else "",
+            )
+        return fields
+
+    def _count_classes(self, train: dict[str, Any]) -> int | None:
+        if self.num_classes is not None or not _are_classes(train):
+            return self.num_classes
+        return max(1, int(train["label"].max(initial=0)) + 1)
+
+    def spec(self) -> dict[str, int]:
+        train = self.held("train")
+        classes = self._count_classes(train)
+        return _picture_spec(train) | ({"num_classes": classes} if classes is not None else {})
+
+    def identity(self) -> dict[str, Any]:
+        files = [Path(file) for file in (self.path, self.test_path) if file is not None]
+        return {**super().identity(), "content": digest_files(files)}
+
+    def unlabelled(self, path: str) -> Source:
+        return _Unlabelled(path=path)
+
+
+@dataclass
+class _Unlabelled(ArraySource):
+    """The examples of one archive without their labels, as the split "test"."""
+
+    places: ClassVar[tuple[str, ...]] = ("path",)
+
+    path: str = "???"
+
+    def check(self) -> None:
+        if self.num_examples("test") == 0:
+            raise DataMissing("no example in the archive", where=self.path, fix="store them as x, or as x_test")
+
+    def arrays(self, split: str) -> dict[str, Any]:
+        return _read_fields(Path(self.path), "test", skip=("y", "label")) if split == "test" else {}
+
+    def spec(self) -> dict[str, int]:
+        return _picture_spec(self.held("test"))
+
+
+def _are_classes(fields: dict[str, Any]) -> bool:
+    return "label" in fields and fields["label"].dtype.kind == "i" and fields["label"].ndim == 1
+
+
+def _picture_spec(fields: dict[str, Any]) -> dict[str, int]:
+    if "image" not in fields:
+        return {}
+    height, width, channels = fields["image"].shape[1:]
+    return {"channels": channels, **({"image_size": height} if height == width else {})}
+
+
+def _shapes(fields: dict[str, Any]) -> dict[str, tuple]:
+    return {name: values.shape[1:] for name, values in sorted(fields.items())}
+
+
+def _told(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in _shapes(fields).items())
+
+
+def _read_fields(
+    file: Path, split: str, *, plain_names: bool = True, skip: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
+    """The fields of a split under tfscale's names; {} where the archive has none.
+
+    Args:
+        plain_names: whether names without _train or _test are this split's.
+        skip: names to leave out.
+    """
+    with _opened(file) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        ending = f"_{split}"
+        if {"x_train", "x_test"} & set(members):
+            chosen = {name.removesuffix(ending): name for name in members if name.endswith(ending)}
+        else:
+            chosen = {name: name for name in members} if plain_names else {}
+        fields: dict[str, np.ndarray] = {}
+        for name, member in chosen.items():
+            if name in skip:
+                continue
+            values = _read_member(archive, members[member], file)
+            is_label = name in ("y", "label")
+            values = _label(values, f"{file}: {member}") if is_label else _feature(values)
+            check_finite(values, field=member, where=str(file))
+            field = "label" if is_label else "image" if name == "x" and _is_picture(values) else name
+            if field in fields:
+                raise UsageError(f"two arrays would be the field {field!r}", where=str(file), fix="rename one of them")
+            fields[field] = values[..., None] if field == "image" and name == "x" and values.ndim == 3 else values
+    check_fields(fields, where=str(file))
+    return fields
+
+
+def _is_picture(values: np.ndarray) -> bool:
+    return values.dtype.kind == "u" and values.dtype.itemsize == 1 and values.ndim in (3, 4)
+
+
+def _label(values: np.ndarray, where: str) -> np.ndarray:
+    import numpy as np
+
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]  # as CIFAR comes from Keras
+    if values.dtype.kind in "biu":
+        return values.astype(np.int64)
+    if values.dtype.kind == "f":
+        return values.astype(np.float32)
+    raise UsageError(
+        f"labels of type {values.dtype} are no numbers", where=where, fix="number the classes from 0 and store integers"
+    )
+
+
+def _feature(values: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which is refused next
+        return values.astype(np.float32, copy=False) if values.dtype.kind == "f" else values
+
+
+def _opened(file: Path) -> zipfile.ZipFile:
+    """Raises DataMissing, DataCorrupt, SecurityRefused for a pickle, UsageError for a bare .npy."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(6)
+        return zipfile.ZipFile(file)
+    except OSError as error:
+        raise DataMissing(
+            f"the archive can't be read: {error.strerror}", where=str(file), fix="data.path=..."
+        ) from None
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+        if start[:1] == b"\x80":
+            raise _pickled("the file", file) from None
+        if start == b"\x93NUMPY":
+            raise UsageError(
+                "the file is one .npy array and has no named fields", where=str(file), fix="write it by np.savez"
+            ) from None
+        raise DataCorrupt(
+            f"the file is no whole .npz archive: {first_line(error)}", where=str(file), fix="write it again by np.savez"
+        ) from None
+
+
+def _pickled(what: str, file: Path) -> SecurityRefused:
+    return SecurityRefused(
+        f"{what} is pickled, and unpickling would run any code in it",
+        where=str(file),
+        fix="store numbers only: np.savez refuses objects with allow_pickle=False",
+    )
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path) -> np.ndarray:
+    import numpy as np
+
+    name = info.filename.removesuffix(".npy")
+    try:
+        with archive.open(info) as stream:
+            version = np.lib.format.read_magic(stream)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, _, dtype = read_header[version](stream)
+            if dtype.hasobject:
+                raise _pickled(f"the array {name}", file)
+            # what the header claims must be there, before memory is taken for it
+            if stream.tell() + dtype.itemsize * math.prod(shape) != info.file_size or dtype.names or not shape:
+                raise ValueError(f"{info.file_size} bytes don't hold a plain array {dtype} {list(shape)}")
+        with archive.open(info) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, RuntimeError) as error:
+        raise DataCorrupt(
+            f"the array {name} can't be read: {first_line(error)}", where=str(file), fix="write the archive again"
+        ) from None
