@@ -56,6 +56,7 @@ class PlanRequest:
         accumulate: micro-batches per step, or None to let memory decide.
         optimizer_slots: variables that the optimizer keeps per parameter.
         footprint: the recipe's cost, or None if it isn't known.
+        precision: the dtype policy that the model was built with, or None: it follows the plan's.
         forced: the `plan.*` overrides.
     """
 
@@ -63,6 +64,7 @@ class PlanRequest:
     accumulate: int | None = None
     optimizer_slots: int = 1
     footprint: Footprint | None = None
+    precision: str | None = None
     forced: PlanConfig = field(default_factory=PlanConfig)
 
 
@@ -235,7 +237,17 @@ def _decide_precision(d: _Decisions, hardware: Hardware, request: PlanRequest) -
         return "mixed_bfloat16", "this CPU multiplies bfloat16 natively; variables stay float32"
 
     wish = None if request.forced.precision is Precision.auto else request.forced.precision.value
-    d.choose("precision", wish, decide)
+    built = request.precision
+    if built is None:
+        d.choose("precision", wish, decide)
+        return
+    if built not in Precision.__members__ or wish not in (None, built):
+        raise UsageError(
+            f"the model was built in {built}, and a built model keeps its precision",
+            where="plan.precision",
+            fix="give a function that builds the model: it is called under the plan's precision",
+        )
+    d.set("precision", built, "the model was built in it")
 
 
 def _decide_compilation(d: _Decisions, forced: PlanConfig) -> None:

@@ -15,7 +15,8 @@ class Result:
     Attributes:
         status: "complete", "stopped" (early stopping) or "planned" (plan.dry_run).
         step: optimizer updates done; `epochs` the same in passes over the training split.
-        metrics: of the last evaluation.
+        metrics: of the last evaluation; empty where there is no test split.
+        train_metrics: of the training since the last report.
         best: step and value of the best checkpoint.metric.
         examples_per_second: of training, without compile, evaluation and checkpoint pauses; None if nothing was timed.
         seconds: wall time of this process by cause.
@@ -32,6 +33,7 @@ class Result:
     global_batch: int = 0
     stop_patience: int | None = None
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    train_metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     best: Mapping[str, float] | None = None
     examples_per_second: float | None = None
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.config import OPTIMIZERS, RunConfig, identity, validate
@@ -20,22 +21,66 @@ from tfscale.hardware import Hardware, probe
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir, digest
+from tfscale.warm_start import check_place
 
 
-def fit(config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Callable[[str], None] = print) -> Result:
-    """Trains what the configuration describes, resuming where the run folder left off.
+def fit(
+    what: Any,
+    data: Any = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    say: Callable[[str], None] = print,
+    **options: Any,
+) -> Result:
+    """Trains what a configuration describes, or a Keras model on people's own data.
+
+    From a configuration: `fit(compose(["+recipe=resnet"]))`. It resumes where the run folder left off.
+
+    From Python: `fit(model, data, test=test_data, until="5ep")`, the arguments being
+
+        what: a compiled Keras 3 model, trained in place; or a function that returns one, which is called under the
+            strategy's scope and the plan's precision; or a `tfscale.Task`.
+        data: a tf.data.Dataset batched as for Keras's `fit`, with elements (x, y) or (x, y, sample_weight); or a tuple
+            of NumPy arrays (x, y) or (x, y, sample_weight), each nested as the model takes it, the first axis counting
+            examples; or a `tfscale.Source`. Arrays are shuffled anew in every epoch; a data set keeps its own order.
+        test: the same kind of data, evaluated after every epoch (eval.every); None evaluates nothing.
+        until: the length of training: "5ep" epochs, "500st" steps.
+        global_batch: examples per step over all replicas; None: the data set's own, and 32 for arrays.
+        steps_per_epoch: only for a training data set that never ends.
+        loss, optimizer, metrics: compile a bare model, as `model.compile` takes them.
+        run_dir: the run's folder. Given again, the run goes on from its newest checkpoint, and a finished one says so;
+            None makes a new one, runs/<model's name>/<time>.
+        seed: of the order of arrays; it also seeds Keras, NumPy and Python.
+        overrides: further configuration, as on the command line: ["checkpoint.every=1ep", "tracker=mlflow"].
 
     Args:
-        config: from `tfscale.compose`.
         environ: where the cluster is read from.
         say: receives the plan and the notices for people.
 
+    Returns:
+        What the run came to; a model that was given holds the trained weights.
+
     Raises:
-        TfscaleError: each with its exit code. Bad input is found before TensorFlow is imported.
+        TfscaleError: each with its exit code. Bad input is found before a step is made; bad configurations before
+            TensorFlow is imported.
     """
+    if isinstance(what, RunConfig):
+        return fit_config(what, environ=environ, say=say)
+    from tfscale.fit_model import fit_model
+
+    return fit_model(what, data, environ=environ, say=say, **options)
+
+
+def fit_config(
+    config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Callable[[str], None] = print
+) -> Result:
+    """`fit` from a configuration; see there."""
     began = time.monotonic()
     validate(config)
     config.data.check()
+    config.task.check()
+    if config.init_from:
+        check_place(config.init_from)
     plan = plan_run(config, environ=environ)
     if config.plan.dry_run:
         say(plan.explain())
@@ -126,6 +171,7 @@ def plan_run(config: RunConfig, *, environ: Mapping[str, str] = os.environ) -> E
         accumulate=config.train.accumulate,
         optimizer_slots=OPTIMIZERS[config.optimizer.name],
         footprint=task.footprint(),
+        precision=task.fixed_precision,
         forced=config.plan,
     )
     return make_plan(hardware, cluster, request)

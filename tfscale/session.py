@@ -47,6 +47,7 @@ class Session:
         with runtime.applied(plan, seed=config.train.seed):
             self.strategy = runtime.build_strategy(plan)
             config.data.prepare()  # its imports must be over before the tracker's thread begins its own
+            self._describe_data()
             self.tracker = self._open_tracker()
             status = "FAILED"
             try:
@@ -67,6 +68,13 @@ class Session:
         return result
 
     # -- parts
+
+    def _describe_data(self) -> None:
+        """What other data must agree with when this run is evaluated, predicts or is exported."""
+        self.run_dir.write_json("spec.json", self.config.data.spec())
+        names = self.config.data.class_names()
+        if names:
+            self.run_dir.write_text("classes.json", json.dumps(list(names)) + "\n")
 
     def _open_tracker(self):
         from tfscale.tracking.tracker import NullTracker
@@ -89,6 +97,7 @@ class Session:
     def _build(self) -> None:
         from tfscale.checkpoint import Checkpointer
         from tfscale.data.order import Shard
+        from tfscale.data.pipeline import first_examples
         from tfscale.engine.loop import Trainer
         from tfscale.optim import build_optimizer
         from tfscale.state import TrainState
@@ -98,6 +107,7 @@ class Session:
         self.shard = Shard(config.train.global_batch)
         self.steps_per_epoch = source.num_examples("train") / config.train.global_batch
         self.total_steps = Duration.parse(config.train.until).steps(steps_per_epoch=self.steps_per_epoch)
+        self.task.meet(lambda: first_examples(source, self.task, "train"))
         with self.strategy.scope():
             optimizer = build_optimizer(
                 config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
@@ -116,10 +126,15 @@ class Session:
         )
 
     def _restore(self) -> None:
-        """Precedence: 1. the newest good checkpoint (resume.mode=never has set all aside), 2. fresh variables."""
+        """Precedence: 1. the newest good checkpoint (resume.mode=never has set all aside), 2. init_from, 3. fresh
+        variables."""
         self.checkpointer.clean()
         with self.trainer.clock("checkpoint"):
             step = self.checkpointer.restore(self.state)
+        if step is None and self.config.init_from:
+            from tfscale.warm_start import warm_start
+
+            self.say(warm_start(self.state.model, self.config.init_from).table())
         if step is not None:
             self.say(f"resuming at step {step} of {self.total_steps} from {self.run_dir.path}")
         self._cut_metrics(self.state.step)
@@ -133,6 +148,7 @@ class Session:
             total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch, first_step=self.state.step
         )
         self._test_batches: Any = None
+        self.train_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = dict(self.state.memory.get("test", {}))
         self.trainer.actions = self._actions()
         self._check_patience()  # the run may have ended between the last evaluation and its result
@@ -143,7 +159,7 @@ class Session:
         with self.progress:
             if self.state.step < self.total_steps and not self.trainer.stop_reason:
                 self.trainer.train(batches, until=self.total_steps)
-            elif not self.test_metrics:
+            elif not self.test_metrics and self.config.data.num_examples(self.config.eval.split):
                 self._evaluate()
 
     def _dataset(self, split: str, shard: Any, *, training: bool, start_step: int = 0):
@@ -170,11 +186,10 @@ class Session:
         def every(text: str) -> Every:
             return Every.of(Duration.parse(text), steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps)
 
-        actions = [
-            Action(every(self.config.train.log_every), self._log, at_end=True),
-            Action(every(self.config.eval.every), self._evaluate, at_end=True),
-            Action(every(self.config.checkpoint.every), self._save, at_end=True),
-        ]
+        actions = [Action(every(self.config.train.log_every), self._log, at_end=True)]
+        if self.config.data.num_examples(self.config.eval.split):
+            actions.append(Action(every(self.config.eval.every), self._evaluate, at_end=True))
+        actions.append(Action(every(self.config.checkpoint.every), self._save, at_end=True))
         if self.progress.is_live:
             actions.append(Action(Every(seconds=0.5), self._show))
         return actions
@@ -189,6 +204,7 @@ class Session:
         speed = self.trainer.examples_per_second
         left = (self.total_steps - self.state.step) * self.config.train.global_batch / speed if speed else None
         self.progress.report(self.state.step, metrics, seconds_left=left)
+        self.train_metrics = dict(metrics)
         metrics["learning_rate"] = float(self.state.optimizer.learning_rate)
         self._write_metrics("train", metrics)
 
@@ -267,6 +283,7 @@ class Session:
         from tfscale.engine.progress import summary
 
         self._save()
+        self._export()
         result = self._result()
         self.run_dir.write_json("result.json", result.to_dict())
         peak = matmul_peak(self.plan) * self.plan.num_replicas
@@ -284,8 +301,26 @@ class Session:
         summary(_rows(result, self.config.eval.split))
         return result
 
+    def _export(self) -> None:
+        if self.config.export.at_end:
+            from tfscale.run_export import export_run
+
+            with self.trainer.clock("export"):
+                directory = self.run_dir.path / "export"
+                export_run(self.task, self.state, self.config.data, directory, identity=digest(identity(self.config)))
+
+    def _forward_flops(self) -> int | None:
+        """Of one example: the recipe's own count, else TensorFlow's."""
+        from tfscale.data.pipeline import first_examples
+        from tfscale.engine.flops import profiled_flops
+
+        footprint = self.task.footprint()
+        if footprint:
+            return footprint.forward_flops
+        return profiled_flops(self.task, self.state.model, first_examples(self.config.data, self.task, "train"))
+
     def _result(self) -> Result:
-        footprint, config = self.task.footprint(), self.config
+        flops, config = self._forward_flops(), self.config
         return Result(
             status="stopped" if self.trainer.stop_reason else "complete",
             run_dir=str(self.run_dir.path),
@@ -296,10 +331,11 @@ class Session:
             global_batch=config.train.global_batch,
             stop_patience=config.train.stop_patience,
             metrics=self.test_metrics,
+            train_metrics=self.train_metrics,
             best=self.state.memory.get("best"),
             examples_per_second=self.trainer.examples_per_second,
             seconds=dict(self.trainer.clock.seconds),
-            model_flops=3 * footprint.forward_flops if footprint else None,
+            model_flops=3 * flops if flops else None,
             parameters=sum(math.prod(v.shape) for v in self.state.model.trainable_variables),
             stop_reason=self.trainer.stop_reason,
         )

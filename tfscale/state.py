@@ -40,11 +40,14 @@ class TrainState:
 
     @classmethod
     def create(cls, task: Task, optimizer: keras.optimizers.Optimizer) -> TrainState:
-        """Builds the model and the optimizer's slots; call it under the strategy's scope."""
+        """Builds the model and the slots of the optimizer (the task's own, where it brings one); call it under the
+        strategy's scope."""
         model = task.build_model()
+        optimizer = task.build_optimizer() or optimizer
         if not model.built:
             raise ValueError(f"{type(task).__name__}.build_model() must return a built model: call it on an Input")
-        optimizer.build(model.trainable_variables)
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)
         return cls(model, optimizer)
 
     def variables(self) -> dict[str, Any]:

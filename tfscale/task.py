@@ -13,7 +13,7 @@ of hyper-parameters; TensorFlow is imported inside its methods, so that a run ca
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,16 @@ SUMMED = "_summed"  # the key of `Task.summed_size` numbers among the metrics
 class Task:
     """Base of all tasks: subclass it as a dataclass; override the first three methods, and `predict` and
     `serving_inputs` for prediction and export."""
+
+    def check(self) -> None:
+        """Finds what is wrong without TensorFlow, such as a missing file; raises TfscaleError."""
+
+    def meet(self, first: Callable[[], Example]) -> None:
+        """Called once before `build_model`, for tasks that can't build their model without having seen data.
+
+        Args:
+            first: returns two preprocessed examples, stacked.
+        """
 
     def build_model(self) -> keras.Model:
         """Builds the Keras 3 model with fresh variables, under whatever policy and scope are in force."""
@@ -78,6 +88,11 @@ class Task:
 
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
         """An optimizer that the task brings along, or None: the configuration's."""
+        return None
+
+    @property
+    def fixed_precision(self) -> str | None:
+        """The dtype policy that the model already has and can't change, or None: it follows the plan's."""
         return None
 
     @property

@@ -21,15 +21,16 @@ import tensorflow as tf
 
 from tfscale import faults
 from tfscale.engine.actions import Action
+from tfscale.engine.evaluation import Evaluator, local_sum
 from tfscale.engine.input_wait import next_timed, timed_every
-from tfscale.engine.step import EvalStep, TrainStep
+from tfscale.engine.step import TrainStep
 from tfscale.errors import Diverged
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import Task
 
 # What wall time goes to; `train` excludes `input_wait`.
-KINDS = ("start_up", "compile", "train", "input_wait", "eval", "checkpoint")
+KINDS = ("start_up", "compile", "train", "input_wait", "eval", "checkpoint", "export")
 
 
 class Clock:
@@ -94,10 +95,9 @@ class Trainer:
         self.stop_reason = ""
         with strategy.scope():
             self._train_step = TrainStep(task, state, plan, clip_norm=clip_norm)
-        self._eval_step = EvalStep(task, state, plan)
+        self._evaluator = Evaluator(task, state, strategy, plan, clock=self.clock)
         self._timed_loop = tf.function(self._timed_graph)
         self._plain_loop = tf.function(self._plain_graph)  # traced only where steps are too quick to time each
-        self._eval_loop = tf.function(self._eval_graph)
         self._compiled: set[str] = set()
         self._step_seconds: float | None = None
         self._loops = 0
@@ -182,19 +182,14 @@ class Trainer:
         for _ in tf.range(steps):
             batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
             waited += seconds
-            sums += self._local(self._train_step(self.strategy, batch))
+            sums += local_sum(self.strategy, self._train_step(self.strategy, batch))
         return sums, waited
 
     def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         sums = self._train_step.sums.zeros()
         for _ in tf.range(steps):
-            sums += self._local(self._train_step(self.strategy, next(iterator)))
+            sums += local_sum(self.strategy, self._train_step(self.strategy, next(iterator)))
         return sums, tf.constant(0.0, tf.float64)
-
-    def _local(self, sums: Any) -> tf.Tensor:
-        """The sum over this worker's replicas: no collective."""
-        results = self.strategy.experimental_local_results(sums)
-        return results[0] if len(results) == 1 else tf.add_n(results)
 
     def drain(self) -> dict[str, float]:
         """The metrics since the last call: means, examples_per_second and input_wait (share of the time)."""
@@ -225,22 +220,7 @@ class Trainer:
         Args:
             batches: a distributed dataset of this many steps, the last filled up with weight 0.
         """
-        iterator, total, done = iter(batches), np.zeros(self._eval_step.sums.size), 0
-        bound = max(1, self.plan.steps_per_loop)
-        while done < steps:
-            first = "eval" not in self._compiled
-            count = 1 if first else min(bound, steps - done)
-            with self.clock("compile" if first else "eval"):
-                total += self._eval_loop(iterator, tf.constant(count)).numpy()
-            self._compiled.add("eval")
-            done += count
-        return self._eval_step.sums.means(total)
-
-    def _eval_graph(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
-        sums = self._eval_step.sums.zeros()
-        for _ in tf.range(steps):
-            sums += self._local(self._eval_step(self.strategy, next(iterator)))
-        return sums
+        return self._evaluator.evaluate(batches, steps)
 
     @property
     def traces(self) -> dict[str, int]:
@@ -248,5 +228,5 @@ class Trainer:
         return {
             "train": self._timed_loop.experimental_get_tracing_count(),
             "train_untimed": self._plain_loop.experimental_get_tracing_count(),
-            "eval": self._eval_loop.experimental_get_tracing_count(),
+            "eval": self._evaluator.traces,
         }

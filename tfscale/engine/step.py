@@ -79,8 +79,9 @@ class TrainStep:
         self.task, self.state, self.plan, self.clip_norm = task, state, plan, clip_norm
         self.sums = Sums(task, plan)
         self.variables = [v.value for v in state.model.trainable_variables]
-        # Keras would sum the gradients over replicas again; here they are reduced before they are clipped.
-        state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+        if plan.num_replicas > 1:
+            # Keras would sum the gradients over replicas again; here they are reduced before they are clipped.
+            state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
         self._compute = tf.function(self._accumulated, jit_compile=True) if plan.xla else self._accumulated
         self._scaled = plan.precision == "mixed_float16"
         if self._scaled and "loss_scale" not in state.extra:

@@ -1,0 +1,56 @@
+"""The FLOPs of the table of results: counted from the layout, and by TensorFlow's profiler from the graph."""
+
+from __future__ import annotations
+
+import pytest
+from tests_tiny import Classify
+
+from tfscale.composition import compose
+from tfscale.door import groups
+
+
+def profiled(tf, task):
+    from tfscale.engine.flops import profiled_flops
+
+    model = task.build_model()
+    shape = [2, *model.input_shape[1:]]
+    return profiled_flops(task, model, {"image": tf.zeros(shape, tf.uint8), "label": tf.zeros([2], tf.int64)})
+
+
+@pytest.mark.parametrize("recipe", groups()["recipe"])
+def test_a_recipe_counts_what_tensorflow_counts(tf, policy, recipe):
+    policy("float32")
+    config = compose([f"+recipe={recipe}"])
+    task = config.task.for_data({"num_classes": 10, "image_size": 28, "channels": 1})
+    assert profiled(tf, task) == pytest.approx(task.footprint().forward_flops, rel=0.02)
+
+
+def test_resnet50_at_224_pixels_is_8_2_gflop_forward(tf, policy):
+    task = compose(["+recipe=resnet50_imagenet"]).task
+    assert task.footprint().forward_flops == pytest.approx(8.2e9, rel=0.02)
+    assert profiled(tf, task) == pytest.approx(8.2e9, rel=0.02)
+
+
+@pytest.mark.parametrize(("depth", "size"), [(18, 96), (50, 64), (20, 28), (110, 32)])
+def test_every_family_and_size_agrees(tf, policy, depth, size):
+    policy("float32")
+    changes = [
+        f"task.depth={depth}",
+        "task.width=8",
+        f"task.image_size={size}",
+        "task.channels=3",
+        "task.num_classes=10",
+    ]
+    task = compose(["+recipe=resnet", *changes]).task
+    assert profiled(tf, task) == pytest.approx(task.footprint().forward_flops, rel=0.02)
+
+
+def test_a_task_that_does_not_predict_has_no_count(tf, policy):
+    from tfscale.engine.flops import profiled_flops
+
+    class Silent(Classify):
+        def predict(self, model, batch):
+            raise NotImplementedError
+
+    model = Classify().build_model()
+    assert profiled_flops(Silent(), model, {"x": tf.zeros([2, 6])}) is None

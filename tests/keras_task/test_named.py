@@ -1,0 +1,139 @@
+"""task=keras: somebody's model by its file or its name, from the command line."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from tfscale.composition import compose
+from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError
+from tfscale.run import fit
+
+WIDTH = 4
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A .npz of vectors whose label is their largest coordinate."""
+    x = np.random.RandomState(0).normal(size=(60, WIDTH)).astype(np.float32)
+    y = x.argmax(1)
+    np.savez(tmp_path / "t.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    return f"data.path={tmp_path / 't.npz'}"
+
+
+@pytest.fixture
+def save(tf, policy, tmp_path):
+    def save(*, compiled=True, layers=None, shape=(WIDTH,)):
+        import keras
+
+        model = keras.Sequential([keras.Input(shape), *(layers or [keras.layers.Dense(4)])])
+        if compiled:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile("adam", loss, metrics=["accuracy"])
+        model.save(tmp_path / "m.keras")
+        return f"task.model={tmp_path / 'm.keras'}"
+
+    return save
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(*overrides):
+        common = ["task=keras", "train.until=2ep", "train.global_batch=10", "tracker=none", f"run.dir={tmp_path / 'r'}"]
+        return fit(compose([*common, *overrides]), environ={}, say=lambda text: None)
+
+    return run
+
+
+def test_a_compiled_file_brings_its_loss_metrics_and_optimizer(run, save, table):
+    result = run(save(), "data=numpy", table)
+    assert (result.step, set(result.metrics)) == (8, {"loss", "accuracy"})
+    assert result.model_flops == 3 * 2 * WIDTH * 4
+
+
+def test_a_bare_file_takes_loss_and_optimizer_from_the_configuration(run, save, table):
+    import keras
+
+    model = save(compiled=False, layers=[keras.layers.Dense(4, activation="softmax")])
+    with pytest.raises(UsageError, match="no loss is given"):
+        run(model, "data=numpy", table, "checkpoint.metric=loss")
+    loss = "task.loss_function=sparse_categorical_crossentropy"
+    result = run(model, "data=numpy", table, loss, "checkpoint.metric=loss", "optimizer.name=adamw")
+    assert set(result.metrics) == {"loss"}
+
+
+def test_a_function_is_called_where_its_package_is_allowed(run, table, tmp_path, monkeypatch):
+    (tmp_path / "their_models.py").write_text(
+        "import keras\n"
+        "def small(units):\n"
+        "    m = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units)])\n"
+        "    m.compile('sgd', keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=['accuracy'])\n"
+        "    return m\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    named = ("task.model=their_models.small", "+task.arguments.units=4", "data=numpy", table)
+    with pytest.raises(SecurityRefused, match="outside the allowed packages"):
+        run(*named)
+    result = run(*named, "extensions.allow=[their_models.]")
+    assert result.step == 8
+    with pytest.raises(UsageError, match="can't be called"):
+        run(*named[:1], "+task.arguments.unit=4", *named[2:], "extensions.allow=[their_models.]", "resume.mode=never")
+
+
+def test_pictures_are_decoded_to_the_models_input(run, save, tf, tmp_path):
+    import keras
+
+    for split, count in (("train", 20), ("test", 5)):
+        for name in ("dark", "light"):
+            folder = tmp_path / "p" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                picture = np.full((9 + i, 12, 3), 40 if name == "dark" else 210, np.uint8)
+                tf.io.write_file(str(folder / f"{i}.jpg"), tf.io.encode_jpeg(picture))
+    layers = [keras.layers.Rescaling(1 / 127.5, -1), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = save(layers=layers, shape=(8, 8, 3))
+    data = ("data=image_folder", f"data.path={tmp_path / 'p'}", f"data.dir={tmp_path / 'd'}", "task.augment=photos")
+    result = run(model, *data, "train.until=15ep", "export.at_end=true")
+    assert result.metrics["accuracy"] == 1.0
+    about = json.loads((tmp_path / "r" / "export" / "export.json").read_text())
+    assert about["inputs"]["image"]["dtype"] == "string"
+    assert about["classes"] == ["dark", "light"]
+
+
+def test_files_that_are_missing_broken_or_unsafe(run, save, table, tmp_path):
+    import keras
+
+    data = ("data=numpy", table)
+    with pytest.raises(DataMissing, match=r"absent\.keras"):
+        run("task.model=absent.keras", *data)
+    (tmp_path / "junk.keras").write_bytes(b"junk")
+    with pytest.raises(DataCorrupt, match=r"junk\.keras"):
+        run(f"task.model={tmp_path / 'junk.keras'}", *data)
+    unsafe = save(layers=[keras.layers.Lambda(lambda x: x * 2), keras.layers.Dense(4)])
+    with pytest.raises(SecurityRefused, match="holds code"):
+        run(unsafe, *data)
+
+
+def test_an_injected_module_is_refused(run, save, table, tmp_path):
+    path = save().removeprefix("task.model=")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    config["config"]["layers"][1].update(
+        module="os", class_name="system", registered_name=None, config={"command": f"touch {tmp_path / 'ran'}"}
+    )
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(SecurityRefused):
+        run(f"task.model={path}", "data=numpy", table)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_unknown_augmentation_is_refused(run, save, table):
+    with pytest.raises(UsageError, match="unknown augmentation"):
+        run(save(), "data=numpy", table, "task.augment=fotos")

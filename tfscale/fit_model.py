@@ -1,0 +1,136 @@
+"""fit for people's own models and data: from Python objects to a RunConfig, and back to the trained model.
+
+Owns what `tfscale.fit(model, data, ...)` means. Refuses to know how a run works: that is run.py.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tfscale.composition import compose
+from tfscale.config import RunConfig
+from tfscale.errors import UsageError
+from tfscale.task import Task
+
+_OURS = ("train.until", "train.global_batch", "train.seed", "run.dir")  # arguments of `fit`, not overrides
+
+
+def config_for(
+    model: Any,
+    data: Any,
+    *,
+    test: Any = None,
+    until: str = "1ep",
+    global_batch: int | None = None,
+    steps_per_epoch: int | None = None,
+    loss: Any = None,
+    optimizer: Any = "adam",
+    metrics: Sequence[Any] = (),
+    run_dir: str | os.PathLike | None = None,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+) -> RunConfig:
+    """The configuration of a run of these objects; the arguments are those of `tfscale.fit`."""
+    from tfscale.data.given import GivenDataset, as_source
+
+    task = model if isinstance(model, Task) else _task(model, loss, optimizer, metrics)
+    source = as_source(data, test, steps_per_epoch=steps_per_epoch)
+    for override in overrides:
+        if override.lstrip("+").split("=")[0] in _OURS:
+            raise UsageError(f"{override!r} is an argument of fit", where="overrides", fix="give it as fit(...)")
+    if global_batch is None:
+        global_batch = source.rows if isinstance(source, GivenDataset) else 32  # as in Keras
+    given = {
+        "train.until": until,
+        "train.global_batch": global_batch,
+        "train.seed": seed,
+        "run.recipe": _name(model),
+        "checkpoint.metric": "loss",
+        "checkpoint.mode": "min",
+        "tracker": "none",
+    }
+    config = compose([f"{key}={value}" for key, value in given.items()] + list(overrides), task=task, data=source)
+    config.run.dir = os.fspath(run_dir) if run_dir is not None else None
+    if run_dir is None:
+        config.run.name = time.strftime("%Y%m%d-%H%M%S-") + f"{os.getpid():x}"
+    return config
+
+
+def fit_model(
+    model: Any,
+    data: Any,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    say: Callable[[str], None] = print,
+    **options: Any,
+):
+    """`tfscale.fit` for a model and data; see there."""
+    from tfscale.keras_task.given import GivenModel
+    from tfscale.run import fit_config
+
+    config = config_for(model, data, **options)
+    if options.get("run_dir") is None and _is_multi_worker(environ):
+        raise UsageError(
+            "the workers of one run must agree on its folder", where="run_dir", fix='give run_dir="runs/my-run"'
+        )
+    result = fit_config(config, environ=environ, say=say)
+    if isinstance(config.task, GivenModel) and result.status != "planned":
+        _bring_back(config, model)
+    return result
+
+
+def _is_multi_worker(environ: Mapping[str, str]) -> bool:
+    from tfscale.cluster import Cluster
+
+    return Cluster.resolve(environ).is_multi_worker
+
+
+def _task(model: Any, loss: Any, optimizer: Any, metrics: Sequence[Any]) -> Task:
+    import keras
+
+    from tfscale.keras_task.given import GivenModel
+
+    if not isinstance(model, keras.Model) and not callable(model):
+        raise UsageError(
+            f"model is a {type(model).__name__}",
+            where="model",
+            fix="give a Keras model, a function that returns one, a tfscale.Task or a tfscale.RunConfig",
+        )
+    if loss is not None:
+        if not isinstance(model, keras.Model):
+            raise UsageError(
+                "a function's model is compiled by the function", where="loss", fix="compile it there and leave loss="
+            )
+        model.compile(optimizer=optimizer, loss=loss, metrics=list(metrics))
+    return GivenModel(model=model)
+
+
+def _name(model: Any) -> str:
+    import re
+
+    name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+
+
+def _bring_back(config: RunConfig, model: Any) -> None:
+    """Puts the run's newest weights into the model that people hold, where another one was trained, or none at all."""
+    import keras
+
+    from tfscale.checkpoint import Checkpointer
+    from tfscale.data.pipeline import first_examples
+    from tfscale.run import locate
+    from tfscale.state import TrainState
+
+    live = config.task.live
+    if not isinstance(model, keras.Model) or live is model:
+        return
+    if not model.built:
+        model(first_examples(config.data, config.task, "train")["x"], training=False)
+    if live is not None:
+        model.set_weights(live.get_weights())
+        return
+    state = TrainState(model, model.optimizer)
+    Checkpointer(locate(config).checkpoints).restore_model(state)

@@ -1,0 +1,73 @@
+"""A model that people hand over as a Python object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tfscale.errors import UsageError
+from tfscale.keras_task.model_task import KerasModelTask
+from tfscale.task import Task
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass
+class GivenModel(KerasModelTask):
+    """A model from Python: an instance, or a function without arguments that returns a compiled one.
+
+    A function is called under the strategy's scope and the plan's dtype policy; it serves mixed precision, and several
+    replicas where no copy of an instance can be made.
+    """
+
+    model: Any = None
+
+    def obtain(self) -> tuple[keras.Model, bool]:
+        import keras
+
+        if isinstance(self.model, keras.Model):
+            return self.model, False
+        made = self.model()
+        if not isinstance(made, keras.Model):
+            raise UsageError(
+                f"the function returned {type(made).__name__} and not a Keras model",
+                where="model",
+                fix="return a compiled keras.Model",
+            )
+        return made, True
+
+    def for_data(self, spec: Mapping[str, int]) -> Task:
+        return self  # nothing to fill in
+
+    def identity(self) -> dict[str, Any]:
+        """By structure and not by names, which Keras numbers afresh in every cell of a notebook."""
+        import keras
+
+        if not isinstance(self.model, keras.Model):
+            return {"function": getattr(self.model, "__qualname__", type(self.model).__name__)}
+        layers = [
+            (type(layer).__name__, [tuple(v.shape) for v in layer.weights])
+            for layer in self.model._flatten_layers(include_self=False)
+        ]
+        compiled = (_settings(self.model.optimizer), _settings(self.model.loss)) if self.model.compiled else ()
+        return {"model": type(self.model).__name__, "layers": layers, "compiled": compiled}
+
+    @property
+    def fixed_precision(self) -> str | None:
+        import keras
+
+        return self.model.dtype_policy.name if isinstance(self.model, keras.Model) else None
+
+
+def _settings(thing: Any) -> Any:
+    """An optimizer or loss as plain values, for a run's identity."""
+    if isinstance(thing, dict):
+        return {key: _settings(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [_settings(value) for value in thing]
+    if hasattr(thing, "get_config"):
+        settings = {k: _settings(v) for k, v in thing.get_config().items() if k != "name"}
+        return {"class": type(thing).__name__, **settings}
+    return getattr(thing, "__qualname__", thing)

@@ -1,0 +1,105 @@
+"""What Keras measures on a batch, as a value and as numbers that may be added up.
+
+Owns the call of `compute_loss` and `compute_metrics` as functions of the batch alone, inside a `keras.StatelessScope`:
+the compiled loop writes to no metric variable, and sums over steps and replicas are right under every strategy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tfscale.errors import UsageError, first_line
+from tfscale.task import Example
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+
+class Measures:
+    """The loss and the metrics of one compiled model.
+
+    Args:
+        example: two examples, {"x", "y", "sample_weight"}; y_pred: the model's answer to them.
+
+    Raises:
+        UsageError: a metric's state is no sum over examples, so that it can't be added up over steps and replicas.
+    """
+
+    def __init__(self, model: keras.Model, example: Example, y_pred: Any):
+        import numpy as np
+        import tensorflow as tf
+
+        self._model = model
+        given = example["x"], example["y"], y_pred, example.get("sample_weight")
+        try:
+            model.compute_loss(*given)
+            model.compute_metrics(*given)  # creates their variables
+        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+            raise UsageError(
+                f"the model's loss or metrics don't take the data: {first_line(error)}",
+                where="data",
+                fix="give y (and sample weights) as model.fit takes them",
+            ) from error
+        model.reset_metrics()
+        self.variables = list({id(v): v for metric in model.metrics for v in metric.variables}.values())
+        self._initial = [np.asarray(v) for v in self.variables]
+        self.size = sum(v.size for v in self._initial)
+        once = self._change(given, self._initial)
+        twice = self._change(given, [a + b for a, b in zip(self._initial, once, strict=True)])
+        for variable, a, b in zip(self.variables, once, twice, strict=True):
+            if not np.allclose(a, b, rtol=1e-3, atol=1e-5):
+                raise UsageError(
+                    f"{variable.path} of a metric is no sum over examples, so steps and replicas can't be added up",
+                    where="metrics",
+                    fix="leave this metric out and compute it from a prediction file",
+                )
+
+    def _change(self, given: tuple, start: list[np.ndarray]) -> list[np.ndarray]:
+        import numpy as np
+
+        return [np.asarray(after) - a for after, a in zip(self._measure(given, start, True)[1], start, strict=True)]
+
+    def _measure(self, given: tuple, start: list, training: bool) -> tuple[Any, list]:
+        """(the loss without penalties, the metrics' variables after this batch)."""
+        import keras
+        import tensorflow as tf
+
+        model = self._model
+        # Keras reads what it regularizes through the scope.
+        regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
+        with keras.StatelessScope([*zip(self.variables, start, strict=True), *regularized]) as scope:
+            loss = tf.convert_to_tensor(model.compute_loss(*given, training=training))
+            penalties = [tf.cast(p, loss.dtype) for p in model.losses]
+            model.compute_metrics(*given)
+            after = [scope.get_current_value(v) for v in self.variables]
+        # Keras divides by the number of replicas; the engine adds the penalties and divides by the global batch.
+        loss *= tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
+        return loss - tf.add_n(penalties) if penalties else loss, after
+
+    def measure(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, *, training: bool) -> tuple[Any, tf.Tensor]:
+        """(the loss of this batch without penalties: scalar, what the metrics add up: [size])."""
+        import tensorflow as tf
+
+        loss, after = self._measure((x, y, y_pred, sample_weight), self._initial, training)
+        wide = loss.dtype if loss.dtype == tf.float64 else tf.float32
+        changes = [
+            tf.reshape(tf.cast(now, wide) - tf.cast(then, wide), [-1])
+            for now, then in zip(after, self._initial, strict=True)
+        ]
+        return loss, tf.concat(changes, 0) if changes else tf.zeros([0], wide)
+
+    def results(self, summed: np.ndarray) -> dict[str, float]:
+        """The metrics' values for these sums, by Keras's names; "loss" is left to the engine."""
+        import keras
+        import numpy as np
+
+        state, position = [], 0
+        for variable, initial in zip(self.variables, self._initial, strict=True):
+            part = np.reshape(summed[position : position + initial.size], initial.shape) + initial
+            state.append((variable, part.astype(initial.dtype)))
+            position += initial.size
+        with keras.StatelessScope(state):
+            found = self._model.get_metrics_result()
+        return {name: float(np.mean(value)) for name, value in found.items() if name != "loss"}

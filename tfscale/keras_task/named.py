@@ -1,0 +1,195 @@
+"""task=keras: a model by its file or by the name of a function, on whatever fields the data have."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import warnings
+import zipfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
+
+from tfscale.data import check_augment
+from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line
+from tfscale.keras_task.model_task import KerasModelTask
+
+if TYPE_CHECKING:
+    import keras
+
+_UNSAFE = ("safe_mode", "unsafe", "Lambda", "not allowed", "untrusted", "Could not locate")
+_FILES = (".keras", ".h5", ".hdf5")
+
+
+@dataclass
+class NamedModel(KerasModelTask):
+    """`task.model` is a .keras file, or package.function whose result is a Keras model.
+
+    The data's field `label` becomes y, "sample_weight" the weights, and all other fields x: alone as they are, several
+    as a dict by name. Encoded pictures are decoded and resized to the model's input. A model that isn't compiled is
+    compiled with `loss_function`, `metrics` and the configuration's optimizer.
+    """
+
+    code_fields: ClassVar[tuple[str, ...]] = ("model",)  # may name code: held against extensions.allow
+
+    model: str = "???"
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the function
+    loss_function: Optional[str] = None
+    metrics: list[str] = field(default_factory=list)
+    label: str = "label"
+    augment: str = "none"
+    image_size: Optional[int] = None  # null: the model's own input, else the data's
+    channels: Optional[int] = None
+    num_classes: Optional[int] = None
+
+    @property
+    def is_file(self) -> bool:
+        return self.model.endswith(_FILES)
+
+    def check(self) -> None:
+        check_augment(self.augment)
+        if self.is_file and not Path(self.model).is_file():
+            raise DataMissing(f"there is no file {self.model}", where="task.model", fix="give the path of a Keras file")
+
+    def obtain(self) -> tuple[keras.Model, bool]:
+        model = load_keras_file(self.model) if self.is_file else self._call_function()
+        if not model.compiled:
+            if self.loss_function is None:
+                raise UsageError(
+                    "the model isn't compiled and no loss is given",
+                    where="task.loss_function",
+                    fix="give Keras's name of one, such as task.loss_function=sparse_categorical_crossentropy",
+                )
+            # A stand-in: the run's optimizer is the configuration's.
+            model.compile(optimizer="sgd", loss=self.loss_function, metrics=list(self.metrics))
+            self._own_optimizer = False
+        return model, True
+
+    def _call_function(self) -> keras.Model:
+        import keras
+
+        module, _, name = self.model.rpartition(".")
+        try:
+            made = getattr(importlib.import_module(module), name)(**self.arguments)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"{self.model}({', '.join(self.arguments)}) can't be called: {first_line(error)}",
+                where="task.model",
+                fix="give a .keras file, or package.function with task.arguments",
+            ) from error
+        if not isinstance(made, keras.Model):
+            raise UsageError(f"{self.model} gives {type(made).__name__}, not a Keras model", where="task.model")
+        return made
+
+    def build_model(self) -> keras.Model:
+        self._own_optimizer = True
+        return super().build_model()
+
+    def build_optimizer(self):
+        return super().build_optimizer() if self._own_optimizer else None
+
+    # -- examples
+
+    def preprocess(self, example, *, training):
+        from tfscale.data import augment
+
+        example = dict(example)
+        seed = example.pop("seed")
+        found = {name: example.pop(name) for name in (self.label, "sample_weight") if name in example}
+        prepared: dict[str, Any] = {"sample_weight": found["sample_weight"]} if "sample_weight" in found else {}
+        if "image" in example:
+            example["image"], flip = augment.prepare(
+                example["image"], seed, self.augment, training=training, **self._picture
+            )
+            if flip is not None:
+                prepared["flip"] = flip
+        prepared["x"] = example if len(example) > 1 else next(iter(example.values()))
+        if self.label in found:
+            prepared["y"] = found[self.label]
+        return prepared
+
+    def loss(self, model, batch, *, training):
+        from tfscale.data import augment
+
+        if "flip" in batch:
+            x = batch["x"]
+            mirrored = augment.mirror(x["image"] if isinstance(x, dict) else x, batch["flip"])
+            batch = {**batch, "x": {**x, "image": mirrored} if isinstance(x, dict) else mirrored}
+        return super().loss(model, batch, training=training)
+
+    def serving_inputs(self):
+        import tensorflow as tf
+
+        x = self._first()["x"] if self._first else None
+        if isinstance(x, dict) or x is None or x.shape.rank != 4:
+            raise NotImplementedError("only pictures are served from raw bytes")
+        return {"image": tf.TensorSpec([], tf.string)}
+
+    @cached_property
+    def _picture(self) -> dict[str, int]:
+        """size and channels of the pictures: the model's where it fixes them."""
+        shape = self.obtain()[0].input_shape
+        shape = shape.get("image") if isinstance(shape, dict) else shape
+        fixed = shape[1:4] if isinstance(shape, tuple) and len(shape) == 4 else (None, None, None)
+        size, channels = fixed[0] or self.image_size, fixed[2] or self.channels
+        if size is None or channels is None:
+            raise UsageError(
+                "neither the model nor the data fix the size of the pictures",
+                where="task.image_size",
+                fix="give task.image_size=224",
+            )
+        return {"size": size, "channels": channels}
+
+    # -- identity
+
+    @property
+    def fixed_precision(self) -> str | None:
+        return _policy_of(Path(self.model)) if self.is_file else None
+
+    def identity(self) -> dict[str, Any]:
+        names = ("arguments", "loss_function", "metrics", "label", "augment", "image_size", "channels", "num_classes")
+        what = self.model
+        if self.is_file:
+            self.check()
+            what = hashlib.sha256(Path(self.model).read_bytes()).hexdigest()[:16]
+        return {"model": what, **{name: getattr(self, name) for name in names}}
+
+
+def load_keras_file(path: str | Path, *, compiled: bool = True) -> keras.Model:
+    """A Keras file in safe mode.
+
+    Raises:
+        DataMissing: there is no file.
+        SecurityRefused: it holds code (a Lambda layer), or a class from outside Keras and what is registered.
+        DataCorrupt: it can't be read.
+    """
+    import keras
+
+    if not Path(path).is_file():
+        raise DataMissing(f"there is no file {path}", where=str(path), fix="give the path of a Keras file")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*optimizer")  # saved unbuilt, which is no fault
+            return keras.saving.load_model(path, compile=compiled, safe_mode=True)
+    except Exception as error:  # Keras, h5py and zipfile raise whatever they meet
+        text = first_line(error)
+        if any(word in str(error) for word in _UNSAFE):
+            raise SecurityRefused(
+                f"the file holds code that loading would run, or classes that are not Keras's: {text}",
+                where=str(path),
+                fix="build the model in Python and give tfscale.fit the object, if you trust it",
+            ) from error
+        raise DataCorrupt(f"the file can't be read: {text}", where=str(path), fix="save it again") from error
+
+
+def _policy_of(file: Path) -> str:
+    """The dtype policy in a .keras file's configuration, read without TensorFlow; "float32" where it says none."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            config = json.loads(archive.read("config.json"))
+        dtype = config["config"].get("dtype")
+        return dtype["config"]["name"] if isinstance(dtype, dict) else dtype or "float32"
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return "float32"  # loading will say what is wrong

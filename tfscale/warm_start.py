@@ -1,0 +1,155 @@
+"""Warm start: the weights of another run, checkpoint or Keras file put into a fresh model.
+
+Owns what fits where, and the table that says so. Refuses to know training.
+
+    print(warm_start(model, "runs/resnet/563a34baa8").table())
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfscale.errors import CheckpointUnusable, DataMissing, UsageError
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+LOADED, RESIZED, NEW, UNUSED = "loaded", "resized", "new", "unused"
+_SEEDS = "seed_generator"  # positions of random streams, which are no weights
+
+
+@dataclass(frozen=True)
+class Row:
+    """What happened to one variable; shapes are None where it is absent."""
+
+    name: str
+    status: str
+    shape: tuple[int, ...] | None
+    stored: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What was loaded from where."""
+
+    source: str
+    rows: tuple[Row, ...]
+
+    def count(self, status: str) -> int:
+        return sum(row.status == status for row in self.rows)
+
+    def table(self) -> str:
+        """A table of what wasn't simply loaded, under a line of counts."""
+        from rich.console import Console
+        from rich.table import Table
+
+        counts = Counter(row.status for row in self.rows)
+        title = ", ".join(f"{counts[status]} {status}" for status in (LOADED, RESIZED, NEW, UNUSED) if counts[status])
+        table = Table(title=f"weights from {self.source}: {title}", title_justify="left")
+        for column in ("variable", "this model", "there", "status"):
+            table.add_column(column, overflow="fold")
+        for row in self.rows:
+            if row.status != LOADED:
+                table.add_row(row.name, _show(row.shape), _show(row.stored), row.status)
+        out = io.StringIO()
+        Console(file=out, width=118).print(table if table.row_count else table.title)
+        return out.getvalue().rstrip()
+
+
+def check_place(init_from: str) -> None:
+    """Tells without TensorFlow whether there is something; raises DataMissing."""
+    path = Path(init_from)
+    kinds = path.is_file() or (path / "checkpoints").is_dir() or (path / "manifest.json").is_file()
+    if not kinds:
+        raise DataMissing(
+            f"{init_from} is no run folder, checkpoint or Keras file",
+            where="init_from",
+            fix="give init_from=runs/RECIPE/NAME, .../checkpoints/step-NNN or FILE.keras",
+        )
+
+
+def warm_start(model: keras.Model, init_from: str) -> WarmStart:
+    """Puts every stored variable that fits into the model.
+
+    Variables are matched by name, or by position where no name is the same (Keras numbers unnamed layers). Of the same
+    name but another shape, the first convolution is resized between grey and colour; anything else, such as the head
+    for other classes, stays fresh.
+
+    Raises:
+        DataMissing: nothing is there.
+        CheckpointUnusable: the checkpoints are damaged.
+        UsageError: nothing fits.
+    """
+    check_place(init_from)
+    stored = _without_prefix({name: v for name, v in _stored(Path(init_from)).items() if _SEEDS not in name})
+    wanted = _without_prefix({v.path: v for v in model.variables if _SEEDS not in v.path})
+    if not wanted.keys() & stored.keys() and len(wanted) == len(stored):
+        stored = dict(zip(wanted, stored.values(), strict=True))
+    rows = [_put(name, variable, stored.get(name)) for name, variable in wanted.items()]
+    rows += [Row(n, UNUSED, None, tuple(value.shape)) for n, value in stored.items() if n not in wanted]
+    found = WarmStart(init_from, tuple(rows))
+    if not found.count(LOADED) + found.count(RESIZED):
+        raise UsageError(
+            f"none of the {len(stored)} variables in {init_from} fits one of this model's {len(wanted)}",
+            where="init_from",
+            fix="choose a run of the same architecture (task.depth, task.width)",
+        )
+    return found
+
+
+def _without_prefix(by_path: dict[str, Any]) -> dict[str, Any]:
+    """Without the model's own name, where it stands before every layer's: "sequential_3/dense/kernel"."""
+    tops = {path.split("/")[0] for path in by_path}
+    if len(tops) != 1 or any(path.count("/") < 2 for path in by_path):
+        return by_path
+    return {path.split("/", 1)[1]: value for path, value in by_path.items()}
+
+
+def _put(name: str, variable: Any, value: np.ndarray | None) -> Row:
+    shape = tuple(variable.shape)
+    if value is None:
+        return Row(name, NEW, shape, None)
+    status = LOADED
+    if tuple(value.shape) != shape:
+        fitted = _between_grey_and_colour(value, shape)
+        if fitted is None:
+            return Row(name, NEW, shape, tuple(value.shape))
+        variable.assign(fitted)
+        return Row(name, RESIZED, shape, tuple(value.shape))
+    variable.assign(value)
+    return Row(name, status, shape, tuple(value.shape))
+
+
+def _between_grey_and_colour(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A convolution's kernel for 1 instead of 3 channels or the other way, its answer to grey pictures kept."""
+    if kernel.ndim != 4 or len(shape) != 4 or (*kernel.shape[:2], kernel.shape[3]) != (*shape[:2], shape[3]):
+        return None
+    if (kernel.shape[2], shape[2]) == (1, 3):
+        return kernel.repeat(3, axis=2) / 3
+    return kernel.sum(axis=2, keepdims=True) if (kernel.shape[2], shape[2]) == (3, 1) else None
+
+
+def _stored(path: Path) -> Mapping[str, np.ndarray]:
+    import numpy as np
+
+    from tfscale.checkpoint import Checkpointer
+    from tfscale.keras_task.named import load_keras_file
+
+    if path.is_file():
+        return {v.path: np.asarray(v) for v in load_keras_file(path, compiled=False).variables}
+    if (path / "checkpoints").is_dir():
+        return Checkpointer(path / "checkpoints").read_model("best")
+    number = path.name.removeprefix("step-")
+    if not number.isdigit():
+        raise CheckpointUnusable(f"{path} is no checkpoint's folder", where="init_from", fix="name a step-NNN folder")
+    return Checkpointer(path.parent).read_model(int(number))
+
+
+def _show(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape)) or "scalar"
