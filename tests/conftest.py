@@ -40,6 +40,21 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
+@pytest.fixture(scope="session")
+def trained_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of six steps on the digits, made once: evaluation, prediction and export open it again."""
+    folder = tmp_path_factory.mktemp("trained")
+    command = ("+recipe=resnet", "task.width=4", "train.until=6st", "tracker=none", "run.dir=it")
+    subprocess.run(
+        [sys.executable, "-m", "tfscale.train", *command],
+        cwd=folder,
+        env={**os.environ, "TFSCALE_DATA_DIR": str(data_dir)},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return folder / "it"
+
+
 @pytest.fixture
 def door(data_dir: Path, tmp_path: Path) -> Callable[..., Ended]:
     """Runs `python -m tfscale.train ARGUMENTS` in an empty folder; kills it after `deadline` seconds."""

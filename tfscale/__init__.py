@@ -23,6 +23,7 @@ _HOMES = {
     "Tracker": "tfscale.tracking.tracker",
     "Trainer": "tfscale.engine.loop",
     "compose": "tfscale.composition",
+    "export_model": "tfscale.export",
     "fit": "tfscale.run",
     "make_plan": "tfscale.plan",
     "probe": "tfscale.hardware",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tfscale.config import RunConfig
     from tfscale.data.source import Source
     from tfscale.engine.loop import Trainer
+    from tfscale.export import export_model
     from tfscale.hardware import Hardware, probe
     from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
     from tfscale.result import Result

@@ -8,14 +8,21 @@ from collections.abc import Sequence
 
 from tfscale.errors import UsageError, nearest
 
-DOORS = {"train": "train a recipe on whatever hardware is here"}
+DOORS = {
+    "train": "train a recipe on whatever hardware is here",
+    "evaluate": "loss and metrics of a trained run, on its own data or others",
+    "predict": "a file with what a trained run says about every example",
+    "export": "a trained run as Keras file and SavedModel, checked",
+}
+_PACKAGES = ("export",)  # doors that are a package's __main__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Passes the arguments on to the door; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in DOORS:
-        return importlib.import_module(f"tfscale.{arguments[0]}").main(arguments[1:])
+        module = f"tfscale.{arguments[0]}" + (".__main__" if arguments[0] in _PACKAGES else "")
+        return importlib.import_module(module).main(arguments[1:])
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print("usage: tfscale COMMAND [...]\n")
         for name, text in DOORS.items():

@@ -16,16 +16,19 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from tfscale import faults
 from tfscale.errors import CheckpointUnusable, Diverged, IOFailure, first_line
 from tfscale.state import TrainState
 
+_T = TypeVar("_T")
 _BUNDLE, _MANIFEST, _FORMAT = "state", "manifest.json", 1
 
 
@@ -35,10 +38,11 @@ class _Damaged(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One complete checkpoint on disk."""
+    """One complete checkpoint on disk; `identity` is known once its manifest was read."""
 
     step: int
     path: Path
+    identity: str = ""
 
 
 class Checkpointer:
@@ -164,16 +168,102 @@ class Checkpointer:
                 where=str(entry.path),
                 fix="choose another run.name, or start at zero with resume.mode=never",
             )
-        variables = state.variables()
-        names = _match(manifest["variables"], variables, entry.path)
-        try:
-            reader = tf.train.load_checkpoint(str(entry.path / _BUNDLE))
-            values = {name: reader.get_tensor(stored) for name, stored in names.items()}
-        except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
-            raise _Damaged(first_line(error)) from error
-        for name, value in values.items():
-            variables[name].assign(value)
+        _assign(entry.path, manifest["variables"], state.variables())
         state.step, state.memory = manifest["step"], manifest["memory"]
+
+    def restore_model(self, state: TrainState, which: str | int = "last") -> Entry:
+        """Puts a checkpoint's model, step and memory into the state, whose optimizer is left alone and may be any.
+
+        Nothing on disk is changed, so that a run that goes on meanwhile isn't disturbed.
+
+        Args:
+            which: "last" is the newest good one; "best" the one that the newest remembers as best, or the last where
+                it remembers none; a number is the one of that step.
+
+        Raises:
+            CheckpointUnusable: there are none, this one is absent or damaged, or its model is another.
+        """
+
+        def use(entry: Entry, manifest: dict[str, Any]) -> Entry:
+            _assign(entry.path, _only_model(manifest["variables"]), _only_model(state.variables()))
+            state.step, state.memory = manifest["step"], manifest["memory"]
+            return Entry(entry.step, entry.path, manifest.get("identity", ""))
+
+        return self._with(which, use)
+
+    def read_model(self, which: str | int = "last") -> dict[str, np.ndarray]:
+        """The variables of a checkpoint's model by their paths, whatever model it is; raises CheckpointUnusable."""
+
+        def use(entry: Entry, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
+            values = _read(entry.path, list(_only_model(manifest["variables"])))
+            return {name.removeprefix("model/"): value for name, value in values.items()}
+
+        return self._with(which, use)
+
+    def _with(self, which: str | int, use: Callable[[Entry, dict[str, Any]], _T]) -> _T:
+        """What `use` makes of the first good checkpoint among those to try."""
+        reasons = []
+        for entry in self._choose(which):
+            try:
+                used = use(entry, _read_manifest(entry.path))
+            except _Damaged as damage:
+                reasons.append(f"{entry.path.name}: {damage}")
+                continue
+            if reasons:
+                print(f"tfscale: damaged, so an older one is used: {'; '.join(reasons)}", file=sys.stderr)
+            return used
+        raise CheckpointUnusable(
+            f"no checkpoint can be used: {'; '.join(reasons)}" if reasons else "the run has no checkpoint",
+            where=str(self.directory),
+            fix="restore the files, or choose another with checkpoint=STEP" if reasons else "train it first",
+        )
+
+    def _choose(self, which: str | int) -> list[Entry]:
+        """The checkpoints to try, in this order."""
+        newest_first = self.entries()[::-1]
+        if which == "best":
+            which = _best_step(newest_first)
+        if which == "last" or not newest_first:
+            return newest_first
+        chosen = [entry for entry in newest_first if entry.step == which]
+        if not chosen:
+            raise CheckpointUnusable(
+                f"there is no checkpoint of step {which}",
+                where=str(self.directory),
+                fix=f"use checkpoint=best, last, or one of {', '.join(str(e.step) for e in newest_first)}",
+            )
+        return chosen
+
+
+def _best_step(newest_first: list[Entry]) -> int | str:
+    """What the newest readable manifest remembers as best, or "last"."""
+    for entry in newest_first:
+        try:
+            return _read_manifest(entry.path)["memory"].get("best", {}).get("step", "last")
+        except _Damaged:
+            continue
+    return "last"
+
+
+def _only_model(by_name: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in by_name.items() if name.startswith("model/")}
+
+
+def _assign(folder: Path, stored: dict[str, Any], variables: dict[str, Any]) -> None:
+    """Reads all these variables, then assigns them; raises CheckpointUnusable if they don't match, or _Damaged."""
+    names = _match(stored, variables, folder)
+    values = _read(folder, list(names.values()))
+    for name, there in names.items():
+        variables[name].assign(values[there])
+
+
+def _read(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """The tensors of these names; raises _Damaged."""
+    try:
+        reader = tf.train.load_checkpoint(str(folder / _BUNDLE))
+        return {name: reader.get_tensor(name) for name in names}
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
+        raise _Damaged(first_line(error)) from error
 
 
 def _refuse_ruined(tensors: dict[str, tf.Tensor], step: int) -> None:

@@ -1,7 +1,7 @@
 """Composition: from overrides to a RunConfig, by Hydra, which ends here.
 
-Owns `compose()`, the allow-list of `_target_`, the building of the plug points, error messages for what people mistype,
-and the redaction of secrets in what is saved. Below it there is no DictConfig.
+Owns `compose()` and `compose_run()`, the allow-list of `_target_`, the building of the plug points, error messages for
+what people mistype, and the redaction of secrets in what is saved. Below it there is no DictConfig.
 
 The three plug points (task, data, tracker) are nodes with a `_target_` that names a dataclass; its fields are the
 node's keys, so that a misspelt key or a wrong type is found here, before TensorFlow is imported.
@@ -13,14 +13,19 @@ import copy
 import dataclasses
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tfscale.config import RunConfig
-from tfscale.errors import SecurityRefused, UsageError, first_line, nearest
+from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from tfscale.data.source import Source
+    from tfscale.task import Task
 
 PLUG_POINTS = ("task", "data", "tracker")
 _ALLOWED = ("tfscale.", "keras.")
@@ -29,22 +34,107 @@ _USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")  # user:password@ in an URL
 _PREFIX = re.compile(r"\w+(\.\w+)*\.")
 
 
-def compose(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> RunConfig:
+def compose(
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | None = None,
+    task: Task | None = None,
+    data: Source | None = None,
+) -> RunConfig:
     """Composes tfscale's configuration with Hydra overrides, checks it and builds the plug points.
 
     Args:
         overrides: as on the command line, such as ["+recipe=resnet", "train.until=5ep"].
         config_dir: a folder of the user's own groups, searched besides ours.
+        task: an object of the user's, in place of a configured one.
+        data: likewise.
 
     Raises:
         UsageError: unknown group, key or value, wrong type or missing value; all problems in one message.
         SecurityRefused: a `_target_` outside the allow-list.
     """
-    return to_run_config(compose_raw(overrides, config_dir=config_dir))
+    raw = compose_raw(overrides, config_dir=config_dir)
+    return to_run_config(raw, given={k: v for k, v in (("task", task), ("data", data)) if v is not None})
 
 
 def compose_raw(overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
     """The composed DictConfig, for `--cfg job` and for `to_run_config`; raises UsageError like `compose`."""
+    raw = _compose_from("config", overrides, config_dir=config_dir)
+    _check_allowed(list(raw.extensions.allow), overrides)
+    return raw
+
+
+def compose_run(run_dir: str | Path, overrides: Sequence[str] = (), *, config_dir: str | None = None) -> RunConfig:
+    """The configuration of a run from its folder, with overrides on top: `compose` for a run that was trained before.
+
+    A group, such as data=image_folder, replaces what the run had there as a whole.
+
+    Raises:
+        DataMissing: there is no such run.
+        UsageError, SecurityRefused: like `compose`; a run's config.yaml is trusted no more than any other file.
+    """
+    file = Path(run_dir) / "config.yaml"
+    saved = _saved_tree(file)
+    for override in overrides:
+        group = override.lstrip("+").split("=", 1)[0]
+        if group == "recipe":
+            raise UsageError(
+                "a trained run keeps its recipe",
+                where=override,
+                fix=f"leave it away: {file} holds the recipe; override single keys instead",
+            )
+        if group in PLUG_POINTS and "=" in override:
+            saved.pop(group, None)  # else Hydra would merge the new node into the old one
+    raw = _compose_saved(saved, overrides, config_dir=config_dir)
+    _check_allowed(list(raw.extensions.allow), overrides)
+    return to_run_config(raw)
+
+
+def _saved_tree(file: Path) -> dict[str, Any]:
+    """A run's config.yaml, its interpolations unresolved."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not file.is_file():
+        raise DataMissing(
+            f"{file.parent} is no run folder: it holds no {file.name}",
+            where="run.dir",
+            fix="give run.dir=PATH as the training printed it, such as runs/resnet/563a34baa8",
+        )
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise DataCorrupt(
+            f"the configuration can't be read: {first_line(error)}", where=str(file), fix="restore the file"
+        ) from None
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    unknown = [str(key) for key in tree if key not in names] if isinstance(tree, dict) else [str(tree)[:40]]
+    if unknown:  # also "defaults" and "hydra", which would steer the composition itself
+        raise UsageError(
+            "; ".join(f"unknown key '{key}'{nearest(key, names)}" for key in unknown),
+            where=str(file),
+            fix="remove it, or use the version of tfscale that wrote the file",
+        )
+    assert isinstance(tree, dict)
+    saved = {str(key): value for key, value in tree.items()}
+    try:
+        _compose_saved(saved, ())
+    except UsageError as error:  # said of the file, where the overrides aren't to blame
+        raise UsageError(error.what, where=str(file), fix="correct the file") from None
+    return saved
+
+
+def _compose_saved(saved: dict[str, Any], overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
+    from hydra.core.config_store import ConfigStore
+
+    order = ["schema", "_self_", {"task": None}, {"data": None}, {"tracker": None}]
+    ConfigStore.instance().store(name="run", node={"defaults": order, **saved})
+    return _compose_from("run", overrides, config_dir=config_dir)
+
+
+def _compose_from(primary: str, overrides: Sequence[str], *, config_dir: str | None) -> DictConfig:
+    """Composes this primary configuration; what is wrong with the overrides is told at once."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.config_store import ConfigStore
@@ -54,15 +144,13 @@ def compose_raw(overrides: Sequence[str], *, config_dir: str | None = None) -> D
     extra = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
 
     def attempt(some: Sequence[str]) -> DictConfig:
-        return hydra_compose("config", overrides=[*some, *extra])
+        return hydra_compose(primary, overrides=[*some, *extra])
 
     with initialize_config_module("tfscale.configs", version_base="1.3"):
         try:
-            raw = attempt(overrides)
+            return attempt(overrides)
         except (HydraException, ValueError) as error:
             raise _explain(error, list(overrides), attempt) from None
-    _check_allowed(list(raw.extensions.allow), overrides)
-    return raw
 
 
 def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
@@ -80,12 +168,12 @@ def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
             )
 
 
-def to_run_config(raw: DictConfig) -> RunConfig:
-    """Turns the composed configuration into typed objects; raises like `compose`."""
+def to_run_config(raw: DictConfig, *, given: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
+    """Turns the composed configuration into typed objects, with those that are given; raises like `compose`."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    missing = sorted(OmegaConf.missing_keys(raw))
+    missing = sorted(OmegaConf.missing_keys(raw) - given.keys())
     if missing:
         raise UsageError(_missing_text(missing), where=", ".join(missing), fix=_missing_fix(missing))
     try:
@@ -94,7 +182,7 @@ def to_run_config(raw: DictConfig) -> RunConfig:
         assert isinstance(plain, dict)
         check_targets(plain, allowed)
         problems: list[str] = []
-        built = {name: _build(plain.get(name), name, problems) for name in PLUG_POINTS}
+        built = {name: given.get(name) or _build(plain.get(name), name, problems) for name in PLUG_POINTS}
         typed = copy.deepcopy(raw)
         for name in PLUG_POINTS:
             typed[name] = None
@@ -105,6 +193,7 @@ def to_run_config(raw: DictConfig) -> RunConfig:
     if problems:
         raise UsageError("; ".join(problems), fix="correct the keys; --cfg job prints the whole configuration")
     for name, value in built.items():
+        _check_code(value, name, allowed)
         setattr(config, name, value)
     config._yaml = _redacted_yaml(raw)  # type: ignore[attr-defined]
     return config
@@ -129,6 +218,14 @@ def check_targets(node: Any, allowed: Sequence[str], path: str = "") -> None:
     elif isinstance(node, list):
         for i, value in enumerate(node):
             check_targets(value, allowed, f"{path}[{i}]")
+
+
+def _check_code(built: Any, path: str, allowed: Sequence[str]) -> None:
+    """A field that names code to import (`code_fields`) is held against the allow-list as a `_target_` is."""
+    for name in getattr(built, "code_fields", ()):
+        value = getattr(built, name)
+        if not built.is_file:
+            check_targets({"_target_": value}, allowed, f"{path}.{name}")
 
 
 def _build(node: Any, path: str, problems: list[str]) -> Any:
@@ -235,7 +332,9 @@ def _reason(error: Exception, override: str, attempt: Callable[[Sequence[str]], 
     key = override.lstrip("+~").split("=", 1)[0]
     if key and ("not in struct" in str(cause) or re.search(r"Key '[^']+' not in '", str(cause))):
         return f"unknown key '{key}'{nearest(key, _all_keys(attempt(groups)))}"
-    return f"{key}: {first_line(cause)}" if key else first_line(cause)
+    told = next((line for line in str(cause).splitlines() if "while composing config" not in line), "")
+    told = told.strip()[:300] or first_line(cause)
+    return f"{key}: {told}" if key else told
 
 
 def _all_keys(raw: DictConfig) -> list[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfscale.errors import UsageError, foreseen
+from tfscale.errors import UsageError, foreseen, nearest
 
 _TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes reads why a container ended
 
@@ -59,6 +60,40 @@ def arguments(describe: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     parser.add_argument("-cd", "--config-dir", help="a folder with your own configuration groups")
     parser.add_argument("overrides", nargs="*", metavar="override", help="Hydra overrides: +recipe=NAME key=value")
     return parser.parse_intermixed_args(argv)
+
+
+def own_options(overrides: Sequence[str], names: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
+    """Splits name=value options of the door itself from Hydra's overrides.
+
+    Args:
+        names: of the options, with their defaults; "" stands for an option that may be left away, None for one that
+            must be given.
+
+    Raises:
+        UsageError: one is missing, or a word is none of them but nearly.
+    """
+    from tfscale.config import RunConfig
+
+    known = {field.name for field in dataclasses.fields(RunConfig)}
+    given: dict[str, str] = {}
+    rest: list[str] = []
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if name in names and equals:
+            given[name] = value
+            continue
+        close = nearest(name, list(names)) if name not in known and "." not in name else ""
+        if close and not name.startswith(("+", "~")):
+            raise UsageError(f"unknown option {name!r}{close}", where=override, fix="see --help")
+        rest.append(override)
+    missing = [name for name, default in names.items() if default is None and not given.get(name)]
+    if missing:
+        raise UsageError(
+            f"no value was given for {', '.join(missing)}",
+            where=", ".join(missing),
+            fix=" ".join(f"{name}=..." for name in missing),
+        )
+    return {name: given.get(name, default or "") for name, default in names.items()}, rest
 
 
 def guard(run: Callable[[dict], int]) -> int:

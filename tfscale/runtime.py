@@ -65,6 +65,19 @@ def applied(plan: ExecutionPlan, *, seed: int) -> Iterator[None]:
         keras.config.set_dtype_policy(former[1])
 
 
+@contextlib.contextmanager
+def exact_policy() -> Iterator[str]:
+    """Builds models in the full precision of this run, float32 or float64, whatever it trains in; yields its name."""
+    import keras
+
+    former, full = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_dtype_policy(full)
+    try:
+        yield full
+    finally:
+        keras.config.set_dtype_policy(former)
+
+
 def _set_environment(plan: ExecutionPlan) -> None:
     """What TensorFlow and Keras read when they are imported."""
     if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":

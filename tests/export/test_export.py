@@ -1,0 +1,259 @@
+"""Exports: what stock Keras and TensorFlow make of them without tfscale, and what the check refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from tests_pictures import CLASSES, SIZE, Classifier, Pictures, encoded, pictures
+from tests_tiny import Classify, Vectors
+
+from tfscale.errors import CheckFailed, OutputError, UsageError
+
+PIXELS = pictures(4, 5)[0]
+SAMPLES = {"image": [encoded(pixels, "PNG") for pixels in PIXELS]}
+BLOCKED = "import sys\nsys.modules['tfscale'] = None\nimport json, keras, numpy as np, tensorflow as tf\n"
+
+
+@pytest.fixture
+def trained(tf, policy):
+    """A state with weights and moving statistics that are not those of the start."""
+    import keras
+
+    from tfscale.state import TrainState
+
+    def trained(task, precision="float32"):
+        if precision == "float64":
+            keras.config.set_floatx("float64")
+        policy(precision)
+        keras.utils.set_random_seed(3)
+        state = TrainState.create(task, keras.optimizers.SGD())
+        random = np.random.RandomState(0)
+        for variable in state.model.variables:
+            if "seed" not in variable.path:
+                variable.assign(random.uniform(0.2, 1.2, variable.shape))
+        state.step = 7
+        return state
+
+    return trained
+
+
+@pytest.fixture
+def export(trained, tmp_path):
+    from tfscale.export import export_model
+
+    def export(task=None, state=None, samples=SAMPLES, **kind):
+        task = task or Classifier()
+        state = state or trained(task)
+        return export_model(task, state, tmp_path / "export", samples=samples, **kind), state
+
+    return export
+
+
+def in_fresh_process(code, *arguments):
+    done = subprocess.run([sys.executable, "-c", BLOCKED + code, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return np.array(json.loads(done.stdout.splitlines()[-1]))
+
+
+def live_answers(task, state, pixels):
+    return {k: np.asarray(v) for k, v in task.predict(state.model, {"image": pixels}).items()}
+
+
+def test_both_files_answer_like_the_live_model_without_tfscale(export, tmp_path):
+    path, state = export(identity="abc", class_names=("dark", "grey", "bright"))
+    task = Classifier()
+    other = pictures(9, 11)[0]  # not what the export itself was checked on
+    expected = live_answers(task, state, other)
+    np.save(tmp_path / "pixels.npy", other)
+    logits = in_fresh_process(
+        "m = keras.saving.load_model(sys.argv[1])\n"
+        "assert {type(l).__module__.split('.')[0] for l in m.layers} == {'keras'}\n"
+        "print(json.dumps(np.asarray(m(np.load(sys.argv[2]), training=False)).tolist()))",
+        path / "model.keras",
+        tmp_path / "pixels.npy",
+    )
+    np.testing.assert_allclose(logits, np.asarray(state.model(other, training=False)), atol=1e-5)
+    files = tmp_path / "files"
+    files.mkdir()
+    for i, pixels in enumerate(other):
+        (files / f"{i}.png").write_bytes(encoded(pixels, "PNG"))
+    probabilities = in_fresh_process(
+        "from pathlib import Path\n"
+        "serve = tf.saved_model.load(sys.argv[1]).signatures['serving_default']\n"
+        "files = [(Path(sys.argv[2]) / f'{i}.png').read_bytes() for i in range(9)]\n"
+        "print(json.dumps(serve(image=tf.constant(files))['probabilities'].numpy().tolist()))",
+        path / "saved_model",
+        files,
+    )
+    np.testing.assert_allclose(probabilities, expected["probabilities"], atol=1e-5)
+    about = json.loads((path / "export.json").read_text())
+    assert (about["step"], about["identity"], about["classes"]) == (7, "abc", ["dark", "grey", "bright"])
+    assert about["inputs"] == {"image": {"shape": [None], "dtype": "string"}}
+    assert about["outputs"]["probabilities"] == {"shape": [None, CLASSES], "dtype": "float32"}
+    assert about["keras_inputs"] == {"inputs": {"shape": [None, SIZE, SIZE, 1], "dtype": "uint8"}}
+    assert max(about["differences"].values()) <= 1e-5
+    for name, said in about["files"].items():
+        assert hashlib.sha256((path / name).read_bytes()).hexdigest() == said["sha256"]
+    assert {"model.keras", "saved_model/saved_model.pb"} <= set(about["files"])
+
+
+def test_the_saved_model_answers_jpeg_and_no_picture_at_all(tf, export):
+    path, state = export()
+    serve = tf.saved_model.load(str(path / "saved_model")).signatures["serving_default"]
+    jpeg = encoded(PIXELS[0], "JPEG")
+    pixels = tf.io.decode_image(jpeg, channels=1)[tf.newaxis]
+    said = serve(image=tf.constant([jpeg, SAMPLES["image"][1]]))
+    expected = live_answers(Classifier(), state, np.concatenate([pixels, PIXELS[1:2]]))
+    np.testing.assert_allclose(said["probabilities"], expected["probabilities"], atol=1e-5)
+    np.testing.assert_array_equal(said["class"], expected["class"])
+    assert serve(image=tf.constant([], tf.string))["probabilities"].shape == (0, CLASSES)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "float64"])
+def test_other_precisions_are_exported_in_full(export, trained, precision):
+    import keras
+
+    state = trained(Classifier(), precision)
+    path, _ = export(state=state)
+    about = json.loads((path / "export.json").read_text())
+    assert about["live_precision"] == precision
+    assert (about["difference_to_live"] > 1e-5) == precision.startswith("mixed")
+    assert about["difference_to_live"] < 0.1
+    loaded = keras.saving.load_model(path / "model.keras")
+    wide = "float64" if precision == "float64" else "float32"
+    assert {layer.compute_dtype for layer in loaded.layers[1:]} == {wide}
+    assert keras.config.dtype_policy().name == precision  # the process's own is put back
+
+
+def test_a_task_without_serving_inputs_serves_its_models_inputs(tf, export, trained):
+    task = Classify()
+    state = trained(task)
+    x = Vectors().arrays("test")[0][:3]
+    path, _ = export(task, state, {"x": list(x), "label": [0, 1, 0]})
+    serve = tf.saved_model.load(str(path / "saved_model")).signatures["serving_default"]
+    np.testing.assert_allclose(serve(x=tf.constant(x))["outputs"], state.model(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("file", ["model.keras", "saved_model"])
+def test_a_tampered_export_is_refused_and_leaves_nothing(export, trained, tmp_path, monkeypatch, file):
+    import keras
+
+    from tfscale import faults
+    from tfscale.export.saved_model import Served
+
+    def tamper(name, *, step=None):
+        assert name == "export.before_verify"
+        (folder,) = tmp_path.glob(".export.writing-*")
+        model = keras.saving.load_model(folder / "model.keras")
+        model.get_layer("logits").bias.assign_add([0.001, 0, 0])
+        if file == "model.keras":
+            model.save(folder / file)
+        else:
+            shutil.rmtree(folder / file)
+            Served(Classifier(), model).save(folder / file)
+
+    monkeypatch.setattr(faults, "point", tamper)
+    name = {"model.keras": "keras/0", "saved_model": "served/probabilities"}[file]
+    with pytest.raises(CheckFailed, match=f"the trained one: {name}: off by"):
+        export()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_export_is_replaced_only_by_a_good_one(export, trained, tmp_path, monkeypatch):
+    from tfscale.export import verify
+
+    path, state = export()
+    before = (path / "export.json").read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr(verify, "TOLERANCE", -1.0)
+        with pytest.raises(CheckFailed):
+            export(state=state)
+    assert (path / "export.json").read_text() == before
+    (tmp_path / ".export.writing-1").mkdir()  # of a killed one
+    state.step = 8
+    export(state=state)
+    assert json.loads((path / "export.json").read_text())["step"] == 8
+    assert [p.name for p in tmp_path.iterdir()] == ["export"]
+
+
+def test_a_folder_that_is_no_export_is_left_alone(export, tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "thesis.tex").write_text("x")
+    with pytest.raises(OutputError, match="is no export"):
+        export()
+    assert (tmp_path / "export" / "thesis.tex").read_text() == "x"
+
+
+def test_a_model_of_ones_own_class_says_what_is_wrong(tf, export, trained):
+    import keras
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    @dataclass
+    class OwnTask(Classify):
+        def build_model(self):
+            model = Own()
+            model(np.zeros((1, 6), np.float32))
+            return model
+
+        def serving_inputs(self):
+            return {"x": tf.TensorSpec([6], tf.float32)}
+
+        def predict(self, model, batch):
+            return {"scores": model(batch["x"], training=False)}
+
+    with pytest.raises(CheckFailed, match=r"can't be used without tfscale.*Own"):
+        export(OwnTask(), samples={"x": list(np.zeros((2, 6), np.float32))})
+
+
+def test_no_samples_and_unknown_inputs_are_usage_errors(export):
+    with pytest.raises(UsageError, match="there are none"):
+        export(samples={})
+    with pytest.raises(UsageError, match="there are none"):
+        export(samples={"image": []})
+
+
+def test_a_process_that_hangs_is_given_up(tmp_path):
+    from tfscale.export.verify import ask
+
+    with pytest.raises(CheckFailed, match="didn't answer within 0 s"):
+        ask(tmp_path, np.zeros(1), {}, deadline=0.2)
+
+
+def test_differences_scale_with_the_example():
+    from tfscale.export.verify import differences
+
+    expected = {"keras/0": np.array([[100.0, 0.0]]), "served/class": np.array([1])}
+    near = {"keras/0": np.array([[100.0005, 0.0005]]), "served/class": np.array([1])}
+    assert differences(expected, near)["model.keras"] == pytest.approx(5e-6)
+    for wrong in ({**near, "keras/0": np.array([[100.0, 0.01]])}, {**near, "served/class": np.array([2])},
+                  {"keras/0": near["keras/0"]}, {**near, "keras/0": np.array([[np.nan, 0.0]])}):  # fmt: skip
+        with pytest.raises(CheckFailed):
+            differences(expected, wrong)
+
+
+def test_samples_come_from_the_data_and_decoded_pictures_are_encoded(tf):
+    from tfscale.data.synthetic import Synthetic
+    from tfscale.run_export import raw_samples
+
+    task = Classifier()
+    assert raw_samples(task, Pictures(), 3)["image"][0].startswith(b"\x89PNG")
+    assert len(raw_samples(task, Pictures(test_examples=0, train_examples=2), 8)["image"]) == 2
+    pngs = raw_samples(task, Synthetic(image_size=4, channels=1), 2)["image"]
+    assert tf.io.decode_image(pngs[1]).shape == (4, 4, 1)
+    assert set(raw_samples(Classify(), Vectors(), 2)) == {"x", "label", "index"}
+    with pytest.raises(UsageError, match="no field image"):
+        raw_samples(task, Vectors(), 2)

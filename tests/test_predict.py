@@ -1,0 +1,264 @@
+"""Prediction files: their rows, both formats, and a kill in the middle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from tests_pictures import Classifier, Pictures, encoded, pictures
+from tests_tiny import Classify, Vectors
+
+from tfscale.config import EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
+from tfscale.errors import OutputError, UsageError
+from tfscale.evaluate import evaluate_run
+
+PREDICT = ("-m", "tfscale.predict")
+
+
+def rows(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_killed_it_goes_on_and_the_file_is_the_same(door, trained_run, tmp_path):
+    command = (f"run.dir={trained_run}", "output=killed.jsonl", "predict.part=200")
+    killed = door(*command, program=PREDICT, environ={"TFSCALE_FAULT": "predict.part:step=2:kill"})
+    assert killed.code == -signal.SIGKILL
+    assert sorted(p.name for p in (tmp_path / "killed.jsonl.parts").glob("part-*")) == [
+        "part-000000.jsonl",
+        "part-000001.jsonl",
+    ]
+    assert not (tmp_path / "killed.jsonl").exists()
+    again = door(*command, program=PREDICT)
+    assert again.code == 0, again.err
+    assert "2 of 4 parts are there already: going on at row 512" in again.out  # 200 rows are four steps of 64
+    whole = door(f"run.dir={trained_run}", "output=whole.jsonl", "predict.part=200", program=PREDICT)
+    assert whole.code == 0, whole.err
+    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not (tmp_path / "killed.jsonl.parts").exists()
+
+    told = rows(tmp_path / "whole.jsonl")
+    assert [row["name"] for row in told] == [str(i) for i in range(1000)]
+    right = np.mean([row["class"] == row["label"] for row in told])
+    assert right == json.loads((trained_run / "result.json").read_text())["metrics"]["accuracy"]
+    assert all(int(np.argmax(row["probabilities"])) == row["class"] for row in told)
+
+
+def test_pictures_of_a_folder_need_no_labels(door, trained_run, tmp_path):
+    folder = tmp_path / "some pictures"
+    (folder / "deeper").mkdir(parents=True)
+    pixels, _ = pictures(3, 4)
+    for name, one, kind in (
+        ("b.png", pixels[0], "PNG"),
+        ("a.jpg", pixels[1], "JPEG"),
+        ("deeper/c.png", pixels[2], "PNG"),
+    ):
+        (folder / name).write_bytes(encoded(one, kind))
+    ended = door(f"run.dir={trained_run}", f"input={folder}", "output=p.parquet", program=PREDICT)
+    assert ended.code == 0, ended.err
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(tmp_path / "p.parquet").to_pydict()
+    assert sorted(table["name"]) == ["a.jpg", "b.png", "deeper/c.png"]
+    assert "label" not in table
+    assert {len(p) for p in table["probabilities"]} == {10}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("run.dir={run}",), 64, "output"),
+        (("run.dir={run}", "output=p.csv"), 64, ".jsonl or .parquet"),
+        (("run.dir={run}", "output=/proc/nothing/p.jsonl"), 73, "output"),
+        (("run.dir={run}", "output=p.jsonl", "input=absent"), 66, "nothing at absent"),
+        (("run.dir=absent", "output=p.jsonl"), 66, "no run folder"),
+        (("run.dir={run}", "output=p.jsonl", "inptu=x"), 64, "did you mean 'input'"),
+        (("run.dir={run}", "output=p.jsonl", "split=val"), 64, "split"),
+        (("run.dir={run}", "output=p.jsonl", "predict.part=0"), 64, "predict.part"),
+    ],
+)
+def test_bad_input_is_found_without_tensorflow(door, trained_run, arguments, code, said):
+    program = "import sys; sys.modules['tensorflow'] = None; from tfscale.predict import main; sys.exit(main())"
+    ended = door(*(a.format(run=trained_run) for a in arguments), program=("-c", program), deadline=30)
+    assert ended.code == code, ended.err
+    assert said in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+
+
+# -- in this process, on a tiny model
+
+ALLOW = "extensions.allow=[tests_pictures.,tests_tiny.]"
+YAML = """
+task: {{_target_: {task}}}
+data: {{_target_: {data}}}
+train: {{until: 20st, global_batch: 8}}
+extensions: {{allow: [tests_pictures., tests_tiny.]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def small_run(tf, tmp_path_factory):
+    from pathlib import Path
+
+    from tfscale.run import fit
+
+    def small_run(task, data):
+        config = RunConfig(
+            task=task,
+            data=data,
+            train=TrainConfig(until="20st", global_batch=8, log_every="10st"),
+            optimizer=OptimizerConfig(learning_rate=0.3),
+            eval=EvalConfig(every="10st"),
+            run=RunSection(dir=str(tmp_path_factory.mktemp("small") / "it")),
+        )
+        folder = Path(fit(config, environ={}, say=lambda _: None).run_dir)
+        names = {kind: f"{type(v).__module__}.{type(v).__qualname__}" for kind, v in (("task", task), ("data", data))}
+        (folder / "config.yaml").write_text(YAML.format(**names))
+        return folder
+
+    return small_run
+
+
+@pytest.fixture(scope="module")
+def classifier(small_run):
+    return small_run(Classifier(), Pictures())
+
+
+def predict(folder, output, *overrides, split="test", **kind) -> list[str]:
+    from tfscale.predictions import check_output, predict_file
+    from tfscale.restored import RestoredRun
+
+    said: list[str] = []
+    check_output(output)
+    with RestoredRun.open(folder, [ALLOW, *overrides]) as run:
+        predict_file(run, split, output, say=said.append, **kind)
+    return said
+
+
+def test_both_formats_hold_the_same_and_agree_with_evaluation(classifier, tmp_path):
+    import pyarrow.parquet
+
+    predict(classifier, tmp_path / "p.jsonl", "+data.named=true", part_rows=8)
+    predict(classifier, tmp_path / "p.parquet", "+data.named=true", part_rows=8)
+    lines = rows(tmp_path / "p.jsonl")
+    table = pyarrow.parquet.read_table(tmp_path / "p.parquet")
+    assert table.to_pylist() == lines
+    assert table.num_rows == 23
+    assert list(lines[0]) == ["name", "label", "label_name", "class", "class_name", "probabilities"]
+    assert [row["name"] for row in lines] == [f"test/{i}.png" for i in range(23)]
+    assert [row["label"] for row in lines] == pictures(23, 2)[1].tolist()
+    assert all(row["label_name"] == ("dark", "grey", "bright")[row["label"]] for row in lines)
+    assert all(row["class_name"] == ("dark", "grey", "bright")[row["class"]] for row in lines)
+    accuracy = evaluate_run(classifier, [ALLOW])["metrics"]["accuracy"]
+    assert np.mean([row["class"] == row["label"] for row in lines]) == pytest.approx(accuracy, abs=1e-7)
+
+
+def test_parts_of_any_size_give_the_same_rows(classifier, tmp_path):
+    for part in (1, 8, 16, 17, 23, 1000):
+        predict(classifier, tmp_path / f"{part}.jsonl", part_rows=part)
+    texts = {(tmp_path / f"{part}.jsonl").read_text() for part in (1, 8, 16, 17, 23, 1000)}
+    assert len(texts) == 1
+
+
+def test_parts_of_another_checkpoint_or_input_are_not_taken(classifier, tmp_path, monkeypatch):
+    from tfscale import faults
+
+    def broken_at(number):
+        def point(name, *, step=None):
+            if name == "predict.part" and step == number:
+                raise RuntimeError("broken")
+
+        monkeypatch.setattr(faults, "point", point)
+
+    output = tmp_path / "p.jsonl"
+    output.write_text("older\n")
+    broken_at(2)
+    with pytest.raises(RuntimeError, match="broken"):
+        predict(classifier, output, part_rows=8)
+    assert output.read_text() == "older\n"  # replaced only by a whole one
+    broken_at(None)
+    assert predict(classifier, output, part_rows=8) == ["2 of 3 parts are there already: going on at row 16"]
+    good = output.read_text()
+    for change in ({"split": "train"}, {"part_rows": 16}):
+        broken_at(1)
+        with pytest.raises(RuntimeError, match="broken"):
+            predict(classifier, output, part_rows=8)
+        broken_at(None)
+        (said,) = predict(classifier, output, **{"part_rows": 8, **change})
+        assert "starting afresh" in said
+    broken_at(1)
+    with pytest.raises(RuntimeError, match="broken"):
+        predict(classifier, output, part_rows=8)
+    broken_at(None)
+    (said,) = predict(classifier, output, "+data.test_examples=22", part_rows=8)
+    assert "starting afresh" in said
+    assert len(rows(output)) == 22
+    predict(classifier, output, part_rows=8)
+    assert output.read_text() == good
+
+
+def test_finished_parts_are_joined_again_after_a_kill_at_the_end(classifier, tmp_path, monkeypatch):
+    output = tmp_path / "p.jsonl"
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        predict(classifier, output, part_rows=8)
+    before = output.read_text()
+    output.unlink()
+    assert predict(classifier, output, part_rows=8) == ["3 of 3 parts are there already: going on at row 23"]
+    assert output.read_text() == before
+
+
+def test_without_labels_there_are_no_label_columns(classifier, tmp_path):
+    (classifier / "classes.json").write_text('["dark", "grey", "bright"]')
+    predict(classifier, tmp_path / "p.jsonl", "+data.labelled=false")
+    assert list(rows(tmp_path / "p.jsonl")[0]) == ["name", "class", "class_name", "probabilities"]
+
+
+def test_a_task_that_does_not_predict_says_so(small_run, tmp_path):
+    folder = small_run(Classify(), Vectors())
+    with pytest.raises(UsageError, match="Classify doesn't say what it predicts"):
+        predict(folder, tmp_path / "p.jsonl")
+
+
+def test_outputs_that_can_not_be_written(tmp_path, monkeypatch):
+    import sys
+
+    from tfscale.predictions import check_output
+
+    (tmp_path / "f.jsonl").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        check_output(tmp_path / "f.jsonl")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"tfscale\[tables\]"):
+        check_output(tmp_path / "p.parquet")
+
+
+def test_another_process_that_writes_the_same_output_is_refused(classifier, tmp_path):
+    from tfscale.run_dir import RunDir
+
+    folder = tmp_path / "p.jsonl.parts"
+    folder.mkdir()
+    with RunDir(folder).claimed(), pytest.raises(OutputError, match="choose another output"):
+        predict(classifier, tmp_path / "p.jsonl")
+
+
+def test_columns_of_any_rank_and_text(tmp_path):
+    import pyarrow.parquet
+
+    from tfscale.table_files import table_kind
+
+    columns = {
+        "name": ["a", "b"],
+        "box": np.arange(12, dtype=np.float32).reshape(2, 3, 2),
+        "text": np.array([b"x", "ü".encode()], object),
+    }
+    for file in ("t.jsonl", "t.parquet"):
+        kind = table_kind(file)
+        kind.write(columns, tmp_path / f"part-{file}")
+        kind.join([tmp_path / f"part-{file}"] * 2, tmp_path / file)
+    lines = rows(tmp_path / "t.jsonl")
+    assert lines[1] == {"name": "b", "box": [[6.0, 7.0], [8.0, 9.0], [10.0, 11.0]], "text": "ü"}
+    assert pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist() == lines
+    assert len(lines) == 4

@@ -1,0 +1,97 @@
+"""The door `python -m tfscale.evaluate run.dir=PATH [checkpoint=best] [data=...] [eval.split=test]`, and its function."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfscale.door import arguments, guard, own_options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluates; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="tfscale evaluate",
+        description="Loss and metrics of a trained run, on its own data or on others.",
+        epilog="options: run.dir=PATH checkpoint=best|last|STEP; example: "
+        "tfscale evaluate run.dir=runs/resnet/563a34baa8 eval.split=train",
+    )
+    return guard(lambda seen: _evaluate(arguments(parser, argv), seen))
+
+
+def _evaluate(options: argparse.Namespace, seen: dict) -> int:
+    own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
+    if options.cfg:
+        from tfscale.composition import compose_run
+
+        print(compose_run(own["run.dir"], overrides, config_dir=options.config_dir).yaml, end="")
+        return 0
+    seen["traceback"] = "debug.traceback=true" in overrides
+    told = evaluate_run(
+        own["run.dir"], overrides, checkpoint=own["checkpoint"], config_dir=options.config_dir, environ=os.environ
+    )
+    from tfscale.engine.progress import summary
+
+    summary(
+        {
+            "checkpoint": f"step {told['step']} ({own['checkpoint']})",
+            "data": f"{told['examples']} examples, {told['split']} split of {told['data']['class'].rpartition('.')[2]}",
+            **{name: f"{value:.4f}" for name, value in told["metrics"].items()},
+        }
+    )
+    print(f"written to {told['file']}")
+    return 0
+
+
+def evaluate_run(
+    run_dir: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    checkpoint: str | int = "best",
+    config_dir: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, Any]:
+    """Evaluates a trained run and writes what came out to evaluation-<digest>.json in its folder.
+
+    Args:
+        run_dir: of the run.
+        overrides: such as ["eval.split=train"] or ["data=image_folder", "data.path=pictures"].
+        checkpoint: "best", "last" or a step.
+
+    Returns:
+        What the file holds: "metrics", "step", "split", "examples", "data" (its identity), "identity" (of the
+        experiment), "precision"; and "file", its path.
+
+    Raises:
+        DataMissing, CheckpointUnusable, UsageError, OutputError: see `RestoredRun.open`.
+    """
+    from tfscale.config import identity
+    from tfscale.restored import RestoredRun, checkpoint_choice
+    from tfscale.run_dir import RunDir, digest
+
+    with RestoredRun.open(
+        run_dir, overrides, checkpoint=checkpoint_choice(str(checkpoint)), config_dir=config_dir, environ=environ
+    ) as run:
+        folder, split = RunDir(run_dir), run.config.eval.split
+        folder.check_writable()
+        data = identity(run.config)["data"]
+        told = {
+            "step": run.state.step,
+            "split": split,
+            "examples": run.num_examples(split),
+            "metrics": run.evaluate(split),
+            "data": data,
+            "identity": run.checkpoint.identity,
+            "precision": run.plan.precision,
+        }
+        name = f"evaluation-{digest({'data': data, 'split': split, 'step': run.state.step})}.json"
+        folder.write_json(name, told)
+    return {**told, "file": str(folder.path / name)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

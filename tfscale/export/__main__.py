@@ -1,0 +1,70 @@
+"""The door `python -m tfscale.export run.dir=PATH [checkpoint=best]`: parse, convert, call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfscale.door import arguments, guard, own_options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="tfscale export",
+        description="A trained run as Keras file and SavedModel in <run.dir>/export, checked in a process of its own.",
+        epilog="options: run.dir=PATH checkpoint=best|last|STEP; example: tfscale export run.dir=runs/resnet/563a34b",
+    )
+    return guard(lambda seen: _export(arguments(parser, argv), seen))
+
+
+def _export(options: argparse.Namespace, seen: dict) -> int:
+    own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
+    if options.cfg:
+        from tfscale.composition import compose_run
+
+        print(compose_run(own["run.dir"], overrides, config_dir=options.config_dir).yaml, end="")
+        return 0
+    seen["traceback"] = "debug.traceback=true" in overrides
+    from tfscale.restored import RestoredRun, checkpoint_choice
+    from tfscale.run_dir import RunDir
+    from tfscale.run_export import export_run
+
+    which = checkpoint_choice(own["checkpoint"])
+    run_dir = Path(own["run.dir"])
+    with RestoredRun.open(run_dir, overrides, checkpoint=which, config_dir=options.config_dir) as run:
+        RunDir(run_dir).check_writable()
+        path = export_run(
+            run.task,
+            run.state,
+            run.source,
+            run_dir / "export",
+            identity=run.checkpoint.identity,
+            class_names=run.class_names,
+        )
+    _show(path, own["checkpoint"])
+    return 0
+
+
+def _show(path: Path, which: str) -> None:
+    from tfscale.engine.progress import summary
+    from tfscale.export import read_about
+
+    about = read_about(path)
+    size = dict.fromkeys(("model.keras", "saved_model"), 0)
+    for name, file in about["files"].items():
+        size[name.split("/")[0]] += file["bytes"]
+    rows = {
+        part: f"{size[part] / 1e6:.1f} MB, differs by {about['differences'][part]:.2g} from the trained weights"
+        for part in size
+    }
+    rows["precision"] = f"trained in {about['live_precision']}, which differs by {about['difference_to_live']:.2g}"
+    rows["checked on"] = f"{about['samples']} examples, in a process without tfscale"
+    summary({"checkpoint": f"step {about['step']} ({which})", **rows})
+    print(f"exported to {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

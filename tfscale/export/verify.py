@@ -1,0 +1,159 @@
+"""The check of an export: a fresh process without tfscale must answer like the trained model.
+
+Owns that process, what is passed to it and back by files, and the tolerance. Refuses to know tasks.
+
+    said = ask(folder, inputs, raw)             # {"model.keras": [...], "saved_model": {...}}
+    worst = differences(expected, said)         # raises CheckFailed beyond the tolerance
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfscale.errors import CheckFailed
+
+TOLERANCE = 1e-5
+DEADLINE = 300.0  # seconds
+
+# Strings travel as bytes and lengths: NumPy would need pickle for them, or cut zeros off their ends.
+_CHILD = """
+import sys
+sys.modules["tfscale"] = None  # the proof that it isn't needed
+import keras, numpy, tensorflow as tf
+export, given, answered = sys.argv[1:]
+values = {}
+with numpy.load(given) as arrays:
+    for key in arrays.files:
+        if key.endswith("|sizes"):
+            continue
+        value = arrays[key]
+        if key + "|sizes" in arrays.files:
+            cut = [0, *numpy.cumsum(arrays[key + "|sizes"])]
+            value = [value[a:b].tobytes() for a, b in zip(cut, cut[1:])]
+        part, name = key.split("/", 1)
+        values.setdefault(part, {})[name] = tf.constant(value)
+def plain(t):  # NumPy's files don't know bfloat16
+    return (tf.cast(t, tf.float32) if t.dtype == tf.bfloat16 else t).numpy()
+inputs = values["keras"]
+model = keras.saving.load_model(export + "/model.keras")
+said = model(inputs[""] if list(inputs) == [""] else inputs, training=False)
+found = {f"keras/{i}": plain(t) for i, t in enumerate(tf.nest.flatten(said))}
+signature = tf.saved_model.load(export + "/saved_model").signatures["serving_default"]
+found.update({f"served/{name}": plain(t) for name, t in signature(**values["served"]).items()})
+numpy.savez(answered, **found)
+"""
+
+
+def ask(export: Path, inputs: Any, raw: Mapping[str, Any], *, deadline: float = DEADLINE) -> dict[str, np.ndarray]:
+    """What a process without tfscale gets from both exports.
+
+    Args:
+        inputs: what the Keras model is called with: a tensor, or a dict of them.
+        raw: what the SavedModel's signature takes, lists of bytes or arrays by name.
+
+    Returns:
+        "keras/0", ...: the model's flattened outputs; "served/NAME": those of the signature.
+
+    Raises:
+        CheckFailed: it couldn't load or run them.
+    """
+    named = dict(inputs) if isinstance(inputs, dict) else {"": inputs}
+    given: dict[str, np.ndarray] = {}
+    for part, values in (("keras", named), ("served", raw)):
+        for name, value in values.items():
+            given.update(_as_arrays(f"{part}/{name}", value))
+    with tempfile.TemporaryDirectory() as scratch:
+        question, answer = Path(scratch) / "given.npz", Path(scratch) / "answered.npz"
+        np.savez(question, **given)  # type: ignore[arg-type]
+        _run([str(export), str(question), str(answer)], deadline)
+        with np.load(answer) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+
+
+def _as_arrays(key: str, value: Any) -> dict[str, np.ndarray]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "OSU":
+        return {key: array}
+    texts = [text.encode() if isinstance(text, str) else bytes(text) for text in value]
+    return {key: np.frombuffer(b"".join(texts), np.uint8), f"{key}|sizes": np.array([len(t) for t in texts])}
+
+
+def _run(arguments: list[str], deadline: float) -> None:
+    environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+    environ.pop("TF_CONFIG", None)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, *arguments],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=deadline,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CheckFailed(
+            f"the exported model didn't answer within {deadline:.0f} s", where="export", fix="export again"
+        ) from None
+    if done.returncode:
+        told = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        cause = next((line for line in reversed(told) if not line.startswith(" ") and "Error" in line), told[-1])
+        raise CheckFailed(
+            f"the exported model can't be used without tfscale: {cause[:300]}",
+            where="export",
+            fix="build the model from stock Keras layers, or keep its registered classes in a module without tfscale",
+        )
+
+
+def differences(expected: Mapping[str, np.ndarray], said: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The largest difference of floats in each of both exports, in units of the tolerance's scale.
+
+    The scale of an example is the larger of 1 and its largest value, so that probabilities are compared absolutely, and
+    large logits relative to each other. Other outputs, such as classes, must be equal.
+
+    Raises:
+        CheckFailed: with the numbers, where one is beyond the tolerance or the outputs are others.
+    """
+    worst = {"model.keras": 0.0, "saved_model": 0.0}
+    wrong = [f"{name}: absent" for name in sorted(set(expected) - set(said))]
+    for name in sorted(set(expected) & set(said)):
+        a, b = expected[name], said[name]
+        file = "model.keras" if name.startswith("keras/") else "saved_model"
+        if a.shape != b.shape:
+            wrong.append(f"{name}: shape {list(b.shape)} in place of {list(a.shape)}")
+        elif a.dtype.kind in "fV":
+            worst[file] = max(worst[file], off := largest_difference(a, b))
+            if not off <= TOLERANCE:
+                wrong.append(f"{name}: off by {off:.3g}")
+        elif not np.array_equal(a, b):
+            wrong.append(f"{name}: {int(np.sum(a != b))} of {a.size} differ")
+    if wrong:
+        raise CheckFailed(
+            f"the exported model answers otherwise than the trained one: {'; '.join(wrong)}",
+            where=f"tolerance {TOLERANCE:g}",
+            fix="nothing was exported; report this with the task's code, the checkpoint is good",
+        )
+    return worst
+
+
+def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Over examples (the first axis), the largest |a - b| in units of max(1, the largest |a| of the example)."""
+    wide, other = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (a, b))
+    if not wide.size:
+        return 0.0
+    scale = np.maximum(1.0, np.abs(wide).max(axis=1, keepdims=True))
+    return float(np.max(np.abs(wide - other) / scale))
+
+
+def numbers(tensors: Mapping[str, Any] | Sequence[Any], part: str) -> dict[str, np.ndarray]:
+    """Tensors as the process without tfscale names them; bfloat16 as float32, as it does."""
+    pairs = tensors.items() if isinstance(tensors, Mapping) else enumerate(tensors)
+    arrays = {f"{part}/{name}": np.asarray(value) for name, value in pairs}
+    return {k: v.astype(np.float32) if v.dtype.name == "bfloat16" else v for k, v in arrays.items()}

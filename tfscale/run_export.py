@@ -1,0 +1,74 @@
+"""The export of a run: its model with samples from its own data.
+
+Owns the choice of the samples. Refuses to know the files and the check, which are `tfscale/export/`.
+
+    export_run(task, state, source, run_dir.path / "export", identity=digest(identity(config)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfscale.data.source import Source
+from tfscale.errors import UsageError
+from tfscale.export import export_model
+from tfscale.task import Task
+
+if TYPE_CHECKING:
+    from tfscale.state import TrainState
+
+_SAMPLES = 8
+
+
+def export_run(
+    task: Task,
+    state: TrainState,
+    source: Source,
+    directory: str | Path,
+    *,
+    identity: str = "",
+    class_names: Sequence[str] | None = None,
+    count: int = _SAMPLES,
+) -> Path:
+    """Exports this state, checked on the first examples of the test split (the training split where there is none).
+
+    Raises:
+        like `export_model`.
+    """
+    samples = raw_samples(task, source, count)
+    names = class_names or source.class_names()
+    return export_model(task, state, directory, samples=samples, identity=identity, class_names=names)
+
+
+def raw_samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:
+    """The first raw examples by field, as a served model takes them: pictures that were decoded are encoded as PNG."""
+    import tensorflow as tf
+
+    from tfscale.data.order import Shard
+    from tfscale.export.saved_model import serving_inputs
+
+    split = "test" if source.num_examples("test") else "train"
+    count = min(count, source.num_examples(split))
+    dataset = source.stream(split, Shard(count), training=False, start_step=0)
+    if dataset is None:
+        places = tf.data.Dataset.from_tensors(tf.range(count, dtype=tf.int64))
+        dataset = source.read(split, places, ram_bytes=0)  # so few that holding a split doesn't pay
+    examples = [dict(example) for example in dataset.map(source.parse).take(count)]
+    wanted = serving_inputs(task)
+    names = list(wanted) if wanted is not None else list(examples[0])
+    missing = [name for name in names if name not in examples[0]]
+    if missing:
+        raise UsageError(
+            f"the data have no field {', '.join(missing)}, which the task serves",
+            where="data",
+            fix=f"the fields are {', '.join(sorted(examples[0]))}; export with data that have it",
+        )
+
+    def value(tensor, name):
+        if wanted is not None and wanted[name].dtype == tf.string and tensor.dtype == tf.uint8:
+            tensor = tf.io.encode_png(tensor)
+        return tensor.numpy()
+
+    return {n: [tf.nest.map_structure(lambda t, n=n: value(t, n), e[n]) for e in examples] for n in names}
