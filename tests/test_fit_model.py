@@ -176,8 +176,6 @@ def test_arrays_are_shuffled_and_resumed_bit_for_bit(classifier, arrays, tmp_pat
     assert [r["loss"] for r in our_steps(tmp_path / "cut")] == [r["loss"] for r in our_steps(tmp_path / "whole")]
     for a, b in zip(second.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    unshuffled = classifier()
-    tfscale.fit(unshuffled, train, until="1st", run_dir=tmp_path / "other", **{**kind, "global_batch": ROWS - 1})
     losses = [r["loss"] for r in our_steps(tmp_path / "whole")]
     assert len(set(losses)) == len(losses)
 
@@ -213,7 +211,7 @@ def test_without_a_folder_every_call_is_a_new_run(classifier, arrays, tmp_path, 
     assert first.metrics == {}
     assert first.train_metrics["loss"] > 0
     second = tfscale.fit(model, train, say=quiet)  # goes on with the weights that it has, as Keras does
-    assert first.run_dir == second.run_dir or second.train_metrics["loss"] < first.train_metrics["loss"]
+    assert second.train_metrics["loss"] < first.train_metrics["loss"]
     assert len(list((tmp_path / "runs").glob("*/*"))) == 2
 
 
@@ -234,7 +232,7 @@ def test_a_bare_subclassed_model_is_compiled_and_built(tf, policy, arrays, tmp_p
     result = tfscale.fit(model, train, test=test, until="40ep", loss=loss, metrics=["accuracy"], optimizer=keras.optimizers.Adam(0.02),
                          global_batch=8, run_dir=tmp_path / "r", say=quiet)  # fmt: skip
     assert result.metrics["accuracy"] > 0.8
-    assert result.model_flops == 3 * 2 * (WIDTH * 4 + 4 * 2) or result.model_flops > 3 * 2 * (WIDTH * 4 + 4 * 2)
+    assert result.model_flops == 3 * 2 * (WIDTH * 4 + 4 * 2)
 
 
 def test_a_function_builds_under_the_plans_precision(classifier, arrays, tmp_path):
@@ -275,6 +273,8 @@ def test_a_data_set_that_shuffles_counts_and_never_ends(tf, classifier, arrays, 
         (lambda model, x, y: ("model", (x, y)), "model is a str"),
         (lambda model, x, y: (_bare(), (x, y)), "isn't compiled"),
         (lambda model, x, y: (_own_step(), (x, y)), "train_step would not be called"),
+        (lambda model, x, y: (_compiled(model, "adam", reduction="sum"), (x, y)), "reduction='sum'"),
+        (lambda model, x, y: (_compiled(model, _with_ema()), (x, y)), "use_ema"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_told(classifier, arrays, tmp_path, break_it, said):
@@ -305,6 +305,19 @@ def _bare():
     import keras
 
     return keras.Sequential([keras.layers.Dense(2)])
+
+
+def _compiled(model, optimizer, **loss):
+    import keras
+
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True, **loss))
+    return model
+
+
+def _with_ema():
+    import keras
+
+    return keras.optimizers.Adam(use_ema=True)
 
 
 def _own_step():

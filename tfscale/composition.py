@@ -75,6 +75,12 @@ def compose_run(run_dir: str | Path, overrides: Sequence[str] = (), *, config_di
     """
     file = Path(run_dir) / "config.yaml"
     saved = _saved_tree(file)
+    if saved.get("task") == "???":
+        raise UsageError(
+            "the run's model was given as a Python object, which its folder doesn't hold",
+            where=str(file),
+            fix="train with export.at_end=true and use export/, or call tfscale.fit(model, data, run_dir=...) again",
+        )
     for override in overrides:
         group = override.lstrip("+").split("=", 1)[0]
         if group == "recipe":

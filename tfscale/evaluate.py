@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.evaluate run.dir=PATH [checkpoint=best] [data=...] [eval.split=test]`, and its function."""
+"""The door `python -m tfscale.evaluate run.dir=PATH [checkpoint=best] [data=...]`, and its function."""
 
 from __future__ import annotations
 

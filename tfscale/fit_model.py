@@ -55,7 +55,7 @@ def config_for(
     config = compose([f"{key}={value}" for key, value in given.items()] + list(overrides), task=task, data=source)
     config.run.dir = os.fspath(run_dir) if run_dir is not None else None
     if run_dir is None:
-        config.run.name = time.strftime("%Y%m%d-%H%M%S-") + f"{os.getpid():x}"
+        config.run.name = time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
     return config
 
 

@@ -137,3 +137,23 @@ def test_an_injected_module_is_refused(run, save, table, tmp_path):
 def test_an_unknown_augmentation_is_refused(run, save, table):
     with pytest.raises(UsageError, match="unknown augmentation"):
         run(save(), "data=numpy", table, "task.augment=fotos")
+
+
+def test_a_trained_model_is_evaluated_and_predicts_without_labels(run, save, table, tmp_path):
+    from tfscale.evaluate import evaluate_run
+    from tfscale.predict import main as predict
+
+    result = run(save(), "data=numpy", table)
+    assert evaluate_run(str(tmp_path / "r"), checkpoint="last")["metrics"] == pytest.approx(dict(result.metrics))
+    x = np.load(tmp_path / "t.npz")["x_test"]
+    np.savez(tmp_path / "new.npz", x=x)
+    out = tmp_path / "out.jsonl"
+    assert (
+        predict([f"run.dir={tmp_path / 'r'}", f"input={tmp_path / 'new.npz'}", f"output={out}", "checkpoint=last"]) == 0
+    )
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 20
+    assert all(abs(sum(row["probabilities"]) - 1) < 1e-5 for row in rows)
+    labels = np.load(tmp_path / "t.npz")["y_test"]
+    correct = np.mean([row["class"] == label for row, label in zip(rows, labels, strict=True)])
+    assert correct == pytest.approx(result.metrics["accuracy"])

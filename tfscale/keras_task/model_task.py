@@ -65,7 +65,8 @@ class KerasModelTask(Task):
             if not fresh:
                 model = _copy(model)
                 y_pred = _call(model, example)
-        self.live, self._metrics = model, Measures(model, example, y_pred)
+        self.live = model
+        self._metrics = Measures(model, example, y_pred) if "y" in example else None  # without labels: prediction only
         return model
 
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
@@ -86,11 +87,11 @@ class KerasModelTask(Task):
             x, y, y_pred, sample_weight = (_rows(part, weight > 0) for part in (x, y, y_pred, sample_weight))
         value, summed = self._metrics.measure(x, y, y_pred, sample_weight, training=training)
         value = tf.where(tf.reduce_any(weight > 0), value, tf.zeros_like(value))  # a mean over nothing is NaN
-        return tf.repeat(value, tf.shape(weight)[0]), {SUMMED: summed}
+        return value * tf.ones_like(weight, value.dtype), {SUMMED: summed}
 
     @property
     def summed_size(self) -> int:
-        return self._metrics.size
+        return self._metrics.size if self._metrics else 0
 
     def summarise(self, summed: np.ndarray) -> dict[str, float]:
         return self._metrics.results(summed)
@@ -119,6 +120,12 @@ def _check_protocol(model: keras.Model) -> None:
             )
     if not model.compiled or model.optimizer is None:
         raise UsageError("the model isn't compiled", where="model", fix="give loss=..., or compile it before")
+    if getattr(model.optimizer, "use_ema", False):
+        raise UsageError(
+            "an optimizer with use_ema=True would end with other weights than Keras's fit leaves",
+            where="model.optimizer",
+            fix="use an optimizer without it",
+        )
     for loss in flat(model.loss):
         if getattr(loss, "reduction", None) == "sum":
             raise UsageError(

@@ -1,0 +1,26 @@
+"""The README's own lines, run as written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_ten_lines_train_a_model(door, tmp_path):
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    ended = door(program=("-c", code))
+    assert ended.code == 0, ended.err
+    assert float(ended.out.splitlines()[-1]) > 0.9
+    result = json.loads((tmp_path / "runs" / "digits" / "result.json").read_text())
+    assert (result["status"], result["step"]) == ("complete", 313)  # 5 epochs of 4,000 in steps of 64
+
+
+def test_the_groups_of_data_are_those_that_there_are():
+    from tfscale.door import groups
+
+    table = README.split("| data | what it reads |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table.replace("`tf.train.Example`", ""))) >= set(groups()["data"]) - {"synthetic"}
