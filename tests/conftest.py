@@ -99,6 +99,17 @@ def tf():
     return tensorflow
 
 
+@pytest.fixture(autouse=True)
+def kernels_as_before():
+    """A run switches deterministic kernels on for its process; the next test begins without."""
+    yield
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework import config as switch
+
+        if switch.is_op_determinism_enabled():
+            switch.disable_op_determinism()
+
+
 @pytest.fixture
 def policy():
     """Sets the dtype policy and puts float32 back."""

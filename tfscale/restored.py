@@ -25,8 +25,7 @@ from tfscale.data.prepare import prepare_apart
 from tfscale.data.source import Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
 from tfscale.plan import ExecutionPlan
-from tfscale.run import _refuse_what_cannot_run as refuse_what_cannot_run
-from tfscale.run import plan_run
+from tfscale.run import plan_run, refuse_what_cannot_run
 from tfscale.task import Task
 
 if TYPE_CHECKING:

@@ -91,7 +91,7 @@ def fit_config(
             where="plan.hardware",
             fix="add plan.dry_run=true, or remove plan.hardware",
         )
-    _refuse_what_cannot_run(config, plan)
+    refuse_what_cannot_run(config, plan)
     run_dir = locate(config)
     if config.resume.mode == "auto":
         finished = run_dir.finished(
@@ -139,7 +139,7 @@ def _train(
     return Session(config, plan, run_dir, began=began, say=say).run()
 
 
-def _refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
+def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
     eval_batch = config.eval.global_batch or config.train.global_batch
     if eval_batch % plan.num_replicas:
         raise UsageError(

@@ -283,9 +283,9 @@ class Session:
         from tfscale.engine.progress import summary
 
         self._save()
-        self._export()
         result = self._result()
         self.run_dir.write_json("result.json", result.to_dict())
+        self._export()  # should it fail, the run is complete all the same
         peak = matmul_peak(self.plan) * self.plan.num_replicas
         flops, speed = result.model_flops, result.examples_per_second
         result = dataclasses.replace(
@@ -293,7 +293,7 @@ class Session:
             matmul_peak_flops=peak,
             mfu=flops * speed / peak if flops and speed else None,
             mlflow_run_id=self.tracker.run_id,
-            seconds={**result.seconds, "total": time.monotonic() - self.began},
+            seconds={**self.trainer.clock.seconds, "total": time.monotonic() - self.began},
         )
         self.run_dir.write_json("result.json", result.to_dict())
         for name in ("result.json", self.run_dir.metrics.name):

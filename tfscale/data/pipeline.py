@@ -15,13 +15,15 @@ import tensorflow as tf
 from tfscale.data import order
 from tfscale.data.order import Shard
 from tfscale.data.source import Source
-from tfscale.errors import DataCorrupt, UsageError, first_line
+from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line
 from tfscale.plan import ExecutionPlan
 from tfscale.task import Example, Task
 
 
-def as_data_fault(error: Exception) -> DataCorrupt | None:
+def as_data_fault(error: Exception) -> DataCorrupt | DataMissing | None:
     """What an error of TensorFlow says about the data, or None if it came from elsewhere."""
+    if isinstance(error, tf.errors.NotFoundError) and "ReadFile" in error.message:
+        return DataMissing(f"a file is gone: {first_line(error)}", where="data", fix="put it back")
     if not isinstance(error, tf.errors.DataLossError | tf.errors.InvalidArgumentError):
         return None
     if "IteratorGetNext" not in error.message:

@@ -7,6 +7,7 @@ decides them, wants to know the prepared data first. So the writer is a child, a
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -26,7 +27,13 @@ def prepare_apart(source: Source) -> None:
     if type(source).__module__ == "__main__":
         source.prepare()  # a class of a script or notebook can't be found by a child
         return
-    done = subprocess.run([sys.executable, "-c", _ENTRY], input=pickle.dumps(source), capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _ENTRY],
+        input=pickle.dumps(source),
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},  # looking for GPUs takes time, and the trainer wants them
+        capture_output=True,
+        check=False,
+    )
     if done.returncode == 0:
         return
     try:
