@@ -193,6 +193,84 @@ def test_a_finished_run_gives_its_weights_back(classifier, arrays, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_an_unbuilt_model_finds_its_run_again_and_another_does_not(policy, tf, arrays, tmp_path):
+    import keras
+
+    def make(activation="relu"):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model = keras.Sequential([keras.layers.Dense(4, activation=activation), keras.layers.Dense(2)])
+        model.compile("adam", loss)
+        return model
+
+    kind = {"until": "2ep", "run_dir": tmp_path / "r"}
+    first, said = make(), []
+    tfscale.fit(first, arrays[0], **kind, say=quiet)
+    second = make()
+    tfscale.fit(second, arrays[0], **kind, say=said.append)
+    assert "already complete" in said[0]
+    for a, b in zip(second.get_weights(), first.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(CheckpointUnusable, match="another experiment"):
+        tfscale.fit(make("tanh"), arrays[0], **kind, say=quiet)
+
+
+def test_layers_numbered_otherwise_get_their_own_weights(policy, tf, arrays, tmp_path):
+    import keras
+
+    def make():
+        inputs = keras.Input((WIDTH,))
+        x = inputs
+        for _ in range(3):
+            x = keras.layers.Dense(WIDTH, activation="relu")(x)  # of equal shapes, so that a mix-up would pass
+        model = keras.Model(inputs, x)
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    keras.utils.clear_session()
+    first = make()
+    tfscale.fit(first, arrays[0], until="1ep", run_dir=tmp_path / "r", say=quiet)
+    keras.utils.clear_session()
+    keras.layers.Dense(1)  # takes the first number
+    second = make()
+    assert {layer.name for layer in first.layers} & {layer.name for layer in second.layers}
+    tfscale.fit(second, arrays[0], until="1ep", run_dir=tmp_path / "r", say=quiet)
+    for a, b in zip(second.get_weights(), first.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_two_inputs_are_exported_whatever_their_order(policy, tf, tmp_path):
+    import keras
+
+    user, item = keras.Input((2,), name="user"), keras.Input((3,), name="item")
+    scaled = keras.layers.Dense(1)(keras.layers.Concatenate()([user, item]))
+    model = keras.Model([user, item], scaled)
+    model.compile("sgd", "mse")
+    random = np.random.RandomState(0)
+    x = {"user": random.normal(size=(8, 2)).astype("float32"), "item": random.normal(size=(8, 3)).astype("float32")}
+    tfscale.fit(model, (x, np.ones((8, 1), np.float32)), global_batch=8, run_dir=tmp_path / "r",
+                overrides=["export.at_end=true"], say=quiet)  # fmt: skip
+    served = tf.saved_model.load(str(tmp_path / "r" / "export" / "saved_model")).signatures["serving_default"]
+    (got,) = served(**{name: tf.constant(value) for name, value in x.items()}).values()
+    np.testing.assert_allclose(got, model(x), atol=1e-5)
+
+
+def test_outputs_without_names_do_not_spoil_the_end(policy, tf, arrays, tmp_path):
+    import keras
+
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = keras.layers.Dense(1), keras.layers.Dense(1)
+
+        def call(self, x, training=False):
+            return self.a(x), self.b(x)
+
+    x, y = arrays[0]
+    y = y.astype(np.float32)[:, None]
+    result = tfscale.fit(Two(), (x, (y, y)), loss=["mse", "mse"], run_dir=tmp_path / "r", say=quiet)
+    assert (result.status, result.model_flops) == ("complete", 3 * 2 * 2 * WIDTH)
+
+
 def test_another_model_in_the_same_folder_is_refused(classifier, arrays, tmp_path):
     train, _ = arrays
     tfscale.fit(classifier(), train, run_dir=tmp_path / "r", say=quiet)
@@ -267,6 +345,7 @@ def test_a_data_set_that_shuffles_counts_and_never_ends(tf, classifier, arrays, 
     ("break_it", "said"),
     [
         (lambda model, x, y: (model, (x, y, y, y)), "should be"),
+        (lambda model, x, y: (model, x), "have no y"),
         (lambda model, x, y: (model, (x, y[:-1])), "different numbers of examples"),
         (lambda model, x, y: (model, (x[:, :-1], y)), "doesn't take the data"),
         (lambda model, x, y: (model, (x, np.array(["a"] * len(y), object))), "no array of numbers"),

@@ -318,24 +318,21 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _match(stored: dict[str, Any], wanted: dict[str, Any], where: Path) -> dict[str, str]:
     """For every wanted variable the name under which it is stored.
 
-    By name; those whose names differ by position, since Keras numbers unnamed layers afresh in every model of one
-    process. What stands under extra/ (the loss scale of float16) depends on the hardware: missing, it starts afresh.
+    By name where the names are the same; else all by position, since Keras numbers unnamed layers afresh in every model
+    of one process, so that a name in both may be another layer's. What stands under extra/ (the loss scale of float16)
+    depends on the hardware: missing, it starts afresh.
     """
-
-    def shapes(names: list[str], of: dict[str, tuple]) -> list[tuple]:
-        return [of[name] for name in names]
-
     there = {name: (tuple(v["shape"]), v["dtype"]) for name, v in stored.items()}
     here = {name: (tuple(v.shape), tf.as_dtype(v.dtype).name) for name, v in wanted.items()}
-    found = {name: name for name in here if there.get(name) == here[name]}
-    old = [name for name in there if name not in here and not name.startswith("extra/")]
-    new = [name for name in here if name not in there and not name.startswith("extra/")]
-    changed = [name for name in here if name in there and name not in found]
-    if not changed and shapes(old, there) == shapes(new, here):
-        return found | dict(zip(new, old, strict=True))
-    rows = [
-        f"{n}: checkpoint {_show(there.get(n))}, model {_show(here.get(n))}" for n in sorted({*old, *new, *changed})
-    ]
+    extra = {name: name for name in here if name.startswith("extra/") and there.get(name) == here[name]}
+    old = [name for name in there if not name.startswith("extra/")]
+    new = [name for name in here if not name.startswith("extra/")]
+    differing = sorted(name for name in {*old, *new} if there.get(name) != here.get(name))
+    if not differing:
+        return extra | {name: name for name in new}
+    if set(old) != set(new) and [there[name] for name in old] == [here[name] for name in new]:
+        return extra | dict(zip(new, old, strict=True))
+    rows = [f"{n}: checkpoint {_show(there.get(n))}, model {_show(here.get(n))}" for n in differing]
     shown = rows[:20] + ([f"and {len(rows) - 20} more"] if len(rows) > 20 else [])
     raise CheckpointUnusable(
         f"the checkpoint is of another model; {len(rows)} variables differ: " + "; ".join(shown),

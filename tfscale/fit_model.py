@@ -34,10 +34,12 @@ def config_for(
     overrides: Sequence[str] = (),
 ) -> RunConfig:
     """The configuration of a run of these objects; the arguments are those of `tfscale.fit`."""
-    from tfscale.data.given import GivenDataset, as_source
+    from tfscale.data.given import GivenDataset, as_source, is_labelled
 
     task = model if isinstance(model, Task) else _task(model, loss, optimizer, metrics)
     source = as_source(data, test, steps_per_epoch=steps_per_epoch)
+    if not isinstance(model, Task) and not is_labelled(source):
+        raise UsageError("the data have no y", where="data", fix="give (x, y) or (x, y, sample_weight)")
     for override in overrides:
         if override.lstrip("+").split("=")[0] in _OURS:
             raise UsageError(f"{override!r} is an argument of fit", where="overrides", fix="give it as fit(...)")

@@ -101,6 +101,8 @@ def fit_config(
         )
         if finished:
             say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+            if config.export.at_end and run_dir.read_json("export/export.json") is None:
+                say(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")
             return Result.read(finished)
     if config.tracker is not None:
         config.tracker.check()

@@ -146,7 +146,10 @@ class RunDir:
 
     def set_aside(self) -> None:
         """Moves what earlier runs left into previous-NNN, for a run that was told to start at zero."""
-        names = ("checkpoints", "metrics.jsonl", "result.json", "plan.json", "config.yaml", "mlflow_run_id")
+        names = [
+            *("checkpoints", "metrics.jsonl", "result.json", "plan.json", "config.yaml", "mlflow_run_id", "export"),
+            *("spec.json", "classes.json", *(path.name for path in self.path.glob("evaluation-*.json"))),
+        ]
         present = [name for name in names if (self.path / name).exists()]
         if present:
             aside = self.path / f"previous-{len(list(self.path.glob('previous-*'))) + 1:03d}"

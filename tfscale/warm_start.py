@@ -77,9 +77,10 @@ def check_place(init_from: str) -> None:
 def warm_start(model: keras.Model, init_from: str) -> WarmStart:
     """Puts every stored variable that fits into the model.
 
-    Variables are matched by name, or by position where no name is the same (Keras numbers unnamed layers). Of the same
-    name but another shape, the first convolution is resized between grey and colour; anything else, such as the head
-    for other classes, stays fresh.
+    Variables are matched by name; by position where no name is the same, or where the names differ and the shapes in
+    their order don't (Keras numbers unnamed layers afresh in every model of one process). Of the same name but another
+    shape, the first convolution is resized between grey and colour; anything else, such as the head for other classes,
+    stays fresh.
 
     Raises:
         DataMissing: nothing is there.
@@ -89,7 +90,9 @@ def warm_start(model: keras.Model, init_from: str) -> WarmStart:
     check_place(init_from)
     stored = _without_prefix({name: v for name, v in _stored(Path(init_from)).items() if _SEEDS not in name})
     wanted = _without_prefix({v.path: v for v in model.variables if _SEEDS not in v.path})
-    if not wanted.keys() & stored.keys() and len(wanted) == len(stored):
+    same_shapes = [tuple(v.shape) for v in wanted.values()] == [tuple(v.shape) for v in stored.values()]
+    disjoint = not wanted.keys() & stored.keys() and len(wanted) == len(stored)
+    if wanted.keys() != stored.keys() and (same_shapes or disjoint):
         stored = dict(zip(wanted, stored.values(), strict=True))
     rows = [_put(name, variable, stored.get(name)) for name, variable in wanted.items()]
     rows += [Row(n, UNUSED, None, tuple(value.shape)) for n, value in stored.items() if n not in wanted]

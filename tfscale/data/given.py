@@ -35,6 +35,15 @@ def named(element: Any, where: str) -> dict[str, Any]:
     return {name: value for name, value in zip(FIELDS, element, strict=False) if value is not None}
 
 
+def is_labelled(source: Source) -> bool:
+    """Whether what people gave has a y; other sources name their fields themselves."""
+    if isinstance(source, GivenArrays):
+        return "y" in source.train
+    if isinstance(source, GivenDataset):
+        return isinstance(source.train.element_spec, tuple) and len(source.train.element_spec) > 1
+    return True
+
+
 @dataclass
 class GivenArrays(ArraySource):
     """NumPy arrays by field and split, each nested as the model takes it; the first axis counts examples."""
@@ -180,7 +189,11 @@ def as_source(data: Any, test: Any, *, steps_per_epoch: int | None = None) -> So
     """
     import tensorflow as tf
 
+    if steps_per_epoch is not None and not isinstance(data, tf.data.Dataset):
+        raise UsageError("only a tf.data data set takes steps_per_epoch", where="steps_per_epoch", fix="leave it away")
     if isinstance(data, Source):
+        if test is not None:
+            raise UsageError("a Source has its own test split", where="test", fix="leave test away")
         return data
     if isinstance(data, tf.data.Dataset):
         if test is not None and not isinstance(test, tf.data.Dataset):

@@ -137,8 +137,11 @@ def _in_full_precision(task: Task, live: keras.Model) -> keras.Model:
 def _by_input(signature: Mapping[str, tf.TensorSpec], inputs: Any) -> dict[str, tf.Tensor]:
     import tensorflow as tf
 
-    values = list(inputs.values()) if isinstance(inputs, dict) else [inputs]
-    return {name: tf.cast(value, signature[name].dtype) for name, value in zip(signature, values, strict=True)}
+    if not isinstance(inputs, dict):
+        inputs = dict.fromkeys(signature, inputs)  # its one name
+    elif len(signature) == 1:
+        inputs = dict(zip(signature, inputs.values(), strict=True))
+    return {name: tf.cast(inputs[name], spec.dtype) for name, spec in signature.items()}
 
 
 def _described(tensors: Mapping[str, Any]) -> dict[str, Any]:

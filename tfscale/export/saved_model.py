@@ -59,9 +59,9 @@ class Served:
 
     def _answer(self, **fields: tf.Tensor) -> dict[str, tf.Tensor]:
         if self.raw is None:
-            values = list(fields.values())
-            named = dict(zip(input_names(self.model), values, strict=True))
-            return named_outputs(self.model, self.model(values[0] if len(values) == 1 else named, training=False))
+            # by name: tf.function hands the fields over in alphabetic order
+            inputs = fields if len(fields) > 1 else next(iter(fields.values()))
+            return named_outputs(self.model, self.model(inputs, training=False))
 
         def one(example):
             return preprocessed(self.task, example)

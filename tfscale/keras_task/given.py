@@ -13,6 +13,8 @@ from tfscale.task import Task
 if TYPE_CHECKING:
     import keras
 
+_NAMES = ("name", "shared_object_id")  # numbered afresh in every process
+
 
 @dataclass
 class GivenModel(KerasModelTask):
@@ -48,8 +50,9 @@ class GivenModel(KerasModelTask):
         if not isinstance(self.model, keras.Model):
             return {"function": getattr(self.model, "__qualname__", type(self.model).__name__)}
         layers = [
-            (type(layer).__name__, [tuple(v.shape) for v in layer.weights])
+            _settings(layer) if not layer._layers else type(layer).__name__
             for layer in self.model._flatten_layers(include_self=False)
+            if not isinstance(layer, keras.layers.InputLayer)  # a Sequential has one only once it is built
         ]
         compiled = (_settings(self.model.optimizer), _settings(self.model.loss)) if self.model.compiled else ()
         return {"model": type(self.model).__name__, "layers": layers, "compiled": compiled}
@@ -62,12 +65,16 @@ class GivenModel(KerasModelTask):
 
 
 def _settings(thing: Any) -> Any:
-    """An optimizer or loss as plain values, for a run's identity."""
+    """A layer, an optimizer or a loss as plain values without names, for a run's identity."""
     if isinstance(thing, dict):
-        return {key: _settings(value) for key, value in thing.items()}
+        return {key: _settings(value) for key, value in thing.items() if key not in _NAMES}
     if isinstance(thing, list | tuple):
         return [_settings(value) for value in thing]
     if hasattr(thing, "get_config"):
-        settings = {k: _settings(v) for k, v in thing.get_config().items() if k != "name"}
+        try:
+            settings = _settings(thing.get_config())
+        except Exception:  # whatever people's own layers raise, such as NotImplementedError
+            settings = {}
         return {"class": type(thing).__name__, **settings}
-    return getattr(thing, "__qualname__", thing)
+    plain = isinstance(thing, str | int | float | bool | None)
+    return thing if plain else getattr(thing, "__qualname__", type(thing).__name__)

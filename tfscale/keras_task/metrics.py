@@ -34,7 +34,7 @@ class Measures:
         self._model = model
         given = example["x"], example["y"], y_pred, example.get("sample_weight")
         try:
-            model.compute_loss(*given)
+            model._compute_loss(*given)  # also of models that override it without `training`, as Keras calls it
             model.compute_metrics(*given)  # creates their variables
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise UsageError(
@@ -70,7 +70,7 @@ class Measures:
         # Keras reads what it regularizes through the scope.
         regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
         with keras.StatelessScope([*zip(self.variables, start, strict=True), *regularized]) as scope:
-            loss = tf.convert_to_tensor(model.compute_loss(*given, training=training))
+            loss = tf.convert_to_tensor(model._compute_loss(*given, training=training))
             penalties = [tf.cast(p, loss.dtype) for p in model.losses]
             model.compute_metrics(*given)
             after = [scope.get_current_value(v) for v in self.variables]

@@ -104,7 +104,8 @@ class KerasModelTask(Task):
             return dict(y_pred)
         outputs = tf.nest.flatten(y_pred)
         if len(outputs) > 1:
-            return dict(zip(model.output_names, outputs, strict=True))
+            names = getattr(model, "output_names", None) or [f"output_{i}" for i in range(len(outputs))]
+            return dict(zip(names, outputs, strict=True))
         return _classified(model, outputs[0]) or {"output": outputs[0]}
 
 
