@@ -205,9 +205,7 @@ def as_source(data: Any, test: Any, *, steps_per_epoch: int | None = None) -> So
             where="test",
             fix="give both as arrays, or both as data sets",
         )
-    source = GivenArrays(train=_arrays(data, "data"), test=_arrays(test, "test") if test is not None else None)
-    source.check()
-    return source
+    return GivenArrays(train=_arrays(data, "data"), test=_arrays(test, "test") if test is not None else None)
 
 
 def _arrays(data: Any, where: str) -> dict[str, Any]:
