@@ -25,6 +25,7 @@ _HOMES = {
     "compose": "tfscale.composition",
     "export_model": "tfscale.export",
     "fit": "tfscale.run",
+    "launch_workers": "tfscale.launching",
     "make_plan": "tfscale.plan",
     "probe": "tfscale.hardware",
 }
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tfscale.engine.loop import Trainer
     from tfscale.export import export_model
     from tfscale.hardware import Hardware, probe
+    from tfscale.launching import launch_workers
     from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
     from tfscale.result import Result
     from tfscale.run import fit

@@ -10,6 +10,8 @@ from tfscale.errors import UsageError, nearest
 
 DOORS = {
     "train": "train a recipe on whatever hardware is here",
+    "launch": "the same in several processes on this machine",
+    "parity": "whether a recipe's numbers are the same on several devices and workers",
     "evaluate": "loss and metrics of a trained run, on its own data or others",
     "predict": "a file with what a trained run says about every example",
     "export": "a trained run as Keras file and SavedModel, checked",

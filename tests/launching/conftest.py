@@ -1,0 +1,33 @@
+"""Jobs of stand-ins."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from tests_standins import HEAD
+
+from tfscale.launching.crew import Crew
+from tfscale.launching.job import Outcome, run_job
+from tfscale.launching.places import Job
+
+
+@pytest.fixture
+def environ(tmp_path):
+    return {**os.environ, "PLACE": str(tmp_path)}
+
+
+@pytest.fixture
+def launched(environ):
+    """Runs a job whose processes run this code; returns its outcome and all lines."""
+
+    def run(code: str, **job) -> tuple[Outcome, list[str]]:
+        lines: list[str] = []
+        what = Job(**job)
+        labels = [f"{role}:{index}" for role, index in what.roles()]
+        with Crew([sys.executable, "-c", HEAD + code], labels, environ=environ, say=lines.append) as crew:
+            outcome = run_job(what, crew)
+        return outcome, lines
+
+    return run

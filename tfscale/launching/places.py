@@ -1,0 +1,156 @@
+"""The places in a job: who takes part, with which TF_CONFIG, on which cores and GPUs of this machine.
+
+Owns roles, ports and shares. Refuses to know processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tfscale.errors import UsageError
+from tfscale.hardware import Hardware
+
+_HOST = "127.0.0.1"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job consists of and how patient the launcher is.
+
+    Args:
+        workers: training processes, besides the chief where there is one.
+        chief: whether there is a chief; without one worker 0 is it. Parameter servers always come with a chief.
+        ps: parameter servers.
+        evaluator: whether a process of its own evaluates every checkpoint.
+        max_restarts: how often the job is started again after a retryable end; with parameter servers also how often
+            each worker is.
+        pin: give each training process cores (and GPUs) of its own.
+        grace: seconds that the others get to end by themselves when a training process has failed.
+        ps_grace: seconds that servers and workers get when the chief has ended.
+        evaluator_grace: seconds that the evaluator gets when the training has ended.
+
+    Raises:
+        UsageError: a number that makes no job.
+    """
+
+    workers: int = 2
+    chief: bool = False
+    ps: int = 0
+    evaluator: bool = False
+    max_restarts: int = 0
+    pin: bool = True
+    grace: float = 30.0
+    ps_grace: float = 10.0
+    evaluator_grace: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("ps", 0), ("max_restarts", 0), ("grace", 0), ("evaluator_grace", 0)):
+            value, option = getattr(self, name), f"--{name.replace('_', '-')}"
+            if not value >= least:
+                raise UsageError(f"{option} {value} is less than {least}", where=option, fix=f"give {least} or more")
+
+    def roles(self) -> list[tuple[str, int]]:
+        """Role and index of every process, the one that writes first."""
+        counts = {"chief": int(self.chief or self.ps > 0), "worker": self.workers, "ps": self.ps}
+        counts["evaluator"] = int(self.evaluator)
+        return [(role, index) for role, count in counts.items() for index in range(count)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of a job: what it is told by its environment, and the cores that it may use (None: all)."""
+
+    role: str
+    index: int
+    environ: Mapping[str, str] = field(default_factory=dict, hash=False)
+    cores: tuple[int, ...] | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.role}:{self.index}"
+
+    @property
+    def trains(self) -> bool:
+        return self.role in ("chief", "worker")
+
+
+@contextlib.contextmanager
+def places(job: Job, hardware: Hardware, *, environ: Mapping[str, str] = os.environ) -> Iterator[list[Place]]:
+    """The places of a job on this machine. Inside, their ports are held; leave it just before they are to be used."""
+    roles = job.roles()
+    training = [place for place in roles if place[0] in ("chief", "worker")]
+    cores, gpus = _shares(job, hardware, len(training), environ)
+    with _free_ports(len(roles)) as ports:
+        addresses = {place: f"{_HOST}:{port}" for place, port in zip(roles, ports, strict=True)}
+        cluster: dict[str, list[str]] = {}
+        for (role, _), address in addresses.items():
+            if role != "evaluator":
+                cluster.setdefault(role, []).append(address)
+        found = []
+        for place in roles:
+            role, index = place
+            seen = cluster if role != "evaluator" else {role: [addresses[place]]}  # a cluster of its own
+            told = {"TF_CONFIG": json.dumps({"cluster": seen, "task": {"type": role, "index": index}})}
+            rank = training.index(place) if place in training else None
+            if gpus and rank is not None:
+                told["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[rank])
+            found.append(Place(role, index, told, cores[rank] if cores and rank is not None else None))
+        yield found
+
+
+def _shares(
+    job: Job, hardware: Hardware, workers: int, environ: Mapping[str, str]
+) -> tuple[list[tuple[int, ...]], list[tuple[str, ...]]]:
+    """Cores and GPUs of each training process; empty where they share all."""
+    if not job.pin:
+        return [], []
+    cores: list[tuple[int, ...]] = []
+    if hasattr(os, "sched_getaffinity"):
+        cores = divide(spread(sorted(os.sched_getaffinity(0), key=_neighbours), int(hardware.cores)), workers)
+    names = [name.strip() for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = len(hardware.gpus)
+    return cores, divide(names[:count] or [str(index) for index in range(count)], workers)
+
+
+def divide(things: Sequence[T], parts: int) -> list[tuple[T, ...]]:
+    """Slices of nearly the same length, or none at all where there are fewer things than parts."""
+    if len(things) < parts:
+        return []
+    edges = [len(things) * part // parts for part in range(parts + 1)]
+    return [tuple(things[begin:end]) for begin, end in itertools.pairwise(edges)]
+
+
+def spread(cores: Sequence[int], quota: int) -> list[int]:
+    """As many cores as the quota pays for, far from each other; all where it pays for all."""
+    quota = max(1, quota)
+    return list(cores[:: max(1, len(cores) // quota)][:quota])
+
+
+def _neighbours(core: int) -> tuple[int, int, int]:
+    """Sorts the threads of a physical core, and the cores of a socket, side by side."""
+    folder = Path(f"/sys/devices/system/cpu/cpu{core}/topology")
+    try:
+        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text()), core
+    except (OSError, ValueError):
+        return 0, core, core
+
+
+@contextlib.contextmanager
+def _free_ports(count: int) -> Iterator[list[int]]:
+    """Ports that nobody uses, held together so that they differ; whoever starts late may still lose one."""
+    with contextlib.ExitStack() as held:
+        ports = []
+        for _ in range(count):
+            holder = held.enter_context(socket.socket())
+            holder.bind((_HOST, 0))
+            ports.append(holder.getsockname()[1])
+        yield ports

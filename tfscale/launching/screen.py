@@ -1,0 +1,108 @@
+"""The screen that the processes of a job share: every line behind its process's name, one live line at the bottom.
+
+Owns prefixes, colours and the live line. Refuses to know processes: it is handed their bytes' text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TextIO
+
+LAUNCHER = "launch"  # the label of the launcher's own lines
+_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
+_MAX_TAIL = 2**16  # a line that never ends is cut here, so that it can't fill the memory
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*(?:[@-ln-~]|$)|\x1b$")  # all but colours, and what a read has cut off
+_ERASE = "\r\x1b[2K"
+
+
+class Lines:
+    """The bytes of one process as lines; what carriage returns have overwritten is left out."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._tail = ""
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that these bytes complete; no bytes at all are the end, which completes the last one."""
+        *whole, tail = (self._tail + self._decoder.decode(data, final=not data)).split("\n")
+        if tail and (not data or len(tail) > _MAX_TAIL):
+            whole.append(tail)
+            tail = ""
+        overwritten = tail.rstrip("\r").rfind("\r")
+        self._tail = tail[max(0, overwritten) :]
+        shown = ((line.rstrip("\r"), _visible(line)) for line in whole)
+        return [text for raw, text in shown if text or not raw]  # a line of control codes alone is none
+
+    @property
+    def unfinished(self) -> str:
+        """What stands behind the last line: a progress line that is written again and again."""
+        return _visible(self._tail)
+
+
+def _visible(line: str) -> str:
+    text = _CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2])
+    return text + "\x1b[0m" if "\x1b" in text else text  # no colour runs over into the next line
+
+
+class Screen:
+    """Writes lines by `say`, or to `stream` where that is a terminal, with one live line below them.
+
+    Args:
+        labels: of the processes; the prefixes are as wide as the longest.
+        say: receives whole lines, prefix included.
+        stream: a terminal for colours and the live line; anything else is left alone.
+    """
+
+    def __init__(
+        self,
+        labels: Iterable[str],
+        *,
+        say: Callable[[str], None] = print,
+        stream: TextIO | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ):
+        self._width = max(len(label) for label in (LAUNCHER, *labels))
+        self._colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
+        self._say, self._live = say, ""
+        is_terminal = stream is not None and stream.isatty() and environ.get("TERM") != "dumb"
+        self._terminal = stream if is_terminal else None
+        self._plain = not is_terminal or bool(environ.get("NO_COLOR"))
+
+    @property
+    def is_live(self) -> bool:
+        return self._terminal is not None
+
+    def room(self) -> tuple[int, int]:
+        """Rows and columns that a process may believe its terminal to have, so that its live line fits."""
+        assert self._terminal is not None
+        columns, rows = os.get_terminal_size(self._terminal.fileno())
+        return rows or 24, max(20, (columns or 80) - self._width - 3)  # some terminals don't know
+
+    def lines(self, label: str, texts: Iterable[str]) -> None:
+        """Lines that stay."""
+        whole = [self._prefix(label) + text for text in texts]
+        if self._terminal is None:
+            for line in whole:
+                self._say(line)
+        elif whole:
+            self._write((_ERASE if self._live else "") + "".join(line + "\n" for line in whole) + self._live)
+
+    def live(self, label: str, text: str) -> None:
+        """Puts this text into the live line; "" takes it away."""
+        line = self._prefix(label) + text if text else ""
+        if self._terminal is not None and line != self._live:
+            erase = _ERASE if self._live else ""
+            self._live = line
+            self._write(erase + line)
+
+    def _prefix(self, label: str) -> str:
+        prefix = f"{label:<{self._width}} | "
+        return prefix if self._plain else f"\x1b[{self._colours.get(label, 1)}m{prefix}\x1b[0m"
+
+    def _write(self, text: str) -> None:
+        assert self._terminal is not None
+        self._terminal.write(text)
+        self._terminal.flush()
