@@ -1,0 +1,174 @@
+"""Asynchronous training with real servers on 127.0.0.1: a run that loses a server after its end, and one that loses a
+worker and gets it back."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "tests_embedded.py"
+DEADLINE, STEPS = 200.0, 400
+
+
+def free_addresses(count: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+
+
+class Job:
+    """Two workers, two servers and a chief. All that still runs at its end is killed."""
+
+    def __init__(self, folder: Path, steps: int):
+        addresses = free_addresses(5)
+        self.cluster = {"chief": addresses[:1], "worker": addresses[1:3], "ps": addresses[3:]}
+        self.folder, self.processes = folder, []
+        self.servers = {(role, i): self.serve(role, i) for role in ("worker", "ps") for i in range(2)}
+        self.chief = self.start("train", str(folder), str(steps), log="chief")
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=lambda: self.lines.extend(self.chief.stdout))
+        self._reader.start()
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+        self._reader.join()
+        self.chief.stdout.close()
+
+    def start(self, what: str, first: str, second: str, *, log: str) -> subprocess.Popen:
+        with (self.folder / f"{log}.txt").open("w") as err:
+            process = subprocess.Popen(
+                [sys.executable, str(SCRIPT), what, json.dumps(self.cluster), first, second],
+                env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)},
+                stdin=subprocess.PIPE,  # a server ends when this process does
+                stdout=subprocess.PIPE if what == "train" else subprocess.DEVNULL,
+                stderr=err,
+                text=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def serve(self, role: str, index: int, life: int = 1) -> subprocess.Popen:
+        return self.start("serve", role, str(index), log=f"{role}{index}-{life}")
+
+    def wait_for(self, what, deadline: float = DEADLINE) -> None:
+        give_up = time.monotonic() + deadline
+        while not what():
+            assert time.monotonic() < give_up and self.chief.poll() is None, self.log("chief")[-3000:]
+            time.sleep(0.02)
+
+    def wait_for_step(self, step: int) -> None:
+        self.wait_for(lambda: any(int(line.split()[1]) >= step for line in list(self.lines)))
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.txt").read_text()
+
+    def facts(self) -> dict:
+        """What the chief wrote when its training had ended; it evaluates on and on after that."""
+        self.wait_for((self.folder / "facts.json").exists)
+        return json.loads((self.folder / "facts.json").read_text())
+
+
+def check(facts: dict) -> None:
+    assert facts["step"] == facts["iterations"] >= facts["log"][-1]["step"]
+    assert facts["log"][-1]["loss"] < 0.6 * facts["log"][0]["loss"]
+    assert facts["after"]["accuracy"] > 0.9 > facts["before"]["accuracy"]
+    assert facts["traces"] == {"train": 1, "eval": 1}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    with Job(tmp_path_factory.mktemp("job"), steps=STEPS) as job:
+        facts = job.facts()
+        job.servers["ps", 1].kill()
+        killed = time.monotonic()
+        facts["exit"] = job.chief.wait(DEADLINE), time.monotonic() - killed
+        yield job, facts
+
+
+def test_it_learns_and_both_workers_work(ended):
+    job, facts = ended
+    check(facts)
+    assert facts["step"] == STEPS
+    assert all("a step" in job.log(f"worker{i}-1") for i in range(2))
+    assert facts["examples_per_second"] > 0
+    assert [row["step"] for row in facts["log"]] == list(range(25, STEPS + 1, 25))
+
+
+def test_every_step_is_done_once(ended):
+    lines = [line for i in range(2) for line in ended[0].log(f"worker{i}-1").splitlines() if line.startswith("a step:")]
+    seen = collections.Counter(int(index) for line in lines for index in line.split("[")[1].rstrip("]").split())
+    assert len(lines) == STEPS
+    assert set(seen.values()) == {3, 4}  # 400 steps of 32 are 3.2 epochs of 4000
+    assert len(seen) == 4000
+
+
+def test_the_table_lies_on_both_servers(ended):
+    devices = ended[1]["devices"]
+    tables = [device for name, device in devices.items() if "/part_" in name and name.startswith("model/")]
+    assert len(tables) == 4
+    assert {device.split("/device")[0] for device in tables} == {f"/job:ps/replica:0/task:{i}" for i in range(2)}
+    assert all("/job:ps/" in device for device in devices.values())
+
+
+def test_a_checkpoint_brings_all_back(ended):
+    facts = ended[1]
+    assert facts["changed"] == []
+    assert facts["restored"] == facts["after"]
+
+
+def test_a_checkpoint_needs_no_servers(tf, ended):
+    import keras
+    from tests_embedded import BATCH, TEST, Embedded, Rule, plan_of
+
+    from tfscale.checkpoint import Checkpointer
+    from tfscale.data.order import Shard
+    from tfscale.data.pipeline import build_dataset
+    from tfscale.engine.evaluation import Evaluator
+    from tfscale.state import TrainState
+
+    job, facts = ended
+    task, plan = Embedded(), plan_of(1)
+    state = TrainState.create(task, keras.optimizers.Adam(0.02))
+    assert Checkpointer(job.folder / "checkpoints").restore(state) == STEPS
+    batches = build_dataset(Rule(), task, "test", Shard(BATCH), plan, training=False, seed=0)
+    alone = Evaluator(task, state, tf.distribute.get_strategy(), plan).evaluate(batches, -(-TEST // BATCH))
+    assert alone == pytest.approx(facts["after"], rel=1e-6)
+
+
+def test_a_killed_server_ends_the_run_and_is_named(ended):
+    job, facts = ended
+    code, seconds = facts["exit"]
+    assert code != 0
+    assert seconds < 20
+    assert "ClusterFault: parameter server 1 was lost" in job.log("chief")
+
+
+def test_a_killed_worker_is_replaced(tmp_path):
+    with Job(tmp_path, steps=10**6) as job:
+        job.wait_for_step(50)
+        job.servers["worker", 1].kill()
+        before = job.log("worker0-1").count("a step")
+        job.wait_for(lambda: job.log("worker0-1").count("a step") > before + 50)  # the other goes on without it
+        job.serve("worker", 1, life=2)
+        job.wait_for(lambda: job.log("worker1-2").count("a step") > 50)
+        job.chief.send_signal(signal.SIGUSR1)
+        check(job.facts())
