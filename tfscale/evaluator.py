@@ -1,0 +1,178 @@
+"""The evaluator: a process beside the training that evaluates each of its checkpoints.
+
+Owns the watch over the run folder and the note `evaluator.json` there, which says which steps are done: while it is
+fresh, the training keeps checkpoints that are still to be evaluated. Refuses to train. It is a cluster of its own: it
+meets nobody, and training neither waits for it nor ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tfscale import runtime
+from tfscale.config import RunConfig, identity
+from tfscale.data.prepare import prepare_apart
+from tfscale.duration import Duration
+from tfscale.errors import ClusterFault, TfscaleError
+from tfscale.plan import ExecutionPlan
+from tfscale.result import Result
+from tfscale.run_dir import RunDir, digest
+
+NOTE, METRICS = "evaluator.json", "evaluator.jsonl"
+_POLL = 1.0  # seconds between two looks at the folder
+_FRESH = 30.0  # a note older than this is of an evaluator that is gone
+_RETRYABLE = (130, 137, 138, 143)
+
+
+def holds(run_dir: RunDir, step: int, *, now: Callable[[], float] = time.time) -> bool:
+    """Whether an evaluator is at work that has not evaluated this step yet."""
+    file = run_dir.path / NOTE
+    try:
+        fresh = now() - file.stat().st_mtime < _FRESH
+    except OSError:
+        return False
+    note = run_dir.read_json(NOTE) if fresh else None
+    return note is not None and not note.get("ended") and step not in note["evaluated"]
+
+
+def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Callable[[str], None] = print) -> Result:
+    """Evaluates every checkpoint that the training writes, until the training has ended and the last one is done.
+
+    Returns:
+        The training's result, with the metrics of its last checkpoint.
+
+    Raises:
+        ClusterFault: the training gave up.
+    """
+    run_dir.check_writable()
+    run_dir.create()
+    before = run_dir.read_json("exit.json")  # of an earlier attempt
+    earlier = {} if config.resume.mode == "never" else run_dir.read_json(NOTE) or {}
+    watch = _Watch(config, run_dir, evaluated=list(earlier.get("evaluated", [])))
+    with watch.noted():
+        if not config.data.is_prepared():
+            prepare_apart(config.data)
+        with runtime.applied(plan, seed=config.train.seed), contextlib.ExitStack() as open_things:
+            work = _Work(config, plan, run_dir, open_things, say)
+            while True:
+                finished = watch.finished()  # asked first: what is written afterwards is seen in the next round
+                for step in watch.waiting():
+                    watch.done(step, work.evaluate(step))
+                if finished is not None:
+                    return _result(finished, watch.last)
+                _raise_failure(run_dir.read_json("exit.json"), before)
+                time.sleep(_POLL)
+
+
+def _raise_failure(left: dict[str, Any] | None, before: dict[str, Any] | None) -> None:
+    """The training's own end, where running it again won't help."""
+    if left is None or left == before or left.get("exit_code") in _RETRYABLE:
+        return
+    raise ClusterFault(f"the training failed: {left.get('what')}", where=left.get("where", ""), fix=left.get("fix", ""))
+
+
+def _result(finished: dict[str, Any], metrics: dict[str, float]) -> Result:
+    return Result.read({**finished, "metrics": metrics or finished.get("metrics", {})})
+
+
+class _Watch:
+    """What is on disk and what of it was evaluated."""
+
+    def __init__(self, config: RunConfig, run_dir: RunDir, *, evaluated: list[int]):
+        self.config, self.run_dir, self.evaluated = config, run_dir, evaluated
+        self.last: dict[str, float] = {}
+        self._stale = run_dir.read_json("result.json") if config.resume.mode == "never" else None
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Keeps the note fresh from a thread, since an evaluation may take long."""
+        over = threading.Event()
+
+        def refresh() -> None:
+            while not over.wait(_FRESH / 6):
+                with contextlib.suppress(TfscaleError):
+                    self._write(ended=False)
+
+        self._write(ended=False)
+        thread = threading.Thread(target=refresh, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self._write(ended=True)
+
+    def _write(self, *, ended: bool) -> None:
+        with self._lock:
+            self.run_dir.write_json(NOTE, {"evaluated": self.evaluated, "ended": ended})
+
+    def waiting(self) -> list[int]:
+        """Steps of checkpoints that were not evaluated yet, oldest first."""
+        names = [path.name.removeprefix("step-") for path in self.run_dir.checkpoints.glob("step-*")]
+        return sorted(int(name) for name in names if name.isdigit() and int(name) not in self.evaluated)
+
+    def done(self, step: int, metrics: dict[str, float] | None) -> None:
+        self.evaluated.append(step)
+        if metrics is not None:
+            self.last = metrics
+            self.run_dir.append(METRICS, json.dumps({"step": step, "kind": "evaluator", **metrics}))
+        self._write(ended=False)
+
+    def finished(self) -> dict[str, Any] | None:
+        """result.json, once the training went as far as it was told."""
+        if self._stale is not None and self._stale == self.run_dir.read_json("result.json"):
+            return None  # the training is about to set it aside
+        return self.run_dir.finished(
+            until=Duration.parse(self.config.train.until),
+            identity=digest(identity(self.config)),
+            stop_patience=self.config.train.stop_patience,
+        )
+
+
+class _Work:
+    """The model, restored again for each checkpoint; built at the first one."""
+
+    def __init__(self, config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, open_things: Any, say: Callable):
+        self.config, self.plan, self.run_dir, self.say = config, plan, run_dir, say
+        self.open_things = open_things
+        self.run: Any = None
+        self.tracker: Any = None
+
+    def evaluate(self, step: int) -> dict[str, float] | None:
+        """The metrics of this checkpoint, or None where it is gone or damaged."""
+        from tfscale.checkpoint import Checkpointer
+        from tfscale.errors import CheckpointUnusable
+        from tfscale.restored import RestoredRun
+
+        try:
+            if self.run is None:
+                self.run = RestoredRun.restore(self.run_dir.path, self.config, self.plan, step)
+            else:
+                Checkpointer(self.run_dir.checkpoints).restore_model(self.run.state, step)
+        except CheckpointUnusable as error:
+            self.say(f"step {step}: not evaluated: {error.what}")
+            return None
+        split = self.config.eval.split
+        metrics = self.run.evaluate(split)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self.say(f"step {step}  {split} (evaluator): {shown}")
+        self._track(metrics, step)
+        return metrics
+
+    def _track(self, metrics: dict[str, float], step: int) -> None:
+        """Into the training's own MLflow run, whose id is in the run folder once the chief has made it."""
+        if self.tracker is None:
+            if self.config.tracker is None or not (self.run_dir.path / "mlflow_run_id").exists():
+                return
+            path = self.run_dir.path
+            root = path.parent if self.config.run.dir else path.parent.parent
+            self.tracker = self.config.tracker.open(run_dir=path, root=root, name="")
+            self.open_things.callback(self.tracker.close, "FINISHED")
+        self.tracker.metrics({f"evaluator/{name}": value for name, value in metrics.items()}, step)
