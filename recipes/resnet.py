@@ -18,6 +18,7 @@ class ResNet(Task):
 
     `augment`: "digits" shifts, turns and zooms a little; "cifar" pads, crops and mirrors; "imagenet" is the
     random-resized crop with the central crop in evaluation, "photos" the same with larger crops, for small data sets.
+    `sync_batch_norm` normalises by the moments of the global batch instead of each replica's part of it.
     """
 
     depth: int = 50
@@ -27,6 +28,11 @@ class ResNet(Task):
     num_classes: Optional[int] = None
     label_smoothing: float = 0.0
     augment: str = "none"
+    sync_batch_norm: bool = False
+
+    @property
+    def reduces_inside(self) -> bool:
+        return self.sync_batch_norm
 
     def __post_init__(self) -> None:
         if self.depth not in resnet.DEPTHS:
@@ -53,7 +59,7 @@ class ResNet(Task):
         return resnet.footprint(self.depth, width=self.width, **self._shape())
 
     def build_model(self):
-        return resnet.build(self.depth, width=self.width, **self._shape())
+        return resnet.build(self.depth, width=self.width, synchronized=self.sync_batch_norm, **self._shape())
 
     def preprocess(self, example, *, training):
         from tfscale.data import augment

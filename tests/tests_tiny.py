@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfscale import runtime
 from tfscale.cluster import Cluster
 from tfscale.config import PlanConfig, Precision
 from tfscale.data.source import Source
@@ -25,14 +27,16 @@ HARDWARE = Hardware(
 )
 
 
+@functools.cache
 def strategy_for(replicas: int) -> tf.distribute.Strategy:
-    """On logical CPU devices. TensorFlow's collectives keep the first group's size for the life of a process, so two
+    """On logical CPU devices; made once, as runtime.py does and says why. TensorFlow's collectives keep the first group's size for the life of a process, so two
     replicas use them and four are reduced on one device."""
     devices = [d.name for d in tf.config.list_logical_devices("CPU")][:replicas]
     if replicas == 1:
         return tf.distribute.OneDeviceStrategy(devices[0])
-    operations = tf.distribute.ReductionToOneDevice() if replicas != 2 else None
-    return tf.distribute.MirroredStrategy(devices, cross_device_ops=operations)
+    if replicas == 2:
+        return runtime._mirrored(tuple(devices))
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=tf.distribute.ReductionToOneDevice())
 
 
 def plan_for(global_batch: int, *, replicas: int = 1, **forced: Any) -> ExecutionPlan:

@@ -30,6 +30,7 @@ from tfscale.state import TrainState
 
 _T = TypeVar("_T")
 _BUNDLE, _MANIFEST, _FORMAT = "state", "manifest.json", 1
+_AVERAGE = "average/"  # before the names of the weights' moving averages
 
 
 class _Damaged(Exception):
@@ -52,10 +53,21 @@ class Checkpointer:
         directory: the run's folder of checkpoints; made at the first save.
         keep: how many of the newest are kept; the best one is kept besides.
         identity: digest of task, data and hyper-parameters, stored in every manifest.
+        writes: whether this process writes; of several workers only the chief does.
+        held: whether somebody else still needs the checkpoint of a step, which is kept then.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2, identity: str = ""):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int = 2,
+        identity: str = "",
+        writes: bool = True,
+        held: Callable[[int], bool] = lambda step: False,
+    ):
         self.directory, self.keep, self.identity = Path(directory), max(1, keep), identity
+        self.writes, self.held = writes, held
 
     def entries(self) -> list[Entry]:
         """Complete checkpoints, oldest first."""
@@ -74,7 +86,7 @@ class Checkpointer:
             Diverged: a variable holds NaN or infinity, which no checkpoint may.
         """
         final = self.directory / f"step-{state.step:09d}"
-        if final.exists():
+        if not self.writes or final.exists():
             return final
         temporary = self.directory / f".writing-{state.step:09d}-{os.getpid()}"
         try:
@@ -88,7 +100,7 @@ class Checkpointer:
             faults.point("ckpt.before_commit", step=state.step)
             os.replace(temporary, final)
             _sync(self.directory)
-        except Diverged:
+        except (Diverged, tf.errors.UnavailableError, tf.errors.AbortedError):  # the latter: a peer is gone
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         except (OSError, tf.errors.OpError) as error:
@@ -117,12 +129,12 @@ class Checkpointer:
         entries = self.entries()
         best = state.memory.get("best", {}).get("step")
         for entry in entries[: -self.keep]:
-            if entry.step not in (best, state.step):
+            if entry.step not in (best, state.step) and not self.held(entry.step):
                 shutil.rmtree(entry.path, ignore_errors=True)
 
     def clean(self) -> None:
-        """Removes what killed runs left half written; only for the one process that writes here."""
-        for path in self.directory.glob(".writing-*"):
+        """Removes what killed runs left half written."""
+        for path in self.directory.glob(".writing-*") if self.writes else ():
             shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, state: TrainState) -> int | None:
@@ -146,7 +158,7 @@ class Checkpointer:
                 print(f"tfscale: checkpoint {entry.path} is damaged ({damage}); trying the one before", file=sys.stderr)
                 damaged.append(entry)
                 continue
-            for bad in damaged:
+            for bad in damaged if self.writes else ():
                 aside = bad.path.with_name(f"damaged-{bad.path.name}")
                 shutil.rmtree(aside, ignore_errors=True)
                 os.replace(bad.path, aside)
@@ -186,6 +198,7 @@ class Checkpointer:
 
         def use(entry: Entry, manifest: dict[str, Any]) -> Entry:
             _assign(entry.path, _only_model(manifest["variables"]), _only_model(state.variables()))
+            _use_averages(entry.path, manifest["variables"], state)
             state.step, state.memory = manifest["step"], manifest["memory"]
             return Entry(entry.step, entry.path, manifest.get("identity", ""))
 
@@ -195,8 +208,10 @@ class Checkpointer:
         """The variables of a checkpoint's model by their paths, whatever model it is; raises CheckpointUnusable."""
 
         def use(entry: Entry, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
-            values = _read(entry.path, list(_only_model(manifest["variables"])))
-            return {name.removeprefix("model/"): value for name, value in values.items()}
+            stored = manifest["variables"]
+            values = _read(entry.path, [name for name in stored if name.startswith(("model/", _AVERAGE))])
+            weights = {n.removeprefix("model/"): v for n, v in values.items() if n.startswith("model/")}
+            return {**weights, **{n.removeprefix(_AVERAGE): v for n, v in values.items() if n.startswith(_AVERAGE)}}
 
         return self._with(which, use)
 
@@ -247,6 +262,15 @@ def _best_step(newest_first: list[Entry]) -> int | str:
 
 def _only_model(by_name: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in by_name.items() if name.startswith("model/")}
+
+
+def _use_averages(folder: Path, stored: dict[str, Any], state: TrainState) -> None:
+    """Puts the weights' moving averages into the model, where the run kept them: they are what it evaluated."""
+    averages = [name for name in stored if name.startswith(_AVERAGE)]
+    if averages:
+        values = _read(folder, averages)  # in the order of the trainable variables
+        for variable, name in zip(state.model.trainable_variables, averages, strict=True):
+            variable.assign(values[name])
 
 
 def _assign(folder: Path, stored: dict[str, Any], variables: dict[str, Any]) -> None:

@@ -28,6 +28,15 @@ class Strategy(Enum):
     mirrored = "mirrored"
     multi_worker = "multi_worker"
     tpu = "tpu"
+    parameter_server = "parameter_server"
+
+
+class WirePrecision(Enum):
+    """In what gradients travel between replicas: `full` as they are computed."""
+
+    full = "full"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 class Precision(Enum):
@@ -49,6 +58,7 @@ class TrainConfig:
     seed: int = 0
     accumulate: Optional[int] = None  # micro-batches per step; null lets the plan choose
     clip_norm: Optional[float] = None
+    ema: Optional[float] = None  # decay of the weights' moving average, which is evaluated and exported in their place
     log_every: str = "10s"
     stop_patience: Optional[int] = None  # evaluations without a better checkpoint.metric; null never stops
 
@@ -101,6 +111,7 @@ class PlanConfig:
     hardware: Optional[str] = None
     strategy: Strategy = Strategy.auto
     precision: Precision = Precision.auto
+    local_devices: Optional[int] = None  # of one worker; on a CPU they are logical ones
     xla: Optional[bool] = None
     deterministic: Optional[bool] = None
     steps_per_loop: Optional[int] = None
@@ -109,6 +120,16 @@ class PlanConfig:
     input_threads: Optional[int] = None
     input_ram_bytes: Optional[int] = None
     prefetch: Optional[int] = None
+    bytes_per_pack: Optional[int] = None  # of one all-reduce; 0 reduces all gradients in one
+    wire_precision: Optional[WirePrecision] = None
+
+
+@dataclass
+class ClusterSection:
+    """How the processes of one run find each other. Who they are is told by the environment, not here."""
+
+    start_timeout: float = 300.0  # seconds to wait for missing peers
+    silence: float = 15.0  # seconds without a sign of life after which a peer is given up
 
 
 @dataclass
@@ -164,6 +185,7 @@ class RunConfig:
     resume: ResumeConfig = field(default_factory=ResumeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
+    cluster: ClusterSection = field(default_factory=ClusterSection)
     run: RunSection = field(default_factory=RunSection)
     debug: DebugConfig = field(default_factory=DebugConfig)
     extensions: Extensions = field(default_factory=Extensions)
@@ -216,9 +238,13 @@ def validate(config: RunConfig) -> None:
         ("optimizer.learning_rate", config.optimizer.learning_rate, 0),
         ("optimizer.weight_decay", config.optimizer.weight_decay, 0),
         ("train.clip_norm", config.train.clip_norm, 0),
+        ("cluster.start_timeout", config.cluster.start_timeout, 0.1),
+        ("cluster.silence", config.cluster.silence, 1),
     ):
         check(key, number is None or number >= least, f"{number} is less than {least}")
     check("optimizer.momentum", 0 <= config.optimizer.momentum <= 1, f"{config.optimizer.momentum} is not in 0..1")
+    ema = config.train.ema
+    check("train.ema", ema is None or 0 <= ema < 1, f"{ema} is not in 0..1, 1 excluded")
     check("train.seed", config.train.seed < 2**31, f"{config.train.seed} is more than 2147483647")
     if problems:
         raise UsageError(
@@ -235,6 +261,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     folder again wherever and for however long it runs.
     """
     train = {k: v for k, v in vars(config.train).items() if k in ("global_batch", "seed", "clip_norm")}
+    if config.train.ema is not None:
+        train["ema"] = config.train.ema
     start = {"init_from": config.init_from} if config.init_from else {}
     return {
         **start,

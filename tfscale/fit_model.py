@@ -12,6 +12,7 @@ from typing import Any
 
 from tfscale.composition import compose
 from tfscale.config import RunConfig
+from tfscale.data.source import Source
 from tfscale.errors import UsageError
 from tfscale.task import Task
 
@@ -32,12 +33,31 @@ def config_for(
     run_dir: str | os.PathLike | None = None,
     seed: int = 0,
     overrides: Sequence[str] = (),
+    deferred: bool = False,
 ) -> RunConfig:
-    """The configuration of a run of these objects; the arguments are those of `tfscale.fit`."""
-    from tfscale.data.given import GivenDataset, as_source, is_labelled
+    """The configuration of a run of these objects; the arguments are those of `tfscale.fit`.
+
+    Args:
+        deferred: call functions that return data only once the run needs them.
+    """
+    from tfscale.data.given import GivenDataset, GivenFunctions, as_source, is_labelled
 
     task = model if isinstance(model, Task) else _task(model, loss, optimizer, metrics)
-    source = as_source(data, test, steps_per_epoch=steps_per_epoch)
+    functions = callable(data) and not isinstance(data, Source)
+    if functions and deferred:
+        source: Source = GivenFunctions(train=data, test=test, steps_per_epoch=steps_per_epoch)
+    else:
+        source = as_source(
+            data() if functions else data,
+            test() if callable(test) and not isinstance(test, Source) else test,
+            steps_per_epoch=steps_per_epoch,
+        )
+    if functions and deferred and global_batch is None:
+        raise UsageError(
+            "several workers must know the global batch before the data are made",
+            where="global_batch",
+            fix="give global_batch=...",
+        )
     if not isinstance(model, Task) and not is_labelled(source):
         raise UsageError("the data have no y", where="data", fix="give (x, y) or (x, y, sample_weight)")
     for override in overrides:
@@ -73,8 +93,9 @@ def fit_model(
     from tfscale.keras_task.given import GivenModel
     from tfscale.run import fit_config
 
-    config = config_for(model, data, **options)
-    if options.get("run_dir") is None and _is_multi_worker(environ):
+    several = _is_multi_worker(environ)
+    config = config_for(model, data, deferred=several, **options)
+    if options.get("run_dir") is None and several:
         raise UsageError(
             "the workers of one run must agree on its folder", where="run_dir", fix='give run_dir="runs/my-run"'
         )

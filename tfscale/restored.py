@@ -11,6 +11,7 @@ asked. Refuses to train, and changes nothing in the run's checkpoints.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,10 +89,15 @@ class RestoredRun:
         plan = plan_run(config, environ=environ)
         refuse_what_cannot_run(config, plan)
         with runtime.applied(plan, seed=config.train.seed):
-            yield cls._restore(Path(run_dir), config, plan, checkpoint)
+            yield cls.restore(Path(run_dir), config, plan, checkpoint)
 
     @classmethod
-    def _restore(cls, run_dir: Path, config: RunConfig, plan: ExecutionPlan, which: str | int) -> RestoredRun:
+    def restore(cls, run_dir: Path, config: RunConfig, plan: ExecutionPlan, which: str | int) -> RestoredRun:
+        """Builds the model and restores it; call it inside `runtime.applied`.
+
+        Raises:
+            CheckpointUnusable: no checkpoint, or not this one.
+        """
         import keras
 
         from tfscale.checkpoint import Checkpointer
@@ -152,14 +158,19 @@ class RestoredRun:
             UsageError: the data lack a field that the task's loss takes, or have more classes than the model.
         """
         from tfscale.data.order import evaluation_steps
-        from tfscale.engine.evaluation import Evaluator
 
         split = split or self.config.eval.split
         steps = evaluation_steps(self.num_examples(split), self.global_batch)
         self._refuse_more_classes()
         with self.data_blamed():
             batches = self.strategy.distribute_datasets_from_function(lambda _: self.batches(split))
-            return Evaluator(self.task, self.state, self.strategy, self.plan).evaluate(batches, steps)
+            return self._evaluator.evaluate(batches, steps)
+
+    @functools.cached_property
+    def _evaluator(self) -> Any:
+        from tfscale.engine.evaluation import Evaluator
+
+        return Evaluator(self.task, self.state, self.strategy, self.plan)
 
     @contextlib.contextmanager
     def data_blamed(self) -> Iterator[None]:

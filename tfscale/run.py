@@ -6,6 +6,7 @@ facts -> plan -> parts -> engine, and the run folder that remembers it all
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.cluster import Cluster
-from tfscale.config import OPTIMIZERS, RunConfig, identity, validate
+from tfscale.config import OPTIMIZERS, RunConfig, Strategy, identity, validate
 from tfscale.data.prepare import prepare_apart
 from tfscale.duration import Duration
 from tfscale.errors import TfscaleError, UsageError, foreseen
 from tfscale.hardware import Hardware, probe
+from tfscale.peers import joined
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir, digest
@@ -43,6 +45,8 @@ def fit(
         data: a tf.data.Dataset batched as for Keras's `fit`, with elements (x, y) or (x, y, sample_weight); or a tuple
             of NumPy arrays (x, y) or (x, y, sample_weight), each nested as the model takes it, the first axis counting
             examples; or a `tfscale.Source`. Arrays are shuffled anew in every epoch; a data set keeps its own order.
+            Under several workers (TF_CONFIG) give functions for `what` and `data`, and call `fit` before anything of
+            TensorFlow: workers can only be joined before it starts.
         test: the same kind of data, evaluated after every epoch (eval.every); None evaluates nothing.
         until: the length of training: "5ep" epochs, "500st" steps.
         global_batch: examples per step over all replicas; None: the data set's own, and 32 for arrays.
@@ -81,6 +85,7 @@ def fit_config(
     config.task.check()
     if config.init_from:
         check_place(config.init_from)
+    cluster = Cluster.resolve(environ)
     plan = plan_run(config, environ=environ)
     if config.plan.dry_run:
         say(plan.explain())
@@ -93,6 +98,10 @@ def fit_config(
         )
     refuse_what_cannot_run(config, plan)
     run_dir = locate(config)
+    if cluster.role == "evaluator":
+        from tfscale.evaluator import follow
+
+        return follow(config, plan, run_dir, say=say)
     if config.resume.mode == "auto":
         finished = run_dir.finished(
             until=Duration.parse(config.train.until),
@@ -104,6 +113,8 @@ def fit_config(
             if config.export.at_end and run_dir.read_json("export/export.json") is None:
                 say(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")
             return Result.read(finished)
+    if not cluster.is_chief:
+        run_dir, say = run_dir.for_reading(), _silent
     if config.tracker is not None:
         config.tracker.check()
     run_dir.check_writable()
@@ -111,34 +122,52 @@ def fit_config(
     with run_dir.claimed():
         run_dir.remove("exit.json")  # of an earlier attempt
         try:
-            return _train(config, plan, run_dir, environ=environ, began=began, say=say)
+            return _train(config, plan, run_dir, cluster, environ=environ, began=began, say=say)
         except BaseException as error:
-            with contextlib.suppress(TfscaleError):  # a full disk must not hide the cause
-                run_dir.write_json("exit.json", foreseen(error).as_dict())
+            _leave(run_dir, foreseen(error))
             raise
+
+
+def _leave(run_dir: RunDir, error: TfscaleError) -> None:
+    with contextlib.suppress(TfscaleError):  # a full disk must not hide the cause
+        run_dir.write_json("exit.json", error.as_dict())
+
+
+def _silent(_text: str) -> None:
+    """What a worker other than the chief says to people."""
 
 
 def _train(
     config: RunConfig,
     plan: ExecutionPlan,
     run_dir: RunDir,
+    cluster: Cluster,
     *,
     environ: Mapping[str, str],
     began: float,
     say: Callable[[str], None],
 ) -> Result:
-    """What needs the run folder, which this process holds."""
+    """What needs the run folder, which the chief holds."""
     if config.resume.mode == "never":
         run_dir.set_aside()
-    if not config.data.is_prepared():
+    if not config.data.is_prepared() and cluster.role != "ps":
         say(f"preparing the data in {getattr(config.data, 'dir', '')}")
         prepare_apart(config.data)
         plan = plan_run(config, environ=environ)  # the prepared data tell more
     say(plan.explain())
     run_dir.write_text("config.yaml", config.yaml)
-    from tfscale.session import Session  # the first import of TensorFlow
+    with joined(config, plan, cluster, on_exit=lambda error: _leave(run_dir, error)) as peers:
+        if plan.strategy == "parameter_server" and cluster.role != "chief":
+            from tfscale.servers import serve_until_done
 
-    return Session(config, plan, run_dir, began=began, say=say).run()
+            return serve_until_done(config, plan, cluster, peers)
+        from tfscale.session import Session  # the first import of TensorFlow
+
+        result = Session(config, plan, run_dir, cluster, began=began, say=say).run()
+        if not cluster.is_chief:
+            # TensorFlow takes a worker that leaves before the chief for one that crashed.
+            peers.wait_for(peers.meeting.members[0])
+        return result
 
 
 def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
@@ -149,24 +178,22 @@ def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
             where="eval.global_batch",
             fix=f"use eval.global_batch={-(-eval_batch // plan.num_replicas) * plan.num_replicas}",
         )
-    if plan.strategy not in ("one_device", "mirrored"):
+
+    if plan.strategy == "parameter_server" and not config.data.by_index:
         raise UsageError(
-            f"strategy {plan.strategy} can be planned but not yet run by this version",
-            where="plan.strategy",
-            fix="train in one worker (unset TF_CONFIG), or see the plan with plan.dry_run=true",
+            "parameter servers need data that can be read by index, and a tf.data data set can't",
+            where="data",
+            fix="give arrays or a source such as data=csv",
         )
 
 
 def plan_run(config: RunConfig, *, environ: Mapping[str, str] = os.environ) -> ExecutionPlan:
     """The plan of this configuration for this machine, or for the one in plan.hardware."""
     hardware = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware else probe(environ=environ)
-    cluster = Cluster.resolve(environ)
-    if cluster.role not in ("chief", "worker"):
-        raise UsageError(
-            f"this process is the cluster's {cluster.role}, a role that this version can't play",
-            where="TF_CONFIG",
-            fix="use workers and a chief only",
-        )
+    cluster, forced = Cluster.resolve(environ), config.plan
+    if cluster.role == "evaluator":  # the same command as the training's, but alone and on one device
+        cluster = Cluster()
+        forced = dataclasses.replace(forced, strategy=Strategy.one_device, local_devices=None)
     task = config.task.for_data(config.data.spec())
     request = PlanRequest(
         global_batch=config.train.global_batch,
@@ -174,7 +201,8 @@ def plan_run(config: RunConfig, *, environ: Mapping[str, str] = os.environ) -> E
         optimizer_slots=OPTIMIZERS[config.optimizer.name],
         footprint=task.footprint(),
         precision=task.fixed_precision,
-        forced=config.plan,
+        reduces_inside=task.reduces_inside,
+        forced=forced,
     )
     return make_plan(hardware, cluster, request)
 

@@ -45,6 +45,10 @@ class RunDir:
                 raise SecurityRefused(f"{part!r} would leave the folder of runs", where=key, fix="use a plain name")
         return cls(Path(root) / recipe / name)
 
+    def for_reading(self) -> RunDir:
+        """The same folder for a process that must not write to it, since the chief does: writes do nothing."""
+        return _ReadOnly(self.path)
+
     def check_writable(self) -> None:
         """Proves that the folder can be made and written, and leaves nothing behind.
 
@@ -148,7 +152,13 @@ class RunDir:
         """Moves what earlier runs left into previous-NNN, for a run that was told to start at zero."""
         names = [
             *("checkpoints", "metrics.jsonl", "result.json", "plan.json", "config.yaml", "mlflow_run_id", "export"),
-            *("spec.json", "classes.json", *(path.name for path in self.path.glob("evaluation-*.json"))),
+            *(
+                "spec.json",
+                "classes.json",
+                "evaluator.json",
+                "evaluator.jsonl",
+                *(path.name for path in self.path.glob("evaluation-*.json")),
+            ),
         ]
         present = [name for name in names if (self.path / name).exists()]
         if present:
@@ -178,6 +188,30 @@ class RunDir:
         if result["status"] == "stopped":
             return result if result.get("stop_patience") == stop_patience else None
         return result if result["step"] >= until.steps(steps_per_epoch=result["steps_per_epoch"]) else None
+
+
+class _ReadOnly(RunDir):
+    def check_writable(self) -> None:
+        pass
+
+    def create(self) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        yield
+
+    def write_text(self, name: str, text: str) -> None:
+        pass
+
+    def append(self, name: str, line: str) -> None:
+        pass
+
+    def set_aside(self) -> None:
+        pass
+
+    def remove(self, name: str) -> None:
+        pass
 
 
 def _write_failed(path: Path, error: OSError) -> IOFailure:

@@ -4,24 +4,28 @@ Owns environment variables of TensorFlow, threads, determinism, seeds and the dt
 the plan. `applied` must be entered before anything else imports TensorFlow, since some of it is read at import.
 
     with runtime.applied(plan, seed=0):
-        strategy = runtime.build_strategy(plan)
+        strategy = runtime.build_strategy(plan, cluster)
         with strategy.scope(): ...
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tfscale.cluster import Cluster
 from tfscale.errors import UsageError
 from tfscale.plan import ExecutionPlan
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+_JOINING = ("multi_worker", "parameter_server")  # they must reach TensorFlow before it has started
 
 
 def apply(plan: ExecutionPlan, *, seed: int) -> None:
@@ -30,13 +34,15 @@ def apply(plan: ExecutionPlan, *, seed: int) -> None:
     Raises:
         UsageError: another Keras backend is configured, or TensorFlow already runs with other threads.
     """
-    _set_environment(plan)
+    set_environment(plan)
     with _hushed():
         import keras
         import tensorflow as tf
 
         _set_threads(plan, tf)
-        tf.config.list_logical_devices()
+        _set_logical_devices(plan, tf)
+        if plan.strategy not in _JOINING:
+            tf.config.list_logical_devices()
     if keras.config.backend() != "tensorflow":
         raise UsageError(
             f"Keras is configured for {keras.config.backend()}, but tfscale trains on TensorFlow",
@@ -52,7 +58,7 @@ def apply(plan: ExecutionPlan, *, seed: int) -> None:
 @contextlib.contextmanager
 def applied(plan: ExecutionPlan, *, seed: int) -> Iterator[None]:
     """`apply`, with Keras's dtype policy put back afterwards, for the models that a notebook builds next."""
-    _set_environment(plan)
+    set_environment(plan)
     with _hushed():
         import keras
 
@@ -78,7 +84,7 @@ def exact_policy() -> Iterator[str]:
         keras.config.set_dtype_policy(former)
 
 
-def _set_environment(plan: ExecutionPlan) -> None:
+def set_environment(plan: ExecutionPlan) -> None:
     """What TensorFlow and Keras read when they are imported."""
     if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
         raise UsageError(
@@ -132,23 +138,53 @@ def _set_threads(plan: ExecutionPlan, tf) -> None:
         print(f"tfscale: TensorFlow already runs with {current} threads; the plan's are not applied", file=sys.stderr)
 
 
-def build_strategy(plan: ExecutionPlan) -> tf.distribute.Strategy:
-    """The tf.distribute strategy that the plan names.
+def _set_logical_devices(plan: ExecutionPlan, tf) -> None:
+    """Several devices of one CPU, where the plan wants them."""
+    if plan.accelerator != "cpu" or plan.local_devices == 1:
+        return
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    wished = [tf.config.LogicalDeviceConfiguration() for _ in range(plan.local_devices)]
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started: build_strategy says whether there are enough
+        tf.config.set_logical_device_configuration(cpu, wished)
+
+
+def build_strategy(plan: ExecutionPlan, cluster: Cluster | None = None) -> tf.distribute.Strategy:
+    """The tf.distribute strategy that the plan names; for several workers it returns once all of them are connected.
+
+    Args:
+        cluster: for several workers, who they are. TensorFlow itself never reads TF_CONFIG here.
 
     Raises:
-        UsageError: TensorFlow sees fewer devices than planned.
+        UsageError: TensorFlow sees fewer devices than planned, or had started before the workers could be joined.
     """
     import tensorflow as tf
 
+    if plan.strategy in _JOINING or plan.strategy == "tpu":
+        from tfscale import strategies
+
+        assert cluster is not None
+        with _hushed():
+            return strategies.join(plan, cluster)
     kind = "GPU" if plan.accelerator == "gpu" else "CPU"
     devices = tf.config.list_logical_devices(kind)
     if len(devices) < plan.local_devices:
         raise UsageError(
             f"the plan counts on {plan.local_devices} {kind} device(s) and TensorFlow sees {len(devices)}",
             where="plan.local_devices",
-            fix='for GPUs install the extra: pip install "tfscale[gpu]"',
+            fix='for GPUs install the extra: pip install "tfscale[gpu]"'
+            if kind == "GPU"
+            else "TensorFlow had already started in this process: begin in a new one",
         )
     if plan.strategy == "one_device":
         # OneDeviceStrategy copies batches ahead to a GPU; on a CPU that is 0.25 ms a step for nothing.
         return tf.distribute.OneDeviceStrategy(devices[0].name) if kind == "GPU" else tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([device.name for device in devices[: plan.local_devices]])
+    return _mirrored(tuple(device.name for device in devices[: plan.local_devices]))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """One for a process: a second one would number its collectives from the start again, and TensorFlow would take
+    them for those of the first (a second fit in a notebook: "Shape mismatch in the collective instance")."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(list(devices))

@@ -16,9 +16,11 @@ from typing import Any
 import yaml
 
 from tfscale import runtime
+from tfscale.cluster import Cluster
 from tfscale.config import RunConfig, identity
 from tfscale.duration import Duration
 from tfscale.errors import UsageError, nearest
+from tfscale.evaluator import holds
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir, digest
@@ -27,25 +29,31 @@ _PLACES = ("run.dir", "run.root")
 
 
 class Session:
-    """Args: the configuration, its plan, a run folder that this process holds, and when `fit` began."""
+    """Args: the configuration, its plan, a run folder that the chief holds, the cluster, and when `fit` began.
+
+    Every worker runs all of this; what it must not write goes to a folder for reading, a tracker that tracks nothing
+    and a checkpointer that writes nothing.
+    """
 
     def __init__(
         self,
         config: RunConfig,
         plan: ExecutionPlan,
         run_dir: RunDir,
+        cluster: Cluster | None = None,
         *,
         began: float,
         say: Callable[[str], None] = print,
     ):
         self.config, self.plan, self.run_dir, self.began, self.say = config, plan, run_dir, began, say
+        self.cluster = cluster or Cluster()
 
     def run(self) -> Result:
         """Builds, restores, trains, evaluates and writes the result; raises TfscaleError."""
         config, plan = self.config, self.plan
         self.run_dir.write_json("plan.json", plan.to_dict())
         with runtime.applied(plan, seed=config.train.seed):
-            self.strategy = runtime.build_strategy(plan)
+            self.strategy = runtime.build_strategy(plan, self.cluster)
             config.data.prepare()  # its imports must be over before the tracker's thread begins its own
             self._describe_data()
             self.tracker = self._open_tracker()
@@ -62,10 +70,18 @@ class Session:
             except Exception as error:
                 from tfscale.data.pipeline import as_data_fault
 
-                raise (as_data_fault(error) or error) from error.__cause__
+                raise (self._lost_peer(error) or as_data_fault(error) or error) from error.__cause__
             finally:
                 self.tracker.close(status)
         return result
+
+    def _lost_peer(self, error: Exception) -> Exception | None:
+        """Asynchronous training hears of a lost server from TensorFlow alone."""
+        if not self._asynchronous:
+            return None
+        from tfscale.engine.coordinated import lost_peer
+
+        return lost_peer(error)
 
     # -- parts
 
@@ -80,7 +96,7 @@ class Session:
         from tfscale.tracking.tracker import NullTracker
 
         spec = self.config.tracker
-        if spec is None:
+        if spec is None or not self.cluster.is_chief:
             return NullTracker()
         root = self.run_dir.path.parent if self.config.run.dir else self.run_dir.path.parent.parent
         tracker = spec.open(
@@ -96,15 +112,13 @@ class Session:
 
     def _build(self) -> None:
         from tfscale.checkpoint import Checkpointer
-        from tfscale.data.order import Shard
         from tfscale.data.pipeline import first_examples
-        from tfscale.engine.loop import Trainer
         from tfscale.optim import build_optimizer
         from tfscale.state import TrainState
 
         config, source = self.config, self.config.data
         self.task = config.task.for_data(source.spec())
-        self.shard = Shard(config.train.global_batch)
+        self.shard = self._shard(config.train.global_batch)
         self.steps_per_epoch = source.num_examples("train") / config.train.global_batch
         self.total_steps = Duration.parse(config.train.until).steps(steps_per_epoch=self.steps_per_epoch)
         self.task.meet(lambda: first_examples(source, self.task, "train"))
@@ -112,18 +126,43 @@ class Session:
             optimizer = build_optimizer(
                 config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
             )
-            self.state = TrainState.create(self.task, optimizer)
-        self.trainer = Trainer(
-            self.task,
-            self.state,
-            self.strategy,
-            self.plan,
-            clip_norm=config.train.clip_norm,
-            fixed_loop=config.plan.steps_per_loop is not None,
-        )
+            self.state = TrainState.create(self.task, optimizer, averaged=config.train.ema is not None)
+        self.trainer = self._make_trainer()
         self.checkpointer = Checkpointer(
-            self.run_dir.checkpoints, keep=config.checkpoint.keep, identity=digest(identity(config))
+            self.run_dir.checkpoints,
+            keep=config.checkpoint.keep,
+            identity=digest(identity(config)),
+            writes=self.cluster.is_chief,
+            held=lambda step: holds(self.run_dir, step),
         )
+
+    @property
+    def _asynchronous(self) -> bool:
+        return self.plan.strategy == "parameter_server"
+
+    def _make_trainer(self) -> Any:
+        config = self.config
+        options: dict[str, Any] = {
+            "clip_norm": config.train.clip_norm,
+            "ema": config.train.ema,
+            "fixed_loop": config.plan.steps_per_loop is not None,
+        }
+        if self._asynchronous:
+            from tfscale.engine.coordinated import CoordinatedTrainer
+
+            return CoordinatedTrainer(self.task, self.state, self.strategy, self.plan, **options)
+        from tfscale.engine.loop import Trainer
+
+        options["is_chief"] = self.cluster.is_chief
+        return Trainer(self.task, self.state, self.strategy, self.plan, **options)
+
+    def _shard(self, global_batch: int):
+        """This worker's part of every step."""
+        from tfscale.data.order import Shard
+
+        if self._asynchronous:
+            return Shard(global_batch)  # a worker computes whole steps
+        return Shard(global_batch, self.cluster.worker_index, self.plan.num_workers)
 
     def _restore(self) -> None:
         """Precedence: 1. the newest good checkpoint (resume.mode=never has set all aside), 2. init_from, 3. fresh
@@ -135,6 +174,7 @@ class Session:
             from tfscale.warm_start import warm_start
 
             self.say(warm_start(self.state.model, self.config.init_from).table())
+            self.state.reset_averages()
         if step is not None:
             self.say(f"resuming at step {step} of {self.total_steps} from {self.run_dir.path}")
         self._cut_metrics(self.state.step)
@@ -145,7 +185,10 @@ class Session:
         from tfscale.engine.progress import ProgressLine
 
         self.progress = ProgressLine(
-            total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch, first_step=self.state.step
+            total_steps=self.total_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            first_step=self.state.step,
+            quiet=not self.cluster.is_chief,
         )
         self._test_batches: Any = None
         self.train_metrics: dict[str, float] = {}
@@ -165,7 +208,7 @@ class Session:
     def _dataset(self, split: str, shard: Any, *, training: bool, start_step: int = 0):
         from tfscale.data.pipeline import build_dataset
 
-        def build(_context):
+        def build(start: Any):
             return build_dataset(
                 self.config.data,
                 self.task,
@@ -174,10 +217,12 @@ class Session:
                 self.plan,
                 training=training,
                 seed=self.config.train.seed,
-                start_step=start_step,
+                start_step=start,
             )
 
-        return self.strategy.distribute_datasets_from_function(build)
+        if self._asynchronous:
+            return build  # called for every piece of work, on the worker that does it
+        return self.strategy.distribute_datasets_from_function(lambda _: build(start_step))
 
     def _actions(self) -> list:
         """In order: what is learnt (evaluation) before what is kept (checkpoint)."""
@@ -191,7 +236,7 @@ class Session:
             actions.append(Action(every(self.config.eval.every), self._evaluate, at_end=True))
         actions.append(Action(every(self.config.checkpoint.every), self._save, at_end=True))
         if self.progress.is_live:
-            actions.append(Action(Every(seconds=0.5), self._show))
+            actions.append(Action(Every(seconds=2.0 if self._asynchronous else 0.5), self._show))
         return actions
 
     def _show(self) -> None:
@@ -205,19 +250,20 @@ class Session:
         left = (self.total_steps - self.state.step) * self.config.train.global_batch / speed if speed else None
         self.progress.report(self.state.step, metrics, seconds_left=left)
         self.train_metrics = dict(metrics)
-        metrics["learning_rate"] = float(self.state.optimizer.learning_rate)
+        metrics["learning_rate"] = self.state.learning_rate
         self._write_metrics("train", metrics)
 
     def _evaluate(self) -> None:
-        from tfscale.data.order import Shard, evaluation_steps
+        from tfscale.data.order import evaluation_steps
 
         split = self.config.eval.split
-        shard = Shard(self.config.eval.global_batch or self.config.train.global_batch)
+        shard = self._shard(self.config.eval.global_batch or self.config.train.global_batch)
         steps = evaluation_steps(self.config.data.num_examples(split), shard.global_batch)
         with self.trainer.clock("eval"):
             if self._test_batches is None:
                 self._test_batches = self._dataset(split, shard, training=False)
-            metrics = self.trainer.evaluate(self._test_batches, steps)
+            with self.state.averaged():
+                metrics = self.trainer.evaluate(self._test_batches, steps)
         self.test_metrics = metrics
         self.state.memory["test"] = metrics
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
@@ -284,9 +330,12 @@ class Session:
 
         self._save()
         result = self._result()
+        if not self.cluster.is_chief:
+            return result
         self.run_dir.write_json("result.json", result.to_dict())
         self._export()  # should it fail, the run is complete all the same
-        peak = matmul_peak(self.plan) * self.plan.num_replicas
+        shared = self.plan.accelerator == "cpu"  # by all devices of a worker
+        peak = matmul_peak(self.plan) * (self.plan.num_workers if shared else self.plan.num_replicas)
         flops, speed = result.model_flops, result.examples_per_second
         result = dataclasses.replace(
             result,
@@ -305,7 +354,7 @@ class Session:
         if self.config.export.at_end:
             from tfscale.run_export import export_run
 
-            with self.trainer.clock("export"):
+            with self.trainer.clock("export"), self.state.averaged():
                 directory = self.run_dir.path / "export"
                 export_run(self.task, self.state, self.config.data, directory, identity=digest(identity(self.config)))
 

@@ -96,6 +96,11 @@ class Task:
         return None
 
     @property
+    def reduces_inside(self) -> bool:
+        """Whether the model itself reduces over replicas in training, as synchronised BatchNorm does."""
+        return False
+
+    @property
     def summed_size(self) -> int:
         """How many numbers `loss` may return besides the metrics, under `SUMMED` as one float [summed_size]: each of
         them is summed over the examples of many steps, for metrics that are no mean, such as AUC."""

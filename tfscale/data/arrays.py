@@ -63,6 +63,9 @@ class ArraySource(Source):
     def _gathered(self, split: str, indices: tf.data.Dataset) -> tf.data.Dataset:
         import tensorflow as tf
 
+        if tf.inside_function():  # asynchronous training: the arrays become part of the function that workers get
+            held = tf.nest.map_structure(tf.constant, self.held(split))
+            return indices.map(lambda some: tf.nest.map_structure(lambda whole: tf.gather(whole, some), held))
         if split not in self._tensors:
             with tf.device("CPU:0"):  # an accelerator's memory is for the model
                 self._tensors[split] = tf.nest.map_structure(tf.constant, self.held(split))

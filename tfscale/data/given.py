@@ -82,6 +82,8 @@ class GivenDataset(Source):
         steps_per_epoch: only for a training data set that never ends.
     """
 
+    by_index = False
+
     train: Any = None
     test: Any = None
     steps_per_epoch: int | None = None
@@ -165,6 +167,44 @@ class GivenDataset(Source):
 
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
+
+
+@dataclass
+class GivenFunctions(Source):
+    """Functions that return the data, called only when they are needed: several workers must be joined before
+    TensorFlow starts, which making a tf.data data set would do."""
+
+    by_index = False  # not known before they are called
+
+    train: Any = None
+    test: Any = None
+    steps_per_epoch: int | None = None
+
+    @cached_property
+    def made(self) -> Source:
+        test = self.test() if callable(self.test) else self.test
+        return as_source(self.train(), test, steps_per_epoch=self.steps_per_epoch)
+
+    def identity(self) -> dict[str, Any]:
+        """By name: what a function will return isn't known yet."""
+        return {split: getattr(getattr(self, split), "__qualname__", None) for split in ("train", "test")}
+
+    def num_examples(self, split: str) -> int:
+        return self.made.num_examples(split)
+
+    def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
+        return self.made.read(split, indices, ram_bytes=ram_bytes)
+
+    def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset | None:
+        return self.made.stream(split, shard, training=training, start_step=start_step)
+
+    def whole_steps(
+        self, split: str, indices: tf.data.Dataset, shard: Shard, *, training: bool, start_step: int
+    ) -> tf.data.Dataset | None:
+        return self.made.whole_steps(split, indices, shard, training=training, start_step=start_step)
+
+    def parse(self, raw: Any) -> dict[str, Any]:
+        return self.made.parse(raw)
 
 
 def _rows(element: Any) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class Source:
     """Base of all sources. Splits are named by their role: "train" and "test"."""
 
+    by_index: ClassVar[bool] = True  # whether any step can be read by itself, on any worker
     places: ClassVar[tuple[str, ...]] = ("dir",)  # fields that say where the data lies, not which data it is
 
     def check(self) -> None:

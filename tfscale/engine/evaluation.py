@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import EvalStep
 from tfscale.plan import ExecutionPlan
 from tfscale.state import TrainState
@@ -25,6 +26,7 @@ class Evaluator:
     """Evaluates a state's model under a strategy.
 
     Args:
+        agree: sums over workers; None where there is one.
         clock: opens a timer for "compile" or "eval"; None measures nothing.
     """
 
@@ -35,9 +37,10 @@ class Evaluator:
         strategy: tf.distribute.Strategy,
         plan: ExecutionPlan,
         *,
+        agree: Agreement | None = None,
         clock: Callable[[str], contextlib.AbstractContextManager] | None = None,
     ):
-        self.strategy = strategy
+        self.strategy, self.agree = strategy, agree
         self.clock = clock or (lambda kind: contextlib.nullcontext())
         self._step = EvalStep(task, state, plan)
         self._loop = tf.function(self._graph)
@@ -57,6 +60,8 @@ class Evaluator:
                 total += self._loop(iterator, tf.constant(count)).numpy()
             self._compiled = True
             done += count
+        if self.agree is not None:
+            total, _ = self.agree(total, [])
         return self._step.sums.means(total)
 
     def _graph(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:

@@ -23,6 +23,7 @@ from tfscale import faults
 from tfscale.engine.actions import Action
 from tfscale.engine.evaluation import Evaluator, local_sum
 from tfscale.engine.input_wait import next_timed, timed_every
+from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import TrainStep
 from tfscale.errors import Diverged
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
@@ -71,6 +72,9 @@ class Trainer:
         state: created under `strategy.scope()`; restored before.
         actions: what runs between loops, in this order.
         clip_norm: the largest global norm of the gradients, or None.
+        ema: decay of the weights' moving average, or None.
+        report_norm: whether the gradients' global norm is among the metrics.
+        is_chief: whether this worker's clock decides for all.
         fixed_loop: run exactly plan.steps_per_loop steps per loop, however long they take.
         now: the clock, in seconds.
     """
@@ -84,6 +88,9 @@ class Trainer:
         *,
         actions: Sequence[Action] = (),
         clip_norm: float | None = None,
+        ema: float | None = None,
+        report_norm: bool = False,
+        is_chief: bool = True,
         fixed_loop: bool = False,
         now: Callable[[], float] = time.monotonic,
     ):
@@ -94,13 +101,15 @@ class Trainer:
         self.steps_timed = 0  # steps in compiled loops, the first of which is not counted
         self.stop_reason = ""
         with strategy.scope():
-            self._train_step = TrainStep(task, state, plan, clip_norm=clip_norm)
-        self._evaluator = Evaluator(task, state, strategy, plan, clock=self.clock)
+            self._train_step = TrainStep(task, state, plan, clip_norm=clip_norm, ema=ema, report_norm=report_norm)
+        self._agree = Agreement(strategy, plan, is_chief=is_chief, size=self._train_step.sums.size)
+        self._evaluator = Evaluator(task, state, strategy, plan, agree=self._agree, clock=self.clock)
         self._timed_loop = tf.function(self._timed_graph)
         self._plain_loop = tf.function(self._plain_graph)  # traced only where steps are too quick to time each
         self._compiled: set[str] = set()
         self._step_seconds: float | None = None
         self._loops = 0
+        self._longest_loop: float = plan.steps_per_loop
         self._wait_share = 0.0  # of the last timed loop
 
     # -- training
@@ -115,16 +124,17 @@ class Trainer:
             Diverged: the loss became NaN or infinite; the state of that loop is not saved.
         """
         iterator = iter(batches)
+        _, (now, self._longest_loop) = self._agree(np.zeros(0), [self.clock.now(), self.plan.steps_per_loop])
         for action in self.actions:
-            action.every.start(self.state.step, self.clock.now())
+            action.every.start(self.state.step, now)
         while self.state.step < until and not self.stop_reason:
-            self._run_loop(iterator, self._loop_length(until))
+            now = self._run_loop(iterator, self._loop_length(until))
             faults.point("train.loop", step=self.state.step)
             last = self.state.step >= until
             for action in self.actions:
-                if action.every.due(self.state.step, self.clock.now()) or (last and action.at_end):
+                if action.every.due(self.state.step, now) or (last and action.at_end):
                     action.run()
-                    action.every.done(self.state.step, self.clock.now())
+                    action.every.done(self.state.step, now)
 
     def stop(self, reason: str) -> None:
         """Ends training after the actions of this loop."""
@@ -134,18 +144,19 @@ class Trainer:
         step = self.state.step
         if self._graph() not in self._compiled:
             return 1  # so that tracing and compiling are not taken for the time of steps
-        steps = self.plan.steps_per_loop
+        steps = int(self._longest_loop)
         if self._step_seconds and not self.fixed_loop:
             steps = min(steps, max(1, int(LOOP_SECONDS / self._step_seconds)))
         due = [action.every.next_step(step) for action in self.actions]
         return min([steps, until - step, *(d - step for d in due if d is not None)])
 
-    def _run_loop(self, iterator: Any, steps: int) -> None:
+    def _run_loop(self, iterator: Any, steps: int) -> float:
+        """Runs the loop and returns the time; both it and what was measured are the chief's on every worker."""
         graph, start = self._graph(), self.clock.now()
         run = self._timed_loop if graph == "train" else self._plain_loop
         vector, timed = run(iterator, tf.constant(steps))
         sums, timed = vector.numpy().astype(np.float64), float(timed)
-        seconds = self.clock.now() - start
+        sums, (now, seconds, timed) = self._agree(sums, [self.clock.now(), self.clock.now() - start, timed])
         first = graph not in self._compiled
         self._compiled.add(graph)
         self.state.step += steps
@@ -158,7 +169,7 @@ class Trainer:
         self.window.sums += sums
         if first:
             self.clock.seconds["compile"] += seconds
-            return
+            return now
         if graph == "train":
             self._wait_share = min(1.0, timed / seconds)
         waited, self._loops = seconds * self._wait_share, self._loops + 1
@@ -169,6 +180,7 @@ class Trainer:
         self.window.steps += steps
         self.window.seconds += seconds
         self.window.input_wait += waited
+        return now
 
     def _graph(self) -> str:
         """Which compiled loop is next: the timed one, or for most loops of quick steps the plain one."""
@@ -229,4 +241,5 @@ class Trainer:
             "train": self._timed_loop.experimental_get_tracing_count(),
             "train_untimed": self._plain_loop.experimental_get_tracing_count(),
             "eval": self._evaluator.traces,
+            "agree": self._agree.traces,
         }

@@ -18,14 +18,23 @@ class ProgressLine:
         total_steps: where training ends.
         steps_per_epoch: may be fractional.
         first_step: where this process begins.
+        quiet: show nothing at all, on workers other than the chief.
         stream: where to write; a live line only if it is a terminal.
     """
 
-    def __init__(self, *, total_steps: int, steps_per_epoch: float, first_step: int = 0, stream: TextIO | None = None):
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        steps_per_epoch: float,
+        first_step: int = 0,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+    ):
         self.total_steps, self.steps_per_epoch, self.first_step = total_steps, steps_per_epoch, first_step
-        self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
         self._live: Progress | None = None
-        if self.console.is_terminal:
+        if self.console.is_terminal and not quiet:
             self._live = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=20),

@@ -1,8 +1,9 @@
 """One training step and one evaluation step, as TensorFlow graphs.
 
 Owns the order of a step: gradients of a replica's micro-batches are summed, then reduced over replicas, then clipped by
-their global norm, then (in float16) checked for finiteness once for all, then applied. Refuses to know loops, time and
-files. What a step has seen leaves it as one vector of sums, so that metrics cost one addition.
+their global norm, then (in float16) checked for finiteness once for all, then applied; the weights' moving average
+follows. Refuses to know loops, time and files. What a step has seen leaves it as one vector of sums, so that metrics
+cost one addition.
 
     step = TrainStep(task, state, plan, clip_norm=None)
     sums = step(strategy, batch)      # cross-replica context, inside a tf.function
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfscale.engine.reduce import Reducer, clip, combined, global_norm, statistics
 from tfscale.plan import ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import SUMMED, Task
@@ -23,6 +25,7 @@ from tfscale.task import SUMMED, Task
 SLOTS = 16  # length of the vector of sums: loss, weight and up to 14 metrics
 _GROWTH_STEPS = 2000  # finite steps before the float16 loss scale doubles (Micikevicius et al., 2018)
 _FIRST_SCALE = 2.0**15
+NORM = "gradient_norm"  # its name among the metrics
 
 
 class Sums:
@@ -48,12 +51,20 @@ class Sums:
         summed = metrics.pop(SUMMED, None)
         if len(metrics) > SLOTS - 2:
             raise ValueError(f"a task may return {SLOTS - 2} metrics and returned {len(metrics)}")
-        self.names = tuple(sorted(metrics))
+        extra = tuple(name for name in self.names if name == NORM)
+        self.names = (*sorted(metrics), *extra)
         rows = [losses if penalty is None else losses + penalty, tf.ones_like(losses)]
         rows += [tf.cast(metrics[name], losses.dtype) for name in self.names]
         sums = tf.reduce_sum(tf.stack(rows) * weight, axis=1)
         vector = tf.pad(tf.cast(sums, self.dtype), [[0, SLOTS - len(rows)]])
         return vector if summed is None else tf.concat([vector, tf.cast(summed, self.dtype)], 0)
+
+    def add(self, vector: tf.Tensor, name: str, value: tf.Tensor) -> tf.Tensor:
+        """The vector with one more metric, the same for all examples of the batch."""
+        if name not in self.names:
+            self.names = (*self.names, name)
+        place = tf.one_hot(2 + self.names.index(name), self.size, dtype=self.dtype)
+        return vector + place * tf.cast(value, self.dtype) * vector[1]
 
     def means(self, vector: Any) -> dict[str, float]:
         """Weighted means by name from a vector [size] of sums; empty where nothing was seen."""
@@ -73,12 +84,26 @@ class TrainStep:
     Args:
         state: built under the strategy's scope. For mixed_float16 the loss scale is added to its `extra`.
         clip_norm: the largest global norm of the reduced gradients, or None.
+        ema: decay of the weights' moving average in state.averages, or None.
+        report_norm: whether the global norm of the reduced gradients, before clipping, is among the metrics.
     """
 
-    def __init__(self, task: Task, state: TrainState, plan: ExecutionPlan, *, clip_norm: float | None = None):
+    def __init__(
+        self,
+        task: Task,
+        state: TrainState,
+        plan: ExecutionPlan,
+        *,
+        clip_norm: float | None = None,
+        ema: float | None = None,
+        report_norm: bool = False,
+    ):
         self.task, self.state, self.plan, self.clip_norm = task, state, plan, clip_norm
+        self.ema, self.report_norm = ema, report_norm
         self.sums = Sums(task, plan)
         self.variables = [v.value for v in state.model.trainable_variables]
+        self.statistics = [v.value for v in statistics(state.model)] if plan.num_replicas > 1 else []
+        self.reducer = Reducer(plan)
         if plan.num_replicas > 1:
             # Keras would sum the gradients over replicas again; here they are reduced before they are clipped.
             state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
@@ -114,13 +139,17 @@ class TrainStep:
     def _gradients(self, batch: Any) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         scale = tf.convert_to_tensor(self.state.extra["loss_scale"]) if self._scaled else None
         gradients, sums = self._compute(batch, scale) if self._scaled else self._compute(batch)
-        if self.plan.num_replicas > 1:
-            context = tf.distribute.get_replica_context()
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients, means = self.reducer(gradients, self.statistics)
+        gradients = [combined(g) for g in gradients]
+        for variable, mean in zip(self.statistics, means, strict=True):
+            variable.assign(mean)
         if scale is not None:
             gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
+        norm = global_norm(gradients) if self.clip_norm is not None or self.report_norm else None
+        if self.report_norm:
+            sums = self.sums.add(sums, NORM, norm)
         if self.clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+            gradients = clip(gradients, norm, self.clip_norm)
         finite = tf.constant(True)
         if self._scaled:
             finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
@@ -128,6 +157,14 @@ class TrainStep:
 
     def _apply(self, gradients: list[tf.Tensor]) -> None:
         self.state.optimizer.apply(gradients, self.state.model.trainable_variables)
+        if self.ema is None:
+            return
+        updates = tf.cast(self.state.optimizer.iterations, tf.float32)
+        # Short at first, so that the fresh weights are soon forgotten, as tf.train.ExponentialMovingAverage does it.
+        decay = tf.minimum(self.ema, updates / (9.0 + updates))
+        for average, variable in zip(self.state.averages.values(), self.variables, strict=True):
+            keep = tf.cast(decay, average.dtype)
+            average.assign(average * keep + tf.convert_to_tensor(variable) * (1 - keep))
 
     def _accumulated(self, batch: Any, scale: tf.Tensor | None = None) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Gradients and sums of a replica's batch, in plan.accumulate micro-batches one after another."""
@@ -135,9 +172,15 @@ class TrainStep:
         if parts == 1:
             return self._one(batch, scale)
         cut = tf.nest.map_structure(lambda t: tf.reshape(t, [parts, t.shape[0] // parts, *t.shape[1:]]), batch)
+        if self.task.reduces_inside:  # replicas can't meet inside a loop of the graph
+            seen = [self._one(tf.nest.map_structure(lambda t: t[i], cut), scale) for i in range(parts)]  # noqa: B023
+            gradients = [tf.add_n(list(g)) for g in zip(*(part[0] for part in seen), strict=True)]
+            return gradients, tf.add_n([part[1] for part in seen])
 
         def more(i, gradients, sums):
             fresh, seen = self._one(tf.nest.map_structure(lambda t: t[i], cut), scale)
+            # A sparse gradient becomes a dense one: the parts of a loop can't grow.
+            fresh = [tf.convert_to_tensor(g) for g in fresh]
             return i + 1, [a + b for a, b in zip(gradients, fresh, strict=True)], sums + seen
 
         zeros = [tf.zeros_like(v) for v in self.variables]

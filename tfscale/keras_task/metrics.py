@@ -45,6 +45,8 @@ class Measures:
         model.reset_metrics()
         self.variables = list({id(v): v for metric in model.metrics for v in metric.variables}.values())
         self._initial = [np.asarray(v) for v in self.variables]
+        trackers = model._compile_loss.metrics if model._compile_loss is not None else []
+        self._of_losses = {id(v) for tracker in trackers for v in tracker.variables}
         self.size = sum(v.size for v in self._initial)
         once = self._change(given, self._initial)
         twice = self._change(given, [a + b for a, b in zip(self._initial, once, strict=True)])
@@ -84,6 +86,13 @@ class Measures:
 
         loss, after = self._measure((x, y, y_pred, sample_weight), self._initial, training)
         wide = loss.dtype if loss.dtype == tf.float64 else tf.float32
+        rows = tf.nest.flatten(y_pred)[0].shape[0]
+        if rows is None:  # of an evaluation without the filling: Keras would count such a batch as one example
+            count = tf.cast(tf.shape(tf.nest.flatten(y_pred)[0])[0], wide)
+            after = [
+                tf.where(count > 0, tf.cast(now, wide) * count, tf.zeros_like(now, wide)) if own else now
+                for now, own in zip(after, (id(v) in self._of_losses for v in self.variables), strict=True)
+            ]
         changes = [
             tf.reshape(tf.cast(now, wide) - tf.cast(then, wide), [-1])
             for now, then in zip(after, self._initial, strict=True)

@@ -17,6 +17,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     The fused kernel returns the unbiased variance, n/(n-1) of the biased one that Keras puts into the moving variance
     (n = batch x height x width); this layer converts it, so that both layers' moving statistics agree.
+
+    `synchronized=True` normalises by the moments of the whole global batch: one reduction over the replicas per layer
+    (Peng et al., MegDet, 2018), where Keras issues three.
     """
 
     def add_weight(self, *args, **kwargs):
@@ -25,6 +28,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return super().add_weight(*args, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
+        last = self.axis in (-1, inputs.shape.rank - 1)
+        if self.synchronized and training and self.trainable and last and mask is None and not self.renorm:
+            return self._synchronised(inputs)
         fusable = (
             inputs.shape.rank == 4
             and self.axis in (-1, 3)
@@ -49,8 +55,26 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         )
         if train:
             count = tf.cast(tf.size(inputs), tf.float32) / inputs.shape[-1]
-            biased = variance * ((count - 1) / count)
-            keep = self.momentum
-            self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
-            self.moving_variance.assign(self.moving_variance * keep + biased * (1 - keep))
+            self._remember(mean, variance * ((count - 1) / count))
         return output
+
+    def _synchronised(self, inputs: tf.Tensor) -> tf.Tensor:
+        wide = tf.float64 if inputs.dtype == tf.float64 else tf.float32
+        x = tf.cast(inputs, wide)
+        mean, variance = tf.nn.moments(x, list(range(inputs.shape.rank - 1)))
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            pair = tf.stack([mean, variance + tf.square(mean)])
+            mean, squares = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.MEAN, pair))
+            variance = tf.maximum(squares - tf.square(mean), 0.0)
+        offset = tf.cast(self.beta, wide) if self.center else None
+        scale = tf.cast(self.gamma, wide) if self.scale else None
+        self._remember(mean, variance)
+        output = tf.nn.batch_normalization(x, mean, variance, offset, scale, self.epsilon)
+        return tf.cast(output, inputs.dtype)
+
+    def _remember(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Moves the statistics towards those of this batch."""
+        keep = self.momentum
+        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
+        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))

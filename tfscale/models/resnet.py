@@ -112,8 +112,14 @@ def _all(blocks: list[Block]) -> Iterator[Conv]:
             yield block.shortcut
 
 
-def build(depth: int, *, width: int, image_size: int, channels: int, num_classes: int) -> keras.Model:
-    """The Keras model: from pixels 0-255 [batch, size, size, channels] to float32 logits [batch, classes]."""
+def build(
+    depth: int, *, width: int, image_size: int, channels: int, num_classes: int, synchronized: bool = False
+) -> keras.Model:
+    """The Keras model: from pixels 0-255 [batch, size, size, channels] to float32 logits [batch, classes].
+
+    Args:
+        synchronized: whether BatchNorm takes its moments from the whole global batch.
+    """
     from keras import Input, Model, layers
 
     from tfscale.layers.batch_norm import FusedBatchNormalization
@@ -129,7 +135,11 @@ def build(depth: int, *, width: int, image_size: int, channels: int, num_classes
             name=f"{c.name}_conv",
         )(x)
         return FusedBatchNormalization(
-            momentum=0.9, epsilon=1e-5, gamma_initializer="zeros" if zero else "ones", name=f"{c.name}_bn"
+            momentum=0.9,
+            epsilon=1e-5,
+            gamma_initializer="zeros" if zero else "ones",
+            synchronized=synchronized,
+            name=f"{c.name}_bn",
         )(x)
 
     stem, blocks = layout(depth, width=width, image_size=image_size, channels=channels)

@@ -1,0 +1,163 @@
+"""tfscale.fit with people's own models on several replicas and in several workers, beside one device."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfscale
+from tfscale.errors import UsageError
+
+TWO = ["plan.strategy=mirrored", "plan.local_devices=2", "train.log_every=1st", "eval.every=1ep"]
+ONE = ["train.log_every=1st", "eval.every=1ep"]
+ROWS, TEST_ROWS = 48, 21
+
+# Run by workers and by this test alike: two outputs, regularisers, a frozen layer, sample weights, an AUC.
+SCRIPT = """
+import sys
+import numpy as np
+import tfscale
+
+def make_model():
+    import keras
+    keras.utils.set_random_seed(6)
+    inputs = keras.Input((5,), name="x")
+    x = keras.layers.Dense(4, name="frozen", trainable=False)(inputs)
+    x = keras.layers.Dense(6, activation="tanh", kernel_regularizer="l2", name="hidden")(x)
+    outputs = {"kind": keras.layers.Dense(1, activation="sigmoid", name="kind")(x),
+               "value": keras.layers.Dense(1, name="value", bias_regularizer="l1")(x)}
+    model = keras.Model(inputs, outputs)
+    model.compile(optimizer=keras.optimizers.SGD(0.1, momentum=0.9),
+                  loss={"kind": "binary_crossentropy", "value": "mse"}, loss_weights={"kind": 0.7, "value": 0.3},
+                  metrics={"kind": [keras.metrics.AUC(name="auc")], "value": ["mae"]})
+    return model
+
+def rows(count, seed):
+    random = np.random.RandomState(seed)
+    x = random.normal(size=(count, 5)).astype("float32")
+    y = {"kind": (x.sum(1, keepdims=True) > 0).astype("float32"), "value": x[:, :1] * 2}
+    return x, y, {"kind": random.uniform(0.5, 2, count).astype("float32"), "value": np.ones(count, "float32")}
+
+def dataset():
+    import tensorflow as tf
+    return tf.data.Dataset.from_tensor_slices(rows(48, 1)).batch(8)
+
+def test_data():
+    import tensorflow as tf
+    return tf.data.Dataset.from_tensor_slices(rows(21, 2)).batch(8)
+
+if __name__ == "__main__":
+    tfscale.fit(make_model, dataset, test=test_data, until="2ep", global_batch=8, run_dir=sys.argv[1],
+                overrides=["train.log_every=1st", "eval.every=1ep"])
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    file = tmp_path_factory.mktemp("script") / "own_model.py"
+    file.write_text(SCRIPT)
+    names: dict = {"__name__": "own_model"}
+    exec(compile(SCRIPT, str(file), "exec"), names)
+    return file, names
+
+
+def rows_of(run_dir: Path, kind: str) -> list[dict]:
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    measured = ("examples_per_second", "input_wait")
+    return [{k: v for k, v in row.items() if k not in measured and k != "kind"} for row in rows if row["kind"] == kind]
+
+
+def assert_same(one: Path, other: Path, rel: float) -> None:
+    for kind, count in (("train", 12), ("test", 2)):
+        got, expected = rows_of(one, kind), rows_of(other, kind)
+        assert len(got) == len(expected) == count
+        for a, b in zip(got, expected, strict=True):
+            assert a == pytest.approx(b, rel=rel, abs=1e-6)
+
+
+@pytest.fixture
+def alone(tf, policy, script, tmp_path):
+    """The run folder of one device."""
+    _, names = script
+    tfscale.fit(
+        names["make_model"], names["dataset"], test=names["test_data"], until="2ep", run_dir=tmp_path / "one",
+        overrides=ONE, say=lambda _: None,
+    )  # fmt: skip
+    return tmp_path / "one"
+
+
+@pytest.mark.parametrize("given", ["function", "instance"])
+def test_two_replicas_equal_one_device(tf, policy, script, alone, tmp_path, given):
+    _, names = script
+    model = names["make_model"] if given == "function" else names["make_model"]()
+    result = tfscale.fit(
+        model, names["dataset"](), test=names["test_data"](), until="2ep", run_dir=tmp_path / "two",
+        overrides=TWO, say=lambda _: None,
+    )  # fmt: skip
+    assert_same(tmp_path / "two", alone, rel=1e-5)
+    assert {"kind_auc", "value_mae"} <= set(result.metrics)
+    if given == "instance":  # the model in hand holds what was trained in its copy
+        predicted = model.predict(names["rows"](21, 2)[0], verbose=0)["value"]
+        assert np.abs(predicted - names["rows"](21, 2)[1]["value"]).mean() == pytest.approx(
+            result.metrics["value_mae"], rel=1e-4
+        )
+
+
+def test_arrays_on_two_replicas_equal_one_device(tf, policy, script, tmp_path):
+    _, names = script
+    for folder, overrides in (("one", ONE), ("two", TWO)):
+        tfscale.fit(
+            names["make_model"], names["rows"](ROWS, 1), test=names["rows"](TEST_ROWS, 2), until="2ep",
+            global_batch=8, run_dir=tmp_path / folder, overrides=overrides, say=lambda _: None,
+        )  # fmt: skip
+    assert_same(tmp_path / "two", tmp_path / "one", rel=1e-5)
+
+
+def test_two_workers_equal_one_device(tf, script, alone, tmp_path):
+    file, _ = script
+    ports = free_ports(2)
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    workers = []
+    for index in range(2):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        environ = {**os.environ, "TF_CONFIG": json.dumps(task)}
+        with (tmp_path / f"worker-{index}.log").open("w") as log:
+            command = [sys.executable, str(file), str(tmp_path / "two")]
+            workers.append(subprocess.Popen(command, env=environ, stdout=log, stderr=subprocess.STDOUT))
+    try:
+        for worker in workers:
+            worker.wait(timeout=240)
+    finally:
+        for worker in workers:
+            worker.send_signal(signal.SIGKILL)
+    outputs = [(tmp_path / f"worker-{index}.log").read_text() for index in range(2)]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(outputs)
+    assert_same(tmp_path / "two", alone, rel=1e-5)
+
+
+def test_workers_need_functions_a_folder_and_a_batch(script, tmp_path):
+    _, names = script
+    cluster = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
+    environ = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}})}
+    with pytest.raises(UsageError, match="folder"):
+        tfscale.fit(names["make_model"], names["dataset"], global_batch=8, environ=environ)
+    with pytest.raises(UsageError, match="global batch"):
+        tfscale.fit(names["make_model"], names["dataset"], run_dir=tmp_path / "r", environ=environ)
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports

@@ -1,0 +1,145 @@
+"""What replicas exchange in a step: gradients are summed, moving statistics averaged, in packs on the wire.
+
+Owns the packing by type and the precision of the wire. Refuses to know the model's task and the optimizer.
+
+    gradients, means = Reducer(plan)(gradients, statistics)      # replica context, inside a tf.function
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfscale.plan import ExecutionPlan
+
+_CHIEFS = 3
+_WIRE = {"bfloat16": tf.bfloat16, "float16": tf.float16}
+
+
+def statistics(model: Any) -> list[Any]:
+    """The non-trainable floating variables that a training step may write, such as BatchNorm's moving statistics.
+
+    Each replica writes its own copy, so that they would drift apart. Frozen layers write none.
+    """
+    found: dict[int, Any] = {}
+    for layer in model._flatten_layers():
+        if layer.trainable:
+            for variable in layer._non_trainable_variables:
+                if tf.as_dtype(variable.dtype).is_floating:
+                    found[id(variable)] = variable
+    return list(found.values())
+
+
+class Reducer:
+    """Reduces over all replicas of the plan; for one replica it returns what it was given.
+
+    The statistics travel with the gradients in every step, which costs a few thousand numbers and keeps them alike on
+    all replicas at any moment: whatever reads them (evaluation, checkpoint, export) reads the average.
+    """
+
+    def __init__(self, plan: ExecutionPlan):
+        self.replicas, self.wire = plan.num_replicas, _WIRE.get(plan.wire_precision)
+        self.options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=plan.bytes_per_pack)
+
+    def __call__(
+        self, gradients: Sequence[tf.Tensor], written: Sequence[tf.Variable]
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """(summed gradients, averaged statistics), in the order given."""
+        if self.replicas == 1:
+            return list(gradients), []
+        sent = [g if self.wire is None or g.dtype == tf.float64 else tf.cast(g, self.wire) for g in gradients]
+        # A sum of equal numbers is exact in float64, so that statistics which nobody wrote stay as they are.
+        shares = [tf.cast(tf.convert_to_tensor(v), tf.float64) for v in written]
+        summed = self._sum([*sent, *shares])
+        sums = [tf.cast(s, g.dtype) for s, g in zip(summed, gradients, strict=False)]
+        means = [tf.cast(s / self.replicas, v.dtype) for s, v in zip(summed[len(sums) :], written, strict=True)]
+        return sums, means
+
+    def _sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """One all-reduce for each type, since a pack is one tensor on the wire."""
+        context, results = tf.distribute.get_replica_context(), list(tensors)
+        for dtype in dict.fromkeys(t.dtype for t in tensors):
+            places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+            parts = context.all_reduce(tf.distribute.ReduceOp.SUM, [tensors[i] for i in places], self.options)
+            for place, part in zip(places, parts, strict=True):
+                results[place] = part
+        return results
+
+
+def combined(gradient: Any) -> Any:
+    """A sparse gradient with each row once: Keras's Adam squares the rows that come twice one by one."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    indices, places = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, places, tf.size(indices))
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)
+
+
+def global_norm(gradients: Sequence[Any]) -> tf.Tensor:
+    """The Euclidean norm of all gradients together, also of different types and sparse ones: a scalar."""
+    wide = tf.float64 if any(g.dtype == tf.float64 for g in gradients) else tf.float32
+    squares = [tf.reduce_sum(tf.square(tf.cast(_dense(g), wide))) for g in gradients]
+    return tf.sqrt(tf.add_n(squares))
+
+
+def clip(gradients: Sequence[Any], norm: tf.Tensor, largest: float) -> list[Any]:
+    """The gradients scaled so that their global norm is at most `largest` (Pascanu et al., 2013); an infinite norm
+    makes all of them NaN, which the loop reports."""
+    factor = tf.where(norm > largest, largest / norm, tf.ones_like(norm))
+    factor = tf.where(tf.math.is_finite(norm), factor, norm * float("nan"))
+    return [_scaled(g, tf.cast(factor, g.dtype)) for g in gradients]
+
+
+def _dense(gradient: Any) -> tf.Tensor:
+    return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+
+
+def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values * factor, gradient.indices, gradient.dense_shape)
+    return gradient * factor
+
+
+class Agreement:
+    """Sums small vectors over workers between the compiled loops, so that all of them decide alike.
+
+    What is measured differs from worker to worker; decisions follow the chief's measurements, to which the others
+    contribute nothing.
+
+    Args:
+        size: how long `summed` is at most: one length for all calls, so that one graph serves them.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, plan: ExecutionPlan, *, is_chief: bool, size: int):
+        self.strategy, self.alone, self.is_chief = strategy, plan.num_workers == 1, is_chief
+        self.size = size
+        self.local_devices = plan.local_devices
+        self._sum = tf.function(self._graph)
+
+    def __call__(self, summed: np.ndarray, chiefs: Sequence[float]) -> tuple[np.ndarray, list[float]]:
+        """(the sum over workers of `summed` [n], up to three values of the chief's)."""
+        if self.alone:
+            return summed, list(chiefs)
+        vector = np.zeros(self.size + _CHIEFS)
+        vector[: len(summed)] = summed
+        if self.is_chief:
+            vector[self.size : self.size + len(chiefs)] = chiefs
+        total = self._sum(tf.constant(vector)).numpy()
+        return total[: len(summed)], [float(value) for value in total[self.size : self.size + len(chiefs)]]
+
+    def _graph(self, vector: tf.Tensor) -> tf.Tensor:
+        def share():
+            context = tf.distribute.get_replica_context()
+            first = context.replica_id_in_sync_group % self.local_devices == 0
+            part = tf.where(first, vector, tf.zeros_like(vector))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, part)
+
+        return self.strategy.experimental_local_results(self.strategy.run(share))[0]
+
+    @property
+    def traces(self) -> int:
+        """How often the sum was traced."""
+        return self._sum.experimental_get_tracing_count()

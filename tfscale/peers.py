@@ -1,0 +1,168 @@
+"""Peers: what a run does about the other processes of its job.
+
+Owns what they must agree on before TensorFlow starts, how a lost or failed peer ends this process, and whose cause is
+told. Refuses to know sockets (cluster/) and training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tfscale.cluster import Cluster
+from tfscale.cluster.meeting import Event
+from tfscale.cluster.rendezvous import meet
+from tfscale.config import RunConfig, identity
+from tfscale.errors import ClusterFault, TfscaleError, foreseen
+from tfscale.plan import ExecutionPlan
+
+_PATIENCE = 10.0  # seconds in which TensorFlow should have noticed a lost peer by itself
+# TensorFlow's errors that a peer's end causes, by name, since TensorFlow may not be imported yet.
+_OF_PEERS = (
+    "UnavailableError",
+    "AbortedError",
+    "CancelledError",
+    "DeadlineExceededError",
+    "InternalError",
+    "UnknownError",
+    "FailedPreconditionError",
+)
+
+
+class Peers:
+    """The other processes of the job, watched from start-up to the end.
+
+    Args:
+        needed: whether the job can't go on without the peer of this name.
+        on_exit: called with the error just before the process is ended from outside the main thread.
+    """
+
+    def __init__(
+        self,
+        meeting: Any,
+        *,
+        silence: float,
+        needed: Callable[[str], bool] = lambda name: True,
+        on_exit: Callable[[TfscaleError], None],
+    ):
+        self.meeting, self.needed, self.on_exit = meeting, needed, on_exit
+        self.cause: Event | None = None  # the first thing that went wrong elsewhere
+        self._heard = threading.Event()
+        self._ended: set[str] = set()
+        self._over = threading.Event()  # this process's own end has begun
+        meeting.watch(self._on_event, silence=silence)
+
+    def _on_event(self, event: Event) -> None:
+        if event.kind == "done":
+            self._ended.add(event.peer)
+        if event.kind in ("done", "message") or not self.needed(event.peer) or self.cause is not None:
+            self._heard.set()
+            return
+        self.cause = event
+        self._heard.set()
+        if not self._over.is_set():
+            threading.Thread(target=self._end_from_outside, args=(event,), daemon=True).start()
+
+    def _end_from_outside(self, event: Event) -> None:
+        """Ends this process if its main thread doesn't: it may wait in a collective for a peer that will never come."""
+        if self._over.wait(_PATIENCE):
+            return
+        fault = event.fault()
+        with contextlib.suppress(Exception):
+            self.on_exit(fault)
+        print(fault.line(), file=sys.stderr, flush=True)
+        self.meeting.end(fault.as_dict())
+        os._exit(fault.exit_code)
+
+    def explain(self, error: BaseException) -> BaseException:
+        """The error itself, or the lost peer where that is what lies behind it."""
+        if self.meeting.alone or isinstance(error, TfscaleError) or type(error).__name__ not in _OF_PEERS:
+            return error
+        deadline = time.monotonic() + _PATIENCE
+        while self.cause is None and time.monotonic() < deadline:
+            self._heard.wait(0.2)  # the sockets may tell a moment later than TensorFlow does
+            self._heard.clear()
+        if self.cause is not None:
+            return self.cause.fault()
+        return ClusterFault(
+            f"the workers lost each other: {type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            where="cluster",
+            fix="run the same command again on all workers",
+        )
+
+    def wait_for(self, peer: str) -> None:
+        """Blocks until the peer has ended well; raises ClusterFault if anything went wrong first."""
+        while peer not in self._ended:
+            if self.cause is not None and self.cause.peer == peer:
+                raise self.cause.fault()
+            self._heard.wait(0.5)
+            self._heard.clear()
+
+    def begin_end(self) -> None:
+        """From here on this process ends by itself."""
+        self._over.set()
+
+
+@contextlib.contextmanager
+def joined(
+    config: RunConfig,
+    plan: ExecutionPlan,
+    cluster: Cluster,
+    *,
+    on_exit: Callable[[TfscaleError], None],
+    say: Callable[[str], None] = print,
+) -> Iterator[Peers]:
+    """Meets all processes of the job, and tells them how this one ended.
+
+    Raises:
+        ClusterFault: a peer is missing, or was lost while the context was open.
+        ClusterConfigError: the processes don't agree about cluster, plan or configuration.
+    """
+    meeting = meet(cluster, facts(config, plan, cluster), timeout=config.cluster.start_timeout, say=say)
+    asynchronous = plan.strategy == "parameter_server"  # whose workers come and go
+    peers = Peers(
+        meeting,
+        silence=config.cluster.silence,
+        needed=lambda name: not (asynchronous and name.startswith("worker:")),
+        on_exit=on_exit,
+    )
+    try:
+        yield peers
+    except BaseException as error:
+        cause = peers.explain(error)
+        peers.begin_end()
+        meeting.end(foreseen(cause).as_dict())
+        if cause is error:
+            raise
+        raise cause from error
+    peers.begin_end()
+    meeting.end(None)
+
+
+def facts(config: RunConfig, plan: ExecutionPlan, cluster: Cluster) -> dict[str, Any]:
+    """What all processes must have alike. A parameter server's machine may differ, so its plan isn't asked."""
+    trains = {key: getattr(config.train, key) for key in ("until", "log_every", "stop_patience")}
+    told = {
+        "config": {
+            **identity(config),
+            "durations": trains,
+            "eval": dict(vars(config.eval)),
+            "checkpoint": dict(vars(config.checkpoint)),
+            "resume": config.resume.mode,
+        },
+        "tensorflow": _version(),
+    }
+    if plan.strategy != "parameter_server":
+        told["plan"] = plan.agreed()
+    return told
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("tensorflow")
