@@ -18,7 +18,7 @@ from tfscale.cluster import Cluster
 from tfscale.cluster.meeting import Event
 from tfscale.cluster.rendezvous import meet
 from tfscale.config import RunConfig, identity
-from tfscale.errors import ClusterFault, TfscaleError, foreseen
+from tfscale.errors import ClusterFault, TfscaleError, first_line, foreseen
 from tfscale.plan import ExecutionPlan
 
 _PATIENCE = 10.0  # seconds in which TensorFlow should have noticed a lost peer by itself
@@ -90,7 +90,7 @@ class Peers:
         if self.cause is not None:
             return self.cause.fault()
         return ClusterFault(
-            f"the workers lost each other: {type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            f"the workers lost each other: {type(error).__name__}: {first_line(error)}",
             where="cluster",
             fix="run the same command again on all workers",
         )
@@ -98,7 +98,7 @@ class Peers:
     def wait_for(self, peer: str) -> None:
         """Blocks until the peer has ended well; raises ClusterFault if anything went wrong first."""
         while peer not in self._ended:
-            if self.cause is not None and self.cause.peer == peer:
+            if self.cause is not None:
                 raise self.cause.fault()
             self._heard.wait(0.5)
             self._heard.clear()
@@ -123,8 +123,9 @@ def joined(
         ClusterFault: a peer is missing, or was lost while the context was open.
         ClusterConfigError: the processes don't agree about cluster, plan or configuration.
     """
-    meeting = meet(cluster, facts(config, plan, cluster), timeout=config.cluster.start_timeout, say=say)
     asynchronous = plan.strategy == "parameter_server"  # whose workers come and go
+    told, timeout = facts(config, plan), config.cluster.start_timeout
+    meeting = meet(cluster, told, timeout=timeout, say=say, again=asynchronous)
     peers = Peers(
         meeting,
         silence=config.cluster.silence,
@@ -144,7 +145,7 @@ def joined(
     meeting.end(None)
 
 
-def facts(config: RunConfig, plan: ExecutionPlan, cluster: Cluster) -> dict[str, Any]:
+def facts(config: RunConfig, plan: ExecutionPlan) -> dict[str, Any]:
     """What all processes must have alike. A parameter server's machine may differ, so its plan isn't asked."""
     trains = {key: getattr(config.train, key) for key in ("until", "log_every", "stop_patience")}
     told = {

@@ -9,6 +9,7 @@ everything, so that TF_CONFIG is read in one place. Only runtime.py calls it.
 from __future__ import annotations
 
 import os
+import socket
 
 import tensorflow as tf
 
@@ -112,10 +113,20 @@ def make_ps_strategy(cluster: Cluster) -> tf.distribute.ParameterServerStrategy:
     TensorFlow yet.
     """
     fail_fast()
+    # TensorFlow's server in the chief takes any free port, since nobody calls it: the one in the cluster's description
+    # stays open for workers that come again.
+    addresses = {role: list(given) for role, given in cluster.shared().items()}
+    addresses["chief"] = [f"{addresses['chief'][0].rpartition(':')[0]}:{_free_port()}"]
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        cluster_spec(cluster), task_type="chief", task_id=0, rpc_layer="grpc"
+        tf.train.ClusterSpec(addresses), task_type="chief", task_id=0, rpc_layer="grpc"
     )
     return tf.distribute.ParameterServerStrategy(resolver)
+
+
+def _free_port() -> int:
+    with socket.socket() as some:
+        some.bind(("", 0))
+        return some.getsockname()[1]
 
 
 def cluster_spec(cluster: Cluster) -> tf.train.ClusterSpec:

@@ -83,6 +83,7 @@ class Meeting:
         self._heard: dict[str, float] = {}  # when a peer was last heard
         self._on_event: Callable[[Event], Any] | None = None
         self._thread: threading.Thread | None = None
+        self._newcomers: list[tuple[str, Channel]] = []  # let in by another thread
         self._end_at: float | None = None  # set by end(): when the last words have been waited for long enough
 
     @property
@@ -109,6 +110,21 @@ class Meeting:
                 return
             self._thread = threading.Thread(target=self._run, args=(silence,), name="tfscale-meeting", daemon=True)
             self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether this process has begun to end."""
+        return self._end_at is not None
+
+    def is_present(self, name: str) -> bool:
+        """Whether there is an open line to this member (for the leader) or one is about to be."""
+        with self._lock:
+            return name in self._channels or name in dict(self._newcomers)
+
+    def admit(self, name: str, channel: Channel) -> None:
+        """Takes a member in that was lost and has come again; only the leader does."""
+        with self._lock:
+            self._newcomers.append((name, channel))
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Sends `message`, a JSON object such as {"type": "sigterm"}, to all other members as an Event "message".
@@ -171,12 +187,22 @@ class Meeting:
             if self._end_at is None and self._now() >= beat_at:
                 self._send_all({"type": "beat"})
                 beat_at = self._now() + BEAT
+            self._take_in()
             for key, _ in self._selector.select(0.25):
                 self._hear(key.data)
             for name in self._overdue(silence):
                 self._hear(name)  # after a pause of our own everybody seems silent, and select() may have missed them
             for name in self._overdue(silence):
                 self._gone(name, "silent", {})
+
+    def _take_in(self) -> None:
+        assert self._selector is not None
+        with self._lock:
+            for name, channel in self._newcomers:
+                self._channels = {**self._channels, name: channel}
+                self._selector.register(channel, selectors.EVENT_READ, name)
+                self._heard[name] = self._now()
+            self._newcomers = []
 
     def _overdue(self, silence: float) -> list[str]:
         return [name for name, heard in self._heard.items() if self._now() - heard > silence]

@@ -25,6 +25,7 @@ from tfscale.cluster import agreement
 from tfscale.cluster.channel import Call, Channel, encode, listen
 from tfscale.cluster.cluster import Cluster
 from tfscale.cluster.meeting import Event, Meeting
+from tfscale.cluster.reception import keep_open
 from tfscale.errors import ClusterConfigError, ClusterFault, TfscaleError
 
 __all__ = ["Event", "Meeting", "meet"]
@@ -46,6 +47,7 @@ def meet(
     timeout: float,
     say: Callable[[str], Any] = print,
     now: Callable[[], float] = time.monotonic,
+    again: bool = False,
 ) -> Meeting:
     """Waits until all processes of the cluster have come and agree, and returns the open lines between them.
 
@@ -56,6 +58,7 @@ def meet(
         facts: JSON values that all processes must agree on, as nested dicts, such as {"plan": {...}}. The addresses of
             the cluster are compared in any case.
         timeout: seconds to wait for the others.
+        again: let processes that were lost come again later (see reception.py).
         say: told in one line, after ten seconds and each half minute, who is missing.
 
     Raises:
@@ -82,7 +85,10 @@ def meet(
         with _listen(place, lambda: None, now() + timeout, now):
             pass  # only to know early that TensorFlow can have the port
         channels = {place.leader: _Follower(place, hello, timeout, say, now).join()}
-    return Meeting(place.me, place.addresses, channels, leader=place.leader, say=say, now=now)
+    meeting = Meeting(place.me, place.addresses, channels, leader=place.leader, say=say, now=now)
+    if again and place.me == place.leader:
+        keep_open(meeting, place.port, hello)
+    return meeting
 
 
 @dataclass(frozen=True)
