@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test test-slow check bench clean
+.PHONY: train test test-slow check bench bench-scaling clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -22,6 +22,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.overhead
+
+bench-scaling: $(READY)
+	$(BIN)/python -m benchmarks.scaling
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
