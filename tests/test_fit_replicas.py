@@ -121,6 +121,7 @@ def test_arrays_on_two_replicas_equal_one_device(tf, policy, script, tmp_path):
     assert_same(tmp_path / "two", tmp_path / "one", rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_device(tf, script, alone, tmp_path):
     file, _ = script
     ports = free_ports(2)

@@ -21,6 +21,7 @@ class Result:
         examples_per_second: of training, without compile, evaluation and checkpoint pauses; None if nothing was timed.
         seconds: wall time of this process by cause.
         model_flops: of one example, forward and backward (3 times forward).
+        traces: how often each compiled function was traced: 1 where all is well, 0 where it wasn't needed.
         mfu: model FLOP/s over the matmul peak measured in this process in the same precision.
     """
 
@@ -41,6 +42,7 @@ class Result:
     matmul_peak_flops: float | None = None
     mfu: float | None = None
     parameters: int | None = None
+    traces: Mapping[str, int] = dataclasses.field(default_factory=dict)
     mlflow_run_id: str | None = None
     stop_reason: str = ""
 
@@ -52,3 +54,22 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    def rows(self, split: str) -> dict[str, str]:
+        """What people see at the end; `split` is the one that was evaluated."""
+        rows = {"status": self.status, "steps": f"{self.step} ({self.epochs:.1f} epochs)"}
+        rows.update({f"{split} {name}": f"{value:.4f}" for name, value in self.metrics.items()})
+        if self.best:
+            rows["best"] = f"{self.best['value']:.4f} at step {self.best['step']}"
+        if self.examples_per_second:
+            rows["examples/s"] = f"{self.examples_per_second:.0f}"
+        if self.mfu is not None and self.matmul_peak_flops:
+            rows["MFU"] = f"{self.mfu:.1%} of {self.matmul_peak_flops / 1e9:.0f} GFLOP/s"
+        again = [f"{name} {count} times" for name, count in self.traces.items() if count > 1]
+        if again:
+            rows["traced anew"] = ", ".join(again)
+        rows["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())
+        rows["run folder"] = self.run_dir
+        if self.stop_reason:
+            rows["stopped"] = self.stop_reason
+        return rows

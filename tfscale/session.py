@@ -347,7 +347,7 @@ class Session:
         self.run_dir.write_json("result.json", result.to_dict())
         for name in ("result.json", self.run_dir.metrics.name):
             self.tracker.artifact(self.run_dir.path / name)
-        summary(_rows(result, self.config.eval.split))
+        summary(result.rows(self.config.eval.split))
         return result
 
     def _export(self) -> None:
@@ -387,6 +387,7 @@ class Session:
             model_flops=3 * flops if flops else None,
             parameters=sum(math.prod(v.shape) for v in self.state.model.trainable_variables),
             stop_reason=self.trainer.stop_reason,
+            traces=self.trainer.traces,
         )
 
 
@@ -398,19 +399,3 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat
-
-
-def _rows(result: Result, split: str) -> dict[str, str]:
-    rows = {"status": result.status, "steps": f"{result.step} ({result.epochs:.1f} epochs)"}
-    rows.update({f"{split} {name}": f"{value:.4f}" for name, value in result.metrics.items()})
-    if result.best:
-        rows["best"] = f"{result.best['value']:.4f} at step {result.best['step']}"
-    if result.examples_per_second:
-        rows["examples/s"] = f"{result.examples_per_second:.0f}"
-    if result.mfu is not None and result.matmul_peak_flops:
-        rows["MFU"] = f"{result.mfu:.1%} of {result.matmul_peak_flops / 1e9:.0f} GFLOP/s"
-    rows["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
-    rows["run folder"] = result.run_dir
-    if result.stop_reason:
-        rows["stopped"] = result.stop_reason
-    return rows

@@ -20,6 +20,8 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "tests_embedded.py"
 DEADLINE, STEPS = 200.0, 400
 
+pytestmark = pytest.mark.slow  # five processes of TensorFlow
+
 
 def free_addresses(count: int) -> list[str]:
     with contextlib.ExitStack() as stack:
