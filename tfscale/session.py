@@ -127,6 +127,7 @@ class Session:
                 config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
             )
             self.state = TrainState.create(self.task, optimizer, averaged=config.train.ema is not None)
+        self.say(self._reading())
         self.trainer = self._make_trainer()
         self.checkpointer = Checkpointer(
             self.run_dir.checkpoints,
@@ -135,6 +136,18 @@ class Session:
             writes=self.cluster.is_chief,
             held=lambda step: holds(self.run_dir, step),
         )
+
+    def _reading(self) -> str:
+        """Who reads what, for people."""
+        batch, workers = self.config.train.global_batch, self.plan.num_workers
+        text = f"{self.config.data.num_examples('train')} training examples, {self.steps_per_epoch:.4g} steps per epoch"
+        if self._asynchronous:
+            return f"{text}; each of {workers} workers computes whole steps of {batch} examples"
+        if workers > 1:
+            return (
+                f"{text}; each of {workers} workers reads {self.shard.worker_batch} of the {batch} examples of a step"
+            )
+        return text
 
     @property
     def _asynchronous(self) -> bool:
