@@ -74,9 +74,11 @@ class SGD(keras.optimizers.SGD):
         self.l2, self.no_decay = l2, tuple(no_decay)
 
     def update_step(self, gradient, variable, learning_rate):
-        if self.l2 and not _matches(variable, self.no_decay):
+        place = self._get_variable_index(variable)
+        # By the optimizer's own list: on the second device of a strategy `variable` is called bias/replica_1.
+        if self.l2 and not _matches(self._trainable_variables[place], self.no_decay):
             gradient = tf.convert_to_tensor(gradient) + self.l2 * tf.convert_to_tensor(variable)
-        momentum = self.momentums[self._get_variable_index(variable)] if self.momentum else None
+        momentum = self.momentums[place] if self.momentum else None
         if momentum is None or isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
             return

@@ -40,9 +40,13 @@ def train(tf, policy):
     from tfscale.state import TrainState
 
     def train(
-        task, *, replicas=1, steps=4, precision="float64", alter=None, clip_norm=None, ema=None, wire=None, **plan
-    ):
+        task, *, replicas=1, steps=4, precision="float64", alter=None, clip_norm=None, ema=None, wire=None,
+        optimizer=None, **plan,
+    ):  # fmt: skip
         import dataclasses
+
+        from tfscale.config import OptimizerConfig
+        from tfscale.optim import build_optimizer
 
         policy(precision)
         keras.config.set_floatx("float64" if precision == "float64" else "float32")
@@ -52,7 +56,9 @@ def train(tf, policy):
             made = dataclasses.replace(made, wire_precision=wire)
         strategy = strategy_for(replicas)
         with strategy.scope():
-            state = TrainState.create(task, keras.optimizers.SGD(0.3, momentum=0.9), averaged=ema is not None)
+            config = OptimizerConfig(**(optimizer or {"learning_rate": 0.3}))
+            made_optimizer = build_optimizer(config, steps_per_epoch=1, total_steps=100)
+            state = TrainState.create(task, made_optimizer, averaged=ema is not None)
             step = TrainStep(task, state, made, clip_norm=clip_norm, ema=ema, report_norm=True)
         x, y = Vectors().arrays("train")
         x = x[: 8 * steps].astype("float64" if precision == "float64" else "float32")
@@ -178,3 +184,17 @@ def test_gradients_may_travel_in_half_precision(train):
     assert different
     for path, parts in half.items():
         np.testing.assert_allclose(parts[0], full[path][0], rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "rmsprop"])
+def test_every_optimizer_updates_all_replicas_alike(train, name, replicas):
+    """With weight decay for kernels only: on the second device Keras hands over variables of other names."""
+    optimizer = {"name": name, "learning_rate": 0.05, "weight_decay": 0.1, "momentum": 0.9, "schedule": "cosine"}
+    if name == "sgd":
+        optimizer["nesterov"] = True
+    one, _, _ = train(Classify(), optimizer=optimizer)
+    many, _, _ = train(Classify(), replicas=replicas, optimizer=optimizer)
+    for path, parts in many.items():
+        assert all(np.array_equal(parts[0], part) for part in parts), path
+        np.testing.assert_allclose(parts[0], one[path][0], rtol=1e-8, atol=1e-12)
