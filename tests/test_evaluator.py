@@ -25,6 +25,7 @@ def test_a_fresh_note_holds_what_is_not_evaluated(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, by MLflow's store
 def test_every_checkpoint_is_evaluated_once_and_the_job_ends(data_dir, tmp_path):
     command = ["--workers", "2", "--evaluator", "--", "+recipe=resnet", "task.width=4", "train.until=12st"]
     command += ["checkpoint.every=3st", "checkpoint.keep=1", "eval.every=6st", "run.dir=it", "export.at_end=false"]

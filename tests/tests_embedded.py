@@ -102,8 +102,8 @@ class Chief:
 
         from tfscale.checkpoint import Checkpointer
         from tfscale.engine.coordinated import CoordinatedTrainer
-        from tfscale.strategies import make_ps_strategy
         from tfscale.state import TrainState
+        from tfscale.strategies import make_ps_strategy
 
         keras.utils.set_random_seed(0)
         self.plan, self.task = plan_of(len(cluster.addresses["worker"])), Embedded()
