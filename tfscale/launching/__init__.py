@@ -75,7 +75,7 @@ def launch_workers(
     with Crew(command, labels, environ=environ, say=say, stream=stream) as crew:
         outcome = run_job(job, crew)
     if outcome.code:
-        raise _error(outcome)
+        raise error_of(outcome)
     return _result(config)
 
 
@@ -105,7 +105,7 @@ def _result(config: RunConfig) -> Result:
     return Result.read(result)
 
 
-def _error(outcome: Outcome) -> TfscaleError:
+def error_of(outcome: Outcome) -> TfscaleError:
     """The error that stands for the job's: of the class that belongs to its code, with what its process said."""
     classes = {cls.exit_code: cls for cls in TfscaleError.__subclasses__()}
     by_signal = ClusterFault if outcome.code > 128 else InternalError
