@@ -87,6 +87,9 @@ def build_dataset(
             .map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
             .batch(replica_batch, drop_remainder=True)
         )
+    if training:
+        # Said aloud, or several workers ask each other before every step whether all have data, and lose static shapes.
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     dataset = dataset.prefetch(plan.prefetch * plan.local_devices)
     options = tf.data.Options()
     # Each worker already reads its own part; tf.data's own sharding would drop most of it.

@@ -52,7 +52,7 @@ class Reducer:
             return list(gradients), []
         sent = [g if self.wire is None or g.dtype == tf.float64 else tf.cast(g, self.wire) for g in gradients]
         # A sum of equal numbers is exact in float64, so that statistics which nobody wrote stay as they are.
-        shares = [tf.cast(tf.convert_to_tensor(v), tf.float64) for v in written]
+        shares = [tf.identity(tf.cast(tf.convert_to_tensor(v), tf.float64)) for v in written]
         summed = self._sum([*sent, *shares])
         sums = [tf.cast(s, g.dtype) for s, g in zip(summed, gradients, strict=False)]
         means = [tf.cast(s / self.replicas, v.dtype) for s, v in zip(summed[len(sums) :], written, strict=True)]

@@ -22,7 +22,7 @@ from tfscale.plan import ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import SUMMED, Task
 
-SLOTS = 16  # length of the vector of sums: loss, weight and up to 14 metrics
+SLOTS = 17  # length of the vector of sums: loss, weight, up to 14 metrics and the gradients' norm
 _GROWTH_STEPS = 2000  # finite steps before the float16 loss scale doubles (Micikevicius et al., 2018)
 _FIRST_SCALE = 2.0**15
 NORM = "gradient_norm"  # its name among the metrics
@@ -49,12 +49,12 @@ class Sums:
         """[size]: sums over the batch of weight * (loss + penalty), of the weights, and of weight * each metric."""
         metrics = dict(metrics)
         summed = metrics.pop(SUMMED, None)
-        if len(metrics) > SLOTS - 2:
-            raise ValueError(f"a task may return {SLOTS - 2} metrics and returned {len(metrics)}")
+        if len(metrics) > SLOTS - 3:
+            raise ValueError(f"a task may return {SLOTS - 3} metrics and returned {len(metrics)}")
         extra = tuple(name for name in self.names if name == NORM)
         self.names = (*sorted(metrics), *extra)
         rows = [losses if penalty is None else losses + penalty, tf.ones_like(losses)]
-        rows += [tf.cast(metrics[name], losses.dtype) for name in self.names]
+        rows += [tf.cast(metrics[name], losses.dtype) for name in sorted(metrics)]
         sums = tf.reduce_sum(tf.stack(rows) * weight, axis=1)
         vector = tf.pad(tf.cast(sums, self.dtype), [[0, SLOTS - len(rows)]])
         return vector if summed is None else tf.concat([vector, tf.cast(summed, self.dtype)], 0)
