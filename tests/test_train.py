@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -51,12 +52,21 @@ def test_bad_input_is_one_line_with_its_code(light_door, tmp_path, arguments, en
     assert ended.seconds < 10
 
 
-def test_multi_worker_is_refused_as_long_as_it_cannot_run(light_door, tmp_path):
-    tf_config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
-    ended = light_door(*RESNET, environ={"TF_CONFIG": json.dumps(tf_config)})
-    assert ended.code == 64
-    assert "multi_worker" in ended.err
-    assert list(tmp_path.iterdir()) == []
+def test_a_missing_peer_is_named_before_tensorflow_starts(light_door, data_dir, tmp_path):
+    with socket.socket() as one, socket.socket() as other:
+        ports = []
+        for some in (one, other):
+            some.bind(("127.0.0.1", 0))
+            ports.append(some.getsockname()[1])
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    for index, missing in ((0, "worker:1"), (1, "worker:0")):
+        tf_config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        ended = light_door(
+            *RESNET, "data=synthetic", "cluster.start_timeout=1", environ={"TF_CONFIG": json.dumps(tf_config)}
+        )
+        assert ended.code == 138, ended.err
+        assert missing in ended.err and cluster["worker"][1 - index] in ended.err
+        assert ended.seconds < 10
 
 
 def test_help_and_cfg_need_no_tensorflow(light_door):

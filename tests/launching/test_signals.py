@@ -10,6 +10,12 @@ import pytest
 from tests_standins import driver, gone
 
 
+def _hear_signals() -> None:
+    """A background job starts with SIGINT ignored, nohup with SIGHUP, and Python keeps it so."""
+    for one in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)
+
+
 @pytest.fixture
 def launcher(environ, tmp_path):
     """Starts a launcher of two workers in a process of its own, and waits until both have installed their handlers."""
@@ -19,7 +25,14 @@ def launcher(environ, tmp_path):
         code += "\npathlib.Path(os.environ['PLACE'], me).write_text(str(os.getpid()))\ntime.sleep(60)"
         command = driver(code, **job)
         started.append(
-            subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True)
+            subprocess.Popen(
+                command,
+                env=environ,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                preexec_fn=_hear_signals,
+            )
         )
         files, end = [tmp_path / "worker:0", tmp_path / "worker:1"], time.monotonic() + 20
         while not all(file.exists() and file.read_text() for file in files):
