@@ -90,6 +90,11 @@ def build_dataset(
     if training:
         # Said aloud, or several workers ask each other before every step whether all have data, and lose static shapes.
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return _tuned(dataset, plan)
+
+
+def _tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
+    """Prefetch and threads as the plan says."""
     dataset = dataset.prefetch(plan.prefetch * plan.local_devices)
     options = tf.data.Options()
     # Each worker already reads its own part; tf.data's own sharding would drop most of it.
