@@ -54,7 +54,7 @@ def _check_mlflow(root) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "tfscale"]
+    (experiment,) = [e for e in client.search_experiments() if e.name == "resnet"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert {"evaluator/accuracy", "test/accuracy", "train/loss"} <= set(run.data.metrics)
     assert [m.step for m in client.get_metric_history(run.info.run_id, "evaluator/accuracy")] == [3, 6, 9, 12]
