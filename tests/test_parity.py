@@ -79,10 +79,11 @@ def test_somebodys_keras_model():
 @pytest.mark.timeout(1800)
 def test_the_digits_resnet_with_synchronised_batch_norm(data_dir):
     overrides = ["+recipe=resnet", "task.width=4", "tracker=none"]
-    report = check_parity(overrides, environ={**environ(), "TFSCALE_DATA_DIR": str(data_dir)})
+    layouts = ("2", "2wx2")  # all five take a quarter of an hour
+    report = check_parity(overrides, layouts=layouts, environ={**environ(), "TFSCALE_DATA_DIR": str(data_dir)})
     assert report.holds, report.table()
     judged = {(row.layout, row.precision) for row in report.rows if row.tolerance}
-    assert judged == {(name, "float64") for name in ("2", "4", "2w", "2wx2")}
+    assert judged == {(name, "float64") for name in layouts}
     assert any("task.sync_batch_norm=true" in note and "16 examples instead of all 64" in note for note in report.notes)
 
 
