@@ -144,7 +144,7 @@ def test_the_loop_shortens_when_steps_are_slow(trainer):
 
 
 def test_clock_gives_nested_time_to_the_inner_kind():
-    from tfscale.engine.loop import Clock
+    from tfscale.engine.training import Clock
 
     times = iter([0.0, 1.0, 3.0, 10.0])
     clock = Clock(now=lambda: next(times))

@@ -33,13 +33,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale import faults
 from tfscale.engine.actions import Action
 from tfscale.engine.evaluation import local_sum
 from tfscale.engine.input_wait import next_timed
-from tfscale.engine.loop import Clock, Window
 from tfscale.engine.step import EvalStep, TrainStep
-from tfscale.errors import ClusterFault, Diverged
+from tfscale.engine.training import Training
+from tfscale.errors import ClusterFault
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import Task
@@ -53,7 +52,7 @@ _AHEAD = 2  # pieces for every worker: one that it is at, and one that lies read
 _LOST_SECONDS = 300.0
 
 
-class CoordinatedTrainer:
+class CoordinatedTrainer(Training):
     """Trains and evaluates a state that lies on parameter servers.
 
     Args:
@@ -84,16 +83,12 @@ class CoordinatedTrainer:
         lost_after: float = _LOST_SECONDS,
         now: Callable[[], float] = time.monotonic,
     ):
-        self.state, self.strategy, self.plan = state, strategy, plan
-        self.actions, self.fixed_loop, self.lost_after = list(actions), fixed_loop, lost_after
-        self.clock = Clock(now)
-        self.window = Window(now())
-        self.steps_timed = 0  # without each worker's first, which is compiled for it
-        self.stop_reason = ""
         # Keras would reduce gradients over the one replica there is.
         state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
         with strategy.scope():
-            self._train_step = TrainStep(task, state, plan, clip_norm=clip_norm, ema=ema, report_norm=report_norm)
+            step = TrainStep(task, state, plan, clip_norm=clip_norm, ema=ema, report_norm=report_norm)
+        super().__init__(state, strategy, plan, step, actions=actions, fixed_loop=fixed_loop, now=now)
+        self.lost_after = lost_after
         self._eval_step = EvalStep(task, state, plan)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
         self._functions: dict[str, tuple[Batches, Any]] = {}
@@ -121,16 +116,7 @@ class CoordinatedTrainer:
             self._advance(run, until)
             # Keras counts by reading and writing, so that of two updates at once one is lost.
             self.state.optimizer.iterations.assign(self.state.step + uncounted)
-            faults.point("train.loop", step=self.state.step)
-            last = self.state.step >= until
-            for action in self.actions:
-                if action.every.due(self.state.step, self.clock.now()) or (last and action.at_end):
-                    action.run()
-                    action.every.done(self.state.step, self.clock.now())
-
-    def stop(self, reason: str) -> None:
-        """Ends training when the workers have finished what they are at."""
-        self.stop_reason = reason
+            self._act(until)
 
     def _advance(self, run: Any, until: int) -> None:
         """Keeps all workers at work until an action is due and what was handed out is done."""
@@ -156,7 +142,9 @@ class CoordinatedTrainer:
             waited += float(wait)
             self._step_seconds = float(seconds) / count
         results.join()
-        self._account(handed_out - self.state.step, sums, waited, self.clock.now() - began, first_ever)
+        took = self.clock.now() - began
+        waited = min(took, waited / self.plan.num_workers)  # of a worker on average
+        self._account(handed_out - self.state.step, sums, took, waited, compiling=first_ever)
 
     def _is_called(self) -> bool:
         """Whether the workers should rest now: to stop, or for an action whose time has come."""
@@ -173,47 +161,6 @@ class CoordinatedTrainer:
         least, most = (max(1, int(seconds / max(self._step_seconds, 1e-6))) for seconds in _PIECE_SECONDS)
         even = math.ceil(left / (_AHEAD * self.plan.num_workers))
         return min(left, self.plan.steps_per_loop, max(least, min(most, even)))
-
-    def _account(self, steps: int, sums: np.ndarray, waited: float, seconds: float, first_ever: bool) -> None:
-        self.state.step += steps
-        if not math.isfinite(sums[0]):
-            raise Diverged(
-                f"the loss became {sums[0]:g} between steps {self.state.step - steps} and {self.state.step}",
-                where=f"step {self.state.step}",
-                fix="lower optimizer.learning_rate, lengthen optimizer.warmup or set train.clip_norm=1.0",
-            )
-        self.window.sums += sums
-        if first_ever:
-            self.clock.seconds["compile"] += seconds
-            return
-        waited = min(seconds, waited / self.plan.num_workers)  # of a worker on average
-        self.steps_timed += steps
-        self.clock.seconds["train"] += seconds - waited
-        self.clock.seconds["input_wait"] += waited
-        self.window.steps += steps
-        self.window.seconds += seconds
-        self.window.input_wait += waited
-
-    def drain(self) -> dict[str, float]:
-        """The metrics since the last call: means, examples_per_second and input_wait (share of the time)."""
-        metrics = self.peek()
-        self.window = Window(self.clock.now())
-        return metrics
-
-    def peek(self) -> dict[str, float]:
-        """What `drain` would return, without beginning a new window."""
-        window = self.window
-        means = self._train_step.sums.means(window.sums) if np.ndim(window.sums) else {}
-        if window.seconds > 0:
-            means["examples_per_second"] = window.steps * self.plan.global_batch / window.seconds
-            means["input_wait"] = window.input_wait / window.seconds
-        return means
-
-    @property
-    def examples_per_second(self) -> float | None:
-        """Of all workers together: compile, evaluation and checkpoints are not in it."""
-        seconds = self.clock.seconds["train"] + self.clock.seconds["input_wait"]
-        return self.steps_timed * self.plan.global_batch / seconds if seconds else None
 
     # -- evaluation
 

@@ -1,7 +1,7 @@
 """Trainer: Python outside, one compiled function of many steps inside, actions between the loops.
 
-Owns the loop, the clock of what time went to, and the window of metrics since the last report. Refuses to know files,
-trackers and configuration: those come as actions.
+Owns the loop and how long it is. Its books are training.py's. Refuses to know files, trackers and configuration: those
+come as actions.
 
     trainer = Trainer(task, state, strategy, plan, actions=[log, evaluate, save])
     trainer.train(batches, until=1500)        # batches: from strategy.distribute_datasets_from_function
@@ -10,62 +10,25 @@ trackers and configuration: those come as actions.
 
 from __future__ import annotations
 
-import contextlib
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfscale import faults
 from tfscale.engine.actions import Action
 from tfscale.engine.evaluation import Evaluator, local_sum
 from tfscale.engine.input_wait import next_timed, timed_every
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import TrainStep
-from tfscale.errors import Diverged
+from tfscale.engine.training import Training
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import Task
 
-# What wall time goes to; `train` excludes `input_wait`.
-KINDS = ("start_up", "compile", "train", "input_wait", "eval", "checkpoint", "export")
 
-
-class Clock:
-    """Seconds of wall time by what they went to. A timer inside another takes its time away from the outer one."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic):
-        self.now = now
-        self.seconds = dict.fromkeys(KINDS, 0.0)
-        self._inner = [0.0]  # what timers inside the open ones took
-
-    @contextlib.contextmanager
-    def __call__(self, kind: str) -> Iterator[None]:
-        start = self.now()
-        self._inner.append(0.0)
-        try:
-            yield
-        finally:
-            took = self.now() - start
-            self.seconds[kind] += took - self._inner.pop()
-            self._inner[-1] += took
-
-
-class Window:
-    """What happened since the last report."""
-
-    def __init__(self, now: float) -> None:
-        self.sums: Any = 0.0  # the vector of sums, once there was a step
-        self.steps = 0
-        self.seconds = 0.0  # of training, without compile, evaluation and checkpoints
-        self.input_wait = 0.0
-        self.began = now
-
-
-class Trainer:
+class Trainer(Training):
     """Trains and evaluates a state under a strategy.
 
     Args:
@@ -94,14 +57,9 @@ class Trainer:
         fixed_loop: bool = False,
         now: Callable[[], float] = time.monotonic,
     ):
-        self.state, self.strategy, self.plan = state, strategy, plan
-        self.actions, self.fixed_loop = list(actions), fixed_loop
-        self.clock = Clock(now)
-        self.window = Window(now())
-        self.steps_timed = 0  # steps in compiled loops, the first of which is not counted
-        self.stop_reason = ""
         with strategy.scope():
-            self._train_step = TrainStep(task, state, plan, clip_norm=clip_norm, ema=ema, report_norm=report_norm)
+            step = TrainStep(task, state, plan, clip_norm=clip_norm, ema=ema, report_norm=report_norm)
+        super().__init__(state, strategy, plan, step, actions=actions, fixed_loop=fixed_loop, now=now)
         self._agree = Agreement(strategy, plan, is_chief=is_chief, size=self._train_step.sums.size)
         self._evaluator = Evaluator(task, state, strategy, plan, agree=self._agree, clock=self.clock)
         self._timed_loop = tf.function(self._timed_graph)
@@ -128,17 +86,7 @@ class Trainer:
         for action in self.actions:
             action.every.start(self.state.step, now)
         while self.state.step < until and not self.stop_reason:
-            now = self._run_loop(iterator, self._loop_length(until))
-            faults.point("train.loop", step=self.state.step)
-            last = self.state.step >= until
-            for action in self.actions:
-                if action.every.due(self.state.step, now) or (last and action.at_end):
-                    action.run()
-                    action.every.done(self.state.step, now)
-
-    def stop(self, reason: str) -> None:
-        """Ends training after the actions of this loop."""
-        self.stop_reason = reason
+            self._act(until, self._run_loop(iterator, self._loop_length(until)))
 
     def _loop_length(self, until: int) -> int:
         step = self.state.step
@@ -159,27 +107,13 @@ class Trainer:
         sums, (now, seconds, timed) = self._agree(sums, [self.clock.now(), self.clock.now() - start, timed])
         first = graph not in self._compiled
         self._compiled.add(graph)
-        self.state.step += steps
-        if not math.isfinite(sums[0]):
-            raise Diverged(
-                f"the loss became {sums[0]:g} between steps {self.state.step - steps} and {self.state.step}",
-                where=f"step {self.state.step}",
-                fix="lower optimizer.learning_rate, lengthen optimizer.warmup or set train.clip_norm=1.0",
-            )
-        self.window.sums += sums
-        if first:
-            self.clock.seconds["compile"] += seconds
-            return now
-        if graph == "train":
-            self._wait_share = min(1.0, timed / seconds)
-        waited, self._loops = seconds * self._wait_share, self._loops + 1
-        self._step_seconds = seconds / steps
-        self.steps_timed += steps
-        self.clock.seconds["train"] += seconds - waited
-        self.clock.seconds["input_wait"] += waited
-        self.window.steps += steps
-        self.window.seconds += seconds
-        self.window.input_wait += waited
+        waited = 0.0
+        if not first:
+            if graph == "train":
+                self._wait_share = min(1.0, timed / seconds)
+            waited, self._loops = seconds * self._wait_share, self._loops + 1
+            self._step_seconds = seconds / steps
+        self._account(steps, sums, seconds, waited, compiling=first)
         return now
 
     def _graph(self) -> str:
@@ -202,27 +136,6 @@ class Trainer:
         for _ in tf.range(steps):
             sums += local_sum(self.strategy, self._train_step(self.strategy, next(iterator)))
         return sums, tf.constant(0.0, tf.float64)
-
-    def drain(self) -> dict[str, float]:
-        """The metrics since the last call: means, examples_per_second and input_wait (share of the time)."""
-        metrics = self.peek()
-        self.window = Window(self.clock.now())
-        return metrics
-
-    def peek(self) -> dict[str, float]:
-        """What `drain` would return, without beginning a new window."""
-        window = self.window
-        means = self._train_step.sums.means(window.sums) if np.ndim(window.sums) else {}
-        if window.seconds > 0:
-            means["examples_per_second"] = window.steps * self.plan.global_batch / window.seconds
-            means["input_wait"] = window.input_wait / window.seconds
-        return means
-
-    @property
-    def examples_per_second(self) -> float | None:
-        """Over all timed loops: compile, evaluation and checkpoints are not in it."""
-        seconds = self.clock.seconds["train"] + self.clock.seconds["input_wait"]
-        return self.steps_timed * self.plan.global_batch / seconds if seconds else None
 
     # -- evaluation
 
