@@ -9,11 +9,9 @@ training; start-up and compilation are not in it. The exit status says whether i
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tfscale.recipes.resnet import ResNet
@@ -299,17 +297,9 @@ QUESTIONS = {"mlp": MLP, "resnet50": RESNET50}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__.splitlines()[0])
+    parser = report.parser("python -m benchmarks.overhead", __doc__.splitlines()[0], seconds=2.0)
     parser.add_argument("--question", choices=[*QUESTIONS, "all"], default="all")
-    parser.add_argument("--blocks", type=int, default=15, help="each gives every contestant one window")
-    parser.add_argument("--seconds", type=float, default=2.0, help="the length of a window")
-    parser.add_argument("--seed", type=int, default=0, help="of the order within blocks and of the bootstrap")
-    parser.add_argument("--report", type=Path, help="a Markdown file to write; must not exist yet")
-    chosen = parser.parse_args(arguments)
-    if chosen.blocks < 1 or chosen.seconds <= 0:
-        parser.error("--blocks and --seconds must be positive")
-    if chosen.report and chosen.report.exists():
-        parser.error(f"{chosen.report} exists; reports are never overwritten")
+    chosen = report.parsed(parser, arguments)
     names = list(QUESTIONS) if chosen.question == "all" else [chosen.question]
     try:
         results = [
@@ -326,11 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"overhead: {error}", file=sys.stderr)
         return 1
     made = report.build("Overhead of the loop", results, blocks=chosen.blocks, seconds=chosen.seconds)
-    report.show(made)
-    if chosen.report:
-        chosen.report.parent.mkdir(parents=True, exist_ok=True)
-        with chosen.report.open("x") as stream:
-            stream.write(report.markdown(made))
+    report.publish(made, chosen.report)
     return 0
 
 

@@ -1,17 +1,18 @@
 """What was measured, as tables for people: by rich on the terminal, as Markdown in a dated file.
 
 report = build([measured], blocks=15, seconds=2.0)
-show(report)
-Path("benchmarks/results/2026-01-31-overhead.md").open("x").write(markdown(report))
+publish(report, Path("benchmarks/results/2026-01-31-overhead.md"))
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.side_by_side import TOLERANCE, Measured
 from tfscale.hardware import probe
@@ -127,3 +128,32 @@ def markdown(report: Report) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def parser(prog: str, description: str, *, seconds: float) -> argparse.ArgumentParser:
+    """The options that all benchmarks have; `seconds` is the usual length of a window."""
+    made = argparse.ArgumentParser(prog=prog, description=description)
+    made.add_argument("--blocks", type=int, default=15, help="each gives every contestant one window")
+    made.add_argument("--seconds", type=float, default=seconds, help="the length of a window")
+    made.add_argument("--seed", type=int, default=0, help="of the order within blocks and of the bootstrap")
+    made.add_argument("--report", type=Path, help="a Markdown file to write; must not exist yet")
+    return made
+
+
+def parsed(made: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, held against what these options allow; ends the program otherwise."""
+    chosen = made.parse_args(arguments)
+    if chosen.blocks < 1 or chosen.seconds <= 0:
+        made.error("--blocks and --seconds must be positive")
+    if chosen.report and chosen.report.exists():
+        made.error(f"{chosen.report} exists; reports are never overwritten")
+    return chosen
+
+
+def publish(report: Report, file: Path | None) -> None:
+    """Shows the report, and writes it where a file was asked for."""
+    show(report)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x") as stream:
+            stream.write(markdown(report))

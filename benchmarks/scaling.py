@@ -22,13 +22,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import report
 from benchmarks.scaling_crew import Crew, free_addresses
 from benchmarks.scaling_member import LEARNING_RATE, MOMENTUM, Member, Workload
 from benchmarks.scaling_torch import REQUIREMENT
-from benchmarks.side_by_side import ROOT, TOLERANCE, ContestantFailed, Measured, Question, Ratio, median_interval
+from benchmarks.side_by_side import (
+    ROOT,
+    TOLERANCE,
+    ContestantFailed,
+    Measured,
+    Question,
+    Ratio,
+    in_blocks,
+    median_interval,
+)
 
 TORCH = ROOT / "build" / "torch"  # an environment of PyTorch's own
 CORES = 2
@@ -141,10 +148,6 @@ def measure(
     Raises:
         ContestantFailed: a process ended or hung, or two contestants' models differ in size.
     """
-    names = [party.name for party in interpreters]
-    per_step: dict[str, list[float]] = {name: [] for name in names}
-    cpu: dict[str, list[float]] = {name: [] for name in names}
-    random = np.random.default_rng(seed)
     with contextlib.ExitStack() as stack:
         crews = []
         for party, python in interpreters.items():
@@ -156,12 +159,7 @@ def measure(
         facts = {crew.name: crew.facts for crew in crews}
         if len({crew.facts["parameters"] for crew in crews}) > 1:
             raise ContestantFailed(f"the models differ in size, so that nothing can be compared: {facts}")
-        for block in range(blocks):
-            for i in random.permutation(len(crews)):
-                steps, wall, cpu_seconds = crews[i].window(seconds)
-                per_step[names[i]].append(wall / steps)
-                cpu[names[i]].append(cpu_seconds / wall)
-            say(f"block {block + 1} of {blocks}: " + ", ".join(f"{n} {per_step[n][-1] * 1e3:.4g} ms" for n in names))
+        per_step, cpu = in_blocks(crews, blocks=blocks, seconds=seconds, seed=seed, say=say)
     question = Question(
         title=title,
         unit="examples/s",
@@ -172,11 +170,7 @@ def measure(
         batch=workload.global_batch,
         notes=NOTES,
     )
-    return Measured(question, _arrays(per_step), _arrays(cpu), facts, seed)
-
-
-def _arrays(lists: dict[str, list[float]]) -> dict[str, np.ndarray]:
-    return {name: np.array(values) for name, values in lists.items()}
+    return Measured(question, per_step, cpu, facts, seed)
 
 
 def _members(party: Party, workload: Workload) -> list[Member]:
@@ -275,26 +269,14 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"scaling: {error}")
         return 1
     made = build_report(results, blocks=chosen.blocks, seconds=chosen.seconds, missing=missing)
-    report.show(made)
-    if chosen.report:
-        chosen.report.parent.mkdir(parents=True, exist_ok=True)
-        with chosen.report.open("x") as stream:
-            stream.write(report.markdown(made))
+    report.publish(made, chosen.report)
     return 0
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
+    parser = report.parser("python -m benchmarks.scaling", __doc__.splitlines()[0], seconds=3.0)
     parser.add_argument("--workload", choices=[*WORKLOADS, "all"], default="all")
-    parser.add_argument("--blocks", type=int, default=15, help="each gives every contestant one window")
-    parser.add_argument("--seconds", type=float, default=3.0, help="the length of a window")
-    parser.add_argument("--seed", type=int, default=0, help="of the order within blocks and of the bootstrap")
-    parser.add_argument("--report", type=Path, help="a Markdown file to write; must not exist yet")
-    chosen = parser.parse_args(arguments)
-    if chosen.blocks < 1 or chosen.seconds <= 0:
-        parser.error("--blocks and --seconds must be positive")
-    if chosen.report and chosen.report.exists():
-        parser.error(f"{chosen.report} exists; reports are never overwritten")
+    chosen = report.parsed(parser, arguments)
     if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < CORES:
         parser.error(f"it confines processes to {CORES} cores, which takes Linux and as many cores")
     return chosen

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 
@@ -274,19 +274,41 @@ def measure(
     Raises:
         ContestantFailed: a contestant ended or hung.
     """
-    names = [c.name for c in question.contestants]
+    with _started(question, say) as processes:
+        per_step, cpu = in_blocks(processes, blocks=blocks, seconds=seconds, seed=seed, say=say)
+        facts = {process.name: process.facts for process in processes}
+    return Measured(question, per_step, cpu, facts, seed)
+
+
+class Windowed(Protocol):
+    """What runs a window: a process, or a crew of them that step together."""
+
+    @property
+    def name(self) -> str: ...
+
+    def window(self, seconds: float) -> tuple[int, float, float]:
+        """(steps, seconds of wall time, seconds of processor time)."""
+
+
+def in_blocks(
+    contestants: Sequence[Windowed], *, blocks: int, seconds: float, seed: int, say: Callable[[str], None]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Gives every contestant one window in each block, in random order.
+
+    Returns:
+        Seconds per step and cores used, by name: float64 [blocks] each.
+    """
+    names = [c.name for c in contestants]
     per_step: dict[str, list[float]] = {name: [] for name in names}
     cpu: dict[str, list[float]] = {name: [] for name in names}
     order = np.random.default_rng(seed)
-    with _started(question, say) as processes:
-        for block in range(blocks):
-            for i in order.permutation(len(processes)):
-                steps, wall, cpu_seconds = processes[i].window(seconds)
-                per_step[names[i]].append(wall / steps)
-                cpu[names[i]].append(cpu_seconds / wall)
-            say(f"block {block + 1} of {blocks}: " + ", ".join(f"{n} {per_step[n][-1] * 1e3:.4g} ms" for n in names))
-        facts = {process.name: process.facts for process in processes}
-    return Measured(question, _arrays(per_step), _arrays(cpu), facts, seed)
+    for block in range(blocks):
+        for i in order.permutation(len(contestants)):
+            steps, wall, cpu_seconds = contestants[i].window(seconds)
+            per_step[names[i]].append(wall / steps)
+            cpu[names[i]].append(cpu_seconds / wall)
+        say(f"block {block + 1} of {blocks}: " + ", ".join(f"{n} {per_step[n][-1] * 1e3:.4g} ms" for n in names))
+    return _arrays(per_step), _arrays(cpu)
 
 
 @contextlib.contextmanager
