@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, Optional
 
 from tfscale.duration import Duration
@@ -140,6 +141,10 @@ class RunSection:
     root: str = "runs"
     name: Optional[str] = None
     dir: Optional[str] = None
+
+    def store(self, path: Path) -> Path:
+        """The folder beside the run folder `path` that holds what many runs share, such as the tracker's store."""
+        return path.parent if self.dir else path.parent.parent
 
 
 @dataclass

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfscale import runtime
-from tfscale.config import RunConfig, identity
+from tfscale.config import RunConfig
 from tfscale.data.prepare import prepare_apart
-from tfscale.duration import Duration
 from tfscale.errors import ClusterFault, TfscaleError
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
-from tfscale.run_dir import RunDir, digest
+from tfscale.run import finished_result
+from tfscale.run_dir import RunDir
 
 NOTE, METRICS = "evaluator.json", "evaluator.jsonl"
 _POLL = 1.0  # seconds between two looks at the folder
@@ -115,8 +115,10 @@ class _Watch:
 
     def waiting(self) -> list[int]:
         """Steps of checkpoints that were not evaluated yet, oldest first."""
-        names = [path.name.removeprefix("step-") for path in self.run_dir.checkpoints.glob("step-*")]
-        return sorted(int(name) for name in names if name.isdigit() and int(name) not in self.evaluated)
+        from tfscale.checkpoint import Checkpointer
+
+        entries = Checkpointer(self.run_dir.checkpoints).entries()
+        return [entry.step for entry in entries if entry.step not in self.evaluated]
 
     def done(self, step: int, metrics: dict[str, float] | None) -> None:
         self.evaluated.append(step)
@@ -129,11 +131,7 @@ class _Watch:
         """result.json, once the training went as far as it was told."""
         if self._stale is not None and self._stale == self.run_dir.read_json("result.json"):
             return None  # the training is about to set it aside
-        return self.run_dir.finished(
-            until=Duration.parse(self.config.train.until),
-            identity=digest(identity(self.config)),
-            stop_patience=self.config.train.stop_patience,
-        )
+        return finished_result(self.config, self.run_dir)
 
 
 class _Work:
@@ -172,7 +170,6 @@ class _Work:
             if self.config.tracker is None or not (self.run_dir.path / "mlflow_run_id").exists():
                 return
             path = self.run_dir.path
-            root = path.parent if self.config.run.dir else path.parent.parent
-            self.tracker = self.config.tracker.open(run_dir=path, root=root, name="")
+            self.tracker = self.config.tracker.open(run_dir=path, root=self.config.run.store(path), name="")
             self.open_things.callback(self.tracker.close, "FINISHED")
         self.tracker.metrics({f"evaluator/{name}": value for name, value in metrics.items()}, step)

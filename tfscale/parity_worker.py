@@ -97,9 +97,7 @@ def work(folder: str | Path, *, environ: Mapping[str, str] = os.environ) -> None
                 _write(folder / f"{name}.npz", found)
             if found["problem"]:
                 break
-        if not cluster.is_chief:
-            # TensorFlow takes a worker that leaves before the chief for one that crashed.
-            peers.wait_for(peers.meeting.members[0])
+        peers.wait_for_chief()
 
 
 def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: Any, steps: int) -> dict[str, Any]:

@@ -103,11 +103,7 @@ def fit_config(
 
         return follow(config, plan, run_dir, say=say)
     if config.resume.mode == "auto":
-        finished = run_dir.finished(
-            until=Duration.parse(config.train.until),
-            identity=digest(identity(config)),
-            stop_patience=config.train.stop_patience,
-        )
+        finished = finished_result(config, run_dir)
         if finished:
             say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
             if config.export.at_end and run_dir.read_json("export/export.json") is None:
@@ -164,9 +160,7 @@ def _train(
         from tfscale.session import Session  # the first import of TensorFlow
 
         result = Session(config, plan, run_dir, cluster, began=began, say=say).run()
-        if not cluster.is_chief:
-            # TensorFlow takes a worker that leaves before the chief for one that crashed.
-            peers.wait_for(peers.meeting.members[0])
+        peers.wait_for_chief()
         return result
 
 
@@ -178,7 +172,6 @@ def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
             where="eval.global_batch",
             fix=f"use eval.global_batch={-(-eval_batch // plan.num_replicas) * plan.num_replicas}",
         )
-
     if plan.strategy == "parameter_server" and not config.data.by_index:
         raise UsageError(
             "parameter servers need data that can be read by index, and a tf.data data set can't",
@@ -205,6 +198,15 @@ def plan_run(config: RunConfig, *, environ: Mapping[str, str] = os.environ) -> E
         forced=forced,
     )
     return make_plan(hardware, cluster, request)
+
+
+def finished_result(config: RunConfig, run_dir: RunDir) -> dict[str, Any] | None:
+    """result.json of a run that already went as far as this configuration asks, or None; raises CheckpointUnusable."""
+    return run_dir.finished(
+        until=Duration.parse(config.train.until),
+        identity=digest(identity(config)),
+        stop_patience=config.train.stop_patience,
+    )
 
 
 def locate(config: RunConfig) -> RunDir:

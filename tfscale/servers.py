@@ -20,5 +20,5 @@ def serve_until_done(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, p
 
     if cluster.role == "worker":
         config.data.prepare()  # the chief's functions read the data here
-    serve(cluster, plan, wait=lambda: peers.wait_for(peers.meeting.members[0]))
+    serve(cluster, plan, wait=peers.wait_for_chief)
     return Result(status="served", run_dir="")

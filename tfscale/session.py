@@ -98,10 +98,8 @@ class Session:
         spec = self.config.tracker
         if spec is None or not self.cluster.is_chief:
             return NullTracker()
-        root = self.run_dir.path.parent if self.config.run.dir else self.run_dir.path.parent.parent
-        tracker = spec.open(
-            run_dir=self.run_dir.path, root=root, name=f"{self.config.run.recipe}/{self.run_dir.path.name}"
-        )
+        path, run = self.run_dir.path, self.config.run
+        tracker = spec.open(run_dir=path, root=run.store(path), name=f"{run.recipe}/{path.name}")
         params = {**flatten(yaml.safe_load(self.config.yaml) or {})}
         params = {k: v for k, v in params.items() if k not in _PLACES}
         params.update({f"planned.{k}": v for k, v in self.plan.to_dict().items() if k != "reasons"})
