@@ -150,11 +150,15 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
 
 
 def _state(config: RunConfig, task: Any, strategy: Any) -> Any:
+    import keras
+
     from tfscale.optim import build_optimizer
     from tfscale.state import TrainState
 
     per_epoch = config.data.num_examples("train") / config.train.global_batch
     total = Duration.parse(config.train.until).steps(steps_per_epoch=per_epoch)  # the schedule is the whole run's
+    # Once more, so that the first weights don't depend on whether this process had to prepare the data, which draws.
+    keras.utils.set_random_seed(config.train.seed)
     with strategy.scope():
         optimizer = build_optimizer(config.optimizer, steps_per_epoch=per_epoch, total_steps=total)
         state = TrainState.create(task, optimizer, averaged=config.train.ema is not None)
