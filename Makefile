@@ -4,16 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test test-slow check bench bench-scaling clean
+.PHONY: train test test-slow test-faults check bench bench-scaling clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not fault"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not fault"
+
+test-faults: $(READY)
+	$(BIN)/python -m pytest -m fault tests/faults
 
 check: $(READY)
 	$(BIN)/ruff check .
