@@ -14,7 +14,7 @@ PACKAGE = ROOT / "tfscale"
 
 # A module may import modules of its own or a lower layer.
 LAYERS = {
-    0: ("errors", "faults", "duration", "hardware", "cluster", "config", "composition", "run_dir", "result"),
+    0: ("errors", "faults", "duration", "hardware", "cluster", "config", "composition", "run_dir", "result", "stopping", "watchdog"),
     1: ("plan", "plan_request", "plan_batches", "plan_strategy"),
     2: (
         "runtime",
@@ -38,6 +38,8 @@ LAYERS = {
         "servers",
         "evaluator",
         "session",
+        "finishing",
+        "divergence",
         "launching",
         "parity_runs",
         "parity_worker",
@@ -61,6 +63,10 @@ LIGHT = (
     "task",
     "run",
     "session",
+    "finishing",
+    "divergence",
+    "stopping",
+    "watchdog",
     "train",
     "evaluate",
     "predict",

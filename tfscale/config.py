@@ -61,6 +61,8 @@ class TrainConfig:
     clip_norm: Optional[float] = None
     ema: Optional[float] = None  # decay of the weights' moving average, which is evaluated and exported in their place
     log_every: str = "10s"
+    max_rollbacks: int = 0  # how often a loss that isn't finite returns to the last checkpoint, without that batch
+    rollback_factor: float = 0.5  # what the learning rate is multiplied with at each roll-back
     stop_patience: Optional[int] = None  # evaluations without a better checkpoint.metric; null never stops
 
 
@@ -131,6 +133,7 @@ class ClusterSection:
 
     start_timeout: float = 300.0  # seconds to wait for missing peers
     silence: float = 15.0  # seconds without a sign of life after which a peer is given up
+    grace: float = 25.0  # seconds from SIGTERM to the end, come what may; a little less than the cluster's own
 
 
 @dataclass
@@ -141,6 +144,7 @@ class RunSection:
     root: str = "runs"
     name: Optional[str] = None
     dir: Optional[str] = None
+    hang_timeout: float = 1800.0  # seconds after which a step that has not ended is given up
 
     def store(self, path: Path) -> Path:
         """The folder beside the run folder `path` that holds what many runs share, such as the tracker's store."""
@@ -243,6 +247,10 @@ def validate(config: RunConfig) -> None:
         ("optimizer.learning_rate", config.optimizer.learning_rate, 0),
         ("optimizer.weight_decay", config.optimizer.weight_decay, 0),
         ("train.clip_norm", config.train.clip_norm, 0),
+        ("train.max_rollbacks", config.train.max_rollbacks, 0),
+        ("train.rollback_factor", config.train.rollback_factor, 0),
+        ("cluster.grace", config.cluster.grace, 1),
+        ("run.hang_timeout", config.run.hang_timeout, 1),
         ("cluster.start_timeout", config.cluster.start_timeout, 0.1),
         ("cluster.silence", config.cluster.silence, 1),
     ):

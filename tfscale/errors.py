@@ -112,9 +112,10 @@ class ClusterConfigError(TfscaleError):
 
 
 class Diverged(TfscaleError):
-    """The loss or the gradients became NaN or infinite."""
+    """The loss or the gradients became NaN or infinite; `step` is the first such step, where it is known."""
 
     exit_code, title = 81, "diverged"
+    step: int | None = None
 
 
 class Interrupted(TfscaleError):

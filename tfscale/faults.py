@@ -1,7 +1,7 @@
 """Named points where tests inject a fault; nothing happens, and nothing is computed, when the variable is unset.
 
 TFSCALE_FAULT="ckpt.before_commit:step=20:kill" kills the process by SIGKILL at that point of that step. Actions: kill,
-stop (SIGSTOP), raise (RuntimeError), exit (os._exit(70)).
+stop (SIGSTOP), term (SIGTERM), raise (RuntimeError), exit (os._exit(70)).
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ def point(name: str, *, step: int | None = None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif action == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
     elif action == "exit":
         os._exit(70)
-    raise RuntimeError(f"injected fault at {name}")
+    else:
+        raise RuntimeError(f"injected fault at {name}")

@@ -38,6 +38,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.kind, self.peak, self.total_steps = kind, peak, total_steps
         self.warmup_steps, self.warmup_from = warmup_steps, warmup_from
         self.decay_steps, self.decay_by, self.final = tuple(decay_steps), decay_by, final
+        self.scale = 1.0  # taken as a constant when the step is traced
 
     def __call__(self, step):
         step = tf.cast(step, tf.float32)
@@ -45,7 +46,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if self.warmup_steps:
             ramp = self.warmup_from + (self.peak - self.warmup_from) * (step + 1) / self.warmup_steps
             rate = tf.where(step < self.warmup_steps, ramp, rate)
-        return rate
+        return rate if self.scale == 1.0 else rate * self.scale
 
     def _after_warmup(self, step: tf.Tensor) -> tf.Tensor:
         if self.kind == "constant":
@@ -59,7 +60,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * (self.final + (1 - self.final) * share)
 
     def get_config(self):
-        return {name: getattr(self, name) for name in vars(self)}
+        return {name: value for name, value in vars(self).items() if name != "scale"}
 
 
 class SGD(keras.optimizers.SGD):
@@ -124,7 +125,21 @@ def build_optimizer(config: OptimizerConfig, *, steps_per_epoch: float, total_st
             decay_by=config.decay_by,
             final=config.final,
         )
-    return _make(config, rate)
+    optimizer = _make(config, rate)
+    optimizer.configured_rate = config.learning_rate  # that of the variable changes when it is scaled
+    return optimizer
+
+
+def scale_learning_rate(optimizer: keras.optimizers.Optimizer, scale: float) -> None:
+    """Multiplies the configured learning rate, of one of our schedules or a constant one; others are left as they are.
+
+    Loops that were traced before must be traced again.
+    """
+    rate = optimizer._learning_rate
+    if isinstance(rate, Schedule):
+        rate.scale = scale
+    elif scale != 1.0 and not callable(rate) and hasattr(optimizer, "configured_rate"):
+        optimizer.learning_rate = optimizer.configured_rate * scale
 
 
 def _make(config: OptimizerConfig, rate: float | Schedule) -> keras.optimizers.Optimizer:

@@ -11,17 +11,18 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.cluster.meeting import Event
 from tfscale.cluster.rendezvous import meet
 from tfscale.config import RunConfig, identity
-from tfscale.errors import ClusterFault, TfscaleError, first_line, foreseen
+from tfscale.errors import ClusterFault, Interrupted, Preempted, TfscaleError, first_line, foreseen
 from tfscale.plan import ExecutionPlan
 
 _PATIENCE = 10.0  # seconds in which TensorFlow should have noticed a lost peer by itself
+_TRAINING = ("until", "log_every", "stop_patience", "max_rollbacks", "rollback_factor")
 # TensorFlow's errors that a peer's end causes, by name, since TensorFlow may not be imported yet.
 _OF_PEERS = (
     "UnavailableError",
@@ -40,6 +41,7 @@ class Peers:
     Args:
         needed: whether the job can't go on without the peer of this name.
         on_exit: called with the error just before the process is ended from outside the main thread.
+        on_stop: called with the error where a peer was told to stop, and this process should stop, too.
     """
 
     def __init__(
@@ -49,22 +51,31 @@ class Peers:
         silence: float,
         needed: Callable[[str], bool] = lambda name: True,
         on_exit: Callable[[TfscaleError], None],
+        on_stop: Callable[[TfscaleError], None] = lambda error: None,
     ):
-        self.meeting, self.needed, self.on_exit = meeting, needed, on_exit
+        self.meeting, self.needed, self.on_exit, self.on_stop = meeting, needed, on_exit, on_stop
         self.cause: Event | None = None  # the first thing that went wrong elsewhere
         self._heard = threading.Event()
-        self._ended: set[str] = set()
+        self._ended: set[str] = set()  # well
+        self._gone: set[str] = set()  # in any way
         self._over = threading.Event()  # this process's own end has begun
         meeting.watch(self._on_event, silence=silence)
 
     def _on_event(self, event: Event) -> None:
         if event.kind == "done":
             self._ended.add(event.peer)
+        if event.kind == "message":
+            self._on_message(event.detail)
+        else:
+            self._gone.add(event.peer)
         if event.kind in ("done", "message") or not self.needed(event.peer) or self.cause is not None:
             self._heard.set()
             return
         self.cause = event
         self._heard.set()
+        fault = event.fault()
+        if isinstance(fault, Preempted | Interrupted):
+            self.on_stop(fault)
         if not self._over.is_set():
             threading.Thread(target=self._end_from_outside, args=(event,), daemon=True).start()
 
@@ -95,19 +106,46 @@ class Peers:
             fix="run the same command again on all workers",
         )
 
-    def wait_for_chief(self) -> None:
+    def wait_for_chief(self, asked: Callable[[], TfscaleError | None] = lambda: None) -> None:
         """Blocks until the chief has ended well, for TensorFlow takes a worker that leaves before it for one that
-        crashed; raises ClusterFault if anything went wrong first. Does nothing in the chief itself."""
-        chief = self.meeting.members[0]
+        crashed; raises ClusterFault if anything went wrong first. Does nothing in the chief itself.
+
+        Args:
+            asked: gives what asks this process to stop; the others are asked to, once.
+        """
+        chief, told = self.meeting.members[0], False
         while self.meeting.me != chief and chief not in self._ended:
             if self.cause is not None:
                 raise self.cause.fault()
+            request = asked()
+            if request is not None and not told:
+                self.ask_to_stop(request)
+                told = True
             self._heard.wait(0.5)
             self._heard.clear()
 
+    def ask_to_stop(self, error: TfscaleError) -> None:
+        """Asks all others to stop for this reason: a parameter server has no step in which to say it."""
+        self.meeting.tell({"stop": error.exit_code, "what": error.what})
+
+    def _on_message(self, detail: Mapping[str, Any]) -> None:
+        for cls in (Preempted, Interrupted):
+            if detail.get("stop") == cls.exit_code:
+                self.on_stop(cls(str(detail.get("what"))))
+
     def begin_end(self) -> None:
-        """From here on this process ends by itself."""
+        """From here on this process ends by itself, as all others do."""
         self._over.set()
+
+    def outlast_chief(self, seconds: float) -> None:
+        """Waits at most so long for the chief to end first: it still writes, and its runtime wants to see the others.
+        Does nothing in the chief itself and before `begin_end`."""
+        chief, until = self.meeting.members[0], time.monotonic() + seconds
+        while self._over.is_set() and self.meeting.me != chief and chief not in self._gone:
+            if time.monotonic() > until:
+                return
+            self._heard.wait(0.2)
+            self._heard.clear()
 
 
 @contextlib.contextmanager
@@ -117,6 +155,7 @@ def joined(
     cluster: Cluster,
     *,
     on_exit: Callable[[TfscaleError], None],
+    on_stop: Callable[[TfscaleError], None] = lambda error: None,
     say: Callable[[str], None] = print,
 ) -> Iterator[Peers]:
     """Meets all processes of the job, and tells them how this one ended.
@@ -133,6 +172,7 @@ def joined(
         silence=config.cluster.silence,
         needed=lambda name: not (asynchronous and name.startswith("worker:")),
         on_exit=on_exit,
+        on_stop=on_stop,
     )
     try:
         yield peers
@@ -149,7 +189,7 @@ def joined(
 
 def facts(config: RunConfig, plan: ExecutionPlan) -> dict[str, Any]:
     """What all processes must have alike. A parameter server's machine may differ, so its plan isn't asked."""
-    trains = {key: getattr(config.train, key) for key in ("until", "log_every", "stop_patience")}
+    trains = {key: getattr(config.train, key) for key in _TRAINING}
     told = {
         "config": {
             **identity(config),

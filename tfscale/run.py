@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tfscale import faults
 from tfscale.cluster import Cluster
 from tfscale.config import OPTIMIZERS, RunConfig, Strategy, identity, validate
 from tfscale.data.prepare import prepare_apart
 from tfscale.duration import Duration
-from tfscale.errors import TfscaleError, UsageError, foreseen
+from tfscale.errors import Interrupted, Preempted, TfscaleError, UsageError, foreseen
 from tfscale.hardware import Hardware, probe
 from tfscale.peers import joined
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir, digest
+from tfscale.stopping import Stopping
 from tfscale.warm_start import check_place
 
 
@@ -76,11 +79,27 @@ def fit(
 
 
 def fit_config(
-    config: RunConfig, *, environ: Mapping[str, str] = os.environ, say: Callable[[str], None] = print
+    config: RunConfig,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    say: Callable[[str], None] = print,
+    owns_process: bool = False,
 ) -> Result:
-    """`fit` from a configuration; see there."""
+    """`fit` from a configuration; see there, and for `owns_process` see `Stopping`."""
     began = time.monotonic()
     validate(config)
+    with Stopping(grace=config.cluster.grace, owns_process=owns_process).listening() as stopping:
+        return _fit(config, stopping, environ=environ, began=began, say=say)
+
+
+def _fit(
+    config: RunConfig,
+    stopping: Stopping,
+    *,
+    environ: Mapping[str, str],
+    began: float,
+    say: Callable[[str], None],
+) -> Result:
     config.data.check()
     config.task.check()
     if config.init_from:
@@ -117,8 +136,9 @@ def fit_config(
     run_dir.create()
     with run_dir.claimed():
         run_dir.remove("exit.json")  # of an earlier attempt
+        stopping.before_exit.append(lambda error: _leave(run_dir, error))
         try:
-            return _train(config, plan, run_dir, cluster, environ=environ, began=began, say=say)
+            return _train(config, plan, run_dir, cluster, stopping, environ=environ, began=began, say=say)
         except BaseException as error:
             _leave(run_dir, foreseen(error))
             raise
@@ -138,6 +158,7 @@ def _train(
     plan: ExecutionPlan,
     run_dir: RunDir,
     cluster: Cluster,
+    stopping: Stopping,
     *,
     environ: Mapping[str, str],
     began: float,
@@ -152,14 +173,22 @@ def _train(
         plan = plan_run(config, environ=environ)  # the prepared data tell more
     say(plan.explain())
     run_dir.write_text("config.yaml", config.yaml)
-    with joined(config, plan, cluster, on_exit=lambda error: _leave(run_dir, error)) as peers:
+    faults.point("start.meet")
+    leave = functools.partial(_leave, run_dir)
+    with joined(config, plan, cluster, on_exit=leave, on_stop=stopping.ask) as peers:
+        stopping.before_exit.append(lambda error: peers.meeting.end(error.as_dict()))
         if plan.strategy == "parameter_server" and cluster.role != "chief":
             from tfscale.servers import serve_until_done
 
-            return serve_until_done(config, plan, cluster, peers)
+            return serve_until_done(config, plan, cluster, peers, stopping)
         from tfscale.session import Session  # the first import of TensorFlow
 
-        result = Session(config, plan, run_dir, cluster, began=began, say=say).run()
+        hands = {"stopping": stopping, "on_stop": peers.begin_end}
+        try:
+            result = Session(config, plan, run_dir, cluster, began=began, say=say, **hands).run()
+        except (Preempted, Interrupted):
+            peers.outlast_chief(config.cluster.grace)
+            raise
         peers.wait_for_chief()
         return result
 

@@ -11,14 +11,23 @@ from tfscale.config import RunConfig
 from tfscale.peers import Peers
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
+from tfscale.stopping import Stopping
 
 
-def serve_until_done(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, peers: Peers) -> Result:
-    """Serves until the chief has ended well; raises ClusterFault if it was lost or failed."""
+def serve_until_done(
+    config: RunConfig, plan: ExecutionPlan, cluster: Cluster, peers: Peers, stopping: Stopping
+) -> Result:
+    """Serves until the chief has ended well; raises ClusterFault if it was lost or failed.
+
+    A parameter server that is told to stop asks the chief to, and serves on until the variables it holds are saved. A
+    worker ends at once: others do its work.
+    """
     runtime.set_environment(plan)
     from tfscale.engine.server import serve
 
     if cluster.role == "worker":
         config.data.prepare()  # the chief's functions read the data here
-    serve(cluster, plan, wait=peers.wait_for_chief)
+    else:
+        stopping.hold()
+    serve(cluster, plan, wait=lambda: peers.wait_for_chief(lambda: stopping.request))
     return Result(status="served", run_dir="")

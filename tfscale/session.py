@@ -6,10 +6,8 @@ Owns the wiring of parts, engine and run folder, and what the actions do. Everyt
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,18 +16,23 @@ import yaml
 from tfscale import runtime
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig, identity
+from tfscale.divergence import Recovery
 from tfscale.duration import Duration
-from tfscale.errors import UsageError, nearest
+from tfscale.errors import Diverged, Interrupted, Preempted, UsageError, nearest
 from tfscale.evaluator import holds
+from tfscale.finishing import finish
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir, digest
+from tfscale.stopping import Stopping, error_of
+from tfscale.watchdog import Watchdog
 
 _PLACES = ("run.dir", "run.root")
 
 
 class Session:
-    """Args: the configuration, its plan, a run folder that the chief holds, the cluster, and when `fit` began.
+    """Args: the configuration, its plan, a run folder that the chief holds, the cluster, when `fit` began, what hears
+    requests to stop, and what is called once all workers have agreed to.
 
     Every worker runs all of this; what it must not write goes to a folder for reading, a tracker that tracks nothing
     and a checkpointer that writes nothing.
@@ -44,9 +47,16 @@ class Session:
         *,
         began: float,
         say: Callable[[str], None] = print,
+        stopping: Stopping | None = None,
+        on_stop: Callable[[], None] = lambda: None,
     ):
         self.config, self.plan, self.run_dir, self.began, self.say = config, plan, run_dir, began, say
         self.cluster = cluster or Cluster()
+        self.stopping, self.on_stop = stopping or Stopping(grace=config.cluster.grace), on_stop
+        stacks = "hang.txt" if self.cluster.is_chief else f"hang-{self.cluster.role}-{self.cluster.index}.txt"
+        self.watchdog = Watchdog(
+            config.run.hang_timeout, stacks=run_dir.path / stacks, on_hang=self.stopping.tell_before_exit
+        )
 
     def run(self) -> Result:
         """Builds, restores, trains, evaluates and writes the result; raises TfscaleError."""
@@ -54,6 +64,7 @@ class Session:
         self.run_dir.write_json("plan.json", plan.to_dict())
         with runtime.applied(plan, seed=config.train.seed):
             self.strategy = runtime.build_strategy(plan, self.cluster)
+            self.stopping.listen_again()
             config.data.prepare()  # its imports must be over before the tracker's thread begins its own
             self._describe_data()
             self.tracker = self._open_tracker()
@@ -62,9 +73,9 @@ class Session:
                 self._build()
                 self._restore()
                 self._train()
-                result = self._finish()
+                result = finish(self)
                 status = "FINISHED"
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Preempted, Interrupted):
                 status = "KILLED"
                 raise
             except Exception as error:
@@ -134,6 +145,7 @@ class Session:
             writes=self.cluster.is_chief,
             held=lambda step: holds(self.run_dir, step),
         )
+        self.recovery = Recovery(self)
 
     def _reading(self) -> str:
         """Who reads what, for people."""
@@ -157,6 +169,8 @@ class Session:
             "clip_norm": config.train.clip_norm,
             "ema": config.train.ema,
             "fixed_loop": config.plan.steps_per_loop is not None,
+            "asked": lambda: self.stopping.asked,
+            "beat": self._beat,
         }
         if self._asynchronous:
             from tfscale.engine.coordinated import CoordinatedTrainer
@@ -164,8 +178,13 @@ class Session:
             return CoordinatedTrainer(self.task, self.state, self.strategy, self.plan, **options)
         from tfscale.engine.loop import Trainer
 
-        options["is_chief"] = self.cluster.is_chief
+        options["worker"] = self.cluster.worker_index
         return Trainer(self.task, self.state, self.strategy, self.plan, **options)
+
+    def _beat(self, what: str) -> None:
+        self.watchdog.beat(what)
+        if self.state.step > self.first_step:
+            self.stopping.hold()
 
     def _shard(self, global_batch: int):
         """This worker's part of every step."""
@@ -179,8 +198,9 @@ class Session:
         """Precedence: 1. the newest good checkpoint (resume.mode=never has set all aside), 2. init_from, 3. fresh
         variables."""
         self.checkpointer.clean()
-        with self.trainer.clock("checkpoint"):
+        with self.trainer.clock("restore"):
             step = self.checkpointer.restore(self.state)
+        self.recovery.recall()
         if step is None and self.config.init_from:
             from tfscale.warm_start import warm_start
 
@@ -188,6 +208,12 @@ class Session:
             self.state.reset_averages()
         if step is not None:
             self.say(f"resuming at step {step} of {self.total_steps} from {self.run_dir.path}")
+        self._go_on_from_here()
+
+    def _go_on_from_here(self) -> None:
+        """What was recorded behind the step of the state is forgotten, and what it remembers taken up."""
+        self.first_step = self.state.step
+        self.trainer.recall_window(self.state.memory.pop("window", {}))
         self._cut_metrics(self.state.step)
 
     # -- training
@@ -206,17 +232,42 @@ class Session:
         self.test_metrics: dict[str, float] = dict(self.state.memory.get("test", {}))
         self.trainer.actions = self._actions()
         self._check_patience()  # the run may have ended between the last evaluation and its result
-        batches = self._dataset("train", self.shard, training=True, start_step=self.state.step)
-        self.trainer.clock.seconds["start_up"] = (
-            time.monotonic() - self.began - self.trainer.clock.seconds["checkpoint"]
-        )
-        with self.progress:
-            if self.state.step < self.total_steps and not self.trainer.stop_reason:
-                self.trainer.train(batches, until=self.total_steps)
-            elif not self.test_metrics and self.config.data.num_examples(self.config.eval.split):
+        clock = self.trainer.clock
+        clock.seconds["start_up"] = clock.now() - self.began - sum(clock.seconds.values())
+        with self.progress, self.watchdog.watching():
+            if self._owes_evaluation():
                 self._evaluate()
+            while self.state.step < self.total_steps and not self.trainer.ended:
+                try:
+                    self.trainer.train(self._training_batches(), until=self.total_steps)
+                except Diverged as error:
+                    self.recovery.roll_back(error)
+                    self._go_on_from_here()
+        if self.trainer.signum:
+            self._leave_early()
 
-    def _dataset(self, split: str, shard: Any, *, training: bool, start_step: int = 0):
+    def _owes_evaluation(self) -> bool:
+        """Whether an attempt before this one was to evaluate this step and could not."""
+        owes = self.state.memory.pop("owes_evaluation", False)
+        ended = self.state.step >= self.total_steps and not self.test_metrics
+        return bool(self.config.data.num_examples(self.config.eval.split)) and (owes or ended)
+
+    def _leave_early(self) -> None:
+        """Saves what all workers have agreed to stop at, and raises what the run ends with."""
+        self.on_stop()
+        self.save(required=True)
+        told = f"{self.stopping.request.what.partition(';')[0]}; " if self.stopping.request is not None else ""
+        error = error_of(self.trainer.signum, kept=f"the checkpoint of step {self.state.step} is committed")
+        if told:
+            error.what = told + error.what.partition("; ")[2]
+        error.where = str(self.run_dir.path)
+        raise error
+
+    def _training_batches(self) -> Any:
+        first, *skipped = self.recovery.data_steps(self.state.step)
+        return self.dataset("train", self.shard, training=True, start_step=first, skip=tuple(skipped))
+
+    def dataset(self, split: str, shard: Any, *, training: bool, start_step: int = 0, skip: tuple[int, ...] = ()):
         from tfscale.data.pipeline import build_dataset
 
         def build(start: Any):
@@ -229,6 +280,7 @@ class Session:
                 training=training,
                 seed=self.config.train.seed,
                 start_step=start,
+                skip=skip,
             )
 
         if self._asynchronous:
@@ -245,7 +297,7 @@ class Session:
         actions = [Action(every(self.config.train.log_every), self._log, at_end=True)]
         if self.config.data.num_examples(self.config.eval.split):
             actions.append(Action(every(self.config.eval.every), self._evaluate, at_end=True))
-        actions.append(Action(every(self.config.checkpoint.every), self._save, at_end=True))
+        actions.append(Action(every(self.config.checkpoint.every), self.save, at_end=True))
         if self.progress.is_live:
             actions.append(Action(Every(seconds=2.0 if self._asynchronous else 0.5), self._show))
         return actions
@@ -267,14 +319,20 @@ class Session:
     def _evaluate(self) -> None:
         from tfscale.data.order import evaluation_steps
 
+        if self.trainer.signum:
+            self.state.memory["owes_evaluation"] = True
+            return
         split = self.config.eval.split
         shard = self._shard(self.config.eval.global_batch or self.config.train.global_batch)
         steps = evaluation_steps(self.config.data.num_examples(split), shard.global_batch)
         with self.trainer.clock("eval"):
             if self._test_batches is None:
-                self._test_batches = self._dataset(split, shard, training=False)
+                self._test_batches = self.dataset(split, shard, training=False)
             with self.state.averaged():
                 metrics = self.trainer.evaluate(self._test_batches, steps)
+        if self.trainer.signum:
+            self.state.memory["owes_evaluation"] = True
+            return
         self.test_metrics = metrics
         self.state.memory["test"] = metrics
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
@@ -298,7 +356,7 @@ class Session:
         sign = 1 if mode == "max" else -1
         if math.isfinite(value) and (best is None or sign * (value - best["value"]) > 0):
             memory["best"], memory["stale"] = {"step": self.state.step, "value": value, **measured}, 0
-            self._save()
+            self.save()
             return
         memory["stale"] = memory.get("stale", 0) + 1
         self._check_patience()
@@ -308,8 +366,9 @@ class Session:
         if patience is not None and stale >= patience:
             self.trainer.stop(f"no better {self.config.checkpoint.metric} in {stale} evaluations")
 
-    def _save(self) -> None:
-        with self.trainer.clock("checkpoint"):
+    def save(self, *, required: bool = False) -> None:
+        self.state.memory["window"] = self.trainer.window_memory()
+        with self.trainer.clock("checkpoint"), self.watchdog.paused():
             self.checkpointer.save(self.state)
 
     # -- what is written
@@ -333,73 +392,6 @@ class Session:
             if row["step"] <= step:
                 kept.append(line)
         self.run_dir.write_text(self.run_dir.metrics.name, "".join(line + "\n" for line in kept))
-
-    def _finish(self) -> Result:
-        """The result, on disk before anything that may take long."""
-        from tfscale.engine.peak import matmul_peak
-        from tfscale.engine.progress import summary
-
-        self._save()
-        result = self._result()
-        if not self.cluster.is_chief:
-            return result
-        self.run_dir.write_json("result.json", result.to_dict())
-        self._export()  # should it fail, the run is complete all the same
-        shared = self.plan.accelerator == "cpu"  # by all devices of a worker
-        peak = matmul_peak(self.plan) * (self.plan.num_workers if shared else self.plan.num_replicas)
-        flops, speed = result.model_flops, result.examples_per_second
-        result = dataclasses.replace(
-            result,
-            matmul_peak_flops=peak,
-            mfu=flops * speed / peak if flops and speed else None,
-            mlflow_run_id=self.tracker.run_id,
-            seconds={**self.trainer.clock.seconds, "total": time.monotonic() - self.began},
-        )
-        self.run_dir.write_json("result.json", result.to_dict())
-        for name in ("result.json", self.run_dir.metrics.name):
-            self.tracker.artifact(self.run_dir.path / name)
-        summary(result.rows(self.config.eval.split))
-        return result
-
-    def _export(self) -> None:
-        if self.config.export.at_end:
-            from tfscale.run_export import export_run
-
-            with self.trainer.clock("export"), self.state.averaged():
-                directory = self.run_dir.path / "export"
-                export_run(self.task, self.state, self.config.data, directory, identity=digest(identity(self.config)))
-
-    def _forward_flops(self) -> int | None:
-        """Of one example: the recipe's own count, else TensorFlow's."""
-        from tfscale.data.pipeline import first_examples
-        from tfscale.engine.flops import profiled_flops
-
-        footprint = self.task.footprint()
-        if footprint:
-            return footprint.forward_flops
-        return profiled_flops(self.task, self.state.model, first_examples(self.config.data, self.task, "train"))
-
-    def _result(self) -> Result:
-        flops, config = self._forward_flops(), self.config
-        return Result(
-            status="stopped" if self.trainer.stop_reason else "complete",
-            run_dir=str(self.run_dir.path),
-            identity=digest(identity(config)),
-            step=self.state.step,
-            epochs=self.state.step / self.steps_per_epoch,
-            steps_per_epoch=self.steps_per_epoch,
-            global_batch=config.train.global_batch,
-            stop_patience=config.train.stop_patience,
-            metrics=self.test_metrics,
-            train_metrics=self.train_metrics,
-            best=self.state.memory.get("best"),
-            examples_per_second=self.trainer.examples_per_second,
-            seconds=dict(self.trainer.clock.seconds),
-            model_flops=3 * flops if flops else None,
-            parameters=sum(math.prod(v.shape) for v in self.state.model.trainable_variables),
-            stop_reason=self.trainer.stop_reason,
-            traces=self.trainer.traces,
-        )
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace, seen: dict) -> int:
     from tfscale.composition import compose_raw, to_run_config
-    from tfscale.run import fit
+    from tfscale.run import fit_config
 
     raw = compose_raw(options.overrides, config_dir=options.config_dir)
     if options.cfg:
@@ -31,7 +31,7 @@ def _train(options: argparse.Namespace, seen: dict) -> int:
         return 0
     config = to_run_config(raw)
     seen["traceback"] = config.debug.traceback
-    fit(config)
+    fit_config(config, owns_process=True)
     return 0
 
 

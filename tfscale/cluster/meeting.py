@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfscale.cluster.channel import Channel
-from tfscale.errors import ClusterFault
+from tfscale.errors import ClusterFault, Interrupted, Preempted, TfscaleError
 
 BEAT = 1.0  # seconds between two heartbeats
 _END_WITHIN = 2.0  # seconds that end() may take
@@ -37,10 +37,13 @@ class Event:
     peer: str
     detail: Mapping[str, Any] = field(default_factory=dict)
 
-    def fault(self) -> ClusterFault:
-        """The error with which this process ends because of the peer."""
+    def fault(self) -> TfscaleError:
+        """The error with which this process ends because of the peer: its own end, where it was told to stop."""
         if self.kind == "failed":
             what, where, fix = (str(self.detail.get(key, "")) for key in ("what", "where", "fix"))
+            for stopped in (Preempted, Interrupted):
+                if self.detail.get("exit_code") == stopped.exit_code:
+                    return stopped(f"peer {self.peer}: {what}", where=where, fix=fix)
             return ClusterFault(f"peer {self.peer} failed: {what}", where=where, fix=fix)
         what = {
             "done": "has ended before this process",

@@ -8,7 +8,8 @@ Owns parallelism, batching and prefetch as the plan says. Refuses to know kinds 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -45,6 +46,7 @@ def build_dataset(
     training: bool,
     seed: int,
     start_step: int = 0,
+    skip: Sequence[int] = (),
 ) -> tf.data.Dataset:
     """The batches of one worker, each replica_batch examples, local_devices of them per step.
 
@@ -54,6 +56,7 @@ def build_dataset(
         training: endless and shuffled with augmentation; otherwise every example once, filled up with weight 0.
         seed: of the order and of the augmentation, together with epoch and index.
         start_step: the first step; a resumed run passes the step it restored, a resumed prediction its next part's.
+        skip: steps of the order from start_step on that are left out, rising.
 
     Raises:
         UsageError: fewer examples than one global batch, so that one step would repeat an example.
@@ -65,6 +68,10 @@ def build_dataset(
             where="train.global_batch",
             fix=f"use train.global_batch={count} or less",
         )
+    if skip:
+        build = functools.partial(build_dataset, source, task, split, shard, plan, training=training, seed=seed)
+        before = build(start_step=start_step).take((skip[0] - start_step) * plan.local_devices)
+        return _endless(before.concatenate(build(start_step=skip[0] + 1, skip=skip[1:])))
     if training:
         steps = order.training_order(count, shard, seed=seed, start_step=start_step)
     else:
@@ -87,10 +94,12 @@ def build_dataset(
             .map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
             .batch(replica_batch, drop_remainder=True)
         )
-    if training:
-        # Said aloud, or several workers ask each other before every step whether all have data, and lose static shapes.
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return _tuned(dataset, plan)
+    return _tuned(_endless(dataset) if training else dataset, plan)
+
+
+def _endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Said aloud, or several workers ask each other before every step whether all have data, and lose static shapes."""
+    return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def _tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:

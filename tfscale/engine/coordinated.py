@@ -66,6 +66,8 @@ class CoordinatedTrainer(Training):
         fixed_loop: hand out pieces of exactly plan.steps_per_loop steps, however long they take.
         lost_after: seconds without any progress of any worker after which the run is given up.
         now: the clock, in seconds.
+        asked: gives the number of the signal that asks the chief to stop, or 0; the workers are called to rest then.
+        beat: called with what is waited for.
     """
 
     def __init__(
@@ -82,12 +84,15 @@ class CoordinatedTrainer(Training):
         fixed_loop: bool = False,
         lost_after: float = _LOST_SECONDS,
         now: Callable[[], float] = time.monotonic,
+        asked: Callable[[], int] = lambda: 0,
+        beat: Callable[[str], None] = lambda what: None,
     ):
         # Keras would reduce gradients over the one replica there is.
         state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
         with strategy.scope():
             step = TrainStep(task, state, plan, clip_norm=clip_norm, ema=ema, report_norm=report_norm)
-        super().__init__(state, strategy, plan, step, actions=actions, fixed_loop=fixed_loop, now=now)
+        books: dict[str, Any] = {"actions": actions, "fixed_loop": fixed_loop, "now": now, "asked": asked, "beat": beat}
+        super().__init__(state, strategy, plan, step, **books)
         self.lost_after = lost_after
         self._eval_step = EvalStep(task, state, plan)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
@@ -112,8 +117,9 @@ class CoordinatedTrainer(Training):
         uncounted = int(self.state.optimizer.iterations) - self.state.step
         for action in self.actions:
             action.every.start(self.state.step, self.clock.now())
-        while self.state.step < until and not self.stop_reason:
+        while self.state.step < until and not self.ended:
             self._advance(run, until)
+            self.signum = self._asked()
             # Keras counts by reading and writing, so that of two updates at once one is lost.
             self.state.optimizer.iterations.assign(self.state.step + uncounted)
             self._act(until)
@@ -137,6 +143,7 @@ class CoordinatedTrainer(Training):
                 handed_out += count
             if not results.pending:
                 break
+            self._beat(f"a piece of work from step {self.state.step} on")
             count, (vector, wait, seconds) = results.next()
             sums += vector
             waited += float(wait)
@@ -150,7 +157,7 @@ class CoordinatedTrainer(Training):
         """Whether the workers should rest now: to stop, or for an action whose time has come."""
         now = self.clock.now()
         timed = (a.every for a in self.actions if a.every.next_step(self.state.step) is None)
-        return bool(self.stop_reason) or any(every.due(self.state.step, now) for every in timed)
+        return bool(self.stop_reason or self._asked()) or any(every.due(self.state.step, now) for every in timed)
 
     def _piece(self, left: int) -> int:
         """How many of the steps that are left one worker is handed at once."""

@@ -9,15 +9,17 @@ Owns the evaluation loop, during training and alone. Refuses to know optimizers,
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfscale import faults
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import EvalStep
-from tfscale.plan import ExecutionPlan
+from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import Task
 
@@ -28,6 +30,8 @@ class Evaluator:
     Args:
         agree: sums over workers; None where there is one.
         clock: opens a timer for "compile" or "eval"; None measures nothing.
+        asked: gives the number of the signal that asks to stop, or 0; asked between compiled loops.
+        beat: called before each compiled loop with what it is.
     """
 
     def __init__(
@@ -39,29 +43,44 @@ class Evaluator:
         *,
         agree: Agreement | None = None,
         clock: Callable[[str], contextlib.AbstractContextManager] | None = None,
+        asked: Callable[[], int] = lambda: 0,
+        beat: Callable[[str], None] = lambda what: None,
     ):
         self.strategy, self.agree = strategy, agree
         self.clock = clock or (lambda kind: contextlib.nullcontext())
+        self.asked, self.beat = asked, beat
+        self.stopped = 0  # the number of the signal that ended the last evaluation early
         self._step = EvalStep(task, state, plan)
         self._loop = tf.function(self._graph)
-        self._bound = max(1, plan.steps_per_loop)
+        self._bound = self._longest = max(1, plan.steps_per_loop)
         self._compiled = False
 
     def evaluate(self, batches: Iterable[Any], steps: int) -> dict[str, float]:
-        """Weighted means over a whole split, each example counted once.
+        """Weighted means over a whole split, each example counted once; {} where a signal ended it early.
 
         Args:
             batches: a distributed dataset of this many steps, the last filled up with weight 0.
         """
-        iterator, total, done = iter(batches), np.zeros(self._step.sums.size), 0
+        iterator, total, done, self.stopped = iter(batches), np.zeros(self._step.sums.size), 0, 0
         while done < steps:
+            self.beat("evaluation")
+            faults.point("eval.loop", step=done)
             count = min(self._bound, steps - done) if self._compiled else 1
+            began = time.monotonic()
             with self.clock("eval" if self._compiled else "compile"):
                 total += self._loop(iterator, tf.constant(count)).numpy()
-            self._compiled = True
             done += count
+            seconds = time.monotonic() - began
+            if self.agree is not None:
+                _, (seconds,), each = self.agree(np.zeros(0), [seconds], [self.asked()])
+                self.stopped = int(each[:, 0].max())
+            if self.stopped:
+                return {}
+            if self._compiled:
+                self._bound = min(self._longest, max(1, int(LOOP_SECONDS * count / max(seconds, 1e-9))))
+            self._compiled = True
         if self.agree is not None:
-            total, _ = self.agree(total, [])
+            total, *_ = self.agree(total, [])
         return self._step.sums.means(total)
 
     def _graph(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:

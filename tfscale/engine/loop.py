@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfscale import faults
 from tfscale.engine.actions import Action
 from tfscale.engine.evaluation import Evaluator, local_sum
 from tfscale.engine.input_wait import next_timed, timed_every
 from tfscale.engine.reduce import Agreement
-from tfscale.engine.step import TrainStep
+from tfscale.engine.step import NORM, TrainStep
 from tfscale.engine.training import Training
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
@@ -37,9 +38,11 @@ class Trainer(Training):
         clip_norm: the largest global norm of the gradients, or None.
         ema: decay of the weights' moving average, or None.
         report_norm: whether the gradients' global norm is among the metrics.
-        is_chief: whether this worker's clock decides for all.
+        worker: this worker's rank; the clock of worker 0, the chief, decides for all.
         fixed_loop: run exactly plan.steps_per_loop steps per loop, however long they take.
         now: the clock, in seconds.
+        asked: gives the number of the signal that asks this worker to stop, or 0; asked between compiled loops.
+        beat: called before each compiled loop with what it is.
     """
 
     def __init__(
@@ -53,27 +56,56 @@ class Trainer(Training):
         clip_norm: float | None = None,
         ema: float | None = None,
         report_norm: bool = False,
-        is_chief: bool = True,
+        worker: int = 0,
         fixed_loop: bool = False,
         now: Callable[[], float] = time.monotonic,
+        asked: Callable[[], int] = lambda: 0,
+        beat: Callable[[str], None] = lambda what: None,
     ):
         with strategy.scope():
             step = TrainStep(task, state, plan, clip_norm=clip_norm, ema=ema, report_norm=report_norm)
-        super().__init__(state, strategy, plan, step, actions=actions, fixed_loop=fixed_loop, now=now)
-        self._agree = Agreement(strategy, plan, is_chief=is_chief, size=self._train_step.sums.size)
-        self._evaluator = Evaluator(task, state, strategy, plan, agree=self._agree, clock=self.clock)
-        self._timed_loop = tf.function(self._timed_graph)
-        self._plain_loop = tf.function(self._plain_graph)  # traced only where steps are too quick to time each
-        self._compiled: set[str] = set()
+        books: dict[str, Any] = {"actions": actions, "fixed_loop": fixed_loop, "now": now, "asked": asked, "beat": beat}
+        super().__init__(state, strategy, plan, step, **books)
+        self._task = task
+        self._agree = Agreement(strategy, plan, worker=worker, size=self._train_step.sums.size)
+        self._evaluator = Evaluator(
+            task, state, strategy, plan, agree=self._agree, clock=self.clock, asked=asked, beat=beat
+        )
+        self.retrace()
         self._step_seconds: float | None = None
         self._loops = 0
         self._longest_loop: float = plan.steps_per_loop
         self._wait_share = 0.0  # of the last timed loop
 
+    def retrace(self) -> None:
+        """Compiles the loops anew when they are needed: what they took as constants has changed."""
+        self._timed_loop = tf.function(self._timed_graph)
+        self._plain_loop = tf.function(self._plain_graph)  # traced only where steps are too quick to time each
+        self._compiled: set[str] = set()
+
+    def told_by_chief(self, value: float) -> float:
+        """The chief's value, on every worker; all must call it."""
+        return self._agree(np.zeros(0), [value])[1][0]
+
+    def examine(self, batches: Iterable[Any]) -> dict[str, float]:
+        """{"loss", "gradient_norm"} of the first step of these data at the present weights, which stay as they are;
+        moving statistics and seed generators do not."""
+        with self.strategy.scope():
+            step = TrainStep(self._task, self.state, self.plan, report_norm=True)
+
+        @tf.function
+        def look(batch: Any) -> tf.Tensor:
+            return local_sum(self.strategy, step.look(self.strategy, batch))
+
+        sums, *_ = self._agree(look(next(iter(batches))).numpy().astype(np.float64), [])
+        means = step.sums.means(sums)
+        return {"loss": means["loss"], "gradient_norm": means[NORM]}
+
     # -- training
 
     def train(self, batches: Iterable[Any], until: int) -> None:
-        """Trains from state.step to step `until`, or until an action calls `stop`.
+        """Trains from state.step to step `until`, or until an action calls `stop`, or any worker is asked to stop: all
+        of them end at the same step then, and `signum` says why.
 
         Args:
             batches: a distributed dataset that begins at state.step.
@@ -82,10 +114,10 @@ class Trainer(Training):
             Diverged: the loss became NaN or infinite; the state of that loop is not saved.
         """
         iterator = iter(batches)
-        _, (now, self._longest_loop) = self._agree(np.zeros(0), [self.clock.now(), self.plan.steps_per_loop])
+        _, (now, self._longest_loop), _ = self._agree(np.zeros(0), [self.clock.now(), self.plan.steps_per_loop])
         for action in self.actions:
             action.every.start(self.state.step, now)
-        while self.state.step < until and not self.stop_reason:
+        while self.state.step < until and not self.ended:
             self._act(until, self._run_loop(iterator, self._loop_length(until)))
 
     def _loop_length(self, until: int) -> int:
@@ -102,9 +134,12 @@ class Trainer(Training):
         """Runs the loop and returns the time; both it and what was measured are the chief's on every worker."""
         graph, start = self._graph(), self.clock.now()
         run = self._timed_loop if graph == "train" else self._plain_loop
-        vector, timed = run(iterator, tf.constant(steps))
+        self._beat(f"step {self.state.step}")
+        vector, timed, good = run(iterator, tf.constant(steps))
         sums, timed = vector.numpy().astype(np.float64), float(timed)
-        sums, (now, seconds, timed) = self._agree(sums, [self.clock.now(), self.clock.now() - start, timed])
+        measured = [self.clock.now(), self.clock.now() - start, timed]
+        sums, (now, seconds, timed), each = self._agree(sums, measured, [self._asked(), int(good)])
+        self.signum = int(each[:, 0].max())
         first = graph not in self._compiled
         self._compiled.add(graph)
         waited = 0.0
@@ -113,7 +148,7 @@ class Trainer(Training):
                 self._wait_share = min(1.0, timed / seconds)
             waited, self._loops = seconds * self._wait_share, self._loops + 1
             self._step_seconds = seconds / steps
-        self._account(steps, sums, seconds, waited, compiling=first)
+        self._account(steps, sums, seconds, waited, compiling=first, good=int(each[:, 1].min()))
         return now
 
     def _graph(self) -> str:
@@ -123,29 +158,35 @@ class Trainer(Training):
         every = timed_every(self._step_seconds, deterministic=self.plan.deterministic)
         return "train" if self._loops % every == 0 else "train_untimed"
 
-    def _timed_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sums, waited = self._train_step.sums.zeros(), tf.constant(0.0, tf.float64)
+    def _timed_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """(sums, seconds of waiting, how many steps there were before the loss ceased to be finite)."""
+        faults.point("train.trace")
+        sums, waited, good = self._train_step.sums.zeros(), tf.constant(0.0, tf.float64), tf.constant(0)
         for _ in tf.range(steps):
             batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
             waited += seconds
             sums += local_sum(self.strategy, self._train_step(self.strategy, batch))
-        return sums, waited
+            good += tf.cast(tf.math.is_finite(sums[0]), tf.int32)
+        return sums, waited, good
 
-    def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sums = self._train_step.sums.zeros()
+    def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        sums, good = self._train_step.sums.zeros(), tf.constant(0)
         for _ in tf.range(steps):
             sums += local_sum(self.strategy, self._train_step(self.strategy, next(iterator)))
-        return sums, tf.constant(0.0, tf.float64)
+            good += tf.cast(tf.math.is_finite(sums[0]), tf.int32)
+        return sums, tf.constant(0.0, tf.float64), good
 
     # -- evaluation
 
     def evaluate(self, batches: Iterable[Any], steps: int) -> dict[str, float]:
-        """Weighted means over a whole split, each example counted once.
+        """Weighted means over a whole split, each example counted once; {} where a worker was asked to stop.
 
         Args:
             batches: a distributed dataset of this many steps, the last filled up with weight 0.
         """
-        return self._evaluator.evaluate(batches, steps)
+        metrics = self._evaluator.evaluate(batches, steps)
+        self.signum = self.signum or self._evaluator.stopped
+        return metrics
 
     @property
     def traces(self) -> dict[str, int]:

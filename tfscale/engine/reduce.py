@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfscale.plan import ExecutionPlan
 
-_CHIEFS = 3
+_CHIEFS, _OWN = 3, 2
 _WIRE = {"bfloat16": tf.bfloat16, "float16": tf.float16}
 
 
@@ -107,28 +107,36 @@ class Agreement:
     """Sums small vectors over workers between the compiled loops, so that all of them decide alike.
 
     What is measured differs from worker to worker; decisions follow the chief's measurements, to which the others
-    contribute nothing.
+    contribute nothing, and what each worker says for itself.
 
     Args:
+        worker: this worker's rank; 0 is the chief.
         size: how long `summed` is at most: one length for all calls, so that one graph serves them.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, plan: ExecutionPlan, *, is_chief: bool, size: int):
-        self.strategy, self.alone, self.is_chief = strategy, plan.num_workers == 1, is_chief
+    def __init__(self, strategy: tf.distribute.Strategy, plan: ExecutionPlan, *, worker: int, size: int):
+        self.strategy, self.worker, self.workers = strategy, worker, plan.num_workers
         self.size = size
         self.local_devices = plan.local_devices
         self._sum = tf.function(self._graph)
 
-    def __call__(self, summed: np.ndarray, chiefs: Sequence[float]) -> tuple[np.ndarray, list[float]]:
-        """(the sum over workers of `summed` [n], up to three values of the chief's)."""
-        if self.alone:
-            return summed, list(chiefs)
-        vector = np.zeros(self.size + _CHIEFS)
+    def __call__(
+        self, summed: np.ndarray, chiefs: Sequence[float], own: Sequence[float] = ()
+    ) -> tuple[np.ndarray, list[float], np.ndarray]:
+        """(the sum over workers of `summed` [n], up to three values of the chief's, up to two of each worker's
+        [workers, 2])."""
+        each = np.zeros((self.workers, _OWN))
+        each[self.worker, : len(own)] = own
+        if self.workers == 1:
+            return summed, list(chiefs), each
+        vector = np.zeros(self.size + _CHIEFS + each.size)
         vector[: len(summed)] = summed
-        if self.is_chief:
+        if self.worker == 0:
             vector[self.size : self.size + len(chiefs)] = chiefs
+        vector[self.size + _CHIEFS :] = each.reshape(-1)
         total = self._sum(tf.constant(vector)).numpy()
-        return total[: len(summed)], [float(value) for value in total[self.size : self.size + len(chiefs)]]
+        told = [float(value) for value in total[self.size : self.size + len(chiefs)]]
+        return total[: len(summed)], told, total[self.size + _CHIEFS :].reshape(each.shape)
 
     def _graph(self, vector: tf.Tensor) -> tf.Tensor:
         def share():

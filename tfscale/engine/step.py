@@ -129,6 +129,10 @@ class TrainStep:
         self._adjust_scale(ok)
         return sums
 
+    def look(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
+        """The sums of a step whose gradients are not applied."""
+        return strategy.run(lambda one: self._gradients(one)[1], args=(batch,))
+
     # -- in replica context
 
     def _step(self, batch: Any) -> tf.Tensor:

@@ -23,7 +23,7 @@ from tfscale.plan import ExecutionPlan
 from tfscale.state import TrainState
 
 # What wall time goes to; `train` excludes `input_wait`.
-KINDS = ("start_up", "compile", "train", "input_wait", "eval", "checkpoint", "export")
+KINDS = ("start_up", "restore", "compile", "train", "input_wait", "eval", "checkpoint", "export")
 
 
 class Clock:
@@ -70,6 +70,8 @@ class Training:
         actions: Sequence[Action],
         fixed_loop: bool,
         now: Callable[[], float],
+        asked: Callable[[], int] = lambda: 0,
+        beat: Callable[[str], None] = lambda what: None,
     ):
         self.state, self.strategy, self.plan, self._train_step = state, strategy, plan, step
         self.actions, self.fixed_loop = list(actions), fixed_loop
@@ -77,6 +79,8 @@ class Training:
         self.window = Window(now())
         self.steps_timed = 0  # without those that were compiled for
         self.stop_reason = ""
+        self.signum = 0  # of the signal because of which all workers have agreed to stop
+        self._asked, self._beat = asked, beat
 
     def stop(self, reason: str) -> None:
         """Ends training when what is at work has ended, after the actions that are due then."""
@@ -98,19 +102,30 @@ class Training:
     def _time(self, at: float | None) -> float:
         return self.clock.now() if at is None else at
 
-    def _account(self, steps: int, sums: np.ndarray, seconds: float, waited: float, *, compiling: bool) -> None:
-        """Enters steps that are done, `waited` of these seconds for input.
+    @property
+    def ended(self) -> bool:
+        """Whether an action or a signal has asked training to end."""
+        return bool(self.stop_reason or self.signum)
+
+    def _account(
+        self, steps: int, sums: np.ndarray, seconds: float, waited: float, *, compiling: bool, good: int | None = None
+    ) -> None:
+        """Enters steps that are done, `waited` of these seconds for input, the first `good` of them with a finite loss.
 
         Raises:
             Diverged: the loss became NaN or infinite.
         """
+        first = self.state.step
         self.state.step += steps
         if not math.isfinite(sums[0]):
-            raise Diverged(
-                f"the loss became {sums[0]:g} between steps {self.state.step - steps} and {self.state.step}",
-                where=f"step {self.state.step}",
+            at = f"at step {first + good}" if good is not None else f"between steps {first} and {first + steps}"
+            error = Diverged(
+                f"the loss became {sums[0]:g} {at}",
+                where=f"step {first + (good or 0)}",
                 fix="lower optimizer.learning_rate, lengthen optimizer.warmup or set train.clip_norm=1.0",
             )
+            error.step = None if good is None else first + good
+            raise error
         self.window.sums += sums
         if compiling:
             self.clock.seconds["compile"] += seconds
@@ -136,6 +151,17 @@ class Training:
             means["examples_per_second"] = window.steps * self.plan.global_batch / window.seconds
             means["input_wait"] = window.input_wait / window.seconds
         return means
+
+    def window_memory(self) -> dict[str, Any]:
+        """The sums since the last report as JSON values, for the next attempt to go on with."""
+        sums = self.window.sums
+        return {"sums": sums.tolist()} if np.ndim(sums) else {}
+
+    def recall_window(self, memory: dict[str, Any]) -> None:
+        """Goes on with these sums, or begins anew."""
+        self.window = Window(self.clock.now())
+        if memory:
+            self.window.sums = np.array(memory["sums"])
 
     @property
     def examples_per_second(self) -> float | None:

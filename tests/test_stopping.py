@@ -1,0 +1,153 @@
+"""Requests to stop, in processes of their own: when signals are raised, when they wait, and when nobody asks them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tfscale.errors import Interrupted, Preempted
+from tfscale.stopping import Stopping, error_of
+
+_PROGRAM = """
+import ctypes, signal, sys, time
+from tfscale.errors import Preempted, TfscaleError
+from tfscale.stopping import Stopping
+
+def say(text):
+    print(text, flush=True)
+
+def compiled(seconds):
+    "Like a long call of TensorFlow: another thread takes the signal, and Python in this one runs afterwards only."
+    signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGTERM, signal.SIGINT}})
+    ctypes.CDLL(None).sleep(seconds)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {{signal.SIGTERM, signal.SIGINT}})
+
+def swallow():
+    "Like TensorFlow's preemption notifier: a handler of C's in the place of Python's."
+    libc = ctypes.CDLL(None)
+    libc.signal(signal.SIGTERM, ctypes.cast(libc.getpid, ctypes.c_void_p))
+
+try:
+    with Stopping(grace={grace}, owns_process={owns}).listening() as stopping:
+        stopping.before_exit.append(lambda error: say(f"told {{error.exit_code}}"))
+        {body}
+except TfscaleError as error:
+    say(f"raised {{error.exit_code}}")
+    sys.exit(error.exit_code)
+say("well")
+"""
+_LOOP = "say('ready')\n        while not stopping.asked: time.sleep(0.05)\n        say(f'asked {stopping.asked}')"
+
+
+def ended(body: str, *signals: int, grace: float = 20.0, owns: bool = True, pause: float = 0.7):
+    """(exit code, lines, standard error, seconds from the last signal to the end) of a program with this body."""
+    text = _PROGRAM.format(body=body, grace=grace, owns=owns)
+    process = subprocess.Popen(
+        [sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    for i, signum in enumerate(signals):
+        time.sleep(pause if i else 0.1)
+        process.send_signal(signum)
+    began = time.monotonic()
+    try:
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    return process.returncode, (first + out).split("\n")[:-1], err, time.monotonic() - began
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_with_nothing_to_keep_the_main_thread_raises_at_once(signum, code):
+    returned, lines, _, seconds = ended("say('ready'); time.sleep(15)", signum)
+    assert (returned, lines) == (code, ["ready", f"raised {code}"])
+    assert seconds < 2
+
+
+def test_where_the_main_thread_does_not_answer_the_process_is_ended():
+    returned, lines, err, seconds = ended("say('ready'); compiled(15)", signal.SIGTERM)
+    assert (returned, lines) == (143, ["ready", "told 143"])
+    assert err.startswith("tfscale: error[E-0143] stopped by SIGTERM")
+    assert seconds < 3
+
+
+@pytest.mark.parametrize(("signum", "number"), [(signal.SIGTERM, 15), (signal.SIGINT, 2)])
+def test_with_work_to_keep_it_waits_to_be_asked_for(signum, number):
+    returned, lines, *_ = ended(f"stopping.hold(); {_LOOP.lstrip()}", signum)
+    assert (returned, lines) == (0, ["ready", f"asked {number}", "well"])
+
+
+def test_a_compiled_loop_is_asked_afterwards():
+    returned, lines, *_ = ended("stopping.hold(); say('ready'); compiled(3); say(stopping.asked)", signal.SIGTERM)
+    assert (returned, lines) == (0, ["ready", "15", "well"])
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    returned, lines, _, seconds = ended("stopping.hold(); say('ready'); compiled(15)", signal.SIGTERM, signal.SIGTERM)
+    assert (returned, lines) == (143, ["ready", "told 143"])
+    assert seconds < 2
+
+
+def test_the_same_signal_twice_at_once_counts_once():
+    body = f"stopping.hold(); {_LOOP}; time.sleep(1)"
+    returned, lines, *_ = ended(body, signal.SIGTERM, signal.SIGTERM, pause=0.05)
+    assert (returned, lines) == (0, ["ready", "asked 15", "well"])
+
+
+def test_the_grace_period_is_kept_come_what_may():
+    returned, lines, _, seconds = ended("stopping.hold(); say('ready'); compiled(15)", signal.SIGTERM, grace=1.5)
+    assert (returned, lines) == (143, ["ready", "told 143"])
+    assert 1 < seconds < 4
+
+
+def test_a_handler_that_was_replaced_comes_back_and_is_proved():
+    body = "swallow(); stopping.listen_again(); stopping.hold(); " + _LOOP
+    returned, lines, *_ = ended(body, signal.SIGTERM)
+    assert (returned, lines) == (0, ["ready", "asked 15", "well"])
+
+
+def test_a_handler_that_was_replaced_hears_nothing():
+    """What listen_again() is for: the test of the test above."""
+    body = "stopping.hold(); swallow(); say('ready'); time.sleep(1); say(stopping.asked)"
+    assert ended(body, signal.SIGTERM)[1] == ["ready", "0", "well"]
+
+
+def test_another_thread_may_ask():
+    body = (
+        "import threading\n        threading.Timer(0.3, lambda: stopping.ask(Preempted('maintenance'))).start()\n"
+        "        say('ready'); time.sleep(15)"
+    )
+    returned, lines, _, seconds = ended(body)
+    assert (returned, lines) == (143, ["ready", "raised 143"])
+    assert seconds < 3
+
+
+def test_in_a_process_that_is_not_ours_the_second_signal_is_a_keyboard_interrupt():
+    body = "stopping.hold(); say('ready'); time.sleep(15)"
+    returned, _, err, seconds = ended(body, signal.SIGINT, signal.SIGINT, owns=False)
+    assert returned != 0 and "KeyboardInterrupt" in err
+    assert seconds < 3
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with Stopping(grace=1).listening() as stopping:
+        assert signal.getsignal(signal.SIGTERM) == stopping._on_signal
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_request_before_hold_is_not_forgotten():
+    stopping = Stopping(grace=1)
+    stopping.ask(Preempted("a notice"))
+    with pytest.raises(Preempted, match="a notice"):
+        stopping.hold()
+
+
+def test_errors_say_what_is_safe():
+    assert isinstance(error_of(signal.SIGINT), Interrupted)
+    assert error_of(signal.SIGTERM, kept="all is kept").what == "stopped by SIGTERM; all is kept"

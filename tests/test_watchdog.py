@@ -1,0 +1,68 @@
+"""The watchdog, in processes of their own since it ends them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+_PROGRAM = """
+import sys, time
+from pathlib import Path
+from tfscale.watchdog import Watchdog
+
+def told(error):
+    print(f"told {{error.exit_code}}", flush=True)
+
+watchdog = Watchdog(1.5, stacks=Path(sys.argv[1]), on_hang=told)
+print("ready", flush=True)
+with watchdog.watching():
+    {body}
+print("well", flush=True)
+"""
+
+
+def run(body: str, file, *, stop: bool = False):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM.format(body=body), str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    if stop:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        process.send_signal(signal.SIGCONT)
+    try:
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    return process.returncode, first + out, err
+
+
+def test_a_step_that_never_ends_leaves_all_stacks(tmp_path):
+    code, out, err = run("watchdog.beat('step 7')\n    time.sleep(15)", tmp_path / "hang.txt")
+    assert code == 138
+    assert out == "ready\ntold 138\n"
+    assert "step 7 has not ended for 1.5 s" in err and "hang.txt" in err
+    stacks = (tmp_path / "hang.txt").read_text()
+    assert "Current thread" in stacks and "\nThread" in stacks
+
+
+def test_beats_keep_it_quiet(tmp_path):
+    code, out, _ = run("for _ in range(8):\n        time.sleep(0.4)\n        watchdog.beat()", tmp_path / "hang.txt")
+    assert (code, out) == (0, "ready\nwell\n")
+    assert not (tmp_path / "hang.txt").exists()
+
+
+def test_a_pause_is_no_hang(tmp_path):
+    code, *_ = run("with watchdog.paused():\n        time.sleep(3)", tmp_path / "hang.txt")
+    assert code == 0
+
+
+def test_a_process_that_was_stopped_did_not_hang(tmp_path):
+    code, *_ = run("time.sleep(1)", tmp_path / "hang.txt", stop=True)
+    assert code == 0

@@ -1,0 +1,189 @@
+"""Stopping: what asks a run to end early, heard at once and answered where no work is lost.
+
+Owns SIGTERM and SIGINT while a run is at work. Refuses to know checkpoints, peers and loops: the loop asks `asked`
+between its compiled pieces, and whoever has work to keep says `hold()`.
+
+    with Stopping(grace=25).listening() as stopping:
+        ...                      # until hold(): the request is raised in the main thread, for nothing would be lost
+        stopping.listen_again()  # TensorFlow's multi-worker runtime has put its own handler in the place of ours
+        stopping.hold()          # from here on it waits in `stopping.request`
+
+A Python handler only runs when the main thread is back in Python, which a compiled loop or a rendezvous inside
+TensorFlow can delay for minutes. So a thread hears signals too (signal.set_wakeup_fd), and ends the process where the
+main thread doesn't answer in time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from tfscale.errors import InternalError, Interrupted, Preempted, TfscaleError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_ANSWER_WITHIN = 1.0  # seconds that the main thread has to begin its end while there is nothing to keep
+_SAME_SIGNAL = 0.5  # seconds; `timeout` sends its signal to the process and then to its group
+
+
+class Stopping:
+    """A request to stop, and how soon it must be obeyed.
+
+    Args:
+        grace: seconds from the request to the end of the process, whether or not the work could be kept.
+        owns_process: whether this process is there for the run alone, so that it may be ended at once: by a second
+            signal, or where the main thread does not answer. A notebook's is not.
+    """
+
+    def __init__(self, *, grace: float, owns_process: bool = False, now: Callable[[], float] = time.monotonic):
+        self.grace, self.owns_process, self._now = grace, owns_process, now
+        self.request: TfscaleError | None = None
+        self.before_exit: list[Callable[[TfscaleError], None]] = []  # called where the process is ended at once
+        self._holding = self._over = self._testing = False
+        self._asked_at: float | None = None
+        self._handlers: dict[int, object] = {}
+        self._tested = self._unheeded = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Stopping]:
+        """Hears signals while it is open; does nothing outside the main thread, where Python allows no handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        for signum in SIGNALS:
+            if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
+                self._handlers[signum] = signal.signal(signum, self._on_signal)
+        with contextlib.ExitStack() as stack:
+            if self.owns_process:
+                stack.enter_context(self._heard_by_thread())
+            try:
+                yield self
+            finally:
+                self._over = True
+                for signum, handler in self._handlers.items():
+                    signal.signal(signum, handler)  # type: ignore[arg-type]
+
+    def listen_again(self) -> None:
+        """Puts the handlers back in their place and proves that they are called.
+
+        TensorFlow's multi-worker runtime installs a handler for SIGTERM that swallows it
+        (tensorflow/core/distributed_runtime/preemption/preemption_notifier.cc).
+
+        Raises:
+            InternalError: a signal did not arrive.
+        """
+        for signum in self._handlers:
+            signal.signal(signum, self._on_signal)
+            self._testing, before = True, self._tested
+            self._unheeded += self.owns_process  # the thread hears the test, too
+            signal.raise_signal(signum)
+            self._testing = False
+            if self._tested == before:
+                raise InternalError(f"{signal.Signals(signum).name} does not reach this process", where="signals")
+
+    def hold(self) -> None:
+        """From here on there is work to keep: a request waits for the loop instead of being raised."""
+        if self.request is not None:
+            raise self.request
+        self._holding = True
+
+    def ask(self, error: TfscaleError) -> None:
+        """Asks the run to stop for this reason, as a signal does; may be called from any thread."""
+        if self.request is not None or self._over:
+            return
+        self.request, self._asked_at = error, self._now()
+        if not self._holding and self._handlers:
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGTERM)  # a real one: it ends a sleep
+        if self.owns_process:
+            threading.Thread(target=self._keep_time, daemon=True).start()
+
+    @property
+    def asked(self) -> int:
+        """0, or the number of the signal that the request stands for."""
+        return 0 if self.request is None else self.request.exit_code - 128
+
+    def _on_signal(self, signum: int, _: FrameType | None) -> None:
+        """In the main thread, between two of its Python instructions."""
+        if self._testing:
+            self._tested += 1
+            return
+        first = self._note(signum)
+        if self._holding and not first and not self.owns_process:
+            raise KeyboardInterrupt  # asked twice, and nobody else would end it
+        if not self._holding:
+            self._over = True  # this thread ends the run from here on
+            assert self.request is not None
+            raise self.request
+
+    def _note(self, signum: int) -> bool:
+        """Takes the signal down; False if it is a second one."""
+        if self.request is None:
+            self.request, self._asked_at = error_of(signum), self._now()
+            return True
+        assert self._asked_at is not None
+        return self._now() < self._asked_at + _SAME_SIGNAL
+
+    @contextlib.contextmanager
+    def _heard_by_thread(self) -> Iterator[None]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        before = signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=(theirs,), name="tfscale-signals", daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            ours.close()
+
+    def _listen(self, signals: socket.socket) -> None:
+        heard = 0
+        with signals:
+            while byte := signals.recv(1):
+                if byte[0] not in self._handlers:
+                    continue
+                if self._unheeded:
+                    self._unheeded -= 1
+                    continue
+                first, heard = self._note(byte[0]), heard + 1
+                if not first:
+                    self._end_now()
+                elif heard == 1:
+                    threading.Thread(target=self._keep_time, daemon=True).start()
+
+    def _keep_time(self) -> None:
+        """Ends the process where the main thread does not."""
+        assert self._asked_at is not None
+        while not self._holding and not self._over:
+            if self._now() > self._asked_at + _ANSWER_WITHIN:
+                self._end_now()
+            time.sleep(0.05)
+        time.sleep(max(0.0, self._asked_at + self.grace - self._now()))
+        self._end_now()
+
+    def tell_before_exit(self, error: TfscaleError) -> None:
+        """Lets everybody who asked for it know that the process is about to end at once with this error."""
+        for tell in self.before_exit:
+            with contextlib.suppress(Exception):
+                tell(error)
+
+    def _end_now(self) -> None:
+        assert self.request is not None
+        self.tell_before_exit(self.request)
+        print(self.request.line(), file=sys.stderr, flush=True)
+        os._exit(self.request.exit_code)
+
+
+def error_of(signum: int, *, kept: str = "") -> TfscaleError:
+    """The error that a run ends with after this signal; `kept` says what of its work is safe."""
+    cls = Interrupted if signum == signal.SIGINT else Preempted
+    name = signal.Signals(signum).name
+    told = kept or "what was not in a checkpoint before is computed again"
+    return cls(f"stopped by {name}; {told}", fix="run the same command again: it resumes")

@@ -1,0 +1,93 @@
+"""Watchdog: a step that never ends becomes an error and the stacks of all threads.
+
+Owns the thread that waits for beats. Refuses to know what a beat means: the loops give one after each compiled piece.
+
+    watchdog = Watchdog(1800, on_hang=..., stacks=run_dir / "hang.txt")
+    with watchdog.watching():
+        watchdog.beat()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tfscale.errors import ClusterFault, TfscaleError
+
+_TICK = 0.5  # seconds
+
+
+class Watchdog:
+    """Ends the process when no beat came for `timeout` seconds.
+
+    Args:
+        stacks: the file that the stacks of all threads are written to.
+        on_hang: called with the error before the process ends.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        *,
+        stacks: Path,
+        on_hang: Callable[[TfscaleError], None],
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self.timeout, self.stacks, self.on_hang, self._now = timeout, stacks, on_hang, now
+        self._silent = 0.0  # seconds since the last beat in which this process was running
+        self._what = ""
+        self._paused = threading.Event()
+
+    def beat(self, what: str = "a step") -> None:
+        """Says that the run is alive and what it begins now."""
+        self._silent, self._what = 0.0, what
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Expects beats while it is open."""
+        over = threading.Event()
+        self.beat("the first step")
+        threading.Thread(target=self._watch, args=(over,), name="tfscale-watchdog", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Expects none while it is open: a store may be slow."""
+        self._paused.set()
+        try:
+            yield
+        finally:
+            self._paused.clear()
+            self.beat()
+
+    def _watch(self, over: threading.Event) -> None:
+        last = self._now()
+        while not over.wait(_TICK):
+            now = self._now()
+            # A longer pause than a tick's was not the run's: the process was stopped, or its machine asleep.
+            self._silent += min(now - last, 2 * _TICK)
+            last = now
+            if self._silent > self.timeout and not self._paused.is_set():
+                self._end()
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError), self.stacks.open("w") as stream:
+            faulthandler.dump_traceback(stream, all_threads=True)
+        error = ClusterFault(
+            f"{self._what} has not ended for {self.timeout:g} s; the stacks of all threads are in {self.stacks}",
+            where="run.hang_timeout",
+            fix="see where it hangs; the same command resumes, with a longer run.hang_timeout where it is only slow",
+        )
+        with contextlib.suppress(Exception):
+            self.on_hang(error)
+        print(error.line(), file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
