@@ -14,7 +14,25 @@ PACKAGE = ROOT / "tfscale"
 
 # A module may import modules of its own or a lower layer.
 LAYERS = {
-    0: ("errors", "faults", "duration", "hardware", "cluster", "config", "composition", "run_dir", "result", "stopping", "watchdog"),
+    0: (
+        "errors",
+        "faults",
+        "duration",
+        "hardware",
+        "cluster",
+        "config",
+        "composition",
+        "run_dir",
+        "lease",
+        "attempts",
+        "goodput",
+        "result",
+        "stopping",
+        "watchdog",
+        "maintenance",
+        "manifest",
+        "stores",
+    ),
     1: ("plan", "plan_request", "plan_batches", "plan_strategy"),
     2: (
         "runtime",
@@ -66,7 +84,13 @@ LIGHT = (
     "finishing",
     "divergence",
     "stopping",
+    "lease",
+    "attempts",
+    "goodput",
     "watchdog",
+    "maintenance",
+    "manifest",
+    "stores",
     "train",
     "evaluate",
     "predict",
@@ -197,7 +221,7 @@ def test_no_tensorflow_in_facts_and_decisions(name):
 
 def test_light_modules_leave_tensorflow_alone():
     code = "import sys, importlib\nfor n in sys.argv[1:]: importlib.import_module('tfscale.' + n)\n"
-    code += "bad = {'tensorflow', 'keras', 'mlflow', 'hydra'} & set(sys.modules)\nassert not bad, bad"
+    code += "bad = {'tensorflow', 'keras', 'mlflow', 'hydra', 'fsspec'} & set(sys.modules)\nassert not bad, bad"
     subprocess.run([sys.executable, "-c", code, *LIGHT], check=True)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 from tfscale.duration import Duration
 from tfscale.errors import UsageError, nearest
+from tfscale.maintenance import WATCHERS
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that must be given
 OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "lion": 1, "rmsprop": 2}  # variables per parameter
@@ -134,6 +135,7 @@ class ClusterSection:
     start_timeout: float = 300.0  # seconds to wait for missing peers
     silence: float = 15.0  # seconds without a sign of life after which a peer is given up
     grace: float = 25.0  # seconds from SIGTERM to the end, come what may; a little less than the cluster's own
+    maintenance: str = "auto"  # who gives notice that this machine will be taken away: auto, gce or none
 
 
 @dataclass
@@ -205,6 +207,37 @@ class RunConfig:
         return getattr(self, "_yaml", "")
 
 
+_CHOICES = {
+    "optimizer.name": tuple(OPTIMIZERS),
+    "optimizer.schedule": SCHEDULES,
+    "checkpoint.mode": ("max", "min"),
+    "resume.mode": ("auto", "never"),
+    "cluster.maintenance": WATCHERS,
+    "eval.split": ("train", "test"),
+}
+_LEAST = {
+    "train.global_batch": 1,
+    "checkpoint.keep": 1,
+    "eval.global_batch": 1,
+    "train.stop_patience": 1,
+    "train.seed": 0,
+    "optimizer.learning_rate": 0,
+    "optimizer.weight_decay": 0,
+    "train.clip_norm": 0,
+    "train.max_rollbacks": 0,
+    "train.rollback_factor": 0,
+    "cluster.grace": 1,
+    "run.hang_timeout": 1,
+    "cluster.start_timeout": 0.1,
+    "cluster.silence": 1,
+}
+
+
+def _value(config: RunConfig, key: str) -> Any:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
 def validate(config: RunConfig) -> None:
     """Checks what types alone don't: durations, names and ranges; raises one UsageError for all of it."""
     problems: list[tuple[str, str]] = []
@@ -230,30 +263,11 @@ def validate(config: RunConfig) -> None:
         countable = key in ("train.until", "optimizer.warmup") or key.startswith("optimizer.decay_at")
         check(key, not (countable and duration.is_time), f"{text} is wall time, and epochs or steps are needed here")
         check(key, key != "train.until" or duration.unit != "%", f"{text} is a share of itself")
-    for key, value, names in (
-        ("optimizer.name", config.optimizer.name, tuple(OPTIMIZERS)),
-        ("optimizer.schedule", config.optimizer.schedule, SCHEDULES),
-        ("checkpoint.mode", config.checkpoint.mode, ("max", "min")),
-        ("resume.mode", config.resume.mode, ("auto", "never")),
-        ("eval.split", config.eval.split, ("train", "test")),
-    ):
+    for key, names in _CHOICES.items():
+        value = _value(config, key)
         check(key, value in names, f"unknown value {value!r}{nearest(value, names)} use one of {', '.join(names)}")
-    for key, number, least in (
-        ("train.global_batch", config.train.global_batch, 1),
-        ("checkpoint.keep", config.checkpoint.keep, 1),
-        ("eval.global_batch", config.eval.global_batch, 1),
-        ("train.stop_patience", config.train.stop_patience, 1),
-        ("train.seed", config.train.seed, 0),
-        ("optimizer.learning_rate", config.optimizer.learning_rate, 0),
-        ("optimizer.weight_decay", config.optimizer.weight_decay, 0),
-        ("train.clip_norm", config.train.clip_norm, 0),
-        ("train.max_rollbacks", config.train.max_rollbacks, 0),
-        ("train.rollback_factor", config.train.rollback_factor, 0),
-        ("cluster.grace", config.cluster.grace, 1),
-        ("run.hang_timeout", config.run.hang_timeout, 1),
-        ("cluster.start_timeout", config.cluster.start_timeout, 0.1),
-        ("cluster.silence", config.cluster.silence, 1),
-    ):
+    for key, least in _LEAST.items():
+        number = _value(config, key)
         check(key, number is None or number >= least, f"{number} is less than {least}")
     check("optimizer.momentum", 0 <= config.optimizer.momentum <= 1, f"{config.optimizer.momentum} is not in 0..1")
     ema = config.train.ema
