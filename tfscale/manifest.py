@@ -1,0 +1,78 @@
+"""Manifests: what a complete checkpoint says of itself, and whether its files are as it says.
+
+Owns the names and the files of checkpoints, as anybody must know them who copies or keeps them. Refuses to know their
+tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tfscale.errors import SecurityRefused, first_line
+
+MANIFEST = "manifest.json"
+STEP = re.compile(r"step-\d{9,}")  # the name of a checkpoint's folder
+
+
+class Damaged(Exception):
+    """This one checkpoint can't be used; the one before may."""
+
+
+def steps(directory: Path) -> list[str]:
+    """The names of the complete checkpoints in a folder, newest first."""
+    found = [p.name for p in directory.glob("step-*") if STEP.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
+    return sorted(found, key=number, reverse=True)
+
+
+def number(name: str) -> int:
+    """The step of a checkpoint's name."""
+    return int(name.removeprefix("step-"))
+
+
+def best_of(folder: Path) -> str:
+    """The name of the checkpoint that this one remembers as best, or ""."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"step-{json.loads((folder / MANIFEST).read_bytes())['memory']['best']['step']:09d}"
+    return ""
+
+
+def files_of(manifest: bytes, where: str) -> dict[str, tuple[int, str]]:
+    """Size in bytes and SHA-256 of each file that a manifest lists; raises Damaged and SecurityRefused."""
+    try:
+        listed = json.loads(manifest)["files"].items()
+        files = {name: (int(said["bytes"]), str(said["sha256"])) for name, said in listed}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"its manifest can't be read: {first_line(error)}") from error
+    for name in files:
+        if Path(name).name != name or name in ("", ".", "..", MANIFEST):
+            raise SecurityRefused(
+                f"the manifest names a file outside its folder: {name!r}", where=where, fix="remove this checkpoint"
+            )
+    if not files:
+        raise Damaged("its manifest lists no files")
+    return files
+
+
+def verify(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
+    """Raises Damaged where a file has not the size and checksum that it should have, and OSError where it is gone."""
+    for name, (size, digest) in files.items():
+        with (folder / name).open("rb") as stream:
+            same = os.fstat(stream.fileno()).st_size == size
+            same = same and hashlib.file_digest(stream, "sha256").hexdigest() == digest
+        if not same:
+            raise Damaged(f"{name} does not match its checksum")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint's files are as its manifest says."""
+    try:
+        verify(folder, files_of((folder / MANIFEST).read_bytes(), str(folder)))
+    except (Damaged, OSError):
+        return False
+    return True
