@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tfscale.goodput import Goodput
+
 
 @dataclass(frozen=True)
 class Result:
@@ -23,6 +25,7 @@ class Result:
         model_flops: of one example, forward and backward (3 times forward).
         traces: how often each compiled function was traced: 1 where all is well, 0 where it wasn't needed.
         mfu: model FLOP/s over the matmul peak measured in this process in the same precision.
+        goodput: what of the run's wall time became training that was kept, over all its attempts; see `Goodput`.
     """
 
     status: str
@@ -45,6 +48,7 @@ class Result:
     traces: Mapping[str, int] = dataclasses.field(default_factory=dict)
     mlflow_run_id: str | None = None
     stop_reason: str = ""
+    goodput: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Result:
@@ -69,6 +73,8 @@ class Result:
         if again:
             rows["traced anew"] = ", ".join(again)
         rows["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())
+        if self.goodput:
+            rows["goodput"] = Goodput(**self.goodput).told()
         rows["run folder"] = self.run_dir
         if self.stop_reason:
             rows["stopped"] = self.stop_reason

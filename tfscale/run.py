@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tfscale import faults
+from tfscale.attempts import Attempts
 from tfscale.cluster import Cluster
 from tfscale.config import OPTIMIZERS, RunConfig, Strategy, identity, validate
 from tfscale.data.prepare import prepare_apart
 from tfscale.duration import Duration
 from tfscale.errors import Interrupted, Preempted, TfscaleError, UsageError, foreseen
 from tfscale.hardware import Hardware, probe
+from tfscale.lease import Claim
 from tfscale.peers import joined
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.result import Result
@@ -87,9 +88,10 @@ def fit_config(
 ) -> Result:
     """`fit` from a configuration; see there, and for `owns_process` see `Stopping`."""
     began = time.monotonic()
-    validate(config)
-    with Stopping(grace=config.cluster.grace, owns_process=owns_process).listening() as stopping:
-        return _fit(config, stopping, environ=environ, began=began, say=say)
+    with _left_if_refused(config, environ):
+        validate(config)
+        with Stopping(grace=config.cluster.grace, owns_process=owns_process).listening() as stopping:
+            return _fit(config, stopping, environ=environ, began=began, say=say)
 
 
 def _fit(
@@ -134,14 +136,58 @@ def _fit(
         config.tracker.check()
     run_dir.check_writable()
     run_dir.create()
-    with run_dir.claimed():
-        run_dir.remove("exit.json")  # of an earlier attempt
-        stopping.before_exit.append(lambda error: _leave(run_dir, error))
-        try:
-            return _train(config, plan, run_dir, cluster, stopping, environ=environ, began=began, say=say)
-        except BaseException as error:
-            _leave(run_dir, foreseen(error))
-            raise
+    with run_dir.claimed(say=say) as claim:
+        return _attempt(config, plan, run_dir, cluster, stopping, claim, environ=environ, began=began, say=say)
+
+
+def _attempt(
+    config: RunConfig,
+    plan: ExecutionPlan,
+    run_dir: RunDir,
+    cluster: Cluster,
+    stopping: Stopping,
+    claim: Claim,
+    *,
+    began: float,
+    **rest: Any,
+) -> Result:
+    """What stands in the book of the run's attempts, and what in exit.json."""
+    run_dir.remove("exit.json")  # of an earlier attempt
+    if config.resume.mode == "never":
+        run_dir.set_aside()
+    attempts = Attempts(run_dir, began=began)
+    attempts.start()
+
+    def leave(error: TfscaleError) -> None:
+        attempts.ended(error.exit_code, error.what)
+        _leave(run_dir, error)
+
+    stopping.before_exit.append(leave)
+    try:
+        attempts.refuse_without_progress()
+        result = _train(
+            config, plan, run_dir, cluster, stopping, claim, attempts=attempts, leave=leave, began=began, **rest
+        )
+    except BaseException as error:
+        leave(foreseen(error))
+        raise
+    attempts.ended(0)
+    return result
+
+
+@contextlib.contextmanager
+def _left_if_refused(config: RunConfig, environ: Mapping[str, str]) -> Iterator[None]:
+    """Leaves exit.json of an error that came before the folder was held: only where there is one that nobody holds."""
+    try:
+        yield
+    except BaseException as error:
+        told = foreseen(error)
+        with contextlib.suppress(Exception):  # whatever is wrong may be wrong here, too
+            run_dir = locate(config)
+            writes = Cluster.resolve(environ).is_chief and not config.plan.dry_run
+            if writes and run_dir.is_free() and run_dir.read_json("exit.json") != told.as_dict():
+                _leave(run_dir, told)
+        raise
 
 
 def _leave(run_dir: RunDir, error: TfscaleError) -> None:
@@ -159,14 +205,15 @@ def _train(
     run_dir: RunDir,
     cluster: Cluster,
     stopping: Stopping,
+    claim: Claim,
     *,
+    attempts: Attempts,
+    leave: Callable[[TfscaleError], None],
     environ: Mapping[str, str],
     began: float,
     say: Callable[[str], None],
 ) -> Result:
     """What needs the run folder, which the chief holds."""
-    if config.resume.mode == "never":
-        run_dir.set_aside()
     if not config.data.is_prepared() and cluster.role != "ps":
         say(f"preparing the data in {getattr(config.data, 'dir', '')}")
         prepare_apart(config.data)
@@ -174,7 +221,6 @@ def _train(
     say(plan.explain())
     run_dir.write_text("config.yaml", config.yaml)
     faults.point("start.meet")
-    leave = functools.partial(_leave, run_dir)
     with joined(config, plan, cluster, on_exit=leave, on_stop=stopping.ask) as peers:
         stopping.before_exit.append(lambda error: peers.meeting.end(error.as_dict()))
         if plan.strategy == "parameter_server" and cluster.role != "chief":

@@ -7,22 +7,25 @@ run that is already complete, or whose folder can't be written, says so before T
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from tfscale import lease
 from tfscale.duration import Duration
 from tfscale.errors import CheckpointUnusable, IOFailure, OutputError, SecurityRefused, UsageError
+from tfscale.lease import Claim
 
 
 class RunDir:
     """The folder of one run. `path` need not exist yet; `create` makes it, and every write is atomic."""
+
+    writes = True
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -82,34 +85,17 @@ class RunDir:
                 fix="choose another with run.dir=PATH",
             ) from None
 
-    @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Holds the folder against a second run on this machine; the kernel frees it when the holder dies.
+    def claimed(self, *, say: Callable[[str], None] = print, **times: Any) -> AbstractContextManager[Claim]:
+        """Holds the folder against any other run; see `lease.claimed` for the rest.
 
         Raises:
             OutputError: another run holds it.
         """
-        try:
-            lock = (self.path / ".lock").open("a+")
-        except OSError as error:
-            raise OutputError(
-                f"the run folder {self.path} can't be locked: {error.strerror}", where="run.dir"
-            ) from None
-        with lock as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                stream.seek(0)
-                holder = stream.read().strip() or "an unknown process"
-                raise OutputError(
-                    f"another run holds {self.path}: {holder}",
-                    where="run.dir",
-                    fix="wait for it, or give this one a run.name of its own",
-                ) from None
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            stream.flush()
-            yield
+        return lease.claimed(self.path, say=say, **times)
+
+    def is_free(self) -> bool:
+        """Whether the folder is there and nobody holds it, as far as can be told without waiting."""
+        return self.path.is_dir() and lease.is_free(self.path)
 
     @property
     def checkpoints(self) -> Path:
@@ -153,11 +139,13 @@ class RunDir:
         names = [
             *("checkpoints", "metrics.jsonl", "result.json", "plan.json", "config.yaml", "mlflow_run_id", "export"),
             *(
+                "attempts.jsonl",
                 "spec.json",
                 "classes.json",
                 "evaluator.json",
                 "evaluator.jsonl",
                 *(path.name for path in self.path.glob("evaluation-*.json")),
+                *(path.name for path in self.path.glob("mlflow_spool*")),
             ),
         ]
         present = [name for name in names if (self.path / name).exists()]
@@ -191,15 +179,16 @@ class RunDir:
 
 
 class _ReadOnly(RunDir):
+    writes = False
+
     def check_writable(self) -> None:
         pass
 
     def create(self) -> None:
         pass
 
-    @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
-        yield
+    def claimed(self, *, say: Callable[[str], None] = print, **times: Any) -> AbstractContextManager[Claim]:
+        return contextlib.nullcontext(Claim())
 
     def write_text(self, name: str, text: str) -> None:
         pass
