@@ -148,6 +148,14 @@ def test_a_request_before_hold_is_not_forgotten():
         stopping.hold()
 
 
+def test_whoever_holds_already_is_not_interrupted():
+    stopping = Stopping(grace=1)
+    stopping.hold()
+    stopping.ask(Preempted("a notice"))
+    stopping.hold()
+    assert stopping.asked == 15
+
+
 def test_errors_say_what_is_safe():
     assert isinstance(error_of(signal.SIGINT), Interrupted)
     assert error_of(signal.SIGTERM, kept="all is kept").what == "stopped by SIGTERM; all is kept"

@@ -89,7 +89,7 @@ class Stopping:
 
     def hold(self) -> None:
         """From here on there is work to keep: a request waits for the loop instead of being raised."""
-        if self.request is not None:
+        if self.request is not None and not self._holding:
             raise self.request
         self._holding = True
 
