@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tfscale.config import identity
+from tfscale.goodput import measure
 from tfscale.result import Result
 from tfscale.run_dir import digest
 
@@ -32,14 +33,19 @@ def finish(session: Session) -> Result:
     _export(session)  # should it fail, the run is complete all the same
     shared = plan.accelerator == "cpu"  # by all devices of a worker
     peak = matmul_peak(plan) * (plan.num_workers if shared else plan.num_replicas)
-    flops, speed = result.model_flops, result.examples_per_second
+    flops, speed, seconds = result.model_flops, result.examples_per_second, session.trainer.clock.seconds
+    session.attempts.note(result.step, result.step, seconds, at_once=True)
+    goodput = measure(session.attempts.lines())
     result = dataclasses.replace(
         result,
         matmul_peak_flops=peak,
         mfu=flops * speed / peak if flops and speed else None,
         mlflow_run_id=session.tracker.run_id,
-        seconds={**session.trainer.clock.seconds, "total": time.monotonic() - session.began},
+        seconds={**seconds, "total": time.monotonic() - session.began},
+        goodput=goodput.to_dict() if goodput else None,
     )
+    if goodput:
+        session.tracker.metrics(goodput.metrics(), result.step)
     run_dir.write_json("result.json", result.to_dict())
     for name in ("result.json", run_dir.metrics.name):
         session.tracker.artifact(run_dir.path / name)

@@ -22,6 +22,7 @@ from tfscale.duration import Duration
 from tfscale.errors import Interrupted, Preempted, TfscaleError, UsageError, foreseen
 from tfscale.hardware import Hardware, probe
 from tfscale.lease import Claim
+from tfscale.maintenance import watched
 from tfscale.peers import joined
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.result import Result
@@ -90,7 +91,9 @@ def fit_config(
     began = time.monotonic()
     with _left_if_refused(config, environ):
         validate(config)
-        with Stopping(grace=config.cluster.grace, owns_process=owns_process).listening() as stopping:
+        stopping = Stopping(grace=config.cluster.grace, owns_process=owns_process)
+        notices = watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ)
+        with stopping.listening(), notices:
             return _fit(config, stopping, environ=environ, began=began, say=say)
 
 
@@ -127,6 +130,8 @@ def _fit(
         finished = finished_result(config, run_dir)
         if finished:
             say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+            if config.tracker is not None and cluster.is_chief:
+                config.tracker.deliver(run_dir=run_dir.path, root=config.run.store(run_dir.path))
             if config.export.at_end and run_dir.read_json("export/export.json") is None:
                 say(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")
             return Result.read(finished)
@@ -221,15 +226,17 @@ def _train(
     say(plan.explain())
     run_dir.write_text("config.yaml", config.yaml)
     faults.point("start.meet")
-    with joined(config, plan, cluster, on_exit=leave, on_stop=stopping.ask) as peers:
+    serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
+    on_stop = (lambda error: None) if serves else stopping.ask
+    with joined(config, plan, cluster, on_exit=leave, on_stop=on_stop) as peers:
         stopping.before_exit.append(lambda error: peers.meeting.end(error.as_dict()))
-        if plan.strategy == "parameter_server" and cluster.role != "chief":
+        if serves:
             from tfscale.servers import serve_until_done
 
             return serve_until_done(config, plan, cluster, peers, stopping)
         from tfscale.session import Session  # the first import of TensorFlow
 
-        hands = {"stopping": stopping, "on_stop": peers.begin_end}
+        hands = {"stopping": stopping, "on_stop": peers.begin_end, "attempts": attempts, "claim": claim}
         try:
             result = Session(config, plan, run_dir, cluster, began=began, say=say, **hands).run()
         except (Preempted, Interrupted):

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tfscale import runtime
+from tfscale.attempts import Attempts
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig, identity
 from tfscale.divergence import Recovery
@@ -21,6 +22,7 @@ from tfscale.duration import Duration
 from tfscale.errors import Diverged, Interrupted, Preempted, UsageError, nearest
 from tfscale.evaluator import holds
 from tfscale.finishing import finish
+from tfscale.lease import Claim
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir, digest
@@ -32,7 +34,7 @@ _PLACES = ("run.dir", "run.root")
 
 class Session:
     """Args: the configuration, its plan, a run folder that the chief holds, the cluster, when `fit` began, what hears
-    requests to stop, and what is called once all workers have agreed to.
+    requests to stop, what is called once all workers have agreed to, the book of attempts, and the hold on the folder.
 
     Every worker runs all of this; what it must not write goes to a folder for reading, a tracker that tracks nothing
     and a checkpointer that writes nothing.
@@ -49,9 +51,12 @@ class Session:
         say: Callable[[str], None] = print,
         stopping: Stopping | None = None,
         on_stop: Callable[[], None] = lambda: None,
+        attempts: Attempts | None = None,
+        claim: Claim | None = None,
     ):
         self.config, self.plan, self.run_dir, self.began, self.say = config, plan, run_dir, began, say
         self.cluster = cluster or Cluster()
+        self.attempts, self.claim = attempts or Attempts(run_dir, began=began), claim or Claim()
         self.stopping, self.on_stop = stopping or Stopping(grace=config.cluster.grace), on_stop
         stacks = "hang.txt" if self.cluster.is_chief else f"hang-{self.cluster.role}-{self.cluster.index}.txt"
         self.watchdog = Watchdog(
@@ -213,6 +218,7 @@ class Session:
     def _go_on_from_here(self) -> None:
         """What was recorded behind the step of the state is forgotten, and what it remembers taken up."""
         self.first_step = self.state.step
+        self.attempts.begin(self.state.step, self.trainer.clock.seconds)
         self.trainer.recall_window(self.state.memory.pop("window", {}))
         self._cut_metrics(self.state.step)
 
@@ -370,6 +376,11 @@ class Session:
         self.state.memory["window"] = self.trainer.window_memory()
         with self.trainer.clock("checkpoint"), self.watchdog.paused():
             self.checkpointer.save(self.state)
+        self._note()
+
+    def _note(self) -> None:
+        newest = max((entry.step for entry in self.checkpointer.entries()), default=None)
+        self.attempts.note(self.state.step, newest, self.trainer.clock.seconds)
 
     # -- what is written
 
@@ -378,6 +389,7 @@ class Session:
         row = {"step": step, "epoch": step / self.steps_per_epoch, "kind": kind, **metrics}
         self.run_dir.append(self.run_dir.metrics.name, json.dumps(row))
         self.tracker.metrics({f"{kind}/{name}": value for name, value in metrics.items()}, step)
+        self._note()
 
     def _cut_metrics(self, step: int) -> None:
         """Drops the rows behind the step that training goes on from, so that each step stands once."""

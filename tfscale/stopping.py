@@ -105,6 +105,10 @@ class Stopping:
         if self.owns_process:
             threading.Thread(target=self._keep_time, daemon=True).start()
 
+    def take_notice(self, text: str) -> None:
+        """Asks the run to stop because its machine is about to be taken away."""
+        self.ask(Preempted(f"this machine is taken away ({text})", fix="run the same command again: it resumes"))
+
     @property
     def asked(self) -> int:
         """0, or the number of the signal that the request stands for."""
