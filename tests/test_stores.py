@@ -17,7 +17,7 @@ import pytest
 from tests_s3 import BUCKET, S3
 
 from tfscale.errors import CheckpointUnusable, IOFailure, OutputError, SecurityRefused, UsageError
-from tfscale.manifest import is_whole
+from tfscale.manifest import digest, is_whole
 from tfscale.stores import Store, check_url
 
 RUN = "dense/a1b2"
@@ -53,9 +53,9 @@ def _post(url: str, data: bytes = b"") -> None:
         pass
 
 
-def write(directory: Path, step: int, *, best: int | None = None, text: str = "") -> Path:
+def write(run: Path, step: int, *, best: int | None = None, text: str = "") -> Path:
     """A complete checkpoint, as far as a store knows one."""
-    folder = directory / f"step-{step:09d}"
+    folder = run / "checkpoints" / f"step-{step:09d}"
     folder.mkdir(parents=True)
     for name, data in (("state.index", b"index"), ("state.data-00000-of-00001", f"{text} {step} ".encode() * 1000)):
         (folder / name).write_bytes(data)
@@ -64,7 +64,8 @@ def write(directory: Path, step: int, *, best: int | None = None, text: str = ""
         for f in folder.iterdir()
     }
     memory = {} if best is None else {"best": {"step": best}}
-    (folder / "manifest.json").write_text(json.dumps({"step": step, "memory": memory, "files": files}))
+    manifest = {"step": step, "memory": memory, "files": files}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "digest": digest(manifest)}))
     return folder
 
 
@@ -92,14 +93,14 @@ def data_of(number: int) -> str:
 
 
 def test_a_fresh_machine_gets_the_newest_checkpoint_and_no_more(url, tmp_path):
-    here, fresh = tmp_path / "here", tmp_path / "fresh" / "checkpoints"
+    here, fresh = tmp_path / "here", tmp_path / "fresh"
     store = Store(url, RUN)
     for number in (10, 20):
-        store.push(write(here, number))
+        store.committed(write(here, number))
     assert Store(url, RUN).pull(fresh) == step(20)
-    assert names(fresh) == [step(20)] and is_whole(fresh / step(20))
-    for file in (here / step(20)).iterdir():
-        assert file.read_bytes() == (fresh / step(20) / file.name).read_bytes()
+    assert names(fresh / "checkpoints") == [step(20)] and is_whole(fresh / "checkpoints" / step(20))
+    for file in (here / "checkpoints" / step(20)).iterdir():
+        assert file.read_bytes() == (fresh / "checkpoints" / step(20) / file.name).read_bytes()
     assert Store(url, RUN).pull(fresh) is None  # it is here now
     assert Store(url, "dense/other").pull(tmp_path / "other") is None
     assert not (tmp_path / "other").exists()
@@ -107,22 +108,22 @@ def test_a_fresh_machine_gets_the_newest_checkpoint_and_no_more(url, tmp_path):
 
 def test_a_newer_one_here_is_kept_and_copied_when_the_store_is_back(url, tmp_path):
     here, store = tmp_path / "here", Store(url, RUN)
-    store.push(write(here, 10))
+    store.committed(write(here, 10))
     write(here, 20)  # its copy was never made
     assert Store(url, RUN).pull(here) is None
-    store.catch_up(here)
+    store.push(here)
     assert Store(url, RUN).pull(tmp_path / "fresh") == step(20)
 
 
 def test_a_checkpoint_counts_from_its_manifest_on(s3, tmp_path):
     """Killed before the manifest is written: the one before is what a fresh machine gets, and the rest is cleaned."""
     here = tmp_path / "here"
-    Store(f"s3://{BUCKET}/runs", RUN).push(write(here, 10))
+    Store(f"s3://{BUCKET}/runs", RUN).committed(write(here, 10))
     write(here, 20)
     code = "import sys; from pathlib import Path; from tfscale.stores import Store\n"
-    code += "Store(sys.argv[1], sys.argv[2]).push(Path(sys.argv[3]))"
+    code += "Store(sys.argv[1], sys.argv[2]).committed(Path(sys.argv[3]))"
     ended = subprocess.run(
-        [sys.executable, "-c", code, f"s3://{BUCKET}/runs", RUN, str(here / step(20))],
+        [sys.executable, "-c", code, f"s3://{BUCKET}/runs", RUN, str(here / "checkpoints" / step(20))],
         env={**os.environ, "TFSCALE_FAULT": "store.before_manifest:step=20:kill"},
         timeout=60,
     )
@@ -130,7 +131,7 @@ def test_a_checkpoint_counts_from_its_manifest_on(s3, tmp_path):
     assert data_of(20) in s3.keys()  # noqa: SIM118
     fresh = tmp_path / "fresh"
     assert Store(f"s3://{BUCKET}/runs", RUN).pull(fresh) == step(10)
-    Store(f"s3://{BUCKET}/runs", RUN).push(write(fresh, 30))
+    Store(f"s3://{BUCKET}/runs", RUN).committed(write(fresh, 30))
     assert steps_in(s3) == [step(10), step(30)]
 
 
@@ -139,7 +140,7 @@ def test_a_damaged_one_is_passed_over_and_written_anew(s3, tmp_path, damage, cap
     url, here, fresh = f"s3://{BUCKET}/runs", tmp_path / "here", tmp_path / "fresh"
     store = Store(url, RUN)
     for number in (10, 20):
-        store.push(write(here, number))
+        store.committed(write(here, number))
     if damage == "flip":
         s3.flip(data_of(20))
     elif damage == "cut":
@@ -150,35 +151,36 @@ def test_a_damaged_one_is_passed_over_and_written_anew(s3, tmp_path, damage, cap
         s3.write(f"runs/{RUN}/checkpoints/{step(20)}/manifest.json", b"{torn")
     again = Store(url, RUN)
     assert again.pull(fresh) == step(10)
-    assert names(fresh) == [step(10)]
+    assert names(fresh / "checkpoints") == [step(10)]
     assert f"{step(20)} is damaged" in capsys.readouterr().err
-    again.push(write(fresh, 20, text="anew"))  # training has come to that step once more
+    write(fresh, 20, text="anew")  # training has come to that step once more
+    again.push(fresh)
     assert Store(url, RUN).pull(tmp_path / "third") == step(20)
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_at_zero(s3, tmp_path):
     store = Store(f"s3://{BUCKET}/runs", RUN)
     for number in (10, 20):
-        store.push(write(tmp_path / "here", number))
+        store.committed(write(tmp_path / "here", number))
         s3.flip(data_of(number))
     with pytest.raises(CheckpointUnusable, match=f"{step(20)}.*{step(10)}"):
         Store(f"s3://{BUCKET}/runs", RUN).pull(tmp_path / "fresh")
-    assert not names(tmp_path / "fresh")  # nothing half fetched is left
+    assert not names(tmp_path / "fresh" / "checkpoints")  # nothing half fetched is left
 
 
 def test_one_that_is_damaged_here_is_replaced(url, tmp_path):
     here, store = tmp_path / "here", Store(url, RUN)
     for number in (10, 20):
-        store.push(write(here, number))
-    (here / step(20) / "state.index").write_bytes(b"INDEX")
+        store.committed(write(here, number))
+    (here / "checkpoints" / step(20) / "state.index").write_bytes(b"INDEX")
     assert Store(url, RUN).pull(here) == step(20)
-    assert is_whole(here / step(20)) and f"damaged-{step(20)}" in names(here)
+    assert is_whole(here / "checkpoints" / step(20)) and f"damaged-{step(20)}" in names(here / "checkpoints")
 
 
 def test_a_damaged_one_here_is_not_copied(url, tmp_path):
     write(tmp_path / "here", 10)
-    (tmp_path / "here" / step(10) / "state.index").write_bytes(b"INDEX")
-    Store(url, RUN).catch_up(tmp_path / "here")
+    (tmp_path / "here" / "checkpoints" / step(10) / "state.index").write_bytes(b"INDEX")
+    Store(url, RUN).push(tmp_path / "here")
     assert Store(url, RUN).pull(tmp_path / "fresh") is None
 
 
@@ -189,19 +191,21 @@ def test_the_newest_and_the_best_are_kept_there(s3, tmp_path, pruned_first):
     for number in (10, 20, 30, 40):
         folder = write(here, number, best=10)
         if pruned_first and number > 20:
-            remove(here / step(number - 20))  # the best one among them: as on a machine that never had it
-        store.push(folder)
+            remove(
+                here / "checkpoints" / step(number - 20)
+            )  # the best one among them: as on a machine that never had it
+        store.committed(folder)
     assert steps_in(s3) == [step(10), step(30), step(40)]
-    store.catch_up(here)
+    store.push(here)
     assert steps_in(s3) == [step(10), step(30), step(40)]
 
 
 def test_what_is_good_there_is_kept_while_what_is_newer_here_is_not(s3, tmp_path):
     here, store = tmp_path / "here", Store(f"s3://{BUCKET}/runs", RUN, keep=1)
-    store.push(write(here, 10))
+    store.committed(write(here, 10))
     write(here, 20)
-    (here / step(20) / "state.index").write_bytes(b"INDEX")
-    store.catch_up(here)
+    (here / "checkpoints" / step(20) / "state.index").write_bytes(b"INDEX")
+    store.push(here)
     assert steps_in(s3) == [step(10)]
 
 
@@ -218,10 +222,10 @@ def test_the_small_files_follow(url, tmp_path):
     ):
         (run / name).write_text(name)
     store = Store(url, RUN)
-    store.push_files(run)
+    store.push(run)
     (run / "metrics.jsonl").write_text("more")
     (run / "exit.json").unlink()
-    store.push_files(run)
+    store.push_files(run, soon=True)
     fresh.mkdir()
     (fresh / "result.json").write_text("mine")
     again = Store(url, RUN)
@@ -232,20 +236,20 @@ def test_the_small_files_follow(url, tmp_path):
 
 def test_set_aside(url, tmp_path):
     store = Store(url, RUN)
-    store.push(write(tmp_path / "here", 10))
+    store.committed(write(tmp_path / "here", 10))
     (tmp_path / "result.json").write_text("{}")
-    store.push_files(tmp_path)
+    store.push(tmp_path)
     store.set_aside()
     assert not store.holds("result.json") and store.holds("previous-001/result.json")
     assert Store(url, RUN).pull(tmp_path / "fresh") is None
-    store.push(write(tmp_path / "second", 5))
+    store.committed(write(tmp_path / "second", 5))
     store.set_aside()
     assert store.holds(f"previous-002/checkpoints/{step(5)}/manifest.json")
     assert store.holds(f"previous-001/checkpoints/{step(10)}/manifest.json")
 
 
 def test_a_manifest_that_names_files_elsewhere_is_refused(s3, tmp_path):
-    Store(f"s3://{BUCKET}/runs", RUN).push(write(tmp_path / "here", 10))
+    Store(f"s3://{BUCKET}/runs", RUN).committed(write(tmp_path / "here", 10))
     manifest = {"step": 10, "memory": {}, "files": {"../../evil": {"bytes": 4, "sha256": "0"}}}
     s3.write(f"runs/{RUN}/checkpoints/{step(10)}/manifest.json", json.dumps(manifest).encode())
     s3.write(f"runs/{RUN}/evil", b"evil")
@@ -342,12 +346,12 @@ def test_a_store_that_does_not_answer_is_told_soon(s3, monkeypatch, tmp_path, ca
 
 def test_a_store_that_goes_away_and_comes_back(s3, tmp_path):
     here, store = tmp_path / "here", Store(f"s3://{BUCKET}/runs", RUN)
-    store.push(write(here, 10))
+    store.committed(write(here, 10))
     s3.stop()
     try:
         with pytest.raises(IOFailure, match="can't be written"):
-            store.push(write(here, 20))
+            store.committed(write(here, 20))
     finally:
         s3.start()
-    store.push(write(here, 30))
+    store.committed(write(here, 30))
     assert steps_in(s3) == [step(20), step(30)]

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tfscale.errors import SecurityRefused, first_line
 
@@ -42,11 +43,18 @@ def best_of(folder: Path) -> str:
     return ""
 
 
+def digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of what a manifest says, which it holds as its own `digest` besides."""
+    return hashlib.sha256(json.dumps({**manifest}, sort_keys=True).encode()).hexdigest()
+
+
 def files_of(manifest: bytes, where: str) -> dict[str, tuple[int, str]]:
     """Size in bytes and SHA-256 of each file that a manifest lists; raises Damaged and SecurityRefused."""
     try:
-        listed = json.loads(manifest)["files"].items()
-        files = {name: (int(said["bytes"]), str(said["sha256"])) for name, said in listed}
+        told = json.loads(manifest)
+        if told.pop("digest", None) not in (None, digest(told)):  # older versions wrote none
+            raise Damaged("its manifest does not match its checksum")
+        files = {name: (int(said["bytes"]), str(said["sha256"])) for name, said in told["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"its manifest can't be read: {first_line(error)}") from error
     for name in files:

@@ -6,9 +6,10 @@ tensors are; a run works in its folder on this machine, which may be empty again
 
     store = Store("s3://bucket/runs", "resnet/563a34baa8", keep=2)
     store.pull_files(run_dir.path)         # what tells whether the run is complete already
-    store.pull(run_dir.checkpoints)        # the newest good checkpoint, where it is not here
-    store.push(run_dir.checkpoints / "step-000000500")
-    store.push_files(run_dir.path)
+    store.check()                          # it can be written
+    store.pull(run_dir.path)               # the newest good checkpoint, where it is not here
+    store.committed(folder)                # a checkpoint was written here a moment ago
+    store.push(run_dir.path)               # whatever is missing there
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ from tfscale.errors import (
 )
 from tfscale.manifest import MANIFEST, STEP, Damaged, best_of, files_of, is_whole, number, steps, verify
 
+_RESULT = "result.json"
 # The files of a run folder that another machine needs to go on, or to say that there is nothing left to do.
 FILES = (
-    "result.json",
+    _RESULT,
     "metrics.jsonl",
     "config.yaml",
     "plan.json",
@@ -153,21 +155,27 @@ class Store:
                     os.replace(temporary, folder / name)
                     self._sent[name] = _mark(folder / name)
 
-    def push_files(self, folder: Path) -> None:
-        """Copies the small files and the export that changed since the last time; removes there what is gone here."""
+    def push_files(self, folder: Path, *, soon: bool = False) -> None:
+        """Copies the small files that changed, but for the result; removes there what is gone here.
+
+        Args:
+            soon: within a few seconds for each, at the end of a run that failed.
+        """
         with self._reaching("can't be written"):
-            export = sorted(file for file in (folder / "export").rglob("*") if file.is_file())
-            export.sort(key=lambda file: file.name == "export.json")  # last: it tells that the export is whole
-            for file in (*(folder / name for name in FILES), *export):
-                name = file.relative_to(folder).as_posix()
-                if file.is_file():
-                    mark = _mark(file)
-                    if self._sent.get(name) != mark:
-                        self._fs.put_file(str(file), f"{self._root}/{name}")
-                        self._sent[name] = mark
-                elif name in self._sent:
-                    self._fs.rm_file(f"{self._root}/{name}")
-                    del self._sent[name]
+            for name in FILES:
+                if name != _RESULT:
+                    self._send(folder, name, soon=soon)
+
+    def _send(self, folder: Path, name: str, *, soon: bool = False) -> None:
+        file, there = folder / name, f"{self._root}/{name}"
+        if not file.is_file():
+            if self._sent.pop(name, None):
+                self._fs.rm_file(there)
+            return
+        mark = _mark(file)
+        if self._sent.get(name) != mark:
+            self._soon("put_file", str(file), there) if soon else self._fs.put_file(str(file), there)
+            self._sent[name] = mark
 
     def holds(self, name: str) -> bool:
         """Whether this file of the run is there."""
@@ -183,15 +191,26 @@ class Store:
             for name in names:
                 self._fs.cp_file(f"{self._root}/{name}", f"{self._root}/previous-{len(earlier) + 1:03d}/{name}")
             self._remove(f"{self._root}/{name}" for name in names)
+            self._sent.clear()
 
     # -- checkpoints
 
-    def push(self, folder: Path) -> None:
-        """Copies this checkpoint, which was written a moment ago, and goes on as `catch_up`."""
-        self._due.add(folder.name)
-        self.catch_up(folder.parent)
+    def committed(self, checkpoint: Path) -> None:
+        """Copies this checkpoint, which was written here a moment ago, and whatever else is missing there."""
+        self._due.add(checkpoint.name)
+        self.push(checkpoint.parents[1])
 
-    def catch_up(self, directory: Path) -> None:
+    def push(self, folder: Path) -> None:
+        """Copies what is missing there of this run folder: its checkpoints, its export, and last of all its result."""
+        self.push_files(folder)
+        self._push_checkpoints(folder / "checkpoints")
+        export = sorted(file for file in (folder / "export").rglob("*") if file.is_file())
+        export.sort(key=lambda file: file.name == "export.json")  # last: it tells that the export is whole
+        with self._reaching("can't be written"):
+            for name in (*(file.relative_to(folder).as_posix() for file in export), _RESULT):
+                self._send(folder, name)
+
+    def _push_checkpoints(self, directory: Path) -> None:
         """Copies what is to be kept there and is not, newest first; then removes there what is no longer kept."""
         with self._reaching("can't be written"):
             here, listing = steps(directory), self._listing()
@@ -232,7 +251,7 @@ class Store:
         for path in sorted(paths, key=lambda path: not path.endswith(f"/{MANIFEST}")):
             self._fs.rm_file(path)
 
-    def pull(self, directory: Path) -> str | None:
+    def pull(self, folder: Path) -> str | None:
         """Brings the newest good checkpoint, unless it or a newer good one is here.
 
         Damaged ones are passed over with a line each; one that is damaged here is replaced.
@@ -244,6 +263,7 @@ class Store:
             CheckpointUnusable: all that are there are damaged, and none is here: the run must not begin at zero.
             SecurityRefused: a manifest names a file outside its folder.
         """
+        directory = folder / "checkpoints"
         with self._reaching("can't be read"):
             here, there, damaged = steps(directory), self._committed(), []
             for name in sorted({*here, *there}, key=number, reverse=True):
