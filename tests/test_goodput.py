@@ -65,6 +65,14 @@ def test_a_checkpoint_between_two_notes_keeps_its_share():
     assert (found.productive_seconds, lost(found)) == (40, {"start_up": 1, "repeated_work": 10})
 
 
+def test_a_checkpoint_before_the_one_between_two_notes():
+    book = Book().attempt(0).add("begin", 0, step=0).note(20, 20, 0, train=20)
+    book.attempt(20).add("begin", 0, step=10).note(2, 12, 10, train=2)
+    book.attempt(22).add("begin", 0, step=5).note(3, 8, 5, train=3)
+    found = book.measure()
+    assert (found.productive_seconds, lost(found)) == (8, {"repeated_work": 17})
+
+
 def test_steps_that_are_lost_again_and_again():
     book = Book().attempt(0).add("begin", 0, step=0).note(10, 10, 10, train=10).note(20, 20, 20, train=20)
     book.attempt(20).add("begin", 0, step=20).note(15, 35, 20, train=15)

@@ -99,7 +99,11 @@ def read(folder: Path) -> dict:
 
 
 def claim_and_end(folder, clock, said=None) -> None:
-    with claimed(folder, say=(said if said is not None else []).append, **clock.times) as claim:
+    claim_and_end_with(folder, clock.times, said)
+
+
+def claim_and_end_with(folder, times, said=None) -> None:
+    with claimed(folder, say=(said if said is not None else []).append, **times) as claim:
         assert claim.held()
 
 
@@ -161,6 +165,19 @@ def test_a_stopped_holder_loses_the_folder_and_knows_it_when_it_goes_on(tmp_path
         assert claim.held()
 
 
+def test_a_holder_of_this_machine_that_awakes_is_respected_at_once(tmp_path):
+    """Its lease had run out: the machine slept."""
+    mine = {"boot_id": lease._boot_id(), "flock": tmp_path.stat().st_dev}
+    clock = Clock(lambda: write(tmp_path, clock, ago=99, **mine) if 1005 < clock.at < 1005.3 else None)
+    write(tmp_path, clock, ago=100, **mine)
+    with (tmp_path / ".lock.flock").open("w") as held:
+        assert lease._flock(held.fileno())
+        with pytest.raises(OutputError, match="another run holds"):
+            claim_and_end(tmp_path, clock)
+        assert clock.at < 1007
+        assert not is_free(tmp_path)
+
+
 # -- other machines
 
 
@@ -168,7 +185,7 @@ def test_a_lease_that_ran_out_long_ago_is_taken_over(tmp_path):
     clock = Clock()
     write(tmp_path, clock, ago=301)
     claim_and_end(tmp_path, clock)
-    assert clock.at < 1002
+    assert 1001 <= clock.at < 1002  # a second for others who may be taking it as well
 
 
 def test_a_lease_that_is_not_renewed_is_taken_over_after_its_length(tmp_path):
@@ -265,6 +282,42 @@ def test_of_many_takers_exactly_one_wins(tmp_path, holder, flock, found):
             assert "another run holds" in line
     (winner,) = winners
     assert winner.held()
+
+
+@pytest.fixture
+def no_flock(monkeypatch):
+    """A file system without the kernel's locks: nothing but the file decides."""
+    monkeypatch.setattr(lease, "_flock", lambda descriptor: None)
+
+
+@pytest.mark.parametrize("found", ["nothing", "an expired lease"])
+def test_another_taker_that_was_faster_is_respected(tmp_path, no_flock, found):
+    """It takes the folder between our look at it and our own taking, which asks for the time first."""
+    clock, other = Clock(), ExitStack()
+    if found == "an expired lease":
+        write(tmp_path, clock, ago=301)
+
+    def wall() -> float:
+        if not others:
+            others.append(None)
+            others.append(other.enter_context(claimed(tmp_path, renew=0.05, sleep=lambda _: None)))
+        return clock.at + 1e9
+
+    others: list = []
+    clock.each = lambda: time.sleep(0.01)  # for its renewals
+    with other:
+        with pytest.raises(OutputError, match="another run holds"):
+            claim_and_end_with(tmp_path, {**clock.times, "wall": wall})
+        assert others[1].held()
+
+
+def test_another_taker_that_was_slower_wins(tmp_path, no_flock):
+    """Who replaces a dead holder's record looks again, for somebody else may have replaced his meanwhile."""
+    clock = Clock(lambda: write(tmp_path, clock))
+    write(tmp_path, clock, ago=301)
+    with pytest.raises(OutputError, match="by host node-7"):
+        claim_and_end(tmp_path, clock)
+    assert read(tmp_path)["token"] == "theirs"
 
 
 # -- what else can happen

@@ -123,12 +123,11 @@ class _Work:
         step, trained = 0, 0.0
         for line in attempt:
             now = line.get("seconds", {}).get("train", trained)
-            begins = line["kind"] == "begin"
-            reached = step if begins else max(step, line.get("step", step))
+            reached = max(step, line.get("step", step))
             if now > trained:
                 self.kept.append(_Piece(step, reached, now - trained))
             step, trained = reached, now
-            if begins:
+            if line["kind"] == "begin":
                 step = line["step"]
                 self._lose(step)
 
