@@ -109,6 +109,33 @@ def test_secrets_are_redacted():
     assert all(f"{key}: {value}" in text for key, value in kept.items())
 
 
+def test_messages_hide_secrets(monkeypatch):
+    from tfscale.errors import without_secrets
+
+    monkeypatch.setenv("SOME_TOKEN", "t0ken-value")
+    monkeypatch.setenv("SOME_PLACE", "/no/secret")
+    keras = [
+        "task=keras",
+        "task.model=m.keras",
+        "data=numpy",
+        "data.path=x.npz",
+        "train.until=1ep",
+        "train.global_batch=8",
+    ]
+    compose([*keras, "+task.arguments.a=${oc.env:SOME_TOKEN}", "+task.arguments.b=${oc.env:SOME_PLACE}",
+             "+task.arguments.api_key=written-here"])  # fmt: skip
+    assert without_secrets("t0ken-value written-here /no/secret") == "<redacted> <redacted> /no/secret"
+    with pytest.raises(UsageError) as error:
+        compose([*keras, "trakcer.password=mistyped-too"])
+    assert "mistyped-too" not in error.value.line() + str(error.value.as_dict())
+    assert "trakcer.password" in error.value.line()
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "+hydra.searchpath", "hydra/launcher", "hydra"])
+def test_hydras_own_settings_are_refused(key):
+    assert "Hydra's own settings" in refused("+recipe=resnet", f"{key}=/etc/x")
+
+
 def test_identity_is_task_data_and_hyper_parameters():
     def name(*overrides: str) -> str:
         return digest(identity(compose(["+recipe=resnet", *overrides])))

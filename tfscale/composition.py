@@ -9,17 +9,28 @@ node's keys, so that a misspelt key or a wrong type is found here, before Tensor
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import importlib
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tfscale.config import RunConfig
-from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
+from tfscale.errors import (
+    DataCorrupt,
+    DataMissing,
+    SecurityRefused,
+    UsageError,
+    first_line,
+    keep_secret,
+    nearest,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +41,7 @@ if TYPE_CHECKING:
 PLUG_POINTS = ("task", "data", "tracker")
 _ALLOWED = ("tfscale.", "keras.")
 _SECRET = re.compile(r"(?i)(^|_)(secret|password|passwd|token|credentials?|(api|access|secret|private)_?key)$")
-_USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")  # user:password@ in an URL
+_VARIABLE = re.compile(r"\$\{\s*oc\.env:\s*([A-Za-z_]\w*)")
 _PREFIX = re.compile(r"\w+(\.\w+)*\.")
 
 
@@ -149,6 +160,16 @@ def _compose_from(primary: str, overrides: Sequence[str], *, config_dir: str | N
     ConfigStore.instance().store(name="schema", node=RunConfig)
     extra = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
 
+    for override in overrides:
+        key, _, value = override.partition("=")
+        keep_secret([value] if _SECRET.search(key.rpartition(".")[2]) else [])
+        if key.lstrip("+~").split(".")[0].split("/")[0] == "hydra":
+            raise UsageError(
+                f"Hydra's own settings change nothing here: {key}",
+                where=override,
+                fix="run.dir=PATH or run.root=PATH say where a run lives; --config-dir names a folder of your groups",
+            )
+
     def attempt(some: Sequence[str]) -> DictConfig:
         return hydra_compose(primary, overrides=[*some, *extra])
 
@@ -179,6 +200,7 @@ def to_run_config(raw: DictConfig, *, given: Mapping[str, Any] = MappingProxyTyp
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    _keep_secrets(raw)
     missing = sorted(OmegaConf.missing_keys(raw) - given.keys())
     if missing:
         raise UsageError(_missing_text(missing), where=", ".join(missing), fix=_missing_fix(missing))
@@ -265,6 +287,29 @@ def _build(node: Any, path: str, problems: list[str]) -> Any:
         return None
 
 
+def _keep_secrets(raw: DictConfig) -> None:
+    """Makes messages hide what stands under a secret key, and the secret environment variables that are asked for."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    unresolved = OmegaConf.to_container(raw, resolve=False)
+    names = set(_VARIABLE.findall(str(unresolved)))
+    keep_secret(os.environ[name] for name in names if _SECRET.search(name) and name in os.environ)
+    with contextlib.suppress(OmegaConfBaseException):  # what can't be resolved is told elsewhere
+        keep_secret(_under_secret_keys(OmegaConf.to_container(raw, resolve=True)))
+
+
+def _under_secret_keys(node: Any, secret: bool = False) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _under_secret_keys(value, secret or bool(_SECRET.search(str(key))))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _under_secret_keys(value, secret)
+    elif secret and node is not None:
+        yield str(node)
+
+
 def _redacted_yaml(raw: DictConfig) -> str:
     from omegaconf import OmegaConf
 
@@ -277,7 +322,7 @@ def _redacted_yaml(raw: DictConfig) -> str:
             return "<redacted>" if secret and node is not None else node
         # an interpolation is no secret, but the default inside it may be one
         unresolved = re.fullmatch(r"\$\{[^,]*\}", node)
-        return "<redacted>" if secret and not unresolved else _USER_INFO.sub(r"\1<redacted>@", node)
+        return "<redacted>" if secret and not unresolved else without_secrets(node)
 
     return OmegaConf.to_yaml(OmegaConf.create(redact(OmegaConf.to_container(raw, resolve=False))))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfscale.errors import UsageError, foreseen, nearest
+from tfscale.errors import UsageError, foreseen, nearest, without_secrets
 
 _TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes reads why a container ended
 
@@ -107,7 +107,7 @@ def guard(run: Callable[[dict], int]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         failure = foreseen(error)
         if seen.get("traceback"):
-            traceback.print_exception(error)
+            print(without_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     with contextlib.suppress(OSError):
         if _TERMINATION_LOG.is_file() and os.access(_TERMINATION_LOG, os.W_OK):
             _TERMINATION_LOG.write_text(json.dumps(failure.as_dict(), indent=2))

@@ -8,6 +8,11 @@ Every error states the fact (`what`), where it was found (`where`: a key, a file
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
+_SECRETS: set[str] = set()
+_USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")
 # What TensorFlow prints around the cause of a graph's error.
 _TENSORFLOW_FRAME = ("Graph execution error", "Detected at node", "<stack traces", "File ", "[[", "{{")
 
@@ -34,16 +39,17 @@ class TfscaleError(Exception):
     def line(self) -> str:
         """The one line that a door prints to standard error before it exits."""
         parts = [self.what, self.where or "-", self.fix or "-"]
-        return f"tfscale: error[E-{self.exit_code:04d}] " + " | ".join(_one_line(part) for part in parts)
+        told = " | ".join(_one_line(part) for part in parts)
+        return f"tfscale: error[E-{self.exit_code:04d}] {without_secrets(told)}"
 
     def as_dict(self) -> dict[str, str | int]:
         """The same facts for exit.json."""
         return {
             "exit_code": self.exit_code,
             "title": self.title,
-            "what": self.what,
-            "where": self.where,
-            "fix": self.fix,
+            "what": without_secrets(self.what),
+            "where": without_secrets(self.where),
+            "fix": without_secrets(self.fix),
         }
 
 
@@ -159,6 +165,18 @@ def first_line(error: BaseException) -> str:
     if told[0].startswith("in user code"):  # AutoGraph: the frames follow, and the cause stands last
         return told[-1][:300]
     return next((line for line in told if not line.startswith(_TENSORFLOW_FRAME)), told[0])[:300]
+
+
+def keep_secret(values: Iterable[str]) -> None:
+    """No message shows these values from now on; shorter ones than six characters would hide half of a text."""
+    _SECRETS.update(value for value in values if len(value) >= 6)
+
+
+def without_secrets(text: str) -> str:
+    """The text without the values that `keep_secret` was told, and without user:password in addresses."""
+    for value in sorted(_SECRETS, key=len, reverse=True):
+        text = text.replace(value, "<redacted>")
+    return _USER_INFO.sub(r"\1<redacted>@", text)
 
 
 def nearest(word: str, choices: list[str] | tuple[str, ...]) -> str:
