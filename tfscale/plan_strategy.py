@@ -26,7 +26,8 @@ def decide_strategy(d: Decisions, hardware: Hardware, cluster: Cluster, forced: 
     devices, workers, device_reason = _devices(hardware, cluster, kind, forced)
     if servers:
         workers = len(cluster.addresses.get("worker", ()))
-    d.set("num_workers", workers, f"cluster from {cluster.source}")
+    local = "local, one worker: no TF_CONFIG describes a cluster"
+    d.set("num_workers", workers, local if cluster.source == "local" else f"cluster from {cluster.source}")
 
     def decide() -> tuple[str, str]:
         if kind == "tpu":
