@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests_tiny import Classify, Vectors
+from tests_tiny import Classify, Vectors, fit_tiny
 
-from tfscale.config import (
-    CheckpointConfig,
-    EvalConfig,
-    OptimizerConfig,
-    PlanConfig,
-    ResumeConfig,
-    RunConfig,
-    RunSection,
-    TrainConfig,
-)
+from tfscale.config import PlanConfig, ResumeConfig
 from tfscale.errors import CheckpointUnusable, DataCorrupt, Diverged, InternalError, OutputError, UsageError
-from tfscale.run import fit, locate
 
 
 @pytest.fixture
 def run(tf, tmp_path):
     """Fits with these changes; returns (result, what was said, the run folder)."""
-
-    def run(*, task=None, data=None, **sections):
-        config = RunConfig(
-            task=task or Classify(),
-            data=data or Vectors(),
-            train=TrainConfig(until="30st", global_batch=8, log_every="5st"),
-            optimizer=OptimizerConfig(learning_rate=0.1),
-            eval=EvalConfig(every="10st"),
-            checkpoint=CheckpointConfig(every="10st"),
-            run=RunSection(root=str(tmp_path), recipe="tiny", name="it"),
-        )
-        for name, changes in sections.items():
-            setattr(config, name, dataclasses.replace(getattr(config, name), **changes))
-        said: list[str] = []
-        result = fit(config, environ={}, say=said.append)
-        return result, "\n".join(said), locate(config).path
-
-    return run
+    return functools.partial(fit_tiny, tmp_path)
 
 
 def test_the_same_command_again_and_shorter_and_longer(run):

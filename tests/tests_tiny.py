@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,20 @@ import tensorflow as tf
 
 from tfscale import runtime
 from tfscale.cluster import Cluster
-from tfscale.config import PlanConfig, Precision
+from tfscale.config import (
+    CheckpointConfig,
+    EvalConfig,
+    OptimizerConfig,
+    PlanConfig,
+    Precision,
+    RunConfig,
+    RunSection,
+    TrainConfig,
+)
 from tfscale.data.source import Source
 from tfscale.hardware import Cpu, Hardware
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.run import fit, locate
 from tfscale.task import Task
 
 HARDWARE = Hardware(
@@ -41,8 +54,6 @@ def strategy_for(replicas: int) -> tf.distribute.Strategy:
 
 def plan_for(global_batch: int, *, replicas: int = 1, **forced: Any) -> ExecutionPlan:
     """A plan for this many logical CPU devices."""
-    import dataclasses
-
     accumulate = forced.pop("accumulate", None)
     precision = Precision[forced.pop("precision", "float32")]
     request = PlanRequest(global_batch, accumulate=accumulate, forced=PlanConfig(precision=precision, **forced))
@@ -113,3 +124,21 @@ def _at_least_float32() -> str:
     import keras
 
     return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+def fit_tiny(root: Path, *, task: Any = None, data: Any = None, **sections: Mapping[str, Any]):
+    """Fits a tiny experiment of 30 steps with these changes; returns (result, what was said, the run folder)."""
+    config = RunConfig(
+        task=task or Classify(),
+        data=data or Vectors(),
+        train=TrainConfig(until="30st", global_batch=8, log_every="5st"),
+        optimizer=OptimizerConfig(learning_rate=0.1),
+        eval=EvalConfig(every="10st"),
+        checkpoint=CheckpointConfig(every="10st"),
+        run=RunSection(root=str(root), recipe="tiny", name="it"),
+    )
+    for name, changes in sections.items():
+        setattr(config, name, dataclasses.replace(getattr(config, name), **changes))
+    said: list[str] = []
+    result = fit(config, environ={}, say=said.append)
+    return result, "\n".join(said), locate(config).path

@@ -1,0 +1,53 @@
+"""Every recipe, killed between two checkpoints, goes on bit for bit: in one process and in two workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from tests_faults import Crew, fingerprint
+
+from tfscale.door import groups
+
+STEPS, EVERY, KILLED = 8, 3, 5
+SMALL = {
+    "resnet": ["task.width=4"],
+    "resnet50_imagenet": ["data=synthetic", "data.train_examples=40", "data.test_examples=5", "data.image_size=40",
+                          "task.image_size=32", "task.width=4", "train.global_batch=4", "data.num_classes=10",
+                          "task.num_classes=10"],
+}  # fmt: skip
+
+
+def test_every_recipe_is_here():
+    assert set(SMALL) == set(groups()["recipe"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("recipe", SMALL)
+def test_killed_and_started_again_it_is_the_same_run(recipe, workers, data_dir, tmp_path):
+    overrides = [
+        f"+recipe={recipe}", *SMALL[recipe], f"train.until={STEPS}st", f"checkpoint.every={EVERY}st", "tracker=none",
+        "train.log_every=1st", "eval.every=4st", "train.ema=0.9", "export.at_end=false", "plan.deterministic=true",
+        "run.dir=it",
+    ]  # fmt: skip
+    kinds = {"more_environ": {"TFSCALE_DATA_DIR": str(data_dir)}}
+
+    def run(name, faults=None):
+        cwd = tmp_path / name
+        cwd.mkdir(exist_ok=True)
+        logs = tmp_path / "logs" / f"{name}-{len(os.listdir(cwd))}"
+        with Crew(overrides, workers, cwd=cwd, logs=logs, faults=faults, **kinds) as crew:
+            codes = crew.codes(within=280)
+            return codes, cwd / "it", crew.text(0)
+
+    codes, whole, _ = run("whole")
+    assert codes == [0] * workers
+    codes, broken, _ = run("broken", faults={workers - 1: f"train.loop:step={KILLED}:kill"})
+    assert codes[-1] == 128 + signal.SIGKILL and set(codes[:-1]) <= {138}
+    codes, _, said = run("broken")
+    assert codes == [0] * workers
+    assert f"resuming at step {EVERY}" in said or "resuming at step 4" in said  # the best one is saved at step 4
+    assert fingerprint(broken) == fingerprint(whole)
+    assert fingerprint(whole).step == STEPS and set(fingerprint(whole).losses) == set(range(1, STEPS + 1))
