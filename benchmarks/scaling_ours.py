@@ -33,7 +33,7 @@ def main() -> NoReturn:
     config = OptimizerConfig(name="sgd", learning_rate=LEARNING_RATE, momentum=MOMENTUM)
     with strategy.scope():
         state = TrainState.create(task, build_optimizer(config, steps_per_epoch=1, total_steps=1))
-    trainer = Trainer(task, state, strategy, plan, is_chief=cluster.is_chief)
+    trainer = Trainer(task, state, strategy, plan, worker=cluster.worker_index)
     dataset = _batches(member.workload, plan.replica_batch)
     batches = iter(strategy.distribute_datasets_from_function(lambda _context: dataset))
 

@@ -66,8 +66,8 @@ class Stopping:
                 yield self
             finally:
                 self._over = True
-                for signum, handler in self._handlers.items():
-                    signal.signal(signum, handler)  # type: ignore[arg-type]
+                for number, handler in self._handlers.items():
+                    signal.signal(number, handler)  # type: ignore[arg-type]
 
     def listen_again(self) -> None:
         """Puts the handlers back in their place and proves that they are called.
