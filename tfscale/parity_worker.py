@@ -102,8 +102,9 @@ def work(folder: str | Path, *, environ: Mapping[str, str] = os.environ) -> None
 
 def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: Any, steps: int) -> dict[str, Any]:
     """Losses, norms and the model's variables after these steps. As in session.py, without a run folder."""
+    from tfscale.data.blame import as_data_fault
     from tfscale.data.order import Shard
-    from tfscale.data.pipeline import as_data_fault, build_dataset, first_examples
+    from tfscale.data.pipeline import build_dataset, first_examples
     from tfscale.engine.actions import Action, Every
     from tfscale.engine.loop import Trainer
     from tfscale.engine.step import NORM
@@ -125,7 +126,7 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
         clip_norm=train.clip_norm,
         ema=train.ema,
         report_norm=True,
-        is_chief=cluster.is_chief,
+        worker=cluster.worker_index,
         fixed_loop=True,
     )
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale import faults
-from tfscale.errors import IOFailure, OutputError, UsageError
+from tfscale.errors import DataCorrupt, IOFailure, OutputError, UsageError
 from tfscale.restored import RestoredRun
 from tfscale.run_dir import RunDir, digest
 from tfscale.table_files import JsonLines, Parquet, table_kind
@@ -118,6 +118,12 @@ class _Parts:
         self.kind: JsonLines | Parquet = table_kind(output)
         self.folder = output.with_name(output.name + ".parts")
         self.count = run.num_examples(split)
+        if bad := run.source.bad_examples(split):
+            raise DataCorrupt(
+                f"{len(bad)} examples can't be predicted: {run.source.locate(split, bad[0])} is the first",
+                where="data",
+                fix="mend them, or predict data without them",
+            )
         self.steps = max(1, -(-part_rows // run.global_batch))
         self.rows = self.steps * run.global_batch
         self.total = -(-self.count // self.rows)

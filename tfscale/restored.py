@@ -175,7 +175,7 @@ class RestoredRun:
     @contextlib.contextmanager
     def data_blamed(self) -> Iterator[None]:
         """What goes wrong inside because of the data, said as such: UsageError for a missing field, DataCorrupt."""
-        from tfscale.data.pipeline import as_data_fault
+        from tfscale.data.blame import as_data_fault
 
         try:
             yield

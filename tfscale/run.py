@@ -223,6 +223,8 @@ def _train(
         say(f"preparing the data in {getattr(config.data, 'dir', '')}")
         prepare_apart(config.data)
         plan = plan_run(config, environ=environ)  # the prepared data tell more
+    if cluster.role != "ps":
+        refuse_too_few(config)
     say(plan.explain())
     run_dir.write_text("config.yaml", config.yaml)
     faults.point("start.meet")
@@ -259,6 +261,18 @@ def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
             "parameter servers need data that can be read by index, and a tf.data data set can't",
             where="data",
             fix="give arrays or a source such as data=csv",
+        )
+
+
+def refuse_too_few(config: RunConfig) -> None:
+    """Raises UsageError where one step would repeat an example."""
+    batch = config.train.global_batch
+    count = config.data.num_examples("train") if config.data.by_index else batch
+    if count < batch:
+        raise UsageError(
+            f"the train split has {count} examples, fewer than one global batch of {batch}",
+            where="train.global_batch",
+            fix=f"use train.global_batch={count} or less",
         )
 
 

@@ -84,9 +84,9 @@ class Session:
                 status = "KILLED"
                 raise
             except Exception as error:
-                from tfscale.data.pipeline import as_data_fault
+                from tfscale.blame import blamed
 
-                raise (self._lost_peer(error) or as_data_fault(error) or error) from error.__cause__
+                raise (self._lost_peer(error) or blamed(self, error) or error) from error.__cause__
             finally:
                 self.tracker.close(status)
         return result
@@ -320,6 +320,8 @@ class Session:
         self.progress.report(self.state.step, metrics, seconds_left=left)
         self.train_metrics = dict(metrics)
         metrics["learning_rate"] = self.state.learning_rate
+        if bad := self.config.data.bad_examples("train"):
+            metrics["bad_records"] = float(len(bad))
         self._write_metrics("train", metrics)
 
     def _evaluate(self) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from tests_tiny import Classify, Vectors, plan_for
 
-from tfscale.errors import UsageError
+from tfscale.errors import DataCorrupt, UsageError
 
 
 @pytest.fixture
@@ -12,9 +14,9 @@ def build(tf):
     from tfscale.data.order import Shard
     from tfscale.data.pipeline import build_dataset
 
-    def build(split="train", *, training=True, batch=8, worker=0, workers=1, start_step=0, seed=0, task=None, **plan):
+    def build(split="train", *, training=True, batch=8, worker=0, workers=1, start_step=0, seed=0, task=None, source=None, **plan):
         return build_dataset(
-            Vectors(), task or Classify(), split, Shard(batch, worker, workers), plan_for(batch, **plan),
+            source or Vectors(), task or Classify(), split, Shard(batch, worker, workers), plan_for(batch, **plan),
             training=training, seed=seed, start_step=start_step,
         )  # fmt: skip
 
@@ -42,8 +44,6 @@ def test_a_resumed_pipeline_gives_the_same_batches(build):
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(tf, build):
-    from dataclasses import dataclass
-
     @dataclass
     class Noisy(Classify):
         def preprocess(self, example, *, training):
@@ -60,8 +60,6 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(tf, build):
 
 
 def test_an_example_is_augmented_differently_in_every_epoch(tf, build):
-    from dataclasses import dataclass
-
     @dataclass
     class Seeds(Classify):
         def preprocess(self, example, *, training):
@@ -80,3 +78,70 @@ def test_two_workers_read_what_one_would(build):
     whole = np.concatenate([b["index"].numpy() for b in build().take(10)])
     halves = [[b["index"].numpy() for b in build(worker=w, workers=2).take(10)] for w in range(2)]
     assert np.concatenate([np.concatenate(pair) for pair in zip(*halves, strict=True)]).tolist() == whole.tolist()
+
+
+@dataclass
+class Patchy(Vectors):
+    """Some examples can't be read, and must not be."""
+
+    bad: tuple[int, ...] = (0, 7, 22)
+
+    def bad_examples(self, split):
+        return self.bad if self.bad[-1] < self.num_examples(split) else ()
+
+    def read(self, split, indices, *, ram_bytes):
+        import tensorflow as tf
+
+        def check(some):
+            wrong = tf.reduce_any(tf.reduce_any(some[:, None] == tf.constant(self.bad, tf.int64), axis=1))
+            with tf.control_dependencies([tf.debugging.Assert(~wrong, [some])]):
+                return tf.identity(some)
+
+        return super().read(split, indices.map(check), ram_bytes=ram_bytes)
+
+
+def test_bad_examples_keep_their_place_with_weight_zero(tf, build):
+    from tfscale.data.order import Shard
+    from tfscale.data.pipeline import first_examples, places
+
+    whole, patchy = list(build().take(13)), list(build(source=Patchy()).take(13))
+    for good, mended in zip(whole, patchy, strict=True):
+        bad = np.isin(good["index"].numpy(), (0, 7, 22))
+        assert mended["weight"].numpy().tolist() == (~bad).astype(float).tolist()
+        assert (mended["index"].numpy() == np.where(bad, 1, good["index"].numpy())).all()
+        assert mended["x"].shape == good["x"].shape == (8, 6)
+    late = list(build(source=Patchy(), start_step=5).take(8))
+    assert all((a["weight"].numpy() == b["weight"].numpy()).all() for a, b in zip(patchy[5:], late, strict=True))
+    evaluated = list(build("test", training=False, source=Patchy()))
+    seen = np.concatenate([b["index"].numpy()[b["weight"].numpy() == 1] for b in evaluated])
+    assert seen.tolist() == [i for i in range(23) if i not in (0, 7, 22)]
+    assert first_examples(Patchy(), Classify(), "train")["index"].numpy().tolist() == [1, 1]
+    with pytest.raises(DataCorrupt, match="no example of the test split is good"):
+        places(Patchy(bad=tuple(range(23))), "test", Shard(2), training=False, seed=0)
+
+
+def test_the_example_behind_an_error_is_found(tf, build):
+    from tfscale.data.blame import Reading, as_data_fault, culprit
+    from tfscale.data.order import Shard
+
+    @dataclass
+    class Rotten(Vectors):
+        def parse(self, raw):
+            with tf.control_dependencies([tf.debugging.Assert(raw["index"] != 7, ["rotten"])]):
+                return {**raw, "x": tf.identity(raw["x"])}
+
+    batches, step = iter(build(source=Rotten())), -1
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        while step < 100:
+            next(batches)
+            step += 1
+    fault = as_data_fault(error.value)
+    assert fault is not None and fault.exit_code == 65
+
+    def search(**changes):
+        reading = Reading("train", Shard(8), True, **{"start_step": max(0, step - 3), "steps": 8, **changes})
+        return culprit(Rotten(), Classify(), [Reading("test", Shard(2), False, steps=2), reading])
+
+    assert search() == "example 7 of the train split"
+    assert search(steps=1) is None
+    assert as_data_fault(ValueError("no data")) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import os
 
@@ -72,7 +73,7 @@ def test_a_second_preparation_verifies_nothing(tf, source, monkeypatch, tmp_path
     prepare_apart(source)
     assert source.is_prepared()
     verified = []
-    monkeypatch.setattr(TfRecord, "_verify", lambda self, split: verified.append(split))
+    monkeypatch.setattr(TfRecord, "_judge", lambda self, split: verified.append(split) or ())
     source.prepare()
     assert verified == []
     os.utime(tmp_path / "train-2", ns=(1, 1))
@@ -124,6 +125,35 @@ def test_a_flipped_bit_is_found_by_its_record(tf, source, tmp_path):
     with pytest.raises(DataCorrupt, match=f"record 1 at byte {second} does not match its checksum") as error:
         source.prepare()
     assert error.value.where == str(path)
+
+
+def test_bad_records_within_the_budget_count_for_nothing(tf, source, tmp_path, capsys):
+    path = tmp_path / "train-2"
+    write(tf, path, [record(tf, 4), record(tf, 5), record(tf, 6, x=[1.0, np.nan, 1.0, 1.0])])
+    size = len(record(tf, 4)) + 16
+    damaged = bytearray(path.read_bytes())
+    damaged[size + 3] ^= 1  # in the header of the second one
+    path.write_bytes(damaged)
+    with pytest.raises(DataCorrupt, match=f"header of record 1 at byte {size}"):
+        source.check()
+    one = dataclasses.replace(source, max_bad_records=1)
+    with pytest.raises(DataCorrupt, match=r"2 records are bad, and data.max_bad_records=1: record 2 at byte \d+: the feature x is nan"):
+        one.prepare()
+    assert not one.is_prepared()
+    two = dataclasses.replace(source, max_bad_records=2)
+    assert two.identity() == source.identity()
+    prepare_apart(two)
+    assert two.is_prepared() and not dataclasses.replace(source, max_bad_records=1).is_prepared()
+    two.prepare()
+    two.prepare()
+    told = capsys.readouterr().err
+    assert told.count("2 bad records of at most 2") == 1 and f"{path}: record 1 at byte {size} does not match" in told
+    assert (two.bad_examples("train"), two.bad_examples("test")) == ((5, 6), ())
+    assert two.num_examples("train") == 7
+    for ram_bytes in (0, 10**6):
+        indices = tf.data.Dataset.from_tensors(tf.constant([4, 0], tf.int64))
+        names = [two.parse(raw)["name"].numpy() for raw in two.read("train", indices, ram_bytes=ram_bytes)]
+        assert names == [b"n4", b"n0"]
 
 
 def test_a_truncated_file(source, tmp_path):

@@ -54,9 +54,9 @@ class FashionMnist(Tfds):
         if not all((folder / name).is_file() for name in _SHA256):
             super()._write()
             return
+        splits = {split: _examples(folder, prefix) for split, prefix in _FILES.items()}
         tfds = _import_tfds()
         image = tfds.features.Image(shape=(28, 28, 1), encoding_format="png")
-        splits = {split: _examples(folder, prefix) for split, prefix in _FILES.items()}
         tfds.dataset_builders.store_as_tfds_dataset(
             name=self.name.split(":")[0],
             version="3.0.1",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.folder_tree import Picture, Tree, read_flat, read_tree
 from tfscale.data.index_file import digest, one_writer, read_index, write_index, write_text
+from tfscale.data.pictures import MAX_PIXELS
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.hardware import probe
@@ -44,7 +45,7 @@ class ImageFolder(Source):
     classes: Optional[list[str]] = None  # in order of their label; null: sorted
     channels: int = 3
     verify: bool = True
-    max_pixels: int = 89478485  # of one picture; Pillow's limit against bombs
+    max_pixels: int = MAX_PIXELS
     skip_bad: bool = False
 
     # -- without TensorFlow
@@ -84,6 +85,9 @@ class ImageFolder(Source):
 
     def example_names(self, split: str) -> list[str]:
         return [picture.name for picture in self._good(split)]
+
+    def locate(self, split: str, place: int) -> str:
+        return str(self._tree.root / self._good(split)[place].name)
 
     def num_examples(self, split: str) -> int:
         return len(self._good(split))

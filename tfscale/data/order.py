@@ -8,6 +8,7 @@ workers need nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -51,6 +52,25 @@ def evaluation_order(num_examples: int, shard: Shard, *, start_step: int = 0) ->
         return {"index": index, "epoch": tf.zeros_like(index), "weight": tf.cast(real, tf.float32)}
 
     return tf.data.Dataset.range(start_step, evaluation_steps(num_examples, shard.global_batch)).map(at)
+
+
+def without(steps: tf.data.Dataset, bad: Sequence[int], num_examples: int) -> tf.data.Dataset:
+    """The same steps, in which these examples have weight 0 and a good one is read in the place of each.
+
+    So all shapes and the order of all other examples stay, and a step's mean is still over the whole batch.
+    """
+    known = set(bad)
+    places = tf.constant(sorted(known), tf.int64)
+    good = tf.constant(next(i for i in range(num_examples) if i not in known), tf.int64)
+
+    def mend(place):
+        index = place["index"]
+        nearest = tf.minimum(tf.searchsorted(places, index), len(known) - 1)
+        is_bad = tf.equal(tf.gather(places, nearest), index)
+        weight = tf.where(is_bad, tf.zeros_like(place["weight"]), place["weight"])
+        return {**place, "index": tf.where(is_bad, good, index), "weight": weight}
+
+    return steps.map(mend)
 
 
 def evaluation_steps(num_examples: int, global_batch: int) -> int:

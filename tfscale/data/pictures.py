@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tfscale.errors import first_line
 
+MAX_PIXELS = 89478485  # of one picture; Pillow's limit against bombs
 _AT_ONCE = 4096  # files handed to the threads together
 
 
@@ -32,14 +33,19 @@ def verify_pictures(
 
 def verify_picture(file: Path, *, channels: int, max_pixels: int) -> tuple[int, int] | str:
     """(height, width), or the reason why the file is no picture."""
-    import tensorflow as tf
-
-    from tfscale.data.augment import decode
-
     try:
         content = file.read_bytes()
     except OSError as error:
         return f"can't be read: {error.strerror}"
+    return verify_content(content, channels=channels, max_pixels=max_pixels)
+
+
+def verify_content(content: bytes, *, channels: int, max_pixels: int) -> tuple[int, int] | str:
+    """(height, width), or the reason why these bytes are no picture."""
+    import tensorflow as tf
+
+    from tfscale.data.augment import decode
+
     if not content:
         return "the file is empty"
     try:

@@ -16,24 +16,9 @@ import tensorflow as tf
 from tfscale.data import order
 from tfscale.data.order import Shard
 from tfscale.data.source import Source
-from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line
+from tfscale.errors import DataCorrupt, UsageError
 from tfscale.plan import ExecutionPlan
 from tfscale.task import Example, Task
-
-
-def as_data_fault(error: Exception) -> DataCorrupt | DataMissing | None:
-    """What an error of TensorFlow says about the data, or None if it came from elsewhere."""
-    if isinstance(error, tf.errors.NotFoundError) and "ReadFile" in error.message:
-        return DataMissing(f"a file is gone: {first_line(error)}", where="data", fix="put it back")
-    if not isinstance(error, tf.errors.DataLossError | tf.errors.InvalidArgumentError):
-        return None
-    if "IteratorGetNext" not in error.message:
-        return None
-    return DataCorrupt(
-        f"an example can't be read or decoded: {first_line(error)}",
-        where="data",
-        fix="find and replace the damaged file; preparing the data set again checks every record",
-    )
 
 
 def build_dataset(
@@ -72,11 +57,7 @@ def build_dataset(
         build = functools.partial(build_dataset, source, task, split, shard, plan, training=training, seed=seed)
         before = build(start_step=start_step).take((skip[0] - start_step) * plan.local_devices)
         return _endless(before.concatenate(build(start_step=skip[0] + 1, skip=skip[1:])))
-    if training:
-        steps = order.training_order(count, shard, seed=seed, start_step=start_step)
-    else:
-        steps = order.evaluation_order(count, shard, start_step=start_step)
-
+    steps = places(source, split, shard, training=training, seed=seed, start_step=start_step)
     replica_batch = shard.worker_batch // plan.local_devices
     indices = steps.map(lambda place: place["index"])
     whole = None
@@ -88,13 +69,33 @@ def build_dataset(
         raw = source.stream(split, shard, training=training, start_step=start_step)
         if raw is None:
             raw = source.read(split, indices, ram_bytes=plan.input_ram_bytes)
-        finish = _finisher(source, task, count, training=training, seed=seed)
+        finish = finisher(source, task, count, training=training, seed=seed)
         dataset = (
             tf.data.Dataset.zip((steps.unbatch(), raw))
             .map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
             .batch(replica_batch, drop_remainder=True)
         )
     return _tuned(_endless(dataset) if training else dataset, plan)
+
+
+def places(
+    source: Source, split: str, shard: Shard, *, training: bool, seed: int, start_step: int = 0
+) -> tf.data.Dataset:
+    """Which examples this worker reads, step by step: {"index", "epoch", "weight"}, each [worker_batch].
+
+    Raises:
+        DataCorrupt: no example is good.
+    """
+    count, bad = source.num_examples(split), source.bad_examples(split)
+    if training:
+        steps = order.training_order(count, shard, seed=seed, start_step=start_step)
+    else:
+        steps = order.evaluation_order(count, shard, start_step=start_step)
+    if not bad:
+        return steps
+    if len(bad) == count:
+        raise DataCorrupt(f"no example of the {split} split is good", where="data", fix="replace the data")
+    return order.without(steps, bad, count)
 
 
 def _endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -113,7 +114,7 @@ def _tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def _finisher(source: Source, task: Task, count: int, *, training: bool, seed: int) -> Callable[..., Example]:
+def finisher(source: Source, task: Task, count: int, *, training: bool, seed: int) -> Callable[..., Example]:
     """From a raw example and its place in the order to what the step takes."""
 
     def finish(place, raw):
@@ -144,10 +145,11 @@ def first_examples(source: Source, task: Task, split: str) -> Example:
     """The first two examples of a split, preprocessed as for evaluation and stacked."""
     raw = source.stream(split, Shard(2), training=False, start_step=0)
     if raw is None:
-        some = tf.range(min(2, source.num_examples(split)), dtype=tf.int64)
+        first = next(iter(places(source, split, Shard(2), training=False, seed=0)))["index"]
+        some = first[: min(2, source.num_examples(split))]
         raw = source.read(split, tf.data.Dataset.from_tensors(some), ram_bytes=0)
     zero = tf.constant(0, tf.int64)
-    places = tf.data.Dataset.from_tensors({"index": zero, "epoch": zero, "weight": tf.constant(1.0)})
-    finish = _finisher(source, task, 2, training=False, seed=0)
-    pairs = tf.data.Dataset.zip((places.repeat(), raw)).map(finish).batch(2)
+    place = tf.data.Dataset.from_tensors({"index": zero, "epoch": zero, "weight": tf.constant(1.0)})
+    finish = finisher(source, task, 2, training=False, seed=0)
+    pairs = tf.data.Dataset.zip((place.repeat(), raw)).map(finish).batch(2)
     return next(iter(pairs))

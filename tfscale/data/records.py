@@ -1,15 +1,16 @@
 """Records of TFRecord files by index.
 
-Owns the byte offsets of records and how they are read: all held in memory where they fit, else each by its offset.
-Refuses to know what a record means.
+Owns the byte offsets of records, their checksums, and how they are read: all held in memory where they fit, else each
+by its offset. Refuses to know what a record means.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from tfscale.errors import DataCorrupt, DataMissing
 
 _HEADER = struct.Struct("<QI")  # length of the payload and its checksum
 _OVERHEAD = 16  # bytes around every payload
+_BLOCK = 2**20  # bytes that are searched at once
+_CHUNK = 256  # records that are verified together
+PREPARE_AGAIN = "delete the data set's folder and prepare it again"
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,28 @@ class RecordIndex:
     def __len__(self) -> int:
         return len(self.offset)
 
+    def locate(self, place: int) -> tuple[str, int, int]:
+        """(file, number of the record in it, its first byte)."""
+        shard = self.shard[place]
+        return self.files[shard], place - int(np.searchsorted(self.shard, shard)), int(self.offset[place])
 
-def index_records(files: Sequence[str | Path]) -> RecordIndex:
+
+def index_records(files: Sequence[str | Path], *, mend: bool = False) -> RecordIndex:
     """Walks from header to header; payloads are not read.
+
+    Args:
+        mend: go on behind a header that is damaged, where the next whole one is; the record of the damaged one is for
+            `whole_records` to find.
 
     Raises:
         DataMissing: a file is missing.
-        DataCorrupt: a file ends inside a record.
+        DataCorrupt: a file ends inside a record; a header does not match its checksum, or none behind it does.
     """
     shards: list[np.ndarray] = []
     offsets: list[np.ndarray] = []
     total = 0
     for number, file in enumerate(files):
-        found, payload = _walk(Path(file))
+        found, payload = _walk(Path(file), mend=mend)
         offsets.append(np.asarray(found, np.int64))
         shards.append(np.full(len(found), number, np.int32))
         total += payload
@@ -58,77 +71,174 @@ def index_records(files: Sequence[str | Path]) -> RecordIndex:
     return RecordIndex(tuple(str(f) for f in files), join(shards), join(offsets), total)
 
 
-def _walk(file: Path) -> tuple[list[int], int]:
+def _walk(file: Path, *, mend: bool) -> tuple[list[int], int]:
     found: list[int] = []
-    total = position = 0
+    heads = bytearray()  # of the records found
+    position = sure = 0  # headers before `sure` are verified, or known to be damaged
     try:
         end = file.stat().st_size
         with file.open("rb") as stream:
-            while position < end:
-                header = stream.read(_HEADER.size)
-                length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else end
-                if position + length + _OVERHEAD > end:
+            while True:
+                position = _follow(stream, position, end, found, heads)
+                damaged = _first_damaged(heads, sure)
+                if damaged is None:
+                    break
+                position = _next_whole(stream, found[damaged] + 1, end) if mend else end
+                if position == end:
+                    rest = ", nor does any behind it" if mend else ""
                     raise DataCorrupt(
-                        f"the file ends inside the record at byte {position}",
+                        f"the header of record {damaged} at byte {found[damaged]} does not match its checksum{rest}",
                         where=str(file),
-                        fix="delete the data set's folder and prepare it again",
+                        fix=PREPARE_AGAIN,
                     )
-                found.append(position)
-                total += length
-                position += length + _OVERHEAD
-                stream.seek(position)
+                sure = damaged + 1
+                del found[sure:], heads[sure * _HEADER.size :]
     except OSError as error:
         raise DataMissing(f"a shard can't be read: {error.strerror}", where=str(file)) from None
-    return found, total
+    if position != end:
+        raise DataCorrupt(f"the file ends inside the record at byte {found[-1]}", where=str(file), fix=PREPARE_AGAIN)
+    return found, end - _OVERHEAD * len(found)
 
 
-def read_records(index: RecordIndex, indices, *, ram_bytes: int):
+def _follow(stream: BinaryIO, position: int, end: int, found: list[int], heads: bytearray) -> int:
+    """Adds the records from here on; returns where the last one ends, which may lie behind the file's end."""
+    stream.seek(position)
+    while position < end:
+        head = stream.read(_HEADER.size)
+        found.append(position)
+        if len(head) < _HEADER.size:
+            return end + 1
+        heads += head
+        position += _HEADER.unpack(head)[0] + _OVERHEAD
+        if position < end:
+            stream.seek(position)
+    return position
+
+
+def _first_damaged(heads: bytearray, start: int) -> int | None:
+    """The first header from here on that does not match its checksum."""
+    rows = np.frombuffer(bytes(heads), np.uint8).reshape(-1, _HEADER.size)[start:]
+    wrong = np.flatnonzero(_masked_crc(rows[:, :8]) != np.ascontiguousarray(rows[:, 8:]).view("<u4")[:, 0])
+    return start + int(wrong[0]) if len(wrong) else None
+
+
+def _next_whole(stream: BinaryIO, start: int, end: int) -> int:
+    """Where the next header that matches its checksum begins, or the file's end."""
+    while start + _OVERHEAD <= end:
+        stream.seek(start)
+        block = np.frombuffer(stream.read(_BLOCK + _HEADER.size - 1), np.uint8)
+        if len(block) < _HEADER.size:
+            break
+        windows = np.lib.stride_tricks.sliding_window_view(block, _HEADER.size)
+        claimed = np.ascontiguousarray(windows[:, 8:]).view("<u4")[:, 0]
+        for place in np.flatnonzero(_masked_crc(windows[:, :8]) == claimed):
+            length = _HEADER.unpack(windows[place].tobytes())[0]
+            if start + int(place) + length + _OVERHEAD <= end:
+                return start + int(place)
+        start += len(windows)
+    return end
+
+
+def _crc_table() -> np.ndarray:
+    """Of CRC-32C (Castagnoli, 1993), which TFRecord files use: uint32 [256]."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
+    return table
+
+
+_TABLE = _crc_table()
+
+
+def _masked_crc(rows: np.ndarray) -> np.ndarray:
+    """The masked checksums, as TFRecord files store them, of rows of bytes: uint32 [rows]."""
+    crc = np.full(len(rows), 0xFFFFFFFF, np.uint32)
+    for column in range(rows.shape[1]):
+        crc = _TABLE[(crc ^ rows[:, column]) & 0xFF] ^ (crc >> 8)
+    crc = ~crc
+    return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
+
+
+# -- with TensorFlow
+
+
+def whole_records(index: RecordIndex) -> Iterator[tuple[int, list[bytes | None]]]:
+    """Every record once: (place of the first, some in order), None for one that does not match its checksum."""
+    import tensorflow as tf
+
+    for number, file in enumerate(index.files):
+        first, count = int(np.searchsorted(index.shard, number)), int((index.shard == number).sum())
+        done, some = 0, []
+        while done < count:
+            before = done
+            start = tf.data.Dataset.from_tensors((file, index.offset[first + done]))
+            try:
+                for record in start.flat_map(_from_byte).as_numpy_iterator():
+                    some.append(record)
+                    done += 1
+                    if len(some) == _CHUNK or done == count:
+                        yield first + done - len(some), some
+                        some = []
+                    if done == count:
+                        break
+            except tf.errors.DataLossError:
+                some.append(None)
+                done += 1
+            assert done > before, f"{file}: no record at byte {index.offset[first + done]}"
+        if some:
+            yield first + done - len(some), some
+
+
+def _from_byte(file, offset):
+    """The records of a file from this byte on, their checksums verified."""
+    import tensorflow as tf
+
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=file[tf.newaxis], compression_type="", buffer_size=64 * 1024, byte_offsets=offset[tf.newaxis]
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+
+
+def read_records(index: RecordIndex, indices, *, ram_bytes: int, bad: Collection[int] = ()):
     """The serialized records at these indices: a tf.data.Dataset of string scalars from one of int64 vectors.
 
     TensorFlow verifies every record's checksum in both ways of reading.
+
+    Args:
+        bad: records that nobody will ask for.
     """
     import tensorflow as tf
 
     if index.size <= ram_bytes:
-        held = _load_all(index)
+        held = _load_all(index, bad)
         return indices.map(lambda some: tf.gather(held, some)).unbatch()
     files, shard = tf.constant(index.files), tf.constant(index.shard)
     offset = tf.constant(index.offset)
-
-    def one(i):
-        variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=files[shard[i]][tf.newaxis],
-            compression_type="",
-            buffer_size=64 * 1024,
-            byte_offsets=offset[i][tf.newaxis],
-        )
-        return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
-
-    return indices.unbatch().flat_map(one)
+    return indices.unbatch().flat_map(lambda i: _from_byte(files[shard[i]], offset[i]).take(1))
 
 
-def _load_all(index: RecordIndex):
+def _load_all(index: RecordIndex, bad: Collection[int]):
     import tensorflow as tf
 
-    try:
-        dataset = tf.data.TFRecordDataset(list(index.files), num_parallel_reads=1)
-        return next(iter(dataset.batch(max(1, len(index)))))
-    except tf.errors.DataLossError as error:
-        raise DataCorrupt(
-            f"a record does not match its checksum: {_culprit(index)}",
-            where=", ".join(index.files)[:300],
-            fix="delete the data set's folder and prepare it again",
-        ) from error
-
-
-def _culprit(index: RecordIndex) -> str:
-    """Which file it is: TensorFlow's error doesn't say."""
-    import tensorflow as tf
-
-    for file in index.files:
+    if not bad:
         try:
-            for _ in tf.data.TFRecordDataset(file):
-                pass
-        except tf.errors.DataLossError as error:
-            return f"{file}: {error.message.splitlines()[0]}"
-    return "unknown file"
+            dataset = tf.data.TFRecordDataset(list(index.files), num_parallel_reads=1)
+            return next(iter(dataset.batch(max(1, len(index)))))
+        except tf.errors.DataLossError:
+            pass  # its text says neither which file nor which record
+    held: list[bytes] = []
+    for first, some in whole_records(index):
+        for place, record in enumerate(some, first):
+            if record is None and place not in bad:
+                raise damaged(index, place)
+            held.append(record or b"")
+    return tf.constant(held)
+
+
+def damaged(index: RecordIndex, place: int) -> DataCorrupt:
+    file, number, byte = index.locate(place)
+    return DataCorrupt(
+        f"record {number} at byte {byte} does not match its checksum",
+        where=file,
+        fix="restore the file, or let a few be left out with data.max_bad_records=N",
+    )

@@ -62,6 +62,15 @@ class Source:
         """A name for every example of a prepared split, such as its file; None: its index is all there is."""
         return None
 
+    def bad_examples(self, split: str) -> Sequence[int]:
+        """The places in a prepared split of examples that can't be read and are tolerated: they count with weight 0."""
+        return ()
+
+    def locate(self, split: str, place: int) -> str:
+        """Where an example of a prepared split comes from, for people: a file, a record in it, or its number."""
+        names = self.example_names(split)
+        return names[place] if names is not None else f"example {place} of the {split} split"
+
     def unlabelled(self, path: str) -> Source:
         """A source of this kind for the examples at `path`, which need no labels; its only split is "test".
 
@@ -108,5 +117,6 @@ class Source:
         return raw
 
     def identity(self) -> dict[str, Any]:
-        """The fields that say which data this is."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in self.places}
+        """The fields that say which data this is, without where it lies and how much of it may be damaged."""
+        left_out = (*self.places, "max_bad_records")
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}

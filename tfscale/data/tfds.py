@@ -9,25 +9,32 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tfscale.data.index_file import one_writer
-from tfscale.data.records import RecordIndex, index_records, read_records
-from tfscale.data.source import Source
+from tfscale.data.bad_records import SPLITS, BadRecord, BadRecords
+from tfscale.data.index_file import digest, one_writer
+from tfscale.data.reach import offline_host
+from tfscale.data.record_source import DAMAGED, RecordSource
+from tfscale.data.records import RecordIndex, index_records, whole_records
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, first_line, nearest
+from tfscale.hardware import probe
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
 @dataclass
-class Tfds(Source):
+class Tfds(RecordSource):
     """Any TFDS data set in TFRecord shards: `data=tfds data.name=cifar10`.
 
-    Images stay encoded until the task's preprocess decodes them.
+    Images stay encoded until the task's preprocess decodes them. With `max_bad_records` every record is read, and its
+    pictures decoded, once before training, and that many may be bad.
     """
 
     places: ClassVar[tuple[str, ...]] = ("dir", "download")
@@ -65,7 +72,15 @@ class Tfds(Source):
             raise SecurityRefused(
                 f"{self.name!r} leads out of data.dir", where="data.name", fix="use a data set's name"
             )
-        if self.folder() is None and self.name.split(":")[0].split("/")[0] not in catalogue():
+        name, _, version = self.name.partition(":")
+        others = sorted({folder.name for folder in Path(self.dir, *name.split("/")).glob("[0-9]*") if folder.is_dir()})
+        if self.folder() is None and version and others:
+            raise DataMissing(
+                f"{name} is not there in version {version}{nearest(version, others)}",
+                where="data.name",
+                fix=f"{self.dir} holds {', '.join(others)}: data.name={name} takes the newest",
+            )
+        if self.folder() is None and name.split("/")[0] not in catalogue():
             raise DataMissing(
                 f"no data set named {self.name!r} in {self.dir} or in the catalogue of TFDS"
                 f"{nearest(self.name, sorted(catalogue()))}",
@@ -73,15 +88,18 @@ class Tfds(Source):
                 fix="correct data.name, or point data.dir at the folder that holds it prepared",
             )
         if self.folder() is not None:
-            for split in (self.train_split, self.test_split):
-                self._split(split)
+            for split in SPLITS:
+                for file in self._shards(self._name_of(split)):
+                    if not file.is_file():
+                        raise DataMissing(
+                            f"a shard of {self.name} is missing: {file.name}",
+                            where=str(file.parent),
+                            fix="put it back, or delete the folder and prepare the data set again",
+                        )
 
     def spec(self) -> dict[str, int]:
         folder = self.folder()
         return _describe(folder) if folder else {}
-
-    def num_examples(self, split: str) -> int:
-        return len(self._index(split))
 
     def _split(self, name: str) -> dict[str, Any]:
         """The entry of dataset_info.json for a split, by its name in the data set."""
@@ -97,8 +115,11 @@ class Tfds(Source):
             )
         return splits[name]
 
+    def _name_of(self, split: str) -> str:
+        return self.train_split if split == "train" else self.test_split
+
     def _index(self, split: str) -> RecordIndex:
-        name = self.train_split if split == "train" else self.test_split
+        name = self._name_of(split)
         if name not in self._indexes:
             self._indexes[name] = self._make_index(name)
         return self._indexes[name]
@@ -107,29 +128,32 @@ class Tfds(Source):
     def _indexes(self) -> dict[str, RecordIndex]:
         return {}
 
-    def _make_index(self, name: str) -> RecordIndex:
+    def _shards(self, name: str) -> list[Path]:
         info, folder = self._split(name), self.folder()
         assert folder is not None
-        lengths = [int(n) for n in info.get("shardLengths", [])]
+        count = len(info.get("shardLengths", []))
         template = info.get("filepathTemplate", "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
         dataset = _read_json(folder / "dataset_info.json")["name"]
-        files = [
+        return [
             folder
             / template.format(
                 DATASET=dataset,
                 SPLIT=name,
                 FILEFORMAT="tfrecord",
                 SHARD_INDEX=f"{i:05d}",
-                NUM_SHARDS=f"{len(lengths):05d}",
-                SHARD_X_OF_Y=f"{i:05d}-of-{len(lengths):05d}",
+                NUM_SHARDS=f"{count:05d}",
+                SHARD_X_OF_Y=f"{i:05d}-of-{count:05d}",
             )
-            for i in range(len(lengths))
+            for i in range(count)
         ]
-        index = index_records(files)
-        if len(index) != sum(lengths):
+
+    def _make_index(self, name: str) -> RecordIndex:
+        index = index_records(self._shards(name), mend=self.max_bad_records > 0)
+        told = sum(int(n) for n in self._split(name).get("shardLengths", []))
+        if len(index) != told:
             raise DataCorrupt(
-                f"the shards of {name} hold {len(index)} records and dataset_info.json says {sum(lengths)}",
-                where=str(folder),
+                f"the shards of {name} hold {len(index)} records and dataset_info.json says {told}",
+                where=str(self.folder()),
                 fix="delete the folder and prepare it again",
             )
         return index
@@ -137,25 +161,65 @@ class Tfds(Source):
     # -- with TensorFlow
 
     def is_prepared(self) -> bool:
-        return self.folder() is not None
+        if self.folder() is None:
+            return False
+        for split in SPLITS:
+            self._index(split)  # what is damaged is told before TensorFlow starts
+        return not self.max_bad_records or self._bad_records.known() is not None
 
     def prepare(self) -> None:
         if self.folder() is None:
             with one_writer(Path(self.dir), self.name):
                 if self.folder() is None:  # another process may have prepared it while we waited
+                    self._clear_leftovers()
                     self._write()
-        for split in ("train", "test"):
+        for split in SPLITS:
             self._index(split)
+        if self.max_bad_records:
+            self._learn_what_is_bad()
         assert self._features is not None  # imports all that reading needs
 
+    def _clear_leftovers(self) -> None:
+        """Removes what a preparation left that was killed; we hold the lock, so nobody is writing it."""
+        base = Path(self.dir, *self.name.partition(":")[0].split("/"))
+        for folder in (*base.glob("incomplete.*"), *base.glob("*/incomplete.*")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _bad_records(self) -> BadRecords:
+        shards = [file for split in SPLITS for file in self._shards(self._name_of(split))]
+        files = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in shards}
+        note = Path(self.dir) / f"records-{digest([str(file.resolve()) for file in shards])[:12]}.json"
+        return BadRecords(note, {"files": files}, self.max_bad_records)
+
+    def _judge(self, split: str) -> Iterator[BadRecord]:
+        """Verifies checksums, and decodes the pictures in records."""
+        folder = self.folder()
+        assert folder is not None
+        index, images = self._index(split), _images(folder)
+        with ThreadPoolExecutor(max(1, int(probe().cores))) as pool:  # decoders let go of Python's lock
+            for first, records in whole_records(index):
+                faults = pool.map(lambda record: DAMAGED if record is None else _fault(record, images), records)
+                for place, fault in enumerate(faults, first):
+                    if fault:
+                        yield BadRecord(place, *index.locate(place), fault)
+
     def _write(self) -> None:
-        tfds = _import_tfds()
         if not self.download:
             raise DataMissing(
                 f"{self.name} is not prepared in {self.dir} and data.download=false",
                 where="data.dir",
                 fix="prepare it where there is a network, or set data.download=true",
             )
+        offline = offline_host(self.name.partition(":")[0].split("/")[0], Path(self.dir, "downloads"))
+        if offline is not None:
+            raise DataMissing(
+                f"{self.name} is not prepared in {self.dir}, and its files are out of reach: {offline}",
+                where=str(self.dir),
+                fix=f"prepare it where there is a network and put it into {self.dir}/{self.name.partition(':')[0]},"
+                " or point data.dir at the folder that holds it",
+            )
+        tfds = _import_tfds()
         try:
             builder = tfds.builder(self.name, data_dir=self.dir)
             builder.download_and_prepare(file_format="tfrecord")
@@ -171,9 +235,6 @@ class Tfds(Source):
         folder = self.folder()
         assert folder is not None
         return _import_tfds().features.FeaturesDict.from_config(str(folder))
-
-    def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
-        return read_records(self._index(split), indices, ram_bytes=ram_bytes)
 
     def parse(self, raw: tf.Tensor) -> dict[str, Any]:
         tfds = _import_tfds()
@@ -210,6 +271,37 @@ def _describe(folder: Path) -> dict[str, int]:
                 if sizes[0] == sizes[1] > 0:
                     spec["image_size"] = sizes[0]
     return spec
+
+
+def _images(folder: Path) -> dict[str, int]:
+    """The pictures among the features, with their channels; 0 for as many as each has."""
+    features = _read_json(folder / "features.json").get("featuresDict", {}).get("features", {})
+    sizes = {
+        name: [int(d) for d in feature["image"].get("shape", {}).get("dimensions", [])]
+        for name, feature in features.items()
+        if "image" in feature
+    }
+    return {name: max(0, size[2]) if len(size) == 3 else 0 for name, size in sizes.items()}
+
+
+def _fault(record: bytes, images: Mapping[str, int]) -> str:
+    """What is wrong with a record, or ""."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.train import Example
+
+    from tfscale.data.pictures import MAX_PIXELS, verify_content
+
+    try:
+        features = Example.FromString(record).features.feature
+    except DecodeError:
+        return ": it is no tf.train.Example"
+    for name, channels in images.items():
+        if not features[name].bytes_list.value:
+            return f": the feature {name} is missing"
+        found = verify_content(features[name].bytes_list.value[0], channels=channels, max_pixels=MAX_PIXELS)
+        if isinstance(found, str):
+            return f": the picture {name} {found}"
+    return ""
 
 
 @cache

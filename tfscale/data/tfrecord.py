@@ -14,22 +14,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
-from tfscale.data.index_file import digest, one_writer, read_index, write_index
-from tfscale.data.records import RecordIndex, index_records, read_records
-from tfscale.data.source import Source
+from tfscale.data.bad_records import BadRecord, BadRecords
+from tfscale.data.index_file import digest
+from tfscale.data.record_source import DAMAGED, RecordSource
+from tfscale.data.records import RecordIndex, index_records, whole_records
 from tfscale.errors import DataCorrupt, DataMissing, UsageError, nearest
 
 if TYPE_CHECKING:
-    import numpy as np
     import tensorflow as tf
 
 _LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
 _GZIP = b"\x1f\x8b"
-_CHUNK = 256  # records that are parsed in one go
 
 
 @dataclass
-class TfRecord(Source):
+class TfRecord(RecordSource):
     """Files by pattern and a declared shape for every feature; all records have all features.
 
     features: name -> {dtype: int64, float32 or string, shape: [...]}; a missing shape is a single value.
@@ -101,20 +100,14 @@ class TfRecord(Source):
             )
         return files
 
-    def num_examples(self, split: str) -> int:
-        return len(self._index(split))
-
     def _index(self, split: str) -> RecordIndex:
         if split not in self._indexes:
-            self._indexes[split] = index_records(self._files(split))
+            self._indexes[split] = index_records(self._files(split), mend=self.max_bad_records > 0)
         return self._indexes[split]
 
     @cached_property
     def _indexes(self) -> dict[str, RecordIndex]:
         return {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def spec(self) -> dict[str, int]:
         return {"num_classes": self.num_classes} if self.num_classes is not None else {}
@@ -126,17 +119,19 @@ class TfRecord(Source):
         return {**super().identity(), "files": digest(files)}
 
     def is_prepared(self) -> bool:
-        return self._verified() == read_index(self._marker())
+        return self._bad_records.known() is not None
 
-    def _marker(self) -> Path:
+    @property
+    def _bad_records(self) -> BadRecords:
         files = [str(file.resolve()) for split in ("train", "test") for file in self._files(split)]
-        return Path(self.dir) / f"tfrecord-{digest([files, self._declared()])[:12]}.json"
+        note = Path(self.dir) / f"tfrecord-{digest([files, self._declared()])[:12]}.json"
+        return BadRecords(note, self._verified(), self.max_bad_records)
 
     def _declared(self) -> list[Any]:
         return [self.features, self.label, self.num_classes]
 
     def _verified(self) -> dict[str, Any]:
-        """What the marker of these files holds, as they are now."""
+        """What a judgement depends on, as it is now."""
         stats = [(file, file.stat()) for split in ("train", "test") for file in self._files(split)]
         files = {str(file.resolve()): [stat.st_size, stat.st_mtime_ns] for file, stat in stats}
         return {"features": digest(self._declared()), "files": files}
@@ -144,39 +139,30 @@ class TfRecord(Source):
     # -- with TensorFlow
 
     def prepare(self) -> None:
-        if not self.is_prepared():
-            with one_writer(Path(self.dir), self._marker().name):
-                if not self.is_prepared():  # another process may have verified them while we waited
-                    seen = self._verified()
-                    for split in ("train", "test"):
-                        self._verify(split)
-                    write_index(self._marker(), seen)
+        self._learn_what_is_bad()
         for split in ("train", "test"):
             self._index(split)
 
-    def _verify(self, split: str) -> None:
-        """Reads every record; raises DataCorrupt naming file, record, byte and feature of the first that is bad."""
+    def _judge(self, split: str) -> Iterator[BadRecord]:
+        """Reads every record once."""
         import tensorflow as tf
 
-        index, position = self._index(split), 0
-        for number, file in enumerate(index.files):
-            count = int((index.shard == number).sum())
-            first = position
-            for records in _chunks(file):
-                try:
-                    parsed = tf.io.parse_example(tf.constant(records), self._spec)
-                    good = all(self._is_good(name, values) for name, values in parsed.items())
-                except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # its message may quote the record
-                    good = False
-                if not good:
-                    self._refuse(records, file, position - first, index.offset[position:])
-                position += len(records)
-            if position - first != count:
-                raise DataCorrupt(
-                    f"record {position - first} at byte {index.offset[position]} does not match its checksum",
-                    where=str(file),
-                    fix="write the file again, or take it out of the pattern",
-                )
+        index = self._index(split)
+        for first, records in whole_records(index):
+            whole = [record for record in records if record is not None]
+            try:
+                parsed = tf.io.parse_example(tf.constant(whole, tf.string), self._spec)
+                good = all(self._is_good(name, values) for name, values in parsed.items())
+            except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # its message may quote the record
+                good = False
+            if good and len(whole) == len(records):
+                continue
+            faults = [DAMAGED if r is None else self._fault(r) for r in records]
+            if not any(faults):
+                faults[0] = ", or one behind it, can't be parsed"
+            for place, fault in enumerate(faults, first):
+                if fault:
+                    yield BadRecord(place, *index.locate(place), fault)
 
     def _is_good(self, name: str, values: tf.Tensor) -> bool:
         import numpy as np
@@ -188,16 +174,6 @@ class TfRecord(Source):
             return bool(((values >= 0) & (values < self.num_classes)).all())
         return True
 
-    def _refuse(self, records: list[bytes], file: str, number: int, offsets: np.ndarray) -> None:
-        """Raises for the first of these records that has a fault; `number` is the place of the first of them."""
-        faults = ((i, self._fault(record)) for i, record in enumerate(records))
-        i, what = next(((i, what) for i, what in faults if what), (0, "it or one after it can't be parsed"))
-        raise DataCorrupt(
-            f"record {number + i} at byte {offsets[i]}: {what}",
-            where=file,
-            fix="write the record again, or correct data.features",
-        )
-
     def _fault(self, record: bytes) -> str:
         """What is wrong with a record, or ""."""
         from google.protobuf.message import DecodeError
@@ -206,25 +182,25 @@ class TfRecord(Source):
         try:
             features = Example.FromString(record).features.feature
         except DecodeError:
-            return "it is no tf.train.Example"
+            return ": it is no tf.train.Example"
         for name, declared in self.features.items():
             if name not in features:
-                return f"the feature {name} is missing{nearest(name, list(features))}"
+                return f": the feature {name} is missing{nearest(name, list(features))}"
             kind, wanted = features[name].WhichOneof("kind"), _LISTS[declared["dtype"]]
             if kind != wanted:
                 found = {v: k for k, v in _LISTS.items()}.get(kind or "", "nothing")
-                return f"the feature {name} holds {found}, declared is {declared['dtype']}"
+                return f": the feature {name} holds {found}, declared is {declared['dtype']}"
             values = getattr(features[name], kind).value
             shape = list(declared.get("shape", []))
             if len(values) != math.prod(shape):
-                return f"the feature {name} has {len(values)} values, declared is the shape {shape}"
+                return f": the feature {name} has {len(values)} values, declared is the shape {shape}"
             bad = next((v for v in values if kind == "float_list" and not math.isfinite(v)), None)
             if bad is not None:
-                return f"the feature {name} is {bad}"
+                return f": the feature {name} is {bad}"
             if name == self.label and self.num_classes is not None:
                 outside = [v for v in values if not 0 <= v < self.num_classes]
                 if outside:
-                    return f"the feature {name} is {outside[0]}, outside 0..{self.num_classes - 1}"
+                    return f": the feature {name} is {outside[0]}, outside 0..{self.num_classes - 1}"
         return ""
 
     @property
@@ -236,27 +212,7 @@ class TfRecord(Source):
             for name, declared in self.features.items()
         }
 
-    def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
-        return read_records(self._index(split), indices, ram_bytes=ram_bytes)
-
     def parse(self, raw: tf.Tensor) -> dict[str, Any]:
         import tensorflow as tf
 
         return tf.io.parse_single_example(raw, self._spec)
-
-
-def _chunks(file: str) -> Iterator[list[bytes]]:
-    """The records of a file until its end or its first wrong checksum."""
-    import tensorflow as tf
-
-    records: list[bytes] = []
-    try:
-        for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
-            records.append(record)
-            if len(records) == _CHUNK:
-                yield records
-                records = []
-    except tf.errors.DataLossError:
-        pass  # whoever counts the records sees that some are missing
-    if records:
-        yield records

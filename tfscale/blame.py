@@ -1,0 +1,43 @@
+"""Blame: the error of a session said as an error of its data, with the example that it is about.
+
+Owns what a session may have been reading when it failed. How examples are found is data/blame.py's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from tfscale.errors import TfscaleError
+
+if TYPE_CHECKING:
+    from tfscale.data.blame import Reading
+    from tfscale.session import Session
+
+
+def blamed(session: Session, error: Exception) -> TfscaleError | None:
+    """DataCorrupt or DataMissing, naming the example where it can be found; None for an error from elsewhere."""
+    from tfscale.data.blame import as_data_fault, culprit
+
+    fault = as_data_fault(error)
+    if fault is not None and hasattr(session, "recovery"):
+        with contextlib.suppress(Exception):  # the fault itself is to be told, whatever the search meets
+            fault.where = culprit(session.config.data, session.task, _readings(session)) or fault.where
+    return fault
+
+
+def _readings(session: Session) -> list[Reading]:
+    """The steps that were read ahead of the state's, and the split that is evaluated."""
+    from tfscale.data.blame import Reading
+    from tfscale.data.order import evaluation_steps
+
+    config, plan = session.config, session.plan
+    first, *_ = session.recovery.data_steps(session.state.step)
+    ahead = plan.steps_per_loop + plan.prefetch + 2
+    readings = [Reading("train", session.shard, True, config.train.seed, start_step=first, steps=ahead)]
+    count = config.data.num_examples(config.eval.split)
+    if count:
+        shard = session._shard(config.eval.global_batch or config.train.global_batch)
+        steps = evaluation_steps(count, shard.global_batch)
+        readings.append(Reading(config.eval.split, shard, False, steps=steps))
+    return readings
