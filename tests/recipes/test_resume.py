@@ -14,7 +14,7 @@ STEPS, EVERY, KILLED = 8, 3, 5
 SMALL = {
     "resnet": ["task.width=4"],
     "resnet50_imagenet": ["data=synthetic", "data.train_examples=40", "data.test_examples=5", "data.image_size=40",
-                          "task.image_size=32", "task.width=4", "train.global_batch=4", "data.num_classes=10",
+                          "task.image_size=32", "task.width=4", "task.depth=18", "train.global_batch=4", "data.num_classes=10",
                           "task.num_classes=10"],
 }  # fmt: skip
 
