@@ -18,7 +18,8 @@ from tests_s3 import BUCKET, S3
 
 from tfscale.errors import CheckpointUnusable, IOFailure, OutputError, SecurityRefused, UsageError
 from tfscale.manifest import digest, is_whole
-from tfscale.stores import Store, check_url
+from tfscale.store_access import check_url
+from tfscale.stores import Store
 
 RUN = "dense/a1b2"
 
@@ -168,6 +169,31 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_at_zero(s3, tmp_
     assert not names(tmp_path / "fresh" / "checkpoints")  # nothing half fetched is left
 
 
+def test_a_damaged_one_that_was_passed_over_counts_for_nobody(s3, tmp_path):
+    """Or another worker, which has a good copy of it, would begin elsewhere than the chief."""
+    url, other = f"s3://{BUCKET}/runs", tmp_path / "other"
+    store = Store(url, RUN)
+    for number in (10, 20):
+        store.committed(write(tmp_path / "first", number))
+    assert Store(url, RUN).pull(other) == step(20)
+    s3.flip(data_of(20))
+    chief = Store(url, RUN)
+    assert chief.pull(tmp_path / "chief") == step(10)
+    chief.push(tmp_path / "chief")
+    assert Store(url, RUN).follow(other) == step(10)
+    assert names(other / "checkpoints") == [f"damaged-{step(20)}", step(10)]
+    assert Store(url, RUN).follow(other) is None
+
+
+def test_a_worker_follows_a_run_that_began_anew(url, tmp_path):
+    other, chief = tmp_path / "other", Store(url, RUN)
+    chief.committed(write(tmp_path / "first", 10))
+    assert Store(url, RUN).follow(other) == step(10)
+    chief.set_aside()
+    assert Store(url, RUN).follow(other) is None
+    assert names(other / "checkpoints") == [f"damaged-{step(10)}"]
+
+
 def test_one_that_is_damaged_here_is_replaced(url, tmp_path):
     here, store = tmp_path / "here", Store(url, RUN)
     for number in (10, 20):
@@ -300,7 +326,7 @@ def test_a_missing_package_names_the_extra(protocol, extra):
     code = "import sys; sys.modules['s3fs'] = sys.modules['gcsfs'] = None\n"
     code += "import importlib.util as u; found = u.find_spec\n"
     code += "u.find_spec = lambda name, *a: None if name in ('s3fs', 'gcsfs') else found(name, *a)\n"
-    code += f"from tfscale.stores import check_url\ntry: check_url('{protocol}://bucket/x')\n"
+    code += f"from tfscale.store_access import check_url\ntry: check_url('{protocol}://bucket/x')\n"
     code += "except Exception as e: print(e.exit_code, e.line()); assert 'fsspec' not in sys.modules"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert told.startswith("64 ") and extra in told

@@ -1,8 +1,8 @@
 """Stores: the durable copy of a run, on S3, on Google Cloud Storage or in a folder elsewhere.
 
 Owns what lies under URL/recipe/name and when it counts: an object store has no rename, so a checkpoint counts from its
-manifest on, which is written last and removed first. Owns every call of fsspec. Refuses to know what a checkpoint's
-tensors are; a run works in its folder on this machine, which may be empty again after a restart.
+manifest on, which is written last and removed first. Refuses to know what a checkpoint's tensors are; a run works in
+its folder on this machine, which may be empty again after a restart.
 
     store = Store("s3://bucket/runs", "resnet/563a34baa8", keep=2)
     store.pull_files(run_dir.path)         # what tells whether the run is complete already
@@ -15,30 +15,18 @@ tensors are; a run works in its folder on this machine, which may be empty again
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.util
-import logging
 import os
-import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tfscale import faults
-from tfscale.errors import (
-    CheckpointUnusable,
-    IOFailure,
-    OutputError,
-    SecurityRefused,
-    TfscaleError,
-    UsageError,
-    first_line,
-    nearest,
-)
+from tfscale.errors import CheckpointUnusable, IOFailure
 from tfscale.manifest import MANIFEST, STEP, Damaged, best_of, files_of, is_whole, number, steps, verify
+from tfscale.store_access import Access
 
 _RESULT = "result.json"
 # The files of a run folder that another machine needs to go on, or to say that there is nothing left to do.
@@ -53,60 +41,6 @@ FILES = (
     "exit.json",
     "mlflow_run_id",
 )
-_EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "file": None, "memory": None}  # package and extra
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {
-        "config_kwargs": {
-            "connect_timeout": 3,
-            "read_timeout": 30,
-            "retries": {"mode": "standard", "total_max_attempts": 3},
-        }
-    },
-    "gs": {"requests_timeout": 30},
-    "file": {"auto_mkdir": True},
-}
-_SOON = 8.0  # seconds in which a store must answer at start-up
-
-
-def check_url(url: str) -> str:
-    """The protocol of a store's URL, once its form is good and its package is installed.
-
-    Raises:
-        UsageError: unknown protocol, no bucket, credentials in it, or a package that is not installed.
-        SecurityRefused: a part of the path that would lead elsewhere.
-    """
-    fix = "give run.store=s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///FOLDER"
-    if "@" in url:  # the URL isn't shown
-        raise UsageError(
-            "run.store holds a user or a password",
-            where="run.store",
-            fix="leave them to the store's own environment variables, such as AWS_ACCESS_KEY_ID, or to its files",
-        )
-    protocol, found, place = url.partition("://")
-    if not found or re.search(r"[\s?#\x00-\x1f]|::", url) or len(url) > 1000:
-        raise UsageError(f"{url[:80]!r} is no URL of a store", where="run.store", fix=fix)
-    if protocol not in _EXTRAS:
-        raise UsageError(
-            f"unknown protocol {protocol!r}{nearest(protocol, list(_EXTRAS))} known: {', '.join(_EXTRAS)}",
-            where="run.store",
-            fix=fix,
-        )
-    parts = place.rstrip("/").split("/")
-    if protocol == "file" and not parts[0]:
-        parts = parts[1:]
-    elif protocol == "file":
-        raise UsageError(f"{url} is not absolute", where="run.store", fix="give file:///FOLDER with three slashes")
-    if not parts or not parts[0]:
-        raise UsageError(f"{url} names no bucket", where="run.store", fix=fix)
-    _refuse_wandering(parts, "run.store")
-    package, extra = _EXTRAS[protocol] or ("fsspec", "s3")
-    if importlib.util.find_spec(package) is None:
-        raise UsageError(
-            f"run.store={protocol}://... needs the package {package}, which is not installed",
-            where="run.store",
-            fix=f'pip install "tfscale[{extra}]"',
-        )
-    return protocol
 
 
 class Store:
@@ -118,15 +52,14 @@ class Store:
         keep: how many of the newest checkpoints are kept there; the best one is kept besides.
 
     Raises:
-        UsageError, SecurityRefused: see `check_url`. Nothing is asked of the store yet.
+        UsageError, SecurityRefused: see `store_access.check_url`. Nothing is asked of the store yet.
 
     Every other method raises IOFailure where the store stays away. Transient faults are retried by its own library.
     """
 
     def __init__(self, url: str, name: str, *, keep: int = 2):
-        self._protocol, self.keep = check_url(url), max(1, keep)
-        _refuse_wandering(name.split("/"), "run.name")
-        self.url = f"{url.rstrip('/')}/{name}"
+        self._access, self.keep = Access(url, name), max(1, keep)
+        self.url = self._access.url
         self._due: set[str] = set()  # checkpoints whose copy there must be written anew
         self._sent: dict[str, tuple[int, int]] = {}  # time and size of the small files as they were sent
 
@@ -139,14 +72,14 @@ class Store:
             OutputError: the bucket does not exist, or the credentials are missing or refused.
             IOFailure: there is no answer within a few seconds.
         """
-        with self._reaching("can't be written", at_start=True):
-            self._soon("pipe_file", f"{self._root}/.probe", b"")
-            self._soon("rm_file", f"{self._root}/.probe")
+        with self._access.reaching("can't be written", at_start=True):
+            self._access.soon("pipe_file", f"{self._root}/.probe", b"")
+            self._access.soon("rm_file", f"{self._root}/.probe")
 
     def pull_files(self, folder: Path) -> None:
         """Brings the small files that are there and not here; raises like `check`."""
-        with self._reaching("can't be read", at_start=True):
-            there = self._soon("find", self._root, maxdepth=1)
+        with self._access.reaching("can't be read", at_start=True):
+            there = self._access.soon("find", self._root, maxdepth=1)
             for name in FILES:
                 if f"{self._root}/{name}" in there and not (folder / name).exists():
                     folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +94,7 @@ class Store:
         Args:
             soon: within a few seconds for each, at the end of a run that failed.
         """
-        with self._reaching("can't be written"):
+        with self._access.reaching("can't be written"):
             for name in FILES:
                 if name != _RESULT:
                     self._send(folder, name, soon=soon)
@@ -174,17 +107,17 @@ class Store:
             return
         mark = _mark(file)
         if self._sent.get(name) != mark:
-            self._soon("put_file", str(file), there) if soon else self._fs.put_file(str(file), there)
+            self._access.soon("put_file", str(file), there) if soon else self._fs.put_file(str(file), there)
             self._sent[name] = mark
 
     def holds(self, name: str) -> bool:
         """Whether this file of the run is there."""
-        with self._reaching("can't be read"):
+        with self._access.reaching("can't be read"):
             return bool(self._fs.isfile(f"{self._root}/{name}"))
 
     def set_aside(self) -> None:
         """Moves all of it to previous-NNN, for a run that was told to start at zero."""
-        with self._reaching("can't be written"):
+        with self._access.reaching("can't be written"):
             names = [path.removeprefix(self._root + "/") for path in self._fs.find(self._root)]
             earlier = {name.split("/")[0] for name in names if name.startswith("previous-")}
             names = [name for name in names if name.split("/")[0] not in earlier]
@@ -206,13 +139,13 @@ class Store:
         self._push_checkpoints(folder / "checkpoints")
         export = sorted(file for file in (folder / "export").rglob("*") if file.is_file())
         export.sort(key=lambda file: file.name == "export.json")  # last: it tells that the export is whole
-        with self._reaching("can't be written"):
+        with self._access.reaching("can't be written"):
             for name in (*(file.relative_to(folder).as_posix() for file in export), _RESULT):
                 self._send(folder, name)
 
     def _push_checkpoints(self, directory: Path) -> None:
         """Copies what is to be kept there and is not, newest first; then removes there what is no longer kept."""
-        with self._reaching("can't be written"):
+        with self._access.reaching("can't be written"):
             here, listing = steps(directory), self._listing()
             if not here:
                 return
@@ -226,8 +159,12 @@ class Store:
                     there.add(name)
             kept = {*self._newest(there - self._due), best}
             for name, files in listing.items():
-                if name not in kept and number(name) < number(here[0]):  # half written ones, too
-                    self._remove(f"{self._root}/checkpoints/{name}/{file}" for file in files)
+                folder = f"{self._root}/checkpoints/{name}"
+                if name in self._due and MANIFEST in files:  # damaged, and passed over: it must not count for others
+                    self._fs.mv(f"{folder}/{MANIFEST}", f"{folder}/damaged-{MANIFEST}")
+                    self._due.discard(name)
+                elif name not in kept and number(name) < number(here[0]):  # half written ones, too
+                    self._remove(f"{folder}/{file}" for file in files)
 
     def _newest(self, names: Iterable[str]) -> list[str]:
         return sorted(names, key=number, reverse=True)[: self.keep]
@@ -240,7 +177,7 @@ class Store:
             if file.name != MANIFEST:
                 self._fs.put_file(str(file), f"{there}/{file.name}")
         faults.point("store.before_manifest", step=number(folder.name))
-        if self._protocol == "file":  # the one store where a file can be seen half written
+        if self._access.protocol == "file":  # the one store where a file can be seen half written
             self._fs.put_file(str(folder / MANIFEST), f"{there}/.{MANIFEST}")
             self._fs.mv(f"{there}/.{MANIFEST}", f"{there}/{MANIFEST}")
         else:
@@ -264,7 +201,7 @@ class Store:
             SecurityRefused: a manifest names a file outside its folder.
         """
         directory = folder / "checkpoints"
-        with self._reaching("can't be read"):
+        with self._access.reaching("can't be read"):
             here, there, damaged = steps(directory), self._committed(), []
             for name in sorted({*here, *there}, key=number, reverse=True):
                 if name in here and is_whole(directory / name):
@@ -286,6 +223,28 @@ class Store:
             )
         return None
 
+    def follow(self, folder: Path) -> str | None:
+        """Brings the newest checkpoint that is there, for a worker that must begin where the chief does.
+
+        The chief has pulled and pushed before, so the newest one there is its own. What is newer here, on a machine
+        that was part of the run before, is set aside.
+        """
+        directory = folder / "checkpoints"
+        with self._access.reaching("can't be read"):
+            here, there = steps(directory), self._committed()
+            chosen = next(iter(there), "")
+            for name in here:
+                if (not chosen or number(name) > number(chosen)) and is_whole(directory / name):
+                    _set_aside(directory / name)
+            if not chosen or (chosen in here and is_whole(directory / chosen)):
+                return None
+            try:
+                self._fetch(chosen, there[chosen], directory)
+            except Damaged as damage:
+                fix = "run the same command again on all workers"
+                raise IOFailure(f"{chosen} can't be fetched: {damage}", where=self.url, fix=fix) from damage
+            return chosen
+
     def _fetch(self, name: str, sizes: Mapping[str, int], directory: Path) -> None:
         there = f"{self._root}/checkpoints/{name}"
         manifest = self._fs.cat_file(f"{there}/{MANIFEST}")
@@ -302,9 +261,7 @@ class Store:
             (temporary / MANIFEST).write_bytes(manifest)
             verify(temporary, files)
             if final.exists() and not is_whole(final):
-                aside = final.with_name(f"damaged-{name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                os.replace(final, aside)
+                _set_aside(final)
             with contextlib.suppress(OSError):  # another worker of this machine was faster
                 os.replace(temporary, final)
             if not final.exists():
@@ -312,7 +269,13 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    # -- the store itself
+    @property
+    def _fs(self) -> Any:
+        return self._access.fs
+
+    @property
+    def _root(self) -> str:
+        return self._access.root
 
     def _listing(self) -> dict[str, dict[str, int]]:
         """The checkpoints that lie there, newest first, each with its files and their sizes."""
@@ -327,64 +290,16 @@ class Store:
     def _committed(self) -> dict[str, dict[str, int]]:
         return {name: files for name, files in self._listing().items() if MANIFEST in files}
 
-    @functools.cached_property
-    def _fs(self) -> Any:
-        import fsspec
-
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs a traceback for every error that it raises
-        options = _OPTIONS.get(self._protocol, {})
-        made = fsspec.filesystem(self._protocol, use_listings_cache=False, skip_instance_cache=True, **options)
-        if self._protocol == "s3":
-            made.retries = 2  # on top of botocore's own: a silent server holds a save for minutes, not for an hour
-        return made
-
-    @functools.cached_property
-    def _root(self) -> str:
-        return self._fs._strip_protocol(self.url)
-
-    def _soon(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Calls a method of the file system, which must answer within a few seconds."""
-        if not self._fs.async_impl:
-            return getattr(self._fs, method)(*arguments, **options)
-        from fsspec.asyn import sync
-
-        return sync(self._fs.loop, getattr(self._fs, f"_{method}"), *arguments, timeout=_SOON, **options)
-
-    @contextlib.contextmanager
-    def _reaching(self, what: str, *, at_start: bool = False) -> Iterator[None]:
-        """Turns whatever a store's library raises into one of our errors; at the start, a wrong place is told apart."""
-        try:
-            yield
-        except (TfscaleError, Damaged):
-            raise
-        except Exception as error:
-            told = "no answer" if isinstance(error, TimeoutError) and not str(error) else first_line(error)
-            where = str(getattr(error, "filename", None) or self.url)  # a file here has a name
-            if at_start and _is_refusal(error):
-                fix = "give credentials that may write there, by the environment variables or files of its own tools"
-                raise OutputError(f"the store {what}: access refused: {told}", where=where, fix=fix) from error
-            if at_start and isinstance(error, FileNotFoundError):
-                fix = "create the bucket, or correct run.store"
-                raise OutputError(f"the store {what}: not found: {told}", where=where, fix=fix) from error
-            fix = "see that it can be reached, then run the same command again: it resumes"
-            raise IOFailure(f"the store {what}: {told}", where=where, fix=fix) from error
-
-
-def _is_refusal(error: Exception) -> bool:
-    code = getattr(error, "code", None)  # of gcsfs, which raises a bare OSError for 403
-    by_name = "Credential" in type(error).__name__ or str(error).startswith("Forbidden")
-    return isinstance(error, PermissionError) or by_name or code in (401, 403)
-
-
-def _refuse_wandering(parts: list[str], key: str) -> None:
-    for part in parts:
-        if part in ("", ".", "..") or "\\" in part:
-            raise SecurityRefused(f"{part!r} would leave the store's folder", where=key, fix="use plain names")
-
 
 def _mark(file: Path) -> tuple[int, int]:
     stat = file.stat()
     return stat.st_mtime_ns, stat.st_size
+
+
+def _set_aside(folder: Path) -> None:
+    aside = folder.with_name(f"damaged-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder, aside)
 
 
 def _own_name() -> str:
