@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test test-slow test-faults check bench bench-scaling clean
+.PHONY: train test test-slow test-faults check bench bench-scaling bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -28,6 +28,9 @@ bench: $(READY)
 
 bench-scaling: $(READY)
 	$(BIN)/python -m benchmarks.scaling
+
+bench-checkpoint: $(READY)
+	$(BIN)/python -m benchmarks.checkpoint_stall
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
