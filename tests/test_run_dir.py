@@ -8,6 +8,7 @@ import pytest
 
 from tfscale.duration import Duration
 from tfscale.errors import CheckpointUnusable, OutputError, SecurityRefused, UsageError
+from tfscale.experiment import Experiment
 from tfscale.run_dir import RunDir, digest
 
 
@@ -51,12 +52,13 @@ def test_torn_json_is_no_json(tmp_path):
     run = RunDir(tmp_path)
     (tmp_path / "result.json").write_text('{"status": "comp')
     assert run.read_json("result.json") is None
-    assert run.finished(until=Duration.parse("1ep"), identity="a") is None
-    run.write_json("result.json", {"status": "complete", "step": 10, "steps_per_epoch": 9.5, "identity": "a"})
-    assert run.finished(until=Duration.parse("1ep"), identity="a")
-    assert run.finished(until=Duration.parse("11st"), identity="a") is None
-    with pytest.raises(CheckpointUnusable):
-        run.finished(until=Duration.parse("1ep"), identity="b")
+    mine, other = Experiment({"a": 1}), Experiment({"a": 2})
+    assert run.finished(until=Duration.parse("1ep"), experiment=mine) is None
+    run.write_json("result.json", {"status": "complete", "step": 10, "steps_per_epoch": 9.5, **mine.record()})
+    assert run.finished(until=Duration.parse("1ep"), experiment=mine)
+    assert run.finished(until=Duration.parse("11st"), experiment=mine) is None
+    with pytest.raises(CheckpointUnusable, match="a was 1, is 2"):
+        run.finished(until=Duration.parse("1ep"), experiment=other)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["result.json"]
 
 

@@ -150,7 +150,7 @@ class Chief:
         """The names of the variables that don't come back from a checkpoint as they were."""
         import numpy as np
 
-        self.checkpointer.save(self.state)
+        self.checkpointer.save(self.state, required=True)
         before, step = self.values(), self.state.step
         for variable in self.state.variables().values():
             variable.assign(np.zeros_like(variable.numpy()))

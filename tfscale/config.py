@@ -103,6 +103,7 @@ class CheckpointConfig:
 
     every: str = "1ep"
     keep: int = 2
+    max_failed_saves: int = 3  # in a row; training goes on until then
     metric: str = "accuracy"
     mode: str = "max"
 
@@ -165,6 +166,7 @@ class ResumeConfig:
     """What to do with checkpoints that exist: `auto` goes on from the newest good one, `never` starts at zero."""
 
     mode: str = "auto"
+    allow_changed: list[str] = field(default_factory=list)  # what may differ from them: ["optimizer.learning_rate"]
 
 
 @dataclass
@@ -218,6 +220,7 @@ _CHOICES = {
 _LEAST = {
     "train.global_batch": 1,
     "checkpoint.keep": 1,
+    "checkpoint.max_failed_saves": 1,
     "eval.global_batch": 1,
     "train.stop_patience": 1,
     "train.seed": 0,
@@ -231,6 +234,9 @@ _LEAST = {
     "cluster.start_timeout": 0.1,
     "cluster.silence": 1,
 }
+
+
+_IDENTITY = ("task", "data", "train", "optimizer", "init_from")
 
 
 def _value(config: RunConfig, key: str) -> Any:
@@ -273,6 +279,14 @@ def validate(config: RunConfig) -> None:
     ema = config.train.ema
     check("train.ema", ema is None or 0 <= ema < 1, f"{ema} is not in 0..1, 1 excluded")
     check("train.seed", config.train.seed < 2**31, f"{config.train.seed} is more than 2147483647")
+    for key in config.resume.allow_changed:
+        check("resume.allow_changed", key.split(".")[0] in _IDENTITY, f"{key!r} is not under {', '.join(_IDENTITY)}")
+    found_again = not config.resume.allow_changed or config.run.name or config.run.dir
+    check(
+        "resume.allow_changed",
+        bool(found_again),
+        "the run folder is named by a digest of what may have changed, so run.dir or run.name is needed",
+    )
     if problems:
         raise UsageError(
             "; ".join(f"{key}: {text}" for key, text in problems),

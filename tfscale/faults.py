@@ -1,13 +1,14 @@
 """Named points where tests inject a fault; nothing happens, and nothing is computed, when the variable is unset.
 
 TFSCALE_FAULT="ckpt.before_commit:step=20:kill" kills the process by SIGKILL at that point of that step. Actions: kill,
-stop (SIGSTOP), term (SIGTERM), raise (RuntimeError), exit (os._exit(70)).
+stop (SIGSTOP), term (SIGTERM), raise (RuntimeError), exit (os._exit(70)), sleep1.5 (for so many seconds).
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 
 _SPEC = os.environ.get("TFSCALE_FAULT", "")
 
@@ -25,6 +26,8 @@ def point(name: str, *, step: int | None = None) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif action == "term":
         os.kill(os.getpid(), signal.SIGTERM)
+    elif action.startswith("sleep"):
+        time.sleep(float(action.removeprefix("sleep")))
     elif action == "exit":
         os._exit(70)
     else:

@@ -10,10 +10,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from tfscale.config import identity
 from tfscale.goodput import measure
 from tfscale.result import Result
-from tfscale.run_dir import digest
 
 if TYPE_CHECKING:
     from tfscale.session import Session
@@ -58,7 +56,7 @@ def _export(session: Session) -> None:
         from tfscale.run_export import export_run
 
         with session.trainer.clock("export"), session.state.averaged():
-            target, name = session.run_dir.path / "export", digest(identity(session.config))
+            target, name = session.run_dir.path / "export", session.checkpointer.experiment.digest
             export_run(session.task, session.state, session.config.data, target, identity=name)
 
 
@@ -76,10 +74,12 @@ def _forward_flops(session: Session) -> int | None:
 
 def _result(session: Session) -> Result:
     flops, config, state, trainer = _forward_flops(session), session.config, session.state, session.trainer
+    experiment = session.checkpointer.experiment
     return Result(
         status="stopped" if trainer.stop_reason else "complete",
         run_dir=str(session.run_dir.path),
-        identity=digest(identity(config)),
+        identity=experiment.digest,
+        experiment=experiment.values(),
         step=state.step,
         epochs=state.step / session.steps_per_epoch,
         steps_per_epoch=session.steps_per_epoch,

@@ -17,6 +17,7 @@ class Result:
     Attributes:
         status: "complete", "stopped" (early stopping) or "planned" (plan.dry_run).
         step: optimizer updates done; `epochs` the same in passes over the training split.
+        identity: digest of the experiment: task, data and hyper-parameters, which `experiment` holds key by key.
         metrics: of the last evaluation; empty where there is no test split.
         train_metrics: of the training since the last report.
         best: step and value of the best checkpoint.metric.
@@ -35,6 +36,7 @@ class Result:
     epochs: float = 0.0
     steps_per_epoch: float = 0.0
     identity: str = ""
+    experiment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     global_batch: int = 0
     stop_patience: int | None = None
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)

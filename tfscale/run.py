@@ -20,13 +20,14 @@ from tfscale.config import OPTIMIZERS, RunConfig, Strategy, identity, validate
 from tfscale.data.prepare import prepare_apart
 from tfscale.duration import Duration
 from tfscale.errors import Interrupted, Preempted, TfscaleError, UsageError, foreseen
+from tfscale.experiment import Experiment
 from tfscale.hardware import Hardware, probe
 from tfscale.lease import Claim
 from tfscale.maintenance import watched
 from tfscale.peers import joined
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.result import Result
-from tfscale.run_dir import RunDir, digest
+from tfscale.run_dir import RunDir
 from tfscale.stopping import Stopping
 from tfscale.warm_start import check_place
 
@@ -300,7 +301,7 @@ def finished_result(config: RunConfig, run_dir: RunDir) -> dict[str, Any] | None
     """result.json of a run that already went as far as this configuration asks, or None; raises CheckpointUnusable."""
     return run_dir.finished(
         until=Duration.parse(config.train.until),
-        identity=digest(identity(config)),
+        experiment=Experiment.of(config),
         stop_patience=config.train.stop_patience,
     )
 

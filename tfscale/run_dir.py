@@ -14,12 +14,15 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfscale import lease
 from tfscale.duration import Duration
-from tfscale.errors import CheckpointUnusable, IOFailure, OutputError, SecurityRefused, UsageError
+from tfscale.errors import IOFailure, OutputError, SecurityRefused, UsageError
 from tfscale.lease import Claim
+
+if TYPE_CHECKING:
+    from tfscale.experiment import Experiment
 
 
 class RunDir:
@@ -158,7 +161,9 @@ class RunDir:
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
 
-    def finished(self, *, until: Duration, identity: str, stop_patience: int | None = None) -> dict[str, Any] | None:
+    def finished(
+        self, *, until: Duration, experiment: Experiment, stop_patience: int | None = None
+    ) -> dict[str, Any] | None:
         """result.json of a run that already went this far, or None.
 
         Raises:
@@ -167,12 +172,7 @@ class RunDir:
         result = self.read_json("result.json")
         if not result or result.get("status") not in ("complete", "stopped"):
             return None
-        if result.get("identity") != identity:
-            raise CheckpointUnusable(
-                "the run folder holds another experiment: its task, data or hyper-parameters differ",
-                where=str(self.path),
-                fix="choose another run.name, or start at zero with resume.mode=never",
-            )
+        experiment.check(result, what="the run folder is", where=str(self.path))
         if result["status"] == "stopped":
             return result if result.get("stop_patience") == stop_patience else None
         return result if result["step"] >= until.steps(steps_per_epoch=result["steps_per_epoch"]) else None

@@ -16,16 +16,17 @@ import yaml
 from tfscale import runtime
 from tfscale.attempts import Attempts
 from tfscale.cluster import Cluster
-from tfscale.config import RunConfig, identity
+from tfscale.config import RunConfig
 from tfscale.divergence import Recovery
 from tfscale.duration import Duration
 from tfscale.errors import Diverged, Interrupted, Preempted, UsageError, nearest
 from tfscale.evaluator import holds
+from tfscale.experiment import Experiment, flatten
 from tfscale.finishing import finish
 from tfscale.lease import Claim
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
-from tfscale.run_dir import RunDir, digest
+from tfscale.run_dir import RunDir
 from tfscale.stopping import Stopping, error_of
 from tfscale.watchdog import Watchdog
 
@@ -58,6 +59,7 @@ class Session:
         self.cluster = cluster or Cluster()
         self.attempts, self.claim = attempts or Attempts(run_dir, began=began), claim or Claim()
         self.stopping, self.on_stop = stopping or Stopping(grace=config.cluster.grace), on_stop
+        self.checkpointer: Any = None
         stacks = "hang.txt" if self.cluster.is_chief else f"hang-{self.cluster.role}-{self.cluster.index}.txt"
         self.watchdog = Watchdog(
             config.run.hang_timeout, stacks=run_dir.path / stacks, on_hang=self.stopping.tell_before_exit
@@ -88,6 +90,8 @@ class Session:
 
                 raise (self._lost_peer(error) or blamed(self, error) or error) from error.__cause__
             finally:
+                if self.checkpointer is not None:
+                    self.checkpointer.wait()  # the folder is ours until then
                 self.tracker.close(status)
         return result
 
@@ -146,9 +150,11 @@ class Session:
         self.checkpointer = Checkpointer(
             self.run_dir.checkpoints,
             keep=config.checkpoint.keep,
-            identity=digest(identity(config)),
+            experiment=Experiment.of(config),
             writes=self.cluster.is_chief,
             held=lambda step: holds(self.run_dir, step),
+            may_commit=self.claim.held,
+            max_failed_saves=config.checkpoint.max_failed_saves,
         )
         self.recovery = Recovery(self)
 
@@ -364,7 +370,7 @@ class Session:
         sign = 1 if mode == "max" else -1
         if math.isfinite(value) and (best is None or sign * (value - best["value"]) > 0):
             memory["best"], memory["stale"] = {"step": self.state.step, "value": value, **measured}, 0
-            self.save()
+            self.save(wait=True)
             return
         memory["stale"] = memory.get("stale", 0) + 1
         self._check_patience()
@@ -374,15 +380,14 @@ class Session:
         if patience is not None and stale >= patience:
             self.trainer.stop(f"no better {self.config.checkpoint.metric} in {stale} evaluations")
 
-    def save(self, *, required: bool = False) -> None:
+    def save(self, *, required: bool = False, wait: bool = False) -> None:
         self.state.memory["window"] = self.trainer.window_memory()
         with self.trainer.clock("checkpoint"), self.watchdog.paused():
-            self.checkpointer.save(self.state)
+            self.checkpointer.save(self.state, required=required, wait=wait)
         self._note()
 
     def _note(self) -> None:
-        newest = max((entry.step for entry in self.checkpointer.entries()), default=None)
-        self.attempts.note(self.state.step, newest, self.trainer.clock.seconds)
+        self.attempts.note(self.state.step, self.checkpointer.committed, self.trainer.clock.seconds)
 
     # -- what is written
 
@@ -406,13 +411,3 @@ class Session:
             if row["step"] <= step:
                 kept.append(line)
         self.run_dir.write_text(self.run_dir.metrics.name, "".join(line + "\n" for line in kept))
-
-
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat

@@ -1,0 +1,334 @@
+"""The checkpointer: when a state is saved, which checkpoint is restored, and what each of them says of itself.
+
+Owns what goes into a manifest and who may read it back. Layout is folder.py's, tensors are bundle.py's, and the thread
+that writes is writer.py's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfscale
+from tfscale.checkpoint import bundle
+from tfscale.checkpoint.folder import Entry, Folder, read_manifest
+from tfscale.checkpoint.writer import Writer
+from tfscale.errors import CheckpointUnusable, ClusterFault
+from tfscale.experiment import Experiment
+from tfscale.manifest import Damaged
+from tfscale.state import TrainState
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """A state as it was at one step."""
+
+    step: int
+    memory: dict[str, Any]
+    tensors: Mapping[str, tf.Tensor]
+
+
+class Checkpointer:
+    """Writes and restores the checkpoints of one run.
+
+    Args:
+        directory: the run's folder of checkpoints; made at the first save.
+        keep: how many of the newest are kept; the best one is kept besides.
+        experiment: what the run is of, remembered in every manifest; the default goes on from any.
+        writes: whether this process writes; of several workers only the chief does.
+        held: whether somebody else still needs the checkpoint of a step, which is kept then.
+        may_commit: asked just before a checkpoint begins to count: False where another process has taken the run over.
+        copy: called with every new checkpoint's folder, on the thread that writes; where it raises OSError or
+            IOFailure, the save has failed.
+        max_failed_saves: how many saves in a row fail before training does.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int = 2,
+        experiment: Experiment | None = None,
+        writes: bool = True,
+        held: Callable[[int], bool] = lambda step: False,
+        may_commit: Callable[[], bool] = lambda: True,
+        copy: Callable[[Path], None] = lambda folder: None,
+        max_failed_saves: int = 3,
+    ):
+        self.directory, self.keep, self.experiment = Path(directory), max(1, keep), experiment or Experiment()
+        self.writes, self.held, self.may_commit, self.copy = writes, held, may_commit, copy
+        self.skipped = 0  # saves that were not made, since the one before was still at work
+        self._folder = Folder(self.directory)
+        self._writer = Writer(max_failures=max_failed_saves, where=str(self.directory))
+        self._writing = -1  # the step that is or was at work
+        self._committed: int | None = None
+        self._told: set[str] = set()
+
+    def entries(self) -> list[Entry]:
+        """Complete checkpoints, oldest first."""
+        return self._folder.entries()
+
+    @property
+    def committed(self) -> int | None:
+        """The newest step that this process knows to be durable."""
+        return self._committed
+
+    # -- saving
+
+    def save(self, state: TrainState, *, required: bool = False, wait: bool = False) -> bool:
+        """Copies the state, and writes it while training goes on.
+
+        Every worker has to call it at the same step. What is at work or durable is not written again.
+
+        Args:
+            required: waits for its turn, is tried again where it fails, and returns once it is durable.
+            wait: waits for its turn, while others are skipped where one is still at work.
+
+        Returns:
+            False where it was skipped.
+
+        Raises:
+            Diverged: an earlier save, or this one where it is required, found NaN or infinity in a variable.
+            IOFailure: too many saves have failed, or a required one has; older checkpoints are untouched.
+            ClusterFault: another process has taken the run over.
+        """
+        if self.writes:
+            self._writer.check(also_diverged=True)
+            if required or wait:
+                self._writer.wait()
+        busy = self.writes and self._writer.busy
+        known = state.step == (self._writing if busy else self._committed)
+        if known or busy or not self.writes:
+            if bundle.is_collective(state.variables().values()):
+                bundle.snapshot(state.variables())
+            if busy and not known:
+                self._skip(state.step)
+            return known or not self.writes
+        memory = json.loads(json.dumps(state.memory))
+        taken = _Snapshot(state.step, memory, bundle.snapshot(state.variables()))
+        self._writing = taken.step
+        what = f"the checkpoint of step {taken.step}"
+        self._writer.start(lambda: self._write(taken), what=what, required=required)
+        if required:
+            self.finish()
+        return True
+
+    def check(self) -> None:
+        """Raises what has gone wrong for good since the last call; cheap enough to be called between any two steps.
+
+        A state that was ruined (Diverged) is left to the next `save` or `finish`: training notices it at its next step,
+        where all workers do.
+        """
+        self._writer.check()
+
+    def wait(self) -> None:
+        """Returns once nothing is being written."""
+        self._writer.wait()
+
+    def finish(self) -> None:
+        """Waits for what is being written, and raises what has gone wrong, as `save` does."""
+        self._writer.wait()
+        self._writer.check(also_diverged=True)
+
+    def clean(self) -> None:
+        """Removes what killed runs left half written; raises SecurityRefused where the folder leads elsewhere."""
+        self._folder.refuse_links()
+        if self.writes:
+            self._folder.clean()
+
+    def _skip(self, step: int) -> None:
+        self.skipped += 1
+        if self.skipped == 1:
+            text = f"the checkpoint of step {step} is skipped: that of step {self._writing} is still being written"
+            print(f"tfscale: {text} (said once; a longer checkpoint.every skips none)", file=sys.stderr)
+
+    def _write(self, taken: _Snapshot) -> None:
+        """On the writer's thread."""
+        path = self._folder.path_of(taken.step)
+        if not path.exists():
+            bundle.refuse_ruined(taken.tensors, taken.step)
+            self._commit(taken)
+        self.copy(path)
+        self._committed = taken.step
+        best = taken.memory.get("best", {}).get("step")
+        self._folder.prune(self.keep, lambda step: step in (best, taken.step) or self.held(step), step=taken.step)
+
+    def _commit(self, taken: _Snapshot) -> None:
+        manifest = {
+            **self.experiment.record(),
+            "memory": taken.memory,
+            "variables": bundle.describe(taken.tensors),
+            "tfscale": tfscale.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        }
+
+        def write(folder: Path) -> None:
+            bundle.write(folder, taken.tensors)
+
+        try:
+            done = self._folder.commit(taken.step, write, manifest, may_commit=self.may_commit)
+        except OSError:
+            if self.may_commit():
+                raise
+            done = False  # the other process has cleaned up
+        if not done:
+            raise ClusterFault(
+                f"another process has taken the run over; the checkpoint of step {taken.step} is dropped",
+                where=str(self.directory),
+                fix="leave the run to the other process",
+            )
+
+    # -- restoring
+
+    def restore(self, state: TrainState) -> int | None:
+        """Puts the newest good checkpoint into the state.
+
+        Returns:
+            Its step, or None where there are no checkpoints.
+
+        Damaged ones that are newer are renamed to damaged-*: under their names, training would neither write these
+        steps anew nor keep the good ones.
+
+        Raises:
+            CheckpointUnusable: all are damaged, or the newest good one is of another model or experiment.
+            SecurityRefused: one leads out of the run folder.
+        """
+        self._writer.wait()
+        self._folder.refuse_links()
+        reasons, damaged = [], []
+        for entry in reversed(self.entries()):
+            try:
+                self.restore_entry(entry, state)
+            except Damaged as damage:
+                reasons.append(f"{entry.path.name}: {damage}")
+                print(f"tfscale: checkpoint {entry.path} is damaged ({damage}); trying the one before", file=sys.stderr)
+                damaged.append(entry)
+                continue
+            for bad in damaged if self.writes else ():
+                self._folder.set_aside(bad)
+            return entry.step
+        if not reasons:
+            return None
+        raise CheckpointUnusable(
+            f"no checkpoint can be used: {'; '.join(reasons)}",
+            where=str(self.directory),
+            fix="restore the files, or start again from zero with resume.mode=never",
+        )
+
+    def restore_entry(self, entry: Entry, state: TrainState) -> None:
+        """Puts this checkpoint into the state.
+
+        Raises:
+            CheckpointUnusable: its variables are others, or it is of another experiment.
+            Damaged: it can't be read.
+        """
+        manifest = read_manifest(entry.path)
+        notices = self.experiment.check(manifest, what="the checkpoint is", where=str(entry.path))
+        for notice in set(notices) - self._told if self.writes else ():
+            print(f"tfscale: checkpoint of step {entry.step}: {notice}", file=sys.stderr)
+        self._told.update(notices)
+        bundle.assign(entry.path, manifest["variables"], state.variables(), tell=self.writes)
+        state.step, state.memory = manifest["step"], manifest["memory"]
+        self._committed = entry.step
+
+    def restore_model(self, state: TrainState, which: str | int = "last") -> Entry:
+        """Puts a checkpoint's model, step and memory into the state, whose optimizer is left alone and may be any.
+
+        Nothing on disk is changed, so that a run that goes on meanwhile isn't disturbed.
+
+        Args:
+            which: "last" is the newest good one; "best" the one that the newest remembers as best, or the last where
+                it remembers none; a number is the one of that step.
+
+        Raises:
+            CheckpointUnusable: there are none, this one is absent or damaged, or its model is another.
+        """
+
+        def use(entry: Entry, manifest: dict[str, Any]) -> Entry:
+            stored, model = _only_model(manifest["variables"]), _only_model(state.variables())
+            bundle.assign(entry.path, stored, model, tell=self.writes)
+            bundle.use_averages(entry.path, manifest["variables"], state)
+            state.step, state.memory = manifest["step"], manifest["memory"]
+            return Entry(entry.step, entry.path, manifest.get("identity", ""))
+
+        return self._with(which, use)
+
+    def read_model(self, which: str | int = "last") -> dict[str, np.ndarray]:
+        """The variables of a checkpoint's model by their paths, whatever model it is; raises CheckpointUnusable."""
+
+        def use(entry: Entry, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
+            names = [name for name in manifest["variables"] if name.startswith(("model/", bundle.AVERAGE))]
+            values = bundle.read(entry.path, names)
+            weights = {n.removeprefix("model/"): v for n, v in values.items() if n.startswith("model/")}
+            averages = {n.removeprefix(bundle.AVERAGE): v for n, v in values.items() if n.startswith(bundle.AVERAGE)}
+            return {**weights, **averages}
+
+        return self._with(which, use)
+
+    def _with(self, which: str | int, use: Callable[[Entry, dict[str, Any]], _T]) -> _T:
+        """What `use` makes of the first good checkpoint among those to try."""
+        self._writer.wait()
+        self._folder.refuse_links()
+        reasons = []
+        for entry in self._choose(which):
+            try:
+                used = use(entry, read_manifest(entry.path))
+            except Damaged as damage:
+                reasons.append(f"{entry.path.name}: {damage}")
+                continue
+            if reasons:
+                print(f"tfscale: damaged, so an older one is used: {'; '.join(reasons)}", file=sys.stderr)
+            return used
+        raise CheckpointUnusable(
+            f"no checkpoint can be used: {'; '.join(reasons)}" if reasons else "the run has no checkpoint",
+            where=str(self.directory),
+            fix="restore the files, or choose another with checkpoint=STEP" if reasons else "train it first",
+        )
+
+    def _choose(self, which: str | int) -> list[Entry]:
+        """The checkpoints to try, in this order."""
+        newest_first = self.entries()[::-1]
+        if which == "best":
+            which = _best_step(newest_first)
+        if which == "last" or not newest_first:
+            return newest_first
+        chosen = [entry for entry in newest_first if entry.step == which]
+        if not chosen:
+            raise CheckpointUnusable(
+                f"there is no checkpoint of step {which}",
+                where=str(self.directory),
+                fix=f"use checkpoint=best, last, or one of {', '.join(str(e.step) for e in newest_first)}",
+            )
+        return chosen
+
+
+def _best_step(newest_first: list[Entry]) -> int | str:
+    """What the newest readable manifest remembers as best, or "last"."""
+    for entry in newest_first:
+        try:
+            best = read_manifest(entry.path)["memory"].get("best", {}).get("step", "last")
+        except Damaged:
+            continue
+        if best == "last" or any(other.step == best for other in newest_first):
+            return best
+        print(
+            f"tfscale: the best checkpoint, of step {best}, was never written or is gone: the last is used",
+            file=sys.stderr,
+        )
+        return "last"
+    return "last"
+
+
+def _only_model(by_name: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in by_name.items() if name.startswith("model/")}
