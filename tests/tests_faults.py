@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests_dense import DENSE, environ
+from tests_dense import environ
 from tests_peers import free_ports
 
 ROWS = tuple(
@@ -31,6 +31,9 @@ NOT_BUILT = {
     "E10": "comes with the container",
 }
 _BATCH = 10
+TRAIN = ("-m", "tfscale.train")
+# Fails the program when TensorFlow is imported: the surest proof that it wasn't needed.
+LIGHT = ("-c", "import sys; sys.modules['tensorflow'] = None; from tfscale.train import main; sys.exit(main())")
 
 
 # -- a tiny job
@@ -46,14 +49,18 @@ def tiny_job(
 ) -> list[str]:
     """Overrides of a real training that is little but start-up: its losses are logged and repeat bit for bit.
 
+    It has dropout, so that a run which goes on with other random numbers is found out.
+
     Args:
         more: further overrides.
         steps: the length of training, on 50 examples in steps of 10.
         every: steps between checkpoints; evaluation is at the end alone.
     """
     return [
-        *(part for part in DENSE if "_target_" not in part),
+        "extensions.allow=[tests_dense.,tests_faulty.]",
+        "tracker=none",
         f"+task._target_={task}",
+        "+task.dropout=0.2",
         f"+data._target_={data}",
         f"train.global_batch={_BATCH}",
         f"train.until={steps}st",
@@ -148,6 +155,7 @@ class Crew:
         faults: TFSCALE_FAULT of some of them.
         each: further overrides of some of them.
         tf_config: what each is told, in place of a cluster of `workers` on free ports.
+        program, programs: Python's arguments in all, and in some of them.
     """
 
     def __init__(
@@ -161,13 +169,15 @@ class Crew:
         each: Mapping[int, Sequence[str]] | None = None,
         more_environ: Mapping[str, str] | None = None,
         tf_config: Sequence[str] | None = None,
-        program: Sequence[str] = ("-m", "tfscale.train"),
+        program: Sequence[str] = TRAIN,
+        programs: Mapping[int, Sequence[str]] | None = None,
     ):
         self.overrides, self.cwd, self.logs = list(overrides), cwd, logs
         self.run_dir = run_dir_of(overrides, cwd)
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)] if workers > 1 else []
         self._environ = {**environ(), **(more_environ or {})}
-        self._faults, self._each, self._program = faults or {}, each or {}, program
+        self._faults, self._each = faults or {}, each or {}
+        self._program, self._programs = program, programs or {}
         self._told = list(tf_config) if tf_config is not None else [self.describe(i) for i in range(workers)]
         self._workers: list[_Worker] = []
         self._began = time.monotonic()
@@ -197,7 +207,8 @@ class Crew:
             env["TF_CONFIG"] = self._told[index]
         if index in self._faults:
             env["TFSCALE_FAULT"] = self._faults[index]
-        command = [sys.executable, *self._program, *self.overrides, *self._each.get(index, ())]
+        program = self._programs.get(index, self._program)
+        command = [sys.executable, *program, *self.overrides, *self._each.get(index, ())]
         out = self.logs / f"worker-{len(self._workers)}.txt"
         with out.open("wb") as stream:
             process = subprocess.Popen(

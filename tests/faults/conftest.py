@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests_faults import NOT_BUILT, ROWS, Crew, Row, table, tiny_job
+from tests_faults import NOT_BUILT, ROWS, Crew, Fingerprint, Row, fingerprint, table, tiny_job
 
 _RESULTS: pytest.StashKey[dict[str, Row]] = pytest.StashKey()
 _GOT: pytest.StashKey[list[str]] = pytest.StashKey()
@@ -44,6 +44,25 @@ def crew(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory):
     yield start
     for each in crews:
         each.__exit__()
+
+
+def _whole(workers: int, tmp_path_factory: pytest.TempPathFactory) -> Fingerprint:
+    folder = tmp_path_factory.mktemp("whole")
+    with Crew(tiny_job(), workers, cwd=folder, logs=folder / "logs") as crew:
+        assert crew.codes(within=120) == [0] * workers, crew.tails()
+        return fingerprint(crew.run_dir)
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Fingerprint:
+    """What tiny() comes to in one process that nothing happens to."""
+    return _whole(1, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Fingerprint:
+    """What tiny() comes to in two workers that nothing happens to."""
+    return _whole(2, tmp_path_factory)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,11 +9,9 @@ import socket
 
 import pytest
 from tests_dense import environ
-from tests_faults import tiny_job
+from tests_faults import LIGHT, tiny_job
 from tests_peers import free_ports
 
-# Fails the program when TensorFlow is imported: the surest proof that it wasn't needed.
-LIGHT = ("-c", "import sys; sys.modules['tensorflow'] = None; from tfscale.train import main; sys.exit(main())")
 SOON = 10.0  # seconds in which bad input must have ended; quiet, it takes one
 
 
