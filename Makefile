@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test test-slow test-faults check bench bench-scaling bench-checkpoint clean
+.PHONY: train test test-slow test-faults soak check bench bench-scaling bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -17,6 +17,10 @@ test-slow: $(READY)
 
 test-faults: $(READY)
 	$(BIN)/python -m pytest -m fault tests/faults
+
+# More than an hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
+soak: $(READY)
+	$(BIN)/python -m benchmarks.soak $(SOAK)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -36,10 +36,11 @@ class Report:
 def build(title: str, results: Sequence[Measured], *, blocks: int, seconds: float) -> Report:
     """Args: what was measured, and with how many blocks of windows of which length."""
     tables = [table for measured in results for table in (_contestants(measured), _verdicts(measured))]
-    return Report(title, [*_surroundings(), _method(blocks, seconds)], tables)
+    return Report(title, [*surroundings(), _method(blocks, seconds)], tables)
 
 
-def _surroundings() -> list[str]:
+def surroundings() -> list[str]:
+    """What the machine and its software are."""
     hardware = probe()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("tensorflow", "keras", "numpy"))
     return [
