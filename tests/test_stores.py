@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import pytest
 from tests_s3 import BUCKET, S3
@@ -36,8 +35,7 @@ def s3(server, monkeypatch):
     """The server with an empty bucket, and the environment that finds it."""
     for name, value in server.environ.items():
         monkeypatch.setenv(name, value)
-    _post(f"{server.url}/moto-api/reset")
-    server.client.create_bucket(Bucket=BUCKET)
+    server.empty()
     return server
 
 
@@ -47,11 +45,6 @@ def url(request, tmp_path):
         return f"file://{tmp_path}/durable"
     request.getfixturevalue("s3")
     return f"s3://{BUCKET}/runs"
-
-
-def _post(url: str, data: bytes = b"") -> None:
-    with urlopen(Request(url, data=data, headers={"Content-Type": "text/plain"})):
-        pass
 
 
 def write(run: Path, step: int, *, best: int | None = None, text: str = "") -> Path:
@@ -341,12 +334,12 @@ def test_a_missing_bucket(s3, tmp_path):
 
 
 def test_refused_credentials(s3):
-    _post(f"{s3.url}/moto-api/reset-auth", b"0")
+    s3.post("/moto-api/reset-auth", b"0")
     try:
         with pytest.raises(OutputError, match="refused"):
             Store(f"s3://{BUCKET}/runs", RUN).check()
     finally:
-        _post(f"{s3.url}/moto-api/reset-auth", b"1000000")
+        s3.post("/moto-api/reset-auth", b"1000000")
 
 
 def test_no_credentials(s3, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from typing import Any
+from urllib.request import Request, urlopen
 
 BUCKET = "bucket"
 
@@ -39,6 +40,16 @@ class S3:
         if self._server is not None:
             self._server.stop()
             self._server = None
+
+    def empty(self) -> None:
+        """Forgets all there was, of other servers of this process, too, and makes the bucket."""
+        self.post("/moto-api/reset")
+        self.client.create_bucket(Bucket=BUCKET)
+
+    def post(self, path: str, data: bytes = b"") -> None:
+        """To moto's own interface."""
+        with urlopen(Request(self.url + path, data=data, headers={"Content-Type": "text/plain"})):
+            pass
 
     @property
     def client(self) -> Any:

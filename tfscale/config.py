@@ -147,9 +147,10 @@ class RunSection:
     root: str = "runs"
     name: Optional[str] = None
     dir: Optional[str] = None
+    store: Optional[str] = None  # an URL such as s3://bucket/runs, where a copy of root/recipe/name is kept
     hang_timeout: float = 1800.0  # seconds after which a step that has not ended is given up
 
-    def store(self, path: Path) -> Path:
+    def beside(self, path: Path) -> Path:
         """The folder beside the run folder `path` that holds what many runs share, such as the tracker's store."""
         return path.parent if self.dir else path.parent.parent
 

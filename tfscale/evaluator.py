@@ -170,6 +170,6 @@ class _Work:
             if self.config.tracker is None or not (self.run_dir.path / "mlflow_run_id").exists():
                 return
             path = self.run_dir.path
-            self.tracker = self.config.tracker.open(run_dir=path, root=self.config.run.store(path), name="")
+            self.tracker = self.config.tracker.open(run_dir=path, root=self.config.run.beside(path), name="")
             self.open_things.callback(self.tracker.close, "FINISHED")
         self.tracker.metrics({f"evaluator/{name}": value for name, value in metrics.items()}, step)

@@ -29,6 +29,7 @@ from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir
 from tfscale.stopping import Stopping
+from tfscale.stores import Store
 from tfscale.warm_start import check_place
 
 
@@ -106,6 +107,7 @@ def _fit(
     began: float,
     say: Callable[[str], None],
 ) -> Result:
+    store = open_store(config)
     config.data.check()
     config.task.check()
     if config.init_from:
@@ -128,22 +130,42 @@ def _fit(
 
         return follow(config, plan, run_dir, say=say)
     if config.resume.mode == "auto":
+        if store is not None:
+            store.pull_files(run_dir.path)
         finished = finished_result(config, run_dir)
         if finished:
-            say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
-            if config.tracker is not None and cluster.is_chief:
-                config.tracker.deliver(run_dir=run_dir.path, root=config.run.store(run_dir.path))
-            if config.export.at_end and run_dir.read_json("export/export.json") is None:
-                say(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")
+            _say_finished(config, finished, run_dir, store, cluster, say)
             return Result.read(finished)
     if not cluster.is_chief:
         run_dir, say = run_dir.for_reading(), _silent
+    elif store is not None:
+        store.check()
     if config.tracker is not None:
         config.tracker.check()
     run_dir.check_writable()
     run_dir.create()
     with run_dir.claimed(say=say) as claim:
-        return _attempt(config, plan, run_dir, cluster, stopping, claim, environ=environ, began=began, say=say)
+        rest: dict[str, Any] = {"store": store, "environ": environ, "say": say}
+        return _attempt(config, plan, run_dir, cluster, stopping, claim, began=began, **rest)
+
+
+def _say_finished(
+    config: RunConfig,
+    finished: Mapping[str, Any],
+    run_dir: RunDir,
+    store: Store | None,
+    cluster: Cluster,
+    say: Callable[[str], None],
+) -> None:
+    """Tells people, and makes good what the end of the run may have owed."""
+    say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+    if config.tracker is not None and cluster.is_chief:
+        config.tracker.deliver(run_dir=run_dir.path, root=config.run.beside(run_dir.path))
+    if store is not None and cluster.is_chief:
+        store.push(run_dir.path)
+    exported = run_dir.read_json("export/export.json") is not None
+    if config.export.at_end and not exported and not (store is not None and store.holds("export/export.json")):
+        say(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")
 
 
 def _attempt(
@@ -154,6 +176,7 @@ def _attempt(
     stopping: Stopping,
     claim: Claim,
     *,
+    store: Store | None,
     began: float,
     **rest: Any,
 ) -> Result:
@@ -161,6 +184,8 @@ def _attempt(
     run_dir.remove("exit.json")  # of an earlier attempt
     if config.resume.mode == "never":
         run_dir.set_aside()
+        if store is not None and run_dir.writes:
+            store.set_aside()
     attempts = Attempts(run_dir, began=began)
     attempts.start()
 
@@ -171,13 +196,17 @@ def _attempt(
     stopping.before_exit.append(leave)
     try:
         attempts.refuse_without_progress()
-        result = _train(
-            config, plan, run_dir, cluster, stopping, claim, attempts=attempts, leave=leave, began=began, **rest
-        )
+        books: dict[str, Any] = {"attempts": attempts, "leave": leave, "store": store}
+        result = _train(config, plan, run_dir, cluster, stopping, claim, began=began, **books, **rest)
+        attempts.ended(0)
+        if store is not None and run_dir.writes:
+            store.push(run_dir.path)
     except BaseException as error:
         leave(foreseen(error))
+        if store is not None and run_dir.writes:
+            with contextlib.suppress(TfscaleError):  # it must not hide the cause
+                store.push_files(run_dir.path, soon=True)
         raise
-    attempts.ended(0)
     return result
 
 
@@ -215,6 +244,7 @@ def _train(
     *,
     attempts: Attempts,
     leave: Callable[[TfscaleError], None],
+    store: Store | None,
     environ: Mapping[str, str],
     began: float,
     say: Callable[[str], None],
@@ -228,6 +258,10 @@ def _train(
         refuse_too_few(config)
     say(plan.explain())
     run_dir.write_text("config.yaml", config.yaml)
+    if store is not None and cluster.is_chief:
+        if brought := store.pull(run_dir.path):
+            say(f"{brought} was brought from {store.url}")
+        store.push(run_dir.path)  # so that the others find there what this one begins with
     faults.point("start.meet")
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
     on_stop = (lambda error: None) if serves else stopping.ask
@@ -237,9 +271,12 @@ def _train(
             from tfscale.servers import serve_until_done
 
             return serve_until_done(config, plan, cluster, peers, stopping)
+        if store is not None and not cluster.is_chief:
+            store.follow(run_dir.path)
         from tfscale.session import Session  # the first import of TensorFlow
 
-        hands = {"stopping": stopping, "on_stop": peers.begin_end, "attempts": attempts, "claim": claim}
+        hands: dict[str, Any] = {"stopping": stopping, "on_stop": peers.begin_end, "attempts": attempts, "claim": claim}
+        hands["copy"] = store.committed if store is not None else None
         try:
             result = Session(config, plan, run_dir, cluster, began=began, say=say, **hands).run()
         except (Preempted, Interrupted):
@@ -304,6 +341,18 @@ def finished_result(config: RunConfig, run_dir: RunDir) -> dict[str, Any] | None
         experiment=Experiment.of(config),
         stop_patience=config.train.stop_patience,
     )
+
+
+def open_store(config: RunConfig) -> Store | None:
+    """Where the copy of this run is kept, or None; nothing is asked of it yet.
+
+    Raises:
+        UsageError, SecurityRefused: an URL that can't be.
+    """
+    run = config.run
+    if run.store is None:
+        return None
+    return Store(run.store, f"{run.recipe}/{run.name or Experiment.of(config).digest}", keep=config.checkpoint.keep)
 
 
 def locate(config: RunConfig) -> RunDir:

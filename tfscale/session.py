@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -30,12 +31,13 @@ from tfscale.run_dir import RunDir
 from tfscale.stopping import Stopping, error_of
 from tfscale.watchdog import Watchdog
 
-_PLACES = ("run.dir", "run.root")
+_PLACES = ("run.dir", "run.root", "run.store")
 
 
 class Session:
     """Args: the configuration, its plan, a run folder that the chief holds, the cluster, when `fit` began, what hears
-    requests to stop, what is called once all workers have agreed to, the book of attempts, and the hold on the folder.
+    requests to stop, what is called once all workers have agreed to, the book of attempts, the hold on the folder, and
+    what copies a new checkpoint elsewhere.
 
     Every worker runs all of this; what it must not write goes to a folder for reading, a tracker that tracks nothing
     and a checkpointer that writes nothing.
@@ -54,10 +56,12 @@ class Session:
         on_stop: Callable[[], None] = lambda: None,
         attempts: Attempts | None = None,
         claim: Claim | None = None,
+        copy: Callable[[Path], None] | None = None,
     ):
         self.config, self.plan, self.run_dir, self.began, self.say = config, plan, run_dir, began, say
         self.cluster = cluster or Cluster()
         self.attempts, self.claim = attempts or Attempts(run_dir, began=began), claim or Claim()
+        self.copy = copy or (lambda folder: None)
         self.stopping, self.on_stop = stopping or Stopping(grace=config.cluster.grace), on_stop
         self.checkpointer: Any = None
         stacks = "hang.txt" if self.cluster.is_chief else f"hang-{self.cluster.role}-{self.cluster.index}.txt"
@@ -119,7 +123,7 @@ class Session:
         if spec is None or not self.cluster.is_chief:
             return NullTracker()
         path, run = self.run_dir.path, self.config.run
-        tracker = spec.open(run_dir=path, root=run.store(path), name=f"{run.recipe}/{path.name}")
+        tracker = spec.open(run_dir=path, root=run.beside(path), name=f"{run.recipe}/{path.name}")
         params = {**flatten(yaml.safe_load(self.config.yaml) or {})}
         params = {k: v for k, v in params.items() if k not in _PLACES}
         params.update({f"planned.{k}": v for k, v in self.plan.to_dict().items() if k != "reasons"})
@@ -154,6 +158,7 @@ class Session:
             writes=self.cluster.is_chief,
             held=lambda step: holds(self.run_dir, step),
             may_commit=self.claim.held,
+            copy=self.copy,
             max_failed_saves=config.checkpoint.max_failed_saves,
         )
         self.recovery = Recovery(self)

@@ -76,11 +76,15 @@ class Writer:
                 return
 
     def _count(self, error: OSError | IOFailure, what: str, required: bool) -> None:
-        cause = getattr(error, "strerror", None) or first_line(error)
+        if isinstance(error, IOFailure):  # of a copy elsewhere, which says what can be done
+            told = error
+        else:
+            told = IOFailure(error.strerror or first_line(error), where=self._where, fix=_FIX)
+        cause = told.what
         self._in_a_row += 1
         if required or self._in_a_row >= self._max_failures:
             more = f", nor the {self._in_a_row - 1} before it" if self._in_a_row > 1 else ""
-            self._failure = IOFailure(f"{what} could not be written{more}: {cause}", where=self._where, fix=_FIX)
+            self._failure = IOFailure(f"{what} could not be written{more}: {cause}", where=told.where, fix=told.fix)
             self._failure.__cause__ = error
             return
         left = self._max_failures - self._in_a_row

@@ -1,0 +1,160 @@
+"""Runs whose folder is on a machine that may be gone after a restart: what they find in their store."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from tests_faults import Crew, fingerprint, steps_of, tiny_job
+from tests_s3 import BUCKET, S3
+
+RUN = "runs/dense/it"
+PAUSE = 0.01  # seconds: a save is copied before the next one is due
+ENDLESS = ("train.until=100000000st", "train.log_every=1s", "eval.every=100000000st", "checkpoint.every=1s")
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    server = S3().start()
+    server.empty()
+    for name, value in server.environ.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def crew(tmp_path, tmp_path_factory):
+    """Starts workers in the folder tmp_path; each keeps its own run folder, as on a machine of its own."""
+    crews: list[Crew] = []
+
+    def start(overrides: list[str], workers: int = 1, **options) -> Crew:
+        crews.append(Crew(overrides, workers, cwd=tmp_path, logs=tmp_path_factory.mktemp("crew"), **options))
+        return crews[-1].__enter__()
+
+    yield start
+    for each in crews:
+        each.__exit__()
+
+
+def job(*more: str, run_dir: str, store: str | None = f"s3://{BUCKET}/runs", pause: float = 0.0, **options):
+    """A tiny job; with a pause for every example where each save must have been copied before the next one is due."""
+    named = ("extensions.allow=[tests_dense.,tests_slow.]", "run.recipe=dense", "run.name=it", f"+data.pause={pause}")
+    kept = () if store is None else (f"run.store={store}",)
+    return tiny_job(*named, *kept, *more, run_dir=run_dir, data="tests_slow.Slow", **options)
+
+
+def there(server: S3) -> list[int]:
+    """The steps of the complete checkpoints in the store."""
+    keys = [key.split("/") for key in server.keys(f"{RUN}/checkpoints")]
+    return sorted(int(key[4].removeprefix("step-")) for key in keys if key[5] == "manifest.json")
+
+
+def data_of(step: int) -> str:
+    return f"{RUN}/checkpoints/step-{step:09d}/state.data-00000-of-00001"
+
+
+def test_a_run_goes_on_bit_for_bit_in_an_empty_folder(s3, crew, tmp_path):
+    """Killed while it copies step 30, with step 20 damaged in the store: it goes on from step 10."""
+    whole = crew(job(run_dir="whole", store=None))
+    assert whole.codes() == [0]
+
+    killed = crew(job(run_dir="first", pause=PAUSE), faults={0: "store.before_manifest:step=30:kill"})
+    assert killed.codes() == [128 + signal.SIGKILL]
+    assert there(s3) == [10, 20] and data_of(30) in s3.keys(RUN)
+    s3.flip(data_of(20))
+
+    again = crew(job(run_dir="second"))
+    assert again.codes() == [0], again.tails()
+    assert "step-000000020 is damaged" in again.text(0) and "resuming at step 10 of 40" in again.text(0)
+    assert fingerprint(tmp_path / "second") == fingerprint(tmp_path / "whole")
+    assert max(there(s3)) == 40
+
+    third = crew(job(run_dir="third"))  # its folder is empty, too
+    assert third.codes(within=30) == [0]
+    assert "already complete at step 40" in third.text(0)
+    assert not (tmp_path / "third" / "checkpoints").exists() and max(third.seconds) < 10
+
+    s3.client.delete_object(Bucket=BUCKET, Key=f"{RUN}/result.json")  # as if the store had been away at the end
+    assert crew(job(run_dir="second")).codes(within=30) == [0]
+    assert json.loads(s3.read(f"{RUN}/result.json"))["step"] == 40
+
+    anew = crew(job("resume.mode=never", run_dir="fourth", steps=10))
+    assert anew.codes() == [0], anew.tails()
+    assert "resuming" not in anew.text(0)
+    assert there(s3) == [10] and f"{RUN}/previous-001/result.json" in s3.keys(RUN)
+
+
+def test_a_store_that_is_away_for_a_while(s3, crew, tmp_path):
+    run = crew(job(*ENDLESS, "checkpoint.max_failed_saves=100", run_dir="it"))
+    run.wait(lambda: there(s3))
+    s3.stop()
+    run.wait_for(0, "could not be written")
+    s3.start()
+    newest = max(there(s3), default=0)
+    run.wait(lambda: max(there(s3)) > newest)
+    run.signal(0, signal.SIGTERM)
+    assert run.codes(within=20) == [143], run.tails()
+    assert there(s3) == steps_of(tmp_path / "it")[-2:]
+    assert "is committed" in run.error(0)
+    assert json.loads(s3.read(f"{RUN}/exit.json"))["exit_code"] == 143
+    assert json.loads(s3.read(f"{RUN}/attempts.jsonl").splitlines()[-1])["code"] == 143
+
+
+def test_a_store_that_stays_away(s3, crew, tmp_path):
+    run = crew(job(*ENDLESS, "checkpoint.max_failed_saves=2", run_dir="it"))
+    run.wait(lambda: there(s3))
+    s3.stop()
+    assert run.codes(within=90) == [74]
+    assert f"s3://{BUCKET}/{RUN}" in run.error(0), run.tails()
+    assert steps_of(tmp_path / "it")
+
+
+def test_workers_with_folders_of_their_own_resume_at_one_step(s3, crew, tmp_path):
+    own = {0: ["run.dir=chief-1"], 1: ["run.dir=other-1"]}
+    killed = crew(job(run_dir="x", pause=PAUSE), 2, each=own, faults={0: "train.loop:step=35:kill"})
+    assert killed.codes()[0] == 128 + signal.SIGKILL
+    newest = max(there(s3))
+    assert newest >= 20 and not (tmp_path / "other-1" / "checkpoints").exists()
+    # The chief's machine is the same, with a checkpoint that was never copied; the other one is new.
+    for key in s3.keys(f"{RUN}/checkpoints/step-{newest:09d}"):
+        s3.client.delete_object(Bucket=BUCKET, Key=key)
+    again = crew(job(run_dir="x"), 2, each={0: own[0], 1: ["run.dir=other-2"]})
+    assert again.codes() == [0, 0], again.tails()
+    assert f"resuming at step {newest} of 40" in again.text(0)
+    assert (tmp_path / "other-2" / "checkpoints" / f"step-{newest:09d}").exists()
+    whole = crew(job(run_dir="whole", store=None), 2)
+    assert whole.codes() == [0, 0]
+    assert fingerprint(tmp_path / "chief-1") == fingerprint(tmp_path / "whole")
+
+
+# -- before data and TensorFlow
+
+
+@pytest.mark.parametrize(
+    ("store", "code", "told"),
+    [
+        ("s3://absent/runs", 73, "s3://absent/runs/dense/it"),
+        ("s4://bucket/runs", 64, "unknown protocol 's4'"),
+        ("s3://bucket/../x", 77, "'..'"),
+    ],
+)
+def test_a_store_that_can_not_be_is_refused_at_the_start(s3, door, tmp_path, store, code, told):
+    ended = door(*job(run_dir="it", store=store), environ=_environ())
+    assert ended.code == code, ended.err
+    assert told in ended.err.splitlines()[-1] and len(ended.err.splitlines()) == 1
+    assert "training examples" not in ended.out and not (tmp_path / "it").exists()
+
+
+def test_a_store_that_is_down_at_the_start(s3, door, tmp_path):
+    s3.stop()
+    ended = door(*job(run_dir="it"), environ=_environ())
+    assert ended.code == 74 and f"s3://{BUCKET}/{RUN}" in ended.err.splitlines()[-1]
+    assert ended.seconds < 20 and not (tmp_path / "it").exists()
+
+
+def _environ() -> dict[str, str]:
+    from tests_dense import environ
+
+    return environ()
