@@ -46,23 +46,28 @@ def crew(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory):
         each.__exit__()
 
 
-def _whole(workers: int, tmp_path_factory: pytest.TempPathFactory) -> Fingerprint:
-    folder = tmp_path_factory.mktemp("whole")
+def _whole(workers: int, folder: Path) -> Path:
     with Crew(tiny_job(), workers, cwd=folder, logs=folder / "logs") as crew:
         assert crew.codes(within=120) == [0] * workers, crew.tails()
-        return fingerprint(crew.run_dir)
+    return crew.run_dir
 
 
 @pytest.fixture(scope="session")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Fingerprint:
+def alone_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of tiny() in one process that nothing happens to."""
+    return _whole(1, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="session")
+def alone(alone_dir: Path) -> Fingerprint:
     """What tiny() comes to in one process that nothing happens to."""
-    return _whole(1, tmp_path_factory)
+    return fingerprint(alone_dir)
 
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Fingerprint:
     """What tiny() comes to in two workers that nothing happens to."""
-    return _whole(2, tmp_path_factory)
+    return fingerprint(_whole(2, tmp_path_factory.mktemp("pair")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

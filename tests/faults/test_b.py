@@ -9,10 +9,11 @@ import re
 import signal
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests_faults import LIGHT, fingerprint, last_step, steps_of
+from tests_faults import LIGHT, Crew, fingerprint, last_step, steps_of, tiny_job
 
 SLOWLY = "train.loop:sleep0.1"  # so that there is a middle of the training to hit
 EVERY = 10  # steps between checkpoints in tiny()
@@ -44,7 +45,7 @@ def resumed(crew, overrides, workers: int, expected, **options):
 
 def check_whole(run_dir: Path) -> None:
     """Nothing half written is visible, and nothing was left behind."""
-    names = [path.name for path in (run_dir / "checkpoints").iterdir()]
+    names = [path.name for path in run_dir.glob("checkpoints/*")]
     assert all(name.startswith("step-") for name in names), names
     assert len(steps_of(run_dir)) == len(names)
 
@@ -97,26 +98,19 @@ B3 = pytest.mark.fault(
 
 
 @B3
-@pytest.mark.parametrize(
-    ("where", "saved"),
-    [("eval.loop:step=1", [10, 20]), ("ckpt.before_commit:step=20", [20]), ("train.trace", [])],
-    ids=["evaluation", "save", "trace"],
-)
-def test_sigterm_where_no_step_is_made(tiny, crew, alone, got, where, saved):
-    overrides = tiny("eval.every=20st")
-    first = crew(overrides, faults={0: f"{where}:term"})
-    assert first.codes(within=60) == [143], first.tails()
-    folder = first.run_dir / "checkpoints"
-    found = steps_of(first.run_dir)
-    got(f"{where.partition(':')[0]}: 143 with checkpoints {found}")
-    assert set(saved) <= set(found) and (found or not saved), first.tails()
-    if folder.exists():
-        check_whole(first.run_dir)
-    again = crew(overrides)
-    assert again.codes(within=120) == [0], again.tails()
-    assert fingerprint(again.run_dir).losses == alone.losses
-    if found:
-        assert f"resuming at step {found[-1]} of 40" in again.text(0)
+def test_sigterm_where_no_step_is_made(tiny, crew, alone, got):
+    """One run that is stopped in an evaluation, in a save and in the trace of its first step, then ends."""
+    overrides, saved = tiny("eval.every=20st"), 0
+    for where, least in (("eval.loop:step=1", 20), ("ckpt.before_commit:step=30", 30), ("train.trace", 30)):
+        stopped = crew(overrides, faults={0: f"{SLOWLY},{where}:term"})
+        assert stopped.codes(within=60) == [143], stopped.tails()
+        if saved:
+            assert f"resuming at step {saved} of 40" in stopped.text(0)
+        check_whole(stopped.run_dir)
+        saved = steps_of(stopped.run_dir)[-1]
+        got(f"{where.partition(':')[0]}: 143, saved at step {saved}")
+        assert least <= saved < 40
+    assert resumed(crew, overrides, 1, alone) == saved
 
 
 @B3
@@ -173,31 +167,58 @@ def test_a_second_sigterm_ends_at_once(tiny, crew, got):
 # -- lost
 
 
-def _after_a_kill(tiny, crew, pair, got, index: int) -> None:
-    first = crew(tiny(), 2, faults={0: SLOWLY})
-    first.wait_step(15)
-    first.signal(index, signal.SIGKILL)
-    codes = first.codes(within=60)
-    seconds = first.seconds[1 - index]
-    assert codes[index] == 137 and codes[1 - index] == 138, first.tails()
-    assert f"peer worker:{index} was lost" in first.error(1 - index), first.tails()
-    assert seconds <= 20
-    reached = last_step(first.run_dir)
-    step = resumed(crew, tiny(), 2, pair)
-    assert reached - step <= EVERY
-    got(f"survivor 138 in {seconds:.1f} s; resumed at {step} of {reached} steps, the same bits at step 40")
+@dataclass(frozen=True)
+class Killed:
+    codes: list[int]
+    error: str  # the survivor's
+    seconds: float  # to the survivor's end
+    reached: int  # steps
+    resumed: int  # the step that the next attempt went on from
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory, pair) -> dict[int, Killed]:
+    """By the worker that was killed: one job whose worker 1 is killed, later its chief, and which then ends."""
+    folder, found, told = tmp_path_factory.mktemp("kills"), {}, []
+    for index, step in ((1, 15), (0, 27), (None, 0)):
+        faults = {0: SLOWLY} if index is not None else {}
+        with Crew(tiny_job(), 2, cwd=folder, logs=folder / f"logs-{step}", faults=faults) as crew:
+            if index is None:
+                assert crew.codes(within=120) == [0, 0], crew.tails()
+                assert fingerprint(crew.run_dir) == pair
+            else:
+                crew.wait_step(step)
+                crew.signal(index, signal.SIGKILL)
+                codes = crew.codes(within=60)
+                ended = crew.error(1 - index), crew.seconds[1 - index], last_step(crew.run_dir)
+                found[index] = Killed(codes, *ended, steps_of(crew.run_dir)[-1])
+            told.append(crew.text(0))
+    for index, text in zip((1, 0), told[1:], strict=True):
+        assert f"resuming at step {found[index].resumed} of 40" in text, text
+    return found
+
+
+def check_killed(killed: Killed, index: int, got) -> None:
+    assert (killed.codes[index], killed.codes[1 - index]) == (137, 138)
+    assert f"peer worker:{index} was lost" in killed.error
+    assert killed.seconds <= 20
+    assert killed.reached - killed.resumed <= EVERY
+    got(
+        f"survivor 138 in {killed.seconds:.1f} s; resumed at {killed.resumed} of {killed.reached} steps, the same bits at"
+        " step 40"
+    )
 
 
 @pytest.mark.fault(
     "B4", injected="SIGKILL of worker 1", expected="survivor 138 in 20 s; loses at most one save interval"
 )
-def test_a_killed_worker(tiny, crew, pair, got):
-    _after_a_kill(tiny, crew, pair, got, 1)
+def test_a_killed_worker(kills, got):
+    check_killed(kills[1], 1, got)
 
 
 @pytest.mark.fault("B5", injected="SIGKILL of the chief", expected="survivor 138 in 20 s; loses at most one interval")
-def test_a_killed_chief(tiny, crew, pair, got):
-    _after_a_kill(tiny, crew, pair, got, 0)
+def test_a_killed_chief(kills, got):
+    check_killed(kills[0], 0, got)
 
 
 @pytest.mark.fault(
@@ -277,7 +298,7 @@ def poisoned(tiny, *more: str) -> list[str]:
 
 @B9
 def test_a_record_that_is_no_number(tiny, crew, got):
-    first = crew(poisoned(tiny))
+    first = crew(poisoned(tiny), faults={0: SLOWLY})  # else saves are skipped while one is being written
     assert first.codes(within=90) == [81], first.tails()
     error, step = first.error(0), last_step(first.run_dir)
     report = json.loads((first.run_dir / "diverged.json").read_text())
@@ -293,7 +314,7 @@ def test_a_record_that_is_no_number(tiny, crew, got):
 
 @B9
 def test_rolled_back_it_goes_on_without_that_batch(tiny, crew, got):
-    first = crew(poisoned(tiny, "train.max_rollbacks=1"))
+    first = crew(poisoned(tiny, "train.max_rollbacks=1"), faults={0: SLOWLY})
     assert first.codes(within=90) == [0], first.tails()
     rows = [json.loads(line) for line in (first.run_dir / "metrics.jsonl").read_text().splitlines()]
     rates = {row["step"]: row["learning_rate"] for row in rows if row["kind"] == "train"}
@@ -310,15 +331,14 @@ def test_rolled_back_it_goes_on_without_that_batch(tiny, crew, got):
 
 
 @pytest.mark.fault("B11", injected="the same command after success", expected="0 at once, no new checkpoint")
-def test_the_same_command_after_success(tiny, crew, got):
-    first = crew(tiny(steps=10))
-    assert first.codes(within=90) == [0], first.tails()
-    before = {path: path.stat().st_mtime_ns for path in first.run_dir.rglob("*")}
-    again = crew(tiny(steps=10), program=LIGHT)
+def test_the_same_command_after_success(tiny, crew, alone, alone_dir, got):
+    before = {path: path.stat().st_mtime_ns for path in alone_dir.rglob("*")}
+    again = crew(tiny(run_dir=alone_dir), program=LIGHT)
     assert again.codes(within=30) == [0], again.tails()
     got(f"0 in {again.seconds[0]:.1f} s, without TensorFlow")
-    assert "already complete at step 10" in again.text(0)
-    assert {path: path.stat().st_mtime_ns for path in first.run_dir.rglob("*")} == before
+    assert "already complete at step 40" in again.text(0)
+    assert {path: path.stat().st_mtime_ns for path in alone_dir.rglob("*")} == before
+    assert fingerprint(alone_dir) == alone
 
 
 B12 = pytest.mark.fault(
