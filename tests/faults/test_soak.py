@@ -6,8 +6,6 @@ import pytest
 from tests_dense import environ
 from tests_faults import fingerprint
 
-from benchmarks.soak import schedule, soak
-
 SEED, HITS = 10, 5
 
 
@@ -18,6 +16,8 @@ SEED, HITS = 10, 5
     expected="completes with the bits of the undisturbed run; restarts are counted",
 )
 def test_a_job_that_is_killed_again_and_again(tiny, pair, tmp_path, got):
+    from benchmarks.soak import schedule, soak
+
     told = {**environ(), "TFSCALE_FAULT": "train.loop:sleep0.2"}
     overrides = [part for part in tiny(every=5) if not part.startswith("run.dir=")]
     hits, folder, log = schedule(HITS, 1.0, SEED, workers=2), tmp_path / "it", tmp_path / "log.txt"
