@@ -14,7 +14,19 @@ def build(tf):
     from tfscale.data.order import Shard
     from tfscale.data.pipeline import build_dataset
 
-    def build(split="train", *, training=True, batch=8, worker=0, workers=1, start_step=0, seed=0, task=None, source=None, **plan):
+    def build(
+        split="train",
+        *,
+        training=True,
+        batch=8,
+        worker=0,
+        workers=1,
+        start_step=0,
+        seed=0,
+        task=None,
+        source=None,
+        **plan,
+    ):
         return build_dataset(
             source or Vectors(), task or Classify(), split, Shard(batch, worker, workers), plan_for(batch, **plan),
             training=training, seed=seed, start_step=start_step,

@@ -137,7 +137,9 @@ def test_bad_records_within_the_budget_count_for_nothing(tf, source, tmp_path, c
     with pytest.raises(DataCorrupt, match=f"header of record 1 at byte {size}"):
         source.check()
     one = dataclasses.replace(source, max_bad_records=1)
-    with pytest.raises(DataCorrupt, match=r"2 records are bad, and data.max_bad_records=1: record 2 at byte \d+: the feature x is nan"):
+    with pytest.raises(
+        DataCorrupt, match=r"2 records are bad, and data.max_bad_records=1: record 2 at byte \d+: the feature x is nan"
+    ):
         one.prepare()
     assert not one.is_prepared()
     two = dataclasses.replace(source, max_bad_records=2)
