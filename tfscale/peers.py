@@ -58,6 +58,7 @@ class Peers:
         self._heard = threading.Event()
         self._ended: set[str] = set()  # well
         self._gone: set[str] = set()  # in any way
+        self._ready: set[str] = set()  # to begin TensorFlow's own rendezvous
         self._over = threading.Event()  # this process's own end has begun
         meeting.watch(self._on_event, silence=silence)
 
@@ -65,7 +66,7 @@ class Peers:
         if event.kind == "done":
             self._ended.add(event.peer)
         if event.kind == "message":
-            self._on_message(event.detail)
+            self._on_message(event.peer, event.detail)
         else:
             self._gone.add(event.peer)
         if event.kind in ("done", "message") or not self.needed(event.peer) or self.cause is not None:
@@ -106,6 +107,28 @@ class Peers:
             fix="run the same command again on all workers",
         )
 
+    def gather(self, timeout: float) -> None:
+        """Blocks until all are ready for TensorFlow's rendezvous, in which no Python runs: neither a signal nor a lost
+        peer would be heard there, and it waits for an hour.
+
+        Raises:
+            ClusterFault: a peer was lost, or is not ready after `timeout` seconds.
+        """
+        others, until = set(self.meeting.members) - {self.meeting.me}, time.monotonic() + timeout
+        self.meeting.tell({"ready": True})
+        while not others <= self._ready:
+            if self.cause is not None:
+                raise self.cause.fault()
+            if time.monotonic() > until:
+                missing = ", ".join(sorted(others - self._ready))
+                raise ClusterFault(
+                    f"{missing} did not begin TensorFlow within {timeout:g} s",
+                    where="cluster.start_timeout",
+                    fix=f"see the log of {missing}",
+                )
+            self._heard.wait(0.2)
+            self._heard.clear()
+
     def wait_for_chief(self, asked: Callable[[], TfscaleError | None] = lambda: None) -> None:
         """Blocks until the chief has ended well, for TensorFlow takes a worker that leaves before it for one that
         crashed; raises ClusterFault if anything went wrong first. Does nothing in the chief itself.
@@ -128,7 +151,9 @@ class Peers:
         """Asks all others to stop for this reason: a parameter server has no step in which to say it."""
         self.meeting.tell({"stop": error.exit_code, "what": error.what})
 
-    def _on_message(self, detail: Mapping[str, Any]) -> None:
+    def _on_message(self, peer: str, detail: Mapping[str, Any]) -> None:
+        if detail.get("ready"):
+            self._ready.add(peer)
         for cls in (Preempted, Interrupted):
             if detail.get("stop") == cls.exit_code:
                 self.on_stop(cls(str(detail.get("what"))))

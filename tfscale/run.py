@@ -87,15 +87,17 @@ def fit_config(
     *,
     environ: Mapping[str, str] = os.environ,
     say: Callable[[str], None] = print,
-    owns_process: bool = False,
+    stopping: Stopping | None = None,
 ) -> Result:
-    """`fit` from a configuration; see there, and for `owns_process` see `Stopping`."""
+    """`fit` from a configuration; see there. `stopping` hears signals already; None hears them meanwhile."""
     began = time.monotonic()
+    if stopping is None:
+        with Stopping().listening() as stopping:
+            return fit_config(config, environ=environ, say=say, stopping=stopping)
     with _left_if_refused(config, environ):
         validate(config)
-        stopping = Stopping(grace=config.cluster.grace, owns_process=owns_process)
-        notices = watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ)
-        with stopping.listening(), notices:
+        stopping.grace = config.cluster.grace
+        with watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ):
             return _fit(config, stopping, environ=environ, began=began, say=say)
 
 
@@ -273,12 +275,20 @@ def _train(
             return serve_until_done(config, plan, cluster, peers, stopping)
         if store is not None and not cluster.is_chief:
             store.follow(run_dir.path)
-        from tfscale.session import Session  # the first import of TensorFlow
+        from tfscale.session import Session, Surroundings  # the first import of TensorFlow
 
-        hands: dict[str, Any] = {"stopping": stopping, "on_stop": peers.begin_end, "attempts": attempts, "claim": claim}
-        hands["copy"] = store.committed if store is not None else None
+        around = Surroundings(
+            began=began,
+            say=say,
+            stopping=stopping,
+            attempts=attempts,
+            claim=claim,
+            on_join=lambda: peers.gather(config.cluster.start_timeout),
+            on_stop=peers.begin_end,
+            copy=store.committed if store is not None else lambda folder: None,
+        )
         try:
-            result = Session(config, plan, run_dir, cluster, began=began, say=say, **hands).run()
+            result = Session(config, plan, run_dir, cluster, around).run()
         except (Preempted, Interrupted):
             peers.outlast_chief(config.cluster.grace)
             raise

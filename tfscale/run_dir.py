@@ -7,6 +7,7 @@ run that is already complete, or whose folder can't be written, says so before T
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -130,12 +131,27 @@ class RunDir:
             raise _write_failed(self.path / name, error) from error
 
     def append(self, name: str, line: str) -> None:
-        """Adds a line to a file; raises IOFailure."""
+        """Adds a line to a file, whole or not at all; raises IOFailure."""
+        data = f"{line}\n".encode()
         try:
-            with (self.path / name).open("a") as stream:
-                stream.write(line + "\n")
+            with (self.path / name).open("ab", buffering=0) as stream:
+                size = stream.tell()
+                if stream.write(data) != len(data):  # the disk took some of it
+                    stream.truncate(size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise _write_failed(self.path / name, error) from error
+
+    def cut_metrics(self, step: int) -> None:
+        """Drops the rows behind the step that training goes on from, so that each step stands once."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # torn by a kill
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+        self.write_text(self.metrics.name, "".join(line + "\n" for line in kept))
 
     def set_aside(self) -> None:
         """Moves what earlier runs left into previous-NNN, for a run that was told to start at zero."""

@@ -6,9 +6,11 @@ Owns the wiring of parts, engine and run folder, and what the actions do. Everyt
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tfscale.cluster import Cluster
 from tfscale.config import RunConfig
 from tfscale.divergence import Recovery
 from tfscale.duration import Duration
-from tfscale.errors import Diverged, Interrupted, Preempted, UsageError, nearest
+from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
 from tfscale.evaluator import holds
 from tfscale.experiment import Experiment, flatten
 from tfscale.finishing import finish
@@ -34,36 +36,43 @@ from tfscale.watchdog import Watchdog
 _PLACES = ("run.dir", "run.root", "run.store")
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a session has around it.
+
+    Attributes:
+        began: when `fit` began, by time.monotonic.
+        say: receives what people should read.
+        stopping: hears requests to stop.
+        attempts: the book of the run's attempts.
+        claim: the hold on the run folder.
+        on_join: called before TensorFlow joins the other workers.
+        on_stop: called once all workers have agreed to stop.
+        copy: called with a new checkpoint's folder, to copy it elsewhere.
+    """
+
+    began: float
+    say: Callable[[str], None]
+    stopping: Stopping
+    attempts: Attempts
+    claim: Claim
+    on_join: Callable[[], None]
+    on_stop: Callable[[], None]
+    copy: Callable[[Path], None]
+
+
 class Session:
-    """Args: the configuration, its plan, a run folder that the chief holds, the cluster, when `fit` began, what hears
-    requests to stop, what is called once all workers have agreed to, the book of attempts, the hold on the folder, and
-    what copies a new checkpoint elsewhere.
+    """Args: the configuration, its plan, a run folder that the chief holds, the cluster, and what is around.
 
     Every worker runs all of this; what it must not write goes to a folder for reading, a tracker that tracks nothing
     and a checkpointer that writes nothing.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        plan: ExecutionPlan,
-        run_dir: RunDir,
-        cluster: Cluster | None = None,
-        *,
-        began: float,
-        say: Callable[[str], None] = print,
-        stopping: Stopping | None = None,
-        on_stop: Callable[[], None] = lambda: None,
-        attempts: Attempts | None = None,
-        claim: Claim | None = None,
-        copy: Callable[[Path], None] | None = None,
-    ):
-        self.config, self.plan, self.run_dir, self.began, self.say = config, plan, run_dir, began, say
-        self.cluster = cluster or Cluster()
-        self.attempts, self.claim = attempts or Attempts(run_dir, began=began), claim or Claim()
-        self.copy = copy or (lambda folder: None)
-        self.stopping, self.on_stop = stopping or Stopping(grace=config.cluster.grace), on_stop
+    def __init__(self, config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, cluster: Cluster, around: Surroundings):
+        self.config, self.plan, self.run_dir, self.cluster, self.around = config, plan, run_dir, cluster, around
+        self.began, self.say, self.stopping, self.attempts = around.began, around.say, around.stopping, around.attempts
         self.checkpointer: Any = None
+        self._rows: list[str] = []  # of metrics, not on disk yet
         stacks = "hang.txt" if self.cluster.is_chief else f"hang-{self.cluster.role}-{self.cluster.index}.txt"
         self.watchdog = Watchdog(
             config.run.hang_timeout, stacks=run_dir.path / stacks, on_hang=self.stopping.tell_before_exit
@@ -74,6 +83,8 @@ class Session:
         config, plan = self.config, self.plan
         self.run_dir.write_json("plan.json", plan.to_dict())
         with runtime.applied(plan, seed=config.train.seed):
+            if plan.strategy == "multi_worker":
+                self.around.on_join()
             self.strategy = runtime.build_strategy(plan, self.cluster)
             self.stopping.listen_again()
             config.data.prepare()  # its imports must be over before the tracker's thread begins its own
@@ -92,7 +103,8 @@ class Session:
             except Exception as error:
                 from tfscale.blame import blamed
 
-                raise (self._lost_peer(error) or blamed(self, error) or error) from error.__cause__
+                told = self.stopping.behind(error) or self._lost_peer(error) or blamed(self, error)
+                raise (told or error) from error.__cause__
             finally:
                 if self.checkpointer is not None:
                     self.checkpointer.wait()  # the folder is ours until then
@@ -157,8 +169,8 @@ class Session:
             experiment=Experiment.of(config),
             writes=self.cluster.is_chief,
             held=lambda step: holds(self.run_dir, step),
-            may_commit=self.claim.held,
-            copy=self.copy,
+            may_commit=self.around.claim.held,
+            copy=self.around.copy,
             max_failed_saves=config.checkpoint.max_failed_saves,
         )
         self.recovery = Recovery(self)
@@ -199,6 +211,7 @@ class Session:
 
     def _beat(self, what: str) -> None:
         self.watchdog.beat(what)
+        self.checkpointer.check()
         if self.state.step > self.first_step:
             self.stopping.hold()
 
@@ -231,7 +244,7 @@ class Session:
         self.first_step = self.state.step
         self.attempts.begin(self.state.step, self.trainer.clock.seconds)
         self.trainer.recall_window(self.state.memory.pop("window", {}))
-        self._cut_metrics(self.state.step)
+        self.run_dir.cut_metrics(self.state.step)
 
     # -- training
 
@@ -271,7 +284,7 @@ class Session:
 
     def _leave_early(self) -> None:
         """Saves what all workers have agreed to stop at, and raises what the run ends with."""
-        self.on_stop()
+        self.around.on_stop()
         self.save(required=True)
         told = f"{self.stopping.request.what.partition(';')[0]}; " if self.stopping.request is not None else ""
         error = error_of(self.trainer.signum, kept=f"the checkpoint of step {self.state.step} is committed")
@@ -399,20 +412,9 @@ class Session:
     def _write_metrics(self, kind: str, metrics: Mapping[str, float]) -> None:
         step = self.state.step
         row = {"step": step, "epoch": step / self.steps_per_epoch, "kind": kind, **metrics}
-        self.run_dir.append(self.run_dir.metrics.name, json.dumps(row))
+        self._rows.append(json.dumps(row))
+        with contextlib.suppress(IOFailure):  # a full disk: they are tried again with the next row
+            self.run_dir.append(self.run_dir.metrics.name, "\n".join(self._rows))
+            self._rows.clear()
         self.tracker.metrics({f"{kind}/{name}": value for name, value in metrics.items()}, step)
         self._note()
-
-    def _cut_metrics(self, step: int) -> None:
-        """Drops the rows behind the step that training goes on from, so that each step stands once."""
-        if not self.run_dir.metrics.exists():
-            return
-        kept = []
-        for line in self.run_dir.metrics.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # torn by a kill
-            if row["step"] <= step:
-                kept.append(line)
-        self.run_dir.write_text(self.run_dir.metrics.name, "".join(line + "\n" for line in kept))

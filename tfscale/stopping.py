@@ -8,9 +8,11 @@ between its compiled pieces, and whoever has work to keep says `hold()`.
         stopping.listen_again()  # TensorFlow's multi-worker runtime has put its own handler in the place of ours
         stopping.hold()          # from here on it waits in `stopping.request`
 
-A Python handler only runs when the main thread is back in Python, which a compiled loop or a rendezvous inside
-TensorFlow can delay for minutes. So a thread hears signals too (signal.set_wakeup_fd), and ends the process where the
-main thread doesn't answer in time.
+A Python handler only runs when the main thread is back in Python, which a compiled loop can delay for long, and
+TensorFlow's multi-worker runtime puts a handler of its own in its place, which swallows SIGTERM
+(tensorflow/core/distributed_runtime/preemption/preemption_notifier.cc). So where the process is ours alone, no handler
+hears signals: all threads block them and one waits for them (sigwait), which no other handler can get before. It nudges
+the main thread by a signal of its own, and ends the process where that doesn't answer in time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ from types import FrameType
 from tfscale.errors import InternalError, Interrupted, Preempted, TfscaleError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_NUDGE = getattr(signal, "SIGRTMIN", signal.SIGUSR2 - 5) + 5  # from the listening thread to the main one
 _ANSWER_WITHIN = 1.0  # seconds that the main thread has to begin its end while there is nothing to keep
 _SAME_SIGNAL = 0.5  # seconds; `timeout` sends its signal to the process and then to its group
 
@@ -38,17 +40,18 @@ class Stopping:
     Args:
         grace: seconds from the request to the end of the process, whether or not the work could be kept.
         owns_process: whether this process is there for the run alone, so that it may be ended at once: by a second
-            signal, or where the main thread does not answer. A notebook's is not.
+            signal, or where the main thread does not answer. A notebook's is not. Such a process listens before it
+            imports anything that starts threads: one that doesn't block the signals would take them away.
     """
 
-    def __init__(self, *, grace: float, owns_process: bool = False, now: Callable[[], float] = time.monotonic):
+    def __init__(self, *, grace: float = 25.0, owns_process: bool = False, now: Callable[[], float] = time.monotonic):
         self.grace, self.owns_process, self._now = grace, owns_process, now
         self.request: TfscaleError | None = None
         self.before_exit: list[Callable[[TfscaleError], None]] = []  # called where the process is ended at once
-        self._holding = self._over = self._testing = False
+        self._holding = self._over = self._testing = self._heard = False
         self._asked_at: float | None = None
         self._handlers: dict[int, object] = {}
-        self._tested = self._unheeded = 0
+        self._tested = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stopping]:
@@ -56,33 +59,32 @@ class Stopping:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        for signum in SIGNALS:
-            if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
-                self._handlers[signum] = signal.signal(signum, self._on_signal)
-        with contextlib.ExitStack() as stack:
+        heard = [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]  # ignored as under nohup
+        try:
             if self.owns_process:
-                stack.enter_context(self._heard_by_thread())
-            try:
-                yield self
-            finally:
-                self._over = True
-                for number, handler in self._handlers.items():
-                    signal.signal(number, handler)  # type: ignore[arg-type]
+                self._handlers[_NUDGE] = signal.signal(_NUDGE, self._on_nudge)
+                signal.pthread_sigmask(signal.SIG_BLOCK, heard)  # for all threads that begin from here on, too
+                threading.Thread(target=self._listen, args=(heard,), name="tfscale-signals", daemon=True).start()
+            else:
+                self._handlers = {signum: signal.signal(signum, self._on_signal) for signum in heard}
+            yield self
+        finally:
+            self._over = True
+            if self.owns_process:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]
 
     def listen_again(self) -> None:
-        """Puts the handlers back in their place and proves that they are called.
-
-        TensorFlow's multi-worker runtime installs a handler for SIGTERM that swallows it
-        (tensorflow/core/distributed_runtime/preemption/preemption_notifier.cc).
+        """Puts the handlers back in their place where TensorFlow has replaced them, and proves that they are called.
 
         Raises:
             InternalError: a signal did not arrive.
         """
-        for signum in self._handlers:
-            signal.signal(signum, self._on_signal)
+        for signum in () if self.owns_process else self._handlers:
+            signal.signal(signum, self._on_signal)  # type: ignore[arg-type]
             self._testing, before = True, self._tested
-            self._unheeded += self.owns_process  # the thread hears the test, too
-            signal.raise_signal(signum)
+            signal.raise_signal(signum)  # type: ignore[arg-type]
             self._testing = False
             if self._tested == before:
                 raise InternalError(f"{signal.Signals(signum).name} does not reach this process", where="signals")
@@ -99,15 +101,20 @@ class Stopping:
             return
         self.request, self._asked_at = error, self._now()
         if not self._holding and self._handlers:
-            main = threading.main_thread().ident
-            assert main is not None
-            signal.pthread_kill(main, signal.SIGTERM)  # a real one: it ends a sleep
+            self._nudge(_NUDGE if self.owns_process else signal.SIGTERM)
         if self.owns_process:
             threading.Thread(target=self._keep_time, daemon=True).start()
 
     def take_notice(self, text: str) -> None:
         """Asks the run to stop because its machine is about to be taken away."""
         self.ask(Preempted(f"this machine is taken away ({text})", fix="run the same command again: it resumes"))
+
+    def behind(self, error: BaseException) -> TfscaleError | None:
+        """The request, where that is what the error came from: AutoGraph wraps what is raised while it traces."""
+        link = error.__context__
+        while link is not None and link is not self.request:
+            link = link.__context__
+        return self.request if link is not None else None
 
     @property
     def asked(self) -> int:
@@ -135,32 +142,29 @@ class Stopping:
         assert self._asked_at is not None
         return self._now() < self._asked_at + _SAME_SIGNAL
 
-    @contextlib.contextmanager
-    def _heard_by_thread(self) -> Iterator[None]:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        before = signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, args=(theirs,), name="tfscale-signals", daemon=True).start()
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            ours.close()
+    def _nudge(self, signum: int) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signum)  # a real one: it ends a sleep, too
 
-    def _listen(self, signals: socket.socket) -> None:
-        heard = 0
-        with signals:
-            while byte := signals.recv(1):
-                if byte[0] not in self._handlers:
-                    continue
-                if self._unheeded:
-                    self._unheeded -= 1
-                    continue
-                first, heard = self._note(byte[0]), heard + 1
-                if not first:
-                    self._end_now()
-                elif heard == 1:
-                    threading.Thread(target=self._keep_time, daemon=True).start()
+    def _on_nudge(self, _signum: int, _: FrameType | None) -> None:
+        """In the main thread, which ends the run where there is nothing to keep."""
+        if self.request is not None and not self._holding and not self._over:
+            self._over = True
+            raise self.request
+
+    def _listen(self, heard: list[signal.Signals]) -> None:
+        """The thread that hears the signals."""
+        while True:
+            signum = signal.sigwait(heard)
+            first, known = self._note(signum), self._heard
+            self._heard = True
+            if not first:
+                self._end_now()
+            if not known:
+                if not self._holding:
+                    self._nudge(_NUDGE)
+                threading.Thread(target=self._keep_time, daemon=True).start()
 
     def _keep_time(self) -> None:
         """Ends the process where the main thread does not."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from tfscale.door import arguments, guard
+from tfscale.stopping import Stopping
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,10 +17,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train a recipe on whatever hardware is here.",
         epilog="examples: tfscale train +recipe=resnet; tfscale train +recipe=resnet plan.dry_run=true",
     )
-    return guard(lambda seen: _train(arguments(parser, argv), seen))
+    return guard(lambda seen: _listening(arguments(parser, argv), seen))
 
 
-def _train(options: argparse.Namespace, seen: dict) -> int:
+def _listening(options: argparse.Namespace, seen: dict) -> int:
+    """Hears signals before anything is imported that starts threads: NumPy does."""
+    with Stopping(owns_process=True).listening() as stopping:
+        return _train(options, seen, stopping)
+
+
+def _train(options: argparse.Namespace, seen: dict, stopping: Stopping) -> int:
     from tfscale.composition import compose_raw, to_run_config
     from tfscale.run import fit_config
 
@@ -31,7 +38,7 @@ def _train(options: argparse.Namespace, seen: dict) -> int:
         return 0
     config = to_run_config(raw)
     seen["traceback"] = config.debug.traceback
-    fit_config(config, owns_process=True)
+    fit_config(config, stopping=stopping)
     return 0
 
 

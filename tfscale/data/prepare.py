@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -47,6 +48,7 @@ def prepare_apart(source: Source) -> None:
 
 def child() -> int:
     """The child's whole work: a source on standard input, an error as JSON on standard output."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT])  # blocked in our parent
     source = pickle.load(sys.stdin.buffer)  # from our own parent, over our own pipe
     try:
         source.prepare()
