@@ -133,6 +133,8 @@ LIGHT = (
     "data.pictures",
     "data.tfrecord",
     "tracking.mlflow",
+    "tracking.delivery",
+    "tracking.spool",
     "models.resnet",
     "recipes.resnet",
 )

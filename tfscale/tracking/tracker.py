@@ -56,7 +56,14 @@ class TrackerSpec(Protocol):
 
     def check(self) -> None: ...
 
-    def open(self, *, run_dir: Path, root: Path, name: str) -> Tracker: ...
+    def open(self, *, run_dir: Path, root: Path, name: str) -> Tracker:
+        """Args: the run's folder; a folder that runs share; the name of a new run, "" to join the run that this folder
+        already has, beside the process that began it. Raises IOFailure where tracking is required and can't be had."""
+        ...
+
+    def deliver(self, *, run_dir: Path, root: Path) -> None:
+        """Tells the tracker what a finished run could not; does nothing where nothing is owed."""
+        ...
 
 
 @dataclass
@@ -68,3 +75,6 @@ class NoTracker:
 
     def open(self, *, run_dir: Path, root: Path, name: str) -> Tracker:
         return NullTracker()
+
+    def deliver(self, *, run_dir: Path, root: Path) -> None:
+        pass
