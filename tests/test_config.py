@@ -55,10 +55,44 @@ def test_all_problems_are_reported_at_once():
     assert all(part in text for part in ("optimzer.learning_rate", "train.global_batch", "train.sed"))
 
 
+def test_what_is_missing_is_in_the_same_report():
+    keras = ["task=keras", "task.model=keras.applications.MobileNet", "data=numpy", "data.path=x.npz"]
+    text = refused(
+        *keras, "optimzer.lr=1", "train.seed=many", "train.global_batch=some", "task.image_size=big", "task.alabel=x"
+    )
+    parts = (
+        "unknown key 'optimzer.lr'; did you mean 'optimizer'?",
+        "train.seed: ",
+        "train.global_batch: ",
+        "no value was given for train.until;",
+        "task.image_size: ",
+        "task.alabel",
+        "did you mean 'task.label'?",
+    )
+    assert [part for part in parts if part not in text] == []
+    text = refused("+recipe=resnt", "train.seed=many")
+    assert "train.seed" in text and "no value" not in text  # what the recipe would have brought is unknown
+
+
+def test_a_given_task_is_not_missing():
+    from tfscale.task import Task
+
+    with pytest.raises(UsageError) as error:
+        compose(["optimzer.lr=1", "train.until=1ep"], task=Task(), data=object())
+    assert "train.global_batch" in str(error.value) and "task" not in str(error.value)
+
+
+def test_the_more_serious_is_told_first():
+    with pytest.raises(SecurityRefused):
+        compose(["+recipe=resnet", "optimzer.lr=1", "task._target_=os.system"])
+
+
 def test_all_wrong_values_are_reported_at_once():
     text = refused("+recipe=resnet", "train.until=soon", "checkpoint.mode=best")
     assert "train.until" in text
     assert "checkpoint.mode" in text
+    text = refused("+recipe=resnet", "train.until=soon", "task.depth=deep", "task.width=wide")
+    assert all(key in text for key in ("train.until", "task.depth", "task.width"))
 
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "logging.os.system", "pdb.Pdb._getval", "os.getpid"])
@@ -73,6 +107,15 @@ def test_nested_targets_are_refused():
     with pytest.raises(SecurityRefused) as error:
         check_targets({"task": {"a": [{"_target_": "os.system"}]}}, ("tfscale.",))
     assert error.value.where == "task.a[0]._target_"
+
+
+@pytest.mark.parametrize("name", ["keras.saving.load_model", "keras.utils.get_file", "tfscale.door.guard", "os.system"])
+def test_functions_that_are_no_models_are_refused(name):
+    """keras.saving.load_model would take safe_mode=false as its argument."""
+    keras = ["task=keras", "data=numpy", "data.path=x.npz", "train.until=1ep", "train.global_batch=8"]
+    with pytest.raises(SecurityRefused, match=r"task\.model"):
+        compose([*keras, f"task.model={name}", "+task.arguments.safe_mode=false"])
+    assert compose([*keras, "task.model=keras.applications.MobileNet"]).task.model == "keras.applications.MobileNet"
 
 
 def test_users_own_packages_must_be_allowed():
@@ -99,11 +142,11 @@ def test_saved_yaml_keeps_interpolations_and_hides_secrets(monkeypatch):
 def test_secrets_are_redacted():
     from omegaconf import OmegaConf
 
-    from tfscale.composition import _redacted_yaml
+    from tfscale.redaction import redacted_yaml
 
     kept = {"depth": 3, "max_tokens": 512, "tokenizer": "bpe", "password": "${oc.env:PW}", "uri": "http://host/x"}
     secret = {"api_token": "abc123", "api_key": "${oc.env:K,abc123}", "url": "https://bob:abc123@host/x"}
-    text = _redacted_yaml(OmegaConf.create({"a": {**kept, **secret}}))
+    text = redacted_yaml(OmegaConf.create({"a": {**kept, **secret}}))
     assert "abc123" not in text
     assert text.count("<redacted>") == 3
     assert all(f"{key}: {value}" in text for key, value in kept.items())

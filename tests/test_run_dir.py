@@ -30,10 +30,14 @@ def test_names_that_leave_the_root(tmp_path, name):
         locate(tmp_path, name=name)
 
 
-@pytest.mark.parametrize("name", ["", "a\x00b", "a\nb", "x" * 5000])
+@pytest.mark.parametrize("name", ["", "a\x00b", "a\nb", "x" * 5000, "x" * 256, "\u00e4" * 128])
 def test_names_that_no_file_system_takes(tmp_path, name):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"run\.name"):
         locate(tmp_path, name=name)
+    with pytest.raises(UsageError, match=r"run\.root"):
+        locate(tmp_path, root=name)
+    with pytest.raises(UsageError, match=r"run\.dir"):
+        locate(tmp_path, directory=name)
 
 
 def test_check_writable_leaves_nothing(tmp_path):

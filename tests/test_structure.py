@@ -22,6 +22,7 @@ LAYERS = {
         "cluster",
         "config",
         "composition",
+        "redaction",
         "run_dir",
         "experiment",
         "lease",

@@ -1,7 +1,7 @@
 """Composition: from overrides to a RunConfig, by Hydra, which ends here.
 
-Owns `compose()` and `compose_run()`, the allow-list of `_target_`, the building of the plug points, error messages for
-what people mistype, and the redaction of secrets in what is saved. Below it there is no DictConfig.
+Owns `compose()` and `compose_run()`, the allow-list of `_target_`, the building of the plug points and error messages
+for what people mistype. Below it there is no DictConfig.
 
 The three plug points (task, data, tracker) are nodes with a `_target_` that names a dataclass; its fields are the
 node's keys, so that a misspelt key or a wrong type is found here, before TensorFlow is imported.
@@ -13,14 +13,13 @@ import contextlib
 import copy
 import dataclasses
 import importlib
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tfscale.config import RunConfig
+from tfscale.config import RunConfig, validate
 from tfscale.errors import (
     DataCorrupt,
     DataMissing,
@@ -29,8 +28,8 @@ from tfscale.errors import (
     first_line,
     keep_secret,
     nearest,
-    without_secrets,
 )
+from tfscale.redaction import is_secret, keep_secrets, redacted_yaml
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,8 +39,9 @@ if TYPE_CHECKING:
 
 PLUG_POINTS = ("task", "data", "tracker")
 _ALLOWED = ("tfscale.", "keras.")
-_SECRET = re.compile(r"(?i)(^|_)(secret|password|passwd|token|credentials?|(api|access|secret|private)_?key)$")
-_VARIABLE = re.compile(r"\$\{\s*oc\.env:\s*([A-Za-z_]\w*)")
+# Functions that a `code_fields` may name: Keras also has some that load files unsafely, or from the network.
+_ALLOWED_FUNCTIONS = ("tfscale.models.", "keras.applications.")
+_Problem = tuple[str, str]  # the key or override, and what is wrong with it
 _PREFIX = re.compile(r"\w+(\.\w+)*\.")
 
 
@@ -64,13 +64,15 @@ def compose(
         UsageError: unknown group, key or value, wrong type or missing value; all problems in one message.
         SecurityRefused: a `_target_` outside the allow-list.
     """
-    raw = compose_raw(overrides, config_dir=config_dir)
-    return to_run_config(raw, given={k: v for k, v in (("task", task), ("data", data)) if v is not None})
+    given = {k: v for k, v in (("task", task), ("data", data)) if v is not None}
+    return to_run_config(compose_raw(overrides, config_dir=config_dir, given=given), given=given)
 
 
-def compose_raw(overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
+def compose_raw(
+    overrides: Sequence[str], *, config_dir: str | None = None, given: Mapping[str, Any] = MappingProxyType({})
+) -> DictConfig:
     """The composed DictConfig, for `--cfg job` and for `to_run_config`; raises UsageError like `compose`."""
-    raw = _compose_from("config", overrides, config_dir=config_dir)
+    raw = _compose_from("config", overrides, config_dir=config_dir, given=given)
     _check_allowed(list(raw.extensions.allow), overrides)
     return raw
 
@@ -150,7 +152,13 @@ def _compose_saved(saved: dict[str, Any], overrides: Sequence[str], *, config_di
     return _compose_from("run", overrides, config_dir=config_dir)
 
 
-def _compose_from(primary: str, overrides: Sequence[str], *, config_dir: str | None) -> DictConfig:
+def _compose_from(
+    primary: str,
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> DictConfig:
     """Composes this primary configuration; what is wrong with the overrides is told at once."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
@@ -162,7 +170,7 @@ def _compose_from(primary: str, overrides: Sequence[str], *, config_dir: str | N
 
     for override in overrides:
         key, _, value = override.partition("=")
-        keep_secret([value] if _SECRET.search(key.rpartition(".")[2]) else [])
+        keep_secret([value] if is_secret(key.rpartition(".")[2]) else [])
         if key.lstrip("+~").split(".")[0].split("/")[0] == "hydra":
             raise UsageError(
                 f"Hydra's own settings change nothing here: {key}",
@@ -177,7 +185,7 @@ def _compose_from(primary: str, overrides: Sequence[str], *, config_dir: str | N
         try:
             return attempt(overrides)
         except (HydraException, ValueError) as error:
-            raise _explain(error, list(overrides), attempt) from None
+            raise _explain(error, list(overrides), attempt, given) from None
 
 
 def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
@@ -197,34 +205,66 @@ def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
 
 def to_run_config(raw: DictConfig, *, given: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
     """Turns the composed configuration into typed objects, with those that are given; raises like `compose`."""
+    config, problems, missing = _typed(raw, given)
+    if config is None or problems:
+        raise UsageError(
+            "; ".join(text for _, text in problems),
+            where=", ".join(key for key, _ in problems if key),
+            fix=_missing_fix(missing) if missing else "correct the keys; --cfg job prints the whole configuration",
+        )
+    return config
+
+
+def _typed(
+    raw: DictConfig, given: Mapping[str, Any], excused: Sequence[str] = ()
+) -> tuple[RunConfig | None, list[_Problem], list[str]]:
+    """(the typed objects where they can be had, all that is wrong, the keys without a value).
+
+    Args:
+        excused: keys whose value is known to be wrong, so that its absence is no news.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    _keep_secrets(raw)
-    missing = sorted(OmegaConf.missing_keys(raw) - given.keys())
-    if missing:
-        raise UsageError(_missing_text(missing), where=", ".join(missing), fix=_missing_fix(missing))
+    keep_secrets(raw)
+    absent = OmegaConf.missing_keys(raw) - given.keys()
+    missing = sorted(absent - set(excused))
+    problems: list[_Problem] = [(", ".join(missing), _missing_text(missing))] if missing else []
+    allowed = (*_ALLOWED, *raw.extensions.allow)
     try:
-        allowed = (*_ALLOWED, *raw.extensions.allow)
         plain = OmegaConf.to_container(raw, resolve=True)
         assert isinstance(plain, dict)
         check_targets(plain, allowed)
-        problems: list[str] = []
-        built = {name: given.get(name) or _build(plain.get(name), name, problems) for name in PLUG_POINTS}
+        built = {
+            name: given.get(name) or (None if name in absent else _build(plain.get(name), name, problems))
+            for name in PLUG_POINTS
+        }
+        for name, value in built.items():
+            _check_code(value, name, (*_ALLOWED_FUNCTIONS, *raw.extensions.allow))
+        if absent:
+            return None, problems, missing
         typed = copy.deepcopy(raw)
         for name in PLUG_POINTS:
             typed[name] = None
         config = OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
-        raise UsageError(first_line(error), where=str(getattr(error, "full_key", "") or ""), fix="") from None
+        return None, [*problems, (str(getattr(error, "full_key", "") or ""), first_line(error))], missing
     assert isinstance(config, RunConfig)
-    if problems:
-        raise UsageError("; ".join(problems), fix="correct the keys; --cfg job prints the whole configuration")
+    if problems:  # else the caller does it, once the task is at hand
+        with _collecting(problems):
+            validate(config)
     for name, value in built.items():
-        _check_code(value, name, allowed)
         setattr(config, name, value)
-    config._yaml = _redacted_yaml(raw)  # type: ignore[attr-defined]
-    return config
+    config._yaml = redacted_yaml(raw)  # type: ignore[attr-defined]
+    return config, problems, missing
+
+
+@contextlib.contextmanager
+def _collecting(problems: list[_Problem]) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        problems.append((error.where, error.what))
 
 
 def check_targets(node: Any, allowed: Sequence[str], path: str = "") -> None:
@@ -256,7 +296,7 @@ def _check_code(built: Any, path: str, allowed: Sequence[str]) -> None:
             check_targets({"_target_": value}, allowed, f"{path}.{name}")
 
 
-def _build(node: Any, path: str, problems: list[str]) -> Any:
+def _build(node: Any, path: str, problems: list[_Problem]) -> Any:
     """Builds the dataclass that `_target_` names, its fields type-checked by OmegaConf; problems are collected."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -264,67 +304,31 @@ def _build(node: Any, path: str, problems: list[str]) -> Any:
     if node is None and path == "tracker":
         return None
     if not isinstance(node, dict) or "_target_" not in node:
-        problems.append(f"{path} has no _target_")
+        problems.append((path, f"{path} has no _target_"))
         return None
-    target = node["_target_"]
+    target, where = node["_target_"], f"{path}._target_"
     module_name, _, class_name = target.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        problems.append(f"{path}._target_: {target} can't be imported ({error})")
+        problems.append((where, f"{where}: {target} can't be imported ({error})"))
         return None
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        problems.append(f"{path}._target_: {target} is not a dataclass")
+        problems.append((where, f"{where}: {target} is not a dataclass"))
         return None
     fields = {k: v for k, v in node.items() if k != "_target_"}
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), fields))
-    except OmegaConfBaseException as error:
-        key = str(getattr(error, "key", "") or "")
-        names = [f.name for f in dataclasses.fields(cls)]
-        hint = nearest(key, names) if key not in names else ""
-        problems.append(f"{path}.{key}: {first_line(error)}{hint}")
+    names = [f.name for f in dataclasses.fields(cls)]
+    before = len(problems)
+    for name, value in fields.items():  # one by one, for OmegaConf stops at the first that is wrong
+        try:
+            OmegaConf.merge(OmegaConf.structured(cls), {name: value})
+        except OmegaConfBaseException as error:
+            hint = nearest(str(name), names) if name not in names else ""
+            problems.append((f"{path}.{name}", f"{path}.{name}: {first_line(error)}{hint}"))
+    if len(problems) > before:
         return None
-
-
-def _keep_secrets(raw: DictConfig) -> None:
-    """Makes messages hide what stands under a secret key, and the secret environment variables that are asked for."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    unresolved = OmegaConf.to_container(raw, resolve=False)
-    names = set(_VARIABLE.findall(str(unresolved)))
-    keep_secret(os.environ[name] for name in names if _SECRET.search(name) and name in os.environ)
-    with contextlib.suppress(OmegaConfBaseException):  # what can't be resolved is told elsewhere
-        keep_secret(_under_secret_keys(OmegaConf.to_container(raw, resolve=True)))
-
-
-def _under_secret_keys(node: Any, secret: bool = False) -> Iterator[str]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _under_secret_keys(value, secret or bool(_SECRET.search(str(key))))
-    elif isinstance(node, list):
-        for value in node:
-            yield from _under_secret_keys(value, secret)
-    elif secret and node is not None:
-        yield str(node)
-
-
-def _redacted_yaml(raw: DictConfig) -> str:
-    from omegaconf import OmegaConf
-
-    def redact(node: Any, secret: bool = False) -> Any:
-        if isinstance(node, dict):
-            return {k: redact(v, secret or bool(_SECRET.search(str(k)))) for k, v in node.items()}
-        if isinstance(node, list):
-            return [redact(v, secret) for v in node]
-        if not isinstance(node, str):
-            return "<redacted>" if secret and node is not None else node
-        # an interpolation is no secret, but the default inside it may be one
-        unresolved = re.fullmatch(r"\$\{[^,]*\}", node)
-        return "<redacted>" if secret and not unresolved else without_secrets(node)
-
-    return OmegaConf.to_yaml(OmegaConf.create(redact(OmegaConf.to_container(raw, resolve=False))))
+    merged = OmegaConf.merge(OmegaConf.structured(cls), fields)
+    return None if OmegaConf.missing_keys(merged) else OmegaConf.to_object(merged)
 
 
 def _missing_text(missing: list[str]) -> str:
@@ -339,16 +343,21 @@ def _missing_fix(missing: list[str]) -> str:
     return " ".join(f"{key}=..." for key in missing)
 
 
-def _explain(error: Exception, overrides: list[str], attempt: Callable[[Sequence[str]], DictConfig]) -> UsageError:
+def _explain(
+    error: Exception,
+    overrides: list[str],
+    attempt: Callable[[Sequence[str]], DictConfig],
+    given: Mapping[str, Any],
+) -> UsageError:
     """One UsageError for everything that is wrong with these overrides.
 
     Hydra stops at the first problem. Each plain override is tried alone on top of the groups that compose, so that
-    all of them are reported at once.
+    all of them are reported at once, with what is wrong or missing in the rest.
     """
     from hydra.errors import HydraException
 
     groups = [o for o in overrides if re.match(r"^\+?[\w/@]+=", o) and "." not in o.split("=", 1)[0]]
-    problems: list[tuple[str, str]] = []
+    problems: list[_Problem] = []
     good_groups: list[str] = []
     for group in groups:
         try:
@@ -356,18 +365,25 @@ def _explain(error: Exception, overrides: list[str], attempt: Callable[[Sequence
             good_groups.append(group)
         except (HydraException, ValueError) as one:
             problems.append((group, _reason(one, group, attempt, good_groups)))
+    good = list(good_groups)
     for override in overrides:
         if override in groups:
             continue
         try:
             attempt([*good_groups, override])
+            good.append(override)
         except (HydraException, ValueError) as one:
             problems.append((override, _reason(one, override, attempt, good_groups)))
     if not problems:
         problems = [(" ".join(overrides), _reason(error, "", attempt, []))]
+    elif good_groups == groups:  # else what a group would have brought is unknown
+        with contextlib.suppress(HydraException, ValueError):
+            rest = attempt(good)
+            _check_allowed(list(rest.extensions.allow), overrides)
+            problems += _typed(rest, given, [key.lstrip("+~").split("=", 1)[0] for key, _ in problems])[1]
     return UsageError(
         "; ".join(reason for _, reason in problems),
-        where=", ".join(override for override, _ in problems),
+        where=", ".join(override for override, _ in problems if override),
         fix="correct the override; --help lists recipes and groups, --cfg job every key",
     )
 

@@ -225,13 +225,18 @@ def probe(*, environ: Mapping[str, str] = os.environ, root: str | os.PathLike[st
     return Hardware(
         cpu=cpu,
         cores=max(cores, _MIN_CORES),
-        memory_bytes=min(host_memory, _cgroup_memory(base)),
+        memory_bytes=memory_bytes(base),
         host_memory_bytes=host_memory,
         gpus=gpus,
         tpu=tpu,
         hostname=_read(base / "proc/sys/kernel/hostname") or (os.uname().nodename if real else ""),
         notes=(*notes, *tpu_notes),
     )
+
+
+def memory_bytes(root: str | Path = "/") -> int:
+    """Usable memory, after cgroup limits."""
+    return min(_host_memory(Path(root)), _cgroup_memory(Path(root)))
 
 
 def _read(path: Path) -> str:

@@ -45,6 +45,7 @@ class RunDir:
         if directory is not None:
             _check_name(directory, "run.dir")
             return cls(directory)
+        _check_name(root, "run.root")
         name = name if name is not None else digest(identity)
         for key, part in (("run.name", name), ("run.recipe", recipe)):
             _check_name(part, key)
@@ -234,7 +235,8 @@ def digest(identity: Mapping[str, Any]) -> str:
 
 
 def _check_name(text: str, key: str) -> None:
-    if not text or len(text) > 1024 or any(ord(c) < 32 for c in text):
+    longest = max((len(part.encode(errors="replace")) for part in text.split("/")), default=0)
+    if not text or len(text) > 1024 or longest > 255 or any(ord(c) < 32 for c in text):
         raise UsageError(
             f"{text[:40]!r} is no usable name: empty, too long or with control characters",
             where=key,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import CheckpointUnusable, DataMissing, UsageError
+from tfscale.keras_task.file import check_keras_file
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +64,7 @@ class WarmStart:
 
 
 def check_place(init_from: str) -> None:
-    """Tells without TensorFlow whether there is something; raises DataMissing."""
+    """Tells without TensorFlow whether there is something; raises DataMissing, and what `check_keras_file` does."""
     path = Path(init_from)
     kinds = path.is_file() or (path / "checkpoints").is_dir() or (path / "manifest.json").is_file()
     if not kinds:
@@ -72,6 +73,8 @@ def check_place(init_from: str) -> None:
             where="init_from",
             fix="give init_from=runs/RECIPE/NAME, .../checkpoints/step-NNN or FILE.keras",
         )
+    if path.is_file():
+        check_keras_file(path)
 
 
 def warm_start(model: keras.Model, init_from: str) -> WarmStart:
@@ -142,7 +145,7 @@ def _stored(path: Path) -> Mapping[str, np.ndarray]:
     import numpy as np
 
     from tfscale.checkpoint import Checkpointer
-    from tfscale.keras_task.named import load_keras_file
+    from tfscale.keras_task.file import load_keras_file
 
     if path.is_file():
         return {v.path: np.asarray(v) for v in load_keras_file(path, compiled=False).variables}

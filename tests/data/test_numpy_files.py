@@ -83,6 +83,9 @@ def test_nothing_is_unpickled(tmp_path):
     path.write_bytes(pickle.dumps({"x_train": Trap()}))
     with pytest.raises(SecurityRefused, match="the file is pickled"):
         NumpyFiles(path=str(path)).check()
+    np.save(tmp_path / "one.npy", np.array([Trap()], object))
+    with pytest.raises(SecurityRefused, match="the array is pickled"):
+        NumpyFiles(path=str(tmp_path / "one.npy")).check()
     assert not (tmp_path / "ran").exists()
 
 

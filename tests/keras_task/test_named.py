@@ -113,7 +113,7 @@ def test_files_that_are_missing_broken_or_unsafe(run, save, table, tmp_path):
     with pytest.raises(DataCorrupt, match=r"junk\.keras"):
         run(f"task.model={tmp_path / 'junk.keras'}", *data)
     unsafe = save(layers=[keras.layers.Lambda(lambda x: x * 2), keras.layers.Dense(4)])
-    with pytest.raises(SecurityRefused, match="holds code"):
+    with pytest.raises(SecurityRefused, match="holds the code"):
         run(unsafe, *data)
 
 

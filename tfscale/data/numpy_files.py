@@ -5,12 +5,13 @@ Owns reading of .npz files, without ever unpickling, and the names of their fiel
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.arrays import ArraySource, check_fields, check_finite, check_labels
 from tfscale.data.index_file import digest_files
@@ -192,12 +193,30 @@ def _opened(file: Path) -> zipfile.ZipFile:
         if start[:1] == b"\x80":
             raise _pickled("the file", file) from None
         if start == b"\x93NUMPY":
+            if _holds_objects(file):
+                raise _pickled("the array", file) from None
             raise UsageError(
                 "the file is one .npy array and has no named fields", where=str(file), fix="write it by np.savez"
             ) from None
         raise DataCorrupt(
             f"the file is no whole .npz archive: {first_line(error)}", where=str(file), fix="write it again by np.savez"
         ) from None
+
+
+def _holds_objects(file: Path) -> bool:
+    with contextlib.suppress(ValueError, KeyError, EOFError), file.open("rb") as stream:
+        return bool(_read_header(stream)[1].hasobject)
+    return False
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """(shape, dtype); raises ValueError or KeyError where it is none."""
+    import numpy as np
+
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, _, dtype = read[version](stream)
+    return shape, dtype
 
 
 def _pickled(what: str, file: Path) -> SecurityRefused:
@@ -214,9 +233,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path) ->
     name = info.filename.removesuffix(".npy")
     try:
         with archive.open(info) as stream:
-            version = np.lib.format.read_magic(stream)
-            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, _, dtype = read_header[version](stream)
+            shape, dtype = _read_header(stream)
             if dtype.hasobject:
                 raise _pickled(f"the array {name}", file)
             # what the header claims must be there, before memory is taken for it

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
-import warnings
-import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data import check_augment
-from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line
+from tfscale.errors import UsageError, first_line
+from tfscale.keras_task.file import SUFFIXES, check_keras_file, load_keras_file, policy_of
 from tfscale.keras_task.model_task import KerasModelTask
 
 if TYPE_CHECKING:
     import keras
-
-_UNSAFE = ("safe_mode", "unsafe", "Lambda", "not allowed", "untrusted", "Could not locate")
-_FILES = (".keras", ".h5", ".hdf5")
 
 
 @dataclass
@@ -46,12 +41,12 @@ class NamedModel(KerasModelTask):
 
     @property
     def is_file(self) -> bool:
-        return self.model.endswith(_FILES)
+        return self.model.endswith(SUFFIXES)
 
     def check(self) -> None:
         check_augment(self.augment)
-        if self.is_file and not Path(self.model).is_file():
-            raise DataMissing(f"there is no file {self.model}", where="task.model", fix="give the path of a Keras file")
+        if self.is_file:
+            check_keras_file(self.model)
 
     def obtain(self) -> tuple[keras.Model, bool]:
         model = load_keras_file(self.model) if self.is_file else self._call_function()
@@ -146,50 +141,13 @@ class NamedModel(KerasModelTask):
 
     @property
     def fixed_precision(self) -> str | None:
-        return _policy_of(Path(self.model)) if self.is_file else None
+        return policy_of(Path(self.model)) if self.is_file else None
 
     def identity(self) -> dict[str, Any]:
         names = ("arguments", "loss_function", "metrics", "label", "augment", "image_size", "channels", "num_classes")
         what = self.model
         if self.is_file:
             self.check()
-            what = hashlib.sha256(Path(self.model).read_bytes()).hexdigest()[:16]
+            with Path(self.model).open("rb") as stream:
+                what = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
         return {"model": what, **{name: getattr(self, name) for name in names}}
-
-
-def load_keras_file(path: str | Path, *, compiled: bool = True) -> keras.Model:
-    """A Keras file in safe mode.
-
-    Raises:
-        DataMissing: there is no file.
-        SecurityRefused: it holds code (a Lambda layer), or a class from outside Keras and what is registered.
-        DataCorrupt: it can't be read.
-    """
-    import keras
-
-    if not Path(path).is_file():
-        raise DataMissing(f"there is no file {path}", where=str(path), fix="give the path of a Keras file")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*optimizer")  # saved unbuilt, which is no fault
-            return keras.saving.load_model(path, compile=compiled, safe_mode=True)
-    except Exception as error:  # Keras, h5py and zipfile raise whatever they meet
-        text = first_line(error)
-        if any(word in str(error) for word in _UNSAFE):
-            raise SecurityRefused(
-                f"the file holds code that loading would run, or classes that are not Keras's: {text}",
-                where=str(path),
-                fix="build the model in Python and give tfscale.fit the object, if you trust it",
-            ) from error
-        raise DataCorrupt(f"the file can't be read: {text}", where=str(path), fix="save it again") from error
-
-
-def _policy_of(file: Path) -> str:
-    """The dtype policy in a .keras file's configuration, read without TensorFlow; "float32" where it says none."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            config = json.loads(archive.read("config.json"))
-        dtype = config["config"].get("dtype")
-        return dtype["config"]["name"] if isinstance(dtype, dict) else dtype or "float32"
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return "float32"  # loading will say what is wrong
