@@ -74,6 +74,11 @@ def test_what_is_missing_is_in_the_same_report():
     assert "train.seed" in text and "no value" not in text  # what the recipe would have brought is unknown
 
 
+def test_an_override_may_build_on_one_before():
+    text = refused("+recipe=resnet", "+task.more=1", "task.more=2", "train.seed=many")
+    assert "train.seed" in text and "unknown key 'task.more'" not in text
+
+
 def test_a_given_task_is_not_missing():
     from tfscale.task import Task
 

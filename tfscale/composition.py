@@ -351,8 +351,8 @@ def _explain(
 ) -> UsageError:
     """One UsageError for everything that is wrong with these overrides.
 
-    Hydra stops at the first problem. Each plain override is tried alone on top of the groups that compose, so that
-    all of them are reported at once, with what is wrong or missing in the rest.
+    Hydra stops at the first problem. Each plain override is tried on top of the groups and overrides that compose, so
+    that all of them are reported at once, with what is wrong or missing in the rest.
     """
     from hydra.errors import HydraException
 
@@ -370,10 +370,10 @@ def _explain(
         if override in groups:
             continue
         try:
-            attempt([*good_groups, override])
+            attempt([*good, override])
             good.append(override)
         except (HydraException, ValueError) as one:
-            problems.append((override, _reason(one, override, attempt, good_groups)))
+            problems.append((override, _reason(one, override, attempt, good)))
     if not problems:
         problems = [(" ".join(overrides), _reason(error, "", attempt, []))]
     elif good_groups == groups:  # else what a group would have brought is unknown
