@@ -71,6 +71,13 @@ def test_lines_of_an_attempt(book, clock):
     assert following.lines()[-1]["attempt"] == 2
 
 
+def test_the_book_holds_no_secret(tmp_path, book):
+    errors.keep_secret(["s3cr3t-of-the-book"])
+    attempt(book, 70, what="nobody is known as s3cr3t-of-the-book")
+    text = (tmp_path / "attempts.jsonl").read_text()
+    assert "nobody is known as <redacted>" in text and "s3cr3t" not in text
+
+
 def test_elapsed_counts_from_where_the_process_began(tmp_path, clock):
     it = Attempts(RunDir(tmp_path), began=97.5, wall=clock.wall, now=clock.now)
     it.start()

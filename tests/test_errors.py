@@ -34,6 +34,13 @@ def test_line_is_one_line_with_fact_place_and_fix():
     assert error.line() == "tfscale: error[E-0064] global_batch=100 is; not divisible | train.global_batch | use 96"
 
 
+def test_the_cause_behind_what_libraries_put_before_it():
+    told = "(raised as a result of Query-invoked autoflush; consider ...)\n(sqlite3.OperationalError) disk is full\n[SQL: X]"
+    assert errors.first_line(ValueError(told)) == "(sqlite3.OperationalError) disk is full"
+    assert errors.first_line(ValueError("Graph execution error:\n\nbad shape")) == "bad shape"
+    assert errors.first_line(ValueError()) == "ValueError"
+
+
 def test_nearest():
     assert errors.nearest("resnt", ["resnet", "bert"]) == "; did you mean 'resnet'?"
     assert errors.nearest("xyz", ["resnet"]) == ""

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tfscale.errors import InternalError, IOFailure
+from tfscale.errors import InternalError, IOFailure, without_secrets
 from tfscale.run_dir import RunDir
 
 NAME = "attempts.jsonl"
@@ -133,7 +133,8 @@ class Attempts:
         with self._lock:
             if not self._over:
                 self._over = True
-                self._write("ended", code=code, step=self._step if step is None else step, what=what, **self._spent())
+                step, what = self._step if step is None else step, without_secrets(what)
+                self._write("ended", code=code, step=step, what=what, **self._spent())
 
     def _elapsed(self) -> float:
         return self._now() - self._began

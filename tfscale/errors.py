@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 _SECRETS: set[str] = set()
 _USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")
-# What TensorFlow prints around the cause of a graph's error.
-_TENSORFLOW_FRAME = ("Graph execution error", "Detected at node", "<stack traces", "File ", "[[", "{{")
+# What TensorFlow prints around the cause of a graph's error, and SQLAlchemy, by way of MLflow, before a database's.
+_FRAME = ("Graph execution error", "Detected at node", "<stack traces", "File ", "[[", "{{", "(raised as a result of")
 
 
 class TfscaleError(Exception):
@@ -164,7 +164,7 @@ def first_line(error: BaseException) -> str:
     told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if told[0].startswith("in user code"):  # AutoGraph: the frames follow, and the cause stands last
         return told[-1][:300]
-    return next((line for line in told if not line.startswith(_TENSORFLOW_FRAME)), told[0])[:300]
+    return next((line for line in told if not line.startswith(_FRAME)), told[0])[:300]
 
 
 def keep_secret(values: Iterable[str]) -> None:

@@ -103,7 +103,7 @@ class Delivery:
             try:
                 self._deliver(events)
             except Exception as error:  # trackers raise whatever their stores and servers raise
-                self.failure = without_secrets(first_line(error))
+                self.failure = without_secrets(_cause(error))
                 self._answered.set()
                 self._warn_away(self.failure)
                 if self._closing.is_set():
@@ -128,6 +128,14 @@ class Delivery:
             f"{self._sink.name} is out of reach ({cause}); training goes on, and what it is owed waits in"
             f" {self._spool.file} until it is back or the same command runs again"
         )
+
+
+def _cause(error: BaseException) -> str:
+    """What lies below it, such as "Connection refused", where that is the system's; libraries wrap it in long texts."""
+    inner = error
+    while (deeper := inner.__cause__ or inner.__context__) is not None:
+        inner = deeper
+    return (inner.strerror or first_line(inner)) if isinstance(inner, OSError) else first_line(error)
 
 
 def milliseconds() -> int:

@@ -1,0 +1,383 @@
+"""Secrets, and MLflow that is away, slow, forbids or is full: real runs beside a real server, and what its store holds."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from tests_dense import environ
+from tests_faults import LIGHT, last_step, tiny_job
+from tests_peers import free_ports
+
+STEPS = 40  # tiny_job's
+SLOWLY = {0: "train.loop:sleep0.15"}  # so that there is a middle of the training to hit
+AWAY = "MLflow is out of reach"
+
+
+def tracked(*more: str, **job) -> list[str]:
+    """tiny_job with tracker=mlflow."""
+    return [*(one for one in tiny_job(*more, **job) if one != "tracker=none"), "tracker=mlflow"]
+
+
+def query(store: Path, text: str, *values: str) -> list[tuple]:
+    with closing(sqlite3.connect(store)) as database:
+        return database.execute(text, values).fetchall()
+
+
+def told_steps(store: Path, run_dir: Path) -> list[int]:
+    """The steps whose loss MLflow has of this run, as often as it has each."""
+    if not (run_dir / "mlflow_run_id").exists():
+        return []
+    run = (run_dir / "mlflow_run_id").read_text().strip()
+    rows = query(store, "select step from metrics where run_uuid = ? and key = 'train/loss' order by step", run)
+    return [step for (step,) in rows]
+
+
+def ended_well(store: Path, run_dir: Path) -> bool:
+    """Whether MLflow has all of a run, each step once, and nothing is owed any more."""
+    run = (run_dir / "mlflow_run_id").read_text().strip()
+    assert query(store, "select status from runs where run_uuid = ?", run) == [("FINISHED",)]
+    assert query(store, "select count(*) from params where run_uuid = ?", run)[0][0] > 30
+    assert not list(run_dir.glob("mlflow_spool*"))
+    return told_steps(store, run_dir) == list(range(1, STEPS + 1))
+
+
+# -- E8: the default store, and nobody else
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One run with tracker=mlflow and nothing else said, under strace where there is one."""
+
+    code: int
+    text: str
+    folder: Path
+    calls: list[str] | None
+
+
+def strace(log: Path) -> list[str]:
+    return ["strace", "-f", "--seccomp-bpf", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", str(log)]
+
+
+def may_trace(log: Path) -> bool:
+    return bool(shutil.which("strace")) and not subprocess.run([*strace(log), "true"], capture_output=True).returncode
+
+
+def spoken_to(calls: list[str]) -> tuple[list[str], list[str]]:
+    """The calls with an internet address, and those of them beyond this machine or to a name server."""
+    found = [(re.search(r'(?:inet_addr\(|inet_pton\(AF_INET6, )"([^"]+)"', line), line) for line in calls]
+    some = [(ipaddress.ip_address(match[1]), line) for match, line in found if match]
+    outside = [line for address, line in some if not address.is_loopback or "port=htons(53)" in line]
+    return [line for _, line in some], outside
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory) -> Traced:
+    folder = tmp_path_factory.mktemp("traced")
+    (folder / "work").mkdir()
+    # MLflow sends no telemetry where it sees a variable of pytest or of a CI, and would hide what we forget.
+    told = {k: v for k, v in environ().items() if k in ("PATH", "PYTHONPATH", "HOME", "TMPDIR", "CUDA_VISIBLE_DEVICES")}
+    log = folder / "calls.txt"
+    watch = strace(log) if may_trace(log) else []
+    command = [*watch, sys.executable, "-m", "tfscale.train", *tracked(run_dir=folder / "runs" / "it")]
+    done = subprocess.run(command, cwd=folder / "work", env=told, capture_output=True, text=True, timeout=200)
+    calls = log.read_text(errors="replace").splitlines() if watch else None
+    return Traced(done.returncode, done.stdout + done.stderr, folder, calls)
+
+
+E8 = pytest.mark.fault(
+    "E8",
+    injected="tracker=mlflow without an URI; a file: store; every connection of a run recorded by strace",
+    expected="a sqlite store beside the runs, never the working folder; file: is 64; nothing but loopback, no DNS",
+)
+
+
+@E8
+def test_the_default_store_lies_beside_the_runs(traced, got):
+    assert traced.code == 0, traced.text
+    store = traced.folder / "runs" / "mlflow.db"
+    assert ended_well(store, traced.folder / "runs" / "it")
+    assert not list((traced.folder / "work").iterdir())
+    assert sorted(path.name for path in (traced.folder / "runs").iterdir()) == ["it", "mlartifacts", "mlflow.db"]
+    got(f"sqlite beside the runs has {STEPS} steps; the working folder stays empty")
+
+
+@E8
+def test_nobody_outside_is_spoken_to(traced, got):
+    """Telemetry, look-ups of names and the clouds' metadata servers would all be seen here."""
+    if traced.calls is None:
+        pytest.skip("strace is not here, or may not trace")
+    assert traced.code == 0, traced.text
+    log = traced.folder / "control.txt"
+    control = "import socket; socket.socket(type=socket.SOCK_DGRAM).connect_ex(%r)"  # sends nothing
+    for address, seen in ((("127.0.0.1", 9), 0), (("127.0.0.1", 53), 1), (("192.0.2.1", 9), 1)):
+        subprocess.run([*strace(log), sys.executable, "-c", control % (address,)], check=True)
+        some, outside = spoken_to(log.read_text().splitlines())
+        assert (len(some), len(outside)) == (1, seen)
+    assert sum("exited with" in line for line in traced.calls) > 10  # its threads and children were followed
+    all_of_them, outside = spoken_to(traced.calls)
+    assert outside == []
+    got(f"{len(all_of_them)} calls to internet addresses, none beyond this machine or to port 53")
+
+
+@E8
+@pytest.mark.parametrize("how", ["override", "environment"])
+def test_a_store_of_plain_files_is_refused(door, tmp_path, got, how):
+    uri = (tmp_path / "store").as_uri()
+    override, variable = ([f"tracker.uri={uri}"], {}) if how == "override" else ([], {"MLFLOW_TRACKING_URI": uri})
+    ended = door(*tracked(*override), environ={**environ(), **variable}, program=LIGHT)
+    assert ended.code == 64, ended.err
+    assert "| tracker.uri |" in ended.err.splitlines()[-1] and not (tmp_path / "store").exists()
+    assert ended.seconds < 10
+    got(f"file: by {how}: 64 in {ended.seconds:.1f} s")
+
+
+@pytest.fixture(scope="module")
+def empty_store(traced):
+    """empty_store(folder) -> mlflow.db there, as MLflow makes it in ten seconds."""
+
+    def make(folder: Path) -> Path:
+        shutil.copy(traced.folder / "runs" / "mlflow.db", folder)
+        return folder / "mlflow.db"
+
+    return make
+
+
+# -- E6: secrets
+
+E6 = pytest.mark.fault(
+    "E6",
+    injected="${oc.env:AWS_SECRET}, a key in the command, a password in an URI; training that fails with them in its error",
+    expected="no trace in the run folder, the store, stdout and stderr; the configuration keeps the interpolation or <redacted>",
+)
+SECRETS = {"env": "AKIA-hunter2-of-the-cloud", "key": "key-hunter3-given-here", "uri": "hunter4-of-mlflow"}
+
+
+def leaking(*more: str, **job) -> list[str]:
+    secret = ("+task.note=${oc.env:AWS_SECRET}", f"+task.api_key={SECRETS['key']}")
+    return tracked("extensions.allow=[tests_dense.,tests_leaky.]", *secret, *more, task="tests_leaky.Leaky", **job)
+
+
+def leaks(folder: Path) -> list[str]:
+    """The files that hold a secret, with which one."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    return [
+        f"{path}: {name}" for path in files for name, value in SECRETS.items() if value.encode() in path.read_bytes()
+    ]
+
+
+@E6
+def test_secrets_stay_where_they_are(crew, empty_store, tmp_path, got, monkeypatch):
+    """All files below tmp_path are searched; the outputs lie elsewhere and are searched, too.
+
+    TensorFlow's own log would show an error's text. tfscale keeps it silent unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+    """
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    store, away = empty_store(tmp_path), f"http://me:{SECRETS['uri']}@127.0.0.1:{free_ports(1)[0]}"
+    secret = {"AWS_SECRET": SECRETS["env"]}
+    well = crew(leaking(f"tracker.uri=sqlite:///{store}"), more_environ=secret)
+    ill = [
+        crew(
+            leaking(f"tracker.uri={away}", f"+task.fails={how}", "debug.traceback=true", run_dir=how),
+            more_environ=secret,
+        )
+        for how in ("trace", "step")
+    ]
+    assert well.codes(within=120) == [0], well.tails()
+    for run in ill:
+        assert run.codes(within=120) == [70], run.tails()
+        assert "nobody is known as <redacted> with <redacted>" in run.error(0)
+        assert "Traceback" in run.text(0) and AWAY in run.text(0)
+        assert "<redacted>" in json.loads((run.run_dir / "exit.json").read_text())["what"]
+    for run in (well, *ill):
+        saved = (run.run_dir / "config.yaml").read_text()
+        assert "note: ${oc.env:AWS_SECRET}" in saved and "api_key: <redacted>" in saved
+        assert [name for name, value in SECRETS.items() if value in run.text(0)] == []
+    params = dict(query(store, "select key, value from params"))
+    assert (params["task.note"], params["task.api_key"]) == ("${oc.env:AWS_SECRET}", "<redacted>")
+    assert ended_well(store, well.run_dir)
+    assert leaks(tmp_path) == []
+    got("trained, failed in the trace and in a step: three secrets are in none of the files, tables and outputs")
+
+
+# -- E7: MLflow away, slow, forbidding, full
+
+E7 = pytest.mark.fault(
+    "E7",
+    injected="MLflow's server absent, killed, stopped, answering 403; its store's disk full; tracker.required=true",
+    expected="training goes on, one warning, all is delivered by the same command later; required: 74",
+)
+
+
+@dataclass
+class Server:
+    """A real MLflow server on this machine. It answers to `localhost` alone until `hosts` says more."""
+
+    folder: Path
+    port: int = field(default_factory=lambda: free_ports(1)[0])
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "mlflow.db"
+
+    def uri(self, host: str = "localhost") -> str:
+        return f"tracker.uri=http://{host}:{self.port}"
+
+    def start(self, *hosts: str) -> None:
+        """Does nothing where it runs."""
+        if self.process is not None:
+            return
+        allowed = ",".join(f"{host}:{self.port}" for host in ("localhost", *hosts))
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.store}", "--workers", "1", "--allowed-hosts", allowed]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "server.txt").open("ab") as out:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=quiet, stdout=out, stderr=out, start_new_session=True
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://localhost:{self.port}/health", timeout=1) as answer:
+                    assert answer.status == 200
+                    return
+            except OSError:
+                assert time.monotonic() < deadline, (self.folder / "server.txt").read_text()[-3000:]
+                time.sleep(0.1)
+
+    def signal(self, signum: signal.Signals) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signum)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def server(empty_store, tmp_path_factory):
+    here = Server(tmp_path_factory.mktemp("server"))
+    empty_store(here.folder)
+    yield here
+    here.kill()
+
+
+def warnings_in(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "MLflow" in line and line.startswith("tfscale: ")]
+
+
+def again(crew, *runs) -> None:
+    """The same commands again: all say that they are complete, deliver what is owed and end well."""
+    later = [crew(run.overrides) for run in runs]
+    for run in later:
+        assert run.codes(within=120) == [0], run.tails()
+        assert f"already complete at step {STEPS}" in run.text(0)
+        assert not warnings_in(run.text(0)), run.text(0)
+
+
+@E7
+def test_a_server_that_is_absent_killed_or_forbids(server, crew, got):
+    """One has ended before the server comes up; it is killed in the middle of the others, and later comes back."""
+    server.kill()
+    absent = crew(tracked(server.uri(), run_dir="absent"))
+    assert absent.codes(within=120) == [0], absent.tails()
+    server.start()
+    killed = crew(tracked(server.uri(), run_dir="killed"), faults=SLOWLY)
+    required = crew(tracked(server.uri(), "tracker.required=true", run_dir="required"), faults=SLOWLY)
+    forbidden = crew(tracked(server.uri("127.0.0.1"), run_dir="forbidden"))
+    for run in (killed, required):
+        run.wait(lambda run=run: len(told_steps(server.store, run.run_dir)) >= 3)
+    forbidden.wait(lambda: AWAY in forbidden.text(0))
+    server.kill()
+    at = [last_step(run.run_dir) for run in (killed, required)]
+    assert killed.codes(within=60) == [0], killed.tails()
+    assert forbidden.codes(within=60) == [0], forbidden.tails()
+    assert required.codes(within=60) == [74], required.tails()
+    assert "MLflow was not told everything" in required.error(0) and "| tracker.required |" in required.error(0)
+    assert max(at) < STEPS
+    for run, cause in ((absent, "Connection refused"), (killed, "Connection"), (forbidden, "403")):
+        (line,) = warnings_in(run.text(0))
+        assert AWAY in line and cause in line and f"{run.run_dir.name}/mlflow_spool.jsonl" in line
+    for run in (absent, killed, required, forbidden):
+        assert last_step(run.run_dir) == STEPS
+        assert 0 <= len(told_steps(server.store, run.run_dir)) < STEPS
+    server.start("127.0.0.1")
+    again(crew, absent, killed, required, forbidden)
+    assert all(ended_well(server.store, run.run_dir) for run in (absent, killed, required, forbidden))
+    got(f"absent, 403, killed at step {at[0]}: 0 and one line; required: 74; later all 40 steps once")
+
+
+@E7
+def test_a_server_that_does_not_answer(server, crew, got):
+    """SIGSTOP: connections are accepted by the kernel, and then nothing comes."""
+    server.start()
+    run = crew(tracked(server.uri()), faults=SLOWLY)
+    run.wait(lambda: len(told_steps(server.store, run.run_dir)) >= 3)
+    server.signal(signal.SIGSTOP)
+    stopped = time.monotonic()
+    first = last_step(run.run_dir)
+    run.wait_step(first + 15, within=8.0)  # sooner than any request to it gives up
+    passed = time.monotonic() - stopped
+    assert run.codes(within=60) == [0], run.tails()
+    (line,) = warnings_in(run.text(0))
+    assert AWAY in line
+    server.signal(signal.SIGCONT)
+    again(crew, run)
+    assert ended_well(server.store, run.run_dir)
+    got(f"stopped at step {first}: 15 more steps in {passed:.1f} s; later all {STEPS} steps once")
+
+
+@E7
+def test_a_server_that_is_required_and_absent(door, tmp_path, got):
+    nobody = f"tracker.uri=http://localhost:{free_ports(1)[0]}"
+    ended = door(*tracked(nobody, "tracker.required=true"), environ=environ(), program=LIGHT)
+    assert ended.code == 74, ended.err
+    (line,) = ended.err.splitlines()
+    assert "| tracker.uri |" in line and "MLflow is out of reach" in line
+    assert ended.seconds < 10 and not list(tmp_path.iterdir())
+    got(f"required and absent: 74 in {ended.seconds:.1f} s, before TensorFlow")
+
+
+@E7
+def test_a_store_whose_disk_is_full(crew, empty_store, tmp_path_factory, got):
+    disk = tmp_path_factory.mktemp("disk")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True)
+    if done.returncode:
+        pytest.skip("may not mount a tmpfs here")
+    try:
+        store = empty_store(disk)
+        run = crew(tracked(f"tracker.uri=sqlite:///{store}"), faults=SLOWLY)
+        run.wait(lambda: len(told_steps(store, run.run_dir)) >= 3)
+        with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
+            while filler.write(b"x" * 4096):
+                pass
+        run.wait_for(0, AWAY)
+        assert run.codes(within=60) == [0], run.tails()
+        (line,) = warnings_in(run.text(0))
+        assert "full" in line and last_step(run.run_dir) == STEPS
+        before = len(told_steps(store, run.run_dir))
+        assert before < STEPS
+        (disk / "filler").unlink()
+        again(crew, run)
+        assert ended_well(store, run.run_dir)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    got(f"its disk full after {before} steps: 0 and one line; later all {STEPS} steps once")
