@@ -122,6 +122,8 @@ LIGHT = (
     "data.prepare",
     "fit_model",
     "warm_start",
+    "redaction",
+    "keras_task.file",
     "keras_task.given",
     "keras_task.named",
     "data.arrays",
