@@ -6,6 +6,8 @@
 worker at random moments: one in five while the processes start, the others when the attempt has trained for 0.5 to 1.5
 times `--seconds`. The seed tells them all. Compared are the losses of all steps and the weights, bit by bit; goodput is
 what result.json says of both (see tfscale/goodput.py). The usual options take an hour and a quarter on two cores.
+With `--pause 0.1` each step rests for a tenth of a second, as processors do while an accelerator computes; then both
+runs go on side by side, in half the time.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--kills", type=int, default=20, help="signals that are sent (default 20)")
     made.add_argument("--seconds", type=float, default=90.0, help="of training between two, on average (default 90)")
     made.add_argument("--seed", type=int, default=None, help="of workers, signals and moments (default: a new one)")
+    made.add_argument("--pause", type=float, default=0.0, help="seconds that each step rests (default 0)")
     made.add_argument("--dir", type=Path, default=ROOT / "build" / "soak", help="where the runs are kept")
     made.add_argument("--report", type=Path, help="a Markdown file to write; must not exist yet")
     options = made.parse_args(argv)
@@ -242,9 +246,11 @@ def _both(options: argparse.Namespace, seed: int, hits: Sequence[Hit]) -> tuple[
     python_path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
     environ = {**os.environ, "PYTHONPATH": python_path}
 
+    paused = (f"+task.pause={options.pause:g}", "+task.width=256") if options.pause else ()
+
     def run(name: str, steps: int, hits: Sequence[Hit] = ()) -> Soaked:
         deadline = 600 + 4 * options.kills * (options.seconds + 60)
-        overrides = [*JOB, f"train.until={steps}st"]
+        overrides = [*JOB, *paused, f"train.until={steps}st"]
         log = folder / f"{name}.txt"
         ran = soak(overrides, folder / name, hits, log=log, environ=environ, deadline=deadline, say=_say)
         _say(f"{name}: {steps} steps ended with {ran.code}, goodput {ran.goodput.get('share', 0):.1%}; {log}")
@@ -253,7 +259,9 @@ def _both(options: argparse.Namespace, seed: int, hits: Sequence[Hit]) -> tuple[
     speed = run("speed", 200).result["examples_per_second"]
     # A signal in mid-training costs its time and the restart's; those in the start-up cost no training
     steps = int(1.1 * options.kills * options.seconds * speed / 256)
-    return steps, run("clean", steps), run("hurt", steps, hits)
+    with ThreadPoolExecutor(2 if options.pause else 1) as pool:
+        clean, hurt = pool.submit(run, "clean", steps), pool.submit(run, "hurt", steps, hits)
+        return steps, clean.result(), hurt.result()
 
 
 def _say(text: str) -> None:
@@ -280,6 +288,7 @@ def _report(options: argparse.Namespace, seed: int, steps: int, clean: Soaked, h
     notes = (
         f"{options.kills} signals (SIGKILL or SIGTERM to one of two workers), seed {seed}: one in five in the "
         f"start-up, the others after {0.5 * options.seconds:g} to {1.5 * options.seconds:g} s of training",
+        *([f"each step rests for {options.pause:g} s; both runs side by side"] if options.pause else ()),
         f"{steps} steps; all losses and the weights of both runs have {'the same' if same else 'DIFFERENT'} bits",
     )
     return report.Report("Soak", report.surroundings(), [report.Table("two workers", columns, rows, notes)])

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import sleep
 
 from tfscale.task import Task
 
 
 @dataclass
 class Perceptron(Task):
-    """Layers of `width` on flat pictures."""
+    """Layers of `width` on flat pictures; each step rests for `pause` seconds."""
 
     image_size: int = 28
     channels: int = 1
     num_classes: int = 10
     width: int = 1024
     layers: int = 3
+    pause: float = 0.0
 
     def build_model(self):
         import keras
@@ -31,6 +33,10 @@ class Perceptron(Task):
     def loss(self, model, batch, *, training):
         import tensorflow as tf
 
-        logits = model(batch["image"], training=training)
+        image = batch["image"]
+        if training and self.pause:
+            with tf.control_dependencies([tf.py_function(lambda: sleep(self.pause), [], [])]):
+                image = tf.identity(image)
+        logits = model(image, training=training)
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
         return loss, {"accuracy": tf.cast(tf.equal(tf.argmax(logits, -1), batch["label"]), tf.float32)}

@@ -62,9 +62,7 @@ class Summing(Dense):
 
         class Count(keras.layers.Layer):
             def build(self, shape):
-                self.count = self.add_weight(
-                    shape=(), initializer="zeros", trainable=False, synchronization="on_read", aggregation="sum"
-                )
+                self.count = keras.Variable(0.0, trainable=False, synchronization="on_read", aggregation="sum")
 
             def call(self, x):
                 self.count.assign_add(1.0)

@@ -178,6 +178,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise Damaged("the manifest is incomplete")
         if manifest["step"] != number(folder.name):
             raise Damaged(f"it is the checkpoint of step {manifest['step']}")
+    except json.JSONDecodeError as error:
+        raise Damaged(f"its manifest can't be read: {first_line(error)}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(first_line(error)) from error
     return manifest
