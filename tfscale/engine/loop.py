@@ -161,20 +161,29 @@ class Trainer(Training):
     def _timed_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(sums, seconds of waiting, how many steps there were before the loss ceased to be finite)."""
         faults.point("train.trace")
-        sums, waited, good = self._train_step.sums.zeros(), tf.constant(0.0, tf.float64), tf.constant(0)
+        sums, waited, good = self._no_sums(), tf.constant(0.0, tf.float64), tf.constant(0)
         for _ in tf.range(steps):
             batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
             waited += seconds
-            sums += local_sum(self.strategy, self._train_step(self.strategy, batch))
+            sums += self._summed(batch)
             good += tf.cast(tf.math.is_finite(sums[0]), tf.int32)
         return sums, waited, good
 
     def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        sums, good = self._train_step.sums.zeros(), tf.constant(0)
+        sums, good = self._no_sums(), tf.constant(0)
         for _ in tf.range(steps):
-            sums += local_sum(self.strategy, self._train_step(self.strategy, next(iterator)))
+            sums += self._summed(next(iterator))
             good += tf.cast(tf.math.is_finite(sums[0]), tf.int32)
         return sums, tf.constant(0.0, tf.float64), good
+
+    def _no_sums(self) -> tf.Tensor:
+        """In float64, which adds numbers of float32 without rounding: that an interrupted run divides its steps
+        among other loops must not show."""
+        return tf.cast(self._train_step.sums.zeros(), tf.float64)
+
+    def _summed(self, batch: Any) -> tf.Tensor:
+        """Makes a step; its sums over this worker's replicas."""
+        return tf.cast(local_sum(self.strategy, self._train_step(self.strategy, batch)), tf.float64)
 
     # -- evaluation
 
