@@ -94,5 +94,5 @@ def _result(session: Session) -> Result:
         parameters=sum(math.prod(v.shape) for v in state.model.trainable_variables),
         stop_reason=trainer.stop_reason,
         traces=trainer.traces,
-        bad_records=sum(len(config.data.bad_examples(split)) for split in ("train", "test")),
+        bad_records=sum(config.data.count_bad(split) for split in ("train", "test")),
     )

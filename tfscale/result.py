@@ -25,7 +25,7 @@ class Result:
         seconds: wall time of this process by cause.
         model_flops: of one example, forward and backward (3 times forward).
         traces: how often each compiled function was traced: 1 where all is well, 0 where it wasn't needed.
-        bad_records: examples of the data that can't be used, tolerated by data.max_bad_records.
+        bad_records: examples of the data that can't be used, tolerated by data.max_bad_records or data.skip_bad.
         mfu: model FLOP/s over the matmul peak measured in this process in the same precision.
         goodput: what of the run's wall time became training that was kept, over all its attempts; see `Goodput`.
     """

@@ -233,6 +233,7 @@ def test_skip_bad_leaves_them_out(tf, class_folders, capfd):
     ) == 2
     assert "cat/00.jpg\tthe file is empty" in listed.read_text()
     assert source.num_examples("train") + source.num_examples("test") == 58
+    assert source.count_bad("train") + source.count_bad("test") == 2
     everything = source.example_names("train") + source.example_names("test")
     assert not {"cat/00.jpg", "dog/01.jpg"} & set(everything)
     assert len(read(tf, source, "train", range(source.num_examples("train")))) == source.num_examples("train")
@@ -268,6 +269,14 @@ def test_without_verify_nothing_is_written(tf, split_folders):
     source.prepare()
     assert source.num_examples("train") == 6
     assert not Path(source.dir).exists()
+
+
+def test_what_a_killed_writer_left_is_removed(tf, class_folders):
+    name = class_folders._index_file.name
+    left, other = (Path(class_folders.dir) / f"{start}.1234.tmp" for start in (name, "other"))
+    put(left.parent, {left.name: b"{", other.name: b"{"})
+    class_folders.prepare()
+    assert not left.exists() and other.exists()
 
 
 def test_a_damaged_index_is_made_anew(tf, class_folders):

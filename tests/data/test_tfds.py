@@ -9,7 +9,7 @@ import pytest
 
 from tfscale.data.reach import offline_host
 from tfscale.data.tfds import Tfds, catalogue
-from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused
+from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError
 
 
 def test_catalogue_knows_the_names_without_tensorflow():
@@ -122,6 +122,26 @@ def test_a_missing_shard_is_told_before_anything_is_read(flowers, tmp_path):
     file.unlink()
     with pytest.raises(DataMissing, match=file.name):
         flowers.check()
+
+
+def test_a_shard_with_fewer_records_than_told_is_named(flowers, tmp_path):
+    (file,) = (tmp_path / "garden" / "1.10.0").glob("*train*")
+    file.write_bytes(b"")
+    with pytest.raises(DataCorrupt, match="holds 0 records and dataset_info.json says 9") as error:
+        flowers.is_prepared()
+    assert error.value.where == str(file)
+
+
+def test_what_is_prepared_is_suggested_too(flowers):
+    with pytest.raises(DataMissing, match="did you mean 'garden'"):
+        dataclasses.replace(flowers, name="gardne").check()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_slices_of_splits(tmp_path, split):
+    with pytest.raises(UsageError, match="is a slice") as error:
+        Tfds(dir=str(tmp_path), name="cifar10", **{f"{split}_split": "train[:105%]"}).check()
+    assert (error.value.where, error.value.fix) == (f"data.{split}_split", f"data.{split}_split=train")
 
 
 def test_what_a_killed_preparation_left_is_removed(tmp_path):

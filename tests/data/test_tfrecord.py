@@ -220,3 +220,27 @@ def test_composed(tmp_path):
         ]
     )
     assert config.data == TfRecord(dir="d", train="t-*", features={"x": {"dtype": "float32", "shape": [8]}})
+
+
+def test_a_shard_that_the_names_of_others_speak_of(tf, source, tmp_path, capsys):
+    for number in (0, 1, 3):
+        write(tf, tmp_path / f"part-{number:05d}-of-00004.tfrecord", [record(tf, number)])
+    numbered = dataclasses.replace(source, train=str(tmp_path / "part-*"), test=None)
+    with pytest.raises(DataMissing, match=r"the shard part-00002-of-00004\.tfrecord is missing") as error:
+        numbered.check()
+    assert error.value.where == str(tmp_path / "part-00002-of-00004.tfrecord")
+    dataclasses.replace(numbered, train=str(tmp_path / "part-0000[013]-*")).check()  # it isn't asked for
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_without_a_record_is_told(source, tmp_path, capsys):
+    source.check()
+    assert capsys.readouterr().err == f"tfscale: {tmp_path / 'train-1'} holds no record and counts for nothing\n"
+
+
+def test_all_records_beyond_the_budget_are_told(tf, source, tmp_path):
+    write(tf, tmp_path / "train-2", [record(tf, 4, label=[7]), record(tf, 5, label=None)])
+    with pytest.raises(
+        DataCorrupt, match=r"2 records are bad.*: record 1 .*missing; before it .*train-2: record 0 at byte 0: .* 7"
+    ):
+        dataclasses.replace(source, max_bad_records=1).prepare()

@@ -10,11 +10,17 @@ Several tests may share a row; it has passed when all of them have.
 
 from __future__ import annotations
 
+import json
+import os
+import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests_faults import NOT_BUILT, ROWS, Crew, Fingerprint, Row, fingerprint, table, tiny_job
+from tests_dense import environ
+from tests_faults import LIGHT, NOT_BUILT, ROWS, Crew, Fingerprint, Row, fingerprint, table, tiny_job
+from tests_garden import Garden, jpeg, put, reshard
 
 _RESULTS: pytest.StashKey[dict[str, Row]] = pytest.StashKey()
 _GOT: pytest.StashKey[list[str]] = pytest.StashKey()
@@ -44,6 +50,91 @@ def crew(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory):
     yield start
     for each in crews:
         each.__exit__()
+
+
+@pytest.fixture
+def trained(crew):
+    """trained(job, workers=1): (the run, its result.json, its entries of training in metrics.jsonl)."""
+
+    def train(job: list[str], workers: int = 1):
+        run = crew(job, workers)
+        assert run.codes(within=120) == [0] * workers, run.tails()
+        entries = [json.loads(line) for line in (run.run_dir / "metrics.jsonl").read_text().splitlines()]
+        result = json.loads((run.run_dir / "result.json").read_text())
+        return run, result, [entry for entry in entries if entry["kind"] == "train"]
+
+    return train
+
+
+@pytest.fixture
+def in_time() -> Callable[..., bool]:
+    """in_time(ended, seconds): whether a program of `door` ended by then; where others want the cores as well, whether
+    it and its children took no more processor time than that."""
+
+    def children() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before = children()
+
+    def check(ended, within: float) -> bool:
+        nonlocal before
+        took, before = children() - before, children()
+        shared = os.getloadavg()[0] > (os.cpu_count() or 1)
+        return ended.seconds < within or (shared and took < within)
+
+    return check
+
+
+@pytest.fixture
+def refused(door, tmp_path, got, in_time):
+    """refused(job, code, *said): the job ends soon, with this code and one line that says all of this; the line.
+
+    Args:
+        left: whether the run folder was made before; then it holds the same as exit.json, and nothing was trained.
+        within: seconds.
+        tell: before what is told of the row.
+    """
+
+    def check(job, code, *said, left=False, within=10.0, tell="", more_environ=None):
+        ended = door(*job, environ={**environ(), **(more_environ or {})}, program=LIGHT, deadline=60)
+        got(f"{tell}{ended.code} in {ended.seconds:.1f} s")
+        assert ended.code == code, ended.err
+        (line,) = ended.err.splitlines()
+        assert line.startswith(f"tfscale: error[E-{code:04d}] "), line
+        assert [part for part in said if part not in line] == [], line
+        assert in_time(ended, within), ended.seconds
+        if left:
+            assert json.loads((tmp_path / "it" / "exit.json").read_text())["exit_code"] == code
+            assert not list(tmp_path.glob("it/checkpoints/*")) and not (tmp_path / "it" / "metrics.jsonl").exists()
+        else:
+            assert list(tmp_path.iterdir()) == []
+        return line
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def garden_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("garden")
+    Garden(dir=str(folder)).prepare()
+    reshard(folder / "garden" / "1.0.0", 4)
+    return folder
+
+
+@pytest.fixture
+def garden(garden_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data.dir of a data set that TFDS has packed, its train split in four shards of ten pictures."""
+    return Path(shutil.copytree(garden_once, tmp_path_factory.mktemp("data") / "dir"))
+
+
+@pytest.fixture
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders with eight pictures of 100 x 100."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    for i in range(8):
+        put(folder / "ab"[i % 2] / f"{i}.jpg", jpeg(colour=(30 * i, 255 - 30 * i, 100)))
+    return folder
 
 
 def _whole(workers: int, folder: Path) -> Path:

@@ -8,7 +8,7 @@ record is judged. Every worker judges the copy of the data that it reads.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,14 +70,16 @@ class BadRecords:
                 for record in judge(split):
                     found[split].append(record)
                     if sum(map(len, found.values())) > self.budget:
-                        raise self._beyond(record)
+                        raise self._beyond([one for split in SPLITS for one in found[split]])
             write_index(self.note, {**self.seen, "bad": found})
             return found
 
-    def _beyond(self, last: BadRecord) -> DataCorrupt:
-        before = f"{self.budget + 1} records are bad, and data.max_bad_records={self.budget}: " if self.budget else ""
+    def _beyond(self, found: list[BadRecord]) -> DataCorrupt:
+        last, others = found[-1], found[:-1]
+        what = f"{len(found)} records are bad, and data.max_bad_records={self.budget}: " if others else ""
+        before = f"; before it {_told(others)}" if others else ""
         return DataCorrupt(
-            f"{before}{last}",
+            f"{what}{last}{before}",
             where=last.file,
             fix="write the record again, correct data.features, or let a few be left out with data.max_bad_records=N",
         )
@@ -86,7 +88,10 @@ class BadRecords:
         """One line for people, where anything was found."""
         all_of_them = [record for records in found.values() for record in records]
         if all_of_them:
-            told = "; ".join(f"{record.file}: {record}" for record in all_of_them[:_TOLD])
-            more = f"; and {len(all_of_them) - _TOLD} more" if len(all_of_them) > _TOLD else ""
-            text = f"{len(all_of_them)} bad records of at most {self.budget} count for nothing: {told}{more}"
+            text = f"{len(all_of_them)} bad records of at most {self.budget} count for nothing: {_told(all_of_them)}"
             print(f"tfscale: {text} (all in {self.note})", file=sys.stderr)
+
+
+def _told(records: Sequence[BadRecord]) -> str:
+    told = "; ".join(f"{record.file}: {record}" for record in records[:_TOLD])
+    return told + (f"; and {len(records) - _TOLD} more" if len(records) > _TOLD else "")

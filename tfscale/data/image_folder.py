@@ -86,6 +86,9 @@ class ImageFolder(Source):
     def example_names(self, split: str) -> list[str]:
         return [picture.name for picture in self._good(split)]
 
+    def count_bad(self, split: str) -> int:
+        return len(self._tree.splits.get(split, [])) - len(self._good(split))
+
     def locate(self, split: str, place: int) -> str:
         return str(self._tree.root / self._good(split)[place].name)
 

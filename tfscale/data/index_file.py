@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -20,7 +21,8 @@ from tfscale.errors import OutputError
 
 @contextlib.contextmanager
 def one_writer(directory: Path, name: str) -> Iterator[None]:
-    """Holds the data set's lock; a second process waits. The kernel frees it when its holder dies.
+    """Holds the data set's lock; a second process waits. The kernel frees it when its holder dies, and what that one
+    had half written of the file `name` is removed.
 
     Raises:
         OutputError: the folder can't be written.
@@ -33,6 +35,8 @@ def one_writer(directory: Path, name: str) -> Iterator[None]:
         raise _unwritable(directory, error) from None
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
+        for left in directory.glob(f"{glob.escape(name)}.*.tmp"):
+            left.unlink(missing_ok=True)
         yield
 
 

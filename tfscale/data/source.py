@@ -66,6 +66,10 @@ class Source:
         """The places in a prepared split of examples that can't be read and are tolerated: they count with weight 0."""
         return ()
 
+    def count_bad(self, split: str) -> int:
+        """How many examples of a prepared split can't be used and are tolerated, also those without a place in it."""
+        return len(self.bad_examples(split))
+
     def locate(self, split: str, place: int) -> str:
         """Where an example of a prepared split comes from, for people: a file, a record in it, or its number."""
         names = self.example_names(split)

@@ -22,7 +22,7 @@ from tfscale.data.index_file import digest, one_writer
 from tfscale.data.reach import offline_host
 from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, index_records, whole_records
-from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, first_line, nearest
+from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
 from tfscale.hardware import probe
 
 if TYPE_CHECKING:
@@ -72,6 +72,14 @@ class Tfds(RecordSource):
             raise SecurityRefused(
                 f"{self.name!r} leads out of data.dir", where="data.name", fix="use a data set's name"
             )
+        for split in SPLITS:
+            whole, slicing, _ = self._name_of(split).partition("[")
+            if slicing:
+                raise UsageError(
+                    f"{self._name_of(split)!r} is a slice, and splits are read whole",
+                    where=f"data.{split}_split",
+                    fix=f"data.{split}_split={whole}",
+                )
         name, _, version = self.name.partition(":")
         others = sorted({folder.name for folder in Path(self.dir, *name.split("/")).glob("[0-9]*") if folder.is_dir()})
         if self.folder() is None and version and others:
@@ -83,7 +91,7 @@ class Tfds(RecordSource):
         if self.folder() is None and name.split("/")[0] not in catalogue():
             raise DataMissing(
                 f"no data set named {self.name!r} in {self.dir} or in the catalogue of TFDS"
-                f"{nearest(self.name, sorted(catalogue()))}",
+                f"{nearest(self.name, [*self._prepared_names(), *sorted(catalogue())])}",
                 where="data.name",
                 fix="correct data.name, or point data.dir at the folder that holds it prepared",
             )
@@ -96,6 +104,9 @@ class Tfds(RecordSource):
                             where=str(file.parent),
                             fix="put it back, or delete the folder and prepare the data set again",
                         )
+
+    def _prepared_names(self) -> list[str]:
+        return sorted({file.parents[1].name for file in Path(self.dir).glob("*/*/dataset_info.json")})
 
     def spec(self) -> dict[str, int]:
         folder = self.folder()
@@ -149,13 +160,14 @@ class Tfds(RecordSource):
 
     def _make_index(self, name: str) -> RecordIndex:
         index = index_records(self._shards(name), mend=self.max_bad_records > 0)
-        told = sum(int(n) for n in self._split(name).get("shardLengths", []))
-        if len(index) != told:
-            raise DataCorrupt(
-                f"the shards of {name} hold {len(index)} records and dataset_info.json says {told}",
-                where=str(self.folder()),
-                fix="delete the folder and prepare it again",
-            )
+        for number, told in enumerate(self._split(name).get("shardLengths", [])):
+            count = int((index.shard == number).sum())
+            if count != int(told):
+                raise DataCorrupt(
+                    f"the file holds {count} records and dataset_info.json says {told}",
+                    where=index.files[number],
+                    fix="restore the file, or delete the folder and prepare the data set again",
+                )
         return index
 
     # -- with TensorFlow

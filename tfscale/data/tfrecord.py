@@ -6,9 +6,12 @@ features mean.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import math
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 _LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
 _GZIP = b"\x1f\x8b"
+_NUMBERED = re.compile(r"(.*-)(\d+)-of-(\d+)(\D.*)?")  # NAME-00000-of-00004, as TensorFlow's writers name shards
 
 
 @dataclass
@@ -61,6 +65,15 @@ class TfRecord(RecordSource):
                 raise DataMissing(
                     f"the {split} split has no record", where=str(self._pattern(split)), fix=f"data.{split}=..."
                 )
+        self._tell_empty()
+
+    def _tell_empty(self) -> None:
+        """A line for files without a record: writers of shards leave such ones, and so do copies that failed."""
+        indexes = [self._index(split) for split in ("train", "test")]
+        empty = [file for index in indexes for n, file in enumerate(index.files) if not (index.shard == n).any()]
+        if empty:
+            more = f" and {len(empty) - 1} more" if empty[1:] else ""
+            print(f"tfscale: {empty[0]}{more} holds no record and counts for nothing", file=sys.stderr)
 
     def _check_features(self) -> None:
         if not self.features:
@@ -98,6 +111,13 @@ class TfRecord(RecordSource):
             raise DataMissing(
                 f"no file matches {pattern}", where=f"data.{split}", fix=f"data.{split}=... with a pattern that does"
             )
+        for missing in _missing_shards(files):
+            if fnmatch.fnmatchcase(missing.name, Path(pattern).name):  # else it isn't asked for
+                raise DataMissing(
+                    f"the shard {missing.name} is missing",
+                    where=str(missing),
+                    fix=f"put it back, or let data.{split} name those that there are",
+                )
         return files
 
     def _index(self, split: str) -> RecordIndex:
@@ -216,3 +236,14 @@ class TfRecord(RecordSource):
         import tensorflow as tf
 
         return tf.io.parse_single_example(raw, self._spec)
+
+
+def _missing_shards(files: Sequence[Path]) -> Iterator[Path]:
+    """Those that must be there by the names of the others."""
+    there = set(files)
+    told = {(f.parent, m[1], len(m[2]), m[3], m[4] or "") for f in files if (m := _NUMBERED.fullmatch(f.name))}
+    for folder, start, digits, count, end in sorted(told):
+        for number in range(int(count)):
+            file = folder / f"{start}{number:0{digits}d}-of-{count}{end}"
+            if file not in there:
+                yield file
