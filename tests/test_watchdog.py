@@ -66,3 +66,28 @@ def test_a_pause_is_no_hang(tmp_path):
 def test_a_process_that_was_stopped_did_not_hang(tmp_path):
     code, *_ = run("time.sleep(1)", tmp_path / "hang.txt", stop=True)
     assert code == 0
+
+
+_HELD = """
+import ctypes, sys
+from tfscale.errors import ClusterFault
+from tfscale.watchdog import ended_from_outside
+
+with ended_from_outside(1.5, ClusterFault("nobody came", where="here", fix="go there")):
+    ctypes.PyDLL(None).sleep(int(sys.argv[1]))  # with the interpreter's lock
+print("well")
+"""
+
+
+def test_what_holds_the_interpreter_is_ended_from_outside():
+    """A shell, a container and Kubernetes tell a process that SIGUSR1 killed as 138."""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", _HELD, "30"], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout) == (128 - 138, "")
+    assert done.stderr == "tfscale: error[E-0138] nobody came | here | go there\n"
+    assert time.monotonic() - began < 10
+
+
+def test_what_ends_in_time_is_left_alone():
+    done = subprocess.run([sys.executable, "-c", _HELD, "1"], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")

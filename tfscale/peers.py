@@ -20,6 +20,7 @@ from tfscale.cluster.rendezvous import meet
 from tfscale.config import RunConfig, identity
 from tfscale.errors import ClusterFault, Interrupted, Preempted, TfscaleError, first_line, foreseen
 from tfscale.plan import ExecutionPlan
+from tfscale.watchdog import ended_from_outside
 
 _PATIENCE = 10.0  # seconds in which TensorFlow should have noticed a lost peer by itself
 _TRAINING = ("until", "log_every", "stop_patience", "max_rollbacks", "rollback_factor")
@@ -107,9 +108,10 @@ class Peers:
             fix="run the same command again on all workers",
         )
 
-    def gather(self, timeout: float) -> None:
-        """Blocks until all are ready for TensorFlow's rendezvous, in which no Python runs: neither a signal nor a lost
-        peer would be heard there, and it waits for an hour.
+    @contextlib.contextmanager
+    def joining(self, timeout: float) -> Iterator[None]:
+        """Open for TensorFlow's rendezvous, in which no Python runs: neither a signal nor a lost peer is heard there,
+        and it waits for an hour. So it begins once all are ready, and must end within `timeout` seconds.
 
         Raises:
             ClusterFault: a peer was lost, or is not ready after `timeout` seconds.
@@ -128,6 +130,13 @@ class Peers:
                 )
             self._heard.wait(0.2)
             self._heard.clear()
+        fault = ClusterFault(
+            f"TensorFlow's workers did not find each other within {timeout:g} s; one may have ended meanwhile",
+            where="cluster.start_timeout",
+            fix=f"see the logs of {', '.join(sorted(others))}",
+        )
+        with ended_from_outside(timeout, fault):
+            yield
 
     def wait_for_chief(self, asked: Callable[[], TfscaleError | None] = lambda: None) -> None:
         """Blocks until the chief has ended well, for TensorFlow takes a worker that leaves before it for one that

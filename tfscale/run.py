@@ -283,7 +283,7 @@ def _train(
             stopping=stopping,
             attempts=attempts,
             claim=claim,
-            on_join=lambda: peers.gather(config.cluster.start_timeout),
+            joining=lambda: peers.joining(config.cluster.start_timeout),
             on_stop=peers.begin_end,
             copy=store.committed if store is not None else lambda folder: None,
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tfscale import runtime
+from tfscale import faults, runtime
 from tfscale.attempts import Attempts
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig
@@ -46,7 +46,7 @@ class Surroundings:
         stopping: hears requests to stop.
         attempts: the book of the run's attempts.
         claim: the hold on the run folder.
-        on_join: called before TensorFlow joins the other workers.
+        joining: a context for TensorFlow's joining the other workers.
         on_stop: called once all workers have agreed to stop.
         copy: called with a new checkpoint's folder, to copy it elsewhere.
     """
@@ -56,7 +56,7 @@ class Surroundings:
     stopping: Stopping
     attempts: Attempts
     claim: Claim
-    on_join: Callable[[], None]
+    joining: Callable[[], contextlib.AbstractContextManager[None]]
     on_stop: Callable[[], None]
     copy: Callable[[Path], None]
 
@@ -83,9 +83,9 @@ class Session:
         config, plan = self.config, self.plan
         self.run_dir.write_json("plan.json", plan.to_dict())
         with runtime.applied(plan, seed=config.train.seed):
-            if plan.strategy == "multi_worker":
-                self.around.on_join()
-            self.strategy = runtime.build_strategy(plan, self.cluster)
+            with self.around.joining() if plan.strategy == "multi_worker" else contextlib.nullcontext():
+                faults.point("start.join")
+                self.strategy = runtime.build_strategy(plan, self.cluster)
             self.stopping.listen_again()
             config.data.prepare()  # its imports must be over before the tracker's thread begins its own
             self._describe_data()

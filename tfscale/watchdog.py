@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,17 @@ from pathlib import Path
 from tfscale.errors import ClusterFault, TfscaleError
 
 _TICK = 0.5  # seconds
+# Ends its parent by the signal whose number is that of our exit code for faults of a cluster, less 128, unless standard
+# input is closed in time.
+_KILLER = """
+import os, select, signal, sys, time
+pid, seconds, line = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+if not select.select([0], [], [], seconds)[0]:
+    print(line, file=sys.stderr, flush=True)
+    os.kill(pid, signal.SIGUSR1)
+    if not select.select([0], [], [], 2.0)[0]:
+        os.kill(pid, signal.SIGKILL)
+"""
 
 
 class Watchdog:
@@ -91,3 +103,18 @@ class Watchdog:
             self.on_hang(error)
         print(error.line(), file=sys.stderr, flush=True)
         os._exit(error.exit_code)
+
+
+@contextlib.contextmanager
+def ended_from_outside(timeout: float, error: ClusterFault) -> Iterator[None]:
+    """Ends this process, with the error's line and code, if what it is opened for takes longer than `timeout` seconds.
+
+    Another process does it, for what holds the interpreter's lock lets none of our threads run.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _KILLER, str(os.getpid()), str(timeout), error.line()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as killer:
+        try:
+            yield
+        finally:
+            assert killer.stdin is not None
+            killer.stdin.close()

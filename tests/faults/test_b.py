@@ -216,6 +216,20 @@ def test_a_killed_worker(kills, got):
     check_killed(kills[1], 1, got)
 
 
+@pytest.mark.fault(
+    "B4", injected="SIGKILL of worker 1 in TensorFlow's barrier", expected="138 in cluster.start_timeout"
+)
+def test_a_worker_that_is_killed_in_the_barrier_of_tensorflow(tiny, crew, got):
+    """No Python runs there, so that the meeting's threads can't notice: the deadline of the start-up ends it."""
+    first = crew(tiny("cluster.start_timeout=15"), 2, faults={1: "start.join:kill"})
+    assert first.codes(within=60, of=[1]) == [137], first.tails()
+    assert first.codes(within=60, of=[0]) == [138], first.tails()
+    assert "tfscale: error[E-0138] TensorFlow's workers did not find each other within 15 s" in first.text(0)
+    seconds = first.seconds[0] - first.seconds[1]
+    assert seconds < 20
+    got(f"in TensorFlow's barrier: 138 after {seconds:.1f} s with cluster.start_timeout=15")
+
+
 @pytest.mark.fault("B5", injected="SIGKILL of the chief", expected="survivor 138 in 20 s; loses at most one interval")
 def test_a_killed_chief(kills, got):
     check_killed(kills[0], 0, got)
