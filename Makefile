@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: train test test-slow test-faults soak check bench bench-scaling bench-checkpoint clean
 
@@ -10,13 +11,13 @@ train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not fault"
+	$(PYTEST) -m "not slow and not fault"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m "slow and not fault"
+	$(PYTEST) -m "slow and not fault"
 
 test-faults: $(READY)
-	$(BIN)/python -m pytest -m fault tests/faults
+	$(PYTEST) -m fault tests/faults
 
 # More than an hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
 soak: $(READY)

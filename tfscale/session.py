@@ -122,6 +122,7 @@ class Session:
     # -- parts
 
     def _describe_data(self) -> None:
+        self._bad_records = self.config.data.count_bad("train")
         """What other data must agree with when this run is evaluated, predicts or is exported."""
         self.run_dir.write_json("spec.json", self.config.data.spec())
         names = self.config.data.class_names()
@@ -344,8 +345,8 @@ class Session:
         self.progress.report(self.state.step, metrics, seconds_left=left)
         self.train_metrics = dict(metrics)
         metrics["learning_rate"] = self.state.learning_rate
-        if bad := self.config.data.bad_examples("train"):
-            metrics["bad_records"] = float(len(bad))
+        if self._bad_records:
+            metrics["bad_records"] = float(self._bad_records)
         self._write_metrics("train", metrics)
 
     def _evaluate(self) -> None:

@@ -22,7 +22,7 @@ from tests_dense import environ
 from tests_faults import LIGHT, NOT_BUILT, ROWS, Crew, Fingerprint, Row, fingerprint, table, tiny_job
 from tests_garden import Garden, jpeg, put, reshard
 
-_RESULTS: pytest.StashKey[dict[str, Row]] = pytest.StashKey()
+_ROWS: pytest.StashKey[_Rows] = pytest.StashKey()
 _GOT: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -170,28 +170,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """Leaves in the report what the row's line needs: with pytest-xdist another process makes the table."""
     report = yield
-    mark = item.get_closest_marker("fault")
-    if mark is None:
-        return report
-    row = item.config.stash.setdefault(_RESULTS, {}).setdefault(mark.args[0], Row())
-    row.injected = row.injected or mark.kwargs["injected"]
-    row.expected = row.expected or mark.kwargs["expected"]
-    row.seconds += report.duration
-    if report.failed or hasattr(report, "wasxfail"):
-        row.failed = True
-        row.got.append(str(call.excinfo.value).strip().splitlines()[0][:160] if call.excinfo else "")
-    elif report.skipped:
-        row.skipped.append(report.longrepr[2] if isinstance(report.longrepr, tuple) else "skipped")
-    elif report.when == "call":
-        row.passed = True
-    if report.when == "teardown":
-        row.got += item.stash.get(_GOT, [])
+    if mark := item.get_closest_marker("fault"):
+        cause = str(call.excinfo.value).strip().splitlines()[:1] if call.excinfo and report.failed else []
+        told = [line[:160] for line in cause] + (item.stash.get(_GOT, []) if report.when == "teardown" else [])
+        report.fault = {"row": mark.args[0], **mark.kwargs, "got": told}
     return report
 
 
+class _Rows:
+    """Gathers the reports of all processes."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        fault = getattr(report, "fault", None)
+        if fault is None:
+            return
+        row = self.rows.setdefault(fault["row"], Row(fault["injected"], fault["expected"]))
+        row.seconds += report.duration
+        row.got += fault["got"]
+        if report.failed or hasattr(report, "wasxfail"):
+            row.failed = True
+        elif report.skipped:
+            row.skipped.append(report.longrepr[2] if isinstance(report.longrepr, tuple) else "skipped")
+        elif report.when == "call":
+            row.passed = True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_ROWS] = rows = _Rows()
+    config.pluginmanager.register(rows)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rows = config.stash.get(_RESULTS, {})
+    rows = config.stash[_ROWS].rows
     if not rows:
         return
     lines = list(table(rows))
