@@ -122,8 +122,8 @@ class Session:
     # -- parts
 
     def _describe_data(self) -> None:
-        self._bad_records = self.config.data.count_bad("train")
         """What other data must agree with when this run is evaluated, predicts or is exported."""
+        self._bad_records = self.config.data.count_bad("train")
         self.run_dir.write_json("spec.json", self.config.data.spec())
         names = self.config.data.class_names()
         if names:
