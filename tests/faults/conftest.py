@@ -10,10 +10,12 @@ Several tests may share a row; it has passed when all of them have.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from tests_garden import Garden, jpeg, put, reshard
 
 _ROWS: pytest.StashKey[_Rows] = pytest.StashKey()
 _GOT: pytest.StashKey[list[str]] = pytest.StashKey()
+_CORES: pytest.StashKey[Path] = pytest.StashKey()
 
 
 @pytest.fixture
@@ -179,6 +182,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     return report
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """With pytest-xdist no other fault test runs beside one of the mark `alone`."""
+    if item.get_closest_marker("fault") is None:
+        return (yield)
+    with item.config.stash[_CORES].open("ab") as cores:
+        fcntl.flock(cores, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
+
+
 class _Rows:
     """Gathers the reports of all processes."""
 
@@ -203,6 +216,7 @@ class _Rows:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = rows = _Rows()
     config.pluginmanager.register(rows)
+    config.stash[_CORES] = Path(tempfile.gettempdir()) / f"tfscale-tests-{os.getuid()}.lock"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

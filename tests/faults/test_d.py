@@ -60,6 +60,7 @@ d1 = pytest.mark.fault(
 )
 
 
+@pytest.mark.alone
 @d1
 def test_a_flipped_bit_is_named(refused, shards):
     file = shards / "train-00001-of-00003"
@@ -165,6 +166,7 @@ d8 = pytest.mark.fault(
 )
 
 
+@pytest.mark.alone
 @d8
 def test_values_of_records(refused, shards):
     records = [numbered(0, label=[2]), numbered(1, x=[0.0, float("nan"), 0, 0, 0, 0]), numbered(2, without="label")]
@@ -250,6 +252,7 @@ def test_a_package_that_differs(refused, tmp_path_factory):
     refused(job, 65, *said, more_environ={"PYTHONPATH": path}, tell="the digits: ")
 
 
+@pytest.mark.alone
 @pytest.mark.fault(
     "D11",
     injected="a network that refuses; one that swallows everything",
