@@ -30,6 +30,7 @@ from tfscale.result import Result
 from tfscale.run_dir import RunDir
 from tfscale.stopping import Stopping
 from tfscale.stores import Store
+from tfscale.surroundings import Surroundings
 from tfscale.warm_start import check_place
 
 
@@ -275,7 +276,7 @@ def _train(
             return serve_until_done(config, plan, cluster, peers, stopping)
         if store is not None and not cluster.is_chief:
             store.follow(run_dir.path)
-        from tfscale.session import Session, Surroundings  # the first import of TensorFlow
+        from tfscale.session import Session  # the first import of TensorFlow
 
         around = Surroundings(
             began=began,

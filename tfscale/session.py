@@ -9,15 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from tfscale import faults, runtime
-from tfscale.attempts import Attempts
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig
 from tfscale.divergence import Recovery
@@ -26,39 +23,14 @@ from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageErr
 from tfscale.evaluator import holds
 from tfscale.experiment import Experiment, flatten
 from tfscale.finishing import finish
-from tfscale.lease import Claim
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir
-from tfscale.stopping import Stopping, error_of
+from tfscale.stopping import error_of
+from tfscale.surroundings import Surroundings
 from tfscale.watchdog import Watchdog
 
 _PLACES = ("run.dir", "run.root", "run.store")
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a session has around it.
-
-    Attributes:
-        began: when `fit` began, by time.monotonic.
-        say: receives what people should read.
-        stopping: hears requests to stop.
-        attempts: the book of the run's attempts.
-        claim: the hold on the run folder.
-        joining: a context for TensorFlow's joining the other workers.
-        on_stop: called once all workers have agreed to stop.
-        copy: called with a new checkpoint's folder, to copy it elsewhere.
-    """
-
-    began: float
-    say: Callable[[str], None]
-    stopping: Stopping
-    attempts: Attempts
-    claim: Claim
-    joining: Callable[[], contextlib.AbstractContextManager[None]]
-    on_stop: Callable[[], None]
-    copy: Callable[[Path], None]
 
 
 class Session:
