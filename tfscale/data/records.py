@@ -42,6 +42,10 @@ class RecordIndex:
     def __len__(self) -> int:
         return len(self.offset)
 
+    def counts(self) -> list[int]:
+        """How many records each file holds."""
+        return np.bincount(self.shard, minlength=len(self.files)).tolist()
+
     def locate(self, place: int) -> tuple[str, int, int]:
         """(file, number of the record in it, its first byte)."""
         shard = self.shard[place]
@@ -166,8 +170,8 @@ def whole_records(index: RecordIndex) -> Iterator[tuple[int, list[bytes | None]]
     """Every record once: (place of the first, some in order), None for one that does not match its checksum."""
     import tensorflow as tf
 
-    for number, file in enumerate(index.files):
-        first, count = int(np.searchsorted(index.shard, number)), int((index.shard == number).sum())
+    for number, (file, count) in enumerate(zip(index.files, index.counts(), strict=True)):
+        first = int(np.searchsorted(index.shard, number))
         done, some = 0, []
         while done < count:
             before = done

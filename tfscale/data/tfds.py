@@ -160,12 +160,12 @@ class Tfds(RecordSource):
 
     def _make_index(self, name: str) -> RecordIndex:
         index = index_records(self._shards(name), mend=self.max_bad_records > 0)
-        for number, told in enumerate(self._split(name).get("shardLengths", [])):
-            count = int((index.shard == number).sum())
+        lengths = self._split(name).get("shardLengths", [])
+        for file, count, told in zip(index.files, index.counts(), lengths, strict=True):
             if count != int(told):
                 raise DataCorrupt(
                     f"the file holds {count} records and dataset_info.json says {told}",
-                    where=index.files[number],
+                    where=file,
                     fix="restore the file, or delete the folder and prepare the data set again",
                 )
         return index

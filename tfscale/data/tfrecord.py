@@ -70,7 +70,7 @@ class TfRecord(RecordSource):
     def _tell_empty(self) -> None:
         """A line for files without a record: writers of shards leave such ones, and so do copies that failed."""
         indexes = [self._index(split) for split in ("train", "test")]
-        empty = [file for index in indexes for n, file in enumerate(index.files) if not (index.shard == n).any()]
+        empty = [file for index in indexes for file, n in zip(index.files, index.counts(), strict=True) if not n]
         if empty:
             more = f" and {len(empty) - 1} more" if empty[1:] else ""
             print(f"tfscale: {empty[0]}{more} holds no record and counts for nothing", file=sys.stderr)
