@@ -66,6 +66,17 @@ def test_loops_of_any_length_give_the_same_bits(trainer):
         assert all((a == b).all() for a, b in zip(results[0], other, strict=True))
 
 
+def test_loops_of_any_length_report_the_same_bits(trainer):
+    """Also of the means over several steps, which an interrupted run and the clock divide among other loops."""
+    reported = []
+    for length in (1, 7, 20):
+        made, batches = trainer(steps_per_loop=length)
+        made.train(batches(), until=20)
+        means = made.drain()
+        reported.append((means["loss"], means["accuracy"], made.evaluate(batches("train", False), 7)["loss"]))
+    assert reported[0] == reported[1] == reported[2]
+
+
 def test_dropout_draws_anew_in_every_step_and_is_part_of_the_state(trainer):
     made, batches = trainer(task=Classify(dropout=0.5))
     names = [name for name in made.state.variables() if "seed_generator" in name]

@@ -217,7 +217,7 @@ class CoordinatedTrainer(Training):
         def piece(first, count):
             self._traces[kind] += 1
             iterator = iter(batches(first).with_options(options))
-            sums, waited, began = step.sums.zeros(), tf.constant(0.0, tf.float64), tf.timestamp()
+            sums, waited, began = step.sums.no_steps(), tf.constant(0.0, tf.float64), tf.timestamp()
             for _ in tf.range(count):
                 batch, seconds = next_timed(iterator, deterministic=False)
                 waited += seconds

@@ -84,7 +84,7 @@ class Evaluator:
         return self._step.sums.means(total)
 
     def _graph(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
-        sums = self._step.sums.zeros()
+        sums = self._step.sums.no_steps()
         for _ in tf.range(steps):
             sums += local_sum(self.strategy, self._step(self.strategy, next(iterator)))
         return sums
@@ -96,6 +96,9 @@ class Evaluator:
 
 
 def local_sum(strategy: tf.distribute.Strategy, sums: Any) -> tf.Tensor:
-    """The sum over this worker's replicas: no collective."""
-    results = strategy.experimental_local_results(sums)
-    return results[0] if len(results) == 1 else tf.add_n(results)
+    """The sum over this worker's replicas, without a collective: [size].
+
+    In float64, which adds numbers of float32 without rounding: how steps are divided among calls, which the clock and
+    an interrupted run decide, must not show.
+    """
+    return tf.add_n([tf.cast(one, tf.float64) for one in strategy.experimental_local_results(sums)])

@@ -97,7 +97,7 @@ class Trainer(Training):
         def look(batch: Any) -> tf.Tensor:
             return local_sum(self.strategy, step.look(self.strategy, batch))
 
-        sums, *_ = self._agree(look(next(iter(batches))).numpy().astype(np.float64), [])
+        sums, *_ = self._agree(look(next(iter(batches))).numpy(), [])
         means = step.sums.means(sums)
         return {"loss": means["loss"], "gradient_norm": means[NORM]}
 
@@ -136,7 +136,7 @@ class Trainer(Training):
         run = self._timed_loop if graph == "train" else self._plain_loop
         self._beat(f"step {self.state.step}")
         vector, timed, good = run(iterator, tf.constant(steps))
-        sums, timed = vector.numpy().astype(np.float64), float(timed)
+        sums, timed = vector.numpy(), float(timed)
         measured = [self.clock.now(), self.clock.now() - start, timed]
         sums, (now, seconds, timed), each = self._agree(sums, measured, [self._asked(), int(good)])
         self.signum = int(each[:, 0].max())
@@ -161,29 +161,20 @@ class Trainer(Training):
     def _timed_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(sums, seconds of waiting, how many steps there were before the loss ceased to be finite)."""
         faults.point("train.trace")
-        sums, waited, good = self._no_sums(), tf.constant(0.0, tf.float64), tf.constant(0)
+        sums, waited, good = self._train_step.sums.no_steps(), tf.constant(0.0, tf.float64), tf.constant(0)
         for _ in tf.range(steps):
             batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
             waited += seconds
-            sums += self._summed(batch)
+            sums += local_sum(self.strategy, self._train_step(self.strategy, batch))
             good += tf.cast(tf.math.is_finite(sums[0]), tf.int32)
         return sums, waited, good
 
     def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        sums, good = self._no_sums(), tf.constant(0)
+        sums, good = self._train_step.sums.no_steps(), tf.constant(0)
         for _ in tf.range(steps):
-            sums += self._summed(next(iterator))
+            sums += local_sum(self.strategy, self._train_step(self.strategy, next(iterator)))
             good += tf.cast(tf.math.is_finite(sums[0]), tf.int32)
         return sums, tf.constant(0.0, tf.float64), good
-
-    def _no_sums(self) -> tf.Tensor:
-        """In float64, which adds numbers of float32 without rounding: that an interrupted run divides its steps
-        among other loops must not show."""
-        return tf.cast(self._train_step.sums.zeros(), tf.float64)
-
-    def _summed(self, batch: Any) -> tf.Tensor:
-        """Makes a step; its sums over this worker's replicas."""
-        return tf.cast(local_sum(self.strategy, self._train_step(self.strategy, batch)), tf.float64)
 
     # -- evaluation
 

@@ -41,7 +41,12 @@ class Sums:
         self.names: tuple[str, ...] = ()
 
     def zeros(self) -> tf.Tensor:
+        """What the sums of a step's micro-batches begin with."""
         return tf.zeros([self.size], self.dtype)
+
+    def no_steps(self) -> tf.Tensor:
+        """What the sums of several steps begin with, as `local_sum` gives them."""
+        return tf.zeros([self.size], tf.float64)
 
     def pack(
         self, losses: tf.Tensor, weight: tf.Tensor, metrics: Mapping[str, tf.Tensor], penalty: tf.Tensor | None
