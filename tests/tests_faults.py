@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests_dense import environ
 from tests_peers import free_ports
@@ -93,17 +94,30 @@ class Fingerprint:
 def fingerprint(run_dir: Path) -> Fingerprint:
     """Of a run with train.log_every=1st. A step that was made twice with two losses is no fingerprint but a failure."""
     losses: dict[int, str] = {}
-    for line in (run_dir / "metrics.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        if entry["kind"] == "train":
-            loss = float(entry["loss"]).hex()
-            assert losses.setdefault(entry["step"], loss) == loss, f"step {entry['step']} has two losses"
+    for row in training_rows(run_dir):
+        loss = float(row["loss"]).hex()
+        assert losses.setdefault(row["step"], loss) == loss, f"step {row['step']} has two losses"
     newest = committed(run_dir)[-1]
     manifest = json.loads((newest / "manifest.json").read_text())
     files = {name: said["sha256"] for name, said in manifest["files"].items()}
     for name, said in files.items():
         assert hashlib.sha256((newest / name).read_bytes()).hexdigest() == said, f"{newest / name}"
     return Fingerprint(losses, manifest["step"], files)
+
+
+def training_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The reports of training in metrics.jsonl, of a run that has ended."""
+    rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [row for row in rows if row["kind"] == "train"]
+
+
+def result_of(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "result.json").read_text())
+
+
+def exit_code_in(run_dir: Path) -> int:
+    """What exit.json tells."""
+    return json.loads((run_dir / "exit.json").read_text())["exit_code"]
 
 
 def committed(run_dir: Path) -> list[Path]:
@@ -257,7 +271,7 @@ class Crew:
         """The exit codes of these workers, or of all; a signal that killed one counts as a shell counts it."""
         chosen = [self._workers[i] for i in (of if of is not None else range(len(self._workers)))]
         deadline = time.monotonic() + within
-        while any(self._running(worker) for worker in chosen):
+        while [worker for worker in chosen if self._running(worker)]:  # all, for each one's end is taken down
             if time.monotonic() > deadline:
                 running = [i for i, worker in enumerate(self._workers) if self._running(worker)]
                 raise AssertionError(f"workers {running} still run after {within} s\n{self.tails()}")

@@ -5,12 +5,12 @@ For the fault tests: light, as tests_dense is, and found the same way.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests_dense import Dense, Table
+from tests_faults import training_rows
 
 _PARTS, _BITS = 3, 20  # float32 holds the sum of 20 powers of two
 
@@ -44,12 +44,11 @@ class Seen(Dense):
 def seen(run_dir: Path, global_batch: int) -> dict[int, list[int]]:
     """The numbers of the examples of every step, of a run with train.log_every=1st."""
     found = {}
-    for row in map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines()):
-        if row["kind"] == "train":
-            masks = [round(row[f"seen{part}"] * global_batch) for part in range(_PARTS)]
-            bits = [part * _BITS + bit for part, mask in enumerate(masks) for bit in range(_BITS) if mask >> bit & 1]
-            assert row["step"] not in found
-            found[row["step"]] = bits
+    for row in training_rows(run_dir):
+        masks = [round(row[f"seen{part}"] * global_batch) for part in range(_PARTS)]
+        bits = [part * _BITS + bit for part, mask in enumerate(masks) for bit in range(_BITS) if mask >> bit & 1]
+        assert row["step"] not in found
+        found[row["step"]] = bits
     return found
 
 

@@ -11,19 +11,29 @@ Several tests may share a row; it has passed when all of them have.
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests_dense import environ
-from tests_faults import LIGHT, NOT_BUILT, ROWS, Crew, Fingerprint, Row, fingerprint, table, tiny_job
+from tests_faults import (
+    LIGHT,
+    NOT_BUILT,
+    ROWS,
+    Crew,
+    Fingerprint,
+    Row,
+    exit_code_in,
+    fingerprint,
+    result_of,
+    table,
+    tiny_job,
+    training_rows,
+)
 from tests_garden import Garden, jpeg, put, reshard
 
 _ROWS: pytest.StashKey[_Rows] = pytest.StashKey()
@@ -65,9 +75,7 @@ def trained(crew):
     def train(job: list[str], workers: int = 1):
         run = crew(job, workers)
         assert run.codes(within=120) == [0] * workers, run.tails()
-        entries = [json.loads(line) for line in (run.run_dir / "metrics.jsonl").read_text().splitlines()]
-        result = json.loads((run.run_dir / "result.json").read_text())
-        return run, result, [entry for entry in entries if entry["kind"] == "train"]
+        return run, result_of(run.run_dir), training_rows(run.run_dir)
 
     return train
 
@@ -88,25 +96,42 @@ def in_time() -> Callable[..., bool]:
 
 
 @pytest.fixture
-def refused(door, tmp_path, got, in_time):
+def one_line(door, got, in_time):
+    """one_line(code, job): the job ends soon, with this code and one line of an error, which is returned.
+
+    Args:
+        within: seconds.
+        tell: before what is told of the row.
+        more_environ, options: of the program, as `door` takes them.
+    """
+
+    def check(code, job, *, within=10.0, tell="", more_environ=None, program=LIGHT, **options):
+        told = {**environ(), **(more_environ or {})}
+        ended = door(*job, environ=told, program=program, deadline=60, **options)
+        got(f"{tell}{ended.code} in {ended.seconds:.1f} s")
+        assert ended.code == code, ended.out[-2000:] + ended.err
+        (line,) = ended.err.splitlines()
+        assert line.startswith(f"tfscale: error[E-{code:04d}] "), line
+        assert in_time(ended, within), ended.seconds
+        return line
+
+    return check
+
+
+@pytest.fixture
+def refused(one_line, tmp_path):
     """refused(job, code, *said): the job ends soon, with this code and one line that says all of this; the line.
 
     Args:
         left: whether the run folder was made before; then it holds the same as exit.json, and nothing was trained.
-        within: seconds.
-        tell: before what is told of the row.
+        options: of `one_line`.
     """
 
-    def check(job, code, *said, left=False, within=10.0, tell="", more_environ=None):
-        ended = door(*job, environ={**environ(), **(more_environ or {})}, program=LIGHT, deadline=60)
-        got(f"{tell}{ended.code} in {ended.seconds:.1f} s")
-        assert ended.code == code, ended.err
-        (line,) = ended.err.splitlines()
-        assert line.startswith(f"tfscale: error[E-{code:04d}] "), line
+    def check(job, code, *said, left=False, **options):
+        line = one_line(code, job, **options)
         assert [part for part in said if part not in line] == [], line
-        assert in_time(ended, within), ended.seconds
         if left:
-            assert json.loads((tmp_path / "it" / "exit.json").read_text())["exit_code"] == code
+            assert exit_code_in(tmp_path / "it") == code
             assert not list(tmp_path.glob("it/checkpoints/*")) and not (tmp_path / "it" / "metrics.jsonl").exists()
         else:
             assert list(tmp_path.iterdir()) == []
@@ -214,7 +239,8 @@ class _Rows:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = rows = _Rows()
     config.pluginmanager.register(rows)
-    config.stash[_CORES] = Path(tempfile.gettempdir()) / f"tfscale-tests-{os.getuid()}.lock"
+    config.stash[_CORES] = config.rootpath / "build" / "cores.lock"
+    config.stash[_CORES].parent.mkdir(exist_ok=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -223,7 +249,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     lines = list(table(rows))
     path = config.rootpath / "build" / "faults.md"
-    path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
     terminalreporter.section("faults")
     for line in lines:

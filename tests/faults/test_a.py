@@ -9,7 +9,7 @@ import socket
 
 import pytest
 from tests_dense import environ
-from tests_faults import LIGHT, tiny_job
+from tests_faults import LIGHT, exit_code_in, tiny_job
 from tests_peers import free_ports
 
 SOON = 10.0  # seconds in which bad input must have ended; quiet, it takes one
@@ -152,7 +152,7 @@ def test_a_peer_that_never_comes_is_named(tiny, crew, got, index):
     assert f"worker:{1 - index}" in started.error(0) and cluster["worker"][1 - index] in started.error(0)
     assert started.seconds[0] < 5 + SOON
     if index == 0:
-        assert json.loads((started.run_dir / "exit.json").read_text())["exit_code"] == 138
+        assert exit_code_in(started.run_dir) == 138
 
 
 @A8
@@ -176,7 +176,7 @@ def test_sigterm_during_the_wait_is_obeyed_by_the_leader(tiny, crew, got):
     started = crew(tiny(), tf_config=[told(cluster)], program=LIGHT)
     started.wait(lambda: can_connect(cluster["worker"][0]), within=20, what="nobody listens")
     preempt(started, got, "worker:0")
-    assert json.loads((started.run_dir / "exit.json").read_text())["exit_code"] == 143
+    assert exit_code_in(started.run_dir) == 143
 
 
 @A8
@@ -223,7 +223,7 @@ def test_two_configurations(tiny, crew, got):
     assert codes == [78, 78], started.tails()
     for reason in reasons(started):
         assert "worker:1 differs from worker:0 in config.optimizer.learning_rate: 0.2 / 0.1" in reason
-    assert json.loads((started.run_dir / "exit.json").read_text())["exit_code"] == 78
+    assert exit_code_in(started.run_dir) == 78
 
 
 @A10

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests_faults import LIGHT, Crew, fingerprint, last_step, steps_of, tiny_job
+from tests_faults import LIGHT, Crew, exit_code_in, fingerprint, last_step, steps_of, tiny_job, training_rows
 
 SLOWLY = "train.loop:sleep0.1"  # so that there is a middle of the training to hit
 EVERY = 10  # steps between checkpoints in tiny()
@@ -48,10 +48,6 @@ def check_whole(run_dir: Path) -> None:
     names = [path.name for path in run_dir.glob("checkpoints/*")]
     assert all(name.startswith("step-") for name in names), names
     assert len(steps_of(run_dir)) == len(names)
-
-
-def exit_code_in(run_dir: Path) -> int:
-    return json.loads((run_dir / "exit.json").read_text())["exit_code"]
 
 
 # -- told to stop
@@ -330,8 +326,7 @@ def test_a_record_that_is_no_number(tiny, crew, got):
 def test_rolled_back_it_goes_on_without_that_batch(tiny, crew, got):
     first = crew(poisoned(tiny, "train.max_rollbacks=1"), faults={0: SLOWLY})
     assert first.codes(within=90) == [0], first.tails()
-    rows = [json.loads(line) for line in (first.run_dir / "metrics.jsonl").read_text().splitlines()]
-    rates = {row["step"]: row["learning_rate"] for row in rows if row["kind"] == "train"}
+    rates = {row["step"]: row["learning_rate"] for row in training_rows(first.run_dir)}
     assert sorted(rates) == list(range(1, 21))
     step = json.loads((first.run_dir / "diverged.json").read_text())["step"]
     good = step - step % 5

@@ -12,16 +12,12 @@ from pathlib import Path
 
 import pytest
 from tests_dense import environ
-from tests_faults import LIGHT, Crew, fingerprint, last_step, run_dir_of, steps_of, tiny_job
+from tests_faults import LIGHT, Crew, fingerprint, last_step, result_of, run_dir_of, steps_of, tiny_job
 from tests_seen import seen
 
 SLOWLY = "train.loop:sleep0.1"  # so that there is a middle of the training to hit
 BATCH = 10  # tiny's
 MODEL = "from dataclasses import dataclass\nfrom tests_dense import Dense\n@dataclass\nclass Net(Dense):\n"
-
-
-def result(run_dir: Path) -> dict:
-    return json.loads((run_dir / "result.json").read_text())
 
 
 def names(run_dir: Path) -> list[str]:
@@ -313,7 +309,7 @@ def test_a_hyper_parameter_has_changed(again, got):
     assert run.codes(within=120) == [0], run.tails()
     assert "resuming at step 20 of 40" in run.text(0)
     assert "going on although changed (resume.allow_changed): optimizer.learning_rate was 0.1, is 0.05" in run.text(0)
-    assert result(run.run_dir)["experiment"]["optimizer.learning_rate"] == 0.05
+    assert result_of(run.run_dir)["experiment"]["optimizer.learning_rate"] == 0.05
     got("76 with both values; allowed, it goes on at step 20 and says so")
 
 
@@ -381,7 +377,7 @@ def test_storage_slower_than_the_interval(tiny, crew, alone, got):
     assert stalled < 0.5, book  # while at least two writes took 3 s
     assert steps_of(run.run_dir)[-1] == 40 and len(names(run.run_dir)) == 2
     assert fingerprint(run.run_dir) == alone
-    final = result(run.run_dir)["seconds"]["checkpoint"]
+    final = result_of(run.run_dir)["seconds"]["checkpoint"]
     assert 1.0 < final < 5.0  # the last one is waited for
     got(f"training stalled for {stalled:.2f} s before its last step; the last save took {final - stalled:.1f} s")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests_dense import environ
-from tests_faults import LIGHT, tiny_job
+from tests_faults import LIGHT, exit_code_in, tiny_job
 from tests_garden import ALLOW, flip, garden_job, jpeg, numbered, photos_job, put, shard, write_records
 from tests_peers import free_ports
 from tests_seen import seen
@@ -79,7 +78,7 @@ def test_a_flipped_bit_of_a_tfds_shard_is_named(garden, crew, tmp_path, got):
     got(f"TFDS: 65 in {run.seconds[0]:.1f} s")
     assert f"record 0 at byte 0 does not match its checksum | {shard(garden, 2)} |" in run.error(0)
     assert run.text(0).count("tfscale: error") == 1 and "Traceback" not in run.text(0)
-    assert json.loads((tmp_path / "it" / "exit.json").read_text())["exit_code"] == 65
+    assert exit_code_in(tmp_path / "it") == 65
 
 
 @d1
