@@ -29,7 +29,8 @@ def offline_host(name: str, downloads: Path, *, seconds: float = _SECONDS) -> st
 
     def look() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+            # An opener of its own: urlopen's is made once in a process and keeps the proxies of that moment.
+            urllib.request.build_opener().open(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
         except urllib.error.HTTPError:
             pass  # an answer, whatever it is
         except (OSError, ValueError) as error:
