@@ -144,7 +144,7 @@ def _refuse(config: RunConfig, chosen: Sequence[Layout]) -> None:
 def _alone(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without a cluster and without accelerators."""
     kept = {name: value for name, value in environ.items() if name != "TF_CONFIG" and not name.startswith("TPU_")}
-    return {**kept, "CUDA_VISIBLE_DEVICES": "-1"}
+    return {**kept, "TFSCALE_CLUSTER": "local", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 def _precisions(config: RunConfig, chosen: Sequence[Layout], environ: Mapping[str, str]) -> list[str]:

@@ -26,7 +26,7 @@ def decide_strategy(d: Decisions, hardware: Hardware, cluster: Cluster, forced: 
     devices, workers, device_reason = _devices(hardware, cluster, kind, forced)
     if servers:
         workers = len(cluster.addresses.get("worker", ()))
-    local = "local, one worker: no TF_CONFIG describes a cluster"
+    local = "local, one worker: nothing in the environment describes a cluster"
     d.set("num_workers", workers, local if cluster.source == "local" else f"cluster from {cluster.source}")
 
     def decide() -> tuple[str, str]:
@@ -100,7 +100,7 @@ def _check_cluster(strategy: str, workers: int, servers: bool, cluster: Cluster)
             f"strategy {strategy} would train {workers} separate models, since {cluster.source} lists {workers}"
             " workers",
             where="plan.strategy",
-            fix="remove plan.strategy, or unset TF_CONFIG",
+            fix=f"remove plan.strategy, or what describes the cluster ({cluster.source})",
         )
     if strategy == "multi_worker" and workers == 1:
         raise UsageError(

@@ -53,7 +53,7 @@ def fit(
         data: a tf.data.Dataset batched as for Keras's `fit`, with elements (x, y) or (x, y, sample_weight); or a tuple
             of NumPy arrays (x, y) or (x, y, sample_weight), each nested as the model takes it, the first axis counting
             examples; or a `tfscale.Source`. Arrays are shuffled anew in every epoch; a data set keeps its own order.
-            Under several workers (TF_CONFIG) give functions for `what` and `data`, and call `fit` before anything of
+            Under several workers give functions for `what` and `data`, and call `fit` before anything of
             TensorFlow: workers can only be joined before it starts.
         test: the same kind of data, evaluated after every epoch (eval.every); None evaluates nothing.
         until: the length of training: "5ep" epochs, "500st" steps.

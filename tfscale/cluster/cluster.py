@@ -10,13 +10,24 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tfscale.cluster import tf_config
+from tfscale.cluster import kubeflow, kubernetes, leader_worker_set, slurm, tf_config, tpu
+from tfscale.cluster.addresses import ROLES
+from tfscale.errors import ClusterConfigError
 
 Found = tuple[dict[str, tuple[str, ...]], str, int]
 
-# Asked in this order; the first that answers wins. A launcher's file has one function
-# `find(environ) -> (addresses, role, index) or None` and is added here.
-_LAUNCHERS: tuple[tuple[str, Callable[[Mapping[str, str]], Found | None]], ...] = (("TF_CONFIG", tf_config.find),)
+Find = Callable[[Mapping[str, str]], Found | None]
+
+# A launcher's file has a function `find(environ) -> (addresses, role, index) or None`, and is added here. What people
+# and manifests write wins over what launchers tell; of these the first that answers is taken.
+_WRITTEN: tuple[tuple[str, Find], ...] = (("TF_CONFIG", tf_config.find), ("TFSCALE_CLUSTER", kubernetes.find))
+_TOLD: tuple[tuple[str, Find], ...] = (
+    ("TrainJob (torch)", kubeflow.find_torch),
+    ("TrainJob (jax)", kubeflow.find_jax),
+    ("LeaderWorkerSet", leader_worker_set.find),
+    ("TPU", tpu.find),
+    ("Slurm", slurm.find),
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,7 @@ class Cluster:
     """The processes of a run and this process's place among them.
 
     Args:
-        source: "local", or what described the cluster, such as "TF_CONFIG".
+        source: "local", or what described the cluster: "TF_CONFIG", "TFSCALE_CLUSTER", or the launcher.
         addresses: "host:port" by role ("chief", "worker", "ps", "evaluator"), in order of index. An address that the
             launcher didn't tell this process is "" (see `is_complete`).
         role: this process's role.
@@ -41,12 +52,20 @@ class Cluster:
         """Reads the cluster from the environment; where nothing describes one, a local cluster of one.
 
         Raises:
-            ClusterConfigError: the description is broken; all its problems are in one error.
+            ClusterConfigError: the description is broken (all problems of TF_CONFIG are in one error), two contradict
+                each other, or there is only an index and none tells of how many.
         """
-        for source, find in _LAUNCHERS:
+        written = [cls(source, *found) for source, find in _WRITTEN if (found := find(environ)) is not None]
+        if written:
+            _refuse_contradiction(written)
+            return written[0]
+        if environ.get("TFSCALE_CLUSTER", "").strip() == "local":
+            return cls()
+        for source, find in _TOLD:
             found = find(environ)
             if found is not None:
                 return cls(source, *found)
+        kubernetes.refuse_index_alone(environ)
         return cls()
 
     @property
@@ -100,5 +119,17 @@ class Cluster:
         """One line for people."""
         if self.source == "local":
             return "local, one worker"
-        counts = ", ".join(f"{len(self.addresses[role])} {role}" for role in tf_config.ROLES if role in self.addresses)
+        counts = ", ".join(f"{len(self.addresses[role])} {role}" for role in ROLES if role in self.addresses)
         return f"{self.role} {self.index} of {counts or 'no cluster'} (from {self.source})"
+
+
+def _refuse_contradiction(written: list[Cluster]) -> None:
+    """Raises ClusterConfigError where two descriptions that people wrote are not of the same cluster and place."""
+    first = written[0]
+    for other in written[1:]:
+        if (other.shared(), other.role, other.index) != (first.shared(), first.role, first.index):
+            raise ClusterConfigError(
+                f"they describe two clusters: {first.describe()}; {other.describe()}",
+                where=f"{first.source}, {other.source}",
+                fix=f"remove {other.source}, or make both say the same",
+            )

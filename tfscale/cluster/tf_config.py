@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tfscale.errors import ClusterConfigError, nearest
+from tfscale.cluster.addresses import ROLES, check_addresses, show, unknown_role
+from tfscale.errors import ClusterConfigError
 
-ROLES = ("chief", "worker", "ps", "evaluator")
 _MAX_INDEX = 99_999  # a mistyped index in the sparse dialect must not allocate a list of that length
 _EXAMPLE = 'write {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 
@@ -34,12 +34,12 @@ def find(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, i
     config = _parse(text)
     raw = config.get("cluster", config.get("sparseCluster", {}))  # the key in old releases of TFJob
     if not isinstance(raw, dict):
-        problems.append(f"cluster: an object is expected, not {_show(raw)}")
+        problems.append(f"cluster: an object is expected, not {show(raw)}")
         raw = {}
     role, index = _task(config, problems)
     cluster = {name: _entries(name, value, problems) for name, value in _roles(raw, role, problems).items()}
     cluster = {name: entries for name, entries in cluster.items() if entries}
-    _check_addresses(cluster, problems)
+    check_addresses(cluster, problems)
     if isinstance(raw.get("worker"), dict):
         _place_sparse_ps(cluster, role, index)
     if any(raw.values()) or role == "evaluator":
@@ -64,7 +64,7 @@ def _parse(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
         raise _error([f"not JSON that can be read: {error}"]) from None
     if not isinstance(config, dict):
-        raise _error([f"an object is expected, not {_show(config)}"])
+        raise _error([f"an object is expected, not {show(config)}"])
     return config
 
 
@@ -74,7 +74,7 @@ def _task(config: dict[str, Any], problems: list[str]) -> tuple[str | None, int 
         return None, None
     task = config["task"]
     if not isinstance(task, dict):
-        problems.append(f"task: an object is expected, not {_show(task)}")
+        problems.append(f"task: an object is expected, not {show(task)}")
         return None, None
     role, index = task.get("type"), task.get("index")
     if role == "master":
@@ -82,12 +82,12 @@ def _task(config: dict[str, Any], problems: list[str]) -> tuple[str | None, int 
     if role is None:
         problems.append("task.type: missing")
     elif role not in ROLES:
-        problems.append(f"task.type: {_unknown_role(role)}")
+        problems.append(f"task.type: {unknown_role(role)}")
         role = None
     if "index" not in task:
         problems.append("task.index: missing")
     elif isinstance(index, bool) or not isinstance(index, int):
-        problems.append(f"task.index: an integer is expected, not {_show(index)}")
+        problems.append(f"task.index: an integer is expected, not {show(index)}")
         index = None
     elif not 0 <= index <= _MAX_INDEX:
         problems.append(f"task.index: {index} is out of range")
@@ -107,7 +107,7 @@ def _roles(raw: dict[str, Any], own_role: str | None, problems: list[str]) -> di
         elif name == "chief" and raw.get("master"):
             continue
         elif name not in ROLES:
-            problems.append(f"cluster.{name}: {_unknown_role(name)}")
+            problems.append(f"cluster.{name}: {unknown_role(name)}")
             continue
         # TFJob lists the evaluator in "cluster"; to TensorFlow it is not part of the training cluster
         if name != "evaluator" or own_role == "evaluator":
@@ -123,48 +123,15 @@ def _entries(role: str, value: Any, problems: list[str]) -> dict[int, Any]:
         entries = {}
         for key, entry in value.items():
             if not re.fullmatch(r"0|[1-9][0-9]{0,4}", key):
-                problems.append(f"cluster.{role}: the key {_show(key)} is not an index from 0 to {_MAX_INDEX}")
+                problems.append(f"cluster.{role}: the key {show(key)} is not an index from 0 to {_MAX_INDEX}")
                 continue
             entries[int(key)] = entry
     else:
-        problems.append(f"cluster.{role}: a list of addresses is expected, not {_show(value)}")
+        problems.append(f"cluster.{role}: a list of addresses is expected, not {show(value)}")
         return {}
     if role == "chief" and len(entries) > 1:
         problems.append(f"cluster.chief: {len(entries)} addresses, but there can be only one chief")
     return entries
-
-
-def _check_addresses(cluster: dict[str, dict[int, Any]], problems: list[str]) -> None:
-    seen: dict[tuple[str, int], str] = {}
-    for role, entries in cluster.items():
-        for index, address in entries.items():
-            where = f"cluster.{role}[{index}]"
-            problem = _address_problem(address)
-            if problem:
-                problems.append(f"{where}: {problem}")
-                continue
-            host, port = address.rsplit(":", 1)
-            first = seen.setdefault((host.lower(), int(port)), where)
-            if first != where:
-                problems.append(f"{where}: {address} is already {first}")
-
-
-def _address_problem(address: Any) -> str:
-    """What is wrong with "host:port", or ""."""
-    if not isinstance(address, str):
-        return f"a string is expected, not {_show(address)}"
-    host, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]"):
-        return f"{_show(address)} has no port; write host:port"
-    if not host or re.search(r"[\s/]", host):
-        return f"{_show(address)} has no usable host; write host:port"
-    if ":" in host and not re.fullmatch(r"\[[0-9a-fA-F:.%\w]+\]", host):
-        return f"{_show(address)} has too many colons; write host:port, and IPv6 as [::1]:port"
-    if not re.fullmatch(r"[0-9]+", port):
-        return f"port {_show(port)} of {_show(address)} is not a number"
-    if len(port) > 5 or not 0 < int(port) <= 65_535:
-        return f"port {port[:20]} of {_show(address)} is not within 1 to 65535"
-    return ""
 
 
 def _place_sparse_ps(cluster: dict[str, dict[int, Any]], role: str | None, index: int | None) -> None:
@@ -200,18 +167,6 @@ def _indices(known: list[int]) -> str:
 
 def _dense(entries: dict[int, str]) -> tuple[str, ...]:
     return tuple(entries.get(index, "") for index in range(max(entries) + 1))
-
-
-def _unknown_role(role: Any) -> str:
-    allowed = ", ".join(ROLES)
-    hint = nearest(role, ROLES) if isinstance(role, str) else ""
-    return f"{_show(role)} is not one of {allowed}{hint}"
-
-
-def _show(value: Any) -> str:
-    """A value as JSON, short enough for a message."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _error(problems: list[str]) -> ClusterConfigError:

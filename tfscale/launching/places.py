@@ -99,7 +99,8 @@ def places(job: Job, hardware: Hardware, *, environ: Mapping[str, str] = os.envi
         for place in roles:
             role, index = place
             seen = cluster if role != "evaluator" else {role: [addresses[place]]}  # a cluster of its own
-            told = {"TF_CONFIG": json.dumps({"cluster": seen, "task": {"type": role, "index": index}})}
+            config = {"cluster": seen, "task": {"type": role, "index": index}}
+            told = {"TF_CONFIG": json.dumps(config), "TFSCALE_CLUSTER": ""}  # whatever this process was told
             rank = training.index(place) if place in training else None
             if gpus and rank is not None:
                 told["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[rank])
