@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from tfscale.composition import check_targets, compose
+from tfscale.composition import compose
 from tfscale.config import RunConfig, identity, validate
 from tfscale.errors import SecurityRefused, UsageError
+from tfscale.plug_points import check_targets
 from tfscale.run_dir import digest
 
 

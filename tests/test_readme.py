@@ -24,3 +24,18 @@ def test_the_groups_of_data_are_those_that_there_are():
 
     table = README.split("| data | what it reads |")[1].split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table.replace("`tf.train.Example`", ""))) >= set(groups()["data"]) - {"synthetic"}
+
+
+def test_a_laptop_run_becomes_a_cluster_job_by_another_program():
+    """Both lines stand beside each other, and the pods' arguments are the first line's."""
+    import yaml
+    from tests_controllers import pods
+
+    from tfscale.composition import compose
+    from tfscale.k8s.__main__ import text_of
+
+    [(train, k8s)] = re.findall(r"^    tfscale train (.*)\n    tfscale k8s +(.*)$", README, re.MULTILINE)
+    assert k8s.startswith(train + " job=")
+    assert compose(train.split()).run.recipe == "resnet"
+    found = pods(list(yaml.safe_load_all(text_of(k8s.split()))))
+    assert len(found) == 4 and all(pod.args == ["train", *train.split()] for pod in found)

@@ -15,8 +15,9 @@ DOORS = {
     "evaluate": "loss and metrics of a trained run, on its own data or others",
     "predict": "a file with what a trained run says about every example",
     "export": "a trained run as Keras file and SavedModel, checked",
+    "k8s": "manifests with which a recipe runs in a cluster",
 }
-_PACKAGES = ("export",)  # doors that are a package's __main__
+_PACKAGES = ("export", "k8s")  # doors that are a package's __main__
 
 
 def main(argv: Sequence[str] | None = None) -> int:

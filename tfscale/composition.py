@@ -1,10 +1,6 @@
 """Composition: from overrides to a RunConfig, by Hydra, which ends here.
 
-Owns `compose()` and `compose_run()`, the allow-list of `_target_`, the building of the plug points and error messages
-for what people mistype. Below it there is no DictConfig.
-
-The three plug points (task, data, tracker) are nodes with a `_target_` that names a dataclass; its fields are the
-node's keys, so that a misspelt key or a wrong type is found here, before TensorFlow is imported.
+Owns `compose()` and `compose_run()`, and error messages for what people mistype. Below it there is no DictConfig.
 """
 
 from __future__ import annotations
@@ -12,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +24,7 @@ from tfscale.errors import (
     keep_secret,
     nearest,
 )
+from tfscale.plug_points import ALLOWED, ALLOWED_FUNCTIONS, PLUG_POINTS, build, check_code, check_targets
 from tfscale.redaction import is_secret, keep_secrets, redacted_yaml
 
 if TYPE_CHECKING:
@@ -37,10 +33,6 @@ if TYPE_CHECKING:
     from tfscale.data.source import Source
     from tfscale.task import Task
 
-PLUG_POINTS = ("task", "data", "tracker")
-_ALLOWED = ("tfscale.", "keras.")
-# Functions that a `code_fields` may name: Keras also has some that load files unsafely, or from the network.
-_ALLOWED_FUNCTIONS = ("tfscale.models.", "keras.applications.")
 _Problem = tuple[str, str]  # the key or override, and what is wrong with it
 _PREFIX = re.compile(r"\w+(\.\w+)*\.")
 
@@ -69,10 +61,14 @@ def compose(
 
 
 def compose_raw(
-    overrides: Sequence[str], *, config_dir: str | None = None, given: Mapping[str, Any] = MappingProxyType({})
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+    schema: type[RunConfig] = RunConfig,
 ) -> DictConfig:
     """The composed DictConfig, for `--cfg job` and for `to_run_config`; raises UsageError like `compose`."""
-    raw = _compose_from("config", overrides, config_dir=config_dir, given=given)
+    raw = _compose_from("config", overrides, config_dir=config_dir, given=given, schema=schema)
     _check_allowed(list(raw.extensions.allow), overrides)
     return raw
 
@@ -158,6 +154,7 @@ def _compose_from(
     *,
     config_dir: str | None,
     given: Mapping[str, Any] = MappingProxyType({}),
+    schema: type[RunConfig] = RunConfig,
 ) -> DictConfig:
     """Composes this primary configuration; what is wrong with the overrides is told at once."""
     from hydra import compose as hydra_compose
@@ -165,7 +162,7 @@ def _compose_from(
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
 
-    ConfigStore.instance().store(name="schema", node=RunConfig)
+    ConfigStore.instance().store(name="schema", node=schema)
     extra = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
 
     for override in overrides:
@@ -230,17 +227,17 @@ def _typed(
     absent = OmegaConf.missing_keys(raw) - given.keys()
     missing = sorted(absent - set(excused))
     problems: list[_Problem] = [(", ".join(missing), _missing_text(missing))] if missing else []
-    allowed = (*_ALLOWED, *raw.extensions.allow)
+    allowed = (*ALLOWED, *raw.extensions.allow)
     try:
         plain = OmegaConf.to_container(raw, resolve=True)
         assert isinstance(plain, dict)
         check_targets(plain, allowed)
         built = {
-            name: given.get(name) or (None if name in absent else _build(plain.get(name), name, problems))
+            name: given.get(name) or (None if name in absent else build(plain.get(name), name, problems))
             for name in PLUG_POINTS
         }
         for name, value in built.items():
-            _check_code(value, name, (*_ALLOWED_FUNCTIONS, *raw.extensions.allow))
+            check_code(value, name, (*ALLOWED_FUNCTIONS, *raw.extensions.allow))
         if absent:
             return None, problems, missing
         typed = copy.deepcopy(raw)
@@ -265,70 +262,6 @@ def _collecting(problems: list[_Problem]) -> Iterator[None]:
         yield
     except UsageError as error:
         problems.append((error.where, error.what))
-
-
-def check_targets(node: Any, allowed: Sequence[str], path: str = "") -> None:
-    """Refuses every `_target_` anywhere in the tree that no allowed prefix covers, before anything is imported.
-
-    Raises:
-        SecurityRefused: naming the key and the target.
-    """
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        if target is not None and not (isinstance(target, str) and target.startswith(tuple(allowed))):
-            raise SecurityRefused(
-                f"_target_ {target!r} is outside the allowed packages ({', '.join(allowed)})",
-                where=f"{path}._target_".lstrip("."),
-                fix="if you trust the package, add extensions.allow=[package.]",
-            )
-        for key, value in node.items():
-            check_targets(value, allowed, f"{path}.{key}".lstrip("."))
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            check_targets(value, allowed, f"{path}[{i}]")
-
-
-def _check_code(built: Any, path: str, allowed: Sequence[str]) -> None:
-    """A field that names code to import (`code_fields`) is held against the allow-list as a `_target_` is."""
-    for name in getattr(built, "code_fields", ()):
-        value = getattr(built, name)
-        if not built.is_file:
-            check_targets({"_target_": value}, allowed, f"{path}.{name}")
-
-
-def _build(node: Any, path: str, problems: list[_Problem]) -> Any:
-    """Builds the dataclass that `_target_` names, its fields type-checked by OmegaConf; problems are collected."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    if node is None and path == "tracker":
-        return None
-    if not isinstance(node, dict) or "_target_" not in node:
-        problems.append((path, f"{path} has no _target_"))
-        return None
-    target, where = node["_target_"], f"{path}._target_"
-    module_name, _, class_name = target.rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        problems.append((where, f"{where}: {target} can't be imported ({error})"))
-        return None
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        problems.append((where, f"{where}: {target} is not a dataclass"))
-        return None
-    fields = {k: v for k, v in node.items() if k != "_target_"}
-    names = [f.name for f in dataclasses.fields(cls)]
-    before = len(problems)
-    for name, value in fields.items():  # one by one, for OmegaConf stops at the first that is wrong
-        try:
-            OmegaConf.merge(OmegaConf.structured(cls), {name: value})
-        except OmegaConfBaseException as error:
-            hint = nearest(str(name), names) if name not in names else ""
-            problems.append((f"{path}.{name}", f"{path}.{name}: {first_line(error)}{hint}"))
-    if len(problems) > before:
-        return None
-    merged = OmegaConf.merge(OmegaConf.structured(cls), fields)
-    return None if OmegaConf.missing_keys(merged) else OmegaConf.to_object(merged)
 
 
 def _missing_text(missing: list[str]) -> str:

@@ -1,0 +1,181 @@
+"""Every manifest against the real schemas, strictly: unknown fields are refused, as an API server does with --validate=strict."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tfscale.errors import UsageError
+from tfscale.k8s import Job, JobSpec, render
+
+SHARED = Path(__file__).parents[3] / "shared"
+KINDS = ("tfjob", "trainjob", "jobset", "job", "runtime")
+DEVICES = {
+    "cpu": {"cpus": "8", "memory": "32Gi"},
+    "gpu": {"gpus": 8, "gpu_product": "NVIDIA-H100-80GB-HBM3", "cpus": "500m"},
+    "tpu": {"tpu": "v5e", "tpu_topology": "2x4"},
+}
+ALL_OPTIONS = {
+    "namespace": "ml",
+    "node_selector": {"pool": "big"},
+    "tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}],
+    "data_claim": "photos",
+    "mlflow_uri": "http://mlflow:5000",
+    "env": {"TF_CPP_MIN_LOG_LEVEL": "1"},
+    "secrets": ["store"],
+    "config_maps": ["site"],
+    "service_account": "trainer",
+    "pull_secrets": ["registry"],
+    "priority_class": "high",
+    "queue": "gold",
+    "ttl": 3600,
+}
+
+
+@pytest.fixture(scope="module")
+def validate():
+    """The problems that the schemas find in a manifest."""
+    file = SHARED / "tools" / "validate_manifests.py"
+    if not file.exists():
+        pytest.skip("no schemas of custom resources here")
+    loaded = importlib.util.spec_from_file_location("validate_manifests", file)
+    assert loaded is not None and loaded.loader is not None
+    module = importlib.util.module_from_spec(loaded)
+    loaded.loader.exec_module(module)
+    crds = module.load_crds(SHARED / "crds")
+
+    def problems(manifest) -> list[str]:
+        found, how = module.check(manifest, crds, "1.36")
+        assert how != "none"
+        return found
+
+    return problems
+
+
+def manifests(kind: str, **options):
+    spec = JobSpec(**{"kind": kind, "name": "digits", "image": "registry/tfscale:1", "run_claim": "runs", **options})
+    return render(Job(spec, ("+recipe=resnet", "train.until=5ep")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_manifest_is_valid(kind, validate):
+    count = 0
+    for device, evaluator, ps, more in itertools.product(
+        DEVICES, (False, True), (0, 2), ({}, ALL_OPTIONS, {**ALL_OPTIONS, "volcano": True})
+    ):
+        workers = {"workers": 1 if device == "tpu" else 4}
+        options = {**DEVICES[device], **workers, "evaluator": evaluator, "ps": ps, **more}
+        if device == "tpu" and ps:
+            with pytest.raises(UsageError, match="without parameter servers"):
+                manifests(kind, **options)
+            continue
+        for manifest in manifests(kind, **options):
+            assert validate(manifest) == [], (manifest["kind"], options)
+            count += 1
+    assert count >= 30
+
+
+def test_a_broken_manifest_is_not_valid(validate):
+    for kind in KINDS:
+        for manifest in manifests(kind, workers=2):
+            assert validate({**manifest, "spec": {**manifest["spec"], "replica": 2}})
+    job = next(m for m in manifests("job") if m["kind"] == "Job")
+    broken = copy.deepcopy(job)
+    broken["spec"]["template"]["spec"]["containers"][0]["arguments"] = []
+    assert validate(broken) and not validate(job)
+
+
+def test_the_restricted_standard_is_kept():
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    for kind in KINDS:
+        for pod in templates(manifests(kind, evaluator=True)):
+            assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0
+            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert pod["automountServiceAccountToken"] is False
+            for container in pod["containers"]:
+                security = container["securityContext"]
+                assert security["allowPrivilegeEscalation"] is False and security["capabilities"] == {"drop": ["ALL"]}
+                assert security["readOnlyRootFilesystem"] and not security["privileged"]
+
+
+def test_only_the_jobs_own_pods_reach_its_pods():
+    for kind in ("tfjob", "trainjob", "jobset", "job"):
+        found = manifests(kind, ps=1, evaluator=True)
+        policy = next(m for m in found if m["kind"] == "NetworkPolicy")["spec"]
+        assert policy["policyTypes"] == ["Ingress"]
+        assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
+        chosen = policy["podSelector"]["matchLabels"].items()
+        everyone = [
+            t["metadata"]["labels"] for m in found for t in nested(m, "template") if "containers" in t.get("spec", {})
+        ]
+        assert len(everyone) == 4 and all(chosen <= labels.items() for labels in everyone)
+
+
+def test_restarts_follow_our_exit_codes_and_the_count_of_pods():
+    jobs = {
+        m["metadata"]["name"]: m["spec"]
+        for m in manifests("job", workers=4, ps=2, max_restarts=5)
+        if m["kind"] == "Job"
+    }
+    assert {name: spec["backoffLimit"] for name, spec in jobs.items()} == {
+        "digits-chief": 5,
+        "digits-worker": 20,
+        "digits-ps": 10,
+    }
+    fail, ignore = jobs["digits-worker"]["podFailurePolicy"]["rules"]
+    codes = fail["onExitCodes"]["values"]
+    assert {64, 65, 66, 70, 73, 74, 76, 77, 78, 81} <= set(codes) and not {0, 130, 137, 138, 143} & set(codes)
+    assert ignore["onPodConditions"][0]["type"] == "DisruptionTarget"
+    [jobset] = [m for m in manifests("jobset", max_restarts=5) if m["kind"] == "JobSet"]
+    assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 5
+    [tfjob] = [m for m in manifests("tfjob", workers=4, max_restarts=5) if m["kind"] == "TFJob"]
+    assert tfjob["spec"]["runPolicy"]["backoffLimit"] == 20
+    assert tfjob["spec"]["tfReplicaSpecs"]["Worker"]["restartPolicy"] == "ExitCode"
+
+
+def test_pods_are_given_time_for_a_save():
+    job = Job(JobSpec(kind="job", name="digits", image="i", run_claim="runs"), (), grace=119.5)
+    for pod in templates(render(job)):
+        assert pod["terminationGracePeriodSeconds"] == 125
+
+
+def test_servers_get_no_gpu_and_an_evaluator_one():
+    found = {t["metadata"]["labels"]["app.kubernetes.io/component"]: t["spec"]["containers"][0]["resources"]
+             for m in manifests("jobset", gpus=8, ps=1, evaluator=True, memory="9Gi") for t in nested(m, "template")
+             if "containers" in t.get("spec", {})}  # fmt: skip
+    gpus = {role: each["limits"].get("nvidia.com/gpu") for role, each in found.items()}
+    assert gpus == {"chief": 8, "worker": 8, "ps": None, "evaluator": 1}
+    assert all(each["limits"] == each["requests"] for each in found.values())
+
+
+def test_gangs():
+    group = next(m for m in manifests("job", workers=4, ps=2, volcano=True, queue="gold") if m["kind"] == "PodGroup")
+    assert group["spec"] == {"minMember": 7, "queue": "gold"}
+    for kind in ("job", "jobset"):
+        for m in manifests(kind, workers=4, volcano=True):
+            for t in nested(m, "template"):
+                if "containers" in t.get("spec", {}):
+                    assert t["spec"]["schedulerName"] == "volcano"
+                    assert t["metadata"]["annotations"] == {"scheduling.k8s.io/group-name": "digits"}
+
+
+def templates(found) -> list[dict]:
+    pods = [t["spec"] for m in found for t in nested(m, "template") if "containers" in t.get("spec", {})]
+    assert pods
+    return pods
+
+
+def nested(node, key):
+    """All values under this key, at any depth."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == key:
+                yield value
+            yield from nested(value, key)
+    elif isinstance(node, list):
+        for value in node:
+            yield from nested(value, key)

@@ -1,0 +1,94 @@
+"""A job and the plan: what hardware the pods ask for, and whether the recipe can be planned for it.
+
+Refuses to know manifests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from pathlib import Path
+
+from tfscale.cluster import Cluster
+from tfscale.config import RunConfig
+from tfscale.errors import DataCorrupt, DataMissing
+from tfscale.hardware import Cpu, Gpu, Hardware, Tpu
+from tfscale.k8s import tpus
+from tfscale.k8s.spec import Job, JobSpec
+from tfscale.plan import PlanRequest, make_plan
+
+_GIB = 2**30
+
+
+def with_hardware(spec: JobSpec, config: RunConfig) -> JobSpec:
+    """The job with the resources of plan.hardware, which describes one pod's machine; what `job.*` says wins.
+
+    Raises:
+        UsageError: the file can't be read.
+    """
+    if config.plan.hardware is None:
+        return spec
+    found = Hardware.load(Path(config.plan.hardware))
+    taken: dict[str, object] = {
+        "cpus": spec.cpus or f"{found.cores:g}",
+        "memory": spec.memory or f"{found.memory_bytes // 2**20}Mi",
+    }
+    if found.tpu and not spec.tpu:
+        taken |= {"tpu": found.tpu.kind, "tpu_topology": spec.tpu_topology or found.tpu.topology}
+    elif found.gpus and not spec.gpus:
+        product = re.sub(r"[^A-Za-z0-9_.-]+", "-", found.gpus[0].name)  # as GPU feature discovery writes the label
+        taken |= {"gpus": len(found.gpus), "gpu_product": spec.gpu_product or product}
+    return dataclasses.replace(spec, **taken)  # type: ignore[arg-type]
+
+
+def check_plan(job: Job, config: RunConfig) -> None:
+    """Makes the plan of one worker, to find here what would end every pod there.
+
+    Raises:
+        UsageError, ClusterConfigError: as `make_plan`, such as for a global batch that the replicas can't share.
+    """
+    spec = job.spec
+    roles = {role: count for role, count in spec.roles.items() if role != "evaluator"}
+    addresses = {role: tuple(f"{role}-{i}:{spec.port}" for i in range(count)) for role, count in roles.items()}
+    first = next(iter(roles))
+    cluster = Cluster(f"job={spec.kind}", addresses, first, 0) if sum(roles.values()) > 1 else Cluster()
+    task = config.task
+    footprint = None
+    with contextlib.suppress(DataMissing, DataCorrupt):  # the data may be where the pods are, and only there
+        task = task.for_data(config.data.spec())
+        footprint = task.footprint()
+    request = PlanRequest(
+        global_batch=config.train.global_batch,
+        accumulate=config.train.accumulate,
+        footprint=footprint,
+        precision=task.fixed_precision,
+        reduces_inside=task.reduces_inside,
+        forced=config.plan,
+    )
+    make_plan(_hardware(spec, config), cluster, request)
+
+
+def _hardware(spec: JobSpec, config: RunConfig) -> Hardware:
+    """What is known of a pod's machine; a GPU that nothing describes is an ordinary one of 80 GiB."""
+    if config.plan.hardware is not None:
+        return Hardware.load(Path(config.plan.hardware))
+    cores = _number(spec.cpus, 8.0)
+    memory = int(_number(spec.memory, 64.0 * _GIB))
+    cpu = Cpu("unknown", ("avx2", "fma"), max(1, round(cores)), max(1, round(cores)), 1)
+    gpus = tuple(Gpu(spec.gpu_product or "unknown", 80 * _GIB, (8, 0), "nvlink") for _ in range(spec.gpus))
+    tpu = None
+    if spec.tpu:
+        chips = tpus.chips(spec)
+        tpu = Tpu(spec.tpu, spec.tpu_topology or "", chips, 1, 16 * _GIB)
+    return Hardware(cpu, max(cores, 0.1), memory, memory, gpus, tpu)
+
+
+def _number(quantity: str | None, default: float) -> float:
+    """Kubernetes' quantity as a number; https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
+    if quantity is None:
+        return default
+    match = re.fullmatch(r"([0-9.]+)([kMGTPE]?)(i?)(m?)", str(quantity))
+    assert match is not None  # JobSpec was checked
+    power = " kMGTPE".index(match[2]) if match[2] else 0
+    return float(match[1]) * (1024 if match[3] else 1000) ** power / (1000 if match[4] else 1)

@@ -1,0 +1,196 @@
+"""The pod that every kind of job has: its container, volumes, resources, and what it may not do.
+
+Owns the pod template. Refuses to know who creates pods from it, and who tells it the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from tfscale.k8s import tpus
+from tfscale.k8s.spec import Job, JobSpec
+
+CONTAINER = "tfscale"
+# Exit codes with which the same command would end again, see docs/reliability.md.
+HOPELESS = (1, 64, 65, 66, 70, 73, 74, 76, 77, 78, 81)
+_RUNS, _DATA = "/work/runs", "/data"  # the image's working folder is /work
+
+Manifest = dict[str, Any]
+
+
+def labels(job: Job, role: str = "") -> dict[str, str]:
+    """The recommended labels. https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/"""
+    found = {
+        "app.kubernetes.io/name": "tfscale",
+        "app.kubernetes.io/instance": job.spec.name,
+        "app.kubernetes.io/managed-by": "tfscale",
+    }
+    return found | ({"app.kubernetes.io/component": role} if role else {})
+
+
+def metadata(job: Job, name: str = "", role: str = "") -> Manifest:
+    """The metadata of an object: its name (the job's), the namespace where one was given, labels."""
+    found: Manifest = {"name": name or job.spec.name}
+    if job.spec.namespace:
+        found["namespace"] = job.spec.namespace
+    return {**found, "labels": labels(job, role)}
+
+
+def queued(job: Job, meta: Manifest) -> Manifest:
+    """The metadata with the label by which Kueue admits the object."""
+    if job.spec.queue and not job.spec.volcano:
+        meta["labels"]["kueue.x-k8s.io/queue-name"] = job.spec.queue
+    return meta
+
+
+def template(
+    job: Job,
+    role: str,
+    *,
+    container: str = CONTAINER,
+    env: Mapping[str, str] = MappingProxyType({}),
+    restarts: bool = False,
+) -> Manifest:
+    """The template of a role's pods.
+
+    Args:
+        container: its name; a TFJob's must be called tensorflow.
+        env: what the container is told besides the job's own variables.
+        restarts: whether the object that holds the template says itself what restarts.
+    """
+    spec = job.spec
+    pod: Manifest = {} if restarts else {"restartPolicy": "Never"}
+    pod |= {
+        "terminationGracePeriodSeconds": job.grace_period,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(spec),
+        "containers": [_container(job, role, container, env)],
+        "volumes": volumes(spec),
+    }
+    if spec.service_account:
+        pod["serviceAccountName"] = spec.service_account
+    else:
+        pod["automountServiceAccountToken"] = False
+    if spec.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in spec.pull_secrets]
+    if spec.priority_class:
+        pod["priorityClassName"] = spec.priority_class
+    pod |= placement(spec, role)
+    meta: Manifest = {"labels": labels(job, role)}
+    if spec.volcano:
+        pod["schedulerName"] = "volcano"
+    return {"metadata": meta, "spec": pod}
+
+
+def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manifest:
+    spec = job.spec
+    found: Manifest = {
+        "name": name,
+        "image": spec.image,
+        "args": ["train", *job.overrides],
+        "env": environment(spec, env),
+        "ports": [{"name": "tfjob-port" if name == "tensorflow" else "tensorflow", "containerPort": spec.port}],
+        "resources": resources(spec, role),
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts(spec),
+    }
+    sources = [{"configMapRef": {"name": each}} for each in spec.config_maps]
+    sources += [{"secretRef": {"name": each}} for each in spec.secrets]
+    return found | ({"envFrom": sources} if sources else {})
+
+
+def environment(spec: JobSpec, more: Mapping[str, str]) -> list[Manifest]:
+    """The container's variables: the people's own come last and win."""
+    told = dict(more)
+    if spec.data_claim:
+        told["TFSCALE_DATA_DIR"] = _DATA
+    if spec.mlflow_uri:
+        told["MLFLOW_TRACKING_URI"] = spec.mlflow_uri
+    return [{"name": name, "value": value} for name, value in (told | spec.env).items()]
+
+
+def resources(spec: JobSpec, role: str) -> Manifest:
+    """Requests that equal limits: the run plans with what its cgroup says."""
+    found: Manifest = {}
+    if spec.cpus:
+        found["cpu"] = spec.cpus
+    if spec.memory:
+        found["memory"] = spec.memory
+    if spec.gpus and role != "ps":
+        found["nvidia.com/gpu"] = 1 if role == "evaluator" else spec.gpus  # which evaluates on one device
+    if spec.tpu and role != "evaluator":
+        found["google.com/tpu"] = tpus.chips(spec)
+    return {"requests": dict(found), "limits": dict(found)} if found else {}
+
+
+def placement(spec: JobSpec, role: str) -> Manifest:
+    """Which nodes a role's pods may run on."""
+    selector, tolerations = dict(spec.node_selector), list(spec.tolerations)
+    if spec.gpus and role != "ps":
+        if spec.gpu_product:
+            selector["nvidia.com/gpu.product"] = spec.gpu_product
+        tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
+    if spec.tpu and role != "evaluator":
+        selector |= tpus.selector(spec)
+        tolerations.append({"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"})
+    return ({"nodeSelector": selector} if selector else {}) | ({"tolerations": tolerations} if tolerations else {})
+
+
+def volumes(spec: JobSpec) -> list[Manifest]:
+    """The run folder, /tmp and /dev/shm, and the data where they have a claim: all that is written, and no more."""
+    runs: Manifest = {"persistentVolumeClaim": {"claimName": spec.run_claim}} if spec.run_claim else {"emptyDir": {}}
+    found = [
+        {"name": "runs", **runs},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": spec.shared_memory}},
+    ]
+    if spec.data_claim:
+        found.append({"name": "data", "persistentVolumeClaim": {"claimName": spec.data_claim, "readOnly": True}})
+    return found
+
+
+def mounts(spec: JobSpec) -> list[Manifest]:
+    """Where the container finds its volumes."""
+    places = {"runs": _RUNS, "tmp": "/tmp", "shared-memory": "/dev/shm"}
+    found: list[Manifest] = [{"name": name, "mountPath": path} for name, path in places.items()]
+    if spec.data_claim:
+        found.append({"name": "data", "mountPath": _DATA, "readOnly": True})
+    return found
+
+
+def pod_security(spec: JobSpec) -> Manifest:
+    """The pod's part of the restricted standard. https://kubernetes.io/docs/concepts/security/pod-security-standards/"""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": spec.user,
+        "runAsGroup": spec.user,
+        "fsGroup": spec.user,
+        "fsGroupChangePolicy": "OnRootMismatch",  # else every start walks through all runs
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> Manifest:
+    """The container's part of the restricted standard, and a root file system that nothing writes."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def pod_failure_policy(container: str) -> Manifest:
+    """What a Job makes of a failed pod: hopeless codes end it, an eviction doesn't count."""
+    return {
+        "rules": [
+            {
+                "action": "FailJob",
+                "onExitCodes": {"containerName": container, "operator": "In", "values": list(HOPELESS)},
+            },
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        ]
+    }

@@ -1,0 +1,167 @@
+"""JobSpec: what is to be known of a cluster to run a recipe there, and what of it can't be.
+
+Owns the options of `tfscale k8s`, which people give as `job.*`, and their checks. Refuses to know manifests.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from tfscale.cluster.addresses import PORT
+from tfscale.config import RunConfig
+from tfscale.errors import UsageError
+
+KINDS = ("tfjob", "trainjob", "runtime", "jobset", "job", "slurm")
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_MAX_NAME = 40  # a pod's host name, NAME-evaluator-0-99999, has 63 characters at most
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([kMGTPE]i?|m)?")
+_LEAST = {"workers": 1, "ps": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
+
+
+@dataclass
+class JobSpec:
+    """How a recipe runs in a cluster. Sizes and counts are one pod's; quantities are written as Kubernetes does."""
+
+    kind: str = "???"  # one of KINDS, which job=KIND sets
+    name: str = "${run.recipe}"
+    namespace: Optional[str] = None  # null: kubectl's
+    image: Optional[str] = None
+    workers: int = 1  # training processes, besides the chief where there are parameter servers
+    ps: int = 0  # parameter servers; a chief comes with them
+    evaluator: bool = False  # a process that evaluates every checkpoint
+    cpus: Optional[str] = None
+    memory: Optional[str] = None
+    shared_memory: str = "1Gi"  # /dev/shm, which NCCL fills
+    gpus: int = 0
+    gpu_product: Optional[str] = None  # the label nvidia.com/gpu.product, such as NVIDIA-H100-80GB-HBM3
+    tpu: Optional[str] = None  # v4, v5e, v5p or v6e, on GKE
+    tpu_topology: Optional[str] = None  # in chips: 2x4
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: list[dict[str, Any]] = field(default_factory=list)
+    run_claim: Optional[str] = None  # a volume claim that all pods can write, for the run folder
+    data_claim: Optional[str] = None  # a volume claim with the data, mounted read-only as TFSCALE_DATA_DIR
+    mlflow_uri: Optional[str] = None
+    env: dict[str, str] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)  # Secrets whose keys become environment variables
+    config_maps: list[str] = field(default_factory=list)  # ConfigMaps likewise
+    port: int = PORT
+    max_restarts: int = 10  # of the whole job
+    user: int = 65532  # as in the image; its group has the same number
+    service_account: Optional[str] = None
+    pull_secrets: list[str] = field(default_factory=list)
+    priority_class: Optional[str] = None
+    queue: Optional[str] = None  # of Kueue; with volcano=true of Volcano, with kind slurm the partition
+    volcano: bool = False  # all pods start together or none
+    ttl: Optional[int] = None  # seconds after which an ended job is removed
+    time_limit: Optional[str] = None  # of Slurm
+
+    @property
+    def roles(self) -> dict[str, int]:
+        """Processes by role, those that there are."""
+        counts = {"chief": int(self.ps > 0), "worker": self.workers, "ps": self.ps, "evaluator": int(self.evaluator)}
+        return {role: count for role, count in counts.items() if count}
+
+
+@dataclass
+class JobRunConfig(RunConfig):
+    """A run, and the job that runs it."""
+
+    job: JobSpec = field(default_factory=JobSpec)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe in a cluster: what is rendered.
+
+    Args:
+        spec: where and how.
+        overrides: what the containers' arguments are, such as ("+recipe=resnet", "train.until=5ep").
+        grace: seconds from SIGTERM to the end that a run takes at most (`cluster.grace`).
+        has_store: whether a copy of the run is kept by `run.store`.
+
+    Raises:
+        UsageError: what can't be, all of it in one error.
+    """
+
+    spec: JobSpec
+    overrides: tuple[str, ...]
+    grace: float = 25.0
+    has_store: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [*_numbers(self.spec), *_words(self.spec), *_devices(self.spec), *_folders(self)]
+        if problems:
+            raise UsageError(
+                "; ".join(f"{key}: {text}" for key, text, _ in problems),
+                where=", ".join(key for key, *_ in problems),
+                fix="; ".join(dict.fromkeys(fix for *_, fix in problems)),
+            )
+
+    @property
+    def grace_period(self) -> int:
+        """Seconds that Kubernetes waits before it kills: a little longer than a run takes to end by itself."""
+        return math.ceil(self.grace) + 5
+
+
+_Problem = tuple[str, str, str]  # the key, what is wrong, what mends it
+
+
+def _numbers(spec: JobSpec) -> list[_Problem]:
+    found = [
+        (f"job.{name}", f"{getattr(spec, name)} is less than {least}", f"give {least} or more")
+        for name, least in _LEAST.items()
+        if getattr(spec, name) < least
+    ]
+    for name in ("cpus", "memory", "shared_memory"):
+        value = getattr(spec, name)
+        if value is not None and not _QUANTITY.fullmatch(str(value)):
+            found.append((f"job.{name}", f"{value} is no quantity of Kubernetes", "write 8, 500m, 64Gi"))
+    return found
+
+
+def _words(spec: JobSpec) -> list[_Problem]:
+    found = []
+    if spec.kind not in KINDS:
+        found.append(("job", f"{spec.kind} is no kind of job", f"use job= with one of {', '.join(KINDS)}"))
+    if not _NAME.fullmatch(spec.name) or len(spec.name) > _MAX_NAME:
+        text = f"{spec.name!r} is no name of at most {_MAX_NAME} lower-case letters, digits and -"
+        found.append(("job.name", text, "give job.name=NAME"))
+    if spec.kind != "slurm" and not spec.image:
+        found.append(("job.image", "no image was given", "give job.image=REGISTRY/tfscale:TAG"))
+    return found
+
+
+def _devices(spec: JobSpec) -> list[_Problem]:
+    from tfscale.k8s.tpus import chips
+
+    if spec.tpu is None:
+        return [("job.tpu_topology", "there is no TPU", "give job.tpu too")] if spec.tpu_topology else []
+    try:
+        chips(spec)
+    except UsageError as error:
+        return [(error.where, error.what, error.fix)]
+    found = []
+    if spec.kind == "slurm":
+        found.append(("job.tpu", "Slurm has no TPUs", "use another kind of job"))
+    if spec.gpus:
+        found.append(("job.tpu", "a pod has TPUs or GPUs, not both", "remove job.gpus or job.tpu"))
+    if spec.ps:
+        found.append(("job.ps", "TPUs train synchronously, without parameter servers", "remove job.ps or job.tpu"))
+    if spec.workers > 1:
+        text = f"{spec.workers} workers, and this version trains on the TPUs of one host"
+        found.append(("job.workers", text, "use job.workers=1"))
+    return found
+
+
+def _folders(job: Job) -> list[_Problem]:
+    spec = job.spec
+    if spec.run_claim or spec.kind in ("slurm", "runtime") or (job.has_store and not spec.evaluator):
+        return []
+    text = "the run would be lost with its pod"
+    if sum(spec.roles.values()) > 1:
+        text = "all processes need the chief's run folder, and no volume holds it"
+    store = "" if spec.evaluator else ", or run.store=s3://BUCKET/runs"
+    return [("job.run_claim", text, f"give job.run_claim=CLAIM, a ReadWriteMany claim{store}")]

@@ -1,0 +1,83 @@
+"""The plug points: task, data and tracker, built from what the configuration says of them.
+
+They are nodes with a `_target_` that names a dataclass; its fields are the node's keys, so that a misspelt key or a
+wrong type is found before TensorFlow is imported. Owns the allow-list of what a configuration may name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from tfscale.errors import SecurityRefused, first_line, nearest
+
+PLUG_POINTS = ("task", "data", "tracker")
+ALLOWED = ("tfscale.", "keras.")
+# Functions that a `code_fields` may name: Keras also has some that load files unsafely, or from the network.
+ALLOWED_FUNCTIONS = ("tfscale.models.", "keras.applications.")
+
+
+def check_targets(node: Any, allowed: Sequence[str], path: str = "") -> None:
+    """Refuses every `_target_` anywhere in the tree that no allowed prefix covers, before anything is imported.
+
+    Raises:
+        SecurityRefused: naming the key and the target.
+    """
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        if target is not None and not (isinstance(target, str) and target.startswith(tuple(allowed))):
+            raise SecurityRefused(
+                f"_target_ {target!r} is outside the allowed packages ({', '.join(allowed)})",
+                where=f"{path}._target_".lstrip("."),
+                fix="if you trust the package, add extensions.allow=[package.]",
+            )
+        for key, value in node.items():
+            check_targets(value, allowed, f"{path}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            check_targets(value, allowed, f"{path}[{i}]")
+
+
+def check_code(built: Any, path: str, allowed: Sequence[str]) -> None:
+    """A field that names code to import (`code_fields`) is held against the allow-list as a `_target_` is."""
+    for name in getattr(built, "code_fields", ()):
+        value = getattr(built, name)
+        if not built.is_file:
+            check_targets({"_target_": value}, allowed, f"{path}.{name}")
+
+
+def build(node: Any, path: str, problems: list[tuple[str, str]]) -> Any:
+    """Builds the dataclass that `_target_` names, its fields type-checked by OmegaConf; problems are collected."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if node is None and path == "tracker":
+        return None
+    if not isinstance(node, dict) or "_target_" not in node:
+        problems.append((path, f"{path} has no _target_"))
+        return None
+    target, where = node["_target_"], f"{path}._target_"
+    module_name, _, class_name = target.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        problems.append((where, f"{where}: {target} can't be imported ({error})"))
+        return None
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        problems.append((where, f"{where}: {target} is not a dataclass"))
+        return None
+    fields = {k: v for k, v in node.items() if k != "_target_"}
+    names = [f.name for f in dataclasses.fields(cls)]
+    before = len(problems)
+    for name, value in fields.items():  # one by one, for OmegaConf stops at the first that is wrong
+        try:
+            OmegaConf.merge(OmegaConf.structured(cls), {name: value})
+        except OmegaConfBaseException as error:
+            hint = nearest(str(name), names) if name not in names else ""
+            problems.append((f"{path}.{name}", f"{path}.{name}: {first_line(error)}{hint}"))
+    if len(problems) > before:
+        return None
+    merged = OmegaConf.merge(OmegaConf.structured(cls), fields)
+    return None if OmegaConf.missing_keys(merged) else OmegaConf.to_object(merged)
