@@ -3,21 +3,25 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
 
-.PHONY: train test test-slow test-faults soak check bench bench-scaling bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container soak check bench bench-scaling bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
 
 test: $(READY)
-	$(PYTEST) -m "not slow and not fault"
+	$(PYTEST) -m "not slow and not fault and not container"
 
 test-slow: $(READY)
 	$(PYTEST) -m "slow and not fault"
 
 test-faults: $(READY)
 	$(PYTEST) -m fault tests/faults
+
+# Of the image that .ci/container builds
+test-container: $(READY)
+	$(BIN)/python -m pytest -m container tests/container
 
 # More than an hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
 soak: $(READY)

@@ -15,7 +15,7 @@ from tfscale.k8s.spec import Job, JobSpec
 CONTAINER = "tfscale"
 # Exit codes with which the same command would end again, see docs/reliability.md.
 HOPELESS = (1, 64, 65, 66, 70, 73, 74, 76, 77, 78, 81)
-_RUNS, _DATA = "/work/runs", "/data"  # the image's working folder is /work
+_RUNS, _DATA = "/work/runs", "/work/data"  # the image's working folder is /work
 
 Manifest = dict[str, Any]
 
@@ -104,11 +104,7 @@ def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manife
 
 def environment(spec: JobSpec, more: Mapping[str, str]) -> list[Manifest]:
     """The container's variables: the people's own come last and win."""
-    told = dict(more)
-    if spec.data_claim:
-        told["TFSCALE_DATA_DIR"] = _DATA
-    if spec.mlflow_uri:
-        told["MLFLOW_TRACKING_URI"] = spec.mlflow_uri
+    told = dict(more) | ({"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {})
     return [{"name": name, "value": value} for name, value in (told | spec.env).items()]
 
 
@@ -140,25 +136,24 @@ def placement(spec: JobSpec, role: str) -> Manifest:
 
 
 def volumes(spec: JobSpec) -> list[Manifest]:
-    """The run folder, /tmp and /dev/shm, and the data where they have a claim: all that is written, and no more."""
+    """The folders of runs and data, /tmp and /dev/shm: all that is written, and no more."""
     runs: Manifest = {"persistentVolumeClaim": {"claimName": spec.run_claim}} if spec.run_claim else {"emptyDir": {}}
     found = [
         {"name": "runs", **runs},
         {"name": "tmp", "emptyDir": {}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": spec.shared_memory}},
     ]
+    data: Manifest = {"emptyDir": {}}  # for what is prepared in the pod, such as the digits
     if spec.data_claim:
-        found.append({"name": "data", "persistentVolumeClaim": {"claimName": spec.data_claim, "readOnly": True}})
-    return found
+        data = {"persistentVolumeClaim": {"claimName": spec.data_claim, "readOnly": True}}
+    return [*found, {"name": "data", **data}]
 
 
 def mounts(spec: JobSpec) -> list[Manifest]:
     """Where the container finds its volumes."""
     places = {"runs": _RUNS, "tmp": "/tmp", "shared-memory": "/dev/shm"}
     found: list[Manifest] = [{"name": name, "mountPath": path} for name, path in places.items()]
-    if spec.data_claim:
-        found.append({"name": "data", "mountPath": _DATA, "readOnly": True})
-    return found
+    return [*found, {"name": "data", "mountPath": _DATA, **({"readOnly": True} if spec.data_claim else {})}]
 
 
 def pod_security(spec: JobSpec) -> Manifest:

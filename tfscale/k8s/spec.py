@@ -42,7 +42,7 @@ class JobSpec:
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: list[dict[str, Any]] = field(default_factory=list)
     run_claim: Optional[str] = None  # a volume claim that all pods can write, for the run folder
-    data_claim: Optional[str] = None  # a volume claim with the data, mounted read-only as TFSCALE_DATA_DIR
+    data_claim: Optional[str] = None  # a volume claim with the data, mounted read-only where data.dir lies
     mlflow_uri: Optional[str] = None
     env: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)  # Secrets whose keys become environment variables
