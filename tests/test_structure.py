@@ -145,6 +145,7 @@ LIGHT = (
     "tracking.mlflow",
     "tracking.delivery",
     "tracking.spool",
+    "tracking.train_job",
     "models.resnet",
     "recipes.resnet",
 )

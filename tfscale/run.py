@@ -31,6 +31,7 @@ from tfscale.run_dir import RunDir
 from tfscale.stopping import Stopping
 from tfscale.stores import Store
 from tfscale.surroundings import Surroundings
+from tfscale.tracking.train_job import NoStatus, open_status
 from tfscale.warm_start import check_place
 
 
@@ -287,6 +288,7 @@ def _train(
             joining=lambda: peers.joining(config.cluster.start_timeout),
             on_stop=peers.begin_end,
             copy=store.committed if store is not None else lambda folder: None,
+            status=open_status(environ, say=say) if cluster.is_chief else NoStatus(),
         )
         try:
             result = Session(config, plan, run_dir, cluster, around).run()

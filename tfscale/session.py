@@ -81,6 +81,7 @@ class Session:
                 if self.checkpointer is not None:
                     self.checkpointer.wait()  # the folder is ours until then
                 self.tracker.close(status)
+                self.around.status.close()
         return result
 
     def _lost_peer(self, error: Exception) -> Exception | None:
@@ -315,6 +316,7 @@ class Session:
         speed = self.trainer.examples_per_second
         left = (self.total_steps - self.state.step) * self.config.train.global_batch / speed if speed else None
         self.progress.report(self.state.step, metrics, seconds_left=left)
+        self.around.status.tell(self.state.step / self.total_steps, seconds_left=left, metrics=metrics)
         self.train_metrics = dict(metrics)
         metrics["learning_rate"] = self.state.learning_rate
         if self._bad_records:
@@ -342,6 +344,8 @@ class Session:
         self.state.memory["test"] = metrics
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         self.progress.note(f"step {self.state.step}  {split}: {shown}")
+        told = {f"{split}_{name}": value for name, value in metrics.items()}
+        self.around.status.tell(self.state.step / self.total_steps, seconds_left=None, metrics=told)
         self._write_metrics(split, metrics)
         self._remember_best(metrics)
 

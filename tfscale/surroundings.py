@@ -10,6 +10,7 @@ from pathlib import Path
 from tfscale.attempts import Attempts
 from tfscale.lease import Claim
 from tfscale.stopping import Stopping
+from tfscale.tracking.train_job import Status
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Surroundings:
         joining: a context for TensorFlow's joining the other workers.
         on_stop: called once all workers have agreed to stop.
         copy: called with a new checkpoint's folder, to copy it elsewhere.
+        status: hears how far the run is.
     """
 
     began: float
@@ -35,3 +37,4 @@ class Surroundings:
     joining: Callable[[], contextlib.AbstractContextManager[None]]
     on_stop: Callable[[], None]
     copy: Callable[[Path], None]
+    status: Status
