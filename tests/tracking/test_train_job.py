@@ -26,9 +26,19 @@ class Trainer:
         self.certificate, self.token, self.heard, self.tokens = folder / "ca.crt", folder / "token", [], []
         self.token.write_text("one\n")
         key = folder / "key"
-        words = (
-            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1".split()
-        )
+        words = [
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ]
         files = ["-keyout", str(key), "-out", str(self.certificate)]
         subprocess.run(["openssl", *words, *files], check=True, capture_output=True)
         trainer = self
