@@ -59,3 +59,15 @@ def _check_mlflow(root) -> None:
     assert {"evaluator/accuracy", "test/accuracy", "train/loss"} <= set(run.data.metrics)
     assert [m.step for m in client.get_metric_history(run.info.run_id, "evaluator/accuracy")] == [3, 6, 9, 12]
     assert run.info.status == "FINISHED"
+
+
+def test_a_training_that_gave_up_ends_the_evaluator_with_its_code():
+    """A code that can be tried again would start an evaluator again that nobody gives a checkpoint to."""
+    from tfscale.errors import Diverged
+    from tfscale.evaluator import _raise_failure
+
+    left = {"exit_code": 81, "what": "the loss is nan", "where": "step 7", "fix": "lower it"}
+    with pytest.raises(Diverged, match="the training failed: the loss is nan"):
+        _raise_failure(left, None)
+    for nothing_new in ((left, left), (None, None), ({**left, "exit_code": 143}, None)):
+        _raise_failure(*nothing_new)

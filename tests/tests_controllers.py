@@ -121,17 +121,37 @@ def _tfjob(job: dict[str, Any]) -> Iterator[Pod]:
 
 
 _SRUN = """#!/bin/bash
-# A step of srun that writes what each of its tasks is told, instead of starting it.
-nodelist=$SLURM_JOB_NODELIST
-for word in "$@"; do case $word in --nodelist=*) nodelist=${word#--nodelist=};; esac; done
+# A step of srun: starts the command once for each node, and returns the highest code, as srun does.
+nodelist=$SLURM_JOB_NODELIST; distribution=
+while [[ $1 == --* ]]; do
+    case $1 in --nodelist=*) nodelist=${1#*=};; --distribution=*) distribution=${1#*=};; esac
+    echo "$1" >> "$SLURM_TEST_OUT/options"
+    shift
+done
 IFS=, read -ra hosts <<< "$nodelist"
 n=${#hosts[@]}
+highest=0
+trap 'for task in $(jobs -p); do kill "$task" $(pgrep -P "$task"); done' TERM  # a step's processes all hear it
 for ((i = 0; i < n; i++)); do
     SLURM_STEP_NODELIST=$nodelist SLURM_STEP_TASKS_PER_NODE="1(x$n)" SLURM_STEP_NUM_TASKS=$n SLURM_PROCID=$i \\
-    SLURM_STEP_ID=${SLURM_TEST_STEP:-0} env -0 > "$SLURM_TEST_OUT/${hosts[i]}"
-    printf '%s\\n' "$@" > "$SLURM_TEST_OUT/${hosts[i]}.args"
+    SLURM_STEP_ID=0 SLURM_DISTRIBUTION=${distribution:-cyclic} SLURMD_NODENAME=${hosts[i]} "$@" &
+    tasks[i]=$!
 done
-exit "${SLURM_TEST_CODE:-0}"
+for task in "${tasks[@]}"; do
+    while kill -0 "$task" 2>/dev/null; do wait "$task"; code=$?; done
+    wait "$task"; code=$?
+    (( code > highest )) && highest=$code
+done
+exit $highest
+"""
+_TFSCALE = """#!/bin/bash
+# Writes what it is told, and ends with the code that the test wants of this node, or waits for a signal.
+env -0 > "$SLURM_TEST_OUT/$SLURMD_NODENAME"
+printf '%s\\n' tfscale "$@" > "$SLURM_TEST_OUT/$SLURMD_NODENAME.args"
+name=SLURM_TEST_CODE_$SLURMD_NODENAME
+code=${!name:-${SLURM_TEST_CODE:-0}}
+if [ "$code" = wait ]; then trap 'exit 143' TERM; sleep 30 & wait; fi
+exit "$code"
 """
 _SCONTROL = """#!/bin/bash
 if [ "$1" = show ]; then tr , '\\n' <<< "$3"; else echo "$@" >> "$SLURM_TEST_OUT/scontrol"; fi
@@ -139,18 +159,20 @@ if [ "$1" = show ]; then tr , '\\n' <<< "$3"; else echo "$@" >> "$SLURM_TEST_OUT
 
 
 def slurm(script: str, folder: Path, **environ: str) -> tuple[list[Pod], int, str]:
-    """Runs a batch script with stand-ins for srun and scontrol: the processes, its code, what scontrol was asked."""
+    """Runs a batch script with stand-ins for Slurm's programs and tfscale: the processes, its code, what was asked."""
     folder.mkdir(parents=True)
     out = folder / "out"
     out.mkdir()
-    for name, text in (("srun", _SRUN), ("scontrol", _SCONTROL), ("job.sh", script)):
+    for name, text in (("srun", _SRUN), ("scontrol", _SCONTROL), ("tfscale", _TFSCALE), ("job.sh", script)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     nodes = next(int(line.split("=")[1]) for line in script.splitlines() if line.startswith("#SBATCH --nodes="))
     hosts = [f"node{i}" for i in range(nodes)]
     told = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": ",".join(hosts), "SLURM_TEST_OUT": str(out), **environ}
     path = f"{folder}:{os.environ['PATH']}"
-    done = subprocess.run(["bash", str(folder / "job.sh")], env={"PATH": path, **told}, timeout=60, check=False)
+    done = subprocess.run(
+        ["bash", str(folder / "job.sh")], env={"PATH": path, **told}, cwd=folder, timeout=60, check=False
+    )
     found = []
     for host in hosts:
         if (out / host).exists():

@@ -17,7 +17,7 @@ from typing import Any
 from tfscale import runtime
 from tfscale.config import RunConfig
 from tfscale.data.prepare import prepare_apart
-from tfscale.errors import ClusterFault, TfscaleError
+from tfscale.errors import InternalError, TfscaleError
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run import finished_result
@@ -47,7 +47,7 @@ def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Call
         The training's result, with the metrics of its last checkpoint.
 
     Raises:
-        ClusterFault: the training gave up.
+        TfscaleError: the training gave up; the error has its exit code.
     """
     run_dir.check_writable()
     run_dir.create()
@@ -70,10 +70,12 @@ def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Call
 
 
 def _raise_failure(left: dict[str, Any] | None, before: dict[str, Any] | None) -> None:
-    """The training's own end, where running it again won't help."""
+    """The training's own end with its own code, where running it again won't help."""
     if left is None or left == before or left.get("exit_code") in _RETRYABLE:
         return
-    raise ClusterFault(f"the training failed: {left.get('what')}", where=left.get("where", ""), fix=left.get("fix", ""))
+    kinds = {kind.exit_code: kind for kind in TfscaleError.__subclasses__()}
+    kind = kinds.get(int(left.get("exit_code", 0)), InternalError)
+    raise kind(f"the training failed: {left.get('what')}", where=left.get("where", ""), fix=left.get("fix", ""))
 
 
 def _result(finished: dict[str, Any], metrics: dict[str, float]) -> Result:

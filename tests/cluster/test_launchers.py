@@ -54,6 +54,7 @@ def test_what_is_written_wins_over_what_a_launcher_tells():
     found = Cluster.resolve({**TORCH, "TF_CONFIG": TWO})
     assert (found.source, found.num_workers, found.index) == ("TF_CONFIG", 2, 0)
     assert Cluster.resolve({**TORCH, "TFSCALE_CLUSTER": "local"}) == Cluster()
+    assert Cluster.resolve({"TF_CONFIG": TWO, "TFSCALE_CLUSTER": "local"}) == Cluster()
     found = Cluster.resolve({**TORCH, "TFSCALE_CLUSTER": "worker=x-{0..4}.y:1", "TFSCALE_INDEX": "4"})
     assert (found.source, found.num_workers, found.index) == ("TFSCALE_CLUSTER", 5, 4)
 
@@ -157,7 +158,7 @@ def test_broken_tpu_slices(change, where):
         ({"SLURM_STEP_TASKS_PER_NODE": "30", "SLURM_STEP_NUM_TASKS": "30", "SLURM_STEP_NODELIST": "a"},
          "SLURM_STEP_TASKS_PER_NODE"),
         ({"SLURM_JOB_ID": ""}, "SLURM_JOB_ID"),
-        ({"SLURM_DISTRIBUTION": "cyclic"}, "SLURM_DISTRIBUTION"),
+        ({"SLURM_DISTRIBUTION": "cyclic", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "a"}, "SLURM_DISTRIBUTION"),
     ],
 )  # fmt: skip
 def test_broken_slurm_steps(change, where):

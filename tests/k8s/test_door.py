@@ -107,20 +107,39 @@ def test_secrets_are_not_written_into_manifests(override):
     assert "hunter2" not in caught.value.line() and "job.secrets" in caught.value.fix
 
 
+def test_secrets_of_a_group_file_are_not_printed_either(tmp_path):
+    (tmp_path / "job").mkdir()
+    file = tmp_path / "job" / "mine.yaml"
+    for line in ("env: {DB_PASSWORD: hunter2hunter2}", "mlflow_uri: http://me:hunter2hunter2@mlflow:5000"):
+        file.write_text(f"kind: job\nimage: here/tfscale:2\nrun_claim: runs\n{line}\n")
+        with pytest.raises(SecurityRefused):
+            text_of([*GIVEN, "job=mine"], config_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("override", ["job.env={A: b}", "job.env.A=b"])
+def test_variables_and_selectors_are_given_as_any_key(override):
+    found = documents(*GIVEN, "job=job", *JOB, override, "job.node_selector.pool=gpu")
+    pod = found[-1]["spec"]["template"]["spec"]
+    assert {"name": "A", "value": "b"} in pod["containers"][0]["env"] and pod["nodeSelector"] == {"pool": "gpu"}
+
+
 def test_resources_come_from_described_hardware():
     file = f"plan.hardware={HARDWARE / 'h100x8.json'}"
     found = documents(*GIVEN, "job=job", *JOB, file)
     [container] = found[-1]["spec"]["template"]["spec"]["containers"]
     facts = json.loads((HARDWARE / "h100x8.json").read_text())
-    limits = container["resources"]["limits"]
-    assert limits["nvidia.com/gpu"] == 8 and float(limits["cpu"]) == facts["cores"]
-    assert limits["memory"] == f"{facts['memory_bytes'] // 2**20}Mi"
+    assert container["resources"]["limits"] == {
+        "nvidia.com/gpu": 8
+    }  # a whole machine is more than Kubernetes gives away
     selector = found[-1]["spec"]["template"]["spec"]["nodeSelector"]
     assert selector == {"nvidia.com/gpu.product": facts["gpus"][0]["name"].replace(" ", "-")}
     assert container["args"] == ["train", *GIVEN]  # the machine there is its own description
     found = documents(*GIVEN, "job=job", *JOB, file, "job.gpus=4", "job.cpus=3")
     limits = found[-1]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert (limits["nvidia.com/gpu"], limits["cpu"]) == (4, "3")
+    found = documents(*GIVEN, "job=job", *JOB, f"plan.hardware={HARDWARE / 'container-2core-4gib.json'}")
+    limits = found[-1]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"cpu": "2", "memory": "4096Mi"}
 
 
 def test_the_users_own_groups(tmp_path):
@@ -143,6 +162,14 @@ def test_apply_tries_on_the_server_first(tmp_path, monkeypatch, capfd):
     assert main(command) == 0
     assert (tmp_path / "kubectl.log").read_text() == "apply --dry-run=server -f -\napply -f -\n"
     assert (tmp_path / "kubectl.in").read_text() == text_of(command[:-1])
+    # Trainer refuses a TrainJob whose runtime isn't there, which a dry run doesn't make
+    kubectl.write_text(kubectl.read_text().replace('"$0.in"', '"$0.in.$2"'))
+    assert main([*GIVEN, "job=trainjob", *JOB, "--apply"]) == 0
+    kinds = [
+        [each["kind"] for each in yaml.safe_load_all((tmp_path / f"kubectl.in.{how}").read_text())]
+        for how in ("--dry-run=server", "-f")
+    ]
+    assert kinds == [["NetworkPolicy", "TrainingRuntime"], ["NetworkPolicy", "TrainingRuntime", "TrainJob"]]
     (tmp_path / "kubectl.code").write_text("1")
     (tmp_path / "kubectl.log").unlink()
     assert main(command) == 1  # what the server refuses is not applied in part

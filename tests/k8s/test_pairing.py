@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests_controllers import pods, slurm
@@ -103,11 +105,33 @@ def test_a_batch_script_is_queued_again_for_codes_that_can_be_retried(tmp_path):
         assert found[1].args[-4:] == ["tfscale", "train", "+recipe=resnet", "run.name=it's"]
 
 
-def test_a_batch_script_with_roles_ends_with_the_worst_code(tmp_path):
-    job = Job(JobSpec(kind="slurm", name="digits", workers=2, ps=1, image="reg/tfscale:1"), ("+recipe=resnet",))
-    found, ended, said = slurm(script(job), tmp_path / "job", SLURM_TEST_CODE="138")
-    assert (ended, said, len(found)) == (138, "requeue 4711\n", 4)
-    assert all("--container-image=reg/tfscale:1" in pod.args for pod in found)
+@pytest.mark.parametrize("ps", [0, 1])
+def test_a_code_that_would_come_again_wins_over_those_who_lost_a_peer(ps, tmp_path):
+    job = Job(JobSpec(kind="slurm", name="digits", workers=3, ps=ps), ("+recipe=resnet",))
+    _, ended, said = slurm(script(job), tmp_path / "job", SLURM_TEST_CODE="138", SLURM_TEST_CODE_node1="65")
+    assert (ended, said) == (65, "")
+    _, ended, said = slurm(script(job), tmp_path / "again", SLURM_TEST_CODE="138")
+    assert (ended, said) == (138, "requeue 4711\n")
+    assert not list((tmp_path / "job").glob(".tfscale-*"))
+
+
+def test_who_waits_for_a_training_that_failed_is_ended(tmp_path):
+    """The evaluator and servers would wait until the time limit, and the job not be queued again."""
+    job = Job(JobSpec(kind="slurm", name="digits", workers=2, ps=1, evaluator=True), ("+recipe=resnet",))
+    waits = {"SLURM_TEST_CODE_node3": "wait", "SLURM_TEST_CODE_node4": "wait"}
+    began = time.monotonic()
+    found, ended, said = slurm(script(job), tmp_path / "job", SLURM_TEST_CODE="138", **waits)
+    assert (ended, said, len(found)) == (138, "requeue 4711\n", 5)
+    assert time.monotonic() - began < 20
+
+
+def test_an_image_is_run_where_the_job_was_submitted(tmp_path):
+    spec = JobSpec(kind="slurm", name="digits", workers=2, image="registry.example/team/tfscale:1", cpus="7500m")
+    text = script(Job(spec, ("+recipe=resnet",)))
+    slurm(text, tmp_path / "job", SLURM_CPUS_PER_TASK="8")
+    options = (tmp_path / "job" / "out" / "options").read_text().splitlines()
+    assert "--container-image=registry.example#team/tfscale:1" in options
+    assert f"--container-workdir={tmp_path / 'job'}" in options and "--cpus-per-task=8" in text
 
 
 def test_what_can_not_be_is_refused_at_once():

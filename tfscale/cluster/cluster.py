@@ -55,12 +55,12 @@ class Cluster:
             ClusterConfigError: the description is broken (all problems of TF_CONFIG are in one error), two contradict
                 each other, or there is only an index and none tells of how many.
         """
+        if environ.get("TFSCALE_CLUSTER", "").strip() == "local":
+            return cls()
         written = [cls(source, *found) for source, find in _WRITTEN if (found := find(environ)) is not None]
         if written:
             _refuse_contradiction(written)
             return written[0]
-        if environ.get("TFSCALE_CLUSTER", "").strip() == "local":
-            return cls()
         for source, find in _TOLD:
             found = find(environ)
             if found is not None:

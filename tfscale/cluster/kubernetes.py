@@ -58,7 +58,7 @@ def find(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, i
 
 def refuse_index_alone(environ: Mapping[str, str]) -> None:
     """Raises ClusterConfigError where a pod knows its index and nothing else: it may be one of many."""
-    if is_set(environ, _COMPLETION) and environ.get(_CLUSTER, "").strip() != "local":
+    if is_set(environ, _COMPLETION):
         raise wrong(
             "the index of a pod among others, but nothing tells how many they are", environ, _COMPLETION, fix=_YAML
         )

@@ -27,12 +27,13 @@ def find(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, i
         return None
     count, index = number(environ, _COUNT), number(environ, _INDEX)
     place(index, count, environ, _INDEX, _COUNT)
-    if environ.get("SLURM_DISTRIBUTION", "block").split(",")[0].split(":")[0] not in ("block", ""):
-        raise wrong(
-            "tasks must be numbered node by node", environ, "SLURM_DISTRIBUTION", fix="srun --distribution=block"
-        )
     nodes = list(_nodes(environ))
     shares = list(_shares(environ))
+    # With one task a node, srun's default says cyclic, and the order is the same
+    by_blocks = re.split("[,:]", environ.get("SLURM_DISTRIBUTION", ""))[0] in ("block", "")
+    if max(shares) > 1 and not by_blocks:
+        what = "tasks must be numbered node by node"
+        raise wrong(what, environ, "SLURM_DISTRIBUTION", fix="srun --distribution=block")
     if len(nodes) != len(shares) or sum(shares) != count:
         raise wrong("these don't describe the same tasks", environ, _COUNT, _NODES, _SHARES)
     if max(shares) > _TASKS:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tfscale.k8s.spec import Job, JobSpec
 
 _APPLY = "--apply"
+_OPEN = re.compile(r"job\.(env|node_selector)[.=]")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,10 +43,10 @@ def _print(parser: argparse.ArgumentParser, words: list[str], seen: dict) -> int
         print(OmegaConf.to_yaml(_compose(options.overrides, options.config_dir), resolve=False), end="")
         return 0
     text = text_of(options.overrides, config_dir=options.config_dir)
-    if _APPLY not in words:
-        print(text, end="")
-        return 0
-    return _apply(text)
+    if _APPLY in words:
+        return _apply(text)
+    print(text, end="")
+    return 0
 
 
 def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
@@ -88,7 +89,9 @@ def _compose(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
     from tfscale.composition import compose_raw
     from tfscale.k8s.spec import JobRunConfig
 
-    return compose_raw(overrides, config_dir=config_dir, schema=JobRunConfig)
+    # To Hydra a key of an open mapping is a new one
+    forced = [f"++{each}" if _OPEN.match(each) else each for each in overrides]
+    return compose_raw(forced, config_dir=config_dir, schema=JobRunConfig)
 
 
 def _job(config: RunConfig, overrides: Sequence[str]) -> Job:
@@ -100,6 +103,8 @@ def _job(config: RunConfig, overrides: Sequence[str]) -> Job:
     validate(config)
     theirs = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0].split("/")[0] != "job"]
     theirs = [o for o in theirs if o.lstrip("+~").split("=")[0] != "plan.hardware"]
+    _refuse_secrets([f"job.env.{name}={value}" for name, value in config.job.env.items()])
+    _refuse_secrets([f"job.mlflow_uri={config.job.mlflow_uri}"])
     spec = with_hardware(config.job, config)
     job = Job(spec, tuple(theirs), grace=config.cluster.grace, has_store=config.run.store is not None)
     check_plan(job, config)
@@ -122,10 +127,14 @@ def _refuse_secrets(overrides: Sequence[str]) -> None:
 
 
 def _apply(text: str) -> int:
-    """Applies by kubectl, after the server has accepted all of it in a dry run."""
-    for how in (["--dry-run=server"], []):
+    """Applies by kubectl, after the server has accepted it in a dry run.
+
+    A TrainJob is left out of that: Trainer refuses it until its runtime is there, and a dry run makes none.
+    """
+    dry = "---\n".join(each for each in text.split("---\n") if "\nkind: TrainJob\n" not in f"\n{each}")
+    for how, documents in ((["--dry-run=server"], dry), ([], text)):
         try:
-            done = subprocess.run(["kubectl", "apply", *how, "-f", "-"], input=text, text=True, check=False)
+            done = subprocess.run(["kubectl", "apply", *how, "-f", "-"], input=documents, text=True, check=False)
         except FileNotFoundError:
             raise UsageError(
                 "kubectl is not installed here", where=_APPLY, fix="leave --apply away, and apply what is printed"

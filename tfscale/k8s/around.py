@@ -50,5 +50,5 @@ def pod_group(job: Job) -> list[Manifest]:
 def in_gang(job: Job, template: Manifest) -> Manifest:
     """The pod template, its pods members of `pod_group` where there is one."""
     if job.spec.volcano:
-        template["metadata"]["annotations"] = {"scheduling.k8s.io/group-name": job.spec.name}
+        template["metadata"]["annotations"]["scheduling.k8s.io/group-name"] = job.spec.name
     return template

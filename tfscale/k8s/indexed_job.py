@@ -30,13 +30,13 @@ def variables(job: Job, role: str, hosts: Callable[[str], str]) -> dict[str, str
     return {"TFSCALE_CLUSTER": kubernetes.written(cluster), "TFSCALE_ROLE": role}
 
 
-def job_spec(count: int, template: Manifest, backoff_limit: int, *, container: str = pod.CONTAINER) -> Manifest:
+def job_spec(count: int, template: Manifest, limits: Manifest, *, container: str = pod.CONTAINER) -> Manifest:
     """The spec of an Indexed Job of `count` pods that run beside each other."""
     return {
         "completionMode": "Indexed",
         "completions": count,
         "parallelism": count,
-        "backoffLimit": backoff_limit,
+        **limits,
         "podFailurePolicy": pod.pod_failure_policy(container),
         "template": template,
     }
@@ -47,7 +47,9 @@ def _job(job: Job, role: str, count: int) -> Manifest:
     env = variables(job, role, lambda each: f"{name}-{each}-{{index}}.{name}")
     template = around.in_gang(job, pod.template(job, role, env=env))
     template["spec"]["subdomain"] = name
-    spec = job_spec(count, template, job.spec.max_restarts * count)  # one lost worker ends all pods of the role
+    # By index, since one lost worker ends all pods: a common limit would count each of them, and back off for all
+    limits = {"backoffLimitPerIndex": job.spec.max_restarts, "maxFailedIndexes": 0}
+    spec = job_spec(count, template, limits)
     if job.spec.ttl is not None:
         spec["ttlSecondsAfterFinished"] = job.spec.ttl
     meta = pod.queued(job, pod.metadata(job, f"{name}-{role}", role))

@@ -38,4 +38,4 @@ def failure_policy(job: Job) -> Manifest:
 def replicated(job: Job, name: str, role: str, count: int, env: dict[str, str]) -> Manifest:
     """One replicated job: an Indexed Job of one role's pods. Its first failed pod fails it."""
     template = around.in_gang(job, pod.template(job, role, env=env))
-    return {"name": name, "replicas": 1, "template": {"spec": job_spec(count, template, 0)}}
+    return {"name": name, "replicas": 1, "template": {"spec": job_spec(count, template, {"backoffLimit": 0})}}

@@ -15,6 +15,7 @@ from tfscale.config import RunConfig
 from tfscale.errors import DataCorrupt, DataMissing
 from tfscale.hardware import Cpu, Gpu, Hardware, Tpu
 from tfscale.k8s import tpus
+from tfscale.k8s.quantities import number
 from tfscale.k8s.spec import Job, JobSpec
 from tfscale.plan import PlanRequest, make_plan
 
@@ -30,10 +31,10 @@ def with_hardware(spec: JobSpec, config: RunConfig) -> JobSpec:
     if config.plan.hardware is None:
         return spec
     found = Hardware.load(Path(config.plan.hardware))
-    taken: dict[str, object] = {
-        "cpus": spec.cpus or f"{found.cores:g}",
-        "memory": spec.memory or f"{found.memory_bytes // 2**20}Mi",
-    }
+    taken: dict[str, object] = {}
+    if found.memory_bytes < found.host_memory_bytes:  # a pod's; a whole machine is more than Kubernetes gives away
+        taken["cpus"] = spec.cpus or f"{found.cores:g}"
+        taken["memory"] = spec.memory or f"{found.memory_bytes // 2**20}Mi"
     if found.tpu and not spec.tpu:
         taken |= {"tpu": found.tpu.kind, "tpu_topology": spec.tpu_topology or found.tpu.topology}
     elif found.gpus and not spec.gpus:
@@ -73,8 +74,8 @@ def _hardware(spec: JobSpec, config: RunConfig) -> Hardware:
     """What is known of a pod's machine; a GPU that nothing describes is an ordinary one of 80 GiB."""
     if config.plan.hardware is not None:
         return Hardware.load(Path(config.plan.hardware))
-    cores = _number(spec.cpus, 8.0)
-    memory = int(_number(spec.memory, 64.0 * _GIB))
+    cores = number(spec.cpus) if spec.cpus else 8.0
+    memory = int(number(spec.memory)) if spec.memory else 64 * _GIB
     cpu = Cpu("unknown", ("avx2", "fma"), max(1, round(cores)), max(1, round(cores)), 1)
     gpus = tuple(Gpu(spec.gpu_product or "unknown", 80 * _GIB, (8, 0), "nvlink") for _ in range(spec.gpus))
     tpu = None
@@ -82,13 +83,3 @@ def _hardware(spec: JobSpec, config: RunConfig) -> Hardware:
         chips = tpus.chips(spec)
         tpu = Tpu(spec.tpu, spec.tpu_topology or "", chips, 1, 16 * _GIB)
     return Hardware(cpu, max(cores, 0.1), memory, memory, gpus, tpu)
-
-
-def _number(quantity: str | None, default: float) -> float:
-    """Kubernetes' quantity as a number; https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
-    if quantity is None:
-        return default
-    match = re.fullmatch(r"([0-9.]+)([kMGTPE]?)(i?)(m?)", str(quantity))
-    assert match is not None  # JobSpec was checked
-    power = " kMGTPE".index(match[2]) if match[2] else 0
-    return float(match[1]) * (1024 if match[3] else 1000) ** power / (1000 if match[4] else 1)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from tfscale.errors import Preempted
 from tfscale.k8s import tpus
 from tfscale.k8s.spec import Job, JobSpec
 
@@ -78,7 +79,9 @@ def template(
     if spec.priority_class:
         pod["priorityClassName"] = spec.priority_class
     pod |= placement(spec, role)
-    meta: Manifest = {"labels": labels(job, role)}
+    # A service mesh's sidecar would outlive the training, and the pod never end
+    no_sidecar = {"sidecar.istio.io/inject": "false"}
+    meta: Manifest = {"labels": labels(job, role) | no_sidecar, "annotations": dict(no_sidecar)}
     if spec.volcano:
         pod["schedulerName"] = "volcano"
     return {"metadata": meta, "spec": pod}
@@ -179,7 +182,7 @@ def container_security() -> Manifest:
 
 
 def pod_failure_policy(container: str) -> Manifest:
-    """What a Job makes of a failed pod: hopeless codes end it, an eviction doesn't count."""
+    """What a Job makes of a failed pod: hopeless codes end it; an eviction, and who stopped with it, doesn't count."""
     return {
         "rules": [
             {
@@ -187,5 +190,9 @@ def pod_failure_policy(container: str) -> Manifest:
                 "onExitCodes": {"containerName": container, "operator": "In", "values": list(HOPELESS)},
             },
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {
+                "action": "Ignore",
+                "onExitCodes": {"containerName": container, "operator": "In", "values": [Preempted.exit_code]},
+            },
         ]
     }

@@ -13,11 +13,11 @@ from typing import Any, Optional
 from tfscale.cluster.addresses import PORT
 from tfscale.config import RunConfig
 from tfscale.errors import UsageError
+from tfscale.k8s.quantities import is_quantity
 
 KINDS = ("tfjob", "trainjob", "runtime", "jobset", "job", "slurm")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _MAX_NAME = 40  # a pod's host name, NAME-evaluator-0-99999, has 63 characters at most
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([kMGTPE]i?|m)?")
 _LEAST = {"workers": 1, "ps": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
 
 
@@ -117,7 +117,7 @@ def _numbers(spec: JobSpec) -> list[_Problem]:
     ]
     for name in ("cpus", "memory", "shared_memory"):
         value = getattr(spec, name)
-        if value is not None and not _QUANTITY.fullmatch(str(value)):
+        if value is not None and not is_quantity(str(value)):
             found.append((f"job.{name}", f"{value} is no quantity of Kubernetes", "write 8, 500m, 64Gi"))
     return found
 
@@ -131,6 +131,8 @@ def _words(spec: JobSpec) -> list[_Problem]:
         found.append(("job.name", text, "give job.name=NAME"))
     if spec.kind != "slurm" and not spec.image:
         found.append(("job.image", "no image was given", "give job.image=REGISTRY/tfscale:TAG"))
+    if spec.kind == "trainjob" and spec.ttl is not None:
+        found.append(("job.ttl", "a TrainJob can't be removed by itself", "remove job.ttl"))
     return found
 
 

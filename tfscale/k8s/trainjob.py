@@ -55,7 +55,10 @@ def _own_runtime(job: Job) -> Manifest:
         env = variables(job, role, lambda each: f"{name}-{hosts[each]}-0-{{index}}.{name}")
         jobs.append(_node(job, env) if role == "worker" else replicated(job, role, role, count, env))
     gang: Manifest = {"podGroupPolicy": {"volcano": {}}} if job.spec.volcano else {}
-    spec = {"mlPolicy": {"numNodes": job.spec.workers}, **gang, "template": {"spec": _jobs(job, jobs)}}
+    template: Manifest = {"spec": _jobs(job, jobs)}
+    if job.spec.volcano and job.spec.queue:
+        template["metadata"] = {"annotations": {"scheduling.volcano.sh/queue-name": job.spec.queue}}
+    spec = {"mlPolicy": {"numNodes": job.spec.workers}, **gang, "template": template}
     return _runtime("TrainingRuntime", pod.metadata(job), spec)
 
 
@@ -74,7 +77,7 @@ def _node(job: Job, env: dict[str, str]) -> Manifest:
     template = pod.template(job, "worker", container=_NODE, env=env)
     spec = {
         name: value
-        for name, value in job_spec(1, template, 0, container=_NODE).items()
+        for name, value in job_spec(1, template, {"backoffLimit": 0}, container=_NODE).items()
         if name not in ("completions", "parallelism")
     }
     meta = {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}}
