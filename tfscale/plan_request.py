@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfscale.config import PlanConfig
+from tfscale.config import OPTIMIZERS, PlanConfig, RunConfig
 
 GIB = 2**30
 
@@ -50,6 +50,19 @@ class PlanRequest:
     precision: str | None = None
     reduces_inside: bool = False
     forced: PlanConfig = field(default_factory=PlanConfig)
+
+    @classmethod
+    def of(cls, config: RunConfig, task: Any, *, footprint: Footprint | None, forced: PlanConfig) -> PlanRequest:
+        """What a run asks with this configuration and its task (a tfscale.Task)."""
+        return cls(
+            global_batch=config.train.global_batch,
+            accumulate=config.train.accumulate,
+            optimizer_slots=OPTIMIZERS[config.optimizer.name],
+            footprint=footprint,
+            precision=task.fixed_precision,
+            reduces_inside=task.reduces_inside,
+            forced=forced,
+        )
 
 
 class Decisions:

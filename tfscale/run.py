@@ -16,7 +16,7 @@ from typing import Any
 from tfscale import faults
 from tfscale.attempts import Attempts
 from tfscale.cluster import Cluster
-from tfscale.config import OPTIMIZERS, RunConfig, Strategy, identity, validate
+from tfscale.config import RunConfig, Strategy, identity, validate
 from tfscale.data.prepare import prepare_apart
 from tfscale.duration import Duration
 from tfscale.errors import Interrupted, Preempted, TfscaleError, UsageError, foreseen
@@ -335,15 +335,7 @@ def plan_run(config: RunConfig, *, environ: Mapping[str, str] = os.environ) -> E
         cluster = Cluster()
         forced = dataclasses.replace(forced, strategy=Strategy.one_device, local_devices=None)
     task = config.task.for_data(config.data.spec())
-    request = PlanRequest(
-        global_batch=config.train.global_batch,
-        accumulate=config.train.accumulate,
-        optimizer_slots=OPTIMIZERS[config.optimizer.name],
-        footprint=task.footprint(),
-        precision=task.fixed_precision,
-        reduces_inside=task.reduces_inside,
-        forced=forced,
-    )
+    request = PlanRequest.of(config, task, footprint=task.footprint(), forced=forced)
     return make_plan(hardware, cluster, request)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from tfscale.errors import nearest
 
 ROLES = ("chief", "worker", "ps", "evaluator")
+# What a launcher's file finds: the addresses by role, this process's role and its index.
+Found = tuple[dict[str, tuple[str, ...]], str, int]
 PORT = 2222  # of TensorFlow's servers where a launcher names none
 
 

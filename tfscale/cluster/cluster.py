@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tfscale.cluster import kubeflow, kubernetes, leader_worker_set, slurm, tf_config, tpu
-from tfscale.cluster.addresses import ROLES
+from tfscale.cluster.addresses import ROLES, Found
 from tfscale.errors import ClusterConfigError
-
-Found = tuple[dict[str, tuple[str, ...]], str, int]
 
 Find = Callable[[Mapping[str, str]], Found | None]
 

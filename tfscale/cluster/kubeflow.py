@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tfscale.cluster.addresses import Found
 from tfscale.cluster.variables import is_set, number, place, wrong
 
 _NODE_0 = re.compile(r"(?P<before>[^.]+-)0(?P<after>(\.[^:]*)?)")
@@ -30,7 +31,7 @@ _TORCH = _Policy("PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_P
 _JAX = _Policy("JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS")
 
 
-def find_torch(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, int] | None:
+def find_torch(environ: Mapping[str, str]) -> Found | None:
     """Reads PET_*; None where they are not set. One process a node: PET_NPROC_PER_NODE says nothing here.
 
     Raises:
@@ -39,12 +40,12 @@ def find_torch(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], 
     return _find(_TORCH, environ)
 
 
-def find_jax(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, int] | None:
+def find_jax(environ: Mapping[str, str]) -> Found | None:
     """Reads JAX_*; None where they are not set. Raises as `find_torch` does."""
     return _find(_JAX, environ)
 
 
-def _find(policy: _Policy, environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, int] | None:
+def _find(policy: _Policy, environ: Mapping[str, str]) -> Found | None:
     if not is_set(environ, policy.count) or not is_set(environ, policy.index, policy.node_0):
         return None
     count, index = number(environ, policy.count, least=1), number(environ, policy.index)
@@ -57,5 +58,5 @@ def _find(policy: _Policy, environ: Mapping[str, str]) -> tuple[dict[str, tuple[
     if match is None or not re.fullmatch(r"[0-9]{1,5}", port.strip()):
         names = [policy.node_0, *([policy.port] if policy.port else [])]
         raise wrong("node 0 has no name such as JOB-node-0-0.JOB, with a port, that tells the others'", environ, *names)
-    names_ = (f"{match['before']}{node}{match['after']}:{int(port)}" for node in range(count))
-    return {"worker": tuple(names_)}, "worker", index
+    nodes = (f"{match['before']}{node}{match['after']}:{int(port)}" for node in range(count))
+    return {"worker": tuple(nodes)}, "worker", index

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from tfscale.cluster.addresses import ROLES, check_addresses, unknown_role
+from tfscale.cluster.addresses import ROLES, Found, check_addresses, unknown_role
 from tfscale.cluster.variables import MAX_SIZE, is_set, number, wrong
 
 _CLUSTER, _ROLE, _INDEX, _COMPLETION = "TFSCALE_CLUSTER", "TFSCALE_ROLE", "TFSCALE_INDEX", "JOB_COMPLETION_INDEX"
@@ -28,7 +28,7 @@ _YAML = (
 )
 
 
-def find(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, int] | None:
+def find(environ: Mapping[str, str]) -> Found | None:
     """Reads TFSCALE_CLUSTER; None where there is none, or it is "local".
 
     Raises:

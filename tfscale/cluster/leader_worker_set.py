@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from tfscale.cluster.addresses import PORT
+from tfscale.cluster.addresses import PORT, Found
 from tfscale.cluster.variables import is_set, number, place, wrong
 
 _LEADER, _SIZE, _INDEX = "LWS_LEADER_ADDRESS", "LWS_GROUP_SIZE", "LWS_WORKER_INDEX"
 
 
-def find(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, int] | None:
+def find(environ: Mapping[str, str]) -> Found | None:
     """Reads LWS_*; None where they are not set.
 
     Raises:

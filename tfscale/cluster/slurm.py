@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from tfscale.cluster.addresses import Found
 from tfscale.cluster.variables import MAX_SIZE, is_set, number, place, wrong
 
 _COUNT, _INDEX = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
@@ -17,7 +18,7 @@ _JOB, _STEP = "SLURM_JOB_ID", "SLURM_STEP_ID"
 _FIRST_PORT, _STEPS, _TASKS = 20_000, 600, 20
 
 
-def find(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, int] | None:
+def find(environ: Mapping[str, str]) -> Found | None:
     """Reads SLURM_STEP_*; None outside of a step, and where it has one task.
 
     Raises:

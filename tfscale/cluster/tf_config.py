@@ -11,14 +11,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tfscale.cluster.addresses import ROLES, check_addresses, show, unknown_role
+from tfscale.cluster.addresses import ROLES, Found, check_addresses, show, unknown_role
 from tfscale.errors import ClusterConfigError
 
 _MAX_INDEX = 99_999  # a mistyped index in the sparse dialect must not allocate a list of that length
 _EXAMPLE = 'write {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
-def find(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, int] | None:
+def find(environ: Mapping[str, str]) -> Found | None:
     """Reads TF_CONFIG.
 
     Returns:

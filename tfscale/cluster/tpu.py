@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tfscale.cluster.addresses import PORT
+from tfscale.cluster.addresses import PORT, Found
 from tfscale.cluster.variables import is_set, number, place, wrong
 
 _HOSTS, _INDEX = "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID"
 
 
-def find(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], str, int] | None:
+def find(environ: Mapping[str, str]) -> Found | None:
     """Reads TPU_WORKER_HOSTNAMES and TPU_WORKER_ID; None where there is one host or none.
 
     Raises:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from tfscale.door import arguments, guard
@@ -96,19 +97,25 @@ def _compose(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
 
 def _job(config: RunConfig, overrides: Sequence[str]) -> Job:
     from tfscale.config import validate
+    from tfscale.hardware import Hardware
     from tfscale.k8s.plans import check_plan, with_hardware
     from tfscale.k8s.spec import Job, JobRunConfig
 
     assert isinstance(config, JobRunConfig)
     validate(config)
-    theirs = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0].split("/")[0] != "job"]
-    theirs = [o for o in theirs if o.lstrip("+~").split("=")[0] != "plan.hardware"]
+    theirs = [each for each in overrides if _path(each)[0] != "job" and _path(each) != ["plan", "hardware"]]
     _refuse_secrets([f"job.env.{name}={value}" for name, value in config.job.env.items()])
     _refuse_secrets([f"job.mlflow_uri={config.job.mlflow_uri}"])
-    spec = with_hardware(config.job, config)
+    described = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware is not None else None
+    spec = with_hardware(config.job, described) if described is not None else config.job
     job = Job(spec, tuple(theirs), grace=config.cluster.grace, has_store=config.run.store is not None)
-    check_plan(job, config)
+    check_plan(job, config, described)
     return job
+
+
+def _path(override: str) -> list[str]:
+    """The parts of an override's key."""
+    return re.split(r"[./]", override.lstrip("+~").partition("=")[0])
 
 
 def _refuse_secrets(overrides: Sequence[str]) -> None:
@@ -118,7 +125,7 @@ def _refuse_secrets(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         inner = re.findall(r"(\w+)\s*:", value) if key == "job.env" else []
-        if any(is_secret(name) for name in (re.split(r"[./]", key)[-1], *inner)) or without_secrets(value) != value:
+        if any(is_secret(name) for name in (_path(override)[-1], *inner)) or without_secrets(value) != value:
             raise SecurityRefused(
                 f"{key} holds a secret, and manifests are read by many",
                 where=key,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from pathlib import Path
 
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig
@@ -22,15 +21,8 @@ from tfscale.plan import PlanRequest, make_plan
 _GIB = 2**30
 
 
-def with_hardware(spec: JobSpec, config: RunConfig) -> JobSpec:
-    """The job with the resources of plan.hardware, which describes one pod's machine; what `job.*` says wins.
-
-    Raises:
-        UsageError: the file can't be read.
-    """
-    if config.plan.hardware is None:
-        return spec
-    found = Hardware.load(Path(config.plan.hardware))
+def with_hardware(spec: JobSpec, found: Hardware) -> JobSpec:
+    """The job with the resources of one pod's machine; what `job.*` says wins."""
     taken: dict[str, object] = {}
     if found.memory_bytes < found.host_memory_bytes:  # a pod's; a whole machine is more than Kubernetes gives away
         taken["cpus"] = spec.cpus or f"{found.cores:g}"
@@ -43,7 +35,7 @@ def with_hardware(spec: JobSpec, config: RunConfig) -> JobSpec:
     return dataclasses.replace(spec, **taken)  # type: ignore[arg-type]
 
 
-def check_plan(job: Job, config: RunConfig) -> None:
+def check_plan(job: Job, config: RunConfig, described: Hardware | None) -> None:
     """Makes the plan of one worker, to find here what would end every pod there.
 
     Raises:
@@ -59,21 +51,12 @@ def check_plan(job: Job, config: RunConfig) -> None:
     with contextlib.suppress(DataMissing, DataCorrupt):  # the data may be where the pods are, and only there
         task = task.for_data(config.data.spec())
         footprint = task.footprint()
-    request = PlanRequest(
-        global_batch=config.train.global_batch,
-        accumulate=config.train.accumulate,
-        footprint=footprint,
-        precision=task.fixed_precision,
-        reduces_inside=task.reduces_inside,
-        forced=config.plan,
-    )
-    make_plan(_hardware(spec, config), cluster, request)
+    request = PlanRequest.of(config, task, footprint=footprint, forced=config.plan)
+    make_plan(described or _hardware(spec), cluster, request)
 
 
-def _hardware(spec: JobSpec, config: RunConfig) -> Hardware:
+def _hardware(spec: JobSpec) -> Hardware:
     """What is known of a pod's machine; a GPU that nothing describes is an ordinary one of 80 GiB."""
-    if config.plan.hardware is not None:
-        return Hardware.load(Path(config.plan.hardware))
     cores = number(spec.cpus) if spec.cpus else 8.0
     memory = int(number(spec.memory)) if spec.memory else 64 * _GIB
     cpu = Cpu("unknown", ("avx2", "fma"), max(1, round(cores)), max(1, round(cores)), 1)
