@@ -24,14 +24,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tfscale.errors import InternalError, IOFailure, without_secrets
+from tfscale.errors import KILLED, ClusterFault, InternalError, Interrupted, IOFailure, Preempted, without_secrets
 from tfscale.run_dir import RunDir
 
 NAME = "attempts.jsonl"
 _PATIENCE = 3  # attempts
-_ENDED_FROM_OUTSIDE = (130, 137, 143)
+_ENDED_FROM_OUTSIDE = (Interrupted.exit_code, KILLED, Preempted.exit_code)
 _NOT_RETRIED = (64, 66, 73, 76, 77, 78)  # a person has to mend these first
-_CLUSTER_FAULT = 138
 _LOST = re.compile(r"peer \S+ (was lost|is silent|has ended)|the workers lost each other")
 # Seconds between two notes: at most one in a hundred of the attempt's own, so that the book of a month is short
 _OFTEN, _SELDOM = 0.5, 0.01
@@ -182,6 +181,6 @@ def _own_failure(attempt: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if code in (0, *_ENDED_FROM_OUTSIDE, *_NOT_RETRIED):
                 return []
             # A peer that never came or was killed is not the job's doing; one that failed is
-            lost = code == _CLUSTER_FAULT and (not began or _LOST.match(str(line.get("what"))))
+            lost = code == ClusterFault.exit_code and (not began or _LOST.match(str(line.get("what"))))
             return [] if lost else [line]
     return []

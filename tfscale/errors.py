@@ -142,6 +142,16 @@ class Preempted(TfscaleError):
     exit_code, title = 143, "preempted"
 
 
+KILLED = 137  # SIGKILL: nobody answered it, so that it has no class
+# Rather the fault of another process, or of the machine: the same command may end better.
+RETRYABLE = (ClusterFault.exit_code, KILLED, Preempted.exit_code)
+
+
+def kind_of(exit_code: int, otherwise: type[TfscaleError] = InternalError) -> type[TfscaleError]:
+    """The class whose exit code this is."""
+    return {kind.exit_code: kind for kind in TfscaleError.__subclasses__()}.get(exit_code, otherwise)
+
+
 def foreseen(error: BaseException) -> TfscaleError:
     """The error itself where it is one of ours, else the one that stands for it."""
     if isinstance(error, TfscaleError):

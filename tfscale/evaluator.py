@@ -17,7 +17,7 @@ from typing import Any
 from tfscale import runtime
 from tfscale.config import RunConfig
 from tfscale.data.prepare import prepare_apart
-from tfscale.errors import InternalError, TfscaleError
+from tfscale.errors import RETRYABLE, Interrupted, TfscaleError, kind_of
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run import finished_result
@@ -26,7 +26,6 @@ from tfscale.run_dir import RunDir
 NOTE, METRICS = "evaluator.json", "evaluator.jsonl"
 _POLL = 1.0  # seconds between two looks at the folder
 _FRESH = 30.0  # a note older than this is of an evaluator that is gone
-_RETRYABLE = (130, 137, 138, 143)
 
 
 def holds(run_dir: RunDir, step: int, *, now: Callable[[], float] = time.time) -> bool:
@@ -71,10 +70,9 @@ def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Call
 
 def _raise_failure(left: dict[str, Any] | None, before: dict[str, Any] | None) -> None:
     """The training's own end with its own code, where running it again won't help."""
-    if left is None or left == before or left.get("exit_code") in _RETRYABLE:
+    if left is None or left == before or left.get("exit_code") in (*RETRYABLE, Interrupted.exit_code):
         return
-    kinds = {kind.exit_code: kind for kind in TfscaleError.__subclasses__()}
-    kind = kinds.get(int(left.get("exit_code", 0)), InternalError)
+    kind = kind_of(int(left.get("exit_code", 0)))
     raise kind(f"the training failed: {left.get('what')}", where=left.get("where", ""), fix=left.get("fix", ""))
 
 

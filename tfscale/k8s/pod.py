@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from tfscale.errors import Preempted
+from tfscale.errors import RETRYABLE, Interrupted, Preempted, TfscaleError
 from tfscale.k8s import tpus
 from tfscale.k8s.spec import Job, JobSpec
 
 CONTAINER = "tfscale"
 # Exit codes with which the same command would end again, see docs/reliability.md.
-HOPELESS = (1, 64, 65, 66, 70, 73, 74, 76, 77, 78, 81)
+HOPELESS = sorted({kind.exit_code for kind in TfscaleError.__subclasses__()} - {*RETRYABLE, Interrupted.exit_code})
 _RUNS, _DATA = "/work/runs", "/work/data"  # the image's working folder is /work
 
 Manifest = dict[str, Any]
@@ -187,7 +187,7 @@ def pod_failure_policy(container: str) -> Manifest:
         "rules": [
             {
                 "action": "FailJob",
-                "onExitCodes": {"containerName": container, "operator": "In", "values": list(HOPELESS)},
+                "onExitCodes": {"containerName": container, "operator": "In", "values": HOPELESS},
             },
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             {

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from tfscale.composition import compose
 from tfscale.config import RunConfig, validate
-from tfscale.errors import ClusterFault, InternalError, TfscaleError, UsageError
+from tfscale.errors import ClusterFault, InternalError, TfscaleError, UsageError, kind_of
 from tfscale.launching.crew import Crew
 from tfscale.launching.job import Outcome, run_job
 from tfscale.launching.places import Job
@@ -107,7 +107,6 @@ def _result(config: RunConfig) -> Result:
 
 def error_of(outcome: Outcome) -> TfscaleError:
     """The error that stands for the job's: of the class that belongs to its code, with what its process said."""
-    classes = {cls.exit_code: cls for cls in TfscaleError.__subclasses__()}
     by_signal = ClusterFault if outcome.code > 128 else InternalError
     what, where, fix = f"ended with {outcome.code}", "", "look into the lines above"
     if outcome.line:
@@ -115,7 +114,7 @@ def error_of(outcome: Outcome) -> TfscaleError:
     elif outcome.retryable or not outcome.cause:
         fix = "run the same command again: it resumes from the newest checkpoint"
     who = outcome.cause or "the job"
-    error = classes.get(outcome.code, by_signal)(
+    error = kind_of(outcome.code, by_signal)(
         f"{who}: {what}" if outcome.line else f"{who} {what}",
         where="" if where == "-" else where,
         fix="" if fix == "-" else fix,

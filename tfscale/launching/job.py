@@ -9,13 +9,11 @@ import signal
 from collections import Counter
 from dataclasses import dataclass
 
+from tfscale.errors import KILLED, RETRYABLE, ClusterFault
 from tfscale.hardware import probe
 from tfscale.launching.children import Child
 from tfscale.launching.crew import Crew
 from tfscale.launching.places import Job, Place, places
-
-_LOST, _KILLED, _TERMINATED = 138, 137, 143
-_RETRYABLE = (_LOST, _KILLED, _TERMINATED)  # rather the fault of another process, or of the machine, than its own
 
 
 @dataclass(frozen=True)
@@ -159,18 +157,20 @@ class _Attempt:
             if not any(child.code for child in evaluators):
                 return Outcome(0)
             if self.late:
-                return Outcome(_LOST, evaluators[0].label, crew.error_lines.get(evaluators[0].label, ""))
+                return Outcome(
+                    ClusterFault.exit_code, evaluators[0].label, crew.error_lines.get(evaluators[0].label, "")
+                )
             causes = [child for child in evaluators if not child.killed]
         else:
             causes = self.causes
         if not causes:  # a second signal killed all, or the first came before there was a process
             return Outcome(
-                _KILLED if any(c.killed for c in crew.children.values()) else 128 + (signum or signal.SIGTERM)
+                KILLED if any(c.killed for c in crew.children.values()) else 128 + (signum or signal.SIGTERM)
             )
 
         def rank(child: Child) -> tuple[int, float]:
             told = signum is not None and child.code == 128 + signum
-            return (0 if child.code not in _RETRYABLE else 1 if told else 2), child.ended
+            return (0 if child.code not in RETRYABLE else 1 if told else 2), child.ended
 
         cause = min(causes, key=rank)
         assert cause.code is not None
@@ -183,4 +183,4 @@ class _Attempt:
 
 
 def _retryable(child: Child) -> bool:
-    return child.by_signal or child.code in _RETRYABLE
+    return child.by_signal or child.code in RETRYABLE
