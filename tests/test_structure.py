@@ -25,6 +25,7 @@ LAYERS = {
         "composition",
         "plug_points",
         "redaction",
+        "lean_import",
         "run_dir",
         "experiment",
         "lease",
@@ -42,6 +43,7 @@ LAYERS = {
     2: (
         "runtime",
         "strategies",
+        "graphs",
         "task",
         "state",
         "data",
@@ -205,8 +207,8 @@ def test_only_lower_layers_are_imported(name):
         assert layer(other) <= layer(name), f"{name} (layer {layer(name)}) imports {other} (layer {layer(other)})"
 
 
-def test_siblings_of_parts_share_only_task_and_state():
-    allowed = {"task", "state", "runtime"}
+def test_siblings_of_parts_share_only_task_state_and_graphs():
+    allowed = {"task", "state", "runtime", "graphs"}
     for name, path in modules().items():
         if layer(name) != 2:
             continue

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tfscale.errors import UsageError, foreseen, nearest, without_secrets
+from tfscale.lean_import import begin_program
 
 _TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes reads why a container ended
 
@@ -101,6 +102,7 @@ def guard(run: Callable[[dict], int]) -> int:
 
     `run` receives a dict into which it puts "traceback": whether people asked to see one.
     """
+    begin_program()
     seen: dict[str, Any] = {}
     try:
         return run(seen)

@@ -192,9 +192,11 @@ def _answers(run: RestoredRun, split: str, start_step: int) -> Iterator[dict[str
     """Step by step the labels, where there are any, and what the task predicts, without the last step's filling."""
     import tensorflow as tf
 
-    @tf.function
+    from tfscale.graphs import rewritten
+
+    @tf.function(autograph=False)
     def predict(fields):
-        return dict(run.task.predict(run.state.model, fields))
+        return dict(rewritten(run.task.predict)(run.state.model, fields))
 
     with run.data_blamed():
         for step in run.batches(split, start_step=start_step):

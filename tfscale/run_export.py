@@ -48,6 +48,7 @@ def raw_samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:
 
     from tfscale.data.order import Shard
     from tfscale.export.saved_model import serving_inputs
+    from tfscale.graphs import as_it_stands, rewritten
 
     split = "test" if source.num_examples("test") else "train"
     count = min(count, source.num_examples(split))
@@ -55,7 +56,7 @@ def raw_samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:
     if dataset is None:
         places = tf.data.Dataset.from_tensors(tf.range(count, dtype=tf.int64))
         dataset = source.read(split, places, ram_bytes=0)  # so few that holding a split doesn't pay
-    examples = [dict(example) for example in dataset.map(source.parse).take(count)]
+    examples = [dict(example) for example in dataset.map(as_it_stands(rewritten(source.parse))).take(count)]
     wanted = serving_inputs(task)
     names = list(wanted) if wanted is not None else list(examples[0])
     missing = [name for name in names if name not in examples[0]]

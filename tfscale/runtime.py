@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from tfscale.cluster import Cluster
 from tfscale.errors import UsageError
+from tfscale.lean_import import lean
 from tfscale.plan import ExecutionPlan
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def apply(plan: ExecutionPlan, *, seed: int) -> None:
     Raises:
         UsageError: another Keras backend is configured, or TensorFlow already runs with other threads.
     """
-    set_environment(plan)
+    import_tensorflow(plan)
     with _hushed():
         import keras
         import tensorflow as tf
@@ -58,9 +59,8 @@ def apply(plan: ExecutionPlan, *, seed: int) -> None:
 @contextlib.contextmanager
 def applied(plan: ExecutionPlan, *, seed: int) -> Iterator[None]:
     """`apply`, with Keras's dtype policy put back afterwards, for the models that a notebook builds next."""
-    set_environment(plan)
-    with _hushed():
-        import keras
+    import_tensorflow(plan)
+    import keras
 
     former = keras.config.floatx(), keras.config.dtype_policy()
     apply(plan, seed=seed)
@@ -84,8 +84,18 @@ def exact_policy() -> Iterator[str]:
         keras.config.set_dtype_policy(former)
 
 
-def set_environment(plan: ExecutionPlan) -> None:
-    """What TensorFlow and Keras read when they are imported."""
+def import_tensorflow(plan: ExecutionPlan) -> None:
+    """Imports TensorFlow and Keras, after saying what they read then.
+
+    Raises:
+        UsageError: another Keras backend is configured.
+    """
+    _set_environment(plan)
+    with _hushed(), lean():
+        import tensorflow  # noqa: F401
+
+
+def _set_environment(plan: ExecutionPlan) -> None:
     if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
         raise UsageError(
             f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}, but tfscale trains on TensorFlow",

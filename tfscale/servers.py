@@ -22,7 +22,7 @@ def serve_until_done(
     A parameter server that is told to stop asks the chief to, and serves on until the variables it holds are saved. A
     worker ends at once: others do its work.
     """
-    runtime.set_environment(plan)
+    runtime.import_tensorflow(plan)
     from tfscale.engine.server import serve
 
     if cluster.role == "worker":

@@ -182,8 +182,12 @@ class GivenFunctions(Source):
 
     @cached_property
     def made(self) -> Source:
+        from tfscale.graphs import rewritten
+
         test = self.test() if callable(self.test) else self.test
-        return as_source(self.train(), test, steps_per_epoch=self.steps_per_epoch)
+        source = as_source(self.train(), test, steps_per_epoch=self.steps_per_epoch)
+        self._parse = rewritten(source.parse)
+        return source
 
     def identity(self) -> dict[str, Any]:
         """By name: what a function will return isn't known yet."""
@@ -204,7 +208,7 @@ class GivenFunctions(Source):
         return self.made.whole_steps(split, indices, shard, training=training, start_step=start_step)
 
     def parse(self, raw: Any) -> dict[str, Any]:
-        return self.made.parse(raw)
+        return self._parse(raw)
 
 
 def _rows(element: Any) -> int:

@@ -197,6 +197,8 @@ class ImageFolder(Source):
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
         import tensorflow as tf
 
+        from tfscale.graphs import as_it_stands
+
         pictures = self._good(split)
         with tf.device("CPU:0"):  # an accelerator's memory is for the model
             labels = tf.constant([picture.label for picture in pictures], tf.int64)
@@ -206,6 +208,7 @@ class ImageFolder(Source):
         else:
             key, column = "file", files  # read by parse, which the pipeline runs in parallel
 
+        @as_it_stands
         def at(some):
             label = {"label": tf.gather(labels, some)} if self._tree.classes else {}
             return {key: tf.gather(column, some), **label}

@@ -17,6 +17,7 @@ from tfscale.data import order
 from tfscale.data.order import Shard
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError
+from tfscale.graphs import as_it_stands, rewritten
 from tfscale.plan import ExecutionPlan
 from tfscale.task import Example, Task
 
@@ -59,7 +60,7 @@ def build_dataset(
         return _endless(before.concatenate(build(start_step=skip[0] + 1, skip=skip[1:])))
     steps = places(source, split, shard, training=training, seed=seed, start_step=start_step)
     replica_batch = shard.worker_batch // plan.local_devices
-    indices = steps.map(lambda place: place["index"])
+    indices = steps.map(as_it_stands(lambda place: place["index"]))
     whole = None
     if type(task).preprocess is Task.preprocess:
         whole = source.whole_steps(split, indices, shard, training=training, start_step=start_step)
@@ -117,11 +118,14 @@ def _tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
 def finisher(source: Source, task: Task, count: int, *, training: bool, seed: int) -> Callable[..., Example]:
     """From a raw example and its place in the order to what the step takes."""
 
+    parse, preprocess = rewritten(source.parse), rewritten(task.preprocess)
+
+    @as_it_stands
     def finish(place, raw):
-        example = source.parse(raw)
+        example = parse(raw)
         # All randomness of one example: a pure function of (seed, epoch, index).
         example["seed"] = tf.stack([tf.constant(seed, tf.int64), place["epoch"] * count + place["index"]])
-        example = dict(task.preprocess(example, training=training))
+        example = dict(preprocess(example, training=training))
         example.pop("seed", None)
         example["weight"] = place["weight"]
         return example
@@ -131,10 +135,12 @@ def finisher(source: Source, task: Task, count: int, *, training: bool, seed: in
 
 def _weighted(whole: tf.data.Dataset, steps: tf.data.Dataset, parts: int) -> tf.data.Dataset:
     """Whole steps with their weights, cut into one part for every local device."""
-    dataset = tf.data.Dataset.zip((whole, steps)).map(lambda step, place: {**step, "weight": place["weight"]})
+    weighted = as_it_stands(lambda step, place: {**step, "weight": place["weight"]})
+    dataset = tf.data.Dataset.zip((whole, steps)).map(weighted)
     if parts == 1:
         return dataset
 
+    @as_it_stands
     def cut(step):
         return tf.nest.map_structure(lambda t: tf.reshape(t, [parts, t.shape[0] // parts, *t.shape[1:]]), step)
 

@@ -15,6 +15,7 @@ import sys
 
 from tfscale import errors
 from tfscale.data.source import Source
+from tfscale.lean_import import begin_program
 
 _ENTRY = "import sys; from tfscale.data.prepare import child; sys.exit(child())"
 
@@ -49,6 +50,7 @@ def prepare_apart(source: Source) -> None:
 def child() -> int:
     """The child's whole work: a source on standard input, an error as JSON on standard output."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT])  # blocked in our parent
+    begin_program()
     source = pickle.load(sys.stdin.buffer)  # from our own parent, over our own pipe
     try:
         source.prepare()

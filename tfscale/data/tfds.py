@@ -24,6 +24,7 @@ from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, index_records, whole_records
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
 from tfscale.hardware import probe
+from tfscale.lean_import import lean
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -344,7 +345,8 @@ def _snake(name: str) -> str:
 
 
 def _import_tfds() -> Any:
-    import tensorflow_datasets
+    with lean():
+        import tensorflow_datasets
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # it warns of folders that it is about to fill

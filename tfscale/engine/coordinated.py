@@ -39,6 +39,7 @@ from tfscale.engine.input_wait import next_timed
 from tfscale.engine.step import EvalStep, TrainStep
 from tfscale.engine.training import Training
 from tfscale.errors import ClusterFault
+from tfscale.graphs import repeated
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import Task
@@ -213,15 +214,17 @@ class CoordinatedTrainer(Training):
         options = tf.data.Options()
         options.experimental_optimization.apply_default_optimizations = False  # they take half the time of opening
 
-        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2, autograph=False)
         def piece(first, count):
             self._traces[kind] += 1
             iterator = iter(batches(first).with_options(options))
-            sums, waited, began = step.sums.no_steps(), tf.constant(0.0, tf.float64), tf.timestamp()
-            for _ in tf.range(count):
+            began = tf.timestamp()
+
+            def one(sums, waited):
                 batch, seconds = next_timed(iterator, deterministic=False)
-                waited += seconds
-                sums += local_sum(self.strategy, step(self.strategy, batch))
+                return sums + local_sum(self.strategy, step(self.strategy, batch)), waited + seconds
+
+            sums, waited = repeated(count, one, (step.sums.no_steps(), tf.constant(0.0, tf.float64)))
             with tf.control_dependencies([sums]):
                 return sums, waited, tf.timestamp() - began
 

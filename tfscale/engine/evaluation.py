@@ -19,6 +19,7 @@ import tensorflow as tf
 from tfscale import faults
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import EvalStep
+from tfscale.graphs import repeated
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import Task
@@ -51,7 +52,7 @@ class Evaluator:
         self.asked, self.beat = asked, beat
         self.stopped = 0  # the number of the signal that ended the last evaluation early
         self._step = EvalStep(task, state, plan)
-        self._loop = tf.function(self._graph)
+        self._loop = tf.function(self._graph, autograph=False)
         self._bound = self._longest = max(1, plan.steps_per_loop)
         self._compiled = False
 
@@ -84,10 +85,10 @@ class Evaluator:
         return self._step.sums.means(total)
 
     def _graph(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
-        sums = self._step.sums.no_steps()
-        for _ in tf.range(steps):
-            sums += local_sum(self.strategy, self._step(self.strategy, next(iterator)))
-        return sums
+        def one(sums):
+            return (sums + local_sum(self.strategy, self._step(self.strategy, next(iterator))),)
+
+        return repeated(steps, one, (self._step.sums.no_steps(),))[0]
 
     @property
     def traces(self) -> int:

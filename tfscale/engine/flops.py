@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfscale.graphs import rewritten
 from tfscale.task import Task
 
 _COUNTED = [".*Conv.*", ".*MatMul.*", ".*Einsum.*"]
@@ -26,7 +27,8 @@ def profiled_flops(task: Task, model: Any, examples: dict[str, Any]) -> int | No
     if not count or any(None in spec.shape.as_list() for spec in tf.nest.flatten(specs)):
         return None
     try:
-        graph = tf.function(lambda fields: task.predict(model, fields)).get_concrete_function(specs).graph
+        predict = tf.function(lambda fields: rewritten(task.predict)(model, fields), autograph=False)
+        graph = predict.get_concrete_function(specs).graph
     except Exception:  # a task's own code, which may say nothing about prediction; no count is no reason to fail
         return None
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()

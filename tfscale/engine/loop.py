@@ -24,6 +24,7 @@ from tfscale.engine.input_wait import next_timed, timed_every
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import NORM, TrainStep
 from tfscale.engine.training import Training
+from tfscale.graphs import repeated
 from tfscale.plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import Task
@@ -79,8 +80,9 @@ class Trainer(Training):
 
     def retrace(self) -> None:
         """Compiles the loops anew when they are needed: what they took as constants has changed."""
-        self._timed_loop = tf.function(self._timed_graph)
-        self._plain_loop = tf.function(self._plain_graph)  # traced only where steps are too quick to time each
+        self._timed_loop = tf.function(self._timed_graph, autograph=False)
+        # Traced only where steps are too quick to time each.
+        self._plain_loop = tf.function(self._plain_graph, autograph=False)
         self._compiled: set[str] = set()
 
     def told_by_chief(self, value: float) -> float:
@@ -93,7 +95,7 @@ class Trainer(Training):
         with self.strategy.scope():
             step = TrainStep(self._task, self.state, self.plan, report_norm=True)
 
-        @tf.function
+        @tf.function(autograph=False)
         def look(batch: Any) -> tf.Tensor:
             return local_sum(self.strategy, step.look(self.strategy, batch))
 
@@ -161,19 +163,21 @@ class Trainer(Training):
     def _timed_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(sums, seconds of waiting, how many steps there were before the loss ceased to be finite)."""
         faults.point("train.trace")
-        sums, waited, good = self._train_step.sums.no_steps(), tf.constant(0.0, tf.float64), tf.constant(0)
-        for _ in tf.range(steps):
+
+        def one(sums, waited, good):
             batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
-            waited += seconds
             sums += local_sum(self.strategy, self._train_step(self.strategy, batch))
-            good += tf.cast(tf.math.is_finite(sums[0]), tf.int32)
-        return sums, waited, good
+            return sums, waited + seconds, good + tf.cast(tf.math.is_finite(sums[0]), tf.int32)
+
+        start = self._train_step.sums.no_steps(), tf.constant(0.0, tf.float64), tf.constant(0)
+        return repeated(steps, one, start)
 
     def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        sums, good = self._train_step.sums.no_steps(), tf.constant(0)
-        for _ in tf.range(steps):
+        def one(sums, good):
             sums += local_sum(self.strategy, self._train_step(self.strategy, next(iterator)))
-            good += tf.cast(tf.math.is_finite(sums[0]), tf.int32)
+            return sums, good + tf.cast(tf.math.is_finite(sums[0]), tf.int32)
+
+        sums, good = repeated(steps, one, (self._train_step.sums.no_steps(), tf.constant(0)))
         return sums, tf.constant(0.0, tf.float64), good
 
     # -- evaluation

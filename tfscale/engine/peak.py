@@ -20,7 +20,7 @@ def matmul_peak(plan: ExecutionPlan) -> float:
     )
     a = tf.cast(tf.random.stateless_uniform([size, size], [0, 1]), dtype)
 
-    @tf.function
+    @tf.function(autograph=False)
     def product() -> tf.Tensor:
         return tf.reduce_sum(tf.matmul(a, a))
 

@@ -118,7 +118,7 @@ class Agreement:
         self.strategy, self.worker, self.workers = strategy, worker, plan.num_workers
         self.size = size
         self.local_devices = plan.local_devices
-        self._sum = tf.function(self._graph)
+        self._sum = tf.function(self._graph, autograph=False)
 
     def __call__(
         self, summed: np.ndarray, chiefs: Sequence[float], own: Sequence[float] = ()

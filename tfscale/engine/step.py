@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.engine.reduce import Reducer, clip, combined, global_norm, statistics
+from tfscale.graphs import rewritten
 from tfscale.plan import ExecutionPlan
 from tfscale.state import TrainState
 from tfscale.task import SUMMED, Task
@@ -112,7 +113,9 @@ class TrainStep:
         if plan.num_replicas > 1:
             # Keras would sum the gradients over replicas again; here they are reduced before they are clipped.
             state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
-        self._compute = tf.function(self._accumulated, jit_compile=True) if plan.xla else self._accumulated
+        self._compute = (
+            tf.function(self._accumulated, autograph=False, jit_compile=True) if plan.xla else self._accumulated
+        )
         self._scaled = plan.precision == "mixed_float16"
         if self._scaled and "loss_scale" not in state.extra:
             state.extra["loss_scale"] = tf.Variable(_FIRST_SCALE, trainable=False, name="loss_scale")
@@ -237,7 +240,7 @@ class EvalStep:
 
 def _losses(task: Task, model: Any, batch: Any, *, training: bool):
     """(losses [batch], weights [batch], metrics, the model's penalty or None), in at least float32."""
-    losses, metrics = task.loss(model, batch, training=training)
+    losses, metrics = rewritten(task.loss)(model, batch, training=training)
     if losses.shape.rank != 1:
         raise ValueError(f"{type(task).__name__}.loss must return one loss per example, not shape {losses.shape}")
     dtype = losses.dtype if losses.dtype == tf.float64 else tf.float32

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tfscale.errors import UsageError
 from tfscale.export.keras_file import input_names
+from tfscale.graphs import rewritten
 from tfscale.task import Task
 
 _NOT_SERVED = ("label", "weight", "seed")  # known in training only
@@ -38,7 +39,7 @@ class Served:
         self.task, self.model = task, model
         self.raw = serving_inputs(task)  # of one example; None: the model's own inputs
         self.inputs = self._inputs()
-        self._function = tf.function(self._answer).get_concrete_function(**self.inputs)
+        self._function = tf.function(self._answer, autograph=False).get_concrete_function(**self.inputs)
         self.outputs: dict[str, tf.TensorSpec] = {
             name: tf.TensorSpec(t.shape, t.dtype) for name, t in self._function.structured_outputs.items()
         }
@@ -66,9 +67,9 @@ class Served:
         def one(example):
             return preprocessed(self.task, example)
 
-        signature = tf.function(one).get_concrete_function(dict(self.raw)).structured_outputs
+        signature = tf.function(one, autograph=False).get_concrete_function(dict(self.raw)).structured_outputs
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in signature.items()}
-        return dict(self.task.predict(self.model, tf.map_fn(one, fields, fn_output_signature=specs)))
+        return dict(rewritten(self.task.predict)(self.model, tf.map_fn(one, fields, fn_output_signature=specs)))
 
     def save(self, folder: Path) -> None:
         module = tf.Module()
@@ -87,7 +88,7 @@ def serving_inputs(task: Task) -> dict[str, tf.TensorSpec] | None:
 
 def preprocessed(task: Task, example: Mapping[str, Any]) -> dict[str, Any]:
     """One raw example as the model's task takes it, without what only training knows."""
-    fields = task.preprocess({**example, "seed": tf.zeros([2], tf.int64)}, training=False)
+    fields = rewritten(task.preprocess)({**example, "seed": tf.zeros([2], tf.int64)}, training=False)
     return {name: value for name, value in fields.items() if name not in _NOT_SERVED}
 
 
@@ -113,5 +114,5 @@ def named_outputs(model: keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
 def answers(task: Task, model: keras.Model, fields: Mapping[str, tf.Tensor], inputs: Any) -> dict[str, tf.Tensor]:
     """What the exported signature must say about these preprocessed fields; `inputs` is what the model takes."""
     if serving_inputs(task) is not None:
-        return dict(task.predict(model, dict(fields)))
+        return dict(rewritten(task.predict)(model, dict(fields)))
     return named_outputs(model, model(inputs, training=False))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.errors import CheckFailed
+from tfscale.lean_import import HIDDEN
 
 TOLERANCE = 1e-5
 DEADLINE = 300.0  # seconds
@@ -27,7 +28,10 @@ DEADLINE = 300.0  # seconds
 _CHILD = """
 import sys
 sys.modules["tfscale"] = None  # the proof that it isn't needed
+sys.modules.update(dict.fromkeys(HIDDEN))
 import keras, numpy, tensorflow as tf
+for name in HIDDEN:
+    del sys.modules[name]
 export, given, answered = sys.argv[1:]
 values = {}
 with numpy.load(given) as arrays:
@@ -49,7 +53,7 @@ found = {f"keras/{i}": plain(t) for i, t in enumerate(tf.nest.flatten(said))}
 signature = tf.saved_model.load(export + "/saved_model").signatures["serving_default"]
 found.update({f"served/{name}": plain(t) for name, t in signature(**values["served"]).items()})
 numpy.savez(answered, **found)
-"""
+""".replace("HIDDEN", repr(HIDDEN))
 
 
 def ask(export: Path, inputs: Any, raw: Mapping[str, Any], *, deadline: float = DEADLINE) -> dict[str, np.ndarray]:
