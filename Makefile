@@ -19,9 +19,9 @@ test-slow: $(READY)
 test-faults: $(READY)
 	$(PYTEST) -m fault tests/faults
 
-# Of the image that .ci/container builds
+# Of the image that .ci/image builds
 test-container: $(READY)
-	$(BIN)/python -m pytest -m container tests/container
+	CONTAINERS_CONF=$(CURDIR)/build/container/containers.conf $(BIN)/python -m pytest -m container tests/container
 
 # More than an hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
 soak: $(READY)

@@ -1,6 +1,6 @@
 """The container, run for real as pods run it: locked up, told by a launcher, and found by name on a network of its own.
 
-`.ci/container` builds the image and calls these; without podman and the image they skip.
+`.ci/image` builds the image; without podman and the image they skip.
 """
 
 from __future__ import annotations
