@@ -20,6 +20,8 @@ for _name in [name for name in os.environ if _FOREIGN.match(name)]:
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# A shell starts what it puts into the background with SIGINT ignored, and all that we start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 
