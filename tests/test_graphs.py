@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from tests_tiny import Classify, Vectors, fit_tiny
 
@@ -94,6 +95,7 @@ def test_a_given_source_is_rewritten_behind_a_function(tf):
 
 def test_nothing_of_ours_is_rewritten(tf, tmp_path, monkeypatch):
     """Each rewritten function costs every start of a run its tenth of a second."""
+    import keras
     from tensorflow.python.autograph.impl import api
 
     from tfscale import compose, fit
@@ -107,6 +109,10 @@ def test_nothing_of_ours_is_rewritten(tf, tmp_path, monkeypatch):
     )
     result = fit(config, environ={}, say=lambda text: None)
     assert result.step == 2
+    somebodys = tf.data.Dataset.from_tensor_slices((np.ones((40, 3), np.float32), np.ones(40))).batch(8)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    fit(model, somebodys, test=somebodys, until="1ep", run_dir=tmp_path / "theirs", environ={})
     assert [f"{f.__module__}.{f.__qualname__}" for f in seen if f.__module__.startswith("tfscale.")] == []
 
     fit_tiny(tmp_path / "user", task=Asking())

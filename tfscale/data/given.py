@@ -134,6 +134,8 @@ class GivenDataset(Source):
     def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset:
         import tensorflow as tf
 
+        from tfscale.graphs import as_it_stands
+
         examples = self._fields(split).unbatch()
         if training:
             examples = examples.repeat()
@@ -144,7 +146,7 @@ class GivenDataset(Source):
             return examples.skip(start_step * shard.global_batch)
         begin, end = shard.worker * shard.worker_batch, (shard.worker + 1) * shard.worker_batch
         steps = examples.batch(shard.global_batch, drop_remainder=True).skip(start_step)
-        return steps.map(lambda step: tf.nest.map_structure(lambda t: t[begin:end], step)).unbatch()
+        return steps.map(as_it_stands(lambda step: tf.nest.map_structure(lambda t: t[begin:end], step))).unbatch()
 
     def whole_steps(
         self, split: str, indices: tf.data.Dataset, shard: Shard, *, training: bool, start_step: int
@@ -152,18 +154,23 @@ class GivenDataset(Source):
         """The data set's own elements, where each of them is one step."""
         import tensorflow as tf
 
+        from tfscale.graphs import as_it_stands
+
         dataset, rows = self._given(split), shard.global_batch
         even = self.rows == rows and self.num_examples(split) == int(dataset.cardinality()) * rows
         if not (training and shard.num_workers == 1 and (even or _fixed_rows(dataset) == rows)):
             return None
 
+        @as_it_stands
         def fix(element):
             return tf.nest.map_structure(lambda t: tf.ensure_shape(t, [rows, *t.shape[1:]]), element)
 
         return self._fields(split).repeat().skip(start_step).map(fix)
 
     def _fields(self, split: str) -> tf.data.Dataset:
-        return self._given(split).map(lambda *element: named(element, "data"))
+        from tfscale.graphs import as_it_stands
+
+        return self._given(split).map(as_it_stands(lambda *element: named(element, "data")))
 
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
