@@ -15,6 +15,7 @@ from tfscale.data.order import Shard
 from tfscale.data.pipeline import finisher, places
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, first_line
+from tfscale.graphs import as_it_stands
 from tfscale.task import Task
 
 _SECONDS = 30.0  # that a search may take; what is found later helps nobody more than a retry
@@ -66,7 +67,7 @@ def _search(source: Source, task: Task, reading: Reading, deadline: float) -> st
         seed=reading.seed,
         start_step=reading.start_step,
     ).take(reading.steps)
-    raw = source.read(reading.split, steps.map(lambda place: place["index"]), ram_bytes=0)
+    raw = source.read(reading.split, steps.map(as_it_stands(lambda place: place["index"])), ram_bytes=0)
     count = source.num_examples(reading.split)
     finish = finisher(source, task, count, training=reading.training, seed=reading.seed)
     examples = iter(tf.data.Dataset.zip((steps.unbatch(), raw)).map(finish))

@@ -189,12 +189,8 @@ class GivenFunctions(Source):
 
     @cached_property
     def made(self) -> Source:
-        from tfscale.graphs import rewritten
-
         test = self.test() if callable(self.test) else self.test
-        source = as_source(self.train(), test, steps_per_epoch=self.steps_per_epoch)
-        self._parse = rewritten(source.parse)
-        return source
+        return as_source(self.train(), test, steps_per_epoch=self.steps_per_epoch)
 
     def identity(self) -> dict[str, Any]:
         """By name: what a function will return isn't known yet."""
@@ -215,7 +211,9 @@ class GivenFunctions(Source):
         return self.made.whole_steps(split, indices, shard, training=training, start_step=start_step)
 
     def parse(self, raw: Any) -> dict[str, Any]:
-        return self._parse(raw)
+        from tfscale.graphs import rewritten
+
+        return rewritten(self.made.parse)(raw)  # a user's own source may stand behind the functions
 
 
 def _rows(element: Any) -> int:

@@ -118,14 +118,12 @@ def _tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
 def finisher(source: Source, task: Task, count: int, *, training: bool, seed: int) -> Callable[..., Example]:
     """From a raw example and its place in the order to what the step takes."""
 
-    parse, preprocess = rewritten(source.parse), rewritten(task.preprocess)
-
     @as_it_stands
     def finish(place, raw):
-        example = parse(raw)
+        example = rewritten(source.parse)(raw)
         # All randomness of one example: a pure function of (seed, epoch, index).
         example["seed"] = tf.stack([tf.constant(seed, tf.int64), place["epoch"] * count + place["index"]])
-        example = dict(preprocess(example, training=training))
+        example = dict(rewritten(task.preprocess)(example, training=training))
         example.pop("seed", None)
         example["weight"] = place["weight"]
         return example
