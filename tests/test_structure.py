@@ -44,6 +44,7 @@ LAYERS = {
         "runtime",
         "strategies",
         "graphs",
+        "iterators",
         "task",
         "state",
         "data",
@@ -208,7 +209,7 @@ def test_only_lower_layers_are_imported(name):
 
 
 def test_siblings_of_parts_share_only_task_state_and_graphs():
-    allowed = {"task", "state", "runtime", "graphs"}
+    allowed = {"task", "state", "runtime", "graphs", "iterators"}
     for name, path in modules().items():
         if layer(name) != 2:
             continue

@@ -94,6 +94,10 @@ def import_tensorflow(plan: ExecutionPlan) -> None:
     with _hushed(), lean():
         import tensorflow  # noqa: F401
 
+        from tfscale.iterators import leave_untuned
+
+    leave_untuned()
+
 
 def _set_environment(plan: ExecutionPlan) -> None:
     if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
