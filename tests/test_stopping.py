@@ -168,6 +168,30 @@ def test_whoever_holds_already_is_not_interrupted():
     assert stopping.asked == 15
 
 
+_SWALLOWED = """say('ready')
+        with stopping.as_request():
+            try: time.sleep(15)
+            except TfscaleError: pass
+            raise RuntimeError('pybind11: ORIGINAL UnavailableError REPLACED BY Preempted')"""
+
+
+@pytest.mark.parametrize(("owns", "signum", "code"), [(True, signal.SIGTERM, 143), (False, signal.SIGINT, 130)])
+def test_what_a_request_was_made_into_on_its_way_is_the_request(owns, signum, code):
+    returned, lines, err, _ = ended(_SWALLOWED, signum, owns=owns)
+    assert (returned, lines) == (code, ["ready", f"raised {code}"]), err
+
+
+def test_an_error_of_ones_own_stays_what_it_is():
+    stopping = Stopping()
+    for error in (RuntimeError("x"), Preempted("y")):
+        with pytest.raises(type(error)) as caught, stopping.as_request():
+            raise error
+        assert caught.value is error
+    stopping.ask(Preempted("asked for, and not raised yet"))
+    with pytest.raises(RuntimeError), stopping.as_request():
+        raise RuntimeError("x")
+
+
 def test_errors_say_what_is_safe():
     assert isinstance(error_of(signal.SIGINT), Interrupted)
     assert error_of(signal.SIGTERM, kept="all is kept").what == "stopped by SIGTERM; all is kept"

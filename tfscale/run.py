@@ -269,7 +269,7 @@ def _train(
     faults.point("start.meet")
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
     on_stop = (lambda error: None) if serves else stopping.ask
-    with joined(config, plan, cluster, on_exit=leave, on_stop=on_stop) as peers:
+    with joined(config, plan, cluster, on_exit=leave, on_stop=on_stop) as peers, stopping.as_request():
         stopping.before_exit.append(lambda error: peers.meeting.end(error.as_dict()))
         if serves:
             from tfscale.servers import serve_until_done

@@ -64,10 +64,11 @@ class Session:
             self.tracker = self._open_tracker()
             status = "FAILED"
             try:
-                self._build()
-                self._restore()
-                self._train()
-                result = finish(self)
+                with self.stopping.as_request():
+                    self._build()
+                    self._restore()
+                    self._train()
+                    result = finish(self)
                 status = "FINISHED"
             except (KeyboardInterrupt, Preempted, Interrupted):
                 status = "KILLED"
@@ -75,7 +76,7 @@ class Session:
             except Exception as error:
                 from tfscale.blame import blamed
 
-                told = self.stopping.behind(error) or self._lost_peer(error) or blamed(self, error)
+                told = self._lost_peer(error) or blamed(self, error)
                 raise (told or error) from error.__cause__
             finally:
                 if self.checkpointer is not None:

@@ -48,7 +48,7 @@ class Stopping:
         self.grace, self.owns_process, self._now = grace, owns_process, now
         self.request: TfscaleError | None = None
         self.before_exit: list[Callable[[TfscaleError], None]] = []  # called where the process is ended at once
-        self._holding = self._over = self._testing = self._heard = False
+        self._holding = self._over = self._testing = self._heard = self._raised = False
         self._asked_at: float | None = None
         self._handlers: dict[int, object] = {}
         self._tested = 0
@@ -109,12 +109,17 @@ class Stopping:
         """Asks the run to stop because its machine is about to be taken away."""
         self.ask(Preempted(f"this machine is taken away ({text})", fix="run the same command again: it resumes"))
 
-    def behind(self, error: BaseException) -> TfscaleError | None:
-        """The request, where that is what the error came from: AutoGraph wraps what is raised while it traces."""
-        link = error.__context__
-        while link is not None and link is not self.request:
-            link = link.__context__
-        return self.request if link is not None else None
+    @contextlib.contextmanager
+    def as_request(self) -> Iterator[None]:
+        """What the request was raised into may make another error of it: AutoGraph wraps what it meets while it traces,
+        and pybind11 raises RuntimeError where an error of TensorFlow's was on its way. Here it is the request again."""
+        try:
+            yield
+        except Exception as error:
+            if not self._raised or error is self.request:
+                raise
+            assert self.request is not None
+            raise self.request from error
 
     @property
     def asked(self) -> int:
@@ -130,7 +135,7 @@ class Stopping:
         if self._holding and not first and not self.owns_process:
             raise KeyboardInterrupt  # asked twice, and nobody else would end it
         if not self._holding:
-            self._over = True  # this thread ends the run from here on
+            self._over = self._raised = True  # this thread ends the run from here on
             assert self.request is not None
             raise self.request
 
@@ -150,7 +155,7 @@ class Stopping:
     def _on_nudge(self, _signum: int, _: FrameType | None) -> None:
         """In the main thread, which ends the run where there is nothing to keep."""
         if self.request is not None and not self._holding and not self._over:
-            self._over = True
+            self._over = self._raised = True
             raise self.request
 
     def _listen(self, heard: list[signal.Signals]) -> None:
