@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from tests_s3 import BUCKET, S3
 
-from tfscale.errors import CheckpointUnusable, IOFailure, OutputError, SecurityRefused, UsageError
+from tfscale.errors import CheckpointUnusable, DataMissing, IOFailure, OutputError, SecurityRefused, UsageError
 from tfscale.manifest import digest, is_whole
 from tfscale.store_access import check_url
-from tfscale.stores import Store
+from tfscale.stores import Store, run_folder
 
 RUN = "dense/a1b2"
 
@@ -265,6 +265,68 @@ def test_set_aside(url, tmp_path):
     store.set_aside()
     assert store.holds(f"previous-002/checkpoints/{step(5)}/manifest.json")
     assert store.holds(f"previous-001/checkpoints/{step(10)}/manifest.json")
+
+
+# -- a run to look at
+
+
+@pytest.fixture
+def stored(url, tmp_path):
+    """The URL of a run that holds steps 10, which is the best, 20 and 30."""
+    here = tmp_path / "here"
+    for number in (10, 20, 30):
+        write(here, number, best=10)
+        (here / "config.yaml").write_text("train: {}\n")
+        Store(url, RUN).committed(here / "checkpoints" / step(number))
+    return f"{url}/{RUN}"
+
+
+@pytest.mark.parametrize(("which", "brought"), [("last", [30]), ("best", [10, 30]), (20, [20]), (None, [])], ids=str)
+def test_of_a_run_to_look_at_no_more_is_brought_than_is_looked_at(stored, tmp_path, which, brought):
+    folder = run_folder(stored, which, root=tmp_path / "runs")
+    assert folder == tmp_path / "runs" / RUN
+    assert (folder / "config.yaml").read_text() == "train: {}\n"
+    checkpoints = folder / "checkpoints"
+    assert (names(checkpoints) if checkpoints.exists() else []) == [step(number) for number in brought]
+    assert all(is_whole(checkpoints / step(number)) for number in brought)
+    assert run_folder(stored + "/", which, root=tmp_path / "runs") == folder  # once more, with all of it here
+
+
+def test_a_step_that_a_store_does_not_hold(stored, tmp_path):
+    with pytest.raises(CheckpointUnusable, match="no checkpoint of step 11") as caught:
+        run_folder(stored, 11, root=tmp_path / "runs")
+    assert "30, 20, 10" in caught.value.fix
+
+
+def test_a_damaged_step_is_refused_and_a_damaged_best_one_left_out(s3, tmp_path):
+    url, here = f"s3://{BUCKET}/runs", tmp_path / "here"
+    for number in (10, 20):
+        write(here, number, best=10)
+        (here / "config.yaml").write_text("")
+        Store(url, RUN).committed(here / "checkpoints" / step(number))
+    s3.flip(data_of(10))
+    with pytest.raises(CheckpointUnusable, match="checksum"):
+        run_folder(f"{url}/{RUN}", 10, root=tmp_path / "runs")
+    folder = run_folder(f"{url}/{RUN}", "best", root=tmp_path / "runs")
+    assert names(folder / "checkpoints") == [step(20)]
+
+
+def test_a_run_that_a_store_does_not_hold(url, tmp_path):
+    with pytest.raises(DataMissing, match="no run at") as caught:
+        run_folder(f"{url}/dense/absent", "best", root=tmp_path / "runs")
+    assert caught.value.where == f"{url}/dense/absent" and "run.store" in caught.value.fix
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("run", ["s3://bucket/run", "s3://bucket", "memory://run", "s3://key:hush@bucket"])
+def test_an_url_that_names_no_run(run):
+    with pytest.raises(UsageError) as caught:
+        run_folder(run, "best")
+    assert caught.value.where == "run.dir" and "hush" not in caught.value.line()
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path):
+    assert run_folder(str(tmp_path), "best") == run_folder(tmp_path, "best") == tmp_path
 
 
 def test_a_manifest_that_names_files_elsewhere_is_refused(s3, tmp_path):

@@ -86,6 +86,23 @@ def test_a_run_goes_on_bit_for_bit_in_an_empty_folder(s3, crew, tmp_path):
     assert there(s3) == [10] and f"{RUN}/previous-001/result.json" in s3.keys(RUN)
 
 
+def test_a_run_is_looked_at_where_only_its_store_is(s3, crew, door, tmp_path):
+    trained = crew(job(run_dir="first", steps=20))
+    assert trained.codes() == [0], trained.tails()
+    asked = (f"run.dir=s3://{BUCKET}/{RUN}", "checkpoint=last", "extensions.allow=[tests_dense.,tests_slow.]")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    ended = door(*asked, program=("-m", "tfscale.evaluate"), cwd=elsewhere)
+    assert ended.code == 0, ended.err
+    (file,) = elsewhere.glob(f"{RUN}/evaluation-*.json")
+    told, result = json.loads(file.read_text()), json.loads((tmp_path / "first" / "result.json").read_text())
+    assert told["step"] == 20
+    assert told["metrics"]["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
+    assert [path.name for path in (elsewhere / RUN / "checkpoints").iterdir()] == ["step-000000020"]
+    absent = door(f"run.dir=s3://{BUCKET}/runs/dense/absent", "output=x.jsonl", program=("-m", "tfscale.predict"))
+    assert (absent.code, "no run at s3://" in absent.err) == (66, True), absent.err
+
+
 def test_a_store_that_is_away_for_a_while(s3, crew, tmp_path):
     run = crew(job(*ENDLESS, "checkpoint.max_failed_saves=100", run_dir="it"))
     run.wait(lambda: there(s3))

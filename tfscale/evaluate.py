@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.evaluate run.dir=PATH [checkpoint=best] [data=...]`, and its function."""
+"""The door `python -m tfscale.evaluate run.dir=PATH|URL [checkpoint=best] [data=...]`, and its function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tfscale evaluate",
         description="Loss and metrics of a trained run, on its own data or on others.",
-        epilog="options: run.dir=PATH checkpoint=best|last|STEP; example: "
+        epilog="options: run.dir=PATH|URL checkpoint=best|last|STEP; example: "
         "tfscale evaluate run.dir=runs/resnet/563a34baa8 eval.split=train",
     )
     return guard(lambda seen: _evaluate(arguments(parser, argv), seen))
@@ -27,8 +27,9 @@ def _evaluate(options: argparse.Namespace, seen: dict) -> int:
     own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
     if options.cfg:
         from tfscale.composition import compose_run
+        from tfscale.stores import run_folder
 
-        print(compose_run(own["run.dir"], overrides, config_dir=options.config_dir).yaml, end="")
+        print(compose_run(run_folder(own["run.dir"], None), overrides, config_dir=options.config_dir).yaml, end="")
         return 0
     seen["traceback"] = "debug.traceback=true" in overrides
     told = evaluate_run(
@@ -58,7 +59,7 @@ def evaluate_run(
     """Evaluates a trained run and writes what came out to evaluation-<digest>.json in its folder.
 
     Args:
-        run_dir: of the run.
+        run_dir: of the run, or its URL in a store, from which it is brought to runs/recipe/name.
         overrides: such as ["eval.split=train"] or ["data=image_folder", "data.path=pictures"].
         checkpoint: "best", "last" or a step.
 
@@ -72,10 +73,11 @@ def evaluate_run(
     from tfscale.config import identity
     from tfscale.restored import RestoredRun, checkpoint_choice
     from tfscale.run_dir import RunDir, digest
+    from tfscale.stores import run_folder
 
-    with RestoredRun.open(
-        run_dir, overrides, checkpoint=checkpoint_choice(str(checkpoint)), config_dir=config_dir, environ=environ
-    ) as run:
+    which = checkpoint_choice(str(checkpoint))
+    run_dir = run_folder(run_dir, which)
+    with RestoredRun.open(run_dir, overrides, checkpoint=which, config_dir=config_dir, environ=environ) as run:
         folder, split = RunDir(run_dir), run.config.eval.split
         folder.check_writable()
         data = identity(run.config)["data"]

@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.predict run.dir=PATH output=preds.jsonl [input=PATH]`: parse, convert, call."""
+"""The door `python -m tfscale.predict run.dir=PATH|URL output=preds.jsonl [input=PATH]`: parse, convert, call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tfscale predict",
         description="A file with what a trained run says about every example. Killed, the same command goes on.",
-        epilog="options: run.dir=PATH output=FILE.jsonl|FILE.parquet input=PATH checkpoint=best|last|STEP "
+        epilog="options: run.dir=PATH|URL output=FILE.jsonl|FILE.parquet input=PATH checkpoint=best|last|STEP "
         "split=test|train predict.part=ROWS; example: tfscale predict run.dir=runs/resnet/563a34baa8 "
         "input=pictures/ output=preds.jsonl",
     )
@@ -34,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(options: argparse.Namespace, seen: dict) -> int:
     if options.cfg:
         from tfscale.composition import compose_run
+        from tfscale.stores import run_folder
 
         own, overrides = own_options(options.overrides, {**_OPTIONS, "output": ""})
-        print(compose_run(own["run.dir"], overrides, config_dir=options.config_dir).yaml, end="")
+        print(compose_run(run_folder(own["run.dir"], None), overrides, config_dir=options.config_dir).yaml, end="")
         return 0
     own, overrides = own_options(options.overrides, _OPTIONS)
     seen["traceback"] = "debug.traceback=true" in overrides

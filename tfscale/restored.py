@@ -27,6 +27,7 @@ from tfscale.data.source import Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
 from tfscale.plan import ExecutionPlan
 from tfscale.run import plan_run, refuse_what_cannot_run
+from tfscale.stores import run_folder
 from tfscale.task import Task
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class RestoredRun:
         """Composes, plans, restores; TensorFlow's policy is the run's while the context is open.
 
         Args:
+            run_dir: its folder, or its URL in a store, see `stores.run_folder`.
             overrides: as for training; data=... replaces the run's data as a whole.
             checkpoint: "best", "last" or a step.
             unlabelled: a path whose examples take the place of the data.
@@ -82,14 +84,16 @@ class RestoredRun:
             DataMissing: the run, the data or the path is missing.
             CheckpointUnusable: no checkpoint, or not this one.
             UsageError, SecurityRefused: bad overrides.
+            OutputError, IOFailure: the store can't be reached.
         """
-        config = _configure(Path(run_dir), overrides, unlabelled, config_dir)
+        folder = run_folder(run_dir, checkpoint)
+        config = _configure(folder, overrides, unlabelled, config_dir)
         if not config.data.is_prepared():
             prepare_apart(config.data)
         plan = plan_run(config, environ=environ)
         refuse_what_cannot_run(config, plan)
         with runtime.applied(plan, seed=config.train.seed):
-            yield cls.restore(Path(run_dir), config, plan, checkpoint)
+            yield cls.restore(folder, config, plan, checkpoint)
 
     @classmethod
     def restore(cls, run_dir: Path, config: RunConfig, plan: ExecutionPlan, which: str | int) -> RestoredRun:

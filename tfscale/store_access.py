@@ -31,52 +31,56 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _SOON = 8.0  # seconds in which a store must answer at start-up
 
 
-def check_url(url: str) -> str:
+def check_url(url: str, key: str = "run.store") -> str:
     """The protocol of a store's URL, once its form is good and its package is installed.
+
+    Args:
+        key: of the configuration, which messages name.
 
     Raises:
         UsageError: unknown protocol, no bucket, credentials in it, or a package that is not installed.
         SecurityRefused: a part of the path that would lead elsewhere.
     """
-    fix = "give run.store=s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///FOLDER"
+    fix = f"give {key}=s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///FOLDER"
     if "@" in url:  # the URL isn't shown
         raise UsageError(
-            "run.store holds a user or a password",
-            where="run.store",
+            f"{key} holds a user or a password",
+            where=key,
             fix="leave them to the store's own environment variables, such as AWS_ACCESS_KEY_ID, or to its files",
         )
     protocol, found, place = url.partition("://")
     if not found or re.search(r"[\s?#\x00-\x1f]|::", url) or len(url) > 1000:
-        raise UsageError(f"{url[:80]!r} is no URL of a store", where="run.store", fix=fix)
+        raise UsageError(f"{url[:80]!r} is no URL of a store", where=key, fix=fix)
     if protocol not in _EXTRAS:
         raise UsageError(
             f"unknown protocol {protocol!r}{nearest(protocol, list(_EXTRAS))} known: {', '.join(_EXTRAS)}",
-            where="run.store",
+            where=key,
             fix=fix,
         )
     parts = place.rstrip("/").split("/")
     if protocol == "file" and not parts[0]:
         parts = parts[1:]
     elif protocol == "file":
-        raise UsageError(f"{url} is not absolute", where="run.store", fix="give file:///FOLDER with three slashes")
+        raise UsageError(f"{url} is not absolute", where=key, fix="give file:///FOLDER with three slashes")
     if not parts or not parts[0]:
-        raise UsageError(f"{url} names no bucket", where="run.store", fix=fix)
-    _refuse_wandering(parts, "run.store")
+        raise UsageError(f"{url} names no bucket", where=key, fix=fix)
+    _refuse_wandering(parts, key)
     package, extra = _EXTRAS[protocol] or ("fsspec", "s3")
     if importlib.util.find_spec(package) is None:
         raise UsageError(
-            f"run.store={protocol}://... needs the package {package}, which is not installed",
-            where="run.store",
+            f"{key}={protocol}://... needs the package {package}, which is not installed",
+            where=key,
             fix=f'pip install "tfscale[{extra}]"',
         )
     return protocol
 
 
 class Access:
-    """One folder of a store, which is asked nothing yet; raises like `check_url`."""
+    """One folder of a store, which is asked nothing yet; arguments and errors are those of `check_url`."""
 
-    def __init__(self, url: str, name: str):
-        self.protocol = check_url(url)
+    def __init__(self, url: str, name: str, key: str = "run.store"):
+        self.protocol = check_url(url, key)
+        self.key = key
         _refuse_wandering(name.split("/"), "run.name")
         self.url = f"{url.rstrip('/')}/{name}"
 
@@ -114,10 +118,10 @@ class Access:
             told = "no answer" if isinstance(error, TimeoutError) and not str(error) else first_line(error)
             where = str(getattr(error, "filename", None) or self.url)  # a file here has a name
             if at_start and _is_refusal(error):
-                fix = "give credentials that may write there, by the environment variables or files of its own tools"
+                fix = "give credentials that are good for it, by the environment variables or files of its own tools"
                 raise OutputError(f"the store {what}: access refused: {told}", where=where, fix=fix) from error
             if at_start and isinstance(error, FileNotFoundError):
-                fix = "create the bucket, or correct run.store"
+                fix = f"create the bucket, or correct {self.key}"
                 raise OutputError(f"the store {what}: not found: {told}", where=where, fix=fix) from error
             fix = "see that it can be reached, then run the same command again: it resumes"
             raise IOFailure(f"the store {what}: {told}", where=where, fix=fix) from error

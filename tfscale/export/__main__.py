@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.export run.dir=PATH [checkpoint=best]`: parse, convert, call."""
+"""The door `python -m tfscale.export run.dir=PATH|URL [checkpoint=best]`: parse, convert, call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tfscale export",
         description="A trained run as Keras file and SavedModel in <run.dir>/export, checked in a process of its own.",
-        epilog="options: run.dir=PATH checkpoint=best|last|STEP; example: tfscale export run.dir=runs/resnet/563a34b",
+        epilog="options: run.dir=PATH|URL checkpoint=best|last|STEP; "
+        "example: tfscale export run.dir=runs/resnet/563a34baa8",
     )
     return guard(lambda seen: _export(arguments(parser, argv), seen))
 
@@ -24,16 +25,18 @@ def _export(options: argparse.Namespace, seen: dict) -> int:
     own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
     if options.cfg:
         from tfscale.composition import compose_run
+        from tfscale.stores import run_folder
 
-        print(compose_run(own["run.dir"], overrides, config_dir=options.config_dir).yaml, end="")
+        print(compose_run(run_folder(own["run.dir"], None), overrides, config_dir=options.config_dir).yaml, end="")
         return 0
     seen["traceback"] = "debug.traceback=true" in overrides
     from tfscale.restored import RestoredRun, checkpoint_choice
     from tfscale.run_dir import RunDir
     from tfscale.run_export import export_run
+    from tfscale.stores import run_folder
 
     which = checkpoint_choice(own["checkpoint"])
-    run_dir = Path(own["run.dir"])
+    run_dir = run_folder(own["run.dir"], which)
     with RestoredRun.open(run_dir, overrides, checkpoint=which, config_dir=options.config_dir) as run:
         RunDir(run_dir).check_writable()
         path = export_run(
