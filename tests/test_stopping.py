@@ -192,6 +192,20 @@ def test_an_error_of_ones_own_stays_what_it_is():
         raise RuntimeError("x")
 
 
+@pytest.mark.parametrize(("behind", "code"), [(False, 65), (True, 143)])
+def test_an_error_of_ours_is_the_request_only_where_that_is_behind_it(behind, code):
+    raised = "raise DataCorrupt('x', where='y', fix='z')"
+    body = f"""from tfscale.errors import DataCorrupt
+        say('ready')
+        with stopping.as_request():
+            try: time.sleep(15)
+            except TfscaleError:
+                {raised if behind else "pass"}
+            {raised}"""
+    returned, lines, err, _ = ended(body, signal.SIGTERM)
+    assert (returned, lines) == (code, ["ready", f"raised {code}"]), err
+
+
 def test_errors_say_what_is_safe():
     assert isinstance(error_of(signal.SIGINT), Interrupted)
     assert error_of(signal.SIGTERM, kept="all is kept").what == "stopped by SIGTERM; all is kept"

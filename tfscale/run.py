@@ -132,7 +132,8 @@ def _fit(
     if cluster.role == "evaluator":
         from tfscale.evaluator import follow
 
-        return follow(config, plan, run_dir, say=say)
+        with stopping.as_request():
+            return follow(config, plan, run_dir, say=say)
     if config.resume.mode == "auto":
         if store is not None:
             store.pull_files(run_dir.path)

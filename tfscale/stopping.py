@@ -112,14 +112,23 @@ class Stopping:
     @contextlib.contextmanager
     def as_request(self) -> Iterator[None]:
         """What the request was raised into may make another error of it: AutoGraph wraps what it meets while it traces,
-        and pybind11 raises RuntimeError where an error of TensorFlow's was on its way. Here it is the request again."""
+        and pybind11 raises RuntimeError where an error of TensorFlow's was on its way. Here it is the request again.
+        An error of ours stays what it is, unless the request is behind it."""
         try:
             yield
         except Exception as error:
-            if not self._raised or error is self.request:
+            ours = isinstance(error, TfscaleError) and not self._is_behind(error)
+            if not self._raised or ours:
                 raise
             assert self.request is not None
             raise self.request from error
+
+    def _is_behind(self, error: BaseException) -> bool:
+        """Whether the error came while the request was on its way, so that Python has linked them."""
+        link = error.__context__
+        while link is not None and link is not self.request:
+            link = link.__context__
+        return link is not None
 
     @property
     def asked(self) -> int:
