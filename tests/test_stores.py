@@ -18,7 +18,8 @@ from tests_s3 import BUCKET, S3
 from tfscale.errors import CheckpointUnusable, DataMissing, IOFailure, OutputError, SecurityRefused, UsageError
 from tfscale.manifest import digest, is_whole
 from tfscale.store_access import check_url
-from tfscale.stores import Store, run_folder
+from tfscale.stored import run_folder
+from tfscale.stores import Store
 
 RUN = "dense/a1b2"
 
@@ -270,45 +271,70 @@ def test_set_aside(url, tmp_path):
 # -- a run to look at
 
 
-@pytest.fixture
-def stored(url, tmp_path):
-    """The URL of a run that holds steps 10, which is the best, 20 and 30."""
-    here = tmp_path / "here"
-    for number in (10, 20, 30):
-        write(here, number, best=10)
-        (here / "config.yaml").write_text("train: {}\n")
+def trained(url: str, here: Path, *numbers: int, best: int) -> str:
+    """The URL of a run that holds these steps."""
+    for number in numbers:
+        write(here, number, best=best, text=here.name)
+        (here / "config.yaml").write_text(f"# {here.name}\n")
         Store(url, RUN).committed(here / "checkpoints" / step(number))
     return f"{url}/{RUN}"
 
 
-@pytest.mark.parametrize(("which", "brought"), [("last", [30]), ("best", [10, 30]), (20, [20]), (None, [])], ids=str)
-def test_of_a_run_to_look_at_no_more_is_brought_than_is_looked_at(stored, tmp_path, which, brought):
+@pytest.mark.parametrize(("which", "brought"), [("last", [30]), ("best", [10]), (20, [20]), (None, [])], ids=str)
+def test_of_a_run_to_look_at_no_more_is_brought_than_is_looked_at(url, tmp_path, which, brought):
+    stored = trained(url, tmp_path / "here", 10, 20, 30, best=10)
+    if which == 20:  # which is neither new nor good, and so isn't kept
+        Store(url, RUN, keep=3).committed(tmp_path / "here" / "checkpoints" / step(20))
     folder = run_folder(stored, which, root=tmp_path / "runs")
-    assert folder == tmp_path / "runs" / RUN
-    assert (folder / "config.yaml").read_text() == "train: {}\n"
+    assert folder.is_relative_to(tmp_path / "runs" / "stored") and folder.parts[-2:] == tuple(RUN.split("/"))
+    assert (folder / "config.yaml").read_text() == "# here\n"
     checkpoints = folder / "checkpoints"
     assert (names(checkpoints) if checkpoints.exists() else []) == [step(number) for number in brought]
     assert all(is_whole(checkpoints / step(number)) for number in brought)
-    assert run_folder(stored + "/", which, root=tmp_path / "runs") == folder  # once more, with all of it here
+    before = {file: file.stat().st_mtime_ns for file in checkpoints.rglob("*")}
+    assert run_folder(stored + "/", which, root=tmp_path / "runs") == folder
+    assert before == {file: file.stat().st_mtime_ns for file in checkpoints.rglob("*")}  # not fetched again
 
 
-def test_a_step_that_a_store_does_not_hold(stored, tmp_path):
+def test_what_is_looked_at_is_what_the_store_holds_now(url, tmp_path):
+    stored = trained(url, tmp_path / "first", 10, 30, best=30)
+    folder = run_folder(stored, "last", root=tmp_path / "runs")
+    assert names(folder / "checkpoints") == [step(30)]
+    Store(url, RUN).set_aside()  # it was told to start at zero
+    assert trained(url, tmp_path / "second", 10, best=10) == stored
+    with pytest.raises(CheckpointUnusable, match="no checkpoint of step 30"):
+        run_folder(stored, 30, root=tmp_path / "runs")
+    run_folder(stored, "last", root=tmp_path / "runs")
+    assert names(folder / "checkpoints") == [step(10)]
+    assert (folder / "config.yaml").read_text() == "# second\n"
+    Store(url, RUN).set_aside()
+    trained(url, tmp_path / "third", 10, best=10)  # of the same step, and another
+    run_folder(stored, "best", root=tmp_path / "runs")
+    data = folder / "checkpoints" / step(10) / "state.data-00000-of-00001"
+    assert data.read_bytes().startswith(b"third 10 ")
+
+
+def test_runs_of_one_name_in_two_places_are_two(tmp_path):
+    one, other = (trained(f"file://{tmp_path}/{name}", tmp_path / name, 10, best=10) for name in ("one", "other"))
+    folders = {run_folder(stored, "last", root=tmp_path / "runs") for stored in (one, other)}
+    assert len(folders) == 2
+
+
+def test_a_step_that_a_store_does_not_hold(url, tmp_path):
     with pytest.raises(CheckpointUnusable, match="no checkpoint of step 11") as caught:
-        run_folder(stored, 11, root=tmp_path / "runs")
-    assert "30, 20, 10" in caught.value.fix
+        run_folder(trained(url, tmp_path / "here", 10, 20, best=10), 11, root=tmp_path / "runs")
+    assert "20, 10" in caught.value.fix
 
 
-def test_a_damaged_step_is_refused_and_a_damaged_best_one_left_out(s3, tmp_path):
-    url, here = f"s3://{BUCKET}/runs", tmp_path / "here"
-    for number in (10, 20):
-        write(here, number, best=10)
-        (here / "config.yaml").write_text("")
-        Store(url, RUN).committed(here / "checkpoints" / step(number))
+def test_a_damaged_step_is_refused_and_a_damaged_best_one_passed_over(s3, tmp_path, capsys):
+    stored = trained(f"s3://{BUCKET}/runs", tmp_path / "here", 10, 20, best=10)
     s3.flip(data_of(10))
-    with pytest.raises(CheckpointUnusable, match="checksum"):
-        run_folder(f"{url}/{RUN}", 10, root=tmp_path / "runs")
-    folder = run_folder(f"{url}/{RUN}", "best", root=tmp_path / "runs")
+    with pytest.raises(CheckpointUnusable, match="checksum") as caught:
+        run_folder(stored, 10, root=tmp_path / "runs")
+    assert "resume" not in caught.value.fix
+    folder = run_folder(stored, "best", root=tmp_path / "runs")
     assert names(folder / "checkpoints") == [step(20)]
+    assert f"{step(10)} can't be used" in capsys.readouterr().err
 
 
 def test_a_run_that_a_store_does_not_hold(url, tmp_path):
@@ -316,6 +342,28 @@ def test_a_run_that_a_store_does_not_hold(url, tmp_path):
         run_folder(f"{url}/dense/absent", "best", root=tmp_path / "runs")
     assert caught.value.where == f"{url}/dense/absent" and "run.store" in caught.value.fix
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_store_that_refuses_and_one_that_is_away_are_not_taken_for_a_missing_run(s3, tmp_path, monkeypatch):
+    stored = trained(f"s3://{BUCKET}/runs", tmp_path / "here", 10, best=10)
+    s3.post("/moto-api/reset-auth", b"0")
+    try:
+        with pytest.raises(OutputError, match="refused"):
+            run_folder(stored, "best", root=tmp_path / "runs")
+    finally:
+        s3.post("/moto-api/reset-auth", b"1000000")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        with pytest.raises(IOFailure):
+            run_folder(stored, "best", root=tmp_path / "runs")
+
+
+def test_a_folder_that_cannot_be_written_is_told_as_such(s3, tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(OutputError, match="can't be written") as caught:
+        run_folder(f"s3://{BUCKET}/runs/{RUN}", "best", root=tmp_path / "runs")
+    assert caught.value.where == "run.dir"
 
 
 @pytest.mark.parametrize("run", ["s3://bucket/run", "s3://bucket", "memory://run", "s3://key:hush@bucket"])

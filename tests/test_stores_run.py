@@ -94,11 +94,11 @@ def test_a_run_is_looked_at_where_only_its_store_is(s3, crew, door, tmp_path):
     elsewhere.mkdir()
     ended = door(*asked, program=("-m", "tfscale.evaluate"), cwd=elsewhere)
     assert ended.code == 0, ended.err
-    (file,) = elsewhere.glob(f"{RUN}/evaluation-*.json")
+    (file,) = elsewhere.glob("runs/stored/*/dense/it/evaluation-*.json")
     told, result = json.loads(file.read_text()), json.loads((tmp_path / "first" / "result.json").read_text())
     assert told["step"] == 20
     assert told["metrics"]["loss"] == pytest.approx(result["metrics"]["loss"], rel=1e-6)
-    assert [path.name for path in (elsewhere / RUN / "checkpoints").iterdir()] == ["step-000000020"]
+    assert [path.name for path in (file.parent / "checkpoints").iterdir()] == ["step-000000020"]
     absent = door(f"run.dir=s3://{BUCKET}/runs/dense/absent", "output=x.jsonl", program=("-m", "tfscale.predict"))
     assert (absent.code, "no run at s3://" in absent.err) == (66, True), absent.err
 

@@ -38,6 +38,7 @@ LAYERS = {
         "manifest",
         "store_access",
         "stores",
+        "stored",
     ),
     1: ("plan", "plan_request", "plan_batches", "plan_strategy", "k8s"),
     2: (
@@ -104,6 +105,7 @@ LIGHT = (
     "manifest",
     "store_access",
     "stores",
+    "stored",
     "train",
     "evaluate",
     "predict",

@@ -27,7 +27,7 @@ def _evaluate(options: argparse.Namespace, seen: dict) -> int:
     own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
     if options.cfg:
         from tfscale.composition import compose_run
-        from tfscale.stores import run_folder
+        from tfscale.stored import run_folder
 
         print(compose_run(run_folder(own["run.dir"], None), overrides, config_dir=options.config_dir).yaml, end="")
         return 0
@@ -59,7 +59,7 @@ def evaluate_run(
     """Evaluates a trained run and writes what came out to evaluation-<digest>.json in its folder.
 
     Args:
-        run_dir: of the run, or its URL in a store, from which it is brought to runs/recipe/name.
+        run_dir: of the run, or its URL in a store, from which it is brought to runs/stored.
         overrides: such as ["eval.split=train"] or ["data=image_folder", "data.path=pictures"].
         checkpoint: "best", "last" or a step.
 
@@ -73,7 +73,7 @@ def evaluate_run(
     from tfscale.config import identity
     from tfscale.restored import RestoredRun, checkpoint_choice
     from tfscale.run_dir import RunDir, digest
-    from tfscale.stores import run_folder
+    from tfscale.stored import run_folder
 
     which = checkpoint_choice(str(checkpoint))
     run_dir = run_folder(run_dir, which)

@@ -38,8 +38,15 @@ def number(name: str) -> int:
 
 def best_of(folder: Path) -> str:
     """The name of the checkpoint that this one remembers as best, or ""."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"step-{json.loads((folder / MANIFEST).read_bytes())['memory']['best']['step']:09d}"
+    with contextlib.suppress(OSError):
+        return best_in((folder / MANIFEST).read_bytes())
+    return ""
+
+
+def best_in(manifest: bytes) -> str:
+    """The same of a manifest's content."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        return f"step-{json.loads(manifest)['memory']['best']['step']:09d}"
     return ""
 
 

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(options: argparse.Namespace, seen: dict) -> int:
     if options.cfg:
         from tfscale.composition import compose_run
-        from tfscale.stores import run_folder
+        from tfscale.stored import run_folder
 
         own, overrides = own_options(options.overrides, {**_OPTIONS, "output": ""})
         print(compose_run(run_folder(own["run.dir"], None), overrides, config_dir=options.config_dir).yaml, end="")

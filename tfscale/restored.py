@@ -27,7 +27,7 @@ from tfscale.data.source import Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
 from tfscale.plan import ExecutionPlan
 from tfscale.run import plan_run, refuse_what_cannot_run
-from tfscale.stores import run_folder
+from tfscale.stored import run_folder
 from tfscale.task import Task
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class RestoredRun:
         """Composes, plans, restores; TensorFlow's policy is the run's while the context is open.
 
         Args:
-            run_dir: its folder, or its URL in a store, see `stores.run_folder`.
+            run_dir: its folder, or its URL in a store, see `stored.run_folder`.
             overrides: as for training; data=... replaces the run's data as a whole.
             checkpoint: "best", "last" or a step.
             unlabelled: a path whose examples take the place of the data.

@@ -10,8 +10,6 @@ its folder on this machine, which may be empty again after a restart.
     store.pull(run_dir.path)               # the newest good checkpoint, where it is not here
     store.committed(folder)                # a checkpoint was written here a moment ago
     store.push(run_dir.path)               # whatever is missing there
-
-    run_folder("s3://bucket/runs/resnet/563a34baa8")  # a run to look at, brought to runs/resnet/563a34baa8
 """
 
 from __future__ import annotations
@@ -26,16 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from tfscale import faults
-from tfscale.errors import CheckpointUnusable, DataMissing, IOFailure, UsageError
+from tfscale.errors import CheckpointUnusable, IOFailure
 from tfscale.manifest import MANIFEST, STEP, Damaged, best_of, files_of, is_whole, number, steps, verify
-from tfscale.store_access import Access, check_url
+from tfscale.store_access import Access
 
-_RESULT, _CONFIG = "result.json", "config.yaml"
+_RESULT = "result.json"
 # The files of a run folder that another machine needs to go on, or to say that there is nothing left to do.
 FILES = (
     _RESULT,
     "metrics.jsonl",
-    _CONFIG,
+    "config.yaml",
     "plan.json",
     "spec.json",
     "classes.json",
@@ -248,48 +246,28 @@ class Store:
                 raise IOFailure(f"{chosen} can't be fetched: {damage}", where=self.url, fix=fix) from damage
             return chosen
 
-    def bring(self, folder: Path, which: str | int | None) -> None:
-        """Brings what it takes to look at the run, where it is not here; nothing is changed there.
+    # -- for those who look at a run
 
-        Args:
-            which: the checkpoint, which is "last", "best" or of a step; None for the small files alone.
-
-        Raises:
-            DataMissing: there is no such run.
-            CheckpointUnusable: there is no such checkpoint, or it is damaged and so are those before it.
-        """
-        self.pull_files(folder)
-        if not self.holds(_CONFIG):
-            fix = f"give {self._access.key}=URL/RECIPE/NAME of a run that was trained with run.store=URL"
-            raise DataMissing(f"there is no run at {self.url}: it holds no {_CONFIG}", where=self.url, fix=fix)
-        if isinstance(which, int):
-            self._bring_step(f"step-{which:09d}", folder / "checkpoints")
-        elif which is not None:
-            self.pull(folder)
-            if which == "best":
-                self._bring_best(folder / "checkpoints")
-
-    def _bring_step(self, name: str, directory: Path) -> None:
-        with self._access.reaching("can't be read"):
-            there = self._committed()
-            if is_whole(directory / name):
-                return
-            if name not in there:
-                shown = ", ".join(str(number(known)) for known in there) or "none"
-                fix = f"use checkpoint=best, last, or one of {shown}"
-                raise CheckpointUnusable(f"there is no checkpoint of step {number(name)}", where=self.url, fix=fix)
+    def read(self, name: str) -> bytes | None:
+        """What this file of the run holds there, or None where there is none; raises like `check`."""
+        with self._access.reaching("can't be read", at_start=True):
             try:
-                self._fetch(name, there[name], directory)
-            except Damaged as damage:
-                fix = "choose another with checkpoint=STEP"
-                raise CheckpointUnusable(f"{name} is damaged: {damage}", where=self.url, fix=fix) from damage
+                return self._access.soon("cat_file", f"{self._root}/{name}")
+            except FileNotFoundError:
+                return None
 
-    def _bring_best(self, directory: Path) -> None:
-        """What the newest one remembers as best, unless it is gone: who restores it says so, and takes the newest."""
-        best = next((best_of(directory / name) for name in steps(directory)), "")
-        if best:
-            with contextlib.suppress(CheckpointUnusable):
-                self._bring_step(best, directory)
+    def complete(self) -> dict[str, dict[str, int]]:
+        """The complete checkpoints that lie there, newest first, each with its files and their sizes in bytes."""
+        with self._access.reaching("can't be read"):
+            return self._committed()
+
+    def fetch(self, name: str, sizes: Mapping[str, int], directory: Path) -> None:
+        """Brings one of `complete` into `directory`; raises Damaged, also where it has been removed since."""
+        with self._access.reaching("can't be read"):
+            try:
+                self._fetch(name, sizes, directory)
+            except FileNotFoundError as error:
+                raise Damaged("it was removed meanwhile") from error
 
     def _fetch(self, name: str, sizes: Mapping[str, int], directory: Path) -> None:
         there = f"{self._root}/checkpoints/{name}"
@@ -335,29 +313,6 @@ class Store:
 
     def _committed(self) -> dict[str, dict[str, int]]:
         return {name: files for name, files in self._listing().items() if MANIFEST in files}
-
-
-def run_folder(run: str | Path, which: str | int | None, *, root: Path = Path("runs")) -> Path:
-    """The folder of a run that is to be looked at, here on this machine.
-
-    Args:
-        run: a folder, or the URL of a run in a store, PLACE/recipe/name, which is brought to root/recipe/name first.
-        which: the checkpoint to bring, as for `Store.bring`.
-
-    Raises:
-        UsageError, SecurityRefused, OutputError, IOFailure: an URL that can't be, or can't be reached.
-        DataMissing, CheckpointUnusable: see `Store.bring`.
-    """
-    if "://" not in str(run):
-        return Path(run)
-    check_url(str(run), "run.dir")
-    place, *names = str(run).rstrip("/").rsplit("/", 2)
-    if place.endswith(("/", ":")):
-        fix = "give run.dir=URL/RECIPE/NAME of a run that was trained with run.store=URL"
-        raise UsageError(f"{run} names no run in a store", where="run.dir", fix=fix)
-    folder = root.joinpath(*names)
-    Store(place, "/".join(names), key="run.dir").bring(folder, which)
-    return folder
 
 
 def _mark(file: Path) -> tuple[int, int]:

@@ -25,7 +25,7 @@ def _export(options: argparse.Namespace, seen: dict) -> int:
     own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
     if options.cfg:
         from tfscale.composition import compose_run
-        from tfscale.stores import run_folder
+        from tfscale.stored import run_folder
 
         print(compose_run(run_folder(own["run.dir"], None), overrides, config_dir=options.config_dir).yaml, end="")
         return 0
@@ -33,7 +33,7 @@ def _export(options: argparse.Namespace, seen: dict) -> int:
     from tfscale.restored import RestoredRun, checkpoint_choice
     from tfscale.run_dir import RunDir
     from tfscale.run_export import export_run
-    from tfscale.stores import run_folder
+    from tfscale.stored import run_folder
 
     which = checkpoint_choice(own["checkpoint"])
     run_dir = run_folder(own["run.dir"], which)
