@@ -23,7 +23,8 @@ test-faults: $(READY)
 test-container: $(READY)
 	CONTAINERS_CONF=$(CURDIR)/build/container/containers.conf $(BIN)/python -m pytest -m container tests/container
 
-# More than an hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
+# An hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
+SOAK ?= --kills 20 --seconds 150 --pause 0.1
 soak: $(READY)
 	$(BIN)/python -m benchmarks.soak $(SOAK)
 
