@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 from tests_faults import Crew, fingerprint, steps_of, tiny_job
@@ -92,7 +93,8 @@ def test_a_run_is_looked_at_where_only_its_store_is(s3, crew, door, tmp_path):
     asked = (f"run.dir=s3://{BUCKET}/{RUN}", "checkpoint=last", "extensions.allow=[tests_dense.,tests_slow.]")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    ended = door(*asked, program=("-m", "tfscale.evaluate"), cwd=elsewhere)
+    found = {"PYTHONPATH": str(Path(__file__).parent)}
+    ended = door(*asked, environ=found, program=("-m", "tfscale.evaluate"), cwd=elsewhere)
     assert ended.code == 0, ended.err
     (file,) = elsewhere.glob("runs/stored/*/dense/it/evaluation-*.json")
     told, result = json.loads(file.read_text()), json.loads((tmp_path / "first" / "result.json").read_text())
