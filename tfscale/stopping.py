@@ -48,7 +48,7 @@ class Stopping:
         self.grace, self.owns_process, self._now = grace, owns_process, now
         self.request: TfscaleError | None = None
         self.before_exit: list[Callable[[TfscaleError], None]] = []  # called where the process is ended at once
-        self._holding = self._over = self._testing = self._heard = self._raised = False
+        self._holding = self._over = self._testing = self._heard = False
         self._asked_at: float | None = None
         self._handlers: dict[int, object] = {}
         self._tested = 0
@@ -118,7 +118,7 @@ class Stopping:
             yield
         except Exception as error:
             ours = isinstance(error, TfscaleError) and not self._is_behind(error)
-            if not self._raised or ours:
+            if not self._over or ours:  # it was never raised
                 raise
             assert self.request is not None
             raise self.request from error
@@ -144,7 +144,7 @@ class Stopping:
         if self._holding and not first and not self.owns_process:
             raise KeyboardInterrupt  # asked twice, and nobody else would end it
         if not self._holding:
-            self._over = self._raised = True  # this thread ends the run from here on
+            self._over = True  # this thread ends the run from here on
             assert self.request is not None
             raise self.request
 
@@ -164,7 +164,7 @@ class Stopping:
     def _on_nudge(self, _signum: int, _: FrameType | None) -> None:
         """In the main thread, which ends the run where there is nothing to keep."""
         if self.request is not None and not self._holding and not self._over:
-            self._over = self._raised = True
+            self._over = True
             raise self.request
 
     def _listen(self, heard: list[signal.Signals]) -> None:
