@@ -97,6 +97,15 @@ def own_options(overrides: Sequence[str], names: Mapping[str, str | None]) -> tu
     return {name: given.get(name, default or "") for name, default in names.items()}, rest
 
 
+def print_run_config(run_dir: str, overrides: Sequence[str], config_dir: str | None) -> int:
+    """What --cfg is for a trained run, given as a folder or an URL; returns the exit code."""
+    from tfscale.composition import compose_run
+    from tfscale.stored import run_folder
+
+    print(compose_run(run_folder(run_dir, None), overrides, config_dir=config_dir).yaml, end="")
+    return 0
+
+
 def guard(run: Callable[[dict], int]) -> int:
     """Calls `run`; an error becomes its one line on standard error and its exit code.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfscale.door import arguments, guard, own_options
+from tfscale.door import arguments, guard, own_options, print_run_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,11 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace, seen: dict) -> int:
     own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
     if options.cfg:
-        from tfscale.composition import compose_run
-        from tfscale.stored import run_folder
-
-        print(compose_run(run_folder(own["run.dir"], None), overrides, config_dir=options.config_dir).yaml, end="")
-        return 0
+        return print_run_config(own["run.dir"], overrides, options.config_dir)
     seen["traceback"] = "debug.traceback=true" in overrides
     told = evaluate_run(
         own["run.dir"], overrides, checkpoint=own["checkpoint"], config_dir=options.config_dir, environ=os.environ
@@ -73,12 +69,10 @@ def evaluate_run(
     from tfscale.config import identity
     from tfscale.restored import RestoredRun, checkpoint_choice
     from tfscale.run_dir import RunDir, digest
-    from tfscale.stored import run_folder
 
     which = checkpoint_choice(str(checkpoint))
-    run_dir = run_folder(run_dir, which)
     with RestoredRun.open(run_dir, overrides, checkpoint=which, config_dir=config_dir, environ=environ) as run:
-        folder, split = RunDir(run_dir), run.config.eval.split
+        folder, split = RunDir(run.folder), run.config.eval.split
         folder.check_writable()
         data = identity(run.config)["data"]
         told = {

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tfscale.door import arguments, guard, own_options
+from tfscale.door import arguments, guard, own_options, print_run_config
 from tfscale.errors import UsageError
 
 _OPTIONS = {
@@ -33,12 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace, seen: dict) -> int:
     if options.cfg:
-        from tfscale.composition import compose_run
-        from tfscale.stored import run_folder
-
         own, overrides = own_options(options.overrides, {**_OPTIONS, "output": ""})
-        print(compose_run(run_folder(own["run.dir"], None), overrides, config_dir=options.config_dir).yaml, end="")
-        return 0
+        return print_run_config(own["run.dir"], overrides, options.config_dir)
     own, overrides = own_options(options.overrides, _OPTIONS)
     seen["traceback"] = "debug.traceback=true" in overrides
     split = own["split"]

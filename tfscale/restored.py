@@ -44,6 +44,7 @@ class RestoredRun:
     """The parts of a trained run.
 
     Attributes:
+        folder: of the run, here.
         config: as composed again; its data are those to look at now.
         task: with the fields that the training data filled in.
         state: the restored model, step and memory; its optimizer is a stand-in that was never built.
@@ -51,6 +52,7 @@ class RestoredRun:
         class_names: in order of the label, as the run was trained, where known.
     """
 
+    folder: Path
     config: RunConfig
     plan: ExecutionPlan
     strategy: tf.distribute.Strategy
@@ -117,7 +119,7 @@ class RestoredRun:
             state = TrainState(task.build_model(), keras.optimizers.SGD(0.0))
         entry = Checkpointer(run_dir / "checkpoints").restore_model(state, which)
         names = _class_names(run_dir) or config.data.class_names()
-        return cls(config, plan, strategy, task, state, entry, tuple(names) if names else None)
+        return cls(run_dir, config, plan, strategy, task, state, entry, tuple(names) if names else None)
 
     @property
     def source(self) -> Source:

@@ -24,6 +24,7 @@ from tfscale.stores import Store
 _CONFIG = "config.yaml"
 _FILES = (_CONFIG, "spec.json", "classes.json")  # what it takes to build the model again
 _KEY = "run.dir"
+_FIX = f"give {_KEY}=URL/RECIPE/NAME of a run that was trained with run.store=URL"
 
 
 def run_folder(run: str | Path, which: str | int | None, *, root: Path = Path("runs")) -> Path:
@@ -45,8 +46,7 @@ def run_folder(run: str | Path, which: str | int | None, *, root: Path = Path("r
     check_url(str(run), _KEY)
     place, *names = str(run).rstrip("/").rsplit("/", 2)
     if place.endswith(("/", ":")):
-        fix = f"give {_KEY}=URL/RECIPE/NAME of a run that was trained with run.store=URL"
-        raise UsageError(f"{run} names no run in a store", where=_KEY, fix=fix)
+        raise UsageError(f"{run} names no run in a store", where=_KEY, fix=_FIX)
     store = Store(place, "/".join(names), key=_KEY)
     folder = root.joinpath("stored", hashlib.sha256(place.encode()).hexdigest()[:8], *names)
     RunDir(folder).check_writable()  # first, for the store would get the blame
@@ -59,8 +59,7 @@ def run_folder(run: str | Path, which: str | int | None, *, root: Path = Path("r
 def _bring_files(store: Store, folder: Path) -> None:
     content = {name: store.read(name) for name in _FILES}
     if content[_CONFIG] is None:
-        fix = f"give {_KEY}=URL/RECIPE/NAME of a run that was trained with run.store=URL"
-        raise DataMissing(f"there is no run at {store.url}: it holds no {_CONFIG}", where=store.url, fix=fix)
+        raise DataMissing(f"there is no run at {store.url}: it holds no {_CONFIG}", where=store.url, fix=_FIX)
     RunDir(folder).create()
     for name, data in content.items():
         if data is None:

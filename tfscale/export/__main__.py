@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.door import arguments, guard, own_options
+from tfscale.door import arguments, guard, own_options, print_run_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,26 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(options: argparse.Namespace, seen: dict) -> int:
     own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
     if options.cfg:
-        from tfscale.composition import compose_run
-        from tfscale.stored import run_folder
-
-        print(compose_run(run_folder(own["run.dir"], None), overrides, config_dir=options.config_dir).yaml, end="")
-        return 0
+        return print_run_config(own["run.dir"], overrides, options.config_dir)
     seen["traceback"] = "debug.traceback=true" in overrides
     from tfscale.restored import RestoredRun, checkpoint_choice
     from tfscale.run_dir import RunDir
     from tfscale.run_export import export_run
-    from tfscale.stored import run_folder
 
     which = checkpoint_choice(own["checkpoint"])
-    run_dir = run_folder(own["run.dir"], which)
-    with RestoredRun.open(run_dir, overrides, checkpoint=which, config_dir=options.config_dir) as run:
-        RunDir(run_dir).check_writable()
+    with RestoredRun.open(own["run.dir"], overrides, checkpoint=which, config_dir=options.config_dir) as run:
+        RunDir(run.folder).check_writable()
         path = export_run(
             run.task,
             run.state,
             run.source,
-            run_dir / "export",
+            run.folder / "export",
             identity=run.checkpoint.identity,
             class_names=run.class_names,
         )
