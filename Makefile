@@ -24,7 +24,6 @@ test-container: $(READY)
 	CONTAINERS_CONF=$(CURDIR)/build/container/containers.conf $(BIN)/python -m pytest -m container tests/container
 
 # An hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
-SOAK ?= --kills 20 --seconds 150 --pause 0.1
 soak: $(READY)
 	$(BIN)/python -m benchmarks.soak $(SOAK)
 

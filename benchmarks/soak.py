@@ -1,13 +1,13 @@
 """The soak: a job whose workers are killed again and again comes to the weights of the job that nobody touched.
 
-    python -m benchmarks.soak --kills 20 --seconds 90 --seed 1
+    python -m benchmarks.soak --kills 20 --seconds 150 --seed 1
 
 `tfscale launch --max-restarts` runs two workers once undisturbed and once with SIGKILL or SIGTERM sent to a random
 worker at random moments: one in five while the processes start, the others when the attempt has trained for 0.5 to 1.5
 times `--seconds`. The seed tells them all. Compared are the losses of all steps and the weights, bit by bit; goodput is
-what result.json says of both (see tfscale/goodput.py). The usual options take an hour and a quarter on two cores.
-With `--pause 0.1` each step rests for a tenth of a second, as processors do while an accelerator computes; then both
-runs go on side by side, in half the time.
+what result.json says of both (see tfscale/goodput.py). The usual options take an hour on two cores.
+With `--pause` each step rests, as processors do while an accelerator computes, and both runs go on side by side; with
+`--pause 0` one follows the other, which takes twice as long.
 """
 
 from __future__ import annotations
@@ -223,9 +223,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     made = argparse.ArgumentParser(prog="benchmarks.soak", description=(__doc__ or "").splitlines()[0])
     made.add_argument("--kills", type=int, default=20, help="signals that are sent (default 20)")
-    made.add_argument("--seconds", type=float, default=90.0, help="of training between two, on average (default 90)")
+    made.add_argument("--seconds", type=float, default=150.0, help="of training between two, on average (default 150)")
     made.add_argument("--seed", type=int, default=None, help="of workers, signals and moments (default: a new one)")
-    made.add_argument("--pause", type=float, default=0.0, help="seconds that each step rests (default 0)")
+    made.add_argument("--pause", type=float, default=0.1, help="seconds that each step rests (default 0.1)")
     made.add_argument("--dir", type=Path, default=ROOT / "build" / "soak", help="where the runs are kept")
     made.add_argument("--report", type=Path, help="a Markdown file to write; must not exist yet")
     options = made.parse_args(argv)
