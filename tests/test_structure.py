@@ -272,6 +272,20 @@ def test_every_module_says_what_it_is(name):
     assert ast.get_docstring(ast.parse(modules()[name].read_text()))
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*.py")) + list(modules().values()), ids=lambda p: p.name)
+def test_no_default_holds_the_environment(path):
+    """A signature shows its defaults, in help(), editors and generated pages, and environments hold passwords."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        defaults: list[ast.expr | None] = []
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            defaults = [*node.args.defaults, *node.args.kw_defaults]
+        elif isinstance(node, ast.ClassDef):  # the fields of a dataclass
+            defaults = [child.value for child in node.body if isinstance(child, ast.Assign | ast.AnnAssign)]
+        for default in defaults:
+            text = ast.unparse(default) if default is not None else ""
+            assert "environ" not in text and "getenv" not in text, f"{path.name}:{node.lineno}: {text}"
+
+
 def test_public_names():
     import tfscale
 

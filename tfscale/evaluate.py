@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,9 +27,7 @@ def _evaluate(options: argparse.Namespace, seen: dict) -> int:
     if options.cfg:
         return print_run_config(own["run.dir"], overrides, options.config_dir)
     seen["traceback"] = "debug.traceback=true" in overrides
-    told = evaluate_run(
-        own["run.dir"], overrides, checkpoint=own["checkpoint"], config_dir=options.config_dir, environ=os.environ
-    )
+    told = evaluate_run(own["run.dir"], overrides, checkpoint=own["checkpoint"], config_dir=options.config_dir)
     from tfscale.engine.progress import summary
 
     summary(
@@ -50,7 +47,7 @@ def evaluate_run(
     *,
     checkpoint: str | int = "best",
     config_dir: str | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a trained run and writes what came out to evaluation-<digest>.json in its folder.
 

@@ -85,7 +85,7 @@ def fit_model(
     model: Any,
     data: Any,
     *,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
     **options: Any,
 ):
@@ -105,7 +105,7 @@ def fit_model(
     return result
 
 
-def _is_multi_worker(environ: Mapping[str, str]) -> bool:
+def _is_multi_worker(environ: Mapping[str, str] | None) -> bool:
     from tfscale.cluster import Cluster
 
     return Cluster.resolve(environ).is_multi_worker

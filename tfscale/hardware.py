@@ -206,11 +206,12 @@ def _describe_tpu(tpu: Tpu) -> str:
     return f"{tpu.chips_per_host * tpu.hosts} x TPU {tpu.kind}{hosts} ({details})"
 
 
-def probe(*, environ: Mapping[str, str] = os.environ, root: str | os.PathLike[str] = "/") -> Hardware:
+def probe(*, environ: Mapping[str, str] | None = None, root: str | os.PathLike[str] = "/") -> Hardware:
     """Reads what this process may use. Never raises for odd hardware: oddities are in `notes`.
 
     `root` is where proc/, sys/ and dev/ lie. Affinity and GPUs are asked of the real machine, so only for "/".
     """
+    environ = os.environ if environ is None else environ
     base, real, cpu = Path(root), Path(root) == Path("/"), _cpu(Path(root))
     notes: list[str] = []
     affinity = len(os.sched_getaffinity(0)) if real and hasattr(os, "sched_getaffinity") else cpu.logical_cores

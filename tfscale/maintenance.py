@@ -42,7 +42,7 @@ def find_watcher(
     kind: str,
     *,
     on_notice: Callable[[str], None],
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     product: Path = _PRODUCT,
 ) -> Watcher | None:
     """The watcher of this machine, already watching, or None where nobody gives notice.
@@ -53,6 +53,7 @@ def find_watcher(
         on_notice: called once, from a thread, with what is about to happen.
         environ: GCE_METADATA_HOST names another host and port of the metadata server, as for Google's own libraries.
     """
+    environ = os.environ if environ is None else environ
     if kind == "gce" or (kind == "auto" and _is_google(product)):
         return GceMetadata(on_notice, host=environ.get("GCE_METADATA_HOST") or _HOST)
     return None
@@ -60,7 +61,7 @@ def find_watcher(
 
 @contextlib.contextmanager
 def watched(
-    kind: str, *, on_notice: Callable[[str], None], environ: Mapping[str, str] = os.environ
+    kind: str, *, on_notice: Callable[[str], None], environ: Mapping[str, str] | None = None
 ) -> Iterator[Watcher | None]:
     """Watches while it is open; see `find_watcher`."""
     watcher = find_watcher(kind, on_notice=on_notice, environ=environ)

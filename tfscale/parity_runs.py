@@ -44,7 +44,7 @@ def check_parity(
     layouts: Iterable[str] = tuple(LAYOUTS),
     timeout: float = 1800.0,
     config_dir: str | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> Report:
     """Trains the first steps of a recipe in several layouts, with the same global batch, initial weights and order of
@@ -73,7 +73,7 @@ def check_parity(
         raise UsageError(f"{steps} steps can't be compared", where="parity.steps", fix="give 1 or more")
     config = _composed(overrides, config_dir)
     _refuse(config, chosen)
-    environ = _alone(environ)
+    environ = _alone(os.environ if environ is None else environ)
     if not config.data.is_prepared():
         say(f"preparing the data in {getattr(config.data, 'dir', '')}")
         prepare_apart(config.data)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +77,7 @@ def offers_sync(task: Any) -> bool:
     return any(field.name == "sync_batch_norm" for field in dataclasses.fields(task))
 
 
-def work(folder: str | Path, *, environ: Mapping[str, str] = os.environ) -> None:
+def work(folder: str | Path, *, environ: Mapping[str, str] | None = None) -> None:
     """Does what the folder's order says; raises TfscaleError."""
     folder = Path(folder)
     order = json.loads((folder / ORDER).read_text())

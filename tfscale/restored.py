@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +70,7 @@ class RestoredRun:
         checkpoint: str | int = "best",
         unlabelled: str | None = None,
         config_dir: str | None = None,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
     ) -> Iterator[RestoredRun]:
         """Composes, plans, restores; TensorFlow's policy is the run's while the context is open.
 

@@ -39,7 +39,7 @@ def fit(
     what: Any,
     data: Any = None,
     *,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> Result:
@@ -87,12 +87,13 @@ def fit(
 def fit_config(
     config: RunConfig,
     *,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
     stopping: Stopping | None = None,
 ) -> Result:
     """`fit` from a configuration; see there. `stopping` hears signals already; None hears them meanwhile."""
     began = time.monotonic()
+    environ = os.environ if environ is None else environ
     if stopping is None:
         with Stopping().listening() as stopping:
             return fit_config(config, environ=environ, say=say, stopping=stopping)
@@ -328,7 +329,7 @@ def refuse_too_few(config: RunConfig) -> None:
         )
 
 
-def plan_run(config: RunConfig, *, environ: Mapping[str, str] = os.environ) -> ExecutionPlan:
+def plan_run(config: RunConfig, *, environ: Mapping[str, str] | None = None) -> ExecutionPlan:
     """The plan of this configuration for this machine, or for the one in plan.hardware."""
     hardware = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware else probe(environ=environ)
     cluster, forced = Cluster.resolve(environ), config.plan

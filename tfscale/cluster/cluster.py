@@ -46,13 +46,14 @@ class Cluster:
     index: int = 0
 
     @classmethod
-    def resolve(cls, environ: Mapping[str, str] = os.environ) -> Cluster:
+    def resolve(cls, environ: Mapping[str, str] | None = None) -> Cluster:
         """Reads the cluster from the environment; where nothing describes one, a local cluster of one.
 
         Raises:
             ClusterConfigError: the description is broken (all problems of TF_CONFIG are in one error), two contradict
                 each other, or there is only an index and none tells of how many.
         """
+        environ = os.environ if environ is None else environ
         if environ.get("TFSCALE_CLUSTER", "").strip() == "local":
             return cls()
         written = [cls(source, *found) for source, find in _WRITTEN if (found := find(environ)) is not None]

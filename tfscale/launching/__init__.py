@@ -9,7 +9,6 @@ of them together), job.py (the rules by which a job ends). Refuses to import Ten
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
@@ -38,7 +37,7 @@ def launch_workers(
     grace: float = 30.0,
     evaluator_grace: float = 600.0,
     config_dir: str | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
     stream: TextIO | None = None,
     program: Sequence[str] = PROGRAM,

@@ -43,11 +43,12 @@ class Crew:
         command: Sequence[str],
         labels: Sequence[str],
         *,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
         say: Callable[[str], None] = print,
         stream: TextIO | None = None,
         now: Callable[[], float] = time.monotonic,
     ):
+        environ = os.environ if environ is None else environ
         self.command, self.now, self._writer = list(command), now, labels[0]
         self.screen = Screen(labels, say=say, stream=stream, environ=environ)
         own_size = ("COLUMNS", "LINES") if self.screen.is_live else ()  # they would hide the room that it has

@@ -84,8 +84,9 @@ class Place:
 
 
 @contextlib.contextmanager
-def places(job: Job, hardware: Hardware, *, environ: Mapping[str, str] = os.environ) -> Iterator[list[Place]]:
+def places(job: Job, hardware: Hardware, *, environ: Mapping[str, str] | None = None) -> Iterator[list[Place]]:
     """The places of a job on this machine. Inside, their ports are held; leave it just before they are to be used."""
+    environ = os.environ if environ is None else environ
     roles = job.roles()
     training = [place for place in roles if place[0] in ("chief", "worker")]
     cores, gpus = _shares(job, hardware, len(training), environ)

@@ -62,8 +62,9 @@ class Screen:
         *,
         say: Callable[[str], None] = print,
         stream: TextIO | None = None,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
     ):
+        environ = os.environ if environ is None else environ
         self._width = max(len(label) for label in (LAUNCHER, *labels))
         self._colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
         self._say, self._live = say, ""
