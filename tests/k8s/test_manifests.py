@@ -11,6 +11,7 @@ import pytest
 
 from tfscale.errors import UsageError
 from tfscale.k8s import Job, JobSpec, render
+from tfscale.k8s.quantities import is_quantity, number
 
 SHARED = Path(__file__).parents[3] / "shared"
 KINDS = ("tfjob", "trainjob", "jobset", "job", "runtime")
@@ -150,6 +151,28 @@ def test_servers_get_no_gpu_and_an_evaluator_one():
     gpus = {role: each["limits"].get("nvidia.com/gpu") for role, each in found.items()}
     assert gpus == {"chief": 8, "worker": 8, "ps": None, "evaluator": 1}
     assert all(each["limits"] == each["requests"] for each in found.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2097152Ki", 2**31), ("2Gi", 2**31), ("500m", 0.5), ("1k", 1000), ("1e3", 1000), ("1E", 1e18), (".5Mi", 2**19),
+     ("1Ei", 2**60), ("2.", 2), ("3E-2", 0.03)],
+)  # fmt: skip
+def test_quantities_are_those_of_kubernetes(text, value):
+    assert is_quantity(text) and number(text) == value
+
+
+@pytest.mark.parametrize("text", ["2097152ki", "1K", "1mi", "1 Gi", "Gi", "1GiB", "", ".", "-1", "1e", "nan"])
+def test_what_the_api_server_refuses_is_no_quantity(text):
+    assert not is_quantity(text)
+    with pytest.raises(ValueError):
+        number(text)
+
+
+def test_memory_in_thousandths_of_a_byte_is_refused():
+    with pytest.raises(UsageError, match=r"512m is 0.512 bytes.*512Mi"):
+        manifests("job", memory="512m")
+    assert manifests("job", memory="2097152Ki", cpus="500m")
 
 
 def test_gangs():

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:([kMGTPE])(i?)|(m))?")
+_QUANTITY = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([kMGTPE]|[KMGTPE]i|[mun]|[eE][+-]?[0-9]+)?")  # no ki, and no K
+_SMALL = {"m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 def is_quantity(text: str) -> bool:
@@ -20,5 +21,10 @@ def number(text: str) -> float:
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no quantity")
-    power = " kMGTPE".index(match[2]) if match[2] else 0
-    return float(match[1]) * (1024 if match[3] else 1000) ** power / (1000 if match[4] else 1)
+    digits, suffix = float(match[1]), match[2] or ""
+    if suffix[:1] in ("e", "E") and len(suffix) > 1 and suffix != "Ei":
+        return digits * 10.0 ** int(suffix[1:])
+    if suffix in _SMALL:
+        return digits * _SMALL[suffix]
+    power = " KMGTPE".index(suffix[0].upper()) if suffix else 0
+    return digits * (1024 if suffix.endswith("i") else 1000) ** power

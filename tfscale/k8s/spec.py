@@ -13,12 +13,13 @@ from typing import Any, Optional
 from tfscale.cluster.addresses import PORT
 from tfscale.config import RunConfig
 from tfscale.errors import UsageError
-from tfscale.k8s.quantities import is_quantity
+from tfscale.k8s.quantities import is_quantity, number
 
 KINDS = ("tfjob", "trainjob", "runtime", "jobset", "job", "slurm")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _MAX_NAME = 40  # a pod's host name, NAME-evaluator-0-99999, has 63 characters at most
 _LEAST = {"workers": 1, "ps": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
+_LEAST_BYTES = 2**20
 
 
 @dataclass
@@ -119,6 +120,9 @@ def _numbers(spec: JobSpec) -> list[_Problem]:
         value = getattr(spec, name)
         if value is not None and not is_quantity(str(value)):
             found.append((f"job.{name}", f"{value} is no quantity of Kubernetes", "write 8, 500m, 64Gi"))
+        elif value is not None and name != "cpus" and number(str(value)) < _LEAST_BYTES:
+            text = f"{value} is {number(str(value)):g} bytes"  # such as 512m, which Kubernetes takes for half a byte
+            found.append((f"job.{name}", text, "write 512Mi or 64Gi"))
     return found
 
 
