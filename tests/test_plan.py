@@ -73,6 +73,16 @@ def test_memory_decides_the_micro_batches():
     assert cut.foreseen_memory_bytes <= cut.device_memory_bytes
 
 
+def test_logical_devices_of_a_cpu_share_its_memory():
+    forced = PlanConfig(strategy=Strategy.mirrored, local_devices=4)
+    one, four = plan("container-2core-4gib", 64), plan("container-2core-4gib", 256, forced=forced)
+    assert four.replica_batch == one.replica_batch
+    assert 4 * four.device_memory_bytes <= one.device_memory_bytes
+    assert four.foreseen_memory_bytes <= four.device_memory_bytes < one.foreseen_memory_bytes
+    assert four.accumulate > one.accumulate
+    assert "4 logical devices share" in four.reasons["device_memory_bytes"]
+
+
 def test_forced_accumulate_that_does_not_fit_is_refused_with_a_batch_that_does():
     with pytest.raises(UsageError, match="are there") as error:
         plan("container-2core-4gib", 256, accumulate=1)

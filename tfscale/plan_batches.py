@@ -40,7 +40,8 @@ def _memory(request: PlanRequest, precision: str, micro_batch: int) -> int:
     return state + cast_weights + activations
 
 
-def _device_memory(hardware: Hardware, kind: str) -> tuple[int, str]:
+def _device_memory(hardware: Hardware, kind: str, devices: int) -> tuple[int, str]:
+    """(what may be used of one device's memory, why); the logical devices of a CPU share its own."""
     if kind == "gpu":
         return int(min(g.memory_bytes for g in hardware.gpus) * 0.9), "90 % of the smallest GPU's memory"
     if kind == "tpu" and hardware.tpu:
@@ -48,12 +49,13 @@ def _device_memory(hardware: Hardware, kind: str) -> tuple[int, str]:
         return int(
             hardware.tpu.memory_bytes_per_chip * 0.9 / per_chip
         ), f"90 % of a chip's memory, {per_chip} device(s)"
-    return int(hardware.memory_bytes * 0.6), "60 % of the memory that this container may use"
+    shared = f", which {devices} logical devices share" if devices > 1 else ""
+    return int(hardware.memory_bytes * 0.6) // devices, f"60 % of the memory that this container may use{shared}"
 
 
 def decide_memory(d: Decisions, hardware: Hardware, request: PlanRequest) -> None:
     kind, replica_batch, precision = d.values["accelerator"], d.values["replica_batch"], d.values["precision"]
-    budget, reason = _device_memory(hardware, kind)
+    budget, reason = _device_memory(hardware, kind, d.values["local_devices"])
     d.set("device_memory_bytes", budget, reason)
     forced = request.accumulate
     if forced is not None and (forced < 1 or replica_batch % forced):
