@@ -147,6 +147,18 @@ KILLED = 137  # SIGKILL: nobody answered it, so that it has no class
 RETRYABLE = (ClusterFault.exit_code, KILLED, Preempted.exit_code)
 
 
+def killed_by(returncode: int) -> str:
+    """What became of a child process that a signal ended, "" where it ended by itself: its last line on standard error
+    says nothing about that."""
+    import signal
+
+    if returncode >= 0:
+        return ""
+    known = {int(one): one.name for one in signal.Signals}
+    memory = ", as the kernel does where memory runs out" if -returncode == signal.SIGKILL else ""
+    return f"killed by {known.get(-returncode, f'signal {-returncode}')}{memory}"
+
+
 def kind_of(exit_code: int, otherwise: type[TfscaleError] = InternalError) -> type[TfscaleError]:
     """The class whose exit code this is."""
     return {kind.exit_code: kind for kind in TfscaleError.__subclasses__()}.get(exit_code, otherwise)

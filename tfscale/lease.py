@@ -292,13 +292,21 @@ def _create(temporary: Path, final: Path) -> bool:
     return True
 
 
-def _flock(descriptor: int) -> bool | None:
-    """Whether the kernel's lock is ours now; None where the file system has none, as NFS may."""
+def kernel_lock(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Whether the kernel's lock is ours now; None where the file system has none, as NFS, Lustre and FUSE may.
+
+    Args:
+        wait: for the one who has it.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
     return True
+
+
+def _flock(descriptor: int) -> bool | None:
+    return kernel_lock(descriptor)
 
 
 def _mount(folder: Path) -> int:

@@ -6,17 +6,18 @@ Owns the lock of one writer, whole-or-nothing writes and the digest that names s
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tfscale.errors import OutputError
+from tfscale.lease import claimed, kernel_lock
 
 
 @contextlib.contextmanager
@@ -33,11 +34,24 @@ def one_writer(directory: Path, name: str) -> Iterator[None]:
         stream = lock.open("w")
     except OSError as error:
         raise _unwritable(directory, error) from None
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with stream, contextlib.ExitStack() as stack:
+        if kernel_lock(stream.fileno(), wait=True) is None:
+            _wait_for(lock.with_suffix(".lease"), stack)
         for left in directory.glob(f"{glob.escape(name)}.*.tmp"):
             left.unlink(missing_ok=True)
         yield
+
+
+def _wait_for(folder: Path, stack: contextlib.ExitStack) -> None:
+    """Holds a lease in the kernel lock's place, where the file system has no such locks."""
+    folder.mkdir(exist_ok=True)
+    while True:
+        try:
+            stack.enter_context(claimed(folder, say=lambda text: print(f"tfscale: {text}", file=sys.stderr)))
+            return
+        except OutputError as error:
+            if isinstance(error.__cause__, OSError):
+                raise _unwritable(folder.parent, error.__cause__) from None
 
 
 def read_index(file: Path) -> dict[str, Any]:

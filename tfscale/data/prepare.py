@@ -42,6 +42,12 @@ def prepare_apart(source: Source) -> None:
         told = json.loads(done.stdout.splitlines()[-1])
         kind = getattr(errors, told.pop("class"))
     except (IndexError, ValueError, AttributeError, KeyError):
+        if killed := errors.killed_by(done.returncode):
+            raise errors.ClusterFault(
+                f"the process that prepares the data was {killed}",
+                where="data",
+                fix="give it more memory (job.memory in a cluster), then run the same command again",
+            ) from None
         tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise errors.InternalError(f"preparing the data failed: {tail[0][:300]}", where="data") from None
     raise kind(told["what"], where=told["where"], fix=told["fix"])

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.errors import CheckFailed
+from tfscale.errors import CheckFailed, ClusterFault, killed_by
 from tfscale.lean_import import HIDDEN
 
 TOLERANCE = 1e-5
@@ -106,6 +106,12 @@ def _run(arguments: list[str], deadline: float) -> None:
         raise CheckFailed(
             f"the exported model didn't answer within {deadline:.0f} s", where="export", fix="export again"
         ) from None
+    if killed := killed_by(done.returncode):
+        raise ClusterFault(
+            f"the process that checks the export was {killed}",
+            where="export",
+            fix="give it more memory, then tfscale export run.dir=PATH",
+        )
     if done.returncode:
         told = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         cause = next((line for line in reversed(told) if not line.startswith(" ") and "Error" in line), told[-1])

@@ -14,12 +14,13 @@ absent server, and waits for the next attempt. Refuses to know what events mean 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import threading
 from pathlib import Path
 from typing import Any
+
+from tfscale.lease import kernel_lock
 
 LIMIT = 64 * 2**20  # bytes that may wait; beyond it metrics are dropped
 _AT_ONCE = 2**20  # bytes of events that are read together
@@ -36,11 +37,10 @@ class Spool:
         self.file, self._note = file, file.with_suffix(".delivered")
         self._limit, self._lock = limit, threading.Lock()
         self._stream = file.open("a+b", buffering=0)
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        # Without such locks it goes on: a tracker takes the same event twice without harm.
+        if kernel_lock(self._stream.fileno()) is False:
             self._stream.close()
-            raise SpoolBusy(str(file)) from None
+            raise SpoolBusy(str(file))
         self._end = self._without_torn_line()
         self._delivered = min(self._noted(), self._end)
         self.dropped = 0
