@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 _SECRETS: set[str] = set()
+_WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them as values of other types
 _USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")
 # What TensorFlow prints around the cause of a graph's error, and SQLAlchemy, by way of MLflow, before a database's.
 _FRAME = ("Graph execution error", "Detected at node", "<stack traces", "File ", "[[", "{{", "(raised as a result of")
@@ -199,6 +201,31 @@ def without_secrets(text: str) -> str:
     for value in sorted(_SECRETS, key=len, reverse=True):
         text = text.replace(value, "<redacted>")
     return _USER_INFO.sub(r"\1<redacted>@", text)
+
+
+def as_override(key: str, value: Any) -> str:
+    """`key=value` as a shell and Hydra take it, so that what a fix prints can be copied.
+
+    Args:
+        value: a text, a number, a bool, None, or a list of them.
+    """
+    import shlex
+
+    text = f"[{','.join(map(_hydra_value, value))}]" if isinstance(value, list | tuple) else _hydra_value(value)
+    whole = f"{key}={text}"
+    if re.fullmatch(r"[\w.=/:,@%+-]+", whole):
+        return whole
+    return shlex.quote(whole) if re.search(r'["$`\\!]', whole) else f'"{whole}"'
+
+
+def _hydra_value(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in _WORDS):
+        return text
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), text)
+    return f"'{escaped}'".replace("${", r"\${")
 
 
 def nearest(word: str, choices: list[str] | tuple[str, ...]) -> str:

@@ -1,27 +1,29 @@
 """Tables: data=csv data.path=mine.csv data.label=species.
 
-Owns reading of CSV files by PyArrow, what a column holds, and the line of every fault. Refuses to know TensorFlow.
+Owns reading of CSV files by PyArrow, what a column holds, and the line of every fault. Refuses to know TensorFlow and
+in which form a file lies (`csv_form`).
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.arrays import ArraySource, check_finite, check_labels
+from tfscale.data.csv_form import DELIMITERS, Form, not_decodable
 from tfscale.data.index_file import digest_files
 from tfscale.data.source import Source
-from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line, nearest
+from tfscale.errors import DataCorrupt, DataMissing, UsageError, as_override, first_line, nearest
 
 if TYPE_CHECKING:
     import numpy as np
 
 _BLOCK = 16 * 2**20  # bytes; the longest row that can be read
 _SAMPLE = 1000  # cells that tell whether a column holds text
+_DECIMAL_COMMA = r"^([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)$"
+_NUMBER_BY_COMMA = r"^[+-]?\d*,?\d+(?:[eE][+-]?\d+)?$"
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Csv(ArraySource):
     test_share: float = 0.0
     label: str = "???"
     columns: Optional[list[str]] = None  # null: all but the label
+    delimiter: Optional[str] = None  # null: comma, semicolon, tab or bar, as the file's first rows show
+    encoding: Optional[str] = None  # null: UTF-8, or UTF-16 and UTF-32 as the file's first bytes show
 
     def check(self) -> None:
         if not 0 <= self.test_share < 1:
@@ -72,15 +76,20 @@ class Csv(ArraySource):
     def unlabelled(self, path: str) -> Source:
         # the model takes the columns in the order of the table that it learnt from
         known = self.columns is None and Path(self.path).is_file()
-        columns = _features(_header(Path(self.path)), self.label) if known else self.columns
-        return _Unlabelled(path=path, label=self.label, columns=columns)
+        columns = _features(_header(self._form(self.path)), self.label) if known else self.columns
+        return _Unlabelled(
+            path=path, label=self.label, columns=columns, delimiter=self.delimiter, encoding=self.encoding
+        )
+
+    def _form(self, path: str) -> Form:
+        return Form.of(Path(path), delimiter=self.delimiter, encoding=self.encoding)
 
     @cached_property
     def _read(self) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...] | None]:
         """The splits, and the names of the classes where they have any."""
         import numpy as np
 
-        table = _Table(Path(self.path))
+        table = _Table(self._form(self.path))
         features = self.columns if self.columns is not None else _features(table.names, self.label)
         table.require([*features, self.label])
         x = table.features(features)
@@ -91,7 +100,7 @@ class Csv(ArraySource):
         labels = _Labels.of(table, self.label, train)
         splits = {"train": {"x": x[train], "label": labels.read(table, train)}}
         if self.test_path is not None:
-            other = _Table(Path(self.test_path))
+            other = _Table(self._form(self.test_path))
             x = other.features(features, numeric=True)
             splits["test"] = {"x": x, "label": labels.read(other, np.arange(len(x)))}
         elif len(test):
@@ -108,6 +117,8 @@ class _Unlabelled(ArraySource):
     path: str = "???"
     label: str = "???"  # left out where the table has it
     columns: Optional[list[str]] = None
+    delimiter: Optional[str] = None
+    encoding: Optional[str] = None
 
     def check(self) -> None:
         self.held("test")
@@ -115,7 +126,7 @@ class _Unlabelled(ArraySource):
     def arrays(self, split: str) -> dict[str, Any]:
         if split != "test":
             return {}
-        table = _Table(Path(self.path))
+        table = _Table(Form.of(Path(self.path), delimiter=self.delimiter, encoding=self.encoding))
         known = self.columns is not None
         return {"x": table.features(self.columns or _features(table.names, self.label), numeric=known)}
 
@@ -131,50 +142,70 @@ class _Table:
         DataCorrupt: rows of different lengths, names that stand twice, text that is not UTF-8.
     """
 
-    def __init__(self, file: Path):
-        self.file = file
-        self.names = _header(file)
+    def __init__(self, form: Form):
+        self.form, self.file = form, form.file
+        self.names = _header(form)
         pa, _, arrow_csv = _pyarrow()
+        raw = next(cells for _, cells in form.rows())  # as Arrow reads them
         try:
-            self._table = arrow_csv.read_csv(
-                file,
-                read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK),
-                parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
-                convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(self.names, pa.string())),
-            )
-        except pa.ArrowInvalid as error:
-            for line, cells in _rows(file):
+            with form.open() as stream:
+                table = arrow_csv.read_csv(
+                    stream,
+                    read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK, encoding=_arrow(form)),
+                    parse_options=arrow_csv.ParseOptions(delimiter=form.delimiter, newlines_in_values=True),
+                    convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(raw, pa.string())),
+                )
+        except UnicodeDecodeError:
+            raise not_decodable(self.file, form.encoding) from None
+        except (pa.ArrowInvalid, EOFError, OSError, ValueError) as error:
+            if "UTF8" in str(error):
+                raise not_decodable(self.file, form.encoding) from None
+            for line, cells in form.rows():
                 if len(cells) != len(self.names):
                     told = f"line {line} has {len(cells)} cells and the header has {len(self.names)}"
-                    raise self.corrupt(told, "put texts with commas in quotes") from None
+                    marks = DELIMITERS.get(form.delimiter, repr(form.delimiter))
+                    raise self.corrupt(told, f"put texts with {marks} in quotes, or set data.delimiter") from None
             raise self.corrupt(f"the table can't be read: {first_line(error)}", "save it as CSV in UTF-8") from None
-        if self._table.num_rows == 0:
-            raise DataMissing("the table has a header and no row", where=str(file), fix="data.path=... with data in it")
+        if table.num_rows == 0:
+            raise DataMissing(
+                "the table has a header and no row", where=str(self.file), fix="data.path=... with data in it"
+            )
+        self._table = table.rename_columns(self.names)
 
     def corrupt(self, what: str, fix: str) -> DataCorrupt:
         return DataCorrupt(what, where=str(self.file), fix=fix)
 
     def line(self, row: int) -> str:
         """Where a row stands: walked again, since quoted line breaks and blank lines shift it."""
-        lines = (line for number, (line, _) in enumerate(_rows(self.file)) if number == row + 1)
+        lines = (line for number, (line, _) in enumerate(self.form.rows()) if number == row + 1)
         return f"line {next(lines, row + 2)}"
 
     def require(self, columns: list[str]) -> None:
         for column in columns:
             if column not in self.names:
+                headless = ", and its first line seems to hold data and no names" if _headless(self.names) else ""
                 raise self.corrupt(
-                    f"there is no column {column!r}{nearest(column, self.names)}",
-                    f"its columns are {', '.join(self.names)}: set data.label and data.columns",
+                    f"there is no column {column!r}{nearest(column, self.names)}{headless}",
+                    f"its columns, {self.form}, are {', '.join(self.names)}: set data.label and data.columns, or "
+                    "data.delimiter",
                 )
 
     def cells(self, column: str) -> Any:
-        """A PyArrow array of strings; raises DataCorrupt for an unknown column or an empty cell."""
+        """A PyArrow array of strings, numbers in it with a decimal point.
+
+        Raises:
+            DataCorrupt: an unknown column or an empty cell.
+        """
         _, compute, _ = _pyarrow()
         self.require([column])
         cells = compute.utf8_trim_whitespace(self._table.column(column)).combine_chunks()
         row = compute.index(cells, "").as_py()
         if row >= 0:
             raise self.corrupt(f"the cell of {column} is empty in {self.line(row)}", "fill the cell or remove the row")
+        if self.form.delimiter != ",":  # as spreadsheets write where the comma is the decimal point
+            commas = compute.sum(compute.match_substring_regex(cells, _DECIMAL_COMMA)).as_py()
+            if commas and 2 * compute.sum(compute.match_substring_regex(cells, _NUMBER_BY_COMMA)).as_py() > len(cells):
+                return compute.replace_substring_regex(cells, _DECIMAL_COMMA, r"\1.\2")
         return cells
 
     def features(self, columns: list[str], *, numeric: bool = False) -> np.ndarray:
@@ -195,7 +226,7 @@ class _Table:
             raise UsageError(
                 f"the column {', '.join(text)} holds text, and features are numbers" if text else "there is no feature",
                 where=str(self.file),
-                fix=f"data.columns=[{','.join(rest)}] leaves it out; or encode it as numbers",
+                fix=f"{as_override('data.columns', rest)} leaves it out; or encode it as numbers",
             )
         return np.stack([self.numbers(name, self.cells(name)) for name in columns], axis=1)
 
@@ -312,30 +343,32 @@ def _is_text(cells: Any) -> bool:
     return 2 * sum(_cast(some.slice(i, 1), "float64") is None for i in range(len(some))) > len(some)
 
 
-def _header(file: Path) -> list[str]:
-    """The names of the columns; raises DataMissing or DataCorrupt."""
-    names = next((cells for _, cells in _rows(file)), None)
+def _header(form: Form) -> list[str]:
+    """The names of the columns, trimmed as cells are; raises DataMissing or DataCorrupt."""
+    names = next(([name.strip() for name in cells] for _, cells in form.rows()), None)
     if names is None:
-        raise DataMissing("the file is empty", where=str(file), fix="data.path=... with a header and rows")
+        raise DataMissing("the file is empty", where=str(form.file), fix="data.path=... with a header and rows")
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
-        raise DataCorrupt(f"two columns are named {twice[0]!r}", where=str(file), fix="rename one of them")
+        raise DataCorrupt(f"two columns are named {twice[0]!r}", where=str(form.file), fix="rename one of them")
     return names
 
 
-def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """(first line, cells) of every row that is not blank."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="", errors="replace") as stream:
-            reader, line = csv.reader(stream), 1
-            for cells in reader:
-                if cells:
-                    yield line, cells
-                line = reader.line_num + 1
-    except OSError as error:
-        raise DataMissing(f"the table can't be read: {error.strerror}", where=str(file), fix="data.path=...") from None
-    except csv.Error as error:
-        raise DataCorrupt(f"line {line}: {error}", where=str(file), fix="save it as plain CSV in UTF-8") from None
+def _headless(names: list[str]) -> bool:
+    """Whether all but the last name are numbers, as in a table without a header."""
+
+    def is_number(text: str) -> bool:
+        try:
+            float(text)
+        except ValueError:
+            return False
+        return True
+
+    return len(names) > 1 and all(map(is_number, names[:-1]))
+
+
+def _arrow(form: Form) -> str:
+    return "utf8" if form.encoding in ("utf-8", "utf-8-sig") else form.encoding
 
 
 def _pyarrow() -> tuple[Any, Any, Any]:
