@@ -18,6 +18,7 @@ LAYERS = {
     0: (
         "errors",
         "faults",
+        "strict_json",
         "duration",
         "hardware",
         "cluster",

@@ -26,6 +26,7 @@ from typing import Any
 
 from tfscale.errors import KILLED, ClusterFault, InternalError, Interrupted, IOFailure, Preempted, without_secrets
 from tfscale.run_dir import RunDir
+from tfscale.strict_json import dumps
 
 NAME = "attempts.jsonl"
 _PATIENCE = 3  # attempts
@@ -144,7 +145,7 @@ class Attempts:
 
     def _write(self, kind: str, **more: Any) -> None:
         line = {"kind": kind, "attempt": self.number, "wall": round(self._wall(), 3)}
-        text = json.dumps({**line, "elapsed": round(self._elapsed(), 3), **more})
+        text = dumps({**line, "elapsed": round(self._elapsed(), 3), **more})
         try:
             self._run_dir.append(NAME, f"\n{text}" if self._torn else text)
             self._torn = False

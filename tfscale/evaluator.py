@@ -8,7 +8,6 @@ meets nobody, and training neither waits for it nor ends with it.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run import finished_result
 from tfscale.run_dir import RunDir
+from tfscale.strict_json import dumps
 
 NOTE, METRICS = "evaluator.json", "evaluator.jsonl"
 _POLL = 1.0  # seconds between two looks at the folder
@@ -124,7 +124,7 @@ class _Watch:
         self.evaluated.append(step)
         if metrics is not None:
             self.last = metrics
-            self.run_dir.append(METRICS, json.dumps({"step": step, "kind": "evaluator", **metrics}))
+            self.run_dir.append(METRICS, dumps({"step": step, "kind": "evaluator", **metrics}))
         self._write(ended=False)
 
     def finished(self) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ import tfscale
 from tfscale.config import RunConfig, identity
 from tfscale.errors import CheckpointUnusable, without_secrets
 from tfscale.run_dir import digest
+from tfscale.strict_json import dumps, plain
 
 _ABSENT = object()
 _SHOWN = 8  # keys in one message
@@ -46,7 +47,7 @@ class Experiment:
 
     def values(self) -> dict[str, Any]:
         """The identity flat and as JSON gives it back."""
-        return json.loads(without_secrets(json.dumps(flatten(self.identity), default=str)))
+        return json.loads(without_secrets(dumps(flatten(self.identity), default=str)))
 
     def check(self, recorded: Mapping[str, Any], *, what: str, where: str) -> list[str]:
         """Compares with a `record` that was kept, whose other keys are ignored.
@@ -57,7 +58,7 @@ class Experiment:
         Raises:
             CheckpointUnusable: keys differ that may not.
         """
-        before = recorded.get("experiment")
+        before = plain(recorded.get("experiment"))  # older versions wrote Infinity as it is
         if not self.identity or not recorded.get("identity"):
             return []
         if not isinstance(before, dict):  # an older version remembered the digest alone

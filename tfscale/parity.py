@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tfscale.door import arguments, guard, own_options
 from tfscale.errors import CheckFailed, OutputError, UsageError
+from tfscale.strict_json import dumps
 
 _DEFAULTS = {
     "parity.steps": "20",
@@ -68,7 +68,7 @@ def _check(options: argparse.Namespace, seen: dict) -> int:
     print(report.table(), end="")
     if file is not None:
         try:
-            file.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+            file.write_text(dumps(report.to_dict(), indent=2) + "\n")
         except OSError as error:
             raise OutputError(f"it can't be written: {error.strerror}", where=str(file), fix="choose another") from None
     if not report.holds:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfscale.goodput import Goodput
+from tfscale.strict_json import numbers
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Result:
     def read(cls, value: Mapping[str, Any]) -> Result:
         """From result.json; fields of other versions are left out."""
         names = {f.name for f in dataclasses.fields(cls)}
-        return cls(**{k: v for k, v in value.items() if k in names})
+        return cls(**numbers({k: v for k, v in value.items() if k in names}))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -21,6 +21,7 @@ from tfscale import lease
 from tfscale.duration import Duration
 from tfscale.errors import IOFailure, OutputError, SecurityRefused, UsageError
 from tfscale.lease import Claim
+from tfscale.strict_json import dumps
 
 if TYPE_CHECKING:
     from tfscale.experiment import Experiment
@@ -119,7 +120,7 @@ class RunDir:
         return value if isinstance(value, dict) else None
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        self.write_text(name, json.dumps(value, indent=2) + "\n")
+        self.write_text(name, dumps(value, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Writes the file whole or not at all; raises IOFailure."""

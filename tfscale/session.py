@@ -27,6 +27,7 @@ from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir
 from tfscale.stopping import error_of
+from tfscale.strict_json import dumps
 from tfscale.surroundings import Surroundings
 from tfscale.watchdog import Watchdog
 
@@ -390,7 +391,7 @@ class Session:
     def _write_metrics(self, kind: str, metrics: Mapping[str, float]) -> None:
         step = self.state.step
         row = {"step": step, "epoch": step / self.steps_per_epoch, "kind": kind, **metrics}
-        self._rows.append(json.dumps(row))
+        self._rows.append(dumps(row))
         with contextlib.suppress(IOFailure):  # a full disk: they are tried again with the next row
             self.run_dir.append(self.run_dir.metrics.name, "\n".join(self._rows))
             self._rows.clear()

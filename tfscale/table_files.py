@@ -9,7 +9,6 @@ Owns the two formats. Refuses to know what the columns mean.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
+from tfscale.strict_json import dumps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ class JsonLines:
         values = [column if isinstance(column, list) else column.tolist() for column in columns.values()]
         with path.open("w") as stream:
             for row in zip(*values, strict=True):
-                stream.write(json.dumps(dict(zip(columns, map(_text, row), strict=True))) + "\n")
+                stream.write(dumps(dict(zip(columns, map(_text, row), strict=True))) + "\n")
             _to_disk(stream)
 
     def join(self, parts: Sequence[Path], path: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from tfscale import faults
 from tfscale.errors import CheckpointUnusable, SecurityRefused, first_line
 from tfscale.manifest import MANIFEST, Damaged, digest, files_of, number, steps, verify
+from tfscale.strict_json import dumps, numbers, plain
 
 FORMAT = 1
 # Every place of a save where a fault can be injected, in their order.
@@ -182,7 +183,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise Damaged(f"its manifest can't be read: {first_line(error)}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(first_line(error)) from error
-    return manifest
+    return {**manifest, "memory": numbers(manifest["memory"])}
 
 
 def _looks_whole(folder: Path) -> bool:
@@ -196,7 +197,8 @@ def _looks_whole(folder: Path) -> bool:
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     with (folder / MANIFEST).open("w") as stream:
-        json.dump({**manifest, "digest": digest(manifest)}, stream, indent=1)
+        told = plain(manifest)
+        stream.write(dumps({**told, "digest": digest(told)}, indent=1))
         stream.flush()
         os.fsync(stream.fileno())
     _sync(folder)

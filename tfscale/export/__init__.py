@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale import faults
 from tfscale.errors import IOFailure, OutputError, UsageError
 from tfscale.state import TrainState
+from tfscale.strict_json import dumps
 from tfscale.task import Task
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def export_model(
         temporary.mkdir(parents=True)
         about = _write(task, state, temporary, samples)
         about = {"step": state.step, "identity": identity, "classes": list(class_names or []) or None, **about}
-        (temporary / _ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+        (temporary / _ABOUT).write_text(dumps(about, indent=2) + "\n")
         _put_in_place(temporary, directory)
     except OSError as error:
         raise IOFailure(

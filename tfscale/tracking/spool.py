@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.lease import kernel_lock
+from tfscale.strict_json import dumps, numbers
 
 LIMIT = 64 * 2**20  # bytes that may wait; beyond it metrics are dropped
 _AT_ONCE = 2**20  # bytes of events that are read together
@@ -77,7 +78,7 @@ class Spool:
         Args:
             may_drop: leave it away where too much waits already.
         """
-        line = json.dumps(event).encode() + b"\n"
+        line = dumps(event).encode() + b"\n"
         with self._lock:
             if may_drop and self.waiting + len(line) > self._limit:
                 self.dropped += 1
@@ -102,7 +103,7 @@ class Spool:
         for line in block[: block.rfind(b"\n") + 1].splitlines(keepends=True):
             start += len(line)
             with contextlib.suppress(ValueError):
-                event = json.loads(line)
+                event = numbers(json.loads(line))
                 if isinstance(event, dict):
                     found.append((event, start))
         return found

@@ -1,0 +1,75 @@
+"""What isn't finite is written so that every reader of JSON takes it, and comes back as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tfscale.strict_json import dumps, numbers
+
+
+def strict(text: str):
+    """Reads as a reader does that holds to the standard."""
+
+    def refuse(word):
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("nan")])
+def test_what_is_not_finite_comes_back(value):
+    told = {"a": [1, {"b": value}], "name": "Nancy", "sums": (value, 2.5)}
+    found = numbers(strict(dumps(told)))
+    assert found["name"] == "Nancy" and found["sums"][1] == 2.5
+    for one in (found["a"][1]["b"], found["sums"][0]):
+        assert one == value or (math.isnan(one) and math.isnan(value))
+
+
+def test_what_is_finite_is_written_as_json_writes_it():
+    value = {"a": 0.1, "b": [1, None, True, "x"]}
+    assert dumps(value, indent=2, sort_keys=True) == json.dumps(value, indent=2, sort_keys=True)
+
+
+def test_a_run_whose_metrics_are_not_finite_leaves_json_and_resumes(tf, policy, tmp_path):
+    """Metrics over the examples of a class that there is none of: something or nothing by zero."""
+    import keras
+
+    import tfscale
+
+    class Share(keras.metrics.Mean):
+        def __init__(self, name, of):
+            super().__init__(name=name)
+            self.of = of
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            return super().update_state(tf.ones_like(y_pred[:, 0]))
+
+        def result(self):
+            return self.of * self.count / (0.0 * self.count)
+
+    random = np.random.RandomState(0)
+    x, y = random.normal(size=(32, 4)).astype("float32"), random.randint(0, 2, 32)
+
+    def fit(until):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, metrics=[Share("none", 0.0), Share("share", 1.0)])
+        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+        overrides = ["train.log_every=3st", "checkpoint.every=2st"]
+        return tfscale.fit(
+            model, data, test=data, until=until, run_dir=tmp_path / "r", overrides=overrides, say=lambda text: None
+        )
+
+    for until in ("1ep", "2ep", "2ep"):  # the last is read from result.json
+        found = fit(until).metrics
+        assert math.isnan(found["none"]) and found["share"] == math.inf
+    texts = [(tmp_path / "r" / "metrics.jsonl").read_text(), (tmp_path / "r" / "attempts.jsonl").read_text()]
+    rows = [strict(line) for text in texts for line in text.splitlines()]
+    assert {(row.get("none"), row.get("share")) for row in rows if row["kind"] == "test"} == {("NaN", "Infinity")}
+    manifests = sorted((tmp_path / "r").rglob("manifest.json"))
+    read = [strict(file.read_text()) for file in (tmp_path / "r" / "result.json", *manifests)]
+    assert len(read) > 2 and read[0]["metrics"]["share"] == "Infinity" == read[-1]["memory"]["test"]["share"]
