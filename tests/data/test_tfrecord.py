@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -166,13 +167,100 @@ def test_a_truncated_file(source, tmp_path):
     assert error.value.where == str(path)
 
 
-def test_a_packed_file(source, tmp_path):
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, lambda c: gzip.compress(c[:9]) + gzip.compress(c[9:])])
+def test_packed_files_are_unpacked_once(tf, source, tmp_path, capfd, pack):
+    whole = {path: path.read_bytes() for path in tmp_path.glob("t*-*")}
+    for path in (tmp_path / "train-2", tmp_path / "test-0"):
+        path.write_bytes(pack(whole[path]))
+    source.check()
+    assert not source.is_prepared()
+    prepare_apart(source)
+    source.prepare()
+    again = dataclasses.replace(source)
+    assert again.is_prepared()
+    assert (again.num_examples("train"), again.num_examples("test")) == (7, 2)
+    indices = tf.data.Dataset.from_tensors(tf.constant([6, 0], tf.int64))
+    assert [again.parse(raw)["name"].numpy() for raw in again.read("train", indices, ram_bytes=0)] == [b"n6", b"n0"]
+    (tmp_path / "train-2").write_bytes(pack(whole[tmp_path / "train-2"])[:-3])
+    with pytest.raises(DataCorrupt, match="can't be unpacked") as error:
+        dataclasses.replace(source).prepare()
+    assert error.value.where == str(tmp_path / "train-2")
+
+
+def test_a_file_that_only_looks_packed(tf, source, tmp_path):
+    write(tf, tmp_path / "train-2", [b"n" * 0x9C78])  # zlib's files begin with these bytes
+    assert (tmp_path / "train-2").read_bytes()[:2] == zlib.compress(b"")[:2]
+    source.check()
+    assert source.num_examples("train") == 5
+
+
+def png(tf, value):
+    return tf.io.encode_png(tf.fill([4, 6, 3], tf.constant(value, tf.uint8))).numpy()
+
+
+def test_encoded_pictures_under_any_name(tf, tmp_path, capsys):
+    name = "image/encoded"
+    records = [record(tf, i, x=None, name=None, **{name: [png(tf, i)]}) for i in range(3)]
+    write(tf, tmp_path / "train-0", records)
+    features = {name: {"dtype": "string"}, "label": {"dtype": "int64"}}
+    source = TfRecord(dir=str(tmp_path), train=str(tmp_path / "train-*"), features=features)
+    source.prepare()
+    assert f"the feature {name} holds encoded pictures: data.image={name}" in capsys.readouterr().err
+    source = dataclasses.replace(source, image=name)
+    source.check()
+    source.prepare()
+    parsed = source.parse(tf.constant(records[2]))
+    assert set(parsed) == {"image", "label"} and parsed["image"].numpy() == png(tf, 2)
+    write(tf, tmp_path / "train-1", [record(tf, 3, x=None, name=None, **{name: [png(tf, 3)[:40]]})])
+    with pytest.raises(DataCorrupt, match=f"the picture of the feature {name} can't be decoded"):
+        dataclasses.replace(source).prepare()
+    with pytest.raises(UsageError, match="'lable' is no feature of string"):
+        dataclasses.replace(source, image="lable").check()
+
+
+def test_lists_of_variable_length_are_filled_up(tf, tmp_path):
+    lists = [[1], [2, 3, 4], [], [5, 6]]
+    write(tf, tmp_path / "train-0", [record(tf, i, x=np.asarray(some, np.int64)) for i, some in enumerate(lists)])
+
+    def source(**declared):
+        features = {"x": {"dtype": "int64", **declared}, "label": {"dtype": "int64"}}
+        return TfRecord(dir=str(tmp_path), train=str(tmp_path / "train-*"), features=features)
+
+    filled = source(shape=[3], pad=-1)
+    filled.check()
+    filled.prepare()
+    indices = tf.data.Dataset.from_tensors(tf.range(4, dtype=tf.int64))
+    parsed = [filled.parse(raw)["x"] for raw in filled.read("train", indices, ram_bytes=0)]
+    assert [x.numpy().tolist() for x in parsed] == [[1, -1, -1], [2, 3, 4], [-1, -1, -1], [5, 6, -1]]
+    assert parsed[0].shape == [3]
+    with pytest.raises(DataCorrupt, match=r"record 1 at byte \d+: the feature x has 3 values"):
+        source(shape=[2], pad=0).prepare()
+    for declared in ({"shape": [None]}, {"shape": [-1]}):
+        with pytest.raises(UsageError, match="variable length") as error:
+            source(**declared).check()
+        assert "pad: 0" in error.value.fix
+    for declared in ({"shape": [2, 2], "pad": 0}, {"shape": [2], "pad": 0.5}, {"shape": [2], "pad": True}):
+        with pytest.raises(UsageError, match="pad fills lists"):
+            source(**declared).check()
+
+
+def test_a_list_that_is_missing_everywhere_is_told(tf, tmp_path):
+    write(tf, tmp_path / "train-0", [record(tf, i, x=None) for i in range(3)])
+    features = {"x": {"dtype": "float32", "shape": [4], "pad": 0}, "label": {"dtype": "int64"}}
+    with pytest.raises(DataCorrupt, match="record 0 at byte 0: the feature x is missing"):
+        TfRecord(dir=str(tmp_path), train=str(tmp_path / "train-*"), features=features).prepare()
+
+
+def test_nobody_is_told_to_delete_files_of_his_own(source, tmp_path):
     path = tmp_path / "train-2"
-    path.write_bytes(gzip.compress(path.read_bytes()))
-    with pytest.raises(DataCorrupt, match="gzip") as error:
-        source.check()
-    assert error.value.where == str(path)
-    assert "unpack it" in error.value.fix
+    damaged = bytearray(path.read_bytes())
+    damaged[3] ^= 1
+    for content in (bytes(damaged), path.read_bytes()[:-5]):
+        path.write_bytes(content)
+        with pytest.raises(DataCorrupt) as error:
+            dataclasses.replace(source).check()
+        assert error.value.fix.startswith("restore the file") and "delete" not in error.value.fix
+        assert ("data.max_bad_records" in error.value.fix) == ("header" in error.value.what)
 
 
 def test_nothing_there(source, tmp_path):

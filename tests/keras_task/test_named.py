@@ -103,6 +103,28 @@ def test_pictures_are_decoded_to_the_models_input(run, save, tf, tmp_path):
     assert about["classes"] == ["dark", "light"]
 
 
+def test_pictures_of_records_have_any_name(run, save, tf, tmp_path):
+    import keras
+
+    def example(i):
+        picture = tf.io.encode_png(np.full((9, 12, 3), 40 + 170 * (i % 2), np.uint8)).numpy()
+        values = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture]))}
+        values["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[i % 2]))
+        return tf.train.Example(features=tf.train.Features(feature=values)).SerializeToString()
+
+    for split, count in (("train", 20), ("test", 6)):
+        with tf.io.TFRecordWriter(str(tmp_path / split), "ZLIB") as writer:
+            for i in range(count):
+                writer.write(example(i))
+    layers = [keras.layers.Rescaling(1 / 127.5, -1), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = save(layers=layers, shape=(8, 8, 3))
+    places = (f"data.{name}={tmp_path / name}" for name in ("train", "test"))
+    features = "data.features={image/encoded: {dtype: string}, image/class/label: {dtype: int64}}"
+    data = ("data=tfrecord", *places, f"data.dir={tmp_path / 'd'}", features, "data.label=image/class/label")
+    result = run(model, *data, "task.label=image/class/label", "train.until=15ep")
+    assert result.metrics["accuracy"] == 1.0
+
+
 def test_files_that_are_missing_broken_or_unsafe(run, save, table, tmp_path):
     import keras
 

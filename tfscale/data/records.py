@@ -20,7 +20,7 @@ _HEADER = struct.Struct("<QI")  # length of the payload and its checksum
 _OVERHEAD = 16  # bytes around every payload
 _BLOCK = 2**20  # bytes that are searched at once
 _CHUNK = 256  # records that are verified together
-PREPARE_AGAIN = "delete the data set's folder and prepare it again"
+PREPARE_AGAIN = "delete the data set's folder and prepare it again"  # of data sets that TFDS wrote
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,18 @@ class RecordIndex:
         return self.files[shard], place - int(np.searchsorted(self.shard, shard)), int(self.offset[place])
 
 
-def index_records(files: Sequence[str | Path], *, mend: bool = False) -> RecordIndex:
+def is_header(start: bytes) -> bool:
+    """Whether a file's first 12 bytes are the head of a record: a length that matches its checksum."""
+    return len(start) >= _HEADER.size and _first_damaged(bytearray(start[: _HEADER.size]), 0) is None
+
+
+def index_records(files: Sequence[str | Path], *, mend: bool = False, fix: str = PREPARE_AGAIN) -> RecordIndex:
     """Walks from header to header; payloads are not read.
 
     Args:
         mend: go on behind a header that is damaged, where the next whole one is; the record of the damaged one is for
             `whole_records` to find.
+        fix: what people can do about a file that is damaged.
 
     Raises:
         DataMissing: a file is missing.
@@ -67,7 +73,7 @@ def index_records(files: Sequence[str | Path], *, mend: bool = False) -> RecordI
     offsets: list[np.ndarray] = []
     total = 0
     for number, file in enumerate(files):
-        found, payload = _walk(Path(file), mend=mend)
+        found, payload = _walk(Path(file), mend=mend, fix=fix)
         offsets.append(np.asarray(found, np.int64))
         shards.append(np.full(len(found), number, np.int32))
         total += payload
@@ -75,7 +81,7 @@ def index_records(files: Sequence[str | Path], *, mend: bool = False) -> RecordI
     return RecordIndex(tuple(str(f) for f in files), join(shards), join(offsets), total)
 
 
-def _walk(file: Path, *, mend: bool) -> tuple[list[int], int]:
+def _walk(file: Path, *, mend: bool, fix: str) -> tuple[list[int], int]:
     found: list[int] = []
     heads = bytearray()  # of the records found
     position = sure = 0  # headers before `sure` are verified, or known to be damaged
@@ -93,14 +99,14 @@ def _walk(file: Path, *, mend: bool) -> tuple[list[int], int]:
                     raise DataCorrupt(
                         f"the header of record {damaged} at byte {found[damaged]} does not match its checksum{rest}",
                         where=str(file),
-                        fix=PREPARE_AGAIN,
+                        fix=fix if mend else f"{fix}, or let a few records be left out with data.max_bad_records=N",
                     )
                 sure = damaged + 1
                 del found[sure:], heads[sure * _HEADER.size :]
     except OSError as error:
         raise DataMissing(f"a shard can't be read: {error.strerror}", where=str(file)) from None
     if position != end:
-        raise DataCorrupt(f"the file ends inside the record at byte {found[-1]}", where=str(file), fix=PREPARE_AGAIN)
+        raise DataCorrupt(f"the file ends inside the record at byte {found[-1]}", where=str(file), fix=fix)
     return found, end - _OVERHEAD * len(found)
 
 

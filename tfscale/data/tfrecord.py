@@ -1,11 +1,12 @@
 """TFRecord files of tf.train.Example: data=tfrecord data.train='shards/train-*'.
 
 Owns finding the files, verifying every record once, and parsing by the declared features. Refuses to know what the
-features mean.
+features mean, but for the one that is an encoded picture.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import math
@@ -19,15 +20,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.bad_records import BadRecord, BadRecords
 from tfscale.data.index_file import digest
+from tfscale.data.packed_records import packing, readable, unpack
 from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, index_records, whole_records
-from tfscale.errors import DataCorrupt, DataMissing, UsageError, nearest
+from tfscale.errors import DataMissing, UsageError, nearest
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
-_GZIP = b"\x1f\x8b"
+_PADS = {"int64": (int,), "float32": (int, float), "string": (str,)}
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n")  # how JPEG and PNG begin
 _NUMBERED = re.compile(r"(.*-)(\d+)-of-(\d+)(\D.*)?")  # NAME-00000-of-00004, as TensorFlow's writers name shards
 
 
@@ -35,7 +38,10 @@ _NUMBERED = re.compile(r"(.*-)(\d+)-of-(\d+)(\D.*)?")  # NAME-00000-of-00004, as
 class TfRecord(RecordSource):
     """Files by pattern and a declared shape for every feature; all records have all features.
 
-    features: name -> {dtype: int64, float32 or string, shape: [...]}; a missing shape is a single value.
+    features: name -> {dtype: int64, float32 or string, shape: [...]}; a missing shape is a single value. With `pad`,
+    such as {dtype: int64, shape: [64], pad: 0}, shorter lists are filled up to the shape with that value.
+    image: the string feature that is an encoded picture: it is verified, and becomes the field "image". Files packed
+    by gzip or zlib are unpacked into `dir` once.
     """
 
     places: ClassVar[tuple[str, ...]] = ("dir", "train", "test")
@@ -46,21 +52,15 @@ class TfRecord(RecordSource):
     features: dict[str, Any] = field(default_factory=dict)
     label: str = "label"  # checked against num_classes where that is given
     num_classes: Optional[int] = None
+    image: Optional[str] = None
 
     # -- without TensorFlow
 
     def check(self) -> None:
         self._check_features()
+        if not self._is_unpacked():
+            return  # nobody can count their records
         for split in ("train", "test"):
-            for file in self._files(split):
-                with file.open("rb") as stream:
-                    packed = stream.read(2) == _GZIP
-                if packed:
-                    raise DataCorrupt(
-                        "the file is packed by gzip, so that its records can't be reached",
-                        where=str(file),
-                        fix="unpack it (gunzip), since records are read by their place",
-                    )
             if self._pattern(split) is not None and self.num_examples(split) == 0:
                 raise DataMissing(
                     f"the {split} split has no record", where=str(self._pattern(split)), fix=f"data.{split}=..."
@@ -81,16 +81,13 @@ class TfRecord(RecordSource):
                 "no feature is declared", where="data.features", fix="+data.features.x={dtype: float32, shape: [8]}"
             )
         for name, declared in self.features.items():
-            known = isinstance(declared, dict) and set(declared) <= {"dtype", "shape"}
-            shape = declared.get("shape", []) if known else None
-            sizes = isinstance(shape, list | tuple) and all(type(size) is int and size >= 0 for size in shape)
-            if not known or declared.get("dtype") not in _LISTS or not sizes:
-                near = nearest(str(declared.get("dtype")), list(_LISTS)) if isinstance(declared, dict) else ""
-                raise UsageError(
-                    f"the feature {name} is declared as {declared}{near}",
-                    where=f"data.features.{name}",
-                    fix="{dtype: int64, float32 or string, shape: [sizes]}",
-                )
+            _check_declared(name, declared)
+        if self.image is not None and self.features.get(self.image, {}).get("dtype") != "string":
+            raise UsageError(
+                f"{self.image!r} is no feature of string{nearest(self.image, list(self.features))}",
+                where="data.image",
+                fix="name the feature that holds encoded pictures",
+            )
         if self.num_classes is not None and self.features.get(self.label, {}).get("dtype") != "int64":
             raise UsageError(
                 f"num_classes is given, and {self.label!r} is no feature of int64"
@@ -122,7 +119,8 @@ class TfRecord(RecordSource):
 
     def _index(self, split: str) -> RecordIndex:
         if split not in self._indexes:
-            self._indexes[split] = index_records(self._files(split), mend=self.max_bad_records > 0)
+            files = readable(self._files(split), Path(self.dir))
+            self._indexes[split] = index_records(files, mend=self.max_bad_records > 0, fix="restore the file")
         return self._indexes[split]
 
     @cached_property
@@ -138,8 +136,13 @@ class TfRecord(RecordSource):
         }
         return {**super().identity(), "files": digest(files)}
 
+    def _is_unpacked(self) -> bool:
+        return all(
+            file.exists() for split in ("train", "test") for file in readable(self._files(split), Path(self.dir))
+        )
+
     def is_prepared(self) -> bool:
-        return self._bad_records.known() is not None
+        return self._is_unpacked() and self._bad_records.known() is not None
 
     @property
     def _bad_records(self) -> BadRecords:
@@ -148,7 +151,8 @@ class TfRecord(RecordSource):
         return BadRecords(note, self._verified(), self.max_bad_records)
 
     def _declared(self) -> list[Any]:
-        return [self.features, self.label, self.num_classes]
+        given = [self.features, self.label, self.num_classes]
+        return given if self.image is None else [*given, self.image]
 
     def _verified(self) -> dict[str, Any]:
         """What a judgement depends on, as it is now."""
@@ -159,6 +163,11 @@ class TfRecord(RecordSource):
     # -- with TensorFlow
 
     def prepare(self) -> None:
+        if not self._is_unpacked():
+            packed = [file for split in ("train", "test") for file in self._files(split) if packing(file)]
+            count = unpack(packed, Path(self.dir))
+            print(f"tfscale: {count} packed files were unpacked in {self.dir}", file=sys.stderr)
+            self.check()  # what could not be counted before
         self._learn_what_is_bad()
         for split in ("train", "test"):
             self._index(split)
@@ -170,15 +179,18 @@ class TfRecord(RecordSource):
         index = self._index(split)
         for first, records in whole_records(index):
             whole = [record for record in records if record is not None]
+            if first == 0 and self.image is None and whole:
+                self._tell_pictures(whole[0])
+            unparsed = False
             try:
                 parsed = tf.io.parse_example(tf.constant(whole, tf.string), self._spec)
                 good = all(self._is_good(name, values) for name, values in parsed.items())
             except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # its message may quote the record
-                good = False
+                good, unparsed = False, True
             if good and len(whole) == len(records):
                 continue
             faults = [DAMAGED if r is None else self._fault(r) for r in records]
-            if not any(faults):
+            if unparsed and not any(faults):
                 faults[0] = ", or one behind it, can't be parsed"
             for place, fault in enumerate(faults, first):
                 if fault:
@@ -187,12 +199,36 @@ class TfRecord(RecordSource):
     def _is_good(self, name: str, values: tf.Tensor) -> bool:
         import numpy as np
 
+        if "pad" in self.features[name] and not 0 < values.shape[1] <= self.features[name]["shape"][0]:
+            return False  # whether the feature is there at all, and which list is too long, each record tells
         values = values.numpy()
+        if name == self.image:
+            return not any(map(self._picture_fault, values.ravel()))
         if values.dtype == np.float32:
             return bool(np.isfinite(values).all())
         if name == self.label and self.num_classes is not None:
             return bool(((values >= 0) & (values < self.num_classes)).all())
         return True
+
+    def _tell_pictures(self, record: bytes) -> None:
+        """A line for a feature that is a picture, by the first record, which nobody has named so."""
+        from google.protobuf.message import DecodeError
+        from tensorflow.train import Example
+
+        with contextlib.suppress(DecodeError):
+            features = Example.FromString(record).features.feature
+            for name in self.features:
+                values = features[name].bytes_list.value if name in features else []
+                if len(values) == 1 and values[0].startswith(_PICTURES):
+                    text = f"data.image={name} has them verified before training"
+                    print(f"tfscale: the feature {name} holds encoded pictures: {text}", file=sys.stderr)
+
+    @staticmethod
+    def _picture_fault(content: bytes) -> str:
+        from tfscale.data.pictures import MAX_PIXELS, verify_content
+
+        found = verify_content(content, channels=3, max_pixels=MAX_PIXELS)
+        return found if isinstance(found, str) else ""
 
     def _fault(self, record: bytes) -> str:
         """What is wrong with a record, or ""."""
@@ -212,8 +248,12 @@ class TfRecord(RecordSource):
                 return f": the feature {name} holds {found}, declared is {declared['dtype']}"
             values = getattr(features[name], kind).value
             shape = list(declared.get("shape", []))
-            if len(values) != math.prod(shape):
+            if "pad" in declared and len(values) <= shape[0]:
+                pass
+            elif len(values) != math.prod(shape):
                 return f": the feature {name} has {len(values)} values, declared is the shape {shape}"
+            if name == self.image and (fault := self._picture_fault(values[0])):
+                return f": the picture of the feature {name} {fault}"
             bad = next((v for v in values if kind == "float_list" and not math.isfinite(v)), None)
             if bad is not None:
                 return f": the feature {name} is {bad}"
@@ -227,15 +267,51 @@ class TfRecord(RecordSource):
     def _spec(self) -> dict[str, Any]:
         import tensorflow as tf
 
-        return {
-            name: tf.io.FixedLenFeature(declared.get("shape", []), tf.dtypes.as_dtype(declared["dtype"]))
-            for name, declared in self.features.items()
-        }
+        def spec(declared: dict[str, Any]) -> Any:
+            shape, dtype = declared.get("shape", []), tf.dtypes.as_dtype(declared["dtype"])
+            if "pad" in declared:
+                return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True, default_value=declared["pad"])
+            return tf.io.FixedLenFeature(shape, dtype)
+
+        return {name: spec(declared) for name, declared in self.features.items()}
 
     def parse(self, raw: tf.Tensor) -> dict[str, Any]:
         import tensorflow as tf
 
-        return tf.io.parse_single_example(raw, self._spec)
+        parsed = tf.io.parse_single_example(raw, self._spec)
+        for name, declared in self.features.items():
+            if "pad" in declared:
+                (length,), found = declared["shape"], parsed[name]
+                fill = tf.fill([length - tf.shape(found)[0]], tf.constant(declared["pad"], found.dtype))
+                parsed[name] = tf.ensure_shape(tf.concat([found, fill], 0), [length])
+        if self.image is not None:
+            parsed["image"] = parsed.pop(self.image)
+        return parsed
+
+
+def _check_declared(name: str, declared: Any) -> None:
+    """Raises UsageError for a declaration that can't be."""
+    known = isinstance(declared, dict) and set(declared) <= {"dtype", "shape", "pad"}
+    shape = declared.get("shape", []) if known else None
+    listed = list(shape) if isinstance(shape, list | tuple) else None
+
+    def refused(what: str, fix: str) -> UsageError:
+        return UsageError(f"the feature {name} is declared {what}", where=f"data.features.{name}", fix=fix)
+
+    if listed and any(size in (None, -1) for size in listed):
+        raise refused(
+            "with a variable length, and batches hold lists of one length",
+            "give the longest length and what fills shorter lists up: {dtype: int64, shape: [64], pad: 0}",
+        )
+    sizes = listed is not None and all(type(size) is int and size >= 0 for size in listed)
+    if not known or declared.get("dtype") not in _LISTS or listed is None or not sizes:
+        near = nearest(str(declared.get("dtype")), list(_LISTS)) if isinstance(declared, dict) else ""
+        raise refused(f"as {declared}{near}", "{dtype: int64, float32 or string, shape: [sizes]}")
+    if "pad" in declared and (len(listed) != 1 or type(declared["pad"]) not in _PADS[declared["dtype"]]):
+        raise refused(
+            f"as {declared}, and pad fills lists of one axis with a value of their dtype",
+            "{dtype: int64, shape: [64], pad: 0}",
+        )
 
 
 def _missing_shards(files: Sequence[Path]) -> Iterator[Path]:

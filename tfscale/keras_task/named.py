@@ -94,6 +94,8 @@ class NamedModel(KerasModelTask):
         seed = example.pop("seed")
         found = {name: example.pop(name) for name in (self.label, "sample_weight") if name in example}
         prepared: dict[str, Any] = {"sample_weight": found["sample_weight"]} if "sample_weight" in found else {}
+        if (only := self._only_picture(example)) is not None:
+            example = {"image": example[only]}
         if "image" in example:
             example["image"], flip = augment.prepare(
                 example["image"], seed, self.augment, training=training, **self._picture
@@ -122,10 +124,23 @@ class NamedModel(KerasModelTask):
             raise NotImplementedError("only pictures are served from raw bytes")
         return {"image": tf.TensorSpec([], tf.string)}
 
+    def _only_picture(self, fields) -> str | None:
+        """The name of the only field, where it is encoded bytes and the model takes pictures."""
+        if len(fields) != 1:
+            return None
+        ((name, value),) = fields.items()
+        if name == "image" or value.dtype != "string" or value.shape.rank != 0:
+            return None
+        return name if isinstance(self._input_shape, tuple) and len(self._input_shape) == 4 else None
+
+    @cached_property
+    def _input_shape(self) -> Any:
+        return getattr(self.obtain()[0], "input_shape", None)  # an unbuilt model has none
+
     @cached_property
     def _picture(self) -> dict[str, int]:
         """size and channels of the pictures: the model's where it fixes them."""
-        shape = self.obtain()[0].input_shape
+        shape = self._input_shape
         shape = shape.get("image") if isinstance(shape, dict) else shape
         fixed = shape[1:4] if isinstance(shape, tuple) and len(shape) == 4 else (None, None, None)
         size, channels = fixed[0] or self.image_size, fixed[2] or self.channels
