@@ -102,13 +102,14 @@ class Classify(Task):
     width: int = 6
     dropout: float = 0.0
     l2: float = 0.0
+    activation: str = "relu"
 
     def build_model(self):
         import keras
 
         regularizer = keras.regularizers.L2(self.l2) if self.l2 else None
         inputs = keras.Input((self.width,), name="x")
-        x = keras.layers.Dense(8, activation="relu", kernel_regularizer=regularizer, name="hidden")(inputs)
+        x = keras.layers.Dense(8, activation=self.activation, kernel_regularizer=regularizer, name="hidden")(inputs)
         if self.dropout:
             x = keras.layers.Dropout(self.dropout, seed=7, name="dropout")(x)
         return keras.Model(inputs, keras.layers.Dense(2, dtype=_at_least_float32(), name="out")(x))

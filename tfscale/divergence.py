@@ -15,6 +15,7 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
+from tfscale.alike import restore, share_state
 from tfscale.errors import Diverged
 
 if TYPE_CHECKING:
@@ -72,15 +73,10 @@ class Recovery:
         session = self.session
         with contextlib.suppress(Diverged):  # a state that is written just now may be ruined, too
             session.checkpointer.finish()
-        newest = max((entry.step for entry in session.checkpointer.entries()), default=-1)
-        newest = int(session.trainer.told_by_chief(newest))
-        if newest < 0:
-            return None
-        with session.trainer.clock("restore"):
-            for entry in session.checkpointer.entries():
-                if entry.step == newest:
-                    session.checkpointer.restore_entry(entry, session.state)
-        return newest
+        with session.trainer.clock("restore"), session.watchdog.paused():
+            step = restore(session)
+            share_state(session)
+        return step
 
     def _examine(self, error: Diverged, data_step: int, good: int | None) -> dict[str, Any]:
         """What is known of the batch; also in diverged.json."""

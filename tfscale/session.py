@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from tfscale import faults, runtime
+from tfscale.alike import check_data, restore, share_state
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig
 from tfscale.divergence import Recovery
@@ -139,6 +140,7 @@ class Session:
             self.state = TrainState.create(self.task, optimizer, averaged=config.train.ema is not None)
         self.say(self._reading())
         self.trainer = self._make_trainer()
+        check_data(self)
         self.checkpointer = Checkpointer(
             self.run_dir.checkpoints,
             keep=config.checkpoint.keep,
@@ -204,13 +206,14 @@ class Session:
         variables."""
         self.checkpointer.clean()
         with self.trainer.clock("restore"):
-            step = self.checkpointer.restore(self.state)
-        self.recovery.recall()
-        if step is None and self.config.init_from:
-            from tfscale.warm_start import warm_start
+            step = restore(self)
+            if step is None and self.config.init_from:
+                from tfscale.warm_start import warm_start
 
-            self.say(warm_start(self.state.model, self.config.init_from).table())
-            self.state.reset_averages()
+                self.say(warm_start(self.state.model, self.config.init_from).table())
+                self.state.reset_averages()
+            share_state(self)
+        self.recovery.recall()
         if step is not None:
             self.say(f"resuming at step {step} of {self.total_steps} from {self.run_dir.path}")
         self._go_on_from_here()

@@ -396,3 +396,20 @@ def test_the_ports_are_free_again_while_the_connections_are_held(slow_jobs):
     peers[0].hear("bound", within=90)  # TensorFlow's server
     peers[1].obey('tell {"still": "here"}')
     assert peers[0].hear("heard")["detail"] == peers[2].hear("heard")["detail"] == {"still": "here"}
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "fix"),
+    [
+        ({"precision": "mixed_bfloat16"}, {"precision": "float32"}, "plan.precision=float32"),
+        ({"xla": False}, {"xla": True}, "plan.xla=true"),
+        ({"accumulate": 4}, {"accumulate": 2}, "train.accumulate=4"),
+        ({"bytes_per_pack": 1}, {"bytes_per_pack": 2}, "plan.bytes_per_pack=2"),
+        ({"replica_batch": 4}, {"replica_batch": 2}, "the same command"),
+    ],
+)
+def test_unequal_machines_are_told_what_all_of_them_can_be_given(here, there, fix):
+    from tfscale.cluster.agreement import facts_differ
+
+    error = facts_differ({"worker:1": {"facts": {"plan": here}}}, "worker:0", {"facts": {"plan": there}})
+    assert error is not None and fix in error.fix

@@ -6,6 +6,7 @@ that writes is writer.py's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -225,6 +226,15 @@ class Checkpointer:
             where=str(self.directory),
             fix="restore the files, or start again from zero with resume.mode=never",
         )
+
+    def restore_step(self, step: int, state: TrainState) -> bool:
+        """Puts the checkpoint of this step into the state, and says whether it is here and can be used."""
+        for entry in self.entries():
+            if entry.step == step:
+                with contextlib.suppress(Damaged, CheckpointUnusable, OSError):
+                    self.restore_entry(entry, state)
+                    return True
+        return False
 
     def restore_entry(self, entry: Entry, state: TrainState) -> None:
         """Puts this checkpoint into the state.

@@ -14,6 +14,8 @@ from tfscale.errors import ClusterConfigError, ClusterFault, TfscaleError
 VERSION = 1  # of the messages
 _MAX_SHOWN = 5  # differences per process in a message
 _ABSENT = object()
+# What a plan may decide otherwise on another machine, and an override settles for all.
+_MACHINES = ("precision", "xla", "deterministic", "local_devices", "bytes_per_pack", "wire_precision")
 
 Difference = tuple[str, str, str]  # key, its value here, its value there
 
@@ -107,7 +109,17 @@ def _error(groups: Mapping[tuple[Difference, ...], list[str]], leader: str) -> C
     return ClusterConfigError(
         "; ".join(told[:_MAX_SHOWN]) + (f"; and {len(told) - _MAX_SHOWN} other ways" if told[_MAX_SHOWN:] else ""),
         where=first,
-        fix="give every process the same list of addresses"
-        if first.startswith("cluster.")
-        else "start every process with the same command, configuration and version of tfscale",
+        fix=_fix(*next(iter(groups))[0]),
     )
+
+
+def _fix(path: str, theirs: str, leaders: str) -> str:
+    if path.startswith("cluster."):
+        return "give every process the same list of addresses"
+    section, _, name = path.partition(".")
+    if section == "plan" and name == "accumulate" and theirs.isdecimal() and leaders.isdecimal():
+        most = max(int(theirs), int(leaders))  # which needs the least memory
+        return f"their memory differs: give all of them train.accumulate={most}"
+    if section == "plan" and name in _MACHINES:
+        return f"their machines differ: give all of them plan.{name}={leaders}, or what each of them can do"
+    return "start every process with the same command, configuration and version of tfscale"

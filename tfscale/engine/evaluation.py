@@ -53,7 +53,7 @@ class Evaluator:
         self.stopped = 0  # the number of the signal that ended the last evaluation early
         self._step = EvalStep(task, state, plan)
         self._loop = tf.function(self._graph, autograph=False)
-        self._bound = self._longest = max(1, plan.steps_per_loop)
+        self._bound = self._longest = max(1, plan.steps_per_loop)  # of this machine, until the chief has told its own
         self._compiled = False
 
     def evaluate(self, batches: Iterable[Any], steps: int) -> dict[str, float]:
@@ -71,15 +71,14 @@ class Evaluator:
             with self.clock("eval" if self._compiled else "compile"):
                 total += self._loop(iterator, tf.constant(count)).numpy()
             done += count
-            seconds = time.monotonic() - began
-            if self.agree is not None:
-                _, (seconds,), each = self.agree(np.zeros(0), [seconds], [self.asked()])
+            seconds, longest = time.monotonic() - began, float(self._longest)
+            if self.agree is not None:  # how long the next loop is, too: workers that loop unequally wait for ever
+                _, (seconds, longest), each = self.agree(np.zeros(0), [seconds, longest], [self.asked()])
                 self.stopped = int(each[:, 0].max())
             if self.stopped:
                 return {}
-            if self._compiled:
-                self._bound = min(self._longest, max(1, int(LOOP_SECONDS * count / max(seconds, 1e-9))))
-            self._compiled = True
+            fits = int(LOOP_SECONDS * count / max(seconds, 1e-9)) if self._compiled else longest
+            self._bound, self._compiled = min(int(longest), max(1, int(fits))), True
         if self.agree is not None:
             total, *_ = self.agree(total, [])
         return self._step.sums.means(total)

@@ -85,9 +85,10 @@ class Trainer(Training):
         self._plain_loop = tf.function(self._plain_graph, autograph=False)
         self._compiled: set[str] = set()
 
-    def told_by_chief(self, value: float) -> float:
-        """The chief's value, on every worker; all must call it."""
-        return self._agree(np.zeros(0), [value])[1][0]
+    @property
+    def agreement(self) -> Agreement:
+        """By which all workers decide alike."""
+        return self._agree
 
     def examine(self, batches: Iterable[Any]) -> dict[str, float]:
         """{"loss", "gradient_norm"} of the first step of these data at the present weights, which stay as they are;
@@ -116,7 +117,9 @@ class Trainer(Training):
             Diverged: the loss became NaN or infinite; the state of that loop is not saved.
         """
         iterator = iter(batches)
-        _, (now, self._longest_loop), _ = self._agree(np.zeros(0), [self.clock.now(), self.plan.steps_per_loop])
+        wishes = [self.clock.now(), self.plan.steps_per_loop, float(self.fixed_loop)]
+        _, (now, self._longest_loop, fixed), _ = self._agree(np.zeros(0), wishes)
+        self.fixed_loop = bool(fixed)
         for action in self.actions:
             action.every.start(self.state.step, now)
         while self.state.step < until and not self.ended:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tfscale.plan import ExecutionPlan
 
 _CHIEFS, _OWN = 3, 2
+_PIECE = 2**21  # numbers of 32 bits that are told at once; one length, so that one graph serves nearly all of them
 _WIRE = {"bfloat16": tf.bfloat16, "float16": tf.float16}
 
 
@@ -137,6 +138,31 @@ class Agreement:
         total = self._sum(tf.constant(vector)).numpy()
         told = [float(value) for value in total[self.size : self.size + len(chiefs)]]
         return total[: len(summed)], told, total[self.size + _CHIEFS :].reshape(each.shape)
+
+    def told_by_chief(self, value: float) -> float:
+        """The chief's value, on every worker; all must call it."""
+        return self(np.zeros(0), [value])[1][0]
+
+    def those(self, holds: bool) -> list[int]:
+        """The ranks of the workers where it holds, on every worker; all must call it."""
+        return np.flatnonzero(self(np.zeros(0), [], [holds])[2][:, 0]).tolist()
+
+    def bytes_of_chief(self, data: bytes) -> bytes:
+        """What the chief gives, bit for bit on every worker; all must call it, the others with anything.
+
+        They travel as numbers of 32 bits in float64, which every kind of collective adds to zeros without rounding.
+        """
+        length = int(self.told_by_chief(len(data)))
+        told, mine = bytearray(), np.frombuffer(data + bytes(-len(data) % 4), np.uint32) if self.worker == 0 else None
+        while len(told) < length and self.workers > 1:
+            first, left = len(told) // 4, -(-(length - len(told)) // 4)
+            count = min(_PIECE, 1 << (left - 1).bit_length())
+            piece = np.zeros(count)
+            if mine is not None:
+                part = mine[first : first + count]
+                piece[: len(part)] = part
+            told += self._sum(tf.constant(piece)).numpy().astype(np.uint32).tobytes()
+        return bytes(told[:length]) if self.workers > 1 else data
 
     def _graph(self, vector: tf.Tensor) -> tf.Tensor:
         def share():
