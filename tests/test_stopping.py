@@ -62,7 +62,7 @@ def ended(body: str, *signals: int, grace: float = 20.0, owns: bool = True, paus
     return process.returncode, (first + out).split("\n")[:-1], err, time.monotonic() - began
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)])
 def test_with_nothing_to_keep_the_main_thread_raises_at_once(signum, code):
     returned, lines, _, seconds = ended("say('ready'); time.sleep(15)", signum)
     assert (returned, lines) == (code, ["ready", f"raised {code}"])
@@ -76,7 +76,7 @@ def test_where_the_main_thread_does_not_answer_the_process_is_ended():
     assert seconds < 3
 
 
-@pytest.mark.parametrize(("signum", "number"), [(signal.SIGTERM, 15), (signal.SIGINT, 2)])
+@pytest.mark.parametrize(("signum", "number"), [(signal.SIGTERM, 15), (signal.SIGINT, 2), (signal.SIGHUP, 15)])
 def test_with_work_to_keep_it_waits_to_be_asked_for(signum, number):
     returned, lines, *_ = ended(f"stopping.hold(); {_LOOP.lstrip()}", signum)
     assert (returned, lines) == (0, ["ready", f"asked {number}", "well"])
@@ -97,6 +97,19 @@ def test_the_same_signal_twice_at_once_counts_once():
     body = f"stopping.hold(); {_LOOP}; time.sleep(1)"
     returned, lines, *_ = ended(body, signal.SIGTERM, signal.SIGTERM, pause=0.05)
     assert (returned, lines) == (0, ["ready", "asked 15", "well"])
+
+
+def test_a_storm_of_signals_counts_once():
+    body = f"stopping.hold(); {_LOOP}; time.sleep(2)"
+    returned, lines, *_ = ended(body, *[signal.SIGTERM] * 12, pause=0.15)
+    assert (returned, lines) == (0, ["ready", "asked 15", "well"])
+
+
+def test_the_first_signal_after_another_request_is_no_second_one():
+    """A notice of the machine's or a peer's end comes first, the cluster's SIGTERM while the work is being kept."""
+    body = "stopping.hold(); stopping.ask(Preempted('maintenance')); time.sleep(0.7); say('ready'); time.sleep(1)"
+    returned, lines, *_ = ended(body, signal.SIGTERM)
+    assert (returned, lines) == (0, ["ready", "well"])
 
 
 def test_the_grace_period_is_kept_come_what_may():

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from tfscale.door import guard
 from tfscale.errors import UsageError, nearest
+from tfscale.streams import write_line
 
 DOORS = {
     "train": "train a recipe on whatever hardware is here",
@@ -27,22 +30,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = f"tfscale.{arguments[0]}" + (".__main__" if arguments[0] in _PACKAGES else "")
         return importlib.import_module(module).main(arguments[1:])
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print("usage: tfscale COMMAND [...]\n")
-        for name, text in DOORS.items():
-            print(f"  {name:<10} {text}")
-        return 0
+        return guard(lambda _: _usage())
     if arguments[0] == "--version":
-        from tfscale import __version__
+        return guard(lambda _: _version())
+    return guard(lambda _: _unknown(arguments[0]))
 
-        print(f"tfscale {__version__}")
-        return 0
-    error = UsageError(
-        f"unknown command {arguments[0]!r}{nearest(arguments[0], list(DOORS))}",
+
+def _usage() -> int:
+    write_line("\n".join(["usage: tfscale COMMAND [...]\n", *(f"  {name:<10} {text}" for name, text in DOORS.items())]))
+    return 0
+
+
+def _version() -> int:
+    from tfscale import __version__
+
+    write_line(f"tfscale {__version__}")
+    return 0
+
+
+def _unknown(command: str) -> NoReturn:
+    raise UsageError(
+        f"unknown command {command!r}{nearest(command, list(DOORS))}",
         where="command line",
         fix=f"the commands are {', '.join(DOORS)}",
     )
-    print(error.line(), file=sys.stderr)
-    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tfscale import streams
 from tfscale.errors import UsageError, foreseen, nearest, without_secrets
 from tfscale.lean_import import begin_program
+from tfscale.streams import write_line, write_result
 
 _TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes reads why a container ended
 
@@ -26,15 +28,17 @@ class _Help(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show this and the recipes and groups that there are")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        parser.print_help()
-        print("\nconfiguration groups (GROUP=NAME; a recipe, debug: +GROUP=NAME):")
-        for group, names in groups().items():
-            print(f"  {group:<10} {', '.join(names)}")
+        told = [parser.format_help(), "configuration groups (GROUP=NAME; a recipe, debug: +GROUP=NAME):"]
+        told += [f"  {group:<10} {', '.join(names)}" for group, names in groups().items()]
+        write_line("\n".join(told))
         parser.exit(0)
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse exits with 2 and prints two lines; ours raises."""
+class Parser(argparse.ArgumentParser):
+    """argparse exits with 2 and prints two lines, and thinks its help printed where it isn't; ours raises."""
+
+    def print_help(self, file: Any = None) -> None:
+        write_result(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, where="command line", fix="see --help")
@@ -55,7 +59,7 @@ def groups() -> dict[str, list[str]]:
 
 def arguments(describe: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses --help, --cfg, --config-dir and the overrides; raises UsageError."""
-    parser = _Parser(prog=describe.prog, description=describe.description, epilog=describe.epilog, add_help=False)
+    parser = Parser(prog=describe.prog, description=describe.description, epilog=describe.epilog, add_help=False)
     parser.add_argument("-h", "--help", action=_Help)
     parser.add_argument("-c", "--cfg", choices=["job"], help="print the composed configuration and stop")
     parser.add_argument("-cd", "--config-dir", help="a folder with your own configuration groups")
@@ -102,7 +106,7 @@ def print_run_config(run_dir: str, overrides: Sequence[str], config_dir: str | N
     from tfscale.composition import compose_run
     from tfscale.stored import run_folder
 
-    print(compose_run(run_folder(run_dir, None), overrides, config_dir=config_dir).yaml, end="")
+    write_result(compose_run(run_folder(run_dir, None), overrides, config_dir=config_dir).yaml)
     return 0
 
 
@@ -112,6 +116,7 @@ def guard(run: Callable[[dict], int]) -> int:
     `run` receives a dict into which it puts "traceback": whether people asked to see one.
     """
     begin_program()
+    streams.begin()
     seen: dict[str, Any] = {}
     try:
         return run(seen)
@@ -122,5 +127,6 @@ def guard(run: Callable[[dict], int]) -> int:
     with contextlib.suppress(OSError):
         if _TERMINATION_LOG.is_file() and os.access(_TERMINATION_LOG, os.W_OK):
             _TERMINATION_LOG.write_text(json.dumps(failure.as_dict(), indent=2))
-    print(failure.line(), file=sys.stderr)
+    if not streams.last_line(failure.line()):
+        os._exit(failure.exit_code)  # Python's own end would wait for whoever doesn't read
     return failure.exit_code

@@ -5,17 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from tfscale.door import guard
-from tfscale.errors import UsageError
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse exits with 2 and prints two lines; this one raises."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, where="command line", fix="see --help")
+from tfscale.door import Parser, guard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="tfscale launch",
         description="Train in several processes on this machine, each with a real TF_CONFIG on 127.0.0.1.",
         epilog="example: tfscale launch --workers 2 -- +recipe=resnet train.until=5ep; the overrides are those of"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tfscale.door import arguments, guard, own_options
 from tfscale.errors import CheckFailed, OutputError, UsageError
+from tfscale.streams import write_result
 from tfscale.strict_json import dumps
 
 _DEFAULTS = {
@@ -49,7 +50,7 @@ def _check(options: argparse.Namespace, seen: dict) -> int:
 
         from tfscale.composition import compose_raw
 
-        print(OmegaConf.to_yaml(compose_raw(overrides, config_dir=options.config_dir), resolve=False), end="")
+        write_result(OmegaConf.to_yaml(compose_raw(overrides, config_dir=options.config_dir), resolve=False))
         return 0
     seen["traceback"] = "debug.traceback=true" in overrides
     file = Path(own["parity.json"]) if own["parity.json"] else None
@@ -65,7 +66,7 @@ def _check(options: argparse.Namespace, seen: dict) -> int:
         config_dir=options.config_dir,
         say=lambda line: print(line, flush=True),
     )
-    print(report.table(), end="")
+    write_result(report.table())
     if file is not None:
         try:
             file.write_text(dumps(report.to_dict(), indent=2) + "\n")

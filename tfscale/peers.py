@@ -7,8 +7,6 @@ told. Refuses to know sockets (cluster/) and training.
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +18,7 @@ from tfscale.cluster.rendezvous import meet
 from tfscale.config import RunConfig, identity
 from tfscale.errors import ClusterFault, Interrupted, Preempted, TfscaleError, first_line, foreseen
 from tfscale.plan import ExecutionPlan
+from tfscale.streams import end_process
 from tfscale.watchdog import ended_from_outside
 
 _PATIENCE = 10.0  # seconds in which TensorFlow should have noticed a lost peer by itself
@@ -86,11 +85,7 @@ class Peers:
         if self._over.wait(_PATIENCE):
             return
         fault = event.fault()
-        with contextlib.suppress(Exception):
-            self.on_exit(fault)
-        print(fault.line(), file=sys.stderr, flush=True)
-        self.meeting.end(fault.as_dict())
-        os._exit(fault.exit_code)
+        end_process(fault, lambda: self.on_exit(fault), lambda: self.meeting.end(fault.as_dict()))
 
     def explain(self, error: BaseException) -> BaseException:
         """The error itself, or the lost peer where that is what lies behind it."""

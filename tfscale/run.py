@@ -30,6 +30,7 @@ from tfscale.result import Result
 from tfscale.run_dir import RunDir
 from tfscale.stopping import Stopping
 from tfscale.stores import Store
+from tfscale.streams import lenient
 from tfscale.surroundings import Surroundings
 from tfscale.tracking.train_job import NoStatus, open_status
 from tfscale.warm_start import check_place
@@ -97,7 +98,7 @@ def fit_config(
     if stopping is None:
         with Stopping().listening() as stopping:
             return fit_config(config, environ=environ, say=say, stopping=stopping)
-    with _left_if_refused(config, environ):
+    with lenient(), _left_if_refused(config, environ):
         validate(config)
         stopping.grace = config.cluster.grace
         with watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ):

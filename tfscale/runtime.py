@@ -14,7 +14,6 @@ import contextlib
 import functools
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from tfscale.cluster import Cluster
 from tfscale.errors import UsageError
 from tfscale.lean_import import lean
 from tfscale.plan import ExecutionPlan
+from tfscale.streams import hushed
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -36,7 +36,7 @@ def apply(plan: ExecutionPlan, *, seed: int) -> None:
         UsageError: another Keras backend is configured, or TensorFlow already runs with other threads.
     """
     import_tensorflow(plan)
-    with _hushed():
+    with hushed():
         import keras
         import tensorflow as tf
 
@@ -91,7 +91,7 @@ def import_tensorflow(plan: ExecutionPlan) -> None:
         UsageError: another Keras backend is configured.
     """
     _set_environment(plan)
-    with _hushed(), lean():
+    with hushed(), lean():
         import tensorflow  # noqa: F401
 
         from tfscale.iterators import leave_untuned
@@ -125,24 +125,6 @@ def _set_determinism(on: bool) -> None:
         switch.enable_op_determinism()
     elif switch.is_op_determinism_enabled():
         switch.disable_op_determinism()
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keeps back what TensorFlow's C++ prints while it starts, which no log level stops; shown if starting fails."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
-        terminal = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(terminal, held.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 def _set_threads(plan: ExecutionPlan, tf) -> None:
@@ -181,7 +163,7 @@ def build_strategy(plan: ExecutionPlan, cluster: Cluster | None = None) -> tf.di
         from tfscale import strategies
 
         assert cluster is not None
-        with _hushed():
+        with hushed():
             return strategies.join(plan, cluster)
     kind = "GPU" if plan.accelerator == "gpu" else "CPU"
     devices = tf.config.list_logical_devices(kind)

@@ -1,7 +1,7 @@
 """Stopping: what asks a run to end early, heard at once and answered where no work is lost.
 
-Owns SIGTERM and SIGINT while a run is at work. Refuses to know checkpoints, peers and loops: the loop asks `asked`
-between its compiled pieces, and whoever has work to keep says `hold()`.
+Owns SIGTERM, SIGINT and SIGHUP while a run is at work. Refuses to know checkpoints, peers and loops: the loop asks
+`asked` between its compiled pieces, and whoever has work to keep says `hold()`.
 
     with Stopping(grace=25).listening() as stopping:
         ...                      # until hold(): the request is raised in the main thread, for nothing would be lost
@@ -18,20 +18,20 @@ the main thread by a signal of its own, and ends the process where that doesn't 
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from tfscale.errors import InternalError, Interrupted, Preempted, TfscaleError
+from tfscale.streams import end_process
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _NUDGE = getattr(signal, "SIGRTMIN", signal.SIGUSR2 - 5) + 5  # from the listening thread to the main one
 _ANSWER_WITHIN = 1.0  # seconds that the main thread has to begin its end while there is nothing to keep
-_SAME_SIGNAL = 0.5  # seconds; `timeout` sends its signal to the process and then to its group
+_SAME_SIGNAL = 0.5  # seconds between signals that count as one: `timeout` sends two, and some send a storm
 
 
 class Stopping:
@@ -50,6 +50,7 @@ class Stopping:
         self.before_exit: list[Callable[[TfscaleError], None]] = []  # called where the process is ended at once
         self._holding = self._over = self._testing = self._heard = False
         self._asked_at: float | None = None
+        self._heard_at: float | None = None  # the newest signal
         self._handlers: dict[int, object] = {}
         self._tested = 0
 
@@ -70,8 +71,8 @@ class Stopping:
             yield self
         finally:
             self._over = True
-            if self.owns_process:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+            if self.owns_process and self.request is None:  # else the process is about to end, and no signal may
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)  # take its last line away
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -149,12 +150,12 @@ class Stopping:
             raise self.request
 
     def _note(self, signum: int) -> bool:
-        """Takes the signal down; False if it is a second one."""
+        """Takes the signal down; False if it is a second one: it comes after a pause, while a storm counts as one."""
+        now, before = self._now(), self._heard_at
+        self._heard_at = now
         if self.request is None:
-            self.request, self._asked_at = error_of(signum), self._now()
-            return True
-        assert self._asked_at is not None
-        return self._now() < self._asked_at + _SAME_SIGNAL
+            self.request, self._asked_at = error_of(signum), now
+        return before is None or now < before + _SAME_SIGNAL
 
     def _nudge(self, signum: int) -> None:
         main = threading.main_thread().ident
@@ -176,7 +177,7 @@ class Stopping:
             if not first:
                 self._end_now()
             if not known:
-                if not self._holding:
+                if not self._holding and not self._over:
                     self._nudge(_NUDGE)
                 threading.Thread(target=self._keep_time, daemon=True).start()
 
@@ -198,9 +199,8 @@ class Stopping:
 
     def _end_now(self) -> None:
         assert self.request is not None
-        self.tell_before_exit(self.request)
-        print(self.request.line(), file=sys.stderr, flush=True)
-        os._exit(self.request.exit_code)
+        error = self.request
+        end_process(error, *(functools.partial(tell, error) for tell in self.before_exit))
 
 
 def error_of(signum: int, *, kept: str = "") -> TfscaleError:

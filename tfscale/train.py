@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tfscale.door import arguments, guard
 from tfscale.stopping import Stopping
+from tfscale.streams import write_line, write_result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,11 +35,12 @@ def _train(options: argparse.Namespace, seen: dict, stopping: Stopping) -> int:
     if options.cfg:
         from omegaconf import OmegaConf
 
-        print(OmegaConf.to_yaml(raw, resolve=False), end="")
+        write_result(OmegaConf.to_yaml(raw, resolve=False))
         return 0
     config = to_run_config(raw)
     seen["traceback"] = config.debug.traceback
-    fit_config(config, stopping=stopping)
+    # A plan is what a dry run is for
+    fit_config(config, stopping=stopping, say=write_line if config.plan.dry_run else print)
     return 0
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tfscale.errors import ClusterFault, TfscaleError
+from tfscale.streams import end_process
 
 _TICK = 0.5  # seconds
 # Ends its parent by the signal whose number is that of our exit code for faults of a cluster, less 128, unless standard
@@ -28,7 +29,11 @@ _KILLER = """
 import os, select, signal, sys, time
 pid, seconds, line = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 if not select.select([0], [], [], seconds)[0]:
-    print(line, file=sys.stderr, flush=True)
+    try:
+        if select.select([], [2], [], 1.0)[1]:
+            os.write(2, (line + chr(10)).encode())
+    except OSError:
+        pass  # a full disk, or nobody reads: the end is what counts
     os.kill(pid, signal.SIGUSR1)
     if not select.select([0], [], [], 2.0)[0]:
         os.kill(pid, signal.SIGKILL)
@@ -92,17 +97,16 @@ class Watchdog:
                 self._end()
 
     def _end(self) -> None:
-        with contextlib.suppress(OSError), self.stacks.open("w") as stream:
-            faulthandler.dump_traceback(stream, all_threads=True)
         error = ClusterFault(
             f"{self._what} has not ended for {self.timeout:g} s; the stacks of all threads are in {self.stacks}",
             where="run.hang_timeout",
             fix="see where it hangs; the same command resumes, with a longer run.hang_timeout where it is only slow",
         )
-        with contextlib.suppress(Exception):
-            self.on_hang(error)
-        print(error.line(), file=sys.stderr, flush=True)
-        os._exit(error.exit_code)
+        end_process(error, self._leave_stacks, lambda: self.on_hang(error))
+
+    def _leave_stacks(self) -> None:
+        with self.stacks.open("w") as stream:
+            faulthandler.dump_traceback(stream, all_threads=True)
 
 
 @contextlib.contextmanager

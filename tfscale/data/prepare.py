@@ -55,7 +55,7 @@ def prepare_apart(source: Source) -> None:
 
 def child() -> int:
     """The child's whole work: a source on standard input, an error as JSON on standard output."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT])  # blocked in our parent
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])  # blocked in our parent
     begin_program()
     source = pickle.load(sys.stdin.buffer)  # from our own parent, over our own pipe
     try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from tfscale.door import arguments, guard
 from tfscale.errors import CheckFailed, SecurityRefused, UsageError, without_secrets
+from tfscale.streams import write_result
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,12 +42,12 @@ def _print(parser: argparse.ArgumentParser, words: list[str], seen: dict) -> int
     if options.cfg:
         from omegaconf import OmegaConf
 
-        print(OmegaConf.to_yaml(_compose(options.overrides, options.config_dir), resolve=False), end="")
+        write_result(OmegaConf.to_yaml(_compose(options.overrides, options.config_dir), resolve=False))
         return 0
     text = text_of(options.overrides, config_dir=options.config_dir)
     if _APPLY in words:
         return _apply(text)
-    print(text, end="")
+    write_result(text)
     return 0
 
 

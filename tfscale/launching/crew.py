@@ -5,6 +5,7 @@ Owns the children, their common screen and the signals that people send. Refuses
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ from tfscale.launching.places import Place
 from tfscale.launching.screen import LAUNCHER, Screen
 
 _WAIT = 0.05  # seconds between two looks at the processes
-_SAME_SIGNAL = 0.5  # seconds; `timeout` sends its signal to the launcher and then to its group
+_SAME_SIGNAL = 0.5  # seconds between signals that count as one: `timeout` sends two, and some send a storm
 _ERROR = "tfscale: error[E-"
 
 
@@ -125,21 +126,18 @@ class Crew:
         for line in lines:
             if line.startswith(_ERROR):
                 self.error_lines[label] = line
-        try:
+        with contextlib.suppress(OSError, ValueError):  # a full disk, a terminal that is gone: no matter of the job's
             self.screen.lines(label, lines)
             if label == self._writer:
                 self.screen.live(label, live)
-        except OSError:
-            if self.signum is None:  # with SIGHUP the terminal is gone, and the processes must still end well
-                raise
 
     def _on_signal(self, signum: int, _: FrameType | None) -> None:
+        before, self._signalled_at = self._signalled_at, self.now()
         if self.signum is None:
             # SIGHUP says nothing to a training process; SIGTERM asks it to write a checkpoint and end
             self.signum = signal.SIGTERM if signum == signal.SIGHUP else signum
-            self._signalled_at = self.now()
             self._forward()
-        elif self.now() > self._signalled_at + _SAME_SIGNAL:
+        elif self._signalled_at > before + _SAME_SIGNAL:
             self.kill()
 
     def _forward(self) -> None:

@@ -79,7 +79,10 @@ class Screen:
     def room(self) -> tuple[int, int]:
         """Rows and columns that a process may believe its terminal to have, so that its live line fits."""
         assert self._terminal is not None
-        columns, rows = os.get_terminal_size(self._terminal.fileno())
+        try:
+            columns, rows = os.get_terminal_size(self._terminal.fileno())
+        except OSError:  # it is gone
+            columns, rows = 0, 0
         return rows or 24, max(20, (columns or 80) - self._width - 3)  # some terminals don't know
 
     def lines(self, label: str, texts: Iterable[str]) -> None:
