@@ -47,7 +47,11 @@ def finish(session: Session) -> Result:
     run_dir.write_json("result.json", result.to_dict())
     for name in ("result.json", run_dir.metrics.name):
         session.tracker.artifact(run_dir.path / name)
+    if session.config.export.at_end:
+        session.tracker.artifact(run_dir.path / "export" / "model.keras")
     summary(result.rows(session.config.eval.split))
+    for line in session.tracker.page():
+        print(line)
     return result
 
 

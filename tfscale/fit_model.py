@@ -135,7 +135,10 @@ def _name(model: Any) -> str:
     import re
 
     name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", type(model).__name__).lower()
+    if re.fullmatch(rf"{kind}_\d+", name):  # Keras counts the models that nobody names
+        name = kind
+    return "model" if name == "<lambda>" else re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
 def _bring_back(config: RunConfig, model: Any) -> None:

@@ -12,8 +12,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from tfscale import faults, runtime
 from tfscale.alike import check_data, restore, share_state
 from tfscale.cluster import Cluster
@@ -22,7 +20,7 @@ from tfscale.divergence import Recovery
 from tfscale.duration import Duration
 from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
 from tfscale.evaluator import holds
-from tfscale.experiment import Experiment, flatten
+from tfscale.experiment import Experiment
 from tfscale.finishing import finish
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
@@ -30,9 +28,8 @@ from tfscale.run_dir import RunDir
 from tfscale.stopping import error_of
 from tfscale.strict_json import dumps
 from tfscale.surroundings import Surroundings
+from tfscale.tracked import open_tracker, tell_model
 from tfscale.watchdog import Watchdog
-
-_PLACES = ("run.dir", "run.root", "run.store")
 
 
 class Session:
@@ -63,7 +60,7 @@ class Session:
             self.stopping.listen_again()
             config.data.prepare()  # its imports must be over before the tracker's thread begins its own
             self._describe_data()
-            self.tracker = self._open_tracker()
+            self.tracker = open_tracker(config, plan, self.run_dir, self.cluster)
             status = "FAILED"
             try:
                 with self.stopping.as_request():
@@ -105,22 +102,6 @@ class Session:
         if names:
             self.run_dir.write_text("classes.json", json.dumps(list(names)) + "\n")
 
-    def _open_tracker(self):
-        from tfscale.tracking.tracker import NullTracker
-
-        spec = self.config.tracker
-        if spec is None or not self.cluster.is_chief:
-            return NullTracker()
-        path, run = self.run_dir.path, self.config.run
-        tracker = spec.open(run_dir=path, root=run.beside(path), name=f"{run.recipe}/{path.name}")
-        params = {**flatten(yaml.safe_load(self.config.yaml) or {})}
-        params = {k: v for k, v in params.items() if k not in _PLACES}
-        params.update({f"planned.{k}": v for k, v in self.plan.to_dict().items() if k != "reasons"})
-        tracker.params(params)
-        for name in ("config.yaml", "plan.json"):
-            tracker.artifact(self.run_dir.path / name)
-        return tracker
-
     def _build(self) -> None:
         from tfscale.checkpoint import Checkpointer
         from tfscale.data.pipeline import first_examples
@@ -138,6 +119,7 @@ class Session:
                 config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
             )
             self.state = TrainState.create(self.task, optimizer, averaged=config.train.ema is not None)
+        tell_model(self.tracker, self.state.model)
         self.say(self._reading())
         self.trainer = self._make_trainer()
         check_data(self)
@@ -370,6 +352,7 @@ class Session:
         sign = 1 if mode == "max" else -1
         if math.isfinite(value) and (best is None or sign * (value - best["value"]) > 0):
             memory["best"], memory["stale"] = {"step": self.state.step, "value": value, **measured}, 0
+            self.tracker.metrics({f"best/{metric}": value}, self.state.step)
             self.save(wait=True)
             return
         memory["stale"] = memory.get("stale", 0) + 1

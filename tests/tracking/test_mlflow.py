@@ -32,13 +32,16 @@ def root(tmp_path):
 
 
 def opened(root, **settings):
-    spec = MlflowTracker(experiment="exp", system_metrics=False, **settings)
+    spec = MlflowTracker(**{"experiment": "exp", "system_metrics": False, **settings})
     return spec.open(run_dir=root / "exp" / "run", root=root, name="exp/run")
 
 
-def test_store_and_artifacts_lie_beside_the_runs_and_a_resumed_run_goes_on(root):
+def test_store_and_artifacts_lie_beside_the_runs_and_a_resumed_run_goes_on(tmp_path, monkeypatch):
+    """In a folder whose name means something else inside an address."""
     import mlflow
 
+    root = tmp_path / "feature%2Fx what? #1;ü=[&]"
+    (root / "exp" / "run").mkdir(parents=True)
     first = opened(root)
     first.params({"a": 1})
     first.metrics({"loss": 0.5}, step=1)
@@ -54,14 +57,22 @@ def test_store_and_artifacts_lie_beside_the_runs_and_a_resumed_run_goes_on(root)
     second.metrics({"loss": 0.25}, step=2)
     second.close("FINISHED")
     assert first.run_id == second.run_id
-    mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
-    run = mlflow.get_run(first.run_id)
+    assert {path.name for path in tmp_path.iterdir()} == {root.name}
+    assert {path.name for path in root.iterdir()} == {"exp", "mlartifacts", "mlflow.db", "note.txt"}
+    monkeypatch.chdir(root)  # as the line says that opens the page
+    show, link = second.page()
+    assert show.endswith("mlflow ui --backend-store-uri sqlite:///mlflow.db")
+    assert link.endswith(f"/#/experiments/1/runs/{second.run_id}?workflowType=machine_learning")
+    client = mlflow.MlflowClient(tracking_uri="sqlite:///mlflow.db")
+    run = client.get_run(first.run_id)
     assert run.data.params == {"a": "1", "b": "3"}
     assert run.data.tags["resumed.a"] == "2"
-    history = mlflow.MlflowClient().get_metric_history(first.run_id, "loss")
+    history = client.get_metric_history(first.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.25)]
     assert run.info.status == "FINISHED"
     assert run.info.artifact_uri.startswith((root / "mlartifacts").as_uri())
+    monkeypatch.chdir(tmp_path)
+    assert first.page()[0].startswith(f"cd '{root.name}' && ")
     assert list((root / "mlartifacts").rglob("note.txt"))
 
 
@@ -97,7 +108,7 @@ def test_what_waits_is_delivered_by_the_next_and_refusals_stop_nothing(root, sto
     away.artifact(root / "exp" / "run" / "gone.txt")
     away.close("FAILED")
     tracker = opened(root, uri=store)
-    tracker.metrics({"no/such?name!": 1.0}, step=2)  # MLflow takes no such name
+    tracker._delivery.put({"kind": "end", "ms": 1})  # as another version might write it
     tracker.params({"b": 2})
     tracker.metrics({"loss": 0.25}, step=2)
     tracker.close("FINISHED")
@@ -110,6 +121,117 @@ def test_what_waits_is_delivered_by_the_next_and_refusals_stop_nothing(root, sto
     assert capsys.readouterr().err.count("refuses a part") == 1
 
     MlflowTracker(experiment="exp", uri=store).deliver(run_dir=root / "exp" / "run", root=root)  # nothing is owed
+
+
+def test_names_that_mlflow_does_not_take_are_made_fit(root, store, capsys):
+    import mlflow
+
+    tracker = opened(root, uri=store)
+    names = ("recall@2", "recall_2", "a//b/", "/c", "../d", "", "größe", "x" * 300, "x" * 299)
+    tracker.metrics({name: float(i) for i, name in enumerate(names)}, step=1)
+    tracker.metrics({"recall@2": 7.0}, step=2)
+    tracker.params({"task.at@once": 1, "lr": 2})
+    tracker.close("FINISHED")
+    data = mlflow.MlflowClient(tracking_uri=store).get_run(tracker.run_id).data
+    assert data.params == {"task.at_once": "1", "lr": "2"}
+    assert data.metrics["recall_2"] == 1 and data.metrics["größe"] == 6
+    assert [data.metrics[name] for name in ("a/b", "c", "d", "_")] == [2, 3, 4, 5]
+    [other] = [name for name in data.metrics if name.startswith("recall_2_")]
+    assert data.metrics[other] == 7
+    assert sorted(data.metrics[name] for name in data.metrics if name.startswith("xxx")) == [7, 8]
+    err = capsys.readouterr().err
+    assert err.count("'recall@2'") == 1 and f"there it is {other!r}" in err and "refuses" not in err
+
+
+def test_what_is_refused_costs_nothing_else_and_a_deleted_run_is_made_again(root, store, capsys):
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=store)
+    tracker = opened(root, uri=store)
+    real = mlflow.MlflowClient.log_batch
+
+    def log_batch(self, run_id, metrics=(), params=(), tags=(), **kind):
+        if any(metric.key == "m7" for metric in metrics):
+            raise mlflow.MlflowException("no m7", error_code=1000)  # INVALID_PARAMETER_VALUE
+        return real(self, run_id, metrics, params, tags, **kind)
+
+    assert tracker.run_id
+    tracker._sink._client.log_batch = log_batch.__get__(tracker._sink._client)
+    tracker.metrics({f"m{i}": float(i) for i in range(20)}, step=1)
+    tracker.close("FAILED")
+    kept = client.get_run(tracker.run_id).data.metrics
+    assert kept == {f"m{i}": float(i) for i in range(20) if i != 7}
+    assert "refuses a part of what it is told: metric m7: no m7" in capsys.readouterr().err
+
+    client.delete_run(tracker.run_id)
+    again = opened(root, uri=store)
+    again.metrics({"loss": 1.0}, step=1)
+    again.close("FINISHED")
+    assert again.run_id != tracker.run_id
+    assert client.get_run(again.run_id).data.metrics == {"loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "expected"),
+    [
+        ({}, {}, "resnet"),
+        ({}, {"MLFLOW_EXPERIMENT_NAME": "team"}, "team"),
+        ({}, {"MLFLOW_EXPERIMENT_ID": "id of team"}, "team"),
+        ({"experiment": "mine"}, {"MLFLOW_EXPERIMENT_NAME": "team"}, "mine"),
+    ],
+)
+def test_the_experiment_is_the_one_that_was_named(root, store, monkeypatch, settings, environ, expected):
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=store)
+    team = client.get_experiment_by_name("team")
+    by_id = team.experiment_id if team else client.create_experiment("team")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value.replace("id of team", by_id))
+    tracker = opened(root, uri=store, **{"experiment": None, "default_experiment": "resnet", **settings})
+    run = client.get_run(tracker.run_id)
+    tracker.close("FINISHED")
+    assert client.get_experiment(run.info.experiment_id).name == expected
+
+
+def test_an_experiment_or_run_of_the_notebook_is_joined(root, store, monkeypatch, tmp_path, capsys):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    mlflow.set_tracking_uri(store)
+    client = mlflow.MlflowClient()
+    try:
+        mlflow.set_experiment("forest")
+        first = opened(root, experiment=None)  # no uri: where the notebook is
+        first.close("FINISHED")
+        with mlflow.start_run(run_name="outer") as outer:
+            (root / "exp" / "run" / "mlflow_run_id").unlink()
+            second = opened(root, uri=store, experiment=None)
+            second.close("FINISHED")
+            assert mlflow.active_run().info.run_id == outer.info.run_id
+            (root / "exp" / "run" / "mlflow_run_id").unlink()
+            elsewhere = opened(root, uri=f"http://127.0.0.1:{free_port()}", experiment=None)
+            assert (elsewhere._sink._place.name, elsewhere._sink._place.id) == ("tfscale", None)
+            elsewhere.close("FAILED")
+        runs = [client.get_run(tracker.run_id) for tracker in (first, second)]
+        assert {client.get_experiment(run.info.experiment_id).name for run in runs} == {"forest"}
+        assert [run.data.tags.get("mlflow.parentRunId") for run in runs] == [None, outer.info.run_id]
+        assert client.get_run(outer.info.run_id).info.status == "FINISHED"
+        assert "lies in another store" in capsys.readouterr().err
+    finally:
+        mlflow.set_tracking_uri(None)
+        monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+
+
+def test_the_page_of_a_run_on_a_server_shows_no_password(root):
+    from tfscale.tracking.mlflow_sink import Place, Sink
+
+    sink = Sink(None, Place("https://me:hunter22@host:5/base/", "x"), run_dir=root, root=root, name="x")
+    assert sink.page() == []
+    sink.run_id, sink.experiment_id = "abc", "3"
+    assert sink.page() == ["https://host:5/base/#/experiments/3/runs/abc?workflowType=machine_learning"]
 
 
 def test_an_evaluator_joins_the_run_and_does_not_end_it(root, store):

@@ -1,37 +1,35 @@
 """MLflow tracking that training never waits for.
 
-Owns every call of MLflow: which experiment and run this run folder belongs to, and what becomes of each event. A new
-sqlite store takes ten seconds to create and a server may be slow or away, so events go through a spool in the run
-folder (spool.py) and a thread (delivery.py); what isn't taken while the run lasts waits for the next attempt.
+Owns what a run tells and how long it waits. A new sqlite store takes ten seconds to create and a server may be slow
+or away, so events go through a spool in the run folder (spool.py) and a thread (delivery.py); what isn't taken while
+the run lasts waits for the next attempt. The calls of MLflow are mlflow_sink.py's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import socket
 import sys
 import threading
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 from tfscale.errors import IOFailure, UsageError, first_line
-from tfscale.tracking.delivery import Delivery, Refused, milliseconds
+from tfscale.tracking.delivery import Delivery, milliseconds
+from tfscale.tracking.mlflow_sink import Sink, choose_place, import_mlflow, monitors
 from tfscale.tracking.spool import Spool, SpoolBusy
 from tfscale.tracking.tracker import NullTracker, Tracker
 
 _CLOSE_SECONDS = 60.0  # how long a finished run waits for MLflow to take the rest
 _FAILED_SECONDS = 5.0
-_FILE = "mlflow_run_id"
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
-_REFUSALS = (400, 409, 413, 422)  # HTTP codes that another try would not change
-_METRICS, _PARAMS, _LENGTH = 1000, 100, 500  # what one request takes, and how long a parameter may be
+_LENGTH = 500  # of a parameter
 _SAMPLE_SECONDS = 10.0  # between two looks at the machine
 
 
@@ -39,12 +37,15 @@ _SAMPLE_SECONDS = 10.0  # between two looks at the machine
 class MlflowTracker:
     """tracker=mlflow; without a `uri` the store is root/mlflow.db and artifacts go to root/mlartifacts.
 
+    experiment: None: that of the run that is active in this process (which the new run becomes a child of), of
+        mlflow.set_experiment, MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID, else `default_experiment`.
     required: whether a run ends with code 74 where MLflow can't be reached at its start, or has not been told
         everything at its end.
     """
 
     uri: Optional[str] = None
-    experiment: str = "tfscale"
+    experiment: Optional[str] = None
+    default_experiment: str = "tfscale"
     system_metrics: bool = True
     required: bool = False
 
@@ -71,7 +72,7 @@ class MlflowTracker:
             _refuse_nobody(str(self.uri))
 
     def open(self, *, run_dir: Path, root: Path, name: str) -> Tracker:
-        sink = _Sink(self, run_dir=run_dir, root=root, name=name)
+        sink = self._sink(run_dir, root, name)
         try:
             spool = Spool(self._spool(run_dir, joins=not name))
         except (OSError, SpoolBusy) as error:
@@ -79,7 +80,7 @@ class MlflowTracker:
                 raise IOFailure(f"what MLflow is to be told can't be kept: {error}", where=str(run_dir)) from error
             print(f"tfscale: this run is only in its folder: {first_line(error)}", file=sys.stderr)
             return NullTracker()
-        return _MlflowRun(self, sink, spool, run_dir, owns=bool(name))
+        return _MlflowRun(self, sink, spool, run_dir, name)
 
     def deliver(self, *, run_dir: Path, root: Path) -> None:
         """Delivers what a finished run still owes MLflow; raises IOFailure where it is required and can't."""
@@ -87,8 +88,15 @@ class MlflowTracker:
         if not Spool.holds_any(file):
             return
         with contextlib.suppress(SpoolBusy):
-            delivery = Delivery(Spool(file), _Sink(self, run_dir=run_dir, root=root, name=run_dir.name))
+            delivery = Delivery(Spool(file), self._sink(run_dir, root, run_dir.name))
             self._close(delivery, _CLOSE_SECONDS)
+
+    def _sink(self, run_dir: Path, root: Path, name: str) -> Sink:
+        # Here and not on the delivery's thread: tensorflow_datasets replaces Python's import while it is imported
+        # itself, and an import of MLflow at that moment fails; and the run that is active is the thread's own.
+        mlflow = import_mlflow()
+        place = choose_place(mlflow, uri=self.uri, experiment=self.experiment, otherwise=self.default_experiment)
+        return Sink(mlflow, place, run_dir=run_dir, root=root, name=name)
 
     def _spool(self, run_dir: Path, *, joins: bool) -> Path:
         return run_dir / ("mlflow_spool-evaluator.jsonl" if joins else "mlflow_spool.jsonl")
@@ -103,21 +111,21 @@ class MlflowTracker:
 
 
 class _MlflowRun:
-    """The Tracker. `owns`: whether this process makes and ends the run, or only adds to it."""
+    """The Tracker. `name`: of the run that this process makes and ends; "": it only adds to one."""
 
-    def __init__(self, spec: MlflowTracker, sink: _Sink, spool: Spool, run_dir: Path, *, owns: bool):
-        self._spec, self._sink, self._run_dir, self._owns = spec, sink, run_dir, owns
+    def __init__(self, spec: MlflowTracker, sink: Sink, spool: Spool, run_dir: Path, name: str):
+        self._spec, self._sink, self._run_dir, self._owns = spec, sink, run_dir, bool(name)
         self._delivery = Delivery(spool, sink, quiet=spec.required)
         self._over = threading.Event()
-        if not owns:
+        if not name:
             return
-        self._delivery.put({"kind": "begin", "token": uuid.uuid4().hex})
+        self._delivery.put({"kind": "begin", "token": uuid.uuid4().hex, "name": name})
         if spec.required and not (self._delivery.answered(_CLOSE_SECONDS) and not self._delivery.failure):
             self._delivery.close(0.0)
             raise _out_of_reach(self._delivery.failure or "no answer")
         self._delivery.quiet = False
         if spec.system_metrics:
-            threading.Thread(target=self._watch_machine, args=(_monitors(),), name="machine", daemon=True).start()
+            threading.Thread(target=self._watch_machine, args=(monitors(),), name="machine", daemon=True).start()
 
     @property
     def run_id(self) -> str | None:
@@ -138,6 +146,14 @@ class _MlflowRun:
         self._delivery.put(
             {"kind": "artifact", "path": str(path.relative_to(self._run_dir) if inside else path.resolve())}
         )
+
+    def dataset(self, name: str, digest: str, *, source: str, profile: Mapping[str, Any]) -> None:
+        self._delivery.put(
+            {"kind": "dataset", "name": name, "digest": digest, "source": source, "profile": dict(profile)}
+        )
+
+    def page(self) -> list[str]:
+        return self._sink.page()
 
     def close(self, status: str) -> None:
         self._over.set()
@@ -161,103 +177,6 @@ class _MlflowRun:
             self._delivery.put(event, may_drop=True)
 
 
-class _Sink:
-    """MLflow's end; on the delivery's thread but for its making. It finds its run at the first event."""
-
-    name = "MLflow"
-
-    def __init__(self, spec: MlflowTracker, *, run_dir: Path, root: Path, name: str):
-        # Here and not on the thread: tensorflow_datasets replaces Python's import while it is imported itself, and an
-        # import of MLflow at that moment fails.
-        self._mlflow = _import_mlflow()
-        self._spec, self._run_dir, self._root, self._name = spec, run_dir, root, name
-        self._client: Any = None
-        self.run_id: str | None = None
-
-    def take(self, kind: str, events: list[dict[str, Any]]) -> None:
-        if self.run_id is None:
-            self.run_id = self._find_run(str(events[0].get("token", "")))
-            (self._run_dir / _FILE).write_text(self.run_id + "\n")
-        try:
-            getattr(self, f"_take_{kind}")(events)
-        except self._mlflow.MlflowException as error:
-            if error.get_http_status_code() in _REFUSALS:
-                raise Refused(first_line(error)) from error
-            raise
-
-    # -- which run
-
-    def _find_run(self, token: str) -> str:
-        uri, artifacts = self._spec.uri, None
-        if uri is None:
-            uri = f"sqlite:///{(self._root / 'mlflow.db').resolve()}"
-            artifacts = (self._root / "mlartifacts").resolve().as_uri()
-        if self._client is None:
-            self._client = self._mlflow.MlflowClient(tracking_uri=uri)
-        known = self._known_run()
-        if known:
-            return known
-        found = self._client.get_experiment_by_name(self._spec.experiment)
-        experiment = found.experiment_id if found else self._client.create_experiment(self._spec.experiment, artifacts)
-        # An earlier try may have made the run without our hearing of it.
-        made = self._client.search_runs([experiment], f"tags.tfscale.token = '{token}'") if token else []
-        if made:
-            return made[0].info.run_id
-        from mlflow.tracking.context.registry import resolve_tags
-
-        tags = {**resolve_tags(), **({"tfscale.token": token} if token else {})}
-        return self._client.create_run(experiment, run_name=self._name or None, tags=tags).info.run_id
-
-    def _known_run(self) -> str | None:
-        """The MLflow run that this run folder belongs to, so that a resumed run goes on in it."""
-        known = os.environ.get("MLFLOW_RUN_ID")
-        if known is None and (self._run_dir / _FILE).exists():
-            known = (self._run_dir / _FILE).read_text().strip()
-        if not known:
-            return None
-        try:
-            self._client.get_run(known)
-        except self._mlflow.MlflowException as error:
-            if error.get_http_status_code() != 404:
-                raise
-            return None  # another store, or deleted there
-        return known
-
-    # -- the kinds of events
-
-    def _take_begin(self, events: list[dict[str, Any]]) -> None:
-        self._client.update_run(self.run_id, status="RUNNING")
-
-    def _take_params(self, events: list[dict[str, Any]]) -> None:
-        # MLflow refuses to change a parameter; a resumed run may run on other hardware.
-        from mlflow.entities import Param, RunTag
-
-        values = {k: v for event in events for k, v in event["values"].items()}
-        known = self._client.get_run(self.run_id).data.params
-        fresh = [Param(k, v) for k, v in values.items() if k not in known]
-        changed = [RunTag(f"resumed.{k}", v) for k, v in values.items() if k in known and known[k] != v]
-        for some in _parts(fresh, _PARAMS):
-            self._client.log_batch(self.run_id, params=some)
-        for some in _parts(changed, _PARAMS):
-            self._client.log_batch(self.run_id, tags=some)
-
-    def _take_metrics(self, events: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Metric
-
-        metrics = [Metric(k, v, e["ms"], e["step"]) for e in events for k, v in e["values"].items()]
-        for some in _parts(metrics, _METRICS):
-            self._client.log_batch(self.run_id, metrics=some)
-
-    def _take_artifact(self, events: list[dict[str, Any]]) -> None:
-        for event in events:
-            path = self._run_dir / event["path"]
-            if path.exists():  # set aside or deleted since
-                self._client.log_artifact(self.run_id, str(path))
-
-    def _take_end(self, events: list[dict[str, Any]]) -> None:
-        self._client.set_terminated(self.run_id, events[-1]["status"], events[-1]["ms"])
-
-
 def _refuse_nobody(uri: str) -> None:
     """A look that takes no import of MLflow."""
     place = urllib.parse.urlsplit(uri)
@@ -276,34 +195,3 @@ def _out_of_reach(cause: str) -> IOFailure:
         where="tracker.uri",
         fix="start it, correct tracker.uri, or go on without it: tracker.required=false",
     )
-
-
-def _parts(some: list[Any], size: int) -> Iterator[list[Any]]:
-    return (some[i : i + size] for i in range(0, len(some), size))
-
-
-def _monitors() -> list[Any]:
-    """MLflow's own, of the processor, disk, network and, where they are, GPUs."""
-    from mlflow.system_metrics.metrics import cpu_monitor, disk_monitor, gpu_monitor, network_monitor
-
-    monitors: list[Any] = [cpu_monitor.CPUMonitor(), disk_monitor.DiskMonitor(), network_monitor.NetworkMonitor()]
-    with contextlib.suppress(Exception):  # no NVIDIA driver
-        monitors.append(gpu_monitor.GPUMonitor())
-    return monitors
-
-
-def _import_mlflow() -> Any:
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import, which looks a host up
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # with the password in it
-    # The delivery tries again by itself; MLflow's seven retries of two minutes each would only delay the news.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    import logging
-
-    import mlflow
-    import mlflow.tracking.fluent  # the rest is imported on first use, which would be on the thread
-
-    for logger in ("mlflow", "alembic"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    return mlflow

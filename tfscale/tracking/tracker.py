@@ -30,6 +30,15 @@ class Tracker(Protocol):
 
     def artifact(self, path: Path) -> None: ...
 
+    def dataset(self, name: str, digest: str, *, source: str, profile: Mapping[str, Any]) -> None:
+        """What the run is trained on: its kind, a digest that tells it from others, where it lies ("" where that says
+        nothing) and how much of it there is."""
+        ...
+
+    def page(self) -> list[str]:
+        """Lines for people that open the run; [] where there is nothing to open."""
+        ...
+
     def close(self, status: str) -> None: ...
 
 
@@ -46,6 +55,12 @@ class NullTracker:
 
     def artifact(self, path: Path) -> None:
         pass
+
+    def dataset(self, name: str, digest: str, *, source: str, profile: Mapping[str, Any]) -> None:
+        pass
+
+    def page(self) -> list[str]:
+        return []
 
     def close(self, status: str) -> None:
         pass

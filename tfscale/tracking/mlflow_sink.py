@@ -1,0 +1,316 @@
+"""MLflow's own end: every call of MLflow.
+
+Owns which store, experiment and run a run folder belongs to, under which names MLflow takes what it is told, and the
+address of the page that shows the run. Refuses to know threads: the delivery calls it on its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfscale.errors import first_line, without_secrets
+from tfscale.tracking.delivery import Refused
+
+RUN_ID = "mlflow_run_id"  # the file of the run folder that names its run
+_REFUSALS = (400, 409, 413, 422)  # HTTP codes that another try would not change
+_METRICS, _PARAMS = 1000, 100  # what one request takes
+_LONGEST = 250  # characters of a name
+_UNFIT = re.compile(r"[^/\w.\- :]")  # what MLflow takes in no name
+_PLAIN = re.compile(r"[\w/.\- ]+")  # a path that means the same inside an address
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a new run goes, as far as it is known without asking the store.
+
+    Attributes:
+        uri: of the store; None: mlflow.db in the folder that the runs share.
+        name: of the experiment, "" where `id` says which.
+        id: of the experiment.
+        parent: the run that surrounds it.
+    """
+
+    uri: str | None
+    name: str
+    id: str | None = None
+    parent: str | None = None
+
+
+def choose_place(mlflow: Any, *, uri: str | None, experiment: str | None, otherwise: str) -> Place:
+    """By rank: what the configuration names, the run that is active in this thread, mlflow.set_experiment,
+    MLFLOW_EXPERIMENT_NAME, MLFLOW_EXPERIMENT_ID, and the name that the run has of itself."""
+    active, chosen = mlflow.active_run(), mlflow.tracking.fluent._active_experiment_id
+    around = mlflow.get_tracking_uri() if active or chosen else None
+    uri = around if uri is None else uri
+    if experiment is not None:
+        return Place(uri, experiment)
+    here = around is not None and uri is not None and around.rstrip("/") == uri.rstrip("/")
+    if active and here:
+        return Place(uri, "", active.info.experiment_id, active.info.run_id)
+    if active:
+        _tell("the active MLflow run lies in another store than tracker.uri, so that this run is none of its children")
+    if chosen and here:
+        return Place(uri, "", chosen)
+    named, by_id = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if named or not by_id or by_id == chosen:  # set_experiment leaves its id there, which another store doesn't know
+        return Place(uri, named or otherwise)
+    return Place(uri, "", by_id)
+
+
+class Sink:
+    """On the delivery's thread but for its making. It finds its run at the first event.
+
+    Args:
+        place: see `choose_place`.
+        run_dir: the run's folder.
+        root: the folder that the runs share.
+        name: of a new run.
+    """
+
+    name = "MLflow"
+
+    def __init__(self, mlflow: Any, place: Place, *, run_dir: Path, root: Path, name: str):
+        self._mlflow, self._place = mlflow, place
+        self._run_dir, self._root, self._name = run_dir, root, name
+        self._client: Any = None
+        self._names: dict[tuple[str, str], str] = {}  # (kind, name): what MLflow calls it
+        self._said: set[str] = set()
+        self._refused: list[str] = []
+        self._link: tempfile.TemporaryDirectory | None = None
+        self.run_id: str | None = None
+        self.experiment_id: str | None = None
+
+    def take(self, kind: str, events: list[dict[str, Any]]) -> None:
+        if self.run_id is None:
+            self._find_run(events[0])
+        self._refused.clear()
+        try:
+            getattr(self, f"_take_{kind}")(events)
+        except Exception as error:
+            if not self._refuses(error):
+                raise
+            self._refused.append(f"{kind}: {first_line(error)}")
+        if self._refused:
+            raise Refused("; ".join(self._refused[:3]))
+
+    # -- which run
+
+    def _find_run(self, first: dict[str, Any]) -> None:
+        if self._client is None:
+            self._client = self._mlflow.MlflowClient(tracking_uri=self._place.uri or self._own_store())
+        run = self._known_run() or self._made(str(first.get("token", "")), str(first.get("name") or self._name))
+        self.experiment_id, self.run_id = run.info.experiment_id, run.info.run_id
+        (self._run_dir / RUN_ID).write_text(self.run_id + "\n")
+
+    def _own_store(self) -> str:
+        """The file beside the runs. A path may hold what means something else in an address, and MLflow and SQLAlchemy
+        disagree on how to write it then, so that such a folder is reached by a link."""
+        folder = self._root.resolve()
+        if not _PLAIN.fullmatch(str(folder)):
+            self._link = tempfile.TemporaryDirectory(prefix="tfscale-", ignore_cleanup_errors=True)
+            folder = Path(self._link.name).resolve() / "runs"
+            folder.symlink_to(self._root.resolve(), target_is_directory=True)
+        return f"sqlite:///{folder / 'mlflow.db'}"
+
+    def _known_run(self) -> Any:
+        """The MLflow run that this run folder belongs to, so that a resumed run goes on in it."""
+        known = os.environ.get("MLFLOW_RUN_ID")
+        if known is None and (self._run_dir / RUN_ID).exists():
+            known = (self._run_dir / RUN_ID).read_text().strip()
+        if not known:
+            return None
+        try:
+            run = self._client.get_run(known)
+        except self._mlflow.MlflowException as error:
+            if error.get_http_status_code() != 404:
+                raise
+            return None  # another store, or deleted there for good
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _made(self, token: str, name: str) -> Any:
+        from mlflow.tracking.context.registry import resolve_tags
+
+        experiment = self._place.id or self._experiment(self._place.name)
+        # An earlier try may have made the run without our hearing of it.
+        made = self._client.search_runs([experiment], f"tags.tfscale.token = '{token}'") if token else []
+        if made:
+            return made[0]
+        tags = {**resolve_tags(), **({"tfscale.token": token} if token else {})}
+        if self._place.parent:
+            tags["mlflow.parentRunId"] = self._place.parent
+        return self._client.create_run(experiment, run_name=name or None, tags=tags)
+
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            artifacts = (self._root / "mlartifacts").resolve().as_uri() if self._place.uri is None else None
+            tags = {"mlflow.experimentKind": "custom_model_development"}  # else its page asks of what kind it is
+            return self._client.create_experiment(name, artifacts, tags)
+        if found.lifecycle_stage != "active":
+            raise RuntimeError(f"the experiment {name!r} is deleted there: restore it, or give tracker.experiment=NAME")
+        return found.experiment_id
+
+    # -- where people find it
+
+    def page(self) -> list[str]:
+        """What opens the run in a browser, a line each; [] where that isn't known."""
+        if self.run_id is None:
+            return []
+        path = f"experiments/{self.experiment_id}/runs/{self.run_id}?workflowType=machine_learning"
+        uri = self._place.uri
+        if uri is not None and uri.startswith(("http://", "https://")):
+            place = urllib.parse.urlsplit(uri)
+            host = place.netloc.rpartition("@")[2]  # without a user's name and password
+            return [f"{place.scheme}://{host}{place.path.rstrip('/')}/#/{path}"]
+        if uri is not None and uri.startswith("databricks"):
+            return []
+        return [self._ui(uri), f"http://127.0.0.1:5000/#/{path}"]
+
+    def _ui(self, uri: str | None) -> str:
+        """The command that shows the store."""
+        beside = Path(sys.executable).with_name("mlflow")
+        program = str(beside) if shutil.which("mlflow") is None and beside.exists() else "mlflow"
+        show = f"{shlex.quote(program)} ui --backend-store-uri"
+        if uri is not None:
+            return f"{show} {shlex.quote(without_secrets(uri))}"
+        folder = os.path.relpath(self._root)
+        folder = str(self._root.resolve()) if folder.startswith("..") else folder
+        if not _PLAIN.fullmatch(folder):
+            return f"cd {shlex.quote(folder)} && {show} sqlite:///mlflow.db"
+        return f"{show} {shlex.quote('sqlite:///' + os.path.normpath(os.path.join(folder, 'mlflow.db')))}"
+
+    # -- the kinds of events
+
+    def _take_begin(self, events: list[dict[str, Any]]) -> None:
+        self._each([self.run_id], "the run", lambda some: self._client.update_run(some[0], status="RUNNING"))
+
+    def _take_params(self, events: list[dict[str, Any]]) -> None:
+        # MLflow refuses to change a parameter; a resumed run may run on other hardware.
+        from mlflow.entities import Param, RunTag
+
+        values = {k: v for event in events for k, v in self._fit("parameter", event["values"]).items()}
+        known = self._client.get_run(self.run_id).data.params
+        fresh = [Param(k, v) for k, v in values.items() if k not in known]
+        changed = [RunTag(f"resumed.{k}"[:_LONGEST], v) for k, v in values.items() if k in known and known[k] != v]
+        for some in _parts(fresh, _PARAMS):
+            self._each(some, "parameter", lambda some: self._client.log_batch(self.run_id, params=some))
+        for some in _parts(changed, _PARAMS):
+            self._each(some, "tag", lambda some: self._client.log_batch(self.run_id, tags=some))
+
+    def _take_metrics(self, events: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(k, v, e["ms"], e["step"]) for e in events for k, v in self._fit("metric", e["values"]).items()
+        ]
+        for some in _parts(metrics, _METRICS):
+            self._each(some, "metric", lambda some: self._client.log_batch(self.run_id, metrics=some))
+
+    def _take_dataset(self, events: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        for event in events:
+            kind, source = ("local", {"uri": event["source"]}) if event["source"] else ("code", {"tags": {}})
+            data = Dataset(event["name"], event["digest"], kind, json.dumps(source), None, json.dumps(event["profile"]))
+            self._each([DatasetInput(data)], "data", lambda some: self._client.log_inputs(self.run_id, some))
+
+    def _take_artifact(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            path = self._run_dir / event["path"]
+            if path.exists():  # set aside or deleted since
+                self._each([str(path)], "file", lambda some: self._client.log_artifact(self.run_id, some[0]))
+
+    def _take_end(self, events: list[dict[str, Any]]) -> None:
+        last = events[-1]
+        self._each([last["status"]], "end", lambda some: self._client.set_terminated(self.run_id, some[0], last["ms"]))
+
+    # -- what MLflow takes
+
+    def _each(self, some: list[Any], what: str, send: Callable[[list[Any]], Any]) -> None:
+        """Sends all of it, or where MLflow refuses that, all but what it refuses alone."""
+        try:
+            send(some)
+        except Exception as error:
+            if not self._refuses(error):
+                raise
+            if len(some) == 1:
+                self._refused.append(f"{what} {getattr(some[0], 'key', some[0])}: {first_line(error)}")
+                return
+            for half in (some[: len(some) // 2], some[len(some) // 2 :]):
+                self._each(half, what, send)
+
+    def _refuses(self, error: Exception) -> bool:
+        """Whether trying again would not help; what its libraries raise for a network that is away is an OSError."""
+        if isinstance(error, self._mlflow.MlflowException):
+            return error.get_http_status_code() in _REFUSALS
+        return isinstance(error, ValueError | TypeError | LookupError | AttributeError) and not isinstance(
+            error, OSError
+        )
+
+    def _fit(self, kind: str, values: dict[str, Any]) -> dict[str, Any]:
+        """The values under names that MLflow takes; what is called otherwise there is told once."""
+        fresh = [name for name in values if (kind, name) not in self._names]
+        for name in sorted(fresh, key=lambda name: fit_name(name) != name):  # those that are fit keep theirs
+            fitted = fit_name(name)
+            if any(other == fitted and of == kind for (of, _), other in self._names.items()):
+                fitted = f"{fitted[: _LONGEST - 7]}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+            self._names[kind, name] = fitted
+            short, there = name.rpartition("/")[2], fitted.rpartition("/")[2]
+            if fitted != name and short not in self._said:
+                self._said.add(short)
+                _tell(f"MLflow takes no {kind} named {short!r}: there it is {there!r}")
+        return {self._names[kind, name]: value for name, value in values.items()}
+
+
+def fit_name(name: str) -> str:
+    """The name as MLflow takes it: itself, or the nearest that it takes."""
+    parts = [part for part in _UNFIT.sub("_", name).split("/") if part not in ("", ".", "..")]
+    return "/".join(parts)[:_LONGEST].rstrip("/") or "_"
+
+
+def _tell(text: str) -> None:
+    print(f"tfscale: {without_secrets(text)}", file=sys.stderr)
+
+
+def _parts(some: list[Any], size: int) -> Iterable[list[Any]]:
+    return (some[i : i + size] for i in range(0, len(some), size))
+
+
+def monitors() -> list[Any]:
+    """MLflow's own, of the processor, disk, network and, where they are, GPUs."""
+    from mlflow.system_metrics.metrics import cpu_monitor, disk_monitor, gpu_monitor, network_monitor
+
+    monitors: list[Any] = [cpu_monitor.CPUMonitor(), disk_monitor.DiskMonitor(), network_monitor.NetworkMonitor()]
+    with contextlib.suppress(Exception):  # no NVIDIA driver
+        monitors.append(gpu_monitor.GPUMonitor())
+    return monitors
+
+
+def import_mlflow() -> Any:
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import, which looks a host up
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # with the password in it
+    # The delivery tries again by itself; MLflow's seven retries of two minutes each would only delay the news.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    import logging
+
+    import mlflow
+    import mlflow.tracking.fluent  # the rest is imported on first use, which would be on the thread
+
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    return mlflow
