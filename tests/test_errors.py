@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from tfscale import errors
+from tfscale.errors import UsageError
 
 CODES = {
     "CheckFailed": 1,
@@ -44,3 +49,20 @@ def test_the_cause_behind_what_libraries_put_before_it():
 def test_nearest():
     assert errors.nearest("resnt", ["resnet", "bert"]) == "; did you mean 'resnet'?"
     assert errors.nearest("xyz", ["resnet"]) == ""
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "漢", "😀", '"', "\n", "\udcff"])
+def test_a_container_leaves_its_reason_as_one_line_that_is_not_cut(tmp_path, letter):
+    """Kubernetes takes 4096 bytes of it, wherever that cuts."""
+    from tfscale.streams import leave_reason
+
+    file = tmp_path / "termination-log"
+    leave_reason(UsageError("absent"), file)
+    assert not file.exists()  # no container
+    for count in (1, 3000):
+        file.write_text("")
+        leave_reason(UsageError(f"what {letter * count}", where=letter * count, fix="mend it"), file)
+        data = file.read_bytes()
+        assert len(data) <= 4096 and data.count(b"\n") == 1 and data.endswith(b"\n")
+        told = json.loads(data.decode("utf-8"))
+        assert told["exit_code"] == 64 and told["what"].startswith("what") and told["fix"] == "mend it"

@@ -123,6 +123,8 @@ LIGHT = (
     "export.__main__",
     "k8s",
     "k8s.__main__",
+    "k8s.apply",
+    "k8s.configuration",
     "k8s.plans",
     "door",
     "plan",

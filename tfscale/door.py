@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from tfscale import streams
 from tfscale.errors import UsageError, foreseen, nearest, without_secrets
 from tfscale.lean_import import begin_program
 from tfscale.streams import write_line, write_result
-
-_TERMINATION_LOG = Path("/dev/termination-log")  # where Kubernetes reads why a container ended
 
 
 class _Help(argparse.Action):
@@ -124,9 +119,7 @@ def guard(run: Callable[[dict], int]) -> int:
         failure = foreseen(error)
         if seen.get("traceback"):
             print(without_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    with contextlib.suppress(OSError):
-        if _TERMINATION_LOG.is_file() and os.access(_TERMINATION_LOG, os.W_OK):
-            _TERMINATION_LOG.write_text(json.dumps(failure.as_dict(), indent=2))
+    streams.leave_reason(failure)
     if not streams.last_line(failure.line()):
         os._exit(failure.exit_code)  # Python's own end would wait for whoever doesn't read
     return failure.exit_code

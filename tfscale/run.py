@@ -119,7 +119,9 @@ def _fit(
     if config.init_from:
         check_place(config.init_from)
     cluster = Cluster.resolve(environ)
-    plan = plan_run(config, environ=environ)
+    plan, run_dir = plan_run(config, environ=environ), locate(config)
+    if store is None:
+        run_dir.check_lasting(environ)
     if config.plan.dry_run:
         say(plan.explain())
         return Result(status="planned", run_dir="")
@@ -130,7 +132,6 @@ def _fit(
             fix="add plan.dry_run=true, or remove plan.hardware",
         )
     refuse_what_cannot_run(config, plan)
-    run_dir = locate(config)
     if cluster.role == "evaluator":
         from tfscale.evaluator import follow
 

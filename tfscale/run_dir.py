@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale import lease
+from tfscale.cluster.kubernetes import EPHEMERAL
 from tfscale.duration import Duration
 from tfscale.errors import IOFailure, OutputError, SecurityRefused, UsageError
 from tfscale.lease import Claim
@@ -57,6 +58,16 @@ class RunDir:
     def for_reading(self) -> RunDir:
         """The same folder for a process that must not write to it, since the chief does: writes do nothing."""
         return _ReadOnly(self.path)
+
+    def check_lasting(self, environ: Mapping[str, str]) -> None:
+        """Raises UsageError where the folder is known to be gone with this process's pod."""
+        told = environ.get(EPHEMERAL, "").strip()
+        if told and self.path.absolute().is_relative_to(told):
+            raise UsageError(
+                f"the run folder {self.path} is gone with its pod, so that the run would begin again at step 0",
+                where="run.dir",
+                fix="give run.store=s3://BUCKET/runs, or let the runtime be made with job.run_claim=CLAIM",
+            )
 
     def check_writable(self) -> None:
         """Proves that the folder can be made and written, and leaves nothing behind.

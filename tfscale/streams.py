@@ -14,6 +14,7 @@ import codecs
 import contextlib
 import errno
 import io
+import json
 import os
 import select
 import sys
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tfscale.errors import IOFailure, TfscaleError
@@ -28,6 +30,8 @@ from tfscale.errors import IOFailure, TfscaleError
 _ROOM_WITHIN = 1.0  # seconds that a stream which doesn't block may stay full before what comes is dropped
 _BEFORE_EXIT = 3.5  # seconds for all that is told before a process ends at once: a store may hang
 _LAST_LINE = 1.0  # seconds for the last line: whoever reads it may have stopped reading
+TERMINATION_LOG = Path("/dev/termination-log")
+_TERMINATION_BYTES = 4096  # Kubernetes takes no more, wherever that cuts
 _error_descriptor = 2  # where last lines go
 
 
@@ -158,10 +162,29 @@ def call_within(seconds: float, *calls: Callable[[], Any]) -> bool:
     return not any(thread.is_alive() for thread in threads)
 
 
+def leave_reason(error: TfscaleError, file: Path = TERMINATION_LOG) -> None:
+    """Leaves the error where Kubernetes reads why a container ended: one line of JSON in UTF-8, short enough that it is
+    not cut. Does nothing where there is no such file."""
+    told = error.as_dict()
+    for most in (1000, 400):  # bytes of each text
+        cut = {k: _cut(v, most) if isinstance(v, str) else v for k, v in told.items()}
+        line = json.dumps(cut, ensure_ascii=False).encode(errors="backslashreplace")
+        if len(line) < _TERMINATION_BYTES:
+            break
+    with contextlib.suppress(OSError):
+        if file.is_file() and os.access(file, os.W_OK):
+            file.write_bytes(line + b"\n")
+
+
+def _cut(text: str, most: int) -> str:
+    data = " ".join(text.split()).encode(errors="backslashreplace")
+    return data.decode() if len(data) <= most else data[: most - 3].decode(errors="ignore") + "..."
+
+
 def end_process(error: TfscaleError, *before: Callable[[], Any]) -> NoReturn:
     """Ends this process at once with the error's line and exit code, after these calls, come what may."""
     try:
-        call_within(_BEFORE_EXIT, *before, _flush)
+        call_within(_BEFORE_EXIT, *before, _flush, lambda: leave_reason(error))
         start = "\r\x1b[2K" if os.isatty(_error_descriptor) else ""  # in the place of a progress line
         data = f"{start}{error.line()}\n".encode(errors="backslashreplace")
         call_within(_LAST_LINE, lambda: os.write(_error_descriptor, data))

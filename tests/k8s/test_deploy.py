@@ -18,7 +18,7 @@ import yaml
 from tfscale.k8s.__main__ import text_of
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
-PAGES = sorted(page for page in DEPLOY.glob("*.md") if page.name != "README.md")
+PAGES = sorted(page for page in DEPLOY.glob("*.md") if page.name not in ("README.md", "your-code.md"))
 _SHOWN = re.compile(
     r"^    tfscale k8s (?P<words>[^\n]*)\n\n```(?P<language>yaml|bash)\n(?P<text>.*?)^```$", re.M | re.S
 )

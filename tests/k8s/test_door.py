@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -152,32 +153,178 @@ def test_the_users_own_groups(tmp_path):
     assert jobset["kind"] == "JobSet" and jobset["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gold"
 
 
-def test_apply_tries_on_the_server_first(tmp_path, monkeypatch, capfd):
-    kubectl = tmp_path / "kubectl"
-    kubectl.write_text('#!/bin/sh\necho "$@" >> "$0.log"\ncat > "$0.in"\nexit "$(cat "$0.code")"\n')
-    kubectl.chmod(0o755)
-    (tmp_path / "kubectl.code").write_text("0")
-    command = [*GIVEN, "job=job", *JOB, "--apply"]
+_KUBECTL = """#!/bin/sh
+# Notes what it is asked and told, and ends with the next code that lies ready.
+echo "$@" >> "$0.log"
+(cat; echo ---) >> "$0.in.$1.$2"
+[ "$1" = get ] && echo "uid-of-$3"
+code=$(head -n 1 "$0.codes"); sed -i 1d "$0.codes"
+code=${code:-0}
+[ "$code" = 0 ] || echo "${code#* }" >&2
+exit "${code%% *}"
+"""
+
+
+@pytest.fixture
+def kubectl(tmp_path, monkeypatch):
+    """Stands for kubectl; the folder of what it was asked. `codes` holds a line for each call, "0" or a code and what is
+    told with it."""
+    program = tmp_path / "kubectl"
+    program.write_text(_KUBECTL)
+    program.chmod(0o755)
+    (tmp_path / "kubectl.codes").write_text("")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path
+
+
+def asked(folder: Path) -> list[str]:
+    return (folder / "kubectl.log").read_text().splitlines()
+
+
+def applied(folder: Path, how: str = "-f") -> list[dict]:
+    return [each for each in yaml.safe_load_all((folder / f"kubectl.in.apply.{how}").read_text()) if each]
+
+
+def kinds(found: list[dict]) -> list[str]:
+    return [each["kind"] for each in found]
+
+
+def test_apply_tries_on_the_server_first_and_gives_the_job_what_stands_around_it(kubectl):
+    command = [*GIVEN, "job=job", *JOB, "job.namespace=ml", "job.evaluator=true", "--apply"]
     assert main(command) == 0
-    assert (tmp_path / "kubectl.log").read_text() == "apply --dry-run=server -f -\napply -f -\n"
-    assert (tmp_path / "kubectl.in").read_text() == text_of(command[:-1])
-    # Trainer refuses a TrainJob whose runtime isn't there, which a dry run doesn't make
-    kubectl.write_text(kubectl.read_text().replace('"$0.in"', '"$0.in.$2"'))
-    assert main([*GIVEN, "job=trainjob", *JOB, "--apply"]) == 0
-    kinds = [
-        [each["kind"] for each in yaml.safe_load_all((tmp_path / f"kubectl.in.{how}").read_text())]
-        for how in ("--dry-run=server", "-f")
+    *tried, first, second, service, policy = asked(kubectl)
+    assert tried == ["apply --dry-run=server -f -", "apply -f -"]
+    assert [first, second] == [
+        f"get Job.v1.batch resnet-{role} -n ml -o jsonpath={{.metadata.uid}}" for role in ("worker", "evaluator")
     ]
-    assert kinds == [["NetworkPolicy", "TrainingRuntime"], ["NetworkPolicy", "TrainingRuntime", "TrainJob"]]
-    (tmp_path / "kubectl.code").write_text("1")
-    (tmp_path / "kubectl.log").unlink()
-    assert main(command) == 1  # what the server refuses is not applied in part
-    assert (tmp_path / "kubectl.log").read_text() == "apply --dry-run=server -f -\n"
-    kubectl.unlink()
+    assert service.startswith("patch Service resnet -n ml --type=merge -p ")
+    assert policy.startswith("patch NetworkPolicy.v1.networking.k8s.io resnet -n ml --type=merge -p ")
+    for patch in (service, policy):
+        owners = json.loads(patch.partition("-p ")[2])["metadata"]["ownerReferences"]
+        assert [(o["apiVersion"], o["kind"], o["name"]) for o in owners] == [
+            ("batch/v1", "Job", "resnet-worker"),
+            ("batch/v1", "Job", "resnet-evaluator"),
+        ]
+        assert [o["uid"] for o in owners] == ["uid-of-resnet-worker", "uid-of-resnet-evaluator"]
+    assert applied(kubectl) == documents(*command[:-1])
+
+
+def test_what_the_server_refuses_is_not_applied_in_part(kubectl):
+    (kubectl / "kubectl.codes").write_text("1 no\n")
+    assert main([*GIVEN, "job=job", *JOB, "--apply"]) == 1
+    assert asked(kubectl) == ["apply --dry-run=server -f -"]
+
+
+def test_a_train_job_is_applied_once_trainer_has_seen_its_runtime(kubectl, monkeypatch, capfd):
+    """Its webhook refuses a TrainJob whose runtime was made a moment ago; a dry run makes none."""
+    monkeypatch.setattr("tfscale.k8s.apply.time.sleep", lambda seconds: None)
+    refused = "1 denied the request: spec.runtimeRef: the TrainingRuntime is not found"
+    (kubectl / "kubectl.codes").write_text(f"0\n0\n{refused}\n{refused}\n")
+    assert main([*GIVEN, "job=trainjob", *JOB, "--apply"]) == 0
+    assert kinds(applied(kubectl, "--dry-run=server")) == ["NetworkPolicy", "TrainingRuntime"]
+    assert [line.partition(" ")[0] for line in asked(kubectl)] == ["apply"] * 5 + ["get", "patch", "patch"]
+    assert kinds(applied(kubectl)) == ["NetworkPolicy", "TrainingRuntime", *3 * ["TrainJob"]]
+    (kubectl / "kubectl.codes").write_text("0\n0\n1 denied: exceeded quota\n")
+    assert main([*GIVEN, "job=trainjob", *JOB, "--apply"]) == 1
+    assert "exceeded quota" in capfd.readouterr().err
+
+
+def test_what_may_not_be_given_to_the_job_is_named(kubectl, capfd):
+    (kubectl / "kubectl.codes").write_text("0\n0\n0\n1 forbidden\n")
+    assert main([*GIVEN, "job=job", *JOB, "--apply"]) == 0
+    assert "Service resnet could not be given to its job" in capfd.readouterr().err
+
+
+def test_without_kubectl_nothing_is_applied(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert main(command) == 64
+    assert main([*GIVEN, "job=job", *JOB, "--apply"]) == 64
     assert "kubectl is not installed" in capfd.readouterr().err
+
+
+def test_own_groups_travel_to_the_pods_and_mean_the_same_there(tmp_path):
+    """In a ConfigMap, whose keys can't be paths; what describes jobs stays here."""
+    from tfscale.composition import compose
+
+    mine = tmp_path / "mine"
+    for name, text in {
+        "recipe/my own.yaml": "# @package _global_\ndefaults:\n  - /recipe/resnet\n  - override /data: mnist\n"
+        "train: {until: 7ep, global_batch: 128}\nrun: {recipe: own}\n",
+        "recipe/my_own.yaml": "# @package _global_\ntrain: {until: 9ep}\n",
+        "job/gold.yaml": "kind: jobset\nimage: here/tfscale:2\nrun_claim: runs\n",
+        "notes.txt": "not for pods",
+    }.items():
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text(text)
+    words = ["+recipe=resnet", "+recipe@_global_=my_own"]
+    for kind in ("job=tfjob", "job=trainjob", "job=jobset", "job=job", "job=gold"):
+        found = list(yaml.safe_load_all(text_of([*words, kind, *JOB], config_dir=str(mine))))
+        [held] = [each for each in found if each["kind"] == "ConfigMap"]
+        assert len(held["data"]) == 2 and all(re.fullmatch(r"[-._a-zA-Z0-9]+", key) for key in held["data"])
+        for template in nested(found, "template"):
+            if "containers" not in template.get("spec", {}):
+                continue
+            [volume] = [each for each in template["spec"]["volumes"] if each["name"] == "config"]
+            assert volume["configMap"]["name"] == held["metadata"]["name"]
+            [mount] = [m for m in template["spec"]["containers"][0]["volumeMounts"] if m["name"] == "config"]
+            there = tmp_path / kind.replace("=", "-")
+            for item in volume["configMap"]["items"]:
+                (there / item["path"]).parent.mkdir(parents=True, exist_ok=True)
+                (there / item["path"]).write_text(held["data"][item["key"]])
+        for pod in pods([each for each in found if each["kind"] != "ConfigMap"]):
+            assert pod.args == ["train", "--config-dir", mount["mountPath"], *words]
+        assert compose(words, config_dir=str(there)).yaml == compose(words, config_dir=str(mine)).yaml
+    assert f"tfscale train --config-dir {mine} +recipe" in text_of([*words, "job=slurm"], config_dir=str(mine))
+    assert f"tfscale k8s --config-dir {mine} +recipe" in text_of([*words, *JOB, "job=job"], config_dir=str(mine))
+
+
+def test_own_groups_that_can_not_travel_are_refused(tmp_path):
+    (tmp_path / "recipe").mkdir()
+    file = tmp_path / "recipe" / "mine.yaml"
+    file.write_text("# @package _global_\ndefaults: [/recipe/resnet]\n# " + 1_000_000 * "x")
+    with pytest.raises(UsageError, match="a ConfigMap holds 1 MiB"):
+        text_of(["+recipe=resnet", "job=job", *JOB], config_dir=str(tmp_path))
+    file.write_text("# @package _global_\ntracker: {api_token: hunter2hunter2}\n")
+    with pytest.raises(SecurityRefused):
+        text_of(["+recipe=resnet", "job=job", *JOB], config_dir=str(tmp_path))
+    file.write_text("# @package _global_\ntracker: {api_token: '${oc.env:TOKEN}'}\n")
+    assert "oc.env:TOKEN" in text_of(["+recipe=resnet", "job=job", *JOB], config_dir=str(tmp_path))
+
+
+def test_what_controllers_do_and_images_need_is_said(capfd):
+    told = {kind: text_of([*GIVEN, f"job={kind}", *JOB]) for kind in ("tfjob", "job", "jobset", "trainjob")}
+    assert "one evicted, drained or deleted pod ends a TFJob for good" in told["tfjob"]
+    assert "ever later" in told["job"] and "# Note" not in told["jobset"] + told["trainjob"]
+    assert "must give run.store" in text_of(["job=runtime", JOB[0]])
+    assert "# Note" not in text_of(["job=runtime", *JOB])
+    assert main([*GIVEN, "job=jobset", *JOB, "extensions.allow=[mypkg.]"]) == 0
+    printed = capfd.readouterr()
+    assert "the image must hold mypkg" in printed.out and "the image must hold mypkg" in printed.err
+
+
+def test_a_run_of_the_shared_runtime_is_not_lost_with_its_pod(door):
+    """Its pods know that their folder is gone with them: without a store the run is refused, and so is its dry run."""
+    [runtime] = list(yaml.safe_load_all(text_of(["job=runtime", JOB[0]])))
+    [container] = [c for t in nested(runtime, "template") for c in t.get("spec", {}).get("containers", [])]
+    told = {each["name"]: each["value"] for each in container["env"]}
+    lost = door(*GIVEN, "run.root=/work/runs", "plan.dry_run=true", environ=told)
+    assert (lost.code, "gone with its pod" in lost.err) == (64, True), lost.err
+    kept = door(*GIVEN, "run.root=/work/runs", "plan.dry_run=true", "run.store=file:///tmp/runs", environ=told)
+    assert kept.code == 0, kept.err
+    [runtime] = list(yaml.safe_load_all(text_of(["job=runtime", *JOB])))
+    [container] = [c for t in nested(runtime, "template") for c in t.get("spec", {}).get("containers", [])]
+    assert not container["env"]
+
+
+def nested(node, key):
+    """All values under this key, at any depth."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == key:
+                yield value
+            yield from nested(value, key)
+    elif isinstance(node, list):
+        for value in node:
+            yield from nested(value, key)
 
 
 def test_a_run_is_not_given_a_job():

@@ -6,6 +6,7 @@ manifest must say who the peers are:
     TFSCALE_CLUSTER   worker=digits-worker-{0..3}.digits:2222 ps=digits-ps-{0..1}.digits:2222, or: local
     TFSCALE_ROLE      this pod's role; not needed where there are workers only
     TFSCALE_INDEX     this pod's index, where it is not JOB_COMPLETION_INDEX
+    TFSCALE_EPHEMERAL a folder that is gone with its pod, where runs must not be kept alone
 
 `tfscale k8s` writes these. Owns the dialect. Refuses to know the Kubernetes API, which no pod here has to reach.
 """
@@ -19,6 +20,7 @@ from tfscale.cluster.addresses import ROLES, Found, check_addresses, unknown_rol
 from tfscale.cluster.variables import MAX_SIZE, is_set, number, wrong
 
 _CLUSTER, _ROLE, _INDEX, _COMPLETION = "TFSCALE_CLUSTER", "TFSCALE_ROLE", "TFSCALE_INDEX", "JOB_COMPLETION_INDEX"
+EPHEMERAL = "TFSCALE_EPHEMERAL"
 _RANGE = re.compile(r"\{(\d{1,6})\.\.(\d{1,6})\}")
 _FIX = "correct them in the manifest (tfscale k8s writes them)"
 _YAML = (

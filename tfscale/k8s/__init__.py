@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from tfscale.k8s import indexed_job, jobset, tfjob, trainjob
-from tfscale.k8s.pod import Manifest
+from tfscale.k8s import configuration, indexed_job, jobset, tfjob, trainjob
+from tfscale.k8s.metadata import Manifest
 from tfscale.k8s.spec import Job, JobSpec
 
 __all__ = ["Job", "JobSpec", "render"]
@@ -29,4 +29,4 @@ def render(job: Job) -> list[Manifest]:
     Raises:
         KeyError: kind slurm, whose batch script `slurm.script` gives.
     """
-    return _KINDS[job.spec.kind](job)
+    return [*configuration.manifests(job), *_KINDS[job.spec.kind](job)]

@@ -5,24 +5,24 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tfscale.door import arguments, guard
-from tfscale.errors import CheckFailed, SecurityRefused, UsageError, without_secrets
+from tfscale.errors import SecurityRefused, UsageError, without_secrets
+from tfscale.k8s.apply import OPTION, apply
 from tfscale.streams import write_result
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from tfscale.config import RunConfig
-    from tfscale.k8s.pod import Manifest
+    from tfscale.k8s.metadata import Manifest
     from tfscale.k8s.spec import Job, JobSpec
 
-_APPLY = "--apply"
+_NOTE = "# Note: "
 _OPEN = re.compile(r"job\.(env|node_selector)[.=]")
 
 
@@ -38,16 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(parser: argparse.ArgumentParser, words: list[str], seen: dict) -> int:
-    options = arguments(parser, [word for word in words if word != _APPLY])
+    options = arguments(parser, [word for word in words if word != OPTION])
     if options.cfg:
         from omegaconf import OmegaConf
 
         write_result(OmegaConf.to_yaml(_compose(options.overrides, options.config_dir), resolve=False))
         return 0
     text = text_of(options.overrides, config_dir=options.config_dir)
-    if _APPLY in words:
-        return _apply(text)
-    write_result(text)
+    for line in text.splitlines() if OPTION in words or not sys.stdout.isatty() else ():
+        if line.startswith(_NOTE):  # kubectl reads it, and people don't
+            print(f"tfscale: {line.removeprefix(_NOTE)}", file=sys.stderr)
+    if OPTION in words:
+        apply(text)
+    else:
+        write_result(text)
     return 0
 
 
@@ -62,6 +66,7 @@ def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
 
     from tfscale.composition import to_run_config
     from tfscale.k8s import Job, render
+    from tfscale.k8s.notes import notes
     from tfscale.k8s.slurm import script
 
     _refuse_secrets(overrides)
@@ -69,12 +74,18 @@ def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
     if OmegaConf.is_missing(raw.job, "kind"):
         raise UsageError("no kind of job was chosen", where="job", fix="add job=tfjob; --help lists the kinds")
     shared = raw.job.kind == "runtime"  # which is no recipe's
-    job = Job(cast("JobSpec", OmegaConf.to_object(raw.job)), ()) if shared else _job(to_run_config(raw), overrides)
-    command = shlex.join(["tfscale", "k8s", *overrides])
+    job = (
+        Job(cast("JobSpec", OmegaConf.to_object(raw.job)), ())
+        if shared
+        else _job(to_run_config(raw), overrides, config_dir)
+    )
+    given = ["--config-dir", config_dir] if config_dir else []
+    head = f"# {shlex.join(['tfscale', 'k8s', *given, *overrides])}\n"
+    head += "".join(f"{_NOTE}{note}\n" for note in notes(job))
     if job.spec.kind == "slurm":
-        shebang, rest = script(job).split("\n", 1)
-        return f"{shebang}\n# {command}\n{rest}"
-    return f"# {command}\n" + "---\n".join(_yaml(manifest) for manifest in render(job))
+        shebang, rest = script(job, given).split("\n", 1)
+        return f"{shebang}\n{head}{rest}"
+    return head + "---\n".join(_yaml(manifest) for manifest in render(job))
 
 
 def _yaml(manifest: Manifest) -> str:
@@ -96,9 +107,12 @@ def _compose(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
     return compose_raw(forced, config_dir=config_dir, schema=JobRunConfig)
 
 
-def _job(config: RunConfig, overrides: Sequence[str]) -> Job:
+def _job(config: RunConfig, overrides: Sequence[str], config_dir: str | None) -> Job:
+    import yaml
+
     from tfscale.config import validate
     from tfscale.hardware import Hardware
+    from tfscale.k8s import configuration
     from tfscale.k8s.plans import check_plan, with_hardware
     from tfscale.k8s.spec import Job, JobRunConfig
 
@@ -109,14 +123,33 @@ def _job(config: RunConfig, overrides: Sequence[str]) -> Job:
     _refuse_secrets([f"job.mlflow_uri={config.job.mlflow_uri}"])
     described = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware is not None else None
     spec = with_hardware(config.job, described) if described is not None else config.job
-    job = Job(spec, tuple(theirs), grace=config.cluster.grace, has_store=config.run.store is not None)
+    brought = configuration.read(config_dir) if config_dir and spec.kind != "slurm" else {}
+    for path, text in brought.items():
+        _refuse_secrets(_leaves(yaml.safe_load(text), path))
+    job = Job(
+        spec,
+        tuple(theirs),
+        grace=config.cluster.grace,
+        has_store=config.run.store is not None,
+        config=brought,
+        code=tuple(prefix.rstrip(".") for prefix in config.extensions.allow),
+    )
     check_plan(job, config, described)
     return job
 
 
+def _leaves(node: Any, path: str) -> list[str]:
+    """What a file says as overrides, but for what it leaves to the pod's environment."""
+    if isinstance(node, dict):
+        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{path}:{key}")]
+    if isinstance(node, list):
+        return [leaf for value in node for leaf in _leaves(value, path)]
+    return [] if node is None or str(node).startswith("${") else [f"{path}={node}"]
+
+
 def _path(override: str) -> list[str]:
     """The parts of an override's key."""
-    return re.split(r"[./]", override.lstrip("+~").partition("=")[0])
+    return re.split(r"[./:]", override.lstrip("+~").partition("=")[0])
 
 
 def _refuse_secrets(overrides: Sequence[str]) -> None:
@@ -132,28 +165,6 @@ def _refuse_secrets(overrides: Sequence[str]) -> None:
                 where=key,
                 fix="keep it in a Secret: job.secrets=[NAME], whose keys become environment variables",
             )
-
-
-def _apply(text: str) -> int:
-    """Applies by kubectl, after the server has accepted it in a dry run.
-
-    A TrainJob is left out of that: Trainer refuses it until its runtime is there, and a dry run makes none.
-    """
-    dry = "---\n".join(each for each in text.split("---\n") if "\nkind: TrainJob\n" not in f"\n{each}")
-    for how, documents in ((["--dry-run=server"], dry), ([], text)):
-        try:
-            done = subprocess.run(["kubectl", "apply", *how, "-f", "-"], input=documents, text=True, check=False)
-        except FileNotFoundError:
-            raise UsageError(
-                "kubectl is not installed here", where=_APPLY, fix="leave --apply away, and apply what is printed"
-            ) from None
-        if done.returncode:
-            raise CheckFailed(
-                f"kubectl apply {' '.join(how)} ended with {done.returncode}",
-                where=_APPLY,
-                fix="see what it said above",
-            )
-    return 0
 
 
 if __name__ == "__main__":

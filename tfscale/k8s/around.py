@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfscale.k8s.pod import Manifest, metadata
+from tfscale.k8s.metadata import Manifest, metadata
 from tfscale.k8s.spec import Job
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tfscale.cluster import kubernetes
 from tfscale.k8s import around, pod
-from tfscale.k8s.pod import Manifest
+from tfscale.k8s.metadata import Manifest, metadata, queued
 from tfscale.k8s.spec import Job
 
 
@@ -52,5 +52,5 @@ def _job(job: Job, role: str, count: int) -> Manifest:
     spec = job_spec(count, template, limits)
     if job.spec.ttl is not None:
         spec["ttlSecondsAfterFinished"] = job.spec.ttl
-    meta = pod.queued(job, pod.metadata(job, f"{name}-{role}", role))
+    meta = queued(job, metadata(job, f"{name}-{role}", role))
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": spec}

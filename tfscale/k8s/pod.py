@@ -7,43 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
+from tfscale.cluster.kubernetes import EPHEMERAL
 from tfscale.errors import RETRYABLE, Interrupted, Preempted, TfscaleError
-from tfscale.k8s import tpus
+from tfscale.k8s import configuration, tpus
+from tfscale.k8s.metadata import Manifest, labels
 from tfscale.k8s.spec import Job, JobSpec
 
 CONTAINER = "tfscale"
 # Exit codes with which the same command would end again, see docs/reliability.md.
 HOPELESS = sorted({kind.exit_code for kind in TfscaleError.__subclasses__()} - {*RETRYABLE, Interrupted.exit_code})
 _RUNS, _DATA = "/work/runs", "/work/data"  # the image's working folder is /work
-
-Manifest = dict[str, Any]
-
-
-def labels(job: Job, role: str = "") -> dict[str, str]:
-    """The recommended labels. https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/"""
-    found = {
-        "app.kubernetes.io/name": "tfscale",
-        "app.kubernetes.io/instance": job.spec.name,
-        "app.kubernetes.io/managed-by": "tfscale",
-    }
-    return found | ({"app.kubernetes.io/component": role} if role else {})
-
-
-def metadata(job: Job, name: str = "", role: str = "") -> Manifest:
-    """The metadata of an object: its name (the job's), the namespace where one was given, labels."""
-    found: Manifest = {"name": name or job.spec.name}
-    if job.spec.namespace:
-        found["namespace"] = job.spec.namespace
-    return {**found, "labels": labels(job, role)}
-
-
-def queued(job: Job, meta: Manifest) -> Manifest:
-    """The metadata with the label by which Kueue admits the object."""
-    if job.spec.queue and not job.spec.volcano:
-        meta["labels"]["kueue.x-k8s.io/queue-name"] = job.spec.queue
-    return meta
 
 
 def template(
@@ -68,7 +42,7 @@ def template(
         "enableServiceLinks": False,
         "securityContext": pod_security(spec),
         "containers": [_container(job, role, container, env)],
-        "volumes": volumes(spec),
+        "volumes": [*volumes(spec), *configuration.volumes(job)],
     }
     if spec.service_account:
         pod["serviceAccountName"] = spec.service_account
@@ -92,22 +66,29 @@ def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manife
     found: Manifest = {
         "name": name,
         "image": spec.image,
-        "args": ["train", *job.overrides],
+        "args": arguments(job),
         "env": environment(spec, env),
         "ports": [{"name": "tfjob-port" if name == "tensorflow" else "tensorflow", "containerPort": spec.port}],
         "resources": resources(spec, role),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts(spec),
+        "volumeMounts": [*mounts(spec), *configuration.mounts(job)],
     }
     sources = [{"configMapRef": {"name": each}} for each in spec.config_maps]
     sources += [{"secretRef": {"name": each}} for each in spec.secrets]
     return found | ({"envFrom": sources} if sources else {})
 
 
+def arguments(job: Job) -> list[str]:
+    """What the container's entry point, the program tfscale, is told."""
+    return ["train", *configuration.arguments(job), *job.overrides]
+
+
 def environment(spec: JobSpec, more: Mapping[str, str]) -> list[Manifest]:
     """The container's variables: the people's own come last and win."""
     told = dict(more) | ({"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {})
+    if spec.kind == "runtime" and not spec.run_claim:  # of the other kinds none is rendered that loses its run
+        told[EPHEMERAL] = _RUNS
     return [{"name": name, "value": value} for name, value in (told | spec.env).items()]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -82,6 +83,8 @@ class Job:
         overrides: what the containers' arguments are, such as ("+recipe=resnet", "train.until=5ep").
         grace: seconds from SIGTERM to the end that a run takes at most (`cluster.grace`).
         has_store: whether a copy of the run is kept by `run.store`.
+        config: the user's own configuration groups, YAML by path within their folder; the pods find them mounted.
+        code: packages of the user's that the image must hold.
 
     Raises:
         UsageError: what can't be, all of it in one error.
@@ -91,6 +94,8 @@ class Job:
     overrides: tuple[str, ...]
     grace: float = 25.0
     has_store: bool = False
+    config: Mapping[str, str] = field(default_factory=dict)
+    code: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problems = [*_numbers(self.spec), *_words(self.spec), *_devices(self.spec), *_folders(self)]

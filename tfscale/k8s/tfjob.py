@@ -7,7 +7,7 @@ ours are where another try can help.
 from __future__ import annotations
 
 from tfscale.k8s import around, pod
-from tfscale.k8s.pod import Manifest
+from tfscale.k8s.metadata import Manifest, metadata, queued
 from tfscale.k8s.spec import Job
 
 _TYPES = {"chief": "Chief", "worker": "Worker", "ps": "PS", "evaluator": "Evaluator"}
@@ -35,7 +35,7 @@ def render(job: Job) -> list[Manifest]:
     tfjob = {
         "apiVersion": "kubeflow.org/v1",
         "kind": "TFJob",
-        "metadata": pod.queued(job, pod.metadata(job)),
+        "metadata": queued(job, metadata(job)),
         "spec": {"runPolicy": policy, "tfReplicaSpecs": replicas},
     }
     return [around.network_policy(job), tfjob]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from tfscale.k8s import around, pod
 from tfscale.k8s.indexed_job import job_spec, variables
 from tfscale.k8s.jobset import failure_policy, replicated
-from tfscale.k8s.pod import Manifest
+from tfscale.k8s.metadata import Manifest, metadata, queued
 from tfscale.k8s.spec import Job
 
 RUNTIME = "tfscale"
@@ -23,14 +23,14 @@ def render(job: Job) -> list[Manifest]:
     spec = job.spec
     trainer: Manifest = {
         "image": spec.image,
-        "args": ["train", *job.overrides],
+        "args": pod.arguments(job),
         "numNodes": spec.workers,
         "resourcesPerNode": pod.resources(spec, "worker"),
     }
     train_job = {
         "apiVersion": _API,
         "kind": "TrainJob",
-        "metadata": pod.queued(job, pod.metadata(job)),
+        "metadata": queued(job, metadata(job)),
         "spec": {
             "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": spec.name},
             "trainer": {name: value for name, value in trainer.items() if value},
@@ -41,7 +41,7 @@ def render(job: Job) -> list[Manifest]:
 
 def render_shared(job: Job) -> list[Manifest]:
     """The ClusterTrainingRuntime for all TrainJobs that name it; its jobs give image, arguments and resources."""
-    meta = pod.metadata(job, RUNTIME)
+    meta = metadata(job, RUNTIME)
     meta.pop("namespace", None)
     spec = {"mlPolicy": {"numNodes": 1, "torch": {}}, "template": {"spec": _jobs(job, [_node(job, {})])}}
     return [_runtime("ClusterTrainingRuntime", meta, spec)]
@@ -59,7 +59,7 @@ def _own_runtime(job: Job) -> Manifest:
     if job.spec.volcano and job.spec.queue:
         template["metadata"] = {"annotations": {"scheduling.volcano.sh/queue-name": job.spec.queue}}
     spec = {"mlPolicy": {"numNodes": job.spec.workers}, **gang, "template": template}
-    return _runtime("TrainingRuntime", pod.metadata(job), spec)
+    return _runtime("TrainingRuntime", metadata(job), spec)
 
 
 def _runtime(kind: str, meta: Manifest, spec: Manifest) -> Manifest:

@@ -1,0 +1,35 @@
+"""Names and labels of a job's objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfscale.k8s.spec import Job
+
+Manifest = dict[str, Any]
+INSTANCE = "app.kubernetes.io/instance"
+
+
+def labels(job: Job, role: str = "") -> dict[str, str]:
+    """The recommended labels. https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/"""
+    found = {
+        "app.kubernetes.io/name": "tfscale",
+        INSTANCE: job.spec.name,
+        "app.kubernetes.io/managed-by": "tfscale",
+    }
+    return found | ({"app.kubernetes.io/component": role} if role else {})
+
+
+def metadata(job: Job, name: str = "", role: str = "") -> Manifest:
+    """The metadata of an object: its name (the job's), the namespace where one was given, labels."""
+    found: Manifest = {"name": name or job.spec.name}
+    if job.spec.namespace:
+        found["namespace"] = job.spec.namespace
+    return {**found, "labels": labels(job, role)}
+
+
+def queued(job: Job, meta: Manifest) -> Manifest:
+    """The metadata with the label by which Kueue admits the object."""
+    if job.spec.queue and not job.spec.volcano:
+        meta["labels"]["kueue.x-k8s.io/queue-name"] = job.spec.queue
+    return meta

@@ -1,0 +1,27 @@
+"""What people should know of a kind of job when they render one: what its controller does that no manifest can change.
+
+Refuses to know manifests.
+"""
+
+from __future__ import annotations
+
+from tfscale.k8s.spec import Job
+
+_KINDS = {
+    "tfjob": "one evicted, drained or deleted pod ends a TFJob for good, by its operator's own rule; applied again it"
+    " resumes. On nodes that are preempted take job=jobset",
+    "job": "Kubernetes makes an evicted pod of an Indexed Job anew ever later (after 23, 40, 84, 164 s), and a drain"
+    " waits for it; job=jobset starts again at once",
+}
+PAGES = "docs/deploy"
+
+
+def notes(job: Job) -> list[str]:
+    """One sentence each."""
+    spec = job.spec
+    found = [_KINDS[spec.kind]] if spec.kind in _KINDS else []
+    if job.code and spec.kind != "slurm":
+        found.append(f"the image must hold {', '.join(job.code)}: see {PAGES}/your-code.md")
+    if spec.kind == "runtime" and not spec.run_claim:
+        found.append("without job.run_claim a run is gone with its pod: TrainJobs of this runtime must give run.store")
+    return found
