@@ -40,7 +40,7 @@ def test_other_data_take_the_place_of_the_runs(door, trained_run):
     assert told["examples"] == 70
     more = door(f"run.dir={trained_run}", *OTHERS, "data.num_classes=11", program=EVALUATE)
     assert more.code == 64
-    assert "11 classes, and the model was trained on 10" in more.err
+    assert "11 classes, and the model has 10 outputs" in more.err
 
 
 def test_export_is_a_door_that_leaves_checked_files(door, trained_run):

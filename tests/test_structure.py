@@ -17,6 +17,7 @@ PACKAGE = ROOT / "tfscale"
 LAYERS = {
     0: (
         "errors",
+        "labels",
         "faults",
         "strict_json",
         "duration",
@@ -149,6 +150,10 @@ LIGHT = (
     "keras_task.named",
     "data.arrays",
     "data.given",
+    "data.plain_arrays",
+    "keras_task.label_kinds",
+    "keras_task.fixed_batch",
+    "labels",
     "data.csv",
     "data.folder_tree",
     "data.image_folder",

@@ -6,6 +6,7 @@ Owns what a session may have been reading when it failed. How examples are found
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING
 
 from tfscale.errors import TfscaleError
@@ -29,15 +30,13 @@ def blamed(session: Session, error: Exception) -> TfscaleError | None:
 def _readings(session: Session) -> list[Reading]:
     """The steps that were read ahead of the state's, and the split that is evaluated."""
     from tfscale.data.blame import Reading
-    from tfscale.data.order import evaluation_steps
 
     config, plan = session.config, session.plan
     first, *_ = session.recovery.data_steps(session.state.step)
     ahead = plan.steps_per_loop + plan.prefetch + 2
     readings = [Reading("train", session.shard, True, config.train.seed, start_step=first, steps=ahead)]
-    count = config.data.num_examples(config.eval.split)
-    if count:
+    if config.data.num_examples(config.eval.split):
         shard = session._shard(config.eval.global_batch or config.train.global_batch)
-        steps = evaluation_steps(count, shard.global_batch)
+        steps = math.ceil(config.data.count_steps(config.eval.split, shard.global_batch))
         readings.append(Reading(config.eval.split, shard, False, steps=steps))
     return readings

@@ -103,7 +103,7 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
     """Losses, norms and the model's variables after these steps. As in session.py, without a run folder."""
     from tfscale.data.blame import as_data_fault
     from tfscale.data.order import Shard
-    from tfscale.data.pipeline import build_dataset, first_examples
+    from tfscale.data.pipeline import FirstExamples, build_dataset
     from tfscale.engine.actions import Action, Every
     from tfscale.engine.loop import Trainer
     from tfscale.engine.step import NORM
@@ -111,7 +111,7 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
     source, train = config.data, config.train
     source.prepare()
     task = config.task.for_data(source.spec())
-    task.meet(lambda: first_examples(source, task, "train"))
+    task.meet(FirstExamples(source, task, "train"))
     state = _state(config, task, strategy)
     found: dict[str, Any] = {"losses": [], "norms": [], "variables": [], **_about(state.model, task)}
     if found["problem"]:
@@ -155,7 +155,7 @@ def _state(config: RunConfig, task: Any, strategy: Any) -> Any:
     from tfscale.optim import build_optimizer
     from tfscale.state import TrainState
 
-    per_epoch = config.data.num_examples("train") / config.train.global_batch
+    per_epoch = config.data.count_steps("train", config.train.global_batch)
     total = Duration.parse(config.train.until).steps(steps_per_epoch=per_epoch)  # the schedule is the whole run's
     # Once more, so that the first weights don't depend on whether this process had to prepare the data, which draws.
     keras.utils.set_random_seed(config.train.seed)

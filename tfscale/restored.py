@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,14 +107,14 @@ class RestoredRun:
         import keras
 
         from tfscale.checkpoint import Checkpointer
-        from tfscale.data.pipeline import first_examples
+        from tfscale.data.pipeline import FirstExamples
         from tfscale.state import TrainState
 
         strategy = runtime.build_strategy(plan)
         config.data.prepare()
         task = config.task.for_data(config.data.spec())
         split = "train" if config.data.num_examples("train") else "test"
-        task.meet(lambda: first_examples(config.data, task, split))
+        task.meet(FirstExamples(config.data, task, split))
         with strategy.scope():
             state = TrainState(task.build_model(), keras.optimizers.SGD(0.0))
         entry = Checkpointer(run_dir / "checkpoints").restore_model(state, which)
@@ -160,13 +161,11 @@ class RestoredRun:
         """Loss and metrics over a split, eval.split where none is named.
 
         Raises:
-            UsageError: the data lack a field that the task's loss takes, or have more classes than the model.
+            UsageError: the data lack a field that the task's loss takes.
         """
-        from tfscale.data.order import evaluation_steps
-
         split = split or self.config.eval.split
-        steps = evaluation_steps(self.num_examples(split), self.global_batch)
-        self._refuse_more_classes()
+        self.num_examples(split)
+        steps = math.ceil(self.source.count_steps(split, self.global_batch))
         with self.data_blamed():
             batches = self.strategy.distribute_datasets_from_function(lambda _: self.batches(split))
             return self._evaluator.evaluate(batches, steps)
@@ -195,16 +194,6 @@ class RestoredRun:
                     fix="use data with this field; python -m tfscale.predict needs no labels",
                 ) from error
             raise (as_data_fault(error) or error) from error.__cause__
-
-    def _refuse_more_classes(self) -> None:
-        """The loss of a label that the model doesn't know would be NaN."""
-        has, knows = self.source.spec().get("num_classes"), getattr(self.task, "num_classes", None)
-        if has is not None and knows is not None and has > knows:
-            raise UsageError(
-                f"the data have {has} classes, and the model was trained on {knows}",
-                where="data",
-                fix="choose data with the classes of the training",
-            )
 
 
 def _configure(run_dir: Path, overrides: Sequence[str], unlabelled: str | None, config_dir: str | None) -> RunConfig:
@@ -235,6 +224,8 @@ def _keep_labels(source: Source, run_dir: Path) -> None:
     names = _class_names(run_dir)
     if names and getattr(source, "classes", ()) is None:
         source.classes = names  # type: ignore[attr-defined]
+    if names and hasattr(source, "known_classes"):
+        source.known_classes = tuple(names)
 
 
 def _class_names(run_dir: Path) -> list[str] | None:

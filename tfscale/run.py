@@ -338,6 +338,7 @@ def plan_run(config: RunConfig, *, environ: Mapping[str, str] | None = None) -> 
     if cluster.role == "evaluator":  # the same command as the training's, but alone and on one device
         cluster = Cluster()
         forced = dataclasses.replace(forced, strategy=Strategy.one_device, local_devices=None)
+    config.data.settle(config.task.labels())
     task = config.task.for_data(config.data.spec())
     request = PlanRequest.of(config, task, footprint=task.footprint(), forced=forced)
     return make_plan(hardware, cluster, request)

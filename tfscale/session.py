@@ -59,7 +59,6 @@ class Session:
                 self.strategy = runtime.build_strategy(plan, self.cluster)
             self.stopping.listen_again()
             config.data.prepare()  # its imports must be over before the tracker's thread begins its own
-            self._describe_data()
             self.tracker = open_tracker(config, plan, self.run_dir, self.cluster)
             status = "FAILED"
             try:
@@ -104,21 +103,22 @@ class Session:
 
     def _build(self) -> None:
         from tfscale.checkpoint import Checkpointer
-        from tfscale.data.pipeline import first_examples
+        from tfscale.data.pipeline import FirstExamples
         from tfscale.optim import build_optimizer
         from tfscale.state import TrainState
 
         config, source = self.config, self.config.data
         self.task = config.task.for_data(source.spec())
         self.shard = self._shard(config.train.global_batch)
-        self.steps_per_epoch = source.num_examples("train") / config.train.global_batch
+        self.steps_per_epoch = source.count_steps("train", config.train.global_batch)
         self.total_steps = Duration.parse(config.train.until).steps(steps_per_epoch=self.steps_per_epoch)
-        self.task.meet(lambda: first_examples(source, self.task, "train"))
+        self.task.meet(FirstExamples(source, self.task, "train"))
         with self.strategy.scope():
             optimizer = build_optimizer(
                 config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
             )
             self.state = TrainState.create(self.task, optimizer, averaged=config.train.ema is not None)
+        self._describe_data()
         tell_model(self.tracker, self.state.model)
         self.say(self._reading())
         self.trainer = self._make_trainer()
@@ -139,6 +139,8 @@ class Session:
         """Who reads what, for people."""
         batch, workers = self.config.train.global_batch, self.plan.num_workers
         text = f"{self.config.data.num_examples('train')} training examples, {self.steps_per_epoch:.4g} steps per epoch"
+        if numbered := self.config.data.labelling():
+            text = f"{text}; {numbered}"
         if self._asynchronous:
             return f"{text}; each of {workers} workers computes whole steps of {batch} examples"
         if workers > 1:
@@ -311,14 +313,12 @@ class Session:
         self._write_metrics("train", metrics)
 
     def _evaluate(self) -> None:
-        from tfscale.data.order import evaluation_steps
-
         if self.trainer.signum:
             self.state.memory["owes_evaluation"] = True
             return
         split = self.config.eval.split
         shard = self._shard(self.config.eval.global_batch or self.config.train.global_batch)
-        steps = evaluation_steps(self.config.data.num_examples(split), shard.global_batch)
+        steps = math.ceil(self.config.data.count_steps(split, shard.global_batch))
         with self.trainer.clock("eval"):
             if self._test_batches is None:
                 self._test_batches = self.dataset(split, shard, training=False)

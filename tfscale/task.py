@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tfscale.labels import Labels
 from tfscale.plan import Footprint
 
 if TYPE_CHECKING:
@@ -80,6 +81,12 @@ class Task:
         Image classification gives "class": int32 [batch] and "probabilities": float32 [batch, classes].
         """
         raise NotImplementedError
+
+    def labels(self) -> tuple[Labels, ...]:
+        """What the fields with labels are taken for, as far as it is known: a task with a field `num_classes` takes
+        "label" for a class; of others the labels stand as they are."""
+        names = {f.name for f in dataclasses.fields(self)}
+        return (Labels(outputs=self.num_classes),) if "num_classes" in names else ()  # type: ignore[attr-defined]
 
     def serving_inputs(self) -> dict[str, tf.TensorSpec]:
         """The raw fields of one example that a served model takes, such as {"image": TensorSpec([], tf.string)}: what

@@ -8,6 +8,7 @@ import pytest
 from tfscale.composition import compose
 from tfscale.data.numpy_files import NumpyFiles
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError
+from tfscale.labels import Labels
 
 RANDOM = np.random.RandomState(0)
 
@@ -136,7 +137,8 @@ BAD_VALUES = {
     "nan": (pictures(x_test=np.where(np.eye(4) > 0, np.nan, 1.0)), "x_test is nan in row 0"),
     "overflow": (pictures(x_train=np.full((9, 2), 1e300), x_test=np.ones((4, 2))), "x_train is inf in row 0"),
     "test label": (pictures(y_test=np.array([0, 1, 3, 0])), r"label is 3 in row 2 of the test split, outside 0..2"),
-    "negative": (pictures(y_train=np.arange(9) - 1), r"label is -1 in row 0 of the train split"),
+    "negative": (pictures(y_test=np.array([0, 1, -1, 0])), r"label is -1 in row 2 of the test split"),
+    "fraction": (pictures(y_train=np.linspace(0, 2, 9)), r"label is 0.25 in row 1 of the train split"),
     "shapes": (pictures(x_test=np.zeros((4, 6, 6), np.uint8)), "splits differ"),
     "one split without labels": (pictures(y_test=None), "splits differ"),
 }
@@ -150,6 +152,7 @@ def test_bad_values_are_told(tmp_path, name):
         source = NumpyFiles(path=path)
         source.held("test")
         source.check()
+        source.settle([Labels()])
     assert (error.value.exit_code, error.value.where) == (65, path)
 
 
@@ -171,7 +174,7 @@ def test_splits_that_are_not_there(tmp_path):
 
 def test_names_that_can_not_be(tmp_path):
     for arrays, told in (
-        ({"y": np.array(["cat"]), "x": np.zeros(1)}, "no numbers"),
+        ({"y": np.array([1j]), "x": np.zeros(1)}, "neither numbers nor names"),
         ({"y": np.zeros(1), "label": np.zeros(1)}, "two arrays"),
         ({"x": np.zeros(1), "weight": np.zeros(1)}, "'weight'"),
     ):

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
-from tfscale.data.arrays import ArraySource, check_finite, check_labels
+from tfscale.data.arrays import ArraySource, check_finite
 from tfscale.data.csv_form import DELIMITERS, Form, not_decodable
 from tfscale.data.index_file import digest_files
 from tfscale.data.source import Source
@@ -30,12 +30,14 @@ _NUMBER_BY_COMMA = r"^[+-]?\d*,?\d+(?:[eE][+-]?\d+)?$"
 class Csv(ArraySource):
     """Numeric columns as "x": float32 [columns], and one column as the "label".
 
-    A label of integers is the class's number; of text, the place among the sorted texts of the train split; of other
-    numbers, a float32 to be predicted. Columns without a name, as Pandas writes its index, are left out. Without
-    `test_path`, `test_share` of the rows are the test split, chosen by a hash of the row's number.
+    A label of text is the place among the sorted texts of the train split. Whether a number is a class or a quantity
+    the task says (`settle`): whole ones are int64, others float32. Columns without a name, as Pandas writes its index,
+    are left out. Without `test_path`, `test_share` of the rows are the test split, chosen by a hash of the row's
+    number.
     """
 
     places: ClassVar[tuple[str, ...]] = ("path", "test_path")
+    numbers_classes: ClassVar[bool] = True
 
     path: str = "???"
     test_path: Optional[str] = None
@@ -57,17 +59,17 @@ class Csv(ArraySource):
         self.held("train")
 
     def arrays(self, split: str) -> dict[str, Any]:
-        return self._read[0].get(split, {})
+        return dict(self._read[0].get(split, {}))
+
+    def place(self, split: str, row: int) -> tuple[str, str]:
+        table, rows = self._read[2][split]
+        return str(table.file), table.line(int(rows[row]))
 
     def spec(self) -> dict[str, int]:
-        train, classes = self.held("train"), self.class_names()
-        spec = {"num_features": train["x"].shape[1]}
-        if classes is None and train["label"].dtype.kind != "i":
-            return spec
-        return {**spec, "num_classes": len(classes) if classes else int(train["label"].max()) + 1}
+        return {"num_features": self.held("train")["x"].shape[1], **self.class_spec()}
 
     def class_names(self) -> tuple[str, ...] | None:
-        return self._read[1]
+        return self._read[1] or super().class_names()
 
     def identity(self) -> dict[str, Any]:
         files = [Path(file) for file in (self.path, self.test_path) if file is not None]
@@ -85,8 +87,10 @@ class Csv(ArraySource):
         return Form.of(Path(path), delimiter=self.delimiter, encoding=self.encoding)
 
     @cached_property
-    def _read(self) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...] | None]:
-        """The splits, and the names of the classes where they have any."""
+    def _read(
+        self,
+    ) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...] | None, dict[str, tuple[_Table, np.ndarray]]]:
+        """The splits, the names of the classes where the labels are texts, and the table and rows of each split."""
         import numpy as np
 
         table = _Table(self._form(self.path))
@@ -97,15 +101,20 @@ class Csv(ArraySource):
         train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
         if len(train) == 0:
             raise DataMissing("no row is left to train on", where=self.path, fix="set a smaller data.test_share")
-        labels = _Labels.of(table, self.label, train)
-        splits = {"train": {"x": x[train], "label": labels.read(table, train)}}
+        labels = _Labels.of(table, self.label, train, known=self.known_classes)
+        splits, origin = {"train": {"x": x[train], "label": labels.read(table, train)}}, {"train": (table, train)}
         if self.test_path is not None:
             other = _Table(self._form(self.test_path))
             x = other.features(features, numeric=True)
-            splits["test"] = {"x": x, "label": labels.read(other, np.arange(len(x)))}
+            origin["test"] = (other, np.arange(len(x)))
+            splits["test"] = {"x": x, "label": labels.read(*origin["test"])}
         elif len(test):
+            origin["test"] = (table, test)
             splits["test"] = {"x": x[test], "label": labels.read(table, test)}
-        return splits, labels.classes
+        if len({fields["label"].dtype for fields in splits.values()}) > 1:  # quantities, whole ones by chance
+            for fields in splits.values():
+                fields["label"] = fields["label"].astype(np.float32)
+        return splits, labels.classes, origin
 
 
 @dataclass
@@ -263,31 +272,21 @@ class _Labels:
     """How a column of labels is read: as the train split has it."""
 
     column: str
-    kind: str  # "text", "int64" or "float64"
-    classes: tuple[str, ...] | None = None
-    num_classes: int = 0
+    classes: tuple[str, ...] | None = None  # of texts
 
     @classmethod
-    def of(cls, table: _Table, column: str, rows: np.ndarray) -> _Labels:
+    def of(cls, table: _Table, column: str, rows: np.ndarray, *, known: tuple[str, ...] | None) -> _Labels:
         cells = table.cells(column).take(_pyarrow()[0].array(rows))
-        integers = _cast(cells, "int64")
-        if integers is not None:
-            return cls(column, "int64", num_classes=max(1, int(integers.max()) + 1))
-        if _is_text(cells):
-            return cls(column, "text", classes=tuple(sorted(cells.unique().to_pylist())))
-        return cls(column, "float64")
+        if not _is_text(cells):
+            return cls(column)
+        return cls(column, known or tuple(sorted(cells.unique().to_pylist())))
 
     def read(self, table: _Table, rows: np.ndarray) -> np.ndarray:
         """int64 or float32 [rows]; raises DataCorrupt naming the line of a label that the train split can't have."""
         pa, compute, _ = _pyarrow()
         cells = table.cells(self.column).take(pa.array(rows))
         if self.classes is None:
-            labels = table.numbers(self.column, cells, rows, integer=self.kind == "int64")
-            if self.kind == "int64":
-                check_labels(
-                    labels, self.num_classes, where=str(table.file), row_name=lambda row: table.line(int(rows[row]))
-                )
-            return labels
+            return table.numbers(self.column, cells, rows, integer=_cast(cells, "int64") is not None)
         found = compute.index_in(cells, pa.array(self.classes))
         if found.null_count:
             row = compute.index(found.is_null(), True).as_py()

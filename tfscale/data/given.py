@@ -1,4 +1,4 @@
-"""Data that people hand over as Python objects: NumPy arrays and tf.data data sets, as Keras's `fit` takes them.
+"""Data that people hand over as Python objects: arrays, tf.data data sets and what Python makes batch by batch.
 
 Owns the reading of (x, y, sample_weight) into fields of these names. Refuses to know files.
 """
@@ -6,33 +6,24 @@ Owns the reading of (x, y, sample_weight) into fields of these names. Refuses to
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tfscale.data.arrays import ArraySource
+from tfscale.data.plain_arrays import named, plain_arrays
 from tfscale.data.source import Source
 from tfscale.errors import DataMissing, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     import tensorflow as tf
 
     from tfscale.data.order import Shard
+    from tfscale.data.survey import Found
+    from tfscale.labels import Labels
 
-FIELDS = ("x", "y", "sample_weight")
 _HASHED_BYTES = 2**26  # of every array; a run's identity must not take longer than its first step
-
-
-def named(element: Any, where: str) -> dict[str, Any]:
-    """(x,), (x, y) or (x, y, sample_weight) as a dict; raises UsageError for anything else."""
-    if not isinstance(element, tuple) or not 1 <= len(element) <= len(FIELDS):
-        raise UsageError(
-            f"the data's elements are {type(element).__name__} and should be (x, y) or (x, y, sample_weight)",
-            where=where,
-            fix="give them as model.fit takes them",
-        )
-    return {name: value for name, value in zip(FIELDS, element, strict=False) if value is not None}
 
 
 def is_labelled(source: Source) -> bool:
@@ -67,7 +58,8 @@ def _digest(fields: dict[str, Any]) -> str:
     for path, array in keras.tree.flatten_with_path(fields):
         array = np.asarray(array)
         state.update(repr((path, array.shape, array.dtype)).encode())
-        state.update(np.ascontiguousarray(array[:: 1 + array.nbytes // _HASHED_BYTES]).data)
+        some = np.ascontiguousarray(array[:: 1 + array.nbytes // _HASHED_BYTES])
+        state.update(repr(some.tolist()).encode() if array.dtype == object else some.data)  # texts of any length
     return state.hexdigest()[:16]
 
 
@@ -76,10 +68,12 @@ class GivenDataset(Source):
     """tf.data data sets whose elements are (x, y) or (x, y, sample_weight), batched as for Keras's `fit`.
 
     Their own order is kept: training reads `train` over and over. A run resumes by skipping what it has seen, which
-    repeats the same examples as far as the data set does, so give its shuffle a seed.
+    repeats the same examples as far as the data set does, so give its shuffle a seed. Elements whose examples can't be
+    stacked anew (padded for each batch, ragged, sparse) are one step each, whatever their size.
 
     Args:
         steps_per_epoch: only for a training data set that never ends.
+        made_from: what people gave, where it was no data set.
     """
 
     by_index = False
@@ -87,46 +81,72 @@ class GivenDataset(Source):
     train: Any = None
     test: Any = None
     steps_per_epoch: int | None = None
+    made_from: Any = None
 
     def identity(self) -> dict[str, Any]:
         """By shape: what a data set will yield can't be hashed."""
         return {split: repr(getattr(self._given(split), "element_spec", None)) for split in ("train", "test")}
 
     def num_examples(self, split: str) -> int:
-        return self._counts[split]
+        if split == "train" and self.steps_per_epoch:
+            return self.steps_per_epoch * self.rows
+        return self._size(split)[1]
+
+    def count_steps(self, split: str, global_batch: int) -> float:
+        if not self.own_steps(split):
+            return super().count_steps(split, global_batch)
+        return (self.steps_per_epoch if split == "train" else None) or self._size(split)[0]
 
     @cached_property
     def rows(self) -> int:
         """Examples in the first element of the training data set, which is the global batch if nothing else is said."""
-        for element in self.train.take(1):
-            return _rows(element)
-        raise DataMissing("the training data set is empty", where="data")
+        from tfscale.data.survey import check_form, rows
 
-    @cached_property
-    def _counts(self) -> dict[str, int]:
-        return {split: self._count(split) for split in ("train", "test")}
+        check_form(self.train, "data")
+        for element in self.train.take(1):
+            return rows(element)
+        raise DataMissing("the training data set is empty", where="data", fix="give one with examples")
 
     def _given(self, split: str) -> Any:
         return self.train if split == "train" else self.test
 
-    def _count(self, split: str) -> int:
-        """By one pass, except where the size is known without."""
-        dataset = self._given(split)
+    def _size(self, split: str) -> tuple[int, int]:
+        """(elements, examples) of a split."""
+        dataset, argument = self._given(split), "data" if split == "train" else "test"
         if dataset is None:
-            return 0
-        if split == "train" and self.steps_per_epoch:
-            return self.steps_per_epoch * self.rows
+            return 0, 0
         size = int(dataset.cardinality())
         if size == -1:  # tf.data.INFINITE_CARDINALITY
             raise UsageError(
                 f"the {split} data set never ends",
-                where="data" if split == "train" else "test",
+                where=argument,
                 fix="give steps_per_epoch=..." if split == "train" else "end it with .take(n)",
             )
         fixed = _fixed_rows(dataset)
-        if size >= 0 and fixed:
-            return size * fixed
-        return sum(_rows(element) for element in dataset)
+        if split == "train" and size >= 0 and fixed:
+            return size, size * fixed  # the only one that may be too large to look at before it is needed
+        found = self._found(split)
+        return found.batches, found.rows
+
+    def _found(self, split: str) -> Found:
+        """What one look through the split tells, kept."""
+        from tfscale.data.survey import survey
+
+        if split not in self._looked_at:
+            self._looked_at[split] = survey(self._given(split), "data" if split == "train" else "test")
+        return self._looked_at[split]
+
+    @cached_property
+    def _looked_at(self) -> dict[str, Found]:
+        return {}
+
+    def settle(self, labels: Sequence[Labels]) -> None:
+        from tfscale.data.survey import check_range
+
+        for split, found in self._looked_at.items():
+            for one in labels:
+                if one.is_class and one.outputs is not None:
+                    check_range(found, one.field, one.outputs, "data" if split == "train" else "test")
 
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
         raise NotImplementedError("a data set can't be read by index")
@@ -136,10 +156,10 @@ class GivenDataset(Source):
 
         from tfscale.graphs import as_it_stands
 
-        examples = self._fields(split).unbatch()
         if training:
-            examples = examples.repeat()
+            examples = self._epoch(split).repeat().unbatch()
         else:
+            examples = self._fields(split).unbatch()
             fill = -self.num_examples(split) % shard.global_batch
             examples = examples.concatenate(examples.take(1).repeat(fill))
         if shard.num_workers == 1:
@@ -165,12 +185,40 @@ class GivenDataset(Source):
         def fix(element):
             return tf.nest.map_structure(lambda t: tf.ensure_shape(t, [rows, *t.shape[1:]]), element)
 
-        return self._fields(split).repeat().skip(start_step).map(fix)
+        return self._epoch(split).repeat().skip(start_step).map(fix)
 
-    def _fields(self, split: str) -> tf.data.Dataset:
+    def own_steps(self, split: str) -> str:
+        return _why_own(self._given(split))
+
+    def steps(self, split: str, *, global_batch: int, training: bool, start_step: int) -> tf.data.Dataset:
+        """The elements as they are; in training they weigh the same whatever their size, as in Keras's fit."""
+        import tensorflow as tf
+
+        from tfscale.data.survey import count_rows
         from tfscale.graphs import as_it_stands
 
-        return self._given(split).map(as_it_stands(lambda *element: named(element, "data")))
+        @as_it_stands
+        def weighted(step):
+            count = count_rows(tf.nest.flatten(step)[0])
+            weight = global_batch / count if training else tf.constant(1.0, tf.float64)
+            return {**step, "weight": tf.fill([count], tf.cast(weight, tf.float32))}
+
+        steps = self._epoch(split).repeat() if training else self._fields(split)
+        return steps.skip(start_step).map(weighted)
+
+    def _epoch(self, split: str) -> tf.data.Dataset:
+        """One pass of training."""
+        from tfscale.data.py_batches import epochs_of
+
+        return self._of_fields(epochs_of(self.made_from, self._given(split)))
+
+    def _fields(self, split: str) -> tf.data.Dataset:
+        return self._of_fields(self._given(split))
+
+    def _of_fields(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        from tfscale.graphs import as_it_stands
+
+        return dataset.map(as_it_stands(lambda *element: named(element, "data")))
 
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
@@ -189,8 +237,8 @@ class GivenFunctions(Source):
 
     @cached_property
     def made(self) -> Source:
-        test = self.test() if callable(self.test) else self.test
-        return as_source(self.train(), test, steps_per_epoch=self.steps_per_epoch)
+        test = called(self.test) if callable(self.test) else self.test
+        return as_source(called(self.train), test, steps_per_epoch=self.steps_per_epoch)
 
     def identity(self) -> dict[str, Any]:
         """By name: what a function will return isn't known yet."""
@@ -210,16 +258,37 @@ class GivenFunctions(Source):
     ) -> tf.data.Dataset | None:
         return self.made.whole_steps(split, indices, shard, training=training, start_step=start_step)
 
+    def own_steps(self, split: str) -> str:
+        return self.made.own_steps(split)
+
+    def steps(self, split: str, *, global_batch: int, training: bool, start_step: int) -> tf.data.Dataset:
+        return self.made.steps(split, global_batch=global_batch, training=training, start_step=start_step)
+
+    def count_steps(self, split: str, global_batch: int) -> float:
+        return self.made.count_steps(split, global_batch)
+
+    def settle(self, labels: Sequence[Labels]) -> None:
+        if labels:  # else the functions would be called before they are needed
+            self.made.settle(labels)
+
     def parse(self, raw: Any) -> dict[str, Any]:
         from tfscale.graphs import rewritten
 
         return rewritten(self.made.parse)(raw)  # a user's own source may stand behind the functions
 
 
-def _rows(element: Any) -> int:
+def _why_own(dataset: Any) -> str:
+    """Why the elements can't be cut into examples and stacked anew, or "" where they can."""
     import tensorflow as tf
 
-    return int(tf.shape(tf.nest.flatten(element)[0])[0])
+    for spec in tf.nest.flatten(dataset.element_spec, expand_composites=False) if dataset is not None else ():
+        if isinstance(spec, tf.RaggedTensorSpec):
+            return "ragged"
+        if isinstance(spec, tf.SparseTensorSpec):
+            return "sparse"
+        if spec.shape.rank is None or None in spec.shape[1:]:
+            return "of a length that each batch has for itself"
+    return ""
 
 
 def _fixed_rows(dataset: tf.data.Dataset) -> int | None:
@@ -230,56 +299,59 @@ def _fixed_rows(dataset: tf.data.Dataset) -> int | None:
     return shape[0] if shape.rank else None
 
 
-def as_source(data: Any, test: Any, *, steps_per_epoch: int | None = None) -> Source:
-    """The source for what people give `tfscale.fit`: arrays, tf.data data sets, or a Source as it is.
+def as_source(data: Any, test: Any, *, steps_per_epoch: int | None = None, wide: bool = False) -> Source:
+    """The source for what people give `tfscale.fit`: arrays, batches, or a Source as it is.
+
+    Args:
+        wide: whether the model computes in float64.
 
     Raises:
         UsageError: anything else, or training and test data of different kinds.
+        DataCorrupt: arrays with a value that is NaN, infinite or missing.
     """
     import tensorflow as tf
 
-    if steps_per_epoch is not None and not isinstance(data, tf.data.Dataset):
-        raise UsageError("only a tf.data data set takes steps_per_epoch", where="steps_per_epoch", fix="leave it away")
+    from tfscale.data.py_batches import is_py_batches, py_batches
+
+    def batched(given: Any) -> bool:
+        return isinstance(given, tf.data.Dataset) or is_py_batches(given)
+
+    if steps_per_epoch is not None and not batched(data):
+        raise UsageError(
+            "only a tf.data data set, a PyDataset or a generator takes steps_per_epoch",
+            where="steps_per_epoch",
+            fix="leave it away",
+        )
     if isinstance(data, Source):
         if test is not None:
             raise UsageError("a Source has its own test split", where="test", fix="leave test away")
         return data
-    if isinstance(data, tf.data.Dataset):
-        if test is not None and not isinstance(test, tf.data.Dataset):
-            test = tf.data.Dataset.from_tensors(test)  # arrays beside a data set: one element
-        return GivenDataset(train=data, test=test, steps_per_epoch=steps_per_epoch)
-    if isinstance(test, tf.data.Dataset):
+    if batched(data):
+        train = py_batches(data, "data", steps=steps_per_epoch) if is_py_batches(data) else data
+        if is_py_batches(test):
+            test = py_batches(test, "test")
+        elif test is not None and not isinstance(test, tf.data.Dataset):
+            # arrays beside a data set: one element
+            test = tf.data.Dataset.from_tensors(tuple(plain_arrays(test, "test", wide=wide).values()))
+        made_from = None if train is data else data
+        return GivenDataset(train=train, test=test, steps_per_epoch=steps_per_epoch, made_from=made_from)
+    if batched(test):
         raise UsageError(
-            "the training data are arrays and the test data a tf.data data set",
+            f"the training data are arrays and the test data a {type(test).__name__}",
             where="test",
             fix="give both as arrays, or both as data sets",
         )
-    return GivenArrays(train=_arrays(data, "data"), test=_arrays(test, "test") if test is not None else None)
+    return GivenArrays(
+        train=plain_arrays(data, "data", wide=wide),
+        test=plain_arrays(test, "test", wide=wide) if test is not None else None,
+    )
 
 
-def _arrays(data: Any, where: str) -> dict[str, Any]:
-    import keras
-    import numpy as np
+def called(function: Any) -> Any:
+    """What a function for data returns; one of generators can be called again for every epoch."""
+    from collections.abc import Iterator
 
-    fields = named(data if isinstance(data, tuple) else (data,), where)
-    lengths = set()
+    from tfscale.data.py_batches import Returning
 
-    def convert(value: Any) -> np.ndarray:
-        array = np.asarray(value)
-        if array.dtype == object or not array.ndim:
-            raise UsageError(
-                f"the data hold a {type(value).__name__}, which is no array of numbers or strings",
-                where=where,
-                fix="give NumPy arrays, or a tf.data.Dataset",
-            )
-        lengths.add(len(array))
-        return array
-
-    fields = {name: keras.tree.map_structure(convert, value) for name, value in fields.items()}
-    if len(lengths) > 1:
-        raise UsageError(
-            f"the arrays have different numbers of examples: {', '.join(map(str, sorted(lengths)))}",
-            where=where,
-            fix="give as many labels and weights as examples",
-        )
-    return fields
+    made = function()
+    return Returning(function) if isinstance(made, Iterator) else made

@@ -9,14 +9,16 @@ import contextlib
 import math
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.arrays import ArraySource, check_fields, check_finite, check_labels
 from tfscale.data.index_file import digest_files
 from tfscale.data.source import Source
-from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line
+from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
+from tfscale.labels import Labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,14 +29,16 @@ class NumpyFiles(ArraySource):
     """One .npz file with Keras's names (x_train, y_train, x_test, y_test), or one per split with the fields by name.
 
     Pictures (x: uint8 of three or four axes) become "image", other x stays "x", y becomes "label"; all else keeps its
-    name. Floats are read as float32, integer labels as int64.
+    name. Floats are read as float32, integer labels as int64, texts as the place among the sorted ones of the train
+    split. Whether a number is a class or a quantity the task says (`settle`).
     """
 
     places: ClassVar[tuple[str, ...]] = ("path", "test_path")
+    numbers_classes: ClassVar[bool] = True
 
     path: str = "???"
     test_path: Optional[str] = None
-    num_classes: Optional[int] = None  # null: the largest label of the train split + 1
+    num_classes: Optional[int] = None  # null: as many as the train split has
 
     def check(self) -> None:
         train, test = self.held("train"), self.held("test")
@@ -54,27 +58,56 @@ class NumpyFiles(ArraySource):
     def arrays(self, split: str) -> dict[str, Any]:
         own = split == "train" or self.test_path is not None  # the file is this split's alone, or has Keras's names
         file = Path(self.test_path if split == "test" and self.test_path is not None else self.path)
-        fields = _read_fields(file, split, plain_names=own)
-        classes = self._count_classes(fields if split == "train" else self.held("train"))
-        if classes is not None and _are_classes(fields):
+        fields = self._numbered_texts(_read_fields(file, split, plain_names=own), split, str(file))
+        if self.num_classes is not None and _are_classes(fields):
             check_labels(
                 fields["label"],
-                classes,
+                self.num_classes,
                 where=str(file),
-                row_name=lambda row: f"row {row} of the {split} split",
-                fix="correct the label, or data.num_classes" if self.num_classes is not None else "",
+                row_name=lambda row: self.place(split, row)[1],
+                fix="correct the label, or data.num_classes",
             )
         return fields
 
-    def _count_classes(self, train: dict[str, Any]) -> int | None:
-        if self.num_classes is not None or not _are_classes(train):
-            return self.num_classes
-        return max(1, int(train["label"].max(initial=0)) + 1)
+    def place(self, split: str, row: int) -> tuple[str, str]:
+        file = self.test_path if split == "test" and self.test_path is not None else self.path
+        return file, f"row {row} of the {split} split"
+
+    def _numbered_texts(self, fields: dict[str, Any], split: str, file: str) -> dict[str, Any]:
+        """With labels of text as the numbers of their classes."""
+        import numpy as np
+
+        label = fields.get("label")
+        if label is None or label.dtype.kind != "U":
+            return fields
+        if split == "train":
+            self.__dict__["_texts"] = self.known_classes or tuple(np.unique(label).tolist())
+        else:
+            self.held("train")
+        names = self.__dict__.get("_texts", ())
+        numbers = {name: number for number, name in enumerate(names)}
+        for row, text in enumerate(label.tolist()):
+            if text not in numbers:
+                raise DataCorrupt(
+                    f"no training example has the label {text[:80]!r} of {self.place(split, row)[1]}"
+                    f"{nearest(text, names)}",
+                    where=file,
+                    fix="correct the label, or add examples of it to the training split",
+                )
+        return {**fields, "label": np.array([numbers[text] for text in label.tolist()], np.int64)}
+
+    def class_names(self) -> tuple[str, ...] | None:
+        self.held("train")
+        return self.__dict__.get("_texts") or super().class_names()
+
+    def settle(self, labels: Sequence[Labels]) -> None:
+        if self.num_classes is not None:  # said by people: the labels stand as they are
+            labels = [replace(one, outputs=one.outputs or self.num_classes) for one in labels]
+        super().settle(labels)
 
     def spec(self) -> dict[str, int]:
-        train = self.held("train")
-        classes = self._count_classes(train)
-        return _picture_spec(train) | ({"num_classes": classes} if classes is not None else {})
+        classes = {"num_classes": self.num_classes} if self.num_classes is not None else self.class_spec()
+        return _picture_spec(self.held("train")) | classes
 
     def identity(self) -> dict[str, Any]:
         files = [Path(file) for file in (self.path, self.test_path) if file is not None]
@@ -167,8 +200,12 @@ def _label(values: np.ndarray, where: str) -> np.ndarray:
         return values.astype(np.int64)
     if values.dtype.kind == "f":
         return values.astype(np.float32)
+    if values.dtype.kind in "SU" and values.ndim == 1:
+        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
     raise UsageError(
-        f"labels of type {values.dtype} are no numbers", where=where, fix="number the classes from 0 and store integers"
+        f"labels of type {values.dtype} are neither numbers nor names",
+        where=where,
+        fix="number the classes from 0 and store integers",
     )
 
 

@@ -18,6 +18,7 @@ from tfscale.data.order import Shard
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError
 from tfscale.graphs import as_it_stands, rewritten
+from tfscale.labels import Labels
 from tfscale.plan import ExecutionPlan
 from tfscale.task import Example, Task
 
@@ -47,6 +48,8 @@ def build_dataset(
     Raises:
         UsageError: fewer examples than one global batch, so that one step would repeat an example.
     """
+    if source.own_steps(split):
+        return _tuned(_own_steps(source, task, split, shard, plan, training=training, start_step=start_step), plan)
     count = source.num_examples(split)
     if training and count < shard.global_batch:
         raise UsageError(
@@ -77,6 +80,23 @@ def build_dataset(
             .batch(replica_batch, drop_remainder=True)
         )
     return _tuned(_endless(dataset) if training else dataset, plan)
+
+
+def _own_steps(
+    source: Source, task: Task, split: str, shard: Shard, plan: ExecutionPlan, *, training: bool, start_step: int
+) -> tf.data.Dataset:
+    """Steps as the source has them, for one replica alone: they can't be divided."""
+    why = source.own_steps(split)
+    parts = plan.num_replicas * plan.accumulate
+    if parts > 1 or type(task).preprocess is not Task.preprocess:
+        raise UsageError(
+            f"the batches of the {split} data are {why}, so that each of them is one step, and "
+            + (f"{parts} replicas or micro-batches share a step" if parts > 1 else "the task prepares single examples"),
+            where="data" if split == "train" else "test",
+            fix="pad all of them to one length, or train on one device: plan.strategy=one_device train.accumulate=1",
+        )
+    steps = source.steps(split, global_batch=shard.global_batch, training=training, start_step=start_step)
+    return _endless(steps) if training else steps
 
 
 def places(
@@ -145,8 +165,26 @@ def _weighted(whole: tf.data.Dataset, steps: tf.data.Dataset, parts: int) -> tf.
     return dataset.map(cut).unbatch()
 
 
+class FirstExamples:
+    """The first two examples of a split when called, preprocessed as for evaluation and stacked; what a task is shown
+    before it builds its model. `settle` passes on what the task takes the labels for."""
+
+    def __init__(self, source: Source, task: Task, split: str):
+        self._source, self._task, self._split = source, task, split
+
+    def __call__(self) -> Example:
+        return first_examples(self._source, self._task, self._split)
+
+    def settle(self, labels: Sequence[Labels]) -> None:
+        self._source.settle(labels)
+
+
 def first_examples(source: Source, task: Task, split: str) -> Example:
-    """The first two examples of a split, preprocessed as for evaluation and stacked."""
+    """The first two examples of a split, preprocessed as for evaluation and stacked; of a source that has steps of its
+    own the first step."""
+    if source.own_steps(split):
+        step = next(iter(source.steps(split, global_batch=1, training=False, start_step=0)))
+        return {name: value for name, value in step.items() if name != "weight"}
     raw = source.stream(split, Shard(2), training=False, start_step=0)
     if raw is None:
         first = next(iter(places(source, split, Shard(2), training=False, seed=0)))["index"]

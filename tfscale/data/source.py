@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfscale.data.order import Shard
+    from tfscale.labels import Labels
 
 
 @dataclass
@@ -53,6 +54,26 @@ class Source:
         """What a task may need to know of the data: num_classes, image_size, channels. Known without TensorFlow, as
         far as the data is described or prepared."""
         return {}
+
+    def settle(self, labels: Sequence[Labels]) -> None:
+        """Hears what the task takes the labels for: numbers their classes, where they don't count from 0, and finds
+        those that the model has no output for. Called again where more is known.
+
+        Raises:
+            UsageError, DataCorrupt: more classes than outputs, or a label that is none of them.
+        """
+        has = self.spec().get("num_classes")
+        for one in labels:
+            if one.is_class and has is not None and one.outputs is not None and has > one.outputs:
+                raise UsageError(
+                    f"the data have {has} classes, and the model has {one.outputs} outputs",
+                    where="data",
+                    fix=f"give the model {has} outputs, or choose data with the classes that it knows",
+                )
+
+    def labelling(self) -> str:
+        """One line about labels that were numbered, for people; "" where they stand as they are."""
+        return ""
 
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes in order of their label, where the data have them."""
@@ -91,6 +112,10 @@ class Source:
         """The number of examples of a prepared split; 0 for a "test" split that isn't there."""
         raise NotImplementedError
 
+    def count_steps(self, split: str, global_batch: int) -> float:
+        """How many steps a split is; a fraction where the last one is smaller."""
+        return self.num_examples(split) / global_batch
+
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
         """The raw examples at these indices, one by one, in their order.
 
@@ -115,6 +140,18 @@ class Source:
         Asked only for tasks that don't preprocess. Elements have the static shape [shard.worker_batch, ...].
         """
         return None
+
+    def own_steps(self, split: str) -> str:
+        """Why this split's steps can't be cut anew, so that `steps` gives them as they are; "" where they can."""
+        return ""
+
+    def steps(self, split: str, *, global_batch: int, training: bool, start_step: int) -> tf.data.Dataset:
+        """Whole steps of whatever size, with their weights; only where `own_steps` says why.
+
+        Args:
+            global_batch: the weights of a training step add up to it.
+        """
+        raise NotImplementedError("steps of this source are cut by the order of examples")
 
     def parse(self, raw: Any) -> dict[str, Any]:
         """One raw element as a dict of tensors; traced by tf.data."""

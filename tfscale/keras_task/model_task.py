@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError, first_line
+from tfscale.keras_task.fixed_batch import (
+    check_stateful,
+    declared_rows,
+    filled,
+    kept_states,
+    needed_rows,
+    refuse_other_rows,
+)
+from tfscale.keras_task.label_kinds import Kind, label_kinds
 from tfscale.keras_task.metrics import Measures
+from tfscale.labels import Labels
 from tfscale.task import SUMMED, Example, Task
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ class KerasModelTask(Task):
         self._first: Callable[[], Example] | None = None
         self.live: Any = None  # the model in training
         self._metrics: Any = None
+        self._rows: int | None = None  # the only batch size that the model takes
 
     def obtain(self) -> tuple[keras.Model, bool]:
         """The compiled model, which may be unbuilt, and whether it was made just now, under the scope in force."""
@@ -56,10 +67,13 @@ class KerasModelTask(Task):
         import tensorflow as tf
 
         assert self._first is not None, "call meet() first"
-        example = self._first()
         model, fresh = self.obtain()
         _check_protocol(model)
-        y_pred = _call(model, example)
+        check_stateful(model)
+        example, y_pred, self._rows = _shown(model, self._first())
+        if "y" in example and (settle := getattr(self._first, "settle", None)):
+            settle(self._hear(label_kinds(model, y_pred, "y")))
+            example = filled(self._first(), self._rows)  # with their labels as they are numbered now
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             _check_for_replicas(model)
             if not fresh:
@@ -68,6 +82,13 @@ class KerasModelTask(Task):
         self.live = model
         self._metrics = Measures(model, example, y_pred) if "y" in example else None  # without labels: prediction only
         return model
+
+    def _hear(self, kinds: list[Kind]) -> list[Labels]:
+        """What the data are told of the labels: these classes have outputs, whatever else stands in y."""
+        return [labels for kind in kinds if (labels := kind.labels(numbered=False)) is not None]
+
+    def labels(self) -> tuple[Labels, ...]:
+        return ()  # known once the model is built, which tells the data itself
 
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
         optimizer = self.live.optimizer
@@ -80,6 +101,7 @@ class KerasModelTask(Task):
         import tensorflow as tf
 
         weight = batch["weight"]
+        refuse_other_rows(self._rows, weight.shape[0], f"{'training' if training else 'evaluation'} steps")
         x, y, sample_weight = batch["x"], batch["y"], batch.get("sample_weight")
         y_pred = model(x, training=training)
         if not training:
@@ -152,7 +174,8 @@ def _call(model: keras.Model, example: Example) -> Any:
     import tensorflow as tf
 
     try:
-        return model(example["x"], training=False)
+        with kept_states(model):
+            return model(example["x"], training=False)
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
         shapes = tf.nest.map_structure(lambda t: f"{t.dtype.name}{t.shape.as_list()[1:]}", example["x"])
         raise UsageError(
@@ -160,6 +183,20 @@ def _call(model: keras.Model, example: Example) -> Any:
             where="data",
             fix="give data of the model's input shape",
         ) from error
+
+
+def _shown(model: keras.Model, example: Example) -> tuple[Example, Any, int | None]:
+    """(the examples that the model takes, its answer, the only batch size that it takes or None)."""
+    needed, declared = needed_rows(model), declared_rows(model)
+    if needed is None:
+        try:
+            return example, _call(model, example), None
+        except UsageError:
+            if declared is None:
+                raise
+            needed = declared
+    example = filled(example, needed)
+    return example, _call(model, example), needed
 
 
 def _copy(model: keras.Model) -> keras.Model:
@@ -188,6 +225,8 @@ def _rows(part: Any, keep: tf.Tensor) -> Any:
     import tensorflow as tf
 
     def one(tensor):
+        if isinstance(tensor, tf.RaggedTensor | tf.SparseTensor):
+            return tensor  # of a step that the data made, which nothing fills
         kept = tf.boolean_mask(tensor, keep)
         mask = getattr(tensor, "_keras_mask", None)
         if mask is not None:

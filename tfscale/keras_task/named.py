@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
@@ -85,6 +85,20 @@ class NamedModel(KerasModelTask):
     def build_optimizer(self):
         return super().build_optimizer() if self._own_optimizer else None
 
+    # -- labels
+
+    def for_data(self, spec):
+        # How many classes there are the model says, and labels may be quantities.
+        return super().for_data({name: value for name, value in spec.items() if name != "num_classes"})
+
+    def _hear(self, kinds):
+        self._one_hot = None
+        if len(kinds) != 1:
+            return []
+        (kind,) = kinds
+        self._one_hot = kind.outputs if kind.kind == "one_hot" else None
+        return [labels for labels in [replace(kind, field=self.label).labels(numbered=True)] if labels is not None]
+
     # -- examples
 
     def preprocess(self, example, *, training):
@@ -104,8 +118,15 @@ class NamedModel(KerasModelTask):
                 prepared["flip"] = flip
         prepared["x"] = example if len(example) > 1 else next(iter(example.values()))
         if self.label in found:
-            prepared["y"] = found[self.label]
+            prepared["y"] = self._encoded(found[self.label])
         return prepared
+
+    def _encoded(self, label):
+        """One-hot, where the loss takes it so and the data number the classes."""
+        import tensorflow as tf
+
+        number = label.shape.rank == 0 and label.dtype.is_integer
+        return tf.one_hot(label, self._one_hot) if number and getattr(self, "_one_hot", None) else label
 
     def loss(self, model, batch, *, training):
         from tfscale.data import augment
