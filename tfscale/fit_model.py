@@ -5,6 +5,8 @@ Owns what `tfscale.fit(model, data, ...)` means. Refuses to know how a run works
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +15,33 @@ from typing import Any
 from tfscale.composition import compose
 from tfscale.config import RunConfig
 from tfscale.data.source import Source
-from tfscale.errors import UsageError
+from tfscale.errors import UsageError, nearest
 from tfscale.task import Task
 
+# What people know from Keras's `fit` and `compile`, and what to write here.
+_AS_IN_KERAS = {
+    "x": "give data=(x, y)",
+    "y": "give data=(x, y)",
+    "epochs": 'give until="5ep"',
+    "batch_size": "give global_batch=32",
+    "validation_data": "give test=(x, y)",
+    "validation_split": "split the data before, and give the second part as test=(x, y)",
+    "validation_steps": "give test=... of the examples to look at, such as test=dataset.take(10)",
+    "validation_batch_size": 'give overrides=["eval.global_batch=32"]',
+    "validation_freq": 'give overrides=["eval.every=2ep"]',
+    "class_weight": "give a weight for every example: data=(x, y, sample_weight)",
+    "sample_weight": "give data=(x, y, sample_weight)",
+    "initial_epoch": "leave it away: a run goes on from its newest checkpoint when run_dir= is given again",
+    "callbacks": "callbacks are not called; what they do is asked for by overrides=[...]: checkpoint.every=..., "
+    "train.stop_patience=..., optimizer.schedule=..., tracker=mlflow",
+    "shuffle": "leave it away: arrays are shuffled anew in every epoch, and a tf.data data set keeps its own order",
+    "verbose": "leave it away; say=lambda text: None keeps the plan from being shown",
+    "lr": "give optimizer=keras.optimizers.Adam(0.001) with loss=..., or compile the model with it",
+    "learning_rate": "give optimizer=keras.optimizers.Adam(0.001) with loss=..., or compile the model with it",
+    "weighted_metrics": "compile the model with them",
+    "loss_weights": "compile the model with them",
+    "workers": 'leave it away: the plan decides it, and overrides=["plan.input_threads=4"] forces it',
+}
 _OURS = ("train.until", "train.global_batch", "train.seed", "run.dir")  # arguments of `fit`, not overrides
 
 
@@ -40,31 +66,12 @@ def config_for(
     Args:
         deferred: call functions that return data only once the run needs them.
     """
-    from tfscale.data.given import GivenDataset, GivenFunctions, as_source, is_labelled
-
+    source = _source(model, data, test, steps_per_epoch, deferred, wide=_computes_in_float64(model, overrides))
     task = model if isinstance(model, Task) else _task(model, loss, optimizer, metrics)
-    functions = callable(data) and not isinstance(data, Source)
-    if functions and deferred:
-        source: Source = GivenFunctions(train=data, test=test, steps_per_epoch=steps_per_epoch)
-    else:
-        source = as_source(
-            data() if functions else data,
-            test() if callable(test) and not isinstance(test, Source) else test,
-            steps_per_epoch=steps_per_epoch,
-        )
-    if functions and deferred and global_batch is None:
-        raise UsageError(
-            "several workers must know the global batch before the data are made",
-            where="global_batch",
-            fix="give global_batch=...",
-        )
-    if not isinstance(model, Task) and not is_labelled(source):
-        raise UsageError("the data have no y", where="data", fix="give (x, y) or (x, y, sample_weight)")
+    global_batch = _global_batch(model, source, global_batch)
     for override in overrides:
         if override.lstrip("+").split("=")[0] in _OURS:
             raise UsageError(f"{override!r} is an argument of fit", where="overrides", fix="give it as fit(...)")
-    if global_batch is None:
-        global_batch = source.rows if isinstance(source, GivenDataset) else 32  # as in Keras
     given = {
         "train.until": until,
         "train.global_batch": global_batch,
@@ -81,6 +88,47 @@ def config_for(
     return config
 
 
+def _source(model: Any, data: Any, test: Any, steps_per_epoch: int | None, deferred: bool, *, wide: bool) -> Source:
+    """The data; functions are called now, unless that is deferred."""
+    from tfscale.data.given import GivenFunctions, as_source, called, is_labelled
+
+    def is_function(given: Any) -> bool:
+        return callable(given) and not isinstance(given, Source)
+
+    if deferred and is_function(data):
+        return GivenFunctions(train=data, test=test, steps_per_epoch=steps_per_epoch)
+    source = as_source(
+        called(data) if is_function(data) else data,
+        called(test) if is_function(test) else test,
+        steps_per_epoch=steps_per_epoch,
+        wide=wide,
+    )
+    if not isinstance(model, Task) and not is_labelled(source):
+        raise UsageError("the data have no y", where="data", fix="give (x, y) or (x, y, sample_weight)")
+    return source
+
+
+def _global_batch(model: Any, source: Source, given: int | None) -> int:
+    """As in Keras: a data set's own, and 32 for arrays, where nothing is said."""
+    from tfscale.data.given import GivenDataset, GivenFunctions
+
+    if isinstance(source, GivenFunctions) and given is None:
+        raise UsageError(
+            "several workers must know the global batch before the data are made",
+            where="global_batch",
+            fix="give global_batch=...",
+        )
+    if not isinstance(source, GivenDataset):
+        return given if given is not None else _fixed_rows(model) or 32
+    if given is not None and (why := source.own_steps("train")):
+        raise UsageError(
+            f"the batches of the data are {why}, so that each of them is one step, whatever its size",
+            where="global_batch",
+            fix="leave global_batch away",
+        )
+    return given if given is not None else source.rows
+
+
 def fit_model(
     model: Any,
     data: Any,
@@ -89,7 +137,12 @@ def fit_model(
     say: Callable[[str], None] = print,
     **options: Any,
 ):
-    """`tfscale.fit` for a model and data; see there."""
+    """`tfscale.fit` for a model and data; see there.
+
+    Raises:
+        UsageError: also for an argument that there isn't.
+    """
+    _refuse_unknown(options)
     from tfscale.keras_task.given import GivenModel
     from tfscale.run import fit_config
 
@@ -105,6 +158,23 @@ def fit_model(
     return result
 
 
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    """All unknown arguments at once, each with the word that says the same here."""
+    known = [name for name in inspect.signature(config_for).parameters if name not in ("model", "data", "deferred")]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        fixes = dict.fromkeys(_AS_IN_KERAS.get(name, _known(name, known)) for name in unknown)
+        raise UsageError(
+            f"tfscale.fit has no argument {', '.join(f'{name}=' for name in unknown)}",
+            where=", ".join(unknown),
+            fix="; ".join(fixes),
+        )
+
+
+def _known(name: str, known: Sequence[str]) -> str:
+    return f"its arguments are {', '.join(known)}{nearest(name, list(known))}"
+
+
 def _is_multi_worker(environ: Mapping[str, str] | None) -> bool:
     from tfscale.cluster import Cluster
 
@@ -116,9 +186,9 @@ def _task(model: Any, loss: Any, optimizer: Any, metrics: Sequence[Any]) -> Task
 
     from tfscale.keras_task.given import GivenModel
 
-    if not isinstance(model, keras.Model) and not callable(model):
+    if not isinstance(model, keras.Model) and not _is_maker(model):
         raise UsageError(
-            f"model is a {type(model).__name__}",
+            f"model is a {type(model).__name__}" + (", which takes arguments" if callable(model) else ""),
             where="model",
             fix="give a Keras model, a function that returns one, a tfscale.Task or a tfscale.RunConfig",
         )
@@ -129,6 +199,33 @@ def _task(model: Any, loss: Any, optimizer: Any, metrics: Sequence[Any]) -> Task
             )
         model.compile(optimizer=optimizer, loss=loss, metrics=list(metrics))
     return GivenModel(model=model)
+
+
+def _computes_in_float64(model: Any, overrides: Sequence[str]) -> bool:
+    policy = getattr(model, "dtype_policy", None)
+    return "plan.precision=float64" in overrides or getattr(policy, "compute_dtype", "") == "float64"
+
+
+def _fixed_rows(model: Any) -> int | None:
+    """The only batch size that a model takes, where it says one."""
+    import keras
+
+    from tfscale.keras_task.fixed_batch import needed_rows
+
+    return needed_rows(model) if isinstance(model, keras.Model) else None
+
+
+def _is_maker(model: Any) -> bool:
+    """Whether it is a function without arguments: a model of another framework can be called, too."""
+    if not callable(model):
+        return False
+    try:
+        signature = inspect.signature(model)
+        signature.bind()
+    except (TypeError, ValueError):
+        return False
+    plain = inspect.isroutine(model) or inspect.isclass(model) or isinstance(model, functools.partial)
+    return plain or not any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
 
 
 def _name(model: Any) -> str:
