@@ -53,6 +53,15 @@ class ResNet(Task):
             )
         return {name: int(value) for name, value in shape.items() if value is not None}
 
+    def check_data(self, spec):
+        self._shape()
+        if self.augment == "digits" and "image_size" not in spec:
+            raise UsageError(
+                "augment=digits moves figures by two pixels, and these pictures differ in size: they are photos",
+                where="task.augment",
+                fix="task.augment=photos, or none",
+            )
+
     def footprint(self) -> Footprint | None:
         if None in (self.image_size, self.channels, self.num_classes):
             return None  # known once the data is prepared

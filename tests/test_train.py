@@ -88,6 +88,29 @@ def test_dry_run_needs_no_tensorflow(light_door, tmp_path, hardware):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_refuses_what_the_run_would(light_door, tmp_path):
+    """Photos of which the dry run reads the headers, with what the recipe has for digits."""
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / "p" / split / name).mkdir(parents=True)
+            for i, kind in enumerate(("jpg", "png", "bmp")):
+                Image.new("RGB", (40, 40 + i)).save(tmp_path / "p" / split / name / f"{i}.{kind}")
+    photos = (*RESNET, "data=image_folder", "data.path=p", "train.global_batch=4", "plan.dry_run=true")
+    sized = (*photos, "task.image_size=32", "task.augment=photos")
+    for refused, told in (
+        (photos, "task.image_size=..."),
+        ((*photos, "task.image_size=32"), "task.augment=photos"),
+        ((*sized, "eval.global_batch=3", "plan.strategy=mirrored", "plan.local_devices=2"), "eval.global_batch=4"),
+        ((*sized, "run.dir=/proc/nothing"), "run.dir"),
+    ):
+        ended = light_door(*refused)
+        assert ended.code in (64, 73) and told in ended.err and ended.out == "", (refused, ended)
+    assert light_door(*sized).code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"p"}
+
+
 def test_the_program_tfscale_is_the_same_door(door):
     ended = door("train", *RESNET, "plan.dry_run=true", program=("-m", "tfscale"))
     assert ended.code == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -25,6 +27,8 @@ _PACKAGES = ("export", "k8s")  # doors that are a package's __main__
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Passes the arguments on to the door; returns the exit code."""
+    if argv is None:
+        _find_own_code()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in DOORS:
         module = f"tfscale.{arguments[0]}" + (".__main__" if arguments[0] in _PACKAGES else "")
@@ -34,6 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         return guard(lambda _: _version())
     return guard(lambda _: _unknown(arguments[0]))
+
+
+def _find_own_code() -> None:
+    """Modules in the current folder are found as `python -m` finds them: the installed program begins with its own
+    folder alone."""
+    with contextlib.suppress(OSError):  # the folder is gone
+        here = os.getcwd()
+        if not (sys.flags.safe_path or here in sys.path or "" in sys.path):
+            sys.path.insert(0, here)
 
 
 def _usage() -> int:

@@ -7,11 +7,11 @@ wrong type is found before TensorFlow is imported. Owns the allow-list of what a
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from tfscale.errors import SecurityRefused, first_line, nearest
+from tfscale.errors import SecurityRefused, UsageError, first_line, nearest
+from tfscale.user_code import load_code
 
 PLUG_POINTS = ("task", "data", "tracker")
 ALLOWED = ("tfscale.", "keras.")
@@ -59,11 +59,11 @@ def build(node: Any, path: str, problems: list[tuple[str, str]]) -> Any:
         problems.append((path, f"{path} has no _target_"))
         return None
     target, where = node["_target_"], f"{path}._target_"
-    module_name, _, class_name = target.rpartition(".")
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        problems.append((where, f"{where}: {target} can't be imported ({error})"))
+        cls = load_code(target, key=where)
+    except UsageError as error:
+        place = f" ({error.where})" if error.where not in ("", where) else ""
+        problems.append((where, f"{where}: {target} can't be imported: {error.what}{place}"))
         return None
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         problems.append((where, f"{where}: {target} is not a dataclass"))

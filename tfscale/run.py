@@ -26,6 +26,7 @@ from tfscale.lease import Claim
 from tfscale.maintenance import watched
 from tfscale.peers import joined
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.preflight import import_code, rehearse_here
 from tfscale.result import Result
 from tfscale.run_dir import RunDir
 from tfscale.stopping import Stopping
@@ -123,6 +124,7 @@ def _fit(
     if store is None:
         run_dir.check_lasting(environ)
     if config.plan.dry_run:
+        rehearse(config, plan, run_dir)
         say(plan.explain())
         return Result(status="planned", run_dir="")
     if config.plan.hardware is not None:
@@ -132,6 +134,7 @@ def _fit(
             fix="add plan.dry_run=true, or remove plan.hardware",
         )
     refuse_what_cannot_run(config, plan)
+    refuse_early(config)
     if cluster.role == "evaluator":
         from tfscale.evaluator import follow
 
@@ -151,6 +154,7 @@ def _fit(
     if config.tracker is not None:
         config.tracker.check()
     run_dir.check_writable()
+    import_code(config, plan, cluster)
     run_dir.create()
     with run_dir.claimed(say=say) as claim:
         rest: dict[str, Any] = {"store": store, "environ": environ, "say": say}
@@ -263,6 +267,7 @@ def _train(
         prepare_apart(config.data)
         plan = plan_run(config, environ=environ)  # the prepared data tell more
     if cluster.role != "ps":
+        refuse_early(config)
         refuse_too_few(config)
     say(plan.explain())
     run_dir.write_text("config.yaml", config.yaml)
@@ -317,6 +322,26 @@ def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
             where="data",
             fix="give arrays or a source such as data=csv",
         )
+
+
+def refuse_early(config: RunConfig) -> None:
+    """Raises UsageError where the data, as far as they are known without TensorFlow, are none for this task."""
+    spec = config.data.foreseen()
+    if spec is not None:
+        config.task.for_data(spec).check_data(spec)
+
+
+def rehearse(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> None:
+    """Raises what the run would, as far as that can be told without training, and writes nothing."""
+    refuse_what_cannot_run(config, plan)
+    refuse_early(config)
+    if config.data.is_prepared():
+        refuse_too_few(config)
+    rehearse_here(config, plan)
+    if config.plan.hardware is None:
+        run_dir.check_writable()
+    if config.resume.mode == "auto":
+        finished_result(config, run_dir)
 
 
 def refuse_too_few(config: RunConfig) -> None:

@@ -37,6 +37,18 @@ class Task:
     def check(self) -> None:
         """Finds what is wrong without TensorFlow, such as a missing file; raises TfscaleError."""
 
+    @property
+    def code(self) -> str:
+        """ "package.function" of people's own that is imported to build the model, or ""."""
+        return ""
+
+    def check_data(self, spec: Mapping[str, int]) -> None:
+        """Finds what is wrong on data that are prepared, without TensorFlow; called after `for_data`.
+
+        Args:
+            spec: the data's own, see `Source.spec`.
+        """
+
     def meet(self, first: Callable[[], Example]) -> None:
         """Called once before `build_model`, for tasks that can't build their model without having seen data.
 

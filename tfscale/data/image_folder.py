@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.folder_tree import Picture, Tree, read_flat, read_tree
 from tfscale.data.index_file import digest, one_writer, read_index, write_index, write_text
-from tfscale.data.pictures import MAX_PIXELS
+from tfscale.data.pictures import MAX_PIXELS, size_of_file
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.hardware import probe
@@ -23,6 +23,7 @@ from tfscale.hardware import probe
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_LOOKED_AT = 1000  # pictures whose headers tell the size before they are verified
 _TOLD = 10  # bad files in the error's text
 
 
@@ -79,6 +80,14 @@ class ImageFolder(Source):
         sizes = {tuple(good.get(picture.name, [0, 0, 0, 0])[2:]) for picture in self._good("train")}
         height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
         return {**spec, "channels": self.channels, **({"image_size": height} if height == width > 0 else {})}
+
+    def foreseen(self) -> dict[str, int]:
+        spec, index = self.spec(), self._index()
+        if not self._unverified(index):
+            return spec
+        sizes = {size_of_file(self._tree.root / picture.name) for picture in self._tree.splits["train"][:_LOOKED_AT]}
+        height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
+        return {**spec, **({"image_size": height} if height == width > 0 else {})}
 
     def class_names(self) -> tuple[str, ...] | None:
         return self._tree.classes or None

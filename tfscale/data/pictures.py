@@ -15,6 +15,7 @@ from pathlib import Path
 from tfscale.errors import first_line
 
 MAX_PIXELS = 89478485  # of one picture; Pillow's limit against bombs
+_HEADER = 2**18  # bytes of a file in which its size stands, behind what a camera writes before it
 _AT_ONCE = 4096  # files handed to the threads together
 
 
@@ -79,6 +80,29 @@ def claimed_size(content: bytes) -> tuple[int, int] | None:
     else:
         return None
     return abs(height), abs(width)  # a BMP that runs from top to bottom has a negative height
+
+
+def size_of_file(file: Path) -> tuple[int, int]:
+    """(height, width) as the header says, told without TensorFlow; (0, 0) where it doesn't say so."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_HEADER)
+        size = _jpeg_size(content) if content.startswith(b"\xff\xd8\xff") else claimed_size(content)
+    except (OSError, struct.error):
+        return 0, 0
+    return size or (0, 0)
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Of the frame's header, behind whatever other segments there are."""
+    place = 2
+    while place + 4 <= len(content):
+        marker, length = struct.unpack_from(">HH", content, place)
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            height, width = struct.unpack_from(">HH", content, place + 5)
+            return height, width
+        place += 2 + length
+    return None
 
 
 def _webp_size(content: bytes) -> tuple[int, int]:

@@ -75,6 +75,11 @@ class Source:
         """One line about labels that were numbered, for people; "" where they stand as they are."""
         return ""
 
+    def foreseen(self) -> dict[str, int] | None:
+        """`spec` as it will be once the data are prepared, None where only their preparation tells; without
+        TensorFlow."""
+        return self.spec() if self.is_prepared() else None
+
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes in order of their label, where the data have them."""
         return None

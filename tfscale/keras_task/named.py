@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from tfscale.data import check_augment
 from tfscale.errors import UsageError, first_line
 from tfscale.keras_task.file import SUFFIXES, check_keras_file, load_keras_file, policy_of
 from tfscale.keras_task.model_task import KerasModelTask
+from tfscale.user_code import check_code_exists, load_code
 
 if TYPE_CHECKING:
     import keras
@@ -47,6 +47,12 @@ class NamedModel(KerasModelTask):
         check_augment(self.augment)
         if self.is_file:
             check_keras_file(self.model)
+        else:
+            check_code_exists(self.model, key="task.model")
+
+    @property
+    def code(self) -> str:
+        return "" if self.is_file else self.model
 
     def obtain(self) -> tuple[keras.Model, bool]:
         model = load_keras_file(self.model) if self.is_file else self._call_function()
@@ -65,9 +71,9 @@ class NamedModel(KerasModelTask):
     def _call_function(self) -> keras.Model:
         import keras
 
-        module, _, name = self.model.rpartition(".")
+        function = load_code(self.model, key="task.model")
         try:
-            made = getattr(importlib.import_module(module), name)(**self.arguments)
+            made = function(**self.arguments)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{self.model}({', '.join(self.arguments)}) can't be called: {first_line(error)}",
