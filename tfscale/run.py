@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from tfscale.cluster import Cluster
 from tfscale.config import RunConfig, Strategy, identity, validate
 from tfscale.data.prepare import prepare_apart
 from tfscale.duration import Duration
-from tfscale.errors import Interrupted, Preempted, TfscaleError, UsageError, foreseen
+from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, UsageError, foreseen
 from tfscale.experiment import Experiment
 from tfscale.hardware import Hardware, probe
 from tfscale.lease import Claim
@@ -156,9 +157,28 @@ def _fit(
     run_dir.check_writable()
     import_code(config, plan, cluster)
     run_dir.create()
-    with run_dir.claimed(say=say) as claim:
+    with run_dir.claimed(say=say) as claim, _held(store if cluster.is_chief else None, run_dir, cluster, say) as waited:
+        if waited and store is not None and config.resume.mode == "auto":  # for one who may have gone on meanwhile
+            store.pull_files(run_dir.path)
+            if finished := finished_result(config, run_dir):
+                say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+                return Result.read(finished)
         rest: dict[str, Any] = {"store": store, "environ": environ, "say": say}
         return _attempt(config, plan, run_dir, cluster, stopping, claim, began=began, **rest)
+
+
+@contextlib.contextmanager
+def _held(
+    store: Store | None, run_dir: RunDir, cluster: Cluster, say: Callable[[str], None], *, patient: bool = True
+) -> Iterator[bool]:
+    """Keeps other runs from writing to the store; gives whether it was waited for one that did."""
+    if store is None:
+        yield False
+        return
+    peers = sorted(str(each) for each in cluster.shared().items())
+    job = " ".join(peers) or f"{socket.gethostname()}:{run_dir.path.resolve()}"
+    with store.held(run_dir.path, job=job, patient=patient, say=say) as fence:
+        yield fence.waited
 
 
 def _say_finished(
@@ -174,7 +194,11 @@ def _say_finished(
     if config.tracker is not None and cluster.is_chief:
         config.tracker.deliver(run_dir=run_dir.path, root=config.run.beside(run_dir.path))
     if store is not None and cluster.is_chief:
-        store.push(run_dir.path)
+        try:
+            with _held(store, run_dir, cluster, say, patient=False):
+                store.push(run_dir.path)
+        except (OutputError, ClusterFault) as error:
+            say(f"{error.what}: what it lacks is not copied")
     exported = run_dir.read_json("export/export.json") is not None
     if config.export.at_end and not exported and not (store is not None and store.holds("export/export.json")):
         say(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")

@@ -28,6 +28,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "gs": {"requests_timeout": 30},
     "file": {"auto_mkdir": True},
 }
+CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")  # of conditional writes on S3
 _SOON = 8.0  # seconds in which a store must answer at start-up
 
 
@@ -107,6 +108,21 @@ class Access:
 
         return sync(self.fs.loop, getattr(self.fs, f"_{method}"), *arguments, timeout=_SOON, **options)
 
+    def create(self, path: str, data: bytes) -> bool:
+        """Writes a small object where there is none; False where there is one, which a store overwrites that knows no
+        such condition."""
+        try:
+            self.soon("pipe_file", path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if code_of(error) in CONFLICTS:
+                return False
+            if code_of(error) != "NotImplemented":
+                raise
+            self.soon("pipe_file", path, data)
+        return True
+
     @contextlib.contextmanager
     def reaching(self, what: str, *, at_start: bool = False) -> Iterator[None]:
         """Turns whatever a store's library raises into one of our errors; at the start, a wrong place is told apart."""
@@ -125,6 +141,12 @@ class Access:
                 raise OutputError(f"the store {what}: not found: {told}", where=where, fix=fix) from error
             fix = "see that it can be reached, then run the same command again: it resumes"
             raise IOFailure(f"the store {what}: {told}", where=where, fix=fix) from error
+
+
+def code_of(error: BaseException) -> str:
+    """S3's own code of an error, ""."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def _is_refusal(error: Exception) -> bool:

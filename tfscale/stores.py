@@ -19,14 +19,15 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tfscale import faults
-from tfscale.errors import CheckpointUnusable, IOFailure
+from tfscale.errors import CheckpointUnusable, ClusterFault, IOFailure
 from tfscale.manifest import MANIFEST, STEP, Damaged, best_of, files_of, is_whole, number, steps, verify
 from tfscale.store_access import Access
+from tfscale.store_fence import Fence, fenced
 
 _RESULT = "result.json"
 # The files of a run folder that another machine needs to go on, or to say that there is nothing left to do.
@@ -61,8 +62,22 @@ class Store:
     def __init__(self, url: str, name: str, *, keep: int = 2, key: str = "run.store"):
         self._access, self.keep = Access(url, name, key), max(1, keep)
         self.url = self._access.url
+        self._fence = Fence()
         self._due: set[str] = set()  # checkpoints whose copy there must be written anew
         self._sent: dict[str, tuple[int, int]] = {}  # time and size of the small files as they were sent
+
+    @contextlib.contextmanager
+    def held(self, folder: Path, *, job: str, **options: Any) -> Iterator[Fence]:
+        """Keeps every other run from writing there while it is open; see `store_fence.fenced` for arguments and errors.
+
+        Whoever has lost the store meanwhile, having been stopped for longer than the lease, gets ClusterFault from
+        everything that writes.
+        """
+        with fenced(self._access, folder, job=job, **options) as self._fence:
+            try:
+                yield self._fence
+            finally:
+                self._fence = Fence()
 
     # -- the run's small files
 
@@ -78,11 +93,13 @@ class Store:
             self._access.soon("rm_file", f"{self._root}/.probe")
 
     def pull_files(self, folder: Path) -> None:
-        """Brings the small files that are there and not here; raises like `check`."""
+        """Brings the small files that are there and not here, and those that it has brought again; raises like
+        `check`."""
         with self._access.reaching("can't be read", at_start=True):
             there = self._access.soon("find", self._root, maxdepth=1)
             for name in FILES:
-                if f"{self._root}/{name}" in there and not (folder / name).exists():
+                own = (folder / name).exists() and self._sent.get(name) != _mark(folder / name)
+                if f"{self._root}/{name}" in there and not own:
                     folder.mkdir(parents=True, exist_ok=True)
                     temporary = folder / f".{name}.{_own_name()}"
                     self._fs.get_file(f"{self._root}/{name}", str(temporary))
@@ -95,6 +112,7 @@ class Store:
         Args:
             soon: within a few seconds for each, at the end of a run that failed.
         """
+        self._fence.check()
         with self._access.reaching("can't be written"):
             for name in FILES:
                 if name != _RESULT:
@@ -118,8 +136,10 @@ class Store:
 
     def set_aside(self) -> None:
         """Moves all of it to previous-NNN, for a run that was told to start at zero."""
+        self._fence.check()
         with self._access.reaching("can't be written"):
             names = [path.removeprefix(self._root + "/") for path in self._fs.find(self._root)]
+            names = [name for name in names if not name.startswith(".")]  # whose the store is
             earlier = {name.split("/")[0] for name in names if name.startswith("previous-")}
             names = [name for name in names if name.split("/")[0] not in earlier]
             for name in names:
@@ -159,6 +179,7 @@ class Store:
                     self._due.discard(name)
                     there.add(name)
             kept = {*self._newest(there - self._due), best}
+            self._fence.check()
             for name, files in listing.items():
                 folder = f"{self._root}/checkpoints/{name}"
                 if name in self._due and MANIFEST in files:  # damaged, and passed over: it must not count for others
@@ -172,17 +193,23 @@ class Store:
 
     def _push_one(self, folder: Path, *, stale: bool) -> None:
         there = f"{self._root}/checkpoints/{folder.name}"
+        self._fence.check()
         if stale:
             self._fs.rm_file(f"{there}/{MANIFEST}")
         for file in sorted(folder.iterdir()):
             if file.name != MANIFEST:
                 self._fs.put_file(str(file), f"{there}/{file.name}")
         faults.point("store.before_manifest", step=number(folder.name))
+        self._fence.check()  # the data may have taken long
         if self._access.protocol == "file":  # the one store where a file can be seen half written
             self._fs.put_file(str(folder / MANIFEST), f"{there}/.{MANIFEST}")
             self._fs.mv(f"{there}/.{MANIFEST}", f"{there}/{MANIFEST}")
-        else:
-            self._fs.put_file(str(folder / MANIFEST), f"{there}/{MANIFEST}")
+            return
+        data = (folder / MANIFEST).read_bytes()
+        written = self._access.create(f"{there}/{MANIFEST}", data)
+        if not written and self._fs.cat_file(f"{there}/{MANIFEST}") != data:  # else an answer was lost, and tried again
+            what = f"another run has written {folder.name}"
+            raise ClusterFault(what, where=self.url, fix="give one of the two a run.name of its own")
 
     def _remove(self, paths: Iterable[str]) -> None:
         """Manifests first: from then on their checkpoints don't count."""
