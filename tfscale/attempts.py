@@ -17,14 +17,24 @@ attempt's process began, which no change of the clock disturbs). A kill can tear
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tfscale.errors import KILLED, ClusterFault, InternalError, Interrupted, IOFailure, Preempted, without_secrets
+from tfscale.errors import (
+    KILLED,
+    CheckpointUnusable,
+    ClusterFault,
+    InternalError,
+    Interrupted,
+    IOFailure,
+    Preempted,
+    without_secrets,
+)
+from tfscale.files import open_plain, parse_json, read_plain
+from tfscale.manifest import steps
 from tfscale.run_dir import RunDir
 from tfscale.strict_json import dumps
 
@@ -54,6 +64,8 @@ class Attempts:
     ):
         self._run_dir, self._wall, self._now = run_dir, wall, now
         self._began = now() if began is None else began
+        with contextlib.suppress(IOFailure):  # a full disk: they are left out again next time
+            run_dir.sift(NAME, lambda line: bool(_checked(line)))
         self._earlier = self.lines() if run_dir.writes else []
         self.number = 1 + max((line["attempt"] for line in self._earlier), default=0)
         self._step = self._committed = 0
@@ -64,18 +76,30 @@ class Attempts:
         self._over = False
 
     def lines(self) -> list[dict[str, Any]]:
-        """All whole lines of all attempts, oldest first."""
-        try:
-            text = (self._run_dir.path / NAME).read_text(errors="replace")
-        except OSError:
-            return []
+        """All whole lines of all attempts, oldest first; raises SecurityRefused for what is none of ours."""
+        file = self._run_dir.path / NAME
         found = []
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError):  # torn by a kill or a full disk
-                value = json.loads(line)
-                if isinstance(value, dict) and {"kind", "attempt", "wall", "elapsed"} <= value.keys():
-                    found.append(value)
+        with contextlib.suppress(OSError):
+            for line in read_plain(file).splitlines():
+                with contextlib.suppress(KeyError, TypeError, ValueError):  # torn by a kill or a full disk
+                    found.append(_checked(parse_json(line, where=str(file))))
         return found
+
+    @property
+    def durable(self) -> int:
+        """The newest step that was durable in an earlier attempt, 0 where none was."""
+        steps = [line["step"] for line in self._earlier if line["kind"] == "begin"]
+        return max([*steps, *(line["committed"] for line in self._earlier if line["kind"] == "note")], default=0)
+
+    def refuse_without_checkpoints(self) -> None:
+        """Raises CheckpointUnusable where a step was durable once and no checkpoint is left: training from zero would
+        drop what is known of all others."""
+        if self.durable and not steps(self._run_dir.checkpoints):
+            raise CheckpointUnusable(
+                f"there is no checkpoint any more, and step {self.durable} was durable; training would begin at zero",
+                where=str(self._run_dir.checkpoints),
+                fix="put the checkpoints back, or begin anew with resume.mode=never, which moves the rest aside",
+            )
 
     def start(self) -> None:
         """Says that an attempt has begun."""
@@ -154,10 +178,20 @@ class Attempts:
 
     def _ends_torn(self) -> bool:
         try:
-            with (self._run_dir.path / NAME).open("rb") as stream:
+            with open_plain(self._run_dir.path / NAME) as stream:
                 return stream.seek(0, 2) > 0 and stream.seek(-1, 2) >= 0 and stream.read(1) != b"\n"
         except OSError:
             return False
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    """The line, as whoever reads it may rely on; raises KeyError, TypeError or ValueError where it is none of ours."""
+    int_keys = {"begin": ("step",), "note": ("step", "committed"), "ended": ("code", "step")}.get(line["kind"], ())
+    if isinstance(line["kind"], str) and all(type(line[key]) is int for key in ("attempt", *int_keys)):
+        seconds = dict(line.get("seconds", {})).values()
+        if all(isinstance(value, int | float) for value in (line["wall"], line["elapsed"], *seconds)):
+            return line
+    raise ValueError("no line of an attempt")
 
 
 def by_attempt(lines: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

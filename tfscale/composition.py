@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +25,10 @@ from tfscale.errors import (
     keep_secret,
     nearest,
 )
+from tfscale.files import MAX_DEPTH, read_plain
 from tfscale.plug_points import ALLOWED, ALLOWED_FUNCTIONS, PLUG_POINTS, build, check_code, check_targets
 from tfscale.redaction import is_secret, keep_secrets, redacted_yaml
+from tfscale.run_dir import RunDir
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -111,6 +114,7 @@ def _saved_tree(file: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    RunDir(file.parent).refuse_links()
     if not file.is_file():
         raise DataMissing(
             f"{file.parent} is no run folder: it holds no {file.name}",
@@ -118,7 +122,9 @@ def _saved_tree(file: Path) -> dict[str, Any]:
             fix="give run.dir=PATH as the training printed it, such as runs/resnet/563a34baa8",
         )
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        text = read_plain(file).decode()
+        _refuse_bombs(yaml.parse(text, Loader=yaml.SafeLoader), str(file))
+        tree = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise DataCorrupt(
             f"the configuration can't be read: {first_line(error)}", where=str(file), fix="restore the file"
@@ -138,6 +144,21 @@ def _saved_tree(file: Path) -> dict[str, Any]:
     except UsageError as error:  # said of the file, where the overrides aren't to blame
         raise UsageError(error.what, where=str(file), fix="correct the file") from None
     return saved
+
+
+def _refuse_bombs(events: Iterator[Any], where: str) -> None:
+    """Raises SecurityRefused for YAML that grows while it is read, or is too deep for whoever walks through it."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+            raise SecurityRefused(
+                "its YAML repeats itself by aliases" if depth <= MAX_DEPTH else "its YAML is nested too deep",
+                where=where,
+                fix="restore the file: no run writes that",
+            )
 
 
 def _compose_saved(saved: dict[str, Any], overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:

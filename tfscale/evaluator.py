@@ -36,7 +36,7 @@ def holds(run_dir: RunDir, step: int, *, now: Callable[[], float] = time.time) -
     except OSError:
         return False
     note = run_dir.read_json(NOTE) if fresh else None
-    return note is not None and not note.get("ended") and step not in note["evaluated"]
+    return note is not None and not note.get("ended") and step not in note.get("evaluated", ())
 
 
 def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Callable[[str], None] = print) -> Result:
@@ -52,7 +52,7 @@ def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Call
     run_dir.create()
     before = run_dir.read_json("exit.json")  # of an earlier attempt
     earlier = {} if config.resume.mode == "never" else run_dir.read_json(NOTE) or {}
-    watch = _Watch(config, run_dir, evaluated=list(earlier.get("evaluated", [])))
+    watch = _Watch(config, run_dir, evaluated=[step for step in earlier.get("evaluated", ()) if isinstance(step, int)])
     with watch.noted():
         if not config.data.is_prepared():
             prepare_apart(config.data)
@@ -72,7 +72,8 @@ def _raise_failure(left: dict[str, Any] | None, before: dict[str, Any] | None) -
     """The training's own end with its own code, where running it again won't help."""
     if left is None or left == before or left.get("exit_code") in (*RETRYABLE, Interrupted.exit_code):
         return
-    kind = kind_of(int(left.get("exit_code", 0)))
+    code = left.get("exit_code", 0)
+    kind = kind_of(code if isinstance(code, int) else 0)
     raise kind(f"the training failed: {left.get('what')}", where=left.get("where", ""), fix=left.get("fix", ""))
 
 

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import OutputError
+from tfscale.files import open_plain, parse_json, read_plain
 
 LEASE = 30.0  # seconds without a renewal after which another machine may take the folder
 RENEW = 5.0  # seconds between two renewals
@@ -43,6 +44,7 @@ _SETTLE = 1.0  # seconds after which whoever else was taking the folder has done
 _BLINK = 0.3  # seconds that the kernel's lock may be held by somebody who only looks
 _PIECE = 0.2  # seconds of one sleep, so that signals are answered
 _SIZE = 512  # bytes of .lock: a renewal never changes its length
+_MOST = 4096  # bytes that it may have where others made it
 
 
 class Claim:
@@ -76,7 +78,7 @@ def claimed(
     """
     with contextlib.ExitStack() as stack:
         try:
-            guard = stack.enter_context((folder / ".lock.flock").open("a+b"))
+            guard = stack.enter_context(open_plain(folder / ".lock.flock", "a+b"))
             mine = _Lease(folder, guard.fileno(), lease=lease, renew=renew, wall=wall, now=now, sleep=sleep)
             mine.take(say)
         except OSError as error:
@@ -95,7 +97,7 @@ def is_free(folder: Path, *, lease: float = LEASE, wall: Callable[[], float] = t
     if raw is None:
         return True
     try:
-        with (folder / ".lock.flock").open("r+b") as guard:
+        with open_plain(folder / ".lock.flock", "r+b") as guard:
             locked = _flock(guard.fileno())
     except OSError:
         locked = None
@@ -222,7 +224,7 @@ class _Lease(Claim):
     def _renew(self) -> bool:
         with self._lock:
             try:
-                with (self.folder / ".lock").open("r+b", buffering=0) as stream:
+                with open_plain(self.folder / ".lock", "r+b", buffering=0) as stream:
                     if _parse(stream.read(_SIZE)).get("token") != self.token:
                         return False
                     os.pwrite(stream.fileno(), self._record(), 0)
@@ -262,7 +264,7 @@ def _since(record: dict[str, Any]) -> str:
 def _read(folder: Path) -> bytes | None:
     """The content of .lock, None where there is none."""
     try:
-        return (folder / ".lock").read_bytes()
+        return read_plain(folder / ".lock", most=_MOST)
     except FileNotFoundError:
         return None
 
@@ -270,7 +272,7 @@ def _read(folder: Path) -> bytes | None:
 def _parse(raw: bytes | None) -> dict[str, Any]:
     """The record, or nothing where it is torn or of somebody else's making."""
     try:
-        value = json.loads(raw or b"{}")
+        value = parse_json(raw or b"{}", where=".lock")
     except ValueError:
         return {}
     whole = isinstance(value, dict) and {"token", "host", "boot_id", "pid", "since", "renewed"} <= value.keys()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import SecurityRefused, first_line
+from tfscale.files import open_plain, parse_json, read_plain
 
 MANIFEST = "manifest.json"
 STEP = re.compile(r"step-\d{9,}")  # the name of a checkpoint's folder
@@ -39,14 +40,14 @@ def number(name: str) -> int:
 def best_of(folder: Path) -> str:
     """The name of the checkpoint that this one remembers as best, or ""."""
     with contextlib.suppress(OSError):
-        return best_in((folder / MANIFEST).read_bytes())
+        return best_in(read_plain(folder / MANIFEST))
     return ""
 
 
 def best_in(manifest: bytes) -> str:
     """The same of a manifest's content."""
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        return f"step-{json.loads(manifest)['memory']['best']['step']:09d}"
+        return f"step-{parse_json(manifest, where=MANIFEST)['memory']['best']['step']:09d}"
     return ""
 
 
@@ -58,7 +59,7 @@ def digest(manifest: Mapping[str, Any]) -> str:
 def files_of(manifest: bytes, where: str) -> dict[str, tuple[int, str]]:
     """Size in bytes and SHA-256 of each file that a manifest lists; raises Damaged and SecurityRefused."""
     try:
-        told = json.loads(manifest)
+        told = parse_json(manifest, where=where)
         if told.pop("digest", None) not in (None, digest(told)):  # older versions wrote none
             raise Damaged("its manifest does not match its checksum")
         files = {name: (int(said["bytes"]), str(said["sha256"])) for name, said in told["files"].items()}
@@ -77,9 +78,9 @@ def files_of(manifest: bytes, where: str) -> dict[str, tuple[int, str]]:
 def verify(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
     """Raises Damaged where a file has not the size and checksum that it should have, and OSError where it is gone."""
     for name, (size, digest) in files.items():
-        with (folder / name).open("rb") as stream:
+        with open_plain(folder / name) as stream:
             same = os.fstat(stream.fileno()).st_size == size
-            same = same and hashlib.file_digest(stream, "sha256").hexdigest() == digest
+            same = same and hashlib.file_digest(stream, "sha256").hexdigest() == digest  # type: ignore[arg-type]
         if not same:
             raise Damaged(f"{name} does not match its checksum")
 
@@ -87,7 +88,7 @@ def verify(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
 def is_whole(folder: Path) -> bool:
     """Whether a checkpoint's files are as its manifest says."""
     try:
-        verify(folder, files_of((folder / MANIFEST).read_bytes(), str(folder)))
+        verify(folder, files_of(read_plain(folder / MANIFEST), str(folder)))
     except (Damaged, OSError):
         return False
     return True

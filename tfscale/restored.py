@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tfscale.config import RunConfig, Strategy, validate
 from tfscale.data.prepare import prepare_apart
 from tfscale.data.source import Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
+from tfscale.files import parse_json, read_plain
 from tfscale.plan import ExecutionPlan
 from tfscale.run import plan_run, refuse_what_cannot_run
 from tfscale.stored import run_folder
@@ -234,9 +234,9 @@ def _class_names(run_dir: Path) -> list[str] | None:
 
 
 def _read_json(file: Path) -> Any:
-    """The file's content, or None where it is missing or torn."""
+    """The file's content, or None where it is missing or torn; raises SecurityRefused for what is none of ours."""
     try:
-        return json.loads(file.read_text())
+        return parse_json(read_plain(file), where=str(file))
     except (OSError, ValueError):
         return None
 

@@ -122,6 +122,7 @@ def _fit(
         check_place(config.init_from)
     cluster = Cluster.resolve(environ)
     plan, run_dir = plan_run(config, environ=environ), locate(config)
+    run_dir.refuse_links()
     if store is None:
         run_dir.check_lasting(environ)
     if config.plan.dry_run:
@@ -232,6 +233,8 @@ def _attempt(
     stopping.before_exit.append(leave)
     try:
         attempts.refuse_without_progress()
+        if store is None:
+            attempts.refuse_without_checkpoints()
         books: dict[str, Any] = {"attempts": attempts, "leave": leave, "store": store}
         result = _train(config, plan, run_dir, cluster, stopping, claim, began=began, **books, **rest)
         attempts.ended(0)
@@ -298,6 +301,7 @@ def _train(
     if store is not None and cluster.is_chief:
         if brought := store.pull(run_dir.path):
             say(f"{brought} was brought from {store.url}")
+        attempts.refuse_without_checkpoints()
         store.push(run_dir.path)  # so that the others find there what this one begins with
     faults.point("start.meet")
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped

@@ -10,22 +10,29 @@ import contextlib
 import errno
 import hashlib
 import json
+import operator
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tfscale import lease
 from tfscale.cluster.kubernetes import EPHEMERAL
 from tfscale.duration import Duration
 from tfscale.errors import IOFailure, OutputError, SecurityRefused, UsageError
+from tfscale.files import lines_of, open_plain, parse_json, read_plain, refuse_links, write_whole
 from tfscale.lease import Claim
 from tfscale.strict_json import dumps
 
 if TYPE_CHECKING:
     from tfscale.experiment import Experiment
+
+
+# What a run reads and writes in its folder; whatever else people keep there is theirs.
+_OURS = ("*.json*", "*.yaml", "*.txt", "mlflow_*", ".lock*", "checkpoints", "export*")
 
 
 class RunDir:
@@ -123,9 +130,13 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """The file's content, or None where it is missing or torn: what it says is never the only truth."""
+        """The file's content, or None where it is missing or torn: what it says is never the only truth.
+
+        Raises:
+            SecurityRefused: it is a link, or larger or deeper than anything of ours.
+        """
         try:
-            value = json.loads((self.path / name).read_text())
+            value = parse_json(read_plain(self.path / name), where=str(self.path / name))
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) else None
@@ -135,19 +146,16 @@ class RunDir:
 
     def write_text(self, name: str, text: str) -> None:
         """Writes the file whole or not at all; raises IOFailure."""
-        temporary = self.path / f".{name}.{os.getpid()}"
         try:
-            temporary.write_text(text)
-            os.replace(temporary, self.path / name)
+            write_whole(self.path / name, text.encode())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise _write_failed(self.path / name, error) from error
 
     def append(self, name: str, line: str) -> None:
-        """Adds a line to a file, whole or not at all; raises IOFailure."""
+        """Adds a line to a file, whole or not at all; raises IOFailure, and SecurityRefused for a link."""
         data = f"{line}\n".encode()
         try:
-            with (self.path / name).open("ab", buffering=0) as stream:
+            with open_plain(self.path / name, "ab", buffering=0) as stream:
                 size = stream.tell()
                 if stream.write(data) != len(data):  # the disk took some of it
                     stream.truncate(size)
@@ -157,14 +165,41 @@ class RunDir:
 
     def cut_metrics(self, step: int) -> None:
         """Drops the rows behind the step that training goes on from, so that each step stands once."""
-        if not self.metrics.exists():
+        self.sift(self.metrics.name, lambda row: operator.index(row["step"]) <= step)
+
+    def sift(self, name: str, keeps: Callable[[dict[str, Any]], bool]) -> None:
+        """Takes lines out of a file of JSON lines; one that is none of ours is put into NAME-bad.jsonl, and said.
+
+        Args:
+            keeps: whether a line stays; raises KeyError, TypeError or ValueError where it is none of ours.
+
+        Raises:
+            IOFailure: it can't be written.
+            SecurityRefused: as `read_json` does.
+        """
+        file = self.path / name
+        kept, bad = file.with_name(f".{name}.{os.getpid()}"), file.with_name(f"{file.stem}-bad{file.suffix}")
+        try:
+            dropped, aside = _sift(file, kept, bad, keeps)
+            if dropped or aside:
+                os.replace(kept, file)
+        except FileNotFoundError:
             return
-        kept = []
-        for line in self.metrics.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # torn by a kill
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-        self.write_text(self.metrics.name, "".join(line + "\n" for line in kept))
+        except OSError as error:
+            raise _write_failed(file, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                kept.unlink(missing_ok=True)
+        if aside:
+            text = f"{aside} lines of {file} say nothing" if aside > 1 else f"a line of {file} says nothing"
+            print(f"tfscale: {text} that can be read; set aside in {bad.name}", file=sys.stderr)
+
+    def refuse_links(self) -> None:
+        """Raises SecurityRefused where anything of ours in the folder is a link, a pipe or a device; the folder itself
+        may be reached by a link."""
+        for pattern in _OURS:
+            for path in self.path.glob(pattern):
+                refuse_links(path)
 
     def set_aside(self) -> None:
         """Moves what earlier runs left into previous-NNN, for a run that was told to start at zero."""
@@ -178,6 +213,7 @@ class RunDir:
                 "evaluator.jsonl",
                 *(path.name for path in self.path.glob("evaluation-*.json")),
                 *(path.name for path in self.path.glob("mlflow_spool*")),
+                *(path.name for path in self.path.glob("*-bad.jsonl")),
             ),
         ]
         present = [name for name in names if (self.path / name).exists()]
@@ -201,6 +237,8 @@ class RunDir:
         result = self.read_json("result.json")
         if not result or result.get("status") not in ("complete", "stopped"):
             return None
+        if not all(isinstance(result.get(key), int | float) for key in ("step", "steps_per_epoch")):
+            return None  # of somebody else's making
         experiment.check(result, what="the run folder is", where=str(self.path))
         if result["status"] == "stopped":
             return result if result.get("stop_patience") == stop_patience else None
@@ -225,11 +263,33 @@ class _ReadOnly(RunDir):
     def append(self, name: str, line: str) -> None:
         pass
 
+    def sift(self, name: str, keeps: Callable[[dict[str, Any]], bool]) -> None:
+        pass
+
     def set_aside(self) -> None:
         pass
 
     def remove(self, name: str) -> None:
         pass
+
+
+def _sift(file: Path, kept: Path, bad: Path, keeps: Callable[[dict[str, Any]], bool]) -> tuple[int, int]:
+    """How many lines were left out, and how many set aside."""
+    dropped = aside = 0
+    kept.unlink(missing_ok=True)
+    with open_plain(kept, "xb") as stream, contextlib.ExitStack() as stack:
+        others: IO[bytes] | None = None
+        for line in lines_of(file):
+            try:
+                if line.endswith(b"\n") and keeps(parse_json(line, where=str(file))):
+                    stream.write(line)
+                else:
+                    dropped += 1  # the last one may be torn by a kill
+            except (KeyError, TypeError, ValueError):
+                others = others or stack.enter_context(open_plain(bad, "ab"))
+                others.write(line)
+                aside += 1
+    return dropped, aside
 
 
 def _write_failed(path: Path, error: OSError) -> IOFailure:

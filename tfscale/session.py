@@ -200,6 +200,10 @@ class Session:
         self.recovery.recall()
         if step is not None:
             self.say(f"resuming at step {step} of {self.total_steps} from {self.run_dir.path}")
+            if step < self.attempts.durable:
+                self.say(
+                    f"step {self.attempts.durable} was durable once: what lies behind step {step} is trained again"
+                )
         self._go_on_from_here()
 
     def _go_on_from_here(self) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tfscale.errors import ClusterFault, TfscaleError
+from tfscale.files import open_plain
 from tfscale.streams import end_process
 
 _TICK = 0.5  # seconds
@@ -105,7 +106,7 @@ class Watchdog:
         end_process(error, self._leave_stacks, lambda: self.on_hang(error))
 
     def _leave_stacks(self) -> None:
-        with self.stacks.open("w") as stream:
+        with open_plain(self.stacks, "wb") as stream:
             faulthandler.dump_traceback(stream, all_threads=True)
 
 

@@ -145,11 +145,13 @@ def test_the_last_line_gets_through_while_tensorflow_starts():
 
 F2 = pytest.mark.fault(
     "F2",
-    injected="standard output is a full disk or its reader is gone, in train and launch",
-    expected="messages are dropped, the run ends with 0 and launch lets its workers end",
+    injected="standard output is a full disk or its reader is gone, in launch and in a script that calls fit (train: F16)",
+    expected="messages are dropped, the job ends with 0",
 )
 F16 = pytest.mark.fault(
-    "F16", injected="SIGHUP, as from a terminal that is closed; under nohup", expected="143, saved; under nohup ignored"
+    "F16",
+    injected="SIGHUP, its terminal gone; SIGHUP under nohup, all output to a full disk",
+    expected="143, saved; ignored, 0",
 )
 F17 = pytest.mark.fault(
     "F17", injected="forty SIGTERMs in two seconds, with streams that are closed", expected="143, saved; it resumes"
@@ -222,7 +224,6 @@ def test_sighup_saves_as_sigterm_does(at_work, got):
     got(f"143, saved at step {step}")
 
 
-@F2
 @F16
 def test_under_nohup_sighup_is_ignored_and_a_full_disk_ends_nothing(at_work, got):
     until = steps_of(at_work / "it")[-1] + 20

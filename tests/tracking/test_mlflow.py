@@ -45,8 +45,8 @@ def test_store_and_artifacts_lie_beside_the_runs_and_a_resumed_run_goes_on(tmp_p
     first = opened(root)
     first.params({"a": 1})
     first.metrics({"loss": 0.5}, step=1)
-    (root / "note.txt").write_text("hello")
-    first.artifact(root / "note.txt")
+    (root / "exp" / "run" / "note.txt").write_text("hello")
+    first.artifact(root / "exp" / "run" / "note.txt")
     deadline = time.monotonic() + 60
     while not (root / "exp" / "run" / "mlflow_run_id").exists():  # a new store takes longer than a failed run waits
         assert time.monotonic() < deadline

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 
 from tfscale import faults
 from tfscale.errors import CheckpointUnusable, SecurityRefused, first_line
+from tfscale.files import parse_json, read_plain, refuse_links
 from tfscale.manifest import MANIFEST, Damaged, digest, files_of, number, steps, verify
 from tfscale.strict_json import dumps, numbers, plain
 
@@ -140,20 +140,8 @@ class Folder:
     # -- reading
 
     def refuse_links(self) -> None:
-        """Raises SecurityRefused where a checkpoint, or a file of one, lies outside the run folder."""
-        if not self.path.exists():
-            return
-        inside = self.path.parent.resolve()
-        for path in (self.path, *self.path.glob("step-*"), *self.path.glob("step-*/*")):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise SecurityRefused(
-                    f"{path.name} is a link that leads out of the run folder, to {path.resolve()}",
-                    where=str(path),
-                    fix="copy the files in its place, or remove it; the run folder itself may be a link",
-                )
-            mode = path.stat().st_mode if path.exists() else stat.S_IFREG
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise SecurityRefused(f"{path.name} is no plain file", where=str(path), fix="remove it")
+        """Raises SecurityRefused where the folder, a checkpoint or a file of one is a link, a pipe or a device."""
+        refuse_links(self.path)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -165,8 +153,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         CheckpointUnusable: a newer version of tfscale wrote it.
     """
     try:
-        text = (folder / MANIFEST).read_bytes()
-        manifest = json.loads(text)
+        text = read_plain(folder / MANIFEST)
+        manifest = parse_json(text, where=str(folder / MANIFEST))
         files = files_of(text, str(folder))
         if manifest["format"] > FORMAT:
             raise CheckpointUnusable(
@@ -189,7 +177,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _looks_whole(folder: Path) -> bool:
     """Whether all files are there in their size; checksums would take too long at every save."""
     try:
-        files = files_of((folder / MANIFEST).read_bytes(), str(folder))
+        files = files_of(read_plain(folder / MANIFEST), str(folder))
         return all((folder / name).stat().st_size == size for name, (size, _) in files.items())
     except (Damaged, SecurityRefused, OSError):
         return False

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from tfscale.errors import IOFailure, UsageError, first_line
+from tfscale.files import inside
 from tfscale.tracking.delivery import Delivery, milliseconds
 from tfscale.tracking.mlflow_sink import Sink, choose_place, import_mlflow, monitors
 from tfscale.tracking.spool import Spool, SpoolBusy
@@ -74,7 +75,7 @@ class MlflowTracker:
     def open(self, *, run_dir: Path, root: Path, name: str) -> Tracker:
         sink = self._sink(run_dir, root, name)
         try:
-            spool = Spool(self._spool(run_dir, joins=not name))
+            spool = _opened(self._spool(run_dir, joins=not name), run_dir)
         except (OSError, SpoolBusy) as error:
             if self.required:
                 raise IOFailure(f"what MLflow is to be told can't be kept: {error}", where=str(run_dir)) from error
@@ -88,7 +89,7 @@ class MlflowTracker:
         if not Spool.holds_any(file):
             return
         with contextlib.suppress(SpoolBusy):
-            delivery = Delivery(Spool(file), self._sink(run_dir, root, run_dir.name))
+            delivery = Delivery(_opened(file, run_dir), self._sink(run_dir, root, run_dir.name))
             self._close(delivery, _CLOSE_SECONDS)
 
     def _sink(self, run_dir: Path, root: Path, name: str) -> Sink:
@@ -108,6 +109,18 @@ class MlflowTracker:
                 where="tracker.required",
                 fix="run the same command again when MLflow is back: what it is owed is kept in the run folder",
             )
+
+
+def _opened(file: Path, run_dir: Path) -> Spool:
+    """The spool, unless it is to deliver what is none of the run's; raises SecurityRefused, and as Spool does."""
+
+    def refuse(event: dict[str, Any]) -> None:
+        if event.get("kind") == "artifact":
+            inside(run_dir, str(event.get("path")))
+
+    spool = Spool(file)
+    spool.check(refuse)
+    return spool
 
 
 class _MlflowRun:
@@ -142,10 +155,10 @@ class _MlflowRun:
         self._delivery.put(event, may_drop=True)
 
     def artifact(self, path: Path) -> None:
-        inside = path.is_relative_to(self._run_dir)
-        self._delivery.put(
-            {"kind": "artifact", "path": str(path.relative_to(self._run_dir) if inside else path.resolve())}
-        )
+        if not path.is_relative_to(self._run_dir):  # the spool may name nothing else, for others may have written it
+            self._delivery.warn(f"MLflow is not given {path}, which lies outside of the run folder")
+            return
+        self._delivery.put({"kind": "artifact", "path": str(path.relative_to(self._run_dir))})
 
     def dataset(self, name: str, digest: str, *, source: str, profile: Mapping[str, Any]) -> None:
         self._delivery.put(

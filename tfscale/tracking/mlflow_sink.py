@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfscale.errors import first_line, without_secrets
+from tfscale.errors import SecurityRefused, first_line, without_secrets
+from tfscale.files import inside, read_plain, write_whole
 from tfscale.tracking.delivery import Refused
 
 RUN_ID = "mlflow_run_id"  # the file of the run folder that names its run
@@ -111,9 +112,11 @@ class Sink:
     def _find_run(self, first: dict[str, Any]) -> None:
         if self._client is None:
             self._client = self._mlflow.MlflowClient(tracking_uri=self._place.uri or self._own_store())
-        run = self._known_run() or self._made(str(first.get("token", "")), str(first.get("name") or self._name))
+        run = self._known_run() or self._made(
+            re.sub(r"\W", "", str(first.get("token", ""))), str(first.get("name") or self._name)
+        )
         self.experiment_id, self.run_id = run.info.experiment_id, run.info.run_id
-        (self._run_dir / RUN_ID).write_text(self.run_id + "\n")
+        write_whole(self._run_dir / RUN_ID, f"{self.run_id}\n".encode())
 
     def _own_store(self) -> str:
         """The file beside the runs. A path may hold what means something else in an address, and MLflow and SQLAlchemy
@@ -129,8 +132,8 @@ class Sink:
         """The MLflow run that this run folder belongs to, so that a resumed run goes on in it."""
         known = os.environ.get("MLFLOW_RUN_ID")
         if known is None and (self._run_dir / RUN_ID).exists():
-            known = (self._run_dir / RUN_ID).read_text().strip()
-        if not known:
+            known = read_plain(self._run_dir / RUN_ID, most=1000).decode(errors="replace").strip()
+        if not known or not re.fullmatch(r"[\w-]+", known):
             return None
         try:
             run = self._client.get_run(known)
@@ -229,7 +232,11 @@ class Sink:
 
     def _take_artifact(self, events: list[dict[str, Any]]) -> None:
         for event in events:
-            path = self._run_dir / event["path"]
+            try:
+                path = inside(self._run_dir, str(event["path"]))
+            except SecurityRefused as error:
+                self._refused.append(f"file: {first_line(error)}")
+                continue
             if path.exists():  # set aside or deleted since
                 self._each([str(path)], "file", lambda some: self._client.log_artifact(self.run_id, some[0]))
 

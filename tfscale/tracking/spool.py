@@ -14,17 +14,20 @@ absent server, and waits for the next attempt. Refuses to know what events mean 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tfscale.errors import SecurityRefused
+from tfscale.files import open_plain, parse_json, read_plain, write_whole
 from tfscale.lease import kernel_lock
 from tfscale.strict_json import dumps, numbers
 
 LIMIT = 64 * 2**20  # bytes that may wait; beyond it metrics are dropped
 _AT_ONCE = 2**20  # bytes of events that are read together
+_LONGEST = 16 * 2**20  # bytes of an event
 
 
 class SpoolBusy(Exception):
@@ -32,12 +35,12 @@ class SpoolBusy(Exception):
 
 
 class Spool:
-    """Raises: SpoolBusy; OSError where the file can't be made."""
+    """Raises: SpoolBusy; OSError where the file can't be made; SecurityRefused where it is a link."""
 
     def __init__(self, file: Path, *, limit: int = LIMIT):
         self.file, self._note = file, file.with_suffix(".delivered")
         self._limit, self._lock = limit, threading.Lock()
-        self._stream = file.open("a+b", buffering=0)
+        self._stream = open_plain(file, "a+b", buffering=0)
         # Without such locks it goes on: a tracker takes the same event twice without harm.
         if kernel_lock(self._stream.fileno()) is False:
             self._stream.close()
@@ -63,7 +66,7 @@ class Spool:
 
     def _noted(self) -> int:
         try:
-            return int(self._note.read_text())
+            return max(0, int(read_plain(self._note, most=100)))
         except (OSError, ValueError):
             return 0  # all over again: a tracker takes the same event twice without harm
 
@@ -95,18 +98,44 @@ class Spool:
     def pending(self) -> list[tuple[dict[str, Any], int]]:
         """The next events with the place behind each, oldest first; [] where all are delivered."""
         with self._lock:
-            start, wanted = self._delivered, min(self.waiting, _AT_ONCE)
-            block = os.pread(self._stream.fileno(), wanted, start)
-            if b"\n" not in block and self.waiting:  # one event longer than a block
-                block = os.pread(self._stream.fileno(), self.waiting, start)
+            start, end = self._delivered, self._end
+        while start < end:
+            found, start = self._events(start, end)
+            if found:
+                return found
+        return []
+
+    def _events(self, start: int, end: int) -> tuple[list[tuple[dict[str, Any], int]], int]:
+        """Events from this place on, each with the place behind it, and the place behind all that was looked at."""
+        for size in (_AT_ONCE, _LONGEST):  # one event may be longer than a block
+            block = os.pread(self._stream.fileno(), min(end - start, size), start)
+            if b"\n" in block:
+                break
+        else:
+            raise SecurityRefused(
+                f"{self.file.name} has a line longer than {_LONGEST} bytes", where=str(self.file), fix="remove it"
+            )
         found: list[tuple[dict[str, Any], int]] = []
-        for line in block[: block.rfind(b"\n") + 1].splitlines(keepends=True):
-            start += len(line)
+        for line in block[: block.rfind(b"\n") + 1].split(b"\n")[:-1]:
+            start += len(line) + 1
             with contextlib.suppress(ValueError):
-                event = numbers(json.loads(line))
+                event = numbers(parse_json(line, where=str(self.file)))
                 if isinstance(event, dict):
                     found.append((event, start))
-        return found
+        return found, start
+
+    def check(self, refuse: Callable[[dict[str, Any]], None]) -> None:
+        """Shows every event that waits to `refuse`, which raises SecurityRefused where it may not be delivered; the
+        spool is closed then. It may be somebody else's, as its folder may."""
+        start = self._delivered
+        try:
+            while start < self._end:
+                found, start = self._events(start, self._end)
+                for event, _ in found:
+                    refuse(event)
+        except SecurityRefused:
+            self._stream.close()
+            raise
 
     def delivered(self, place: int) -> None:
         """Notes that everything before this place is delivered; an empty spool takes no room."""
@@ -117,9 +146,7 @@ class Spool:
                 self._delivered = self._end = 0
                 self._note.unlink(missing_ok=True)
                 return
-            temporary = self._note.with_suffix(f".{os.getpid()}")
-            temporary.write_text(str(place))
-            os.replace(temporary, self._note)
+            write_whole(self._note, str(place).encode())
 
     def close(self) -> None:
         """Removes the files where nothing waits."""

@@ -1,0 +1,159 @@
+"""Files of a folder that somebody else may have made: plain files inside it, of bounded size, or none at all.
+
+Owns how such files are opened, read and replaced, and which of them are refused. Refuses to know what they say.
+
+    open_plain(run_dir / "metrics.jsonl", "ab")          # no link, no pipe, no device
+    parse_json(read_plain(run_dir / "result.json"), where=...)
+    write_whole(run_dir / "result.json", b"...")         # whole or not at all
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from tfscale.errors import SecurityRefused
+
+MAX_JSON = 32 * 2**20  # bytes of a file that is read as a whole
+MAX_LINE = 2**20  # bytes of a line
+MAX_DEPTH = 100  # of lists and mappings in each other
+_REMOVE = "remove it, or put the file itself in its place; only the run folder as a whole may be reached by a link"
+
+
+def open_plain(file: Path, mode: str = "rb", *, buffering: int = -1) -> IO[bytes]:
+    """Opens a plain file in a binary mode.
+
+    Raises:
+        SecurityRefused: it is a link, a pipe, a device.
+        OSError: as `open` does.
+    """
+
+    def opener(path: str, flags: int) -> int:
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe would block
+        try:
+            descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # the last one is a pipe's or socket's
+                _refuse(file)
+            raise
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        _refuse(file)
+
+    return open(file, mode, buffering=buffering, opener=opener)
+
+
+def read_plain(file: Path, *, most: int = MAX_JSON) -> bytes:
+    """The content of a plain file; raises like `open_plain`, and SecurityRefused for more than `most` bytes."""
+    with open_plain(file) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise SecurityRefused(
+            f"{file.name} is larger than {most} bytes, which no run writes", where=str(file), fix="remove it"
+        )
+    return content
+
+
+def lines_of(file: Path) -> Iterator[bytes]:
+    """The lines of a plain file, each with its end; raises SecurityRefused for one that is longer than MAX_LINE."""
+    with open_plain(file) as stream:
+        while line := stream.readline(MAX_LINE):
+            if len(line) == MAX_LINE:
+                raise SecurityRefused(
+                    f"{file.name} has a line longer than {MAX_LINE} bytes, which no run writes",
+                    where=str(file),
+                    fix="remove it, or put the file aside",
+                )
+            yield line
+
+
+def parse_json(content: bytes, *, where: str) -> Any:
+    """What JSON in UTF-8 says.
+
+    Raises:
+        ValueError: it is none.
+        SecurityRefused: it is nested deeper than anything of ours: whoever walks through it may run out of stack.
+    """
+    text = content.decode("utf-8")
+    try:
+        value = json.loads(text)
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _refuse_depth(value)
+    except RecursionError:
+        raise SecurityRefused(
+            f"its JSON is nested deeper than {MAX_DEPTH} levels", where=where, fix="remove it, or restore the file"
+        ) from None
+    return value
+
+
+def _refuse_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        nodes = [node for node in level if isinstance(node, dict | list)]
+        if not nodes:
+            return
+        level = [child for node in nodes for child in (node.values() if isinstance(node, dict) else node)]
+    raise RecursionError
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Puts a file in the place of what has this name, be it a link; raises OSError, and leaves nothing then."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.unlink(missing_ok=True)  # of an earlier process, or a trap
+        with open_plain(temporary, "xb") as stream:
+            stream.write(content)
+        os.replace(temporary, file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file or folder by its name in a folder.
+
+    Raises:
+        SecurityRefused: the name leads out, or a link is on the way or, for a folder, in it.
+    """
+    path, parts = folder / name, Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+        raise SecurityRefused(f"{name!r} leads out of {folder}", where=str(folder), fix="remove what names it")
+    for count in range(1, len(parts) + 1):
+        if folder.joinpath(*parts[:count]).is_symlink():
+            _refuse(folder.joinpath(*parts[:count]))
+    refuse_links(path)
+    return path
+
+
+def refuse_links(path: Path) -> None:
+    """Raises SecurityRefused where this path, or anything below it, is neither a plain file nor a folder."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        _refuse(path)
+    if stat.S_ISDIR(mode):
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    refuse_links(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):  # another process may tidy up meanwhile
+                        os.lstat(entry.path)
+                        _refuse(Path(entry.path))
+
+
+def _refuse(file: Path) -> NoReturn:
+    kind = f"a link to {os.readlink(file)}" if file.is_symlink() else "no plain file"
+    raise SecurityRefused(
+        f"{file.name} is {kind}, and a run folder holds plain files only", where=str(file), fix=_REMOVE
+    )
