@@ -58,7 +58,7 @@ def test_store_and_artifacts_lie_beside_the_runs_and_a_resumed_run_goes_on(tmp_p
     second.close("FINISHED")
     assert first.run_id == second.run_id
     assert {path.name for path in tmp_path.iterdir()} == {root.name}
-    assert {path.name for path in root.iterdir()} == {"exp", "mlartifacts", "mlflow.db", "note.txt"}
+    assert {path.name for path in root.iterdir()} == {"exp", "mlartifacts", "mlflow.db"}
     monkeypatch.chdir(root)  # as the line says that opens the page
     show, link = second.page()
     assert show.endswith("mlflow ui --backend-store-uri sqlite:///mlflow.db")
