@@ -228,7 +228,7 @@ def _attempt(
 
     def leave(error: TfscaleError) -> None:
         attempts.ended(error.exit_code, error.what)
-        _leave(run_dir, error)
+        run_dir.leave(error)
 
     stopping.before_exit.append(leave)
     try:
@@ -260,13 +260,8 @@ def _left_if_refused(config: RunConfig, environ: Mapping[str, str]) -> Iterator[
             run_dir = locate(config)
             writes = Cluster.resolve(environ).is_chief and not config.plan.dry_run
             if writes and run_dir.is_free() and run_dir.read_json("exit.json") != told.as_dict():
-                _leave(run_dir, told)
+                run_dir.leave(told)
         raise
-
-
-def _leave(run_dir: RunDir, error: TfscaleError) -> None:
-    with contextlib.suppress(TfscaleError):  # a full disk must not hide the cause
-        run_dir.write_json("exit.json", error.as_dict())
 
 
 def _silent(_text: str) -> None:

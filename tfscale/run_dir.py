@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tfscale import lease
 from tfscale.cluster.kubernetes import EPHEMERAL
 from tfscale.duration import Duration
-from tfscale.errors import IOFailure, OutputError, SecurityRefused, UsageError
+from tfscale.errors import IOFailure, OutputError, SecurityRefused, TfscaleError, UsageError
 from tfscale.files import lines_of, open_plain, parse_json, read_plain, refuse_links, write_whole
 from tfscale.lease import Claim
 from tfscale.strict_json import dumps
@@ -150,6 +150,11 @@ class RunDir:
             write_whole(self.path / name, text.encode())
         except OSError as error:
             raise _write_failed(self.path / name, error) from error
+
+    def leave(self, error: TfscaleError) -> None:
+        """Writes exit.json, where the disk takes it."""
+        with contextlib.suppress(TfscaleError):  # a full disk must not hide the cause
+            self.write_json("exit.json", error.as_dict())
 
     def append(self, name: str, line: str) -> None:
         """Adds a line to a file, whole or not at all; raises IOFailure, and SecurityRefused for a link."""
