@@ -54,6 +54,7 @@ LAYERS = {
         "iterators",
         "task",
         "state",
+        "model_state",
         "data",
         "layers",
         "models",
@@ -155,6 +156,7 @@ LIGHT = (
     "user_code",
     "keras_task.file",
     "keras_task.given",
+    "keras_task.kept",
     "keras_task.named",
     "data.arrays",
     "data.given",
@@ -234,7 +236,7 @@ def test_only_lower_layers_are_imported(name):
 
 
 def test_siblings_of_parts_share_only_task_state_and_graphs():
-    allowed = {"task", "state", "runtime", "graphs", "iterators"}
+    allowed = {"task", "state", "model_state", "runtime", "graphs", "iterators"}
     for name, path in modules().items():
         if layer(name) != 2:
             continue

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tfscale.config import RunConfig, validate
+from tfscale.config import MISSING, RunConfig, validate
 from tfscale.errors import (
     DataCorrupt,
     DataMissing,
@@ -76,10 +76,20 @@ def compose_raw(
     return raw
 
 
-def compose_run(run_dir: str | Path, overrides: Sequence[str] = (), *, config_dir: str | None = None) -> RunConfig:
+def compose_run(
+    run_dir: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | None = None,
+    data: Source | None = None,
+) -> RunConfig:
     """The configuration of a run from its folder, with overrides on top: `compose` for a run that was trained before.
 
-    A group, such as data=image_folder, replaces what the run had there as a whole.
+    A group, such as data=image_folder, replaces what the run had there as a whole. A model that was given as a Python
+    object is made again from the folder's model.json; data that were are not kept.
+
+    Args:
+        data: an object of the user's, in place of the run's data.
 
     Raises:
         DataMissing: there is no such run.
@@ -87,11 +97,13 @@ def compose_run(run_dir: str | Path, overrides: Sequence[str] = (), *, config_di
     """
     file = Path(run_dir) / "config.yaml"
     saved = _saved_tree(file)
-    if saved.get("task") == "???":
+    if saved.get("task") == MISSING:
+        saved["task"] = _kept_task(file)
+    if saved.get("data") == MISSING and data is None and not any(o.lstrip("+").startswith("data=") for o in overrides):
         raise UsageError(
-            "the run's model was given as a Python object, which its folder doesn't hold",
-            where=str(file),
-            fix="train with export.at_end=true and use export/, or call tfscale.fit(model, data, run_dir=...) again",
+            "the run's data were given as Python objects, which its folder doesn't hold",
+            where="data",
+            fix="give data=..., such as data=csv data.path=TABLE.csv; in Python RestoredRun.open(run_dir, data=(x, y))",
         )
     for override in overrides:
         group = override.lstrip("+").split("=", 1)[0]
@@ -105,7 +117,19 @@ def compose_run(run_dir: str | Path, overrides: Sequence[str] = (), *, config_di
             saved.pop(group, None)  # else Hydra would merge the new node into the old one
     raw = _compose_saved(saved, overrides, config_dir=config_dir)
     _check_allowed(list(raw.extensions.allow), overrides)
-    return to_run_config(raw)
+    return to_run_config(raw, given={} if data is None else {"data": data})
+
+
+def _kept_task(file: Path) -> dict[str, Any]:
+    """The node of a model that was given as a Python object; raises UsageError where the folder doesn't hold it."""
+    kept = file.with_name("model.json")
+    if not kept.is_file():
+        raise UsageError(
+            "the run's model was given as a Python object, which its folder doesn't hold",
+            where=str(file),
+            fix="train with export.at_end=true and use export/, or call tfscale.fit(model, data, run_dir=...) again",
+        )
+    return {"_target_": "tfscale.keras_task.kept.KeptModel", "model": str(kept), "allow": "${extensions.allow}"}
 
 
 def _saved_tree(file: Path) -> dict[str, Any]:

@@ -15,8 +15,18 @@ from typing import Any
 _SECRETS: set[str] = set()
 _WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them as values of other types
 _USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What TensorFlow prints around the cause of a graph's error, and SQLAlchemy, by way of MLflow, before a database's.
-_FRAME = ("Graph execution error", "Detected at node", "<stack traces", "File ", "[[", "{{", "(raised as a result of")
+_FRAME = (
+    "Graph execution error",
+    "Detected at node",
+    "<stack traces",
+    "File ",
+    "[[",
+    "{{",
+    "(raised as a result of",
+    "Exception encountered when calling",
+)
 
 
 class TfscaleError(Exception):
@@ -185,7 +195,8 @@ def foreseen(error: BaseException) -> TfscaleError:
 
 def first_line(error: BaseException) -> str:
     """The line of an error's text that says the cause, at most 300 characters; its type's name where it has none."""
-    told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = _COLOURS.sub("", str(error))  # Keras paints what it says of a layer's call
+    told = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     if told[0].startswith("in user code"):  # AutoGraph: the frames follow, and the cause stands last
         return told[-1][:300]
     return next((line for line in told if not line.startswith(_FRAME)), told[0])[:300]

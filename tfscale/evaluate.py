@@ -47,6 +47,7 @@ def evaluate_run(
     *,
     checkpoint: str | int = "best",
     config_dir: str | None = None,
+    data: Any = None,
     environ: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a trained run and writes what came out to evaluation-<digest>.json in its folder.
@@ -55,6 +56,7 @@ def evaluate_run(
         run_dir: of the run, or its URL in a store, from which it is brought to runs/stored.
         overrides: such as ["eval.split=train"] or ["data=image_folder", "data.path=pictures"].
         checkpoint: "best", "last" or a step.
+        data: in place of the run's, as for `tfscale.fit`: a run of given arrays doesn't keep them.
 
     Returns:
         What the file holds: "metrics", "step", "split", "examples", "data" (its identity), "identity" (of the
@@ -68,20 +70,21 @@ def evaluate_run(
     from tfscale.run_dir import RunDir, digest
 
     which = checkpoint_choice(str(checkpoint))
-    with RestoredRun.open(run_dir, overrides, checkpoint=which, config_dir=config_dir, environ=environ) as run:
+    opened: dict[str, Any] = {"checkpoint": which, "config_dir": config_dir, "data": data, "environ": environ}
+    with RestoredRun.open(run_dir, overrides, **opened) as run:
         folder, split = RunDir(run.folder), run.config.eval.split
         folder.check_writable()
-        data = identity(run.config)["data"]
+        seen = identity(run.config)["data"]
         told = {
             "step": run.state.step,
             "split": split,
             "examples": run.num_examples(split),
             "metrics": run.evaluate(split),
-            "data": data,
+            "data": seen,
             "identity": run.checkpoint.identity,
             "precision": run.plan.precision,
         }
-        name = f"evaluation-{digest({'data': data, 'split': split, 'step': run.state.step})}.json"
+        name = f"evaluation-{digest({'data': seen, 'split': split, 'step': run.state.step})}.json"
         folder.write_json(name, told)
     return {**told, "file": str(folder.path / name)}
 

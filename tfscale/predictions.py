@@ -17,11 +17,13 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale import faults
+from tfscale.data.given import GivenArrays, GivenDataset, GivenFunctions
 from tfscale.errors import DataCorrupt, IOFailure, OutputError, UsageError
 from tfscale.restored import RestoredRun
 from tfscale.run_dir import RunDir, digest
@@ -240,6 +242,10 @@ def _input_identity(run: RestoredRun, split: str) -> str:
     """Which examples these are: the source with its places, their number and names, and when its file was changed."""
     source = run.source
     fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+    if isinstance(source, GivenDataset | GivenFunctions):
+        fields = {"given": uuid.uuid4().hex}  # what they will yield can't be told, so that nothing goes on with it
+    elif isinstance(source, GivenArrays):
+        fields = source.identity()
     path = Path(str(fields.get("path") or ""))
     changed = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
     names = source.example_names(split)

@@ -69,6 +69,7 @@ class RestoredRun:
         overrides: Sequence[str] = (),
         *,
         checkpoint: str | int = "best",
+        data: Any = None,
         unlabelled: str | None = None,
         config_dir: str | None = None,
         environ: Mapping[str, str] | None = None,
@@ -79,6 +80,8 @@ class RestoredRun:
             run_dir: its folder, or its URL in a store, see `stored.run_folder`.
             overrides: as for training; data=... replaces the run's data as a whole.
             checkpoint: "best", "last" or a step.
+            data: in place of the run's data: a tfscale.Source, arrays or a tf.data.Dataset as for `tfscale.fit`, also
+                (x,) without labels to predict. They are both splits.
             unlabelled: a path whose examples take the place of the data.
             config_dir: a folder of the user's own groups.
 
@@ -89,7 +92,7 @@ class RestoredRun:
             OutputError, IOFailure: the store can't be reached.
         """
         folder = run_folder(run_dir, checkpoint)
-        config = _configure(folder, overrides, unlabelled, config_dir)
+        config = _configure(folder, overrides, unlabelled, config_dir, _source(data))
         if not config.data.is_prepared():
             prepare_apart(config.data)
         plan = plan_run(config, environ=environ)
@@ -196,16 +199,29 @@ class RestoredRun:
             raise (as_data_fault(error) or error) from error.__cause__
 
 
-def _configure(run_dir: Path, overrides: Sequence[str], unlabelled: str | None, config_dir: str | None) -> RunConfig:
+def _source(data: Any) -> Source | None:
+    """What people gave as the data to look at; both splits, since none is trained on."""
+    if data is None or isinstance(data, Source):
+        return data
+    from tfscale.data.given import as_source
+
+    return as_source(data, data, steps_per_epoch=None)
+
+
+def _configure(
+    run_dir: Path, overrides: Sequence[str], unlabelled: str | None, config_dir: str | None, data: Source | None
+) -> RunConfig:
     """The run's configuration with the data to look at now, the task filled in from the data of the training."""
-    config = compose_run(run_dir, overrides, config_dir=config_dir)
+    config = compose_run(run_dir, overrides, config_dir=config_dir, data=data)
     validate(config)
-    others = [o for o in overrides if not o.lstrip("+~").startswith(("data=", "data."))]
-    trained_on = config.data if len(others) == len(overrides) else _trained_on(run_dir, others, config_dir)
-    for source in (config.data, trained_on):
-        _keep_labels(source, run_dir)
+    _keep_labels(config.data, run_dir)
     spec = _read_json(run_dir / _SPEC)
-    config.task = config.task.for_data(spec if isinstance(spec, dict) else trained_on.spec())
+    if not isinstance(spec, dict):
+        others = [o for o in overrides if not o.lstrip("+~").startswith(("data=", "data."))]
+        trained_on = config.data if len(others) == len(overrides) else _trained_on(run_dir, others, config_dir)
+        _keep_labels(trained_on, run_dir)
+        spec = trained_on.spec()
+    config.task = config.task.for_data(spec)
     if unlabelled is not None:
         config.data = _unlabelled(config, unlabelled)
     config.task.check()

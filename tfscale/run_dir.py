@@ -214,6 +214,7 @@ class RunDir:
                 "attempts.jsonl",
                 "spec.json",
                 "classes.json",
+                "model.json",
                 "evaluator.json",
                 "evaluator.jsonl",
                 *(path.name for path in self.path.glob("evaluation-*.json")),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.data.source import Source
 from tfscale.errors import UsageError
-from tfscale.export import export_model
+from tfscale.export import export_model, rehearse
 from tfscale.task import Task
 
 if TYPE_CHECKING:
@@ -37,9 +37,31 @@ def export_run(
     Raises:
         like `export_model`.
     """
-    samples = raw_samples(task, source, count)
+    samples = _samples(task, source, count)
     names = class_names or source.class_names()
     return export_model(task, state, directory, samples=samples, identity=identity, class_names=names)
+
+
+def rehearse_export(task: Task, state: TrainState, source: Source) -> str:
+    """Finds before the first step that this model can't be exported.
+
+    Returns:
+        What the export will leave out, for people; "" where it is whole.
+
+    Raises:
+        UsageError: it can't be.
+    """
+    why = rehearse(task, state.model, _samples(task, source, 1))
+    return f"the export will hold saved_model/ and no model.keras: {why}" if why else ""
+
+
+def _samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:
+    """The samples; exactly as many as the model takes, where it takes no other number."""
+    fixed = task.fixed_rows
+    samples = raw_samples(task, source, fixed or count)
+    return {
+        name: [values[i % len(values)] for i in range(fixed)] if fixed else values for name, values in samples.items()
+    }
 
 
 def raw_samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:

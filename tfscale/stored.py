@@ -22,7 +22,7 @@ from tfscale.store_access import check_url
 from tfscale.stores import Store
 
 _CONFIG = "config.yaml"
-_FILES = (_CONFIG, "spec.json", "classes.json")  # what it takes to build the model again
+_FILES = (_CONFIG, "spec.json", "classes.json", "model.json")  # what it takes to build the model again
 _KEY = "run.dir"
 _FIX = f"give {_KEY}=URL/RECIPE/NAME of a run that was trained with run.store=URL"
 

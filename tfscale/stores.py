@@ -38,6 +38,7 @@ FILES = (
     "plan.json",
     "spec.json",
     "classes.json",
+    "model.json",
     "attempts.jsonl",
     "exit.json",
     "mlflow_run_id",

@@ -100,6 +100,11 @@ class Task:
         names = {f.name for f in dataclasses.fields(self)}
         return (Labels(outputs=self.num_classes),) if "num_classes" in names else ()  # type: ignore[attr-defined]
 
+    def model_inputs(self, batch: Example) -> Any:
+        """What the Keras model is called with: a tensor, or tuples and dicts of them. Not implemented: the fields that
+        its inputs are named after, or the one field that is no label. Used by exports."""
+        raise NotImplementedError
+
     def serving_inputs(self) -> dict[str, tf.TensorSpec]:
         """The raw fields of one example that a served model takes, such as {"image": TensorSpec([], tf.string)}: what
         `preprocess` reads, without labels."""
@@ -112,6 +117,11 @@ class Task:
     @property
     def fixed_precision(self) -> str | None:
         """The dtype policy that the model already has and can't change, or None: it follows the plan's."""
+        return None
+
+    @property
+    def fixed_rows(self) -> int | None:
+        """The only number of examples that the built model takes at once, or None: any."""
         return None
 
     @property

@@ -142,7 +142,7 @@ def test_a_task_without_serving_inputs_serves_its_models_inputs(tf, export, trai
 
 
 @pytest.mark.parametrize("file", ["model.keras", "saved_model"])
-def test_a_tampered_export_is_refused_and_leaves_nothing(export, trained, tmp_path, monkeypatch, file):
+def test_a_tampered_export_is_refused_and_leaves_nothing(tf, export, trained, tmp_path, monkeypatch, file):
     import keras
 
     from tfscale import faults
@@ -157,7 +157,7 @@ def test_a_tampered_export_is_refused_and_leaves_nothing(export, trained, tmp_pa
             model.save(folder / file)
         else:
             shutil.rmtree(folder / file)
-            Served(Classifier(), model).save(folder / file)
+            Served(Classifier(), model, tf.zeros([1, SIZE, SIZE, 1], tf.uint8)).save(folder / file)
 
     monkeypatch.setattr(faults, "point", tamper)
     name = {"model.keras": "keras/0", "saved_model": "served/probabilities"}[file]
@@ -191,7 +191,8 @@ def test_a_folder_that_is_no_export_is_left_alone(export, tmp_path):
     assert (tmp_path / "export" / "thesis.tex").read_text() == "x"
 
 
-def test_a_model_of_ones_own_class_says_what_is_wrong(tf, export, trained):
+def test_a_model_of_ones_own_class_is_served_and_no_keras_file(tf, export, trained, capsys):
+    """A Keras file names such a class and doesn't hold it; the SavedModel needs none."""
     import keras
 
     class Own(keras.Model):
@@ -215,8 +216,14 @@ def test_a_model_of_ones_own_class_says_what_is_wrong(tf, export, trained):
         def predict(self, model, batch):
             return {"scores": model(batch["x"], training=False)}
 
-    with pytest.raises(CheckFailed, match=r"can't be used without tfscale.*Own"):
-        export(OwnTask(), samples={"x": list(np.zeros((2, 6), np.float32))})
+    x = Vectors().arrays("test")[0][:2]
+    path, state = export(OwnTask(), samples={"x": list(x)})
+    serve = tf.saved_model.load(str(path / "saved_model")).signatures["serving_default"]
+    np.testing.assert_allclose(serve(x=tf.constant(x))["scores"], state.model(x), atol=1e-5)
+    about = json.loads((path / "export.json").read_text())
+    assert "Own" in about["left_out"]["model.keras"] and not (path / "model.keras").exists()
+    assert set(about["differences"]) == {"saved_model"}
+    assert "model.keras is left out of the export: the model has Own" in capsys.readouterr().err
 
 
 def test_no_samples_and_unknown_inputs_are_usage_errors(export):

@@ -8,24 +8,25 @@ from. It is written beside its place and renamed, so that what stands there is w
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale import faults
-from tfscale.errors import IOFailure, OutputError, UsageError
+from tfscale.errors import IOFailure, OutputError, UsageError, first_line
 from tfscale.state import TrainState
 from tfscale.strict_json import dumps
 from tfscale.task import Task
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
 _ABOUT = "export.json"
 
@@ -87,8 +88,9 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
     import tensorflow as tf
 
     from tfscale import runtime
-    from tfscale.export.keras_file import feed, full_precision_copy
+    from tfscale.export.keras_file import full_precision_copy, left_out, save
     from tfscale.export.saved_model import Served, answers, serving_inputs, stacked
+    from tfscale.export.signature import Signature, feed
     from tfscale.export.verify import ask, differences, largest_difference, numbers
 
     raw_names = serving_inputs(task)
@@ -97,24 +99,32 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
     with tf.device("CPU:0"), runtime.exact_policy():  # the checking process has no accelerator either
         exact = _in_full_precision(task, state.model)
         stock = full_precision_copy(exact)
-        served = Served(task, exact)
         fields = stacked(task, samples)
-        inputs = feed(stock, fields)
-        expected = numbers(tf.nest.flatten(exact(inputs, training=False)), "keras")
-        expected |= numbers(answers(task, exact, fields, inputs), "served")
-        keras_outputs = tf.nest.flatten(stock(inputs, training=False))
-    live = numbers(answers(task, state.model, fields, inputs), "served")
-    stock.save(folder / "model.keras")
+        inputs = feed(task, stock, fields)
+        served = Served(task, exact, inputs)
+        why = left_out(stock)
+        with _undisturbed(exact):
+            expected = numbers(answers(task, exact, fields, inputs), "served")
+        with _undisturbed(stock):
+            keras_outputs = tf.nest.flatten(stock(inputs, training=False))
+    if why:
+        print(f"tfscale: model.keras is left out of the export: {why}; saved_model/ holds the model", file=sys.stderr)
+    else:
+        expected |= numbers(keras_outputs, "keras")
+        save(stock, folder / "model.keras")
+    with _undisturbed(state.model):
+        live = numbers(answers(task, state.model, fields, inputs), "served")
     served.save(folder / "saved_model")
-    raw = samples if raw_names is not None else _by_input(served.inputs, inputs)
+    raw = samples if raw_names is not None else served.signature.named(inputs)
     faults.point("export.before_verify", step=state.step)
-    worst = differences(expected, ask(folder, inputs, raw))
+    worst = differences(expected, ask(folder, None if why else inputs, raw))
     lossy = [largest_difference(expected[n], live[n]) for n in live if live[n].dtype.kind == "f"]
     return {
         "inputs": _described(served.inputs),
         "outputs": _described(served.outputs),
-        "keras_inputs": _described(inputs if isinstance(inputs, dict) else {"inputs": inputs}),
-        "keras_outputs": _described({str(i): t for i, t in enumerate(keras_outputs)}),
+        "keras_inputs": None if why else _described(Signature.of(stock, inputs).seen(inputs)),
+        "keras_outputs": None if why else _described({str(i): t for i, t in enumerate(keras_outputs)}),
+        "left_out": {"model.keras": why} if why else {},
         "samples": len(next(iter(samples.values()))),
         "differences": worst,
         "live_precision": state.model.dtype_policy.name,
@@ -122,6 +132,57 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
         "files": _files(folder),
     }
+
+
+@contextlib.contextmanager
+def _undisturbed(model: keras.Model) -> Iterator[None]:
+    """Puts back what calling the model changes, such as the states of a stateful RNN: files hold the former."""
+    import numpy as np
+    import tensorflow as tf
+
+    from tfscale.export.saved_model import untracked
+
+    trained = {id(variable.value) for variable in model.trainable_variables}
+    variables = [variable.value for variable in model.non_trainable_variables] + untracked(model)
+    kept = [
+        (one, tf.convert_to_tensor(one)) for one in {id(v): v for v in variables}.values() if id(one) not in trained
+    ]
+    yield
+    for variable, value in kept:
+        if not np.array_equal(np.asarray(variable), np.asarray(value)):
+            variable.assign(value)
+
+
+def rehearse(task: Task, model: keras.Model, samples: Mapping[str, Sequence[Any]]) -> str:
+    """Does before the training what can fail in an export without it: the signature and its graph.
+
+    Args:
+        samples: as of `export_model`.
+
+    Returns:
+        Why the export will hold no model.keras; "" where it will.
+
+    Raises:
+        UsageError: this model can't be exported.
+    """
+    from tfscale.export.keras_file import left_out
+    from tfscale.export.saved_model import Served, serving_inputs, stacked
+    from tfscale.export.signature import feed
+
+    raw = serving_inputs(task)
+    try:
+        fields = stacked(task, samples if raw is None else {name: samples[name] for name in raw})
+        Served(task, model, feed(task, model, fields))
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a user's preprocess, predict or call raises
+        what = f"{type(task).__name__}.predict isn't implemented" if isinstance(error, NotImplementedError) else ""
+        raise UsageError(
+            f"the model can't be exported: {what or first_line(error)}",
+            where="export.at_end",
+            fix="mend it, or train with export.at_end=false",
+        ) from error
+    return left_out(model)
 
 
 def _in_full_precision(task: Task, live: keras.Model) -> keras.Model:
@@ -133,16 +194,6 @@ def _in_full_precision(task: Task, live: keras.Model) -> keras.Model:
     model = copy.copy(task).build_model()  # a copy, since tasks may remember the model they built
     copy_variables(live, model)
     return model
-
-
-def _by_input(signature: Mapping[str, tf.TensorSpec], inputs: Any) -> dict[str, tf.Tensor]:
-    import tensorflow as tf
-
-    if not isinstance(inputs, dict):
-        inputs = dict.fromkeys(signature, inputs)  # its one name
-    elif len(signature) == 1:
-        inputs = dict(zip(signature, inputs.values(), strict=True))
-    return {name: tf.cast(inputs[name], spec.dtype) for name, spec in signature.items()}
 
 
 def _described(tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,13 +50,15 @@ def _show(path: Path, which: str) -> None:
     from tfscale.export import read_about
 
     about = read_about(path)
-    size = dict.fromkeys(("model.keras", "saved_model"), 0)
+    left_out = about.get("left_out", {})
+    size = {part: 0 for part in ("model.keras", "saved_model") if part not in left_out}
     for name, file in about["files"].items():
         size[name.split("/")[0]] += file["bytes"]
     rows = {
         part: f"{size[part] / 1e6:.1f} MB, differs by {about['differences'][part]:.2g} from the trained weights"
         for part in size
     }
+    rows.update({part: f"left out: {why}" for part, why in left_out.items()})
     rows["precision"] = f"trained in {about['live_precision']}, which differs by {about['difference_to_live']:.2g}"
     rows["checked on"] = f"{about['samples']} examples, in a process without tfscale"
     summary({"checkpoint": f"step {about['step']} ({which})", **rows})

@@ -1,32 +1,36 @@
 """model.keras: the model as a file that stock Keras loads where tfscale is not installed.
 
-Owns the copy of a model in full precision and without classes of ours. Refuses to know tasks and where the file lies.
+Owns the copy of a model in full precision and without classes of ours, and what keeps a model out of such a file.
+Refuses to know tasks and where the file lies.
 
-    exact = full_precision_copy(model)          # fresh variables with the model's values
-    inputs = feed(exact, {"image": images})     # what the model is called with
-    exact.save("model.keras")
+    exact = full_precision_copy(model)          # with the model's values
+    why = left_out(exact)                       # "" where the file says all of it
+    save(exact, "model.keras")
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfscale.errors import UsageError
-
-_NOT_FED = ("label", "weight", "seed", "y", "sample_weight")  # known in training only
+from tfscale.errors import UsageError, first_line
+from tfscale.model_state import copy_state, layers_of
 
 
 def full_precision_copy(model: keras.Model) -> keras.Model:
-    """A functional or Sequential model anew, uncompiled, from stock Keras layers that compute in full precision.
+    """A functional or Sequential model anew, uncompiled, from stock Keras layers that compute in full precision; the
+    model itself where it is made of such layers alone.
 
     A layer of tfscale's is replaced by the Keras layer that it extends, whose variables and configuration it has.
     Subclassed models can't be taken apart and are returned as they are.
     """
-    if not (isinstance(model, keras.Sequential) or is_functional(model)):
+    plain = isinstance(model, keras.Sequential) or is_functional(model)
+    if not plain or not any(_is_ours(layer) or _is_mixed(layer) for layer in layers_of(model)):
         return model
     copied = keras.models.clone_model(model, clone_function=_stock_layer, recursive=True)
     copy_variables(model, copied)
@@ -38,17 +42,32 @@ def is_functional(model: keras.Model) -> bool:
     return type(model).__name__ == "Functional" and type(model).__module__.startswith("keras.")
 
 
+def _is_ours(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.split(".")[0] == "tfscale" and type(layer).__base__ is not keras.layers.Layer
+
+
+def _is_mixed(layer: keras.layers.Layer) -> bool:
+    return layer.dtype_policy.name.startswith("mixed_") and not isinstance(layer, keras.Model)
+
+
 def _stock_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     config, cls = layer.get_config(), type(layer)
     if layer.dtype_policy.name.startswith("mixed_"):
         config["dtype"] = layer.dtype_policy.variable_dtype
+    if isinstance(
+        layer, keras.layers.Lambda
+    ):  # from a configuration its function would be made anew, of its code alone
+        named = {key: config[key] for key in ("name", "trainable", "dtype")}
+        shape = layer._output_shape
+        return cls(layer.function, output_shape=shape, mask=layer.mask, arguments=dict(layer.arguments), **named)
     while cls.__module__.split(".")[0] == "tfscale" and cls.__base__ is not keras.layers.Layer:
         cls = cls.__base__  # type: ignore[assignment]
     return cls.from_config(config)
 
 
 def copy_variables(source: keras.Model, target: keras.Model) -> None:
-    """Assigns by order, since Keras numbers unnamed layers afresh in every model of one process.
+    """Assigns by order, since Keras numbers unnamed layers afresh in every model of one process; and hands over what
+    layers hold besides, such as vocabularies.
 
     Raises:
         UsageError: the models differ, so that one could not have been trained as the other.
@@ -63,38 +82,63 @@ def copy_variables(source: keras.Model, target: keras.Model) -> None:
         )
     for there, here in zip(source.variables, target.variables, strict=True):
         here.assign(np.asarray(there))
+    for there, here in zip(layers_of(source), layers_of(target), strict=False):
+        holds_more = hasattr(there, "save_assets") or hasattr(there, "finalize_state")
+        if holds_more and type(there) is type(here):
+            copy_state(there, here)
 
 
-def feed(model: keras.Model, fields: Mapping[str, Any]) -> Any:
-    """What the model is called with: the fields that its inputs are named after, or the one field that is no label.
-
-    Returns:
-        A tensor for one input, a dict by input for several.
-
-    Raises:
-        UsageError: it has several inputs that are not named like the fields.
-    """
-    names = input_names(model)
-    if names and set(names) <= set(fields):
-        return fields[names[0]] if len(names) == 1 else {name: fields[name] for name in names}
-    given = {name: value for name, value in fields.items() if name not in _NOT_FED}
-    value = next(iter(given.values())) if len(given) == 1 else given
-    if isinstance(value, list | tuple) and len(value) == len(names):
-        value = dict(zip(names, value, strict=True))
-    if not names or (isinstance(value, dict) and set(names) == set(value)):
-        return value
-    if len(names) == 1 and not isinstance(value, dict):
-        return value
-    raise UsageError(
-        f"the model's inputs are {', '.join(names)}, and preprocess gives {', '.join(sorted(fields))}",
-        where="task",
-        fix="name every keras.Input after the field of preprocess that it takes",
-    )
-
-
-def input_names(model: keras.Model) -> list[str]:
-    """The names of a model's inputs; none where a subclassed model doesn't tell them."""
+def left_out(model: keras.Model) -> str:
+    """Why a process without the user's code couldn't load a Keras file of this model in safe mode; "" where it can."""
+    for layer in layers_of(model):
+        if isinstance(layer, keras.layers.Lambda):
+            return f"the Lambda layer {layer.name!r} is Python code, which Keras loads with safe_mode=False alone"
+        if getattr(layer, "lora_enabled", False) and getattr(layer, "quantization_mode", None):
+            return (
+                f"Keras merges the LoRA of {layer.name!r} into its quantized weights when it saves, which changes them"
+            )
     try:
-        return [tensor.name for tensor in model.inputs or []]
-    except (AttributeError, ValueError):
-        return []
+        config = keras.saving.serialize_keras_object(model)
+    except Exception as error:  # whatever people's own get_config raises
+        return f"the model doesn't describe itself: {first_line(error)}"
+    config.pop("compile_config", None)
+    foreign = sorted(set(_foreign(config)))
+    own = "a class or function of your own, which such a file names and doesn't hold"
+    return f"the model has {', '.join(foreign[:3])}, {own}" if foreign else ""
+
+
+def _foreign(node: Any) -> Iterator[str]:
+    """The names of what a serialized model takes from elsewhere than Keras."""
+    if isinstance(node, dict):
+        module, name = node.get("module", "keras"), node.get("class_name")
+        if isinstance(name, str) and not (isinstance(module, str) and module.split(".")[0] == "keras"):
+            yield str(node.get("config")) if name == "function" else name
+        for value in node.values():
+            yield from _foreign(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _foreign(value)
+
+
+def save(model: keras.Model, file: str | Path, *, compiled: bool = False) -> None:
+    """Writes a Keras file without the optimizer's variables.
+
+    Args:
+        compiled: with the loss, the metrics and what the optimizer is.
+    """
+    with _without_optimizer(model, compiled=compiled):
+        model.save(file)
+
+
+@contextlib.contextmanager
+def _without_optimizer(model: keras.Model, *, compiled: bool) -> Iterator[None]:
+    kept = {name: vars(model)[name] for name in ("optimizer", "compiled") if name in vars(model)}
+    try:
+        if "optimizer" in kept:
+            object.__setattr__(model, "optimizer", None)
+        if "compiled" in kept and not compiled:
+            object.__setattr__(model, "compiled", False)
+        yield
+    finally:
+        for name, value in kept.items():
+            object.__setattr__(model, name, value)

@@ -2,23 +2,22 @@
 
 Owns the serving signature and its graph. Refuses to know files besides its own folder, and Keras's file format.
 
-    served = Served(task, model)                # the model in full precision
+    served = Served(task, model, inputs)        # the model in full precision, and what it is called with
     served.save("saved_model")                  # signature serving_default
     served.inputs, served.outputs               # TensorSpecs by name, [None, ...] each
-    answers(task, model, fields)                # the same numbers without a graph, for comparison
+    answers(task, model, fields, inputs)        # the same numbers without a graph, for comparison
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfscale.errors import UsageError
-from tfscale.export.keras_file import input_names
+from tfscale.export.signature import Signature
 from tfscale.graphs import rewritten
 from tfscale.task import Task
 
@@ -28,41 +27,29 @@ _NOT_SERVED = ("label", "weight", "seed")  # known in training only
 class Served:
     """A model and its task behind one signature.
 
-    The inputs are the task's `serving_inputs` and go through `preprocess`, one by one; a task without them serves the
-    inputs of its Keras model.
+    The inputs are the task's `serving_inputs` and go through `preprocess`, one by one; a task without them serves what
+    its Keras model is called with.
 
-    Raises:
-        UsageError: neither the task nor the model tells its inputs.
+    Args:
+        inputs: a few examples, as the model is called with them.
     """
 
-    def __init__(self, task: Task, model: keras.Model):
+    def __init__(self, task: Task, model: keras.Model, inputs: Any):
         self.task, self.model = task, model
         self.raw = serving_inputs(task)  # of one example; None: the model's own inputs
-        self.inputs = self._inputs()
+        self.signature = Signature.of(model, inputs, rows=task.fixed_rows)
+        self.inputs = self.signature.specs
+        if self.raw is not None:
+            self.inputs = {name: tf.TensorSpec([None, *s.shape], s.dtype, name=name) for name, s in self.raw.items()}
         self._function = tf.function(self._answer, autograph=False).get_concrete_function(**self.inputs)
         self.outputs: dict[str, tf.TensorSpec] = {
             name: tf.TensorSpec(t.shape, t.dtype) for name, t in self._function.structured_outputs.items()
         }
 
-    def _inputs(self) -> dict[str, tf.TensorSpec]:
-        if self.raw is not None:
-            return {name: tf.TensorSpec([None, *s.shape], s.dtype, name=name) for name, s in self.raw.items()}
-        names = input_names(self.model)
-        if not names:
-            raise UsageError(
-                f"nothing tells what {type(self.model).__name__} is called with",
-                where="task.serving_inputs",
-                fix=f"implement {type(self.task).__name__}.serving_inputs()",
-            )
-        shapes = [(t.shape, t.dtype) for t in self.model.inputs]
-        known = ["inputs"] if len(names) == 1 and names[0].startswith(("keras_tensor", "input_layer")) else names
-        return {n: tf.TensorSpec(shape, dtype, name=n) for n, (shape, dtype) in zip(known, shapes, strict=True)}
-
     def _answer(self, **fields: tf.Tensor) -> dict[str, tf.Tensor]:
         if self.raw is None:
             # by name: tf.function hands the fields over in alphabetic order
-            inputs = fields if len(fields) > 1 else next(iter(fields.values()))
-            return named_outputs(self.model, self.model(inputs, training=False))
+            return named_outputs(self.model, self.model(self.signature.packed(fields), training=False))
 
         def one(example):
             return preprocessed(self.task, example)
@@ -75,7 +62,31 @@ class Served:
         module = tf.Module()
         # Variables of layers alone would not be found: a SavedModel keeps what its module holds.
         module.held = [variable.value for variable in self.model.variables]
+        module.others = [
+            resource
+            for owner in (self.task, *self.model._flatten_layers())
+            for resource in _resources(list(vars(owner).values()))
+        ]
         tf.saved_model.save(module, str(folder), signatures={"serving_default": self._function})
+
+
+def untracked(model: keras.Model) -> list[tf.Variable]:
+    """Variables among the attributes of layers, also those that the model doesn't count, as a stateful RNN's states."""
+    found = [one for layer in model._flatten_layers() for one in _resources(list(vars(layer).values()))]
+    return [one for one in found if isinstance(one, tf.Variable)]
+
+
+def _resources(values: Any) -> Iterator[Any]:
+    """Lookup tables and variables among the attributes of a layer or task."""
+    for value in values:
+        if isinstance(value, keras.Variable):
+            yield value.value
+        elif isinstance(value, tf.saved_model.experimental.TrackableResource | tf.Variable):
+            yield value
+        elif isinstance(value, dict):
+            yield from _resources(list(value.values()))
+        elif isinstance(value, list | tuple):
+            yield from _resources(value)
 
 
 def serving_inputs(task: Task) -> dict[str, tf.TensorSpec] | None:

@@ -90,6 +90,10 @@ class KerasModelTask(Task):
     def labels(self) -> tuple[Labels, ...]:
         return ()  # known once the model is built, which tells the data itself
 
+    @property
+    def fixed_rows(self) -> int | None:
+        return self._rows
+
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
         optimizer = self.live.optimizer
         # Under mixed_float16 Keras wraps it to scale the loss, which the engine does by itself.
@@ -118,10 +122,13 @@ class KerasModelTask(Task):
     def summarise(self, summed: np.ndarray) -> dict[str, float]:
         return self._metrics.results(summed)
 
+    def model_inputs(self, batch):
+        return batch["x"]
+
     def predict(self, model, batch):
         import tensorflow as tf
 
-        y_pred = model(batch["x"], training=False)
+        y_pred = model(self.model_inputs(batch), training=False)
         if isinstance(y_pred, dict):
             return dict(y_pred)
         outputs = tf.nest.flatten(y_pred)

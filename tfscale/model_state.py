@@ -1,0 +1,123 @@
+"""What a Keras model holds besides its weights, by Keras's own hooks: how it gets from one model into another.
+
+An adapted Normalization computes with constants that it made of its variables, a lookup with a table, an optimizer
+with slots: whoever copies or assigns variables alone leaves those behind. Refuses to know files and strategies; call it
+under the scope that the target's variables belong to.
+
+    copy_state(theirs, copied)              # layer by layer, as saving and loading would
+    copy_optimizer(theirs.optimizer, copied.optimizer)
+    settle(model)                           # after its variables were assigned from elsewhere
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+
+def copy_state(source: keras.Model, target: keras.Model) -> None:
+    """Gives a built model all that another of the same layers holds: weights, vocabularies, random streams.
+
+    Raises:
+        ValueError: their layers differ.
+    """
+    theirs, ours = layers_of(source), layers_of(target)
+    if [type(layer) for layer in theirs] != [type(layer) for layer in ours]:
+        raise ValueError(f"its layers differ: {_first_difference(theirs, ours)}")
+    for there, here in zip(theirs, ours, strict=True):
+        if there.built:
+            here.load_own_variables(_own(there))
+        copy_assets(there, here)
+        for old, new in zip(there._seed_generators, here._seed_generators, strict=True):
+            new.state.assign(_value(old.state))
+
+
+def copy_assets(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """The files of a layer, such as a vocabulary, where it has any."""
+    if hasattr(source, "save_assets") and hasattr(target, "load_assets"):
+        with _assets(source) as folder:
+            if any(folder.iterdir()):
+                target.load_assets(str(folder))
+
+
+def copy_optimizer(source: keras.optimizers.Optimizer, target: keras.optimizers.Optimizer) -> None:
+    """Slots and the count of steps, where the optimizer has made any.
+
+    Raises:
+        ValueError: they are built for other variables.
+    """
+    if not source.built:
+        return
+    shapes = [[tuple(v.shape) for v in optimizer.variables] for optimizer in (source, target)]
+    if shapes[0] != shapes[1]:  # Keras would leave them out with a warning
+        raise ValueError("its optimizer has trained other variables than are trainable now: compile it again")
+    target.load_own_variables(_own(source))
+
+
+def settle(model: keras.Model) -> None:
+    """Lets layers that compute with something made of their variables make it anew, as loading a file would."""
+    import keras
+
+    for layer in layers_of(model):
+        derives = hasattr(layer, "finalize_state") or (
+            not type(layer).__module__.startswith("keras.")
+            and type(layer).load_own_variables is not keras.layers.Layer.load_own_variables
+        )
+        if derives and layer.built:
+            layer.load_own_variables(_own(layer))
+
+
+def assets_digest(model: keras.Model) -> str:
+    """Of all files of its layers, such as vocabularies; "" where there are none."""
+    found = hashlib.sha256()
+    names = []
+    for layer in layers_of(model):
+        if not hasattr(layer, "save_assets"):
+            continue
+        with contextlib.suppress(Exception), _assets(layer) as folder:  # a layer that isn't adapted yet
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                names.append(file.name)
+                found.update(file.name.encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()[:16] if names else ""
+
+
+def layers_of(model: keras.Model) -> list[Any]:
+    """The model and all layers in it, without those that only say a shape: a Sequential has one once it is built."""
+    import keras
+
+    found = model._flatten_layers()
+    return [layer for layer in found if not isinstance(layer, keras.layers.InputLayer)]
+
+
+@contextlib.contextmanager
+def _assets(layer: keras.layers.Layer) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        layer.save_assets(folder)
+        yield Path(folder)
+
+
+def _own(thing: Any) -> dict[str, Any]:
+    """What it saves of itself, as arrays."""
+    store: dict[str, Any] = {}
+    thing.save_own_variables(store)
+    return {name: _value(value) for name, value in store.items()}
+
+
+def _value(value: Any) -> Any:
+    import keras
+
+    return keras.ops.convert_to_numpy(value)
+
+
+def _first_difference(theirs: list[Any], ours: list[Any]) -> str:
+    for there, here in zip(theirs, ours, strict=False):
+        if type(there) is not type(here):
+            return f"{there.name} is {type(there).__name__} in one and {here.name} {type(here).__name__} in the other"
+    return f"{len(theirs)} in one and {len(ours)} in the other"
