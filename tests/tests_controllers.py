@@ -24,6 +24,18 @@ class Pod:
     args: list[str]
 
 
+def nested(node: Any, key: str) -> Iterator[Any]:
+    """All values under this key, at any depth."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == key:
+                yield value
+            yield from nested(value, key)
+    elif isinstance(node, list):
+        for value in node:
+            yield from nested(value, key)
+
+
 def pods(manifests: list[dict[str, Any]]) -> list[Pod]:
     """All pods that come of these manifests."""
     by_kind = {m["kind"]: m for m in manifests}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests_controllers import pods
+from tests_controllers import nested, pods
 
 from tfscale.errors import SecurityRefused, TfscaleError, UsageError
 from tfscale.k8s.__main__ import main, text_of
@@ -313,18 +313,6 @@ def test_a_run_of_the_shared_runtime_is_not_lost_with_its_pod(door):
     [runtime] = list(yaml.safe_load_all(text_of(["job=runtime", *JOB])))
     [container] = [c for t in nested(runtime, "template") for c in t.get("spec", {}).get("containers", [])]
     assert not container["env"]
-
-
-def nested(node, key):
-    """All values under this key, at any depth."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == key:
-                yield value
-            yield from nested(value, key)
-    elif isinstance(node, list):
-        for value in node:
-            yield from nested(value, key)
 
 
 def test_a_run_is_not_given_a_job():

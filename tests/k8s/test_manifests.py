@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import itertools
-from pathlib import Path
 
 import pytest
+from tests_controllers import nested
 
 from tfscale.errors import UsageError
 from tfscale.k8s import Job, JobSpec, render
 from tfscale.k8s.quantities import is_quantity, number
 
-SHARED = Path(__file__).parents[3] / "shared"
 KINDS = ("tfjob", "trainjob", "jobset", "job", "runtime")
 DEVICES = {
     "cpu": {"cpus": "8", "memory": "32Gi"},
@@ -35,26 +33,6 @@ ALL_OPTIONS = {
     "queue": "gold",
     "ttl": 3600,
 }
-
-
-@pytest.fixture(scope="module")
-def validate():
-    """The problems that the schemas find in a manifest."""
-    file = SHARED / "tools" / "validate_manifests.py"
-    if not file.exists():
-        pytest.skip("no schemas of custom resources here")
-    loaded = importlib.util.spec_from_file_location("validate_manifests", file)
-    assert loaded is not None and loaded.loader is not None
-    module = importlib.util.module_from_spec(loaded)
-    loaded.loader.exec_module(module)
-    crds = module.load_crds(SHARED / "crds")
-
-    def problems(manifest) -> list[str]:
-        found, how = module.check(manifest, crds, "1.36")
-        assert how != "none"
-        return found
-
-    return problems
 
 
 def manifests(kind: str, **options):
@@ -192,15 +170,3 @@ def templates(found) -> list[dict]:
     pods = [t["spec"] for m in found for t in nested(m, "template") if "containers" in t.get("spec", {})]
     assert pods
     return pods
-
-
-def nested(node, key):
-    """All values under this key, at any depth."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == key:
-                yield value
-            yield from nested(value, key)
-    elif isinstance(node, list):
-        for value in node:
-            yield from nested(value, key)

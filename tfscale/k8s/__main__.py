@@ -67,6 +67,7 @@ def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
     from tfscale.composition import to_run_config
     from tfscale.k8s import Job, render
     from tfscale.k8s.notes import notes
+    from tfscale.k8s.pod_file import read
     from tfscale.k8s.slurm import script
 
     _refuse_secrets(overrides)
@@ -74,11 +75,11 @@ def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
     if OmegaConf.is_missing(raw.job, "kind"):
         raise UsageError("no kind of job was chosen", where="job", fix="add job=tfjob; --help lists the kinds")
     shared = raw.job.kind == "runtime"  # which is no recipe's
-    job = (
-        Job(cast("JobSpec", OmegaConf.to_object(raw.job)), ())
-        if shared
-        else _job(to_run_config(raw), overrides, config_dir)
-    )
+    if shared:
+        spec = cast("JobSpec", OmegaConf.to_object(raw.job))
+        job = Job(spec, (), pod=read(spec.pod) if spec.pod else {})
+    else:
+        job = _job(to_run_config(raw), overrides, config_dir)
     given = ["--config-dir", config_dir] if config_dir else []
     head = f"# {shlex.join(['tfscale', 'k8s', *given, *overrides])}\n"
     head += "".join(f"{_NOTE}{note}\n" for note in notes(job))
@@ -114,6 +115,7 @@ def _job(config: RunConfig, overrides: Sequence[str], config_dir: str | None) ->
     from tfscale.hardware import Hardware
     from tfscale.k8s import configuration
     from tfscale.k8s.plans import check_plan, with_hardware
+    from tfscale.k8s.pod_file import read
     from tfscale.k8s.spec import Job, JobRunConfig
 
     assert isinstance(config, JobRunConfig)
@@ -132,6 +134,7 @@ def _job(config: RunConfig, overrides: Sequence[str], config_dir: str | None) ->
         grace=config.cluster.grace,
         has_store=config.run.store is not None,
         config=brought,
+        pod=read(spec.pod) if spec.pod else {},
         code=tuple(prefix.rstrip(".") for prefix in config.extensions.allow),
     )
     check_plan(job, config, described)

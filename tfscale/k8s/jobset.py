@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfscale.k8s import around, pod
 from tfscale.k8s.indexed_job import job_spec, variables
-from tfscale.k8s.metadata import Manifest, metadata, queued
+from tfscale.k8s.metadata import Manifest, exclusive, metadata, queued
 from tfscale.k8s.spec import Job
 
 
@@ -24,7 +24,7 @@ def render(job: Job) -> list[Manifest]:
     }
     if job.spec.ttl is not None:
         spec["ttlSecondsAfterFinished"] = job.spec.ttl
-    meta = queued(job, metadata(job))
+    meta = exclusive(job, queued(job, metadata(job)))
     jobset = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": meta, "spec": spec}
     return [around.network_policy(job), *around.pod_group(job), jobset]
 

@@ -28,6 +28,14 @@ def metadata(job: Job, name: str = "", role: str = "") -> Manifest:
     return {**found, "labels": labels(job, role)}
 
 
+def exclusive(job: Job, meta: Manifest) -> Manifest:
+    """The metadata of a JobSet with the label of nodes of which each value takes one of its roles alone."""
+    if job.spec.exclusive_topology:
+        annotation = {"alpha.jobset.sigs.k8s.io/exclusive-topology": job.spec.exclusive_topology}
+        meta["annotations"] = {**meta.get("annotations", {}), **annotation}
+    return meta
+
+
 def queued(job: Job, meta: Manifest) -> Manifest:
     """The metadata with the label by which Kueue admits the object."""
     if job.spec.queue and not job.spec.volcano:

@@ -12,6 +12,7 @@ from tfscale.cluster.kubernetes import EPHEMERAL
 from tfscale.errors import RETRYABLE, Interrupted, Preempted, TfscaleError
 from tfscale.k8s import configuration, tpus
 from tfscale.k8s.metadata import Manifest, labels
+from tfscale.k8s.pod_file import merged
 from tfscale.k8s.spec import Job, JobSpec
 
 CONTAINER = "tfscale"
@@ -58,7 +59,7 @@ def template(
     meta: Manifest = {"labels": labels(job, role) | no_sidecar, "annotations": dict(no_sidecar)}
     if spec.volcano:
         pod["schedulerName"] = "volcano"
-    return {"metadata": meta, "spec": pod}
+    return merged({"metadata": meta, "spec": pod}, job.pod, container)
 
 
 def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manifest:

@@ -51,6 +51,8 @@ class JobSpec:
     config_maps: list[str] = field(default_factory=list)  # ConfigMaps likewise
     port: int = PORT
     max_restarts: int = 10  # of the whole job
+    pod: Optional[str] = None  # a YAML file that is merged into every pod: metadata and spec of a pod's template
+    exclusive_topology: Optional[str] = None  # a node's label: each value of it takes one JobSet's role alone
     user: int = 65532  # as in the image; its group has the same number
     service_account: Optional[str] = None
     pull_secrets: list[str] = field(default_factory=list)
@@ -85,6 +87,7 @@ class Job:
         has_store: whether a copy of the run is kept by `run.store`.
         config: the user's own configuration groups, YAML by path within their folder; the pods find them mounted.
         code: packages of the user's that the image must hold.
+        pod: what the file of `spec.pod` adds to every pod.
 
     Raises:
         UsageError: what can't be, all of it in one error.
@@ -96,6 +99,7 @@ class Job:
     has_store: bool = False
     config: Mapping[str, str] = field(default_factory=dict)
     code: tuple[str, ...] = ()
+    pod: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = [*_numbers(self.spec), *_words(self.spec), *_devices(self.spec), *_folders(self)]
@@ -140,6 +144,11 @@ def _words(spec: JobSpec) -> list[_Problem]:
         found.append(("job.name", text, "give job.name=NAME"))
     if spec.kind != "slurm" and not spec.image:
         found.append(("job.image", "no image was given", "give job.image=REGISTRY/tfscale:TAG"))
+    if spec.exclusive_topology and spec.kind not in ("jobset", "trainjob"):
+        text = f"no controller of kind {spec.kind} knows it"
+        found.append(("job.exclusive_topology", text, "use job=jobset, or podAntiAffinity in job.pod"))
+    if spec.pod and spec.kind == "slurm":
+        found.append(("job.pod", "Slurm has no pods", "remove job.pod"))
     if spec.kind == "trainjob" and spec.ttl is not None:
         found.append(("job.ttl", "a TrainJob can't be removed by itself", "remove job.ttl"))
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 from tfscale.k8s import around, pod
 from tfscale.k8s.indexed_job import job_spec, variables
 from tfscale.k8s.jobset import failure_policy, replicated
-from tfscale.k8s.metadata import Manifest, metadata, queued
+from tfscale.k8s.metadata import Manifest, exclusive, metadata, queued
 from tfscale.k8s.spec import Job
 
 RUNTIME = "tfscale"
@@ -56,8 +56,12 @@ def _own_runtime(job: Job) -> Manifest:
         jobs.append(_node(job, env) if role == "worker" else replicated(job, role, role, count, env))
     gang: Manifest = {"podGroupPolicy": {"volcano": {}}} if job.spec.volcano else {}
     template: Manifest = {"spec": _jobs(job, jobs)}
+    meta = exclusive(job, {})  # of the JobSet that Trainer makes
     if job.spec.volcano and job.spec.queue:
-        template["metadata"] = {"annotations": {"scheduling.volcano.sh/queue-name": job.spec.queue}}
+        queue = {"scheduling.volcano.sh/queue-name": job.spec.queue}
+        meta["annotations"] = {**meta.get("annotations", {}), **queue}
+    if meta:
+        template["metadata"] = meta
     spec = {"mlPolicy": {"numNodes": job.spec.workers}, **gang, "template": template}
     return _runtime("TrainingRuntime", metadata(job), spec)
 

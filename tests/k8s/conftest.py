@@ -1,0 +1,30 @@
+"""What the tests of manifests share: the real schemas."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+@pytest.fixture(scope="module")
+def validate():
+    """The problems that the schemas find in a manifest."""
+    file = SHARED / "tools" / "validate_manifests.py"
+    if not file.exists():
+        pytest.skip("no schemas of custom resources here")
+    loaded = importlib.util.spec_from_file_location("validate_manifests", file)
+    assert loaded is not None and loaded.loader is not None
+    module = importlib.util.module_from_spec(loaded)
+    loaded.loader.exec_module(module)
+    crds = module.load_crds(SHARED / "crds")
+
+    def problems(manifest) -> list[str]:
+        found, how = module.check(manifest, crds, "1.36")
+        assert how != "none"
+        return found
+
+    return problems
