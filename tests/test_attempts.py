@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -82,6 +83,19 @@ def test_elapsed_counts_from_where_the_process_began(tmp_path, clock):
     it = Attempts(RunDir(tmp_path), began=97.5, wall=clock.wall, now=clock.now)
     it.start()
     assert it.lines()[0]["elapsed"] == 2.5
+
+
+def test_a_new_attempt_tells_how_the_one_before_ended(book):
+    assert book().last_end() == ""
+    attempt(book, 143, step=10, what="stopped by SIGTERM")
+    assert re.fullmatch(
+        r"attempt 2; the one before ended at step 13, \d{4}-\S+ \S+, with code 143: stopped by SIGTERM",
+        book().last_end(),
+    )
+    attempt(book, None, step=20)
+    assert "at step 23" in book().last_end() and "without a word: it was killed" in book().last_end()
+    attempt(book, 0, step=30)
+    assert book().last_end() == ""
 
 
 def test_most_notes_are_not_written_but_new_checkpoints_are(book, clock):

@@ -75,3 +75,17 @@ def test_second_run_is_refused_and_a_dead_holder_frees_it(tmp_path):
         assert f"process {os.getpid()}" in other.stderr
     with run.claimed():
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_volume_that_may_not_be_written_is_named_with_the_user(tmp_path):
+    """As a claim that belongs to root, for a pod that runs as user 65532."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if "pytest" in folder.name or folder == tmp_path:
+            folder.chmod(0o755)
+    code = "import os, sys; from tfscale.run_dir import RunDir\nos.setgroups([]); os.setgid(65532); os.setuid(65532)\n"
+    code += "RunDir(sys.argv[1] + '/resnet/it').check_writable()"
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    told = ended.stderr.splitlines()[-1]
+    assert f"this process is user 65532, and {tmp_path} belongs to user 0" in told and "on the volume at /" in told
+    assert "let user 65532 write there" in told

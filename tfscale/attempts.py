@@ -105,6 +105,24 @@ class Attempts:
         """Says that an attempt has begun."""
         self._write("start")
 
+    def last_end(self) -> str:
+        """How the attempt before this one ended, for people; "" where it ended well or there was none."""
+        if not self._earlier:
+            return ""
+        number = self._earlier[-1]["attempt"]
+        lines = [line for line in self._earlier if line["attempt"] == number]
+        step = max((line.get("step", 0) for line in lines), default=0)
+        ends = [line for line in lines if line["kind"] == "ended"]
+        if ends and ends[-1].get("code") == 0:
+            return ""
+        how = (
+            f"with code {ends[-1].get('code')}: {ends[-1].get('what', '')}"
+            if ends
+            else "without a word: it was killed, ran out of memory, or its machine is gone"
+        )
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lines[-1]["wall"]))
+        return f"attempt {self.number}; the one before ended at step {step}, {when}, {how}"
+
     def refuse_without_progress(self) -> None:
         """Ends a run that fails again and again before its next checkpoint.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ from tfscale.preflight import import_code, rehearse_here
 from tfscale.result import Result
 from tfscale.run_dir import RunDir
 from tfscale.stopping import Stopping
-from tfscale.stores import Store
+from tfscale.stores import Store, hold
 from tfscale.streams import lenient
 from tfscale.surroundings import Surroundings
 from tfscale.tracking.train_job import NoStatus, open_status
@@ -158,28 +157,21 @@ def _fit(
     run_dir.check_writable()
     import_code(config, plan, cluster)
     run_dir.create()
-    with run_dir.claimed(say=say) as claim, _held(store if cluster.is_chief else None, run_dir, cluster, say) as waited:
-        if waited and store is not None and config.resume.mode == "auto":  # for one who may have gone on meanwhile
-            store.pull_files(run_dir.path)
-            if finished := finished_result(config, run_dir):
-                say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
-                return Result.read(finished)
+    owner = store if cluster.is_chief else None
+    with run_dir.claimed(say=say) as claim, hold(owner, run_dir.path, cluster, say=say) as waited:
+        if waited and (finished := _finished_meanwhile(config, run_dir, store)):
+            say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+            return Result.read(finished)
         rest: dict[str, Any] = {"store": store, "environ": environ, "say": say}
         return _attempt(config, plan, run_dir, cluster, stopping, claim, began=began, **rest)
 
 
-@contextlib.contextmanager
-def _held(
-    store: Store | None, run_dir: RunDir, cluster: Cluster, say: Callable[[str], None], *, patient: bool = True
-) -> Iterator[bool]:
-    """Keeps other runs from writing to the store; gives whether it was waited for one that did."""
-    if store is None:
-        yield False
-        return
-    peers = sorted(str(each) for each in cluster.shared().items())
-    job = " ".join(peers) or f"{socket.gethostname()}:{run_dir.path.resolve()}"
-    with store.held(run_dir.path, job=job, patient=patient, say=say) as fence:
-        yield fence.waited
+def _finished_meanwhile(config: RunConfig, run_dir: RunDir, store: Store | None) -> dict[str, Any] | None:
+    """The result of a run that another machine has gone on with until its hold on the store ended."""
+    if store is None or config.resume.mode != "auto":
+        return None
+    store.pull_files(run_dir.path)
+    return finished_result(config, run_dir)
 
 
 def _say_finished(
@@ -196,7 +188,7 @@ def _say_finished(
         config.tracker.deliver(run_dir=run_dir.path, root=config.run.beside(run_dir.path))
     if store is not None and cluster.is_chief:
         try:
-            with _held(store, run_dir, cluster, say, patient=False):
+            with hold(store, run_dir.path, cluster, say=say, patient=False):
                 store.push(run_dir.path)
         except (OutputError, ClusterFault) as error:
             say(f"{error.what}: what it lacks is not copied")
@@ -224,6 +216,8 @@ def _attempt(
         if store is not None and run_dir.writes:
             store.set_aside()
     attempts = Attempts(run_dir, began=began)
+    if told := attempts.last_end():
+        rest["say"](told)
     attempts.start()
 
     def leave(error: TfscaleError) -> None:
@@ -268,6 +262,14 @@ def _silent(_text: str) -> None:
     """What a worker other than the chief says to people."""
 
 
+def _bring(store: Store, run_dir: RunDir, attempts: Attempts, say: Callable[[str], None]) -> None:
+    """The newest checkpoint to this machine, and what this one has to the store, where the others find it."""
+    if brought := store.pull(run_dir.path):
+        say(f"{brought} was brought from {store.url}")
+    attempts.refuse_without_checkpoints()
+    store.push(run_dir.path)
+
+
 def _train(
     config: RunConfig,
     plan: ExecutionPlan,
@@ -294,10 +296,7 @@ def _train(
     say(plan.explain())
     run_dir.write_text("config.yaml", config.yaml)
     if store is not None and cluster.is_chief:
-        if brought := store.pull(run_dir.path):
-            say(f"{brought} was brought from {store.url}")
-        attempts.refuse_without_checkpoints()
-        store.push(run_dir.path)  # so that the others find there what this one begins with
+        _bring(store, run_dir, attempts, say)
     faults.point("start.meet")
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
     on_stop = (lambda error: None) if serves else stopping.ask

@@ -92,10 +92,14 @@ class RunDir:
             with tempfile.TemporaryFile(dir=parent):
                 pass
         except OSError as error:
+            fix, more = "choose another with run.dir=PATH or run.root=PATH", ""
+            if isinstance(error, PermissionError):
+                more = f": {whose(parent)}"
+                fix = f"let user {os.geteuid()} write there (chown, fsGroup, or job.user=N for another), or {fix}"
             raise OutputError(
-                f"the run folder {self.path} can't be written: {error.strerror or error}",
+                f"the run folder {self.path} can't be written: {error.strerror or error}{more}",
                 where="run.dir",
-                fix="choose another with run.dir=PATH or run.root=PATH",
+                fix=fix,
             ) from None
 
     def create(self) -> None:
@@ -303,6 +307,21 @@ def _write_failed(path: Path, error: OSError) -> IOFailure:
         f"{path.name} can't be written: {error.strerror or error}",
         where=str(path),
         fix="free space or choose another run.dir, then run the same command again",
+    )
+
+
+def whose(folder: Path) -> str:
+    """Who may write a folder that this process may not, and on which volume it lies, for people."""
+    found, mount = folder.stat(), folder.resolve()
+    while not mount.is_mount():
+        mount = mount.parent
+    source = ""
+    with contextlib.suppress(OSError):  # the last one that was mounted there counts
+        mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+        source = "".join([f", {words[2]} from {words[0]}" for words in mounts if words[1] == str(mount)][-1:])
+    return (
+        f"this process is user {os.geteuid()}, and {folder} belongs to user {found.st_uid} and group {found.st_gid}"
+        f" (mode {found.st_mode & 0o7777:o}), on the volume at {mount}{source}"
     )
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale import faults
+from tfscale.cluster import Cluster
 from tfscale.errors import CheckpointUnusable, ClusterFault, IOFailure
 from tfscale.manifest import MANIFEST, STEP, Damaged, best_of, files_of, is_whole, number, steps, verify
 from tfscale.store_access import Access
@@ -341,6 +342,18 @@ class Store:
 
     def _committed(self) -> dict[str, dict[str, int]]:
         return {name: files for name, files in self._listing().items() if MANIFEST in files}
+
+
+@contextlib.contextmanager
+def hold(store: Store | None, folder: Path, cluster: Cluster, **options: Any) -> Iterator[bool]:
+    """Keeps other runs from writing to the store, if there is one, while it is open; gives whether it was waited for
+    one that did. `options` are those of `Store.held`."""
+    if store is None:
+        yield False
+        return
+    peers = " ".join(str(each) for each in sorted(cluster.shared().items()))
+    with store.held(folder, job=peers or f"{socket.gethostname()}:{folder.resolve()}", **options) as fence:
+        yield fence.waited
 
 
 def _mark(file: Path) -> tuple[int, int]:

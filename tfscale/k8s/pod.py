@@ -59,7 +59,7 @@ def template(
     meta: Manifest = {"labels": labels(job, role) | no_sidecar, "annotations": dict(no_sidecar)}
     if spec.volcano:
         pod["schedulerName"] = "volcano"
-    return merged({"metadata": meta, "spec": pod}, job.pod, container)
+    return merged({"metadata": meta, "spec": pod}, dict(job.pod), container)
 
 
 def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manifest:

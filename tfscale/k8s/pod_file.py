@@ -63,7 +63,7 @@ _TEXTS = [
     "schedulerName",
     "serviceAccountName",
 ]
-_FIELDS = {
+_FIELDS: dict[str, type] = {
     **dict.fromkeys(_LISTS, list), **dict.fromkeys(_MAPPINGS, dict), **dict.fromkeys(_NUMBERS, int),
     **dict.fromkeys(_FLAGS, bool), **dict.fromkeys(_TEXTS, str),
 }  # fmt: skip
@@ -97,7 +97,13 @@ _CONTAINER = [
     "tty",
 ]
 _TRAINING = ("tfscale", "tensorflow", "node")  # what the kinds of jobs call the training's container
-_SHOWN = {list: "a list", dict: "a mapping", int: "a whole number", bool: "true or false", str: "a text"}
+_SHOWN: dict[type, str] = {
+    list: "a list",
+    dict: "a mapping",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a text",
+}
 
 
 def read(file: str) -> Manifest:
@@ -148,7 +154,7 @@ def _spec_problems(key: str, value: Any) -> list[str]:
         return [f"unknown key 'spec.{key}'{nearest(key, list(_FIELDS))}"]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         return [f"spec.{key} is {_SHOWN[kind]}"]
-    if kind is not list:
+    if not isinstance(value, list):
         return []
     if not all(isinstance(each, dict) for each in value):
         return [f"spec.{key} is a list of mappings"]
