@@ -14,6 +14,7 @@ from typing import Any
 
 from tfscale import faults, runtime
 from tfscale.alike import check_data, restore, share_state
+from tfscale.built_model import keep_model, rehearse, suit_plan
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig
 from tfscale.divergence import Recovery
@@ -118,13 +119,14 @@ class Session:
                 config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
             )
             self.state = TrainState.create(self.task, optimizer, averaged=config.train.ema is not None)
+        suit_plan(self)
         self._describe_data()
-        self._keep_model()
+        keep_model(self)
         tell_model(self.tracker, self.state.model)
         self.say(self._reading())
         self.trainer = self._make_trainer()
         check_data(self)
-        self._rehearse_export()
+        rehearse(self)
         self.checkpointer = Checkpointer(
             self.run_dir.checkpoints,
             keep=config.checkpoint.keep,
@@ -136,26 +138,6 @@ class Session:
             max_failed_saves=config.checkpoint.max_failed_saves,
         )
         self.recovery = Recovery(self)
-
-    def _keep_model(self) -> None:
-        """What a model that was given as an object says of itself, so that it can be evaluated without its program."""
-        from tfscale.keras_task.given import GivenModel
-
-        if isinstance(self.task, GivenModel) and self.run_dir.writes and self.run_dir.read_json("model.json") is None:
-            from tfscale.keras_task.kept import Indescribable, described
-
-            try:
-                self.run_dir.write_text("model.json", described(self.state.model))
-            except Indescribable as why:
-                self.say(f"the run's folder can't hold the model, so evaluate and predict will need tfscale.fit: {why}")
-
-    def _rehearse_export(self) -> None:
-        """What can't be exported at the end is refused before the first step; a resumed run has been there."""
-        if self.config.export.at_end and not any(self.run_dir.checkpoints.glob("*")):
-            from tfscale.run_export import rehearse_export
-
-            if notice := rehearse_export(self.task, self.state, self.config.data):
-                self.say(notice)
 
     def _reading(self) -> str:
         """Who reads what, for people."""

@@ -52,6 +52,7 @@ class PartitionedEmbedding(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.supports_jit = False  # see above
         if min(dim, partitions) < 1 or partitions > vocabulary:
             raise ValueError(
                 f"a table of {vocabulary} rows of {dim} numbers can't be cut into {partitions} partitions:"
