@@ -18,6 +18,7 @@ LAYERS = {
     0: (
         "errors",
         "labels",
+        "user_places",
         "faults",
         "strict_json",
         "user_code",
@@ -84,6 +85,7 @@ LAYERS = {
         "parity_worker",
         "parity_report",
         "fit_model",
+        "hints",
         "warm_start",
         "restored",
         "run_export",

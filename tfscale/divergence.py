@@ -57,6 +57,7 @@ class Recovery:
         skipped = [*memory.get("skipped", []), data_step]
         left = session.config.train.max_rollbacks - len(skipped) + 1
         if good is None or left <= 0:
+            self._refuse_not_finite(data_step)
             raise _told(error, report, allowed=session.config.train.max_rollbacks) from error
         self._restore_last()  # looking at the batch has touched moving statistics and random seeds
         scale = memory.get("learning_rate_scale", 1.0) * session.config.train.rollback_factor
@@ -77,6 +78,25 @@ class Recovery:
             step = restore(session)
             share_state(session)
         return step
+
+    def _refuse_not_finite(self, data_step: int) -> None:
+        """Raises DataCorrupt where it is the data that are not finite: of a data set that nobody looked through."""
+        from tfscale.data.arrays import check_finite, leaves
+
+        session = self.session
+        if session.config.data.by_index:
+            return  # looked through before, or the task's own business
+        local = session.strategy.experimental_local_results
+        batch = next(iter(session.dataset("train", session.shard, training=True, start_step=data_step)))
+        for name, value in leaves(batch):
+            for tensor in local(value):
+                values = getattr(tensor, "flat_values", getattr(tensor, "values", tensor))  # of ragged and sparse ones
+                check_finite(
+                    values.numpy(),
+                    field=name,
+                    where="data",
+                    row_name=lambda row: f"row {row} of the batch of step {data_step}",
+                )
 
     def _examine(self, error: Diverged, data_step: int, good: int | None) -> dict[str, Any]:
         """What is known of the batch; also in diverged.json."""

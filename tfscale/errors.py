@@ -27,6 +27,7 @@ _FRAME = (
     "(raised as a result of",
     "Exception encountered when calling",
 )
+_NAMED = re.compile(r"[\w.]*(Error|Exception|Warning): ")  # a cause that says its kind itself
 
 
 class TfscaleError(Exception):
@@ -185,10 +186,13 @@ def foreseen(error: BaseException) -> TfscaleError:
     import traceback
     from pathlib import Path
 
-    kind, frames = type(error).__name__, traceback.extract_tb(error.__traceback__)
+    from tfscale.user_places import place_of
+
+    kind, frames, cause = type(error).__name__, traceback.extract_tb(error.__traceback__), first_line(error)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return InternalError(
-        f"{kind}: {first_line(error)}",
-        where=f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "",
+        cause if _NAMED.match(cause) else f"{kind}: {cause}",
+        where=place_of(error) or where,
         fix="debug.traceback=true shows the whole traceback",
     )
 
@@ -197,8 +201,13 @@ def first_line(error: BaseException) -> str:
     """The line of an error's text that says the cause, at most 300 characters; its type's name where it has none."""
     text = _COLOURS.sub("", str(error))  # Keras paints what it says of a layer's call
     told = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    if told[0].startswith("in user code"):  # AutoGraph: the frames follow, and the cause stands last
-        return told[-1][:300]
+    if told[0].startswith("in user code"):  # AutoGraph: the frames follow, and the cause behind them
+        last = max((i for i, line in enumerate(told) if line.startswith("File ")), default=0)
+        told = [line for line in told[last + 1 :] if _NAMED.match(line)] or told[-1:]
+    if "Exception encountered when calling" in told[0] and told[1:]:  # Keras: the cause stands in bold below
+        if "Error encountered:" in told[1] and told[2:]:
+            told[1] = told[2]
+        return f"{told[1]} (in {told[0].rpartition(' calling ')[2].rstrip('.')})"[:300]
     return next((line for line in told if not line.startswith(_FRAME)), told[0])[:300]
 
 

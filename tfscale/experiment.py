@@ -84,7 +84,7 @@ class Experiment:
         for key in sorted({*before, *now}):
             old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
             if old != new:
-                yield key, f"{key} was {_show(old)}, is {_show(new)}"
+                yield key, _changed(key, old, new)
 
     def _allows(self, key: str) -> bool:
         return any(key == one or key.startswith(f"{one}.") for one in self.allow_changed)
@@ -116,6 +116,23 @@ def _code_of(*parts: Any) -> dict[str, str]:
     return found
 
 
+def _changed(key: str, old: Any, new: Any) -> str:
+    """The innermost thing that differs: of a model's layers the one and its argument."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.get("class") == new.get("class"):
+        differing = [name for name in {**old, **new} if old.get(name, _ABSENT) != new.get(name, _ABSENT)]
+        return "; ".join(_changed(f"{key}.{n}", old.get(n, _ABSENT), new.get(n, _ABSENT)) for n in differing[:_SHOWN])
+    if isinstance(old, list) and isinstance(new, list):
+        pairs = list(zip(old, new, strict=False))
+        first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+        if len(old) == len(new):
+            return _changed(f"{key}[{first}]", old[first], new[first])
+        ends = [part[first] if first < len(part) else _ABSENT for part in (old, new)]
+        return f"{key} were {len(old)}, are {len(new)}: {_changed(f'{key}[{first}]', *ends)}"
+    return f"{key} was {_show(old)}, is {_show(new)}"
+
+
 def _show(value: Any) -> str:
     text = "absent" if value is _ABSENT else json.dumps(value)
+    if isinstance(value, dict) and "class" in value:
+        text = str(value["class"])
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -16,6 +16,8 @@ from tfscale.composition import compose
 from tfscale.config import RunConfig
 from tfscale.data.source import Source
 from tfscale.errors import UsageError, nearest
+from tfscale.hints import ARGUMENTS, hints_in_python
+from tfscale.result import Result
 from tfscale.task import Task
 
 # What people know from Keras's `fit` and `compile`, and what to write here.
@@ -42,7 +44,6 @@ _AS_IN_KERAS = {
     "loss_weights": "compile the model with them",
     "workers": 'leave it away: the plan decides it, and overrides=["plan.input_threads=4"] forces it',
 }
-_OURS = ("train.until", "train.global_batch", "train.seed", "run.dir")  # arguments of `fit`, not overrides
 
 
 def config_for(
@@ -70,7 +71,7 @@ def config_for(
     task = model if isinstance(model, Task) else _task(model, loss, optimizer, metrics)
     global_batch = _global_batch(model, source, global_batch)
     for override in overrides:
-        if override.lstrip("+").split("=")[0] in _OURS:
+        if override.lstrip("+").split("=")[0] in ARGUMENTS:
             raise UsageError(f"{override!r} is an argument of fit", where="overrides", fix="give it as fit(...)")
     given = {
         "train.until": until,
@@ -136,13 +137,25 @@ def fit_model(
     environ: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
     **options: Any,
-):
+) -> Result:
     """`tfscale.fit` for a model and data; see there.
 
     Raises:
         UsageError: also for an argument that there isn't.
     """
     _refuse_unknown(options)
+    with hints_in_python():
+        return _fit(model, data, environ=environ, say=say, options=options)
+
+
+def _fit(
+    model: Any,
+    data: Any,
+    *,
+    environ: Mapping[str, str] | None,
+    say: Callable[[str], None],
+    options: Mapping[str, Any],
+) -> Result:
     from tfscale.keras_task.given import GivenModel
     from tfscale.run import fit_config
 
@@ -168,6 +181,17 @@ def _refuse_unknown(options: Mapping[str, Any]) -> None:
             f"tfscale.fit has no argument {', '.join(f'{name}=' for name in unknown)}",
             where=", ".join(unknown),
             fix="; ".join(fixes),
+        )
+
+
+def refuse_beside_config(options: Mapping[str, Any]) -> None:
+    """Raises UsageError for arguments beside a configuration."""
+    if options:
+        given = ", ".join(f"{name}=" for name in options)
+        raise UsageError(
+            f"a configuration says everything itself, and {given} would change nothing",
+            where=given,
+            fix='compose it with overrides, such as compose(["+recipe=resnet", "train.until=5ep"])',
         )
 
 

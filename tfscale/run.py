@@ -79,10 +79,11 @@ def fit(
         TfscaleError: each with its exit code. Bad input is found before a step is made; bad configurations before
             TensorFlow is imported.
     """
-    if isinstance(what, RunConfig):
-        return fit_config(what, environ=environ, say=say)
-    from tfscale.fit_model import fit_model
+    from tfscale.fit_model import fit_model, refuse_beside_config
 
+    if isinstance(what, RunConfig):
+        refuse_beside_config({"data": data, **options} if data is not None else options)
+        return fit_config(what, environ=environ, say=say)
     return fit_model(what, data, environ=environ, say=say, **options)
 
 

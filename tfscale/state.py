@@ -88,9 +88,20 @@ class TrainState:
         """All variables by a name that is unique and, for explicitly named layers, the same in every process."""
         found = _named("model", self.model.variables)
         found.update(_named("optimizer", self.optimizer.variables))
+        found.update(_named("carried", carried_states(self.model)))
         found.update({f"average/{name}": variable for name, variable in self.averages.items()})
         found.update({f"extra/{name}": variable for name, variable in self.extra.items()})
         return found
+
+
+def carried_states(model: keras.Model) -> list[Any]:
+    """What stateful layers carry from one batch to the next, which Keras doesn't count among a model's variables."""
+    import tensorflow as tf
+
+    layers = [layer for layer in model._flatten_layers(include_self=False) if getattr(layer, "stateful", False)]
+    states = [state for layer in layers for state in tf.nest.flatten(getattr(layer, "states", None) or [])]
+    known = {id(v) for v in model.variables}
+    return [state for state in states if hasattr(state, "assign") and id(state) not in known]
 
 
 def _averages(model: keras.Model) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Owns that reading, and the search for the example, one by one from the step that
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, first_line
 from tfscale.graphs import as_it_stands
 from tfscale.task import Task
+from tfscale.user_places import place_of
 
+_BEYOND = re.compile(r"label value of (-?\d+) which is outside the valid range of \[(\d+, \d+)\)")
 _SECONDS = 30.0  # that a search may take; what is found later helps nobody more than a retry
 
 
@@ -37,9 +40,21 @@ def as_data_fault(error: Exception) -> DataCorrupt | DataMissing | None:
     """What an error of TensorFlow says about the data, or None if it came from elsewhere."""
     if isinstance(error, tf.errors.NotFoundError) and "ReadFile" in error.message:
         return DataMissing(f"a file is gone: {first_line(error)}", where="data", fix="put it back")
-    if not isinstance(error, tf.errors.DataLossError | tf.errors.InvalidArgumentError):
+    if isinstance(error, tf.errors.InvalidArgumentError) and (label := _BEYOND.search(error.message)):
+        return DataCorrupt(
+            f"a label is {label[1]}, and the model has outputs for the classes {label[2]}",
+            where="data",
+            fix="correct the label, or give the model an output for every class; classes count from 0",
+        )
+    if not isinstance(error, tf.errors.OpError) or "IteratorGetNext" not in error.message:
         return None
-    if "IteratorGetNext" not in error.message:
+    if place := place_of(error):  # a function of the user's, behind tf.data
+        return DataCorrupt(
+            f"a function that makes the data failed: {first_line(error)}",
+            where=place,
+            fix="correct it and start again",
+        )
+    if not isinstance(error, tf.errors.DataLossError | tf.errors.InvalidArgumentError):
         return None
     return DataCorrupt(
         f"an example can't be read or decoded: {first_line(error)}",

@@ -71,13 +71,20 @@ def survey(dataset: tf.data.Dataset, where: str) -> Found:
 
 def check_form(dataset: tf.data.Dataset, where: str) -> None:
     """Raises UsageError where the elements are single examples."""
-    for part in tf.nest.flatten(dataset.element_spec, expand_composites=False):
-        if getattr(part, "shape", None) is not None and part.shape.rank == 0:
-            raise UsageError(
-                "the data set's elements are single examples and no batches",
-                where=where,
-                fix="add .batch(32) to it, as for Keras's fit",
-            )
+    shapes = [part.shape for part in tf.nest.flatten(dataset.element_spec) if getattr(part, "shape", None) is not None]
+    if any(shape.rank == 0 for shape in shapes):
+        raise UsageError(
+            "the data set's elements are single examples and no batches",
+            where=where,
+            fix="add .batch(32) to it, as for Keras's fit",
+        )
+    counts = {shape[0] for shape in shapes if shape.rank} - {None}
+    if len(counts) > 1:
+        raise UsageError(
+            f"the parts of an element have different numbers of rows: {', '.join(map(str, sorted(counts)))}",
+            where=where,
+            fix="give every example all of its fields, and batch them together: .batch(32)",
+        )
 
 
 def rows(element: Any) -> int:

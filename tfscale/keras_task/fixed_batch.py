@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
+from tfscale.state import carried_states
 from tfscale.task import Example
 
 if TYPE_CHECKING:
@@ -79,11 +80,10 @@ def kept_states(model: keras.Model) -> Iterator[None]:
     """Puts back what stateful layers carried before."""
     import tensorflow as tf
 
-    carried = [v for layer in stateful_layers(model) for v in tf.nest.flatten(getattr(layer, "states", None) or [])]
-    before = [tf.identity(v.value) if hasattr(v, "value") else None for v in carried]
+    carried = carried_states(model)
+    before = [tf.identity(v.value) for v in carried]
     try:
         yield
     finally:
         for variable, value in zip(carried, before, strict=True):
-            if value is not None:
-                variable.assign(value)
+            variable.assign(value)

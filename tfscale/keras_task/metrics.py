@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError, first_line
 from tfscale.task import Example
+from tfscale.user_places import place_of
 
 if TYPE_CHECKING:
     import keras
@@ -39,7 +40,7 @@ class Measures:
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise UsageError(
                 f"the model's loss or metrics don't take the data: {first_line(error)}",
-                where="data",
+                where=place_of(error) or "data",
                 fix="give y (and sample weights) as model.fit takes them",
             ) from error
         model.reset_metrics()

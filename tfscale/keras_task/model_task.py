@@ -28,6 +28,7 @@ from tfscale.keras_task.label_kinds import Kind, label_kinds
 from tfscale.keras_task.metrics import Measures
 from tfscale.labels import Labels
 from tfscale.task import SUMMED, Example, Task
+from tfscale.user_places import place_of
 
 if TYPE_CHECKING:
     import keras
@@ -184,10 +185,10 @@ def _call(model: keras.Model, example: Example) -> Any:
         with kept_states(model):
             return model(example["x"], training=False)
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-        shapes = tf.nest.map_structure(lambda t: f"{t.dtype.name}{t.shape.as_list()[1:]}", example["x"])
+        shapes = tf.nest.map_structure(lambda t: f"{t.dtype.name}{list(t.shape)[1:]}", example["x"])
         raise UsageError(
             f"the model doesn't take the data, {shapes} per example: {first_line(error)}",
-            where="data",
+            where=place_of(error) or "data",
             fix="give data of the model's input shape",
         ) from error
 

@@ -13,6 +13,7 @@ from tfscale.errors import UsageError, first_line
 from tfscale.keras_task.file import SUFFIXES, check_keras_file, load_keras_file, policy_of
 from tfscale.keras_task.model_task import KerasModelTask
 from tfscale.user_code import check_code_exists, load_code
+from tfscale.user_places import place_of
 
 if TYPE_CHECKING:
     import keras
@@ -77,7 +78,7 @@ class NamedModel(KerasModelTask):
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{self.model}({', '.join(self.arguments)}) can't be called: {first_line(error)}",
-                where="task.model",
+                where=", ".join(filter(None, ["task.model", place_of(error)])),
                 fix="give a .keras file, or package.function with task.arguments",
             ) from error
         if not isinstance(made, keras.Model):
