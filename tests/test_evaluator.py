@@ -24,6 +24,45 @@ def test_a_fresh_note_holds_what_is_not_evaluated(tmp_path):
     assert not holds(folder, 10)
 
 
+def test_the_training_leaves_evaluation_to_an_evaluator_that_is_at_work(tf, tmp_path):
+    """But for patience, which counts evaluations of the very steps; what the evaluator found best is kept and told."""
+    from tests_tiny import fit_tiny
+
+    best = {"step": 10, "value": 0.9, "metric": "accuracy", "mode": "max", "split": "test"}
+    folder = RunDir(tmp_path / "tiny" / "it")
+    for name, patience, evaluated in (("it", None, 0), ("patient", 9, 3), ("gone", None, 3)):
+        folder = RunDir(tmp_path / "tiny" / name)
+        folder.create()
+        folder.write_json(NOTE, {"evaluated": [10], "ended": name == "gone", "best": best})
+        result, *_ = fit_tiny(tmp_path, train={"stop_patience": patience}, run={"name": name}, checkpoint={"keep": 1})
+        rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+        assert sum(row["kind"] == "test" for row in rows) == evaluated, name
+        if not evaluated:
+            assert (result.metrics, result.best) == ({}, best)
+            assert (folder.checkpoints / "step-000000010").is_dir()
+
+
+def test_an_evaluator_completes_the_result(tmp_path):
+    from types import SimpleNamespace
+
+    from tfscale.config import CheckpointConfig, EvalConfig
+    from tfscale.evaluator import _Watch
+
+    folder = RunDir(tmp_path)
+    config = SimpleNamespace(
+        checkpoint=CheckpointConfig(), eval=EvalConfig(), resume=SimpleNamespace(mode="auto"), train=None
+    )
+    watch = _Watch(config, folder, {})
+    for step, accuracy in ((5, 0.5), (10, 0.8), (15, 0.7)):
+        watch.done(step, {"accuracy": accuracy})
+    again = _Watch(config, folder, folder.read_json(NOTE))  # which was started anew
+    done = {"status": "complete", "run_dir": str(tmp_path), "step": 15, "metrics": {}}
+    folder.write_json("result.json", done)
+    assert again.complete(done).metrics == {"accuracy": 0.7}
+    told = folder.read_json("result.json")
+    assert told["metrics"] == {"accuracy": 0.7} and (told["best"]["step"], told["best"]["value"]) == (10, 0.8)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, by MLflow's store
 def test_every_checkpoint_is_evaluated_once_and_the_job_ends(data_dir, tmp_path):
@@ -41,12 +80,23 @@ def test_every_checkpoint_is_evaluated_once_and_the_job_ends(data_dir, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "it" / "evaluator.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
     trained = [json.loads(line) for line in (tmp_path / "it" / "metrics.jsonl").read_text().splitlines()]
-    own = {row["step"]: row for row in trained if row["kind"] == "test"}
-    for row in rows:
-        if row["step"] in own:  # the same checkpoint, evaluated by the workers on their halves and by one process
-            assert row["accuracy"] == own[row["step"]]["accuracy"]
-            assert row["loss"] == pytest.approx(own[row["step"]]["loss"], rel=1e-6)
+    assert not [row for row in trained if row["kind"] == "test"]  # the workers leave it to the evaluator
+    result = json.loads((tmp_path / "it" / "result.json").read_text())
+    assert result["metrics"] == {"loss": rows[-1]["loss"], "accuracy": rows[-1]["accuracy"]}
+    best = max(rows, key=lambda row: (row["accuracy"], -row["step"]))
+    assert (result["best"]["step"], result["best"]["value"]) == (best["step"], best["accuracy"])
+    _check_again(tmp_path, best, {**os.environ, "TFSCALE_DATA_DIR": str(data_dir)})
     _check_mlflow(tmp_path)
+
+
+def _check_again(root, best, environ) -> None:
+    """The best checkpoint was kept, is what tfscale evaluate takes, and has these metrics."""
+    command = [sys.executable, "-m", "tfscale.evaluate", "run.dir=it"]
+    subprocess.run(command, cwd=root, env=environ, check=True, timeout=200, stdout=subprocess.DEVNULL)
+    [file] = (root / "it").glob("evaluation-*.json")
+    told = json.loads(file.read_text())
+    assert (told["step"], told["metrics"]["accuracy"]) == (best["step"], best["accuracy"])
+    assert told["metrics"]["loss"] == pytest.approx(best["loss"], rel=1e-6)
 
 
 def _check_mlflow(root) -> None:
@@ -56,7 +106,8 @@ def _check_mlflow(root) -> None:
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "resnet"]
     (run,) = client.search_runs([experiment.experiment_id])
-    assert {"evaluator/accuracy", "test/accuracy", "train/loss"} <= set(run.data.metrics)
+    assert {"evaluator/accuracy", "train/loss"} <= set(run.data.metrics)
+    assert "test/accuracy" not in run.data.metrics
     assert [m.step for m in client.get_metric_history(run.info.run_id, "evaluator/accuracy")] == [3, 6, 9, 12]
     assert run.info.status == "FINISHED"
 

@@ -1,17 +1,19 @@
 """The evaluator: a process beside the training that evaluates each of its checkpoints.
 
-Owns the watch over the run folder and the note `evaluator.json` there, which says which steps are done: while it is
-fresh, the training keeps checkpoints that are still to be evaluated. Refuses to train. It is a cluster of its own: it
+Owns the watch over the run folder and the note `evaluator.json` there, which says which steps are done and which was
+best: while it is fresh, the training keeps checkpoints that are still to be evaluated, and evaluates none itself.
+Refuses to train. It is a cluster of its own: it
 meets nobody, and training neither waits for it nor ends with it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfscale import runtime
 from tfscale.config import RunConfig
@@ -23,20 +25,65 @@ from tfscale.run import finished_result
 from tfscale.run_dir import RunDir
 from tfscale.strict_json import dumps
 
+if TYPE_CHECKING:
+    from tfscale.session import Session
+
 NOTE, METRICS = "evaluator.json", "evaluator.jsonl"
 _POLL = 1.0  # seconds between two looks at the folder
 _FRESH = 30.0  # a note older than this is of an evaluator that is gone
 
 
 def holds(run_dir: RunDir, step: int, *, now: Callable[[], float] = time.time) -> bool:
-    """Whether an evaluator is at work that has not evaluated this step yet."""
-    file = run_dir.path / NOTE
-    try:
-        fresh = now() - file.stat().st_mtime < _FRESH
-    except OSError:
+    """Whether an evaluator is at work that has not evaluated this step yet, or found it the best."""
+    note = _fresh_note(run_dir, now)
+    if note is None:
         return False
+    best = _best_in(note)
+    return step not in note.get("evaluated", ()) or (best is not None and best["step"] == step)
+
+
+def takes_over(session: Session) -> bool:
+    """Whether an evaluator is at work, so that the workers needn't evaluate: the chief looks, for all of them.
+
+    What it found best is the run's best. Patience counts evaluations of the very steps, so that with it workers
+    evaluate.
+    """
+    if session.config.train.stop_patience is not None:
+        return False
+    note = _fresh_note(session.run_dir, time.time) if session.cluster.is_chief else None
+    there = note is not None
+    if session.plan.strategy == "multi_worker":
+        there = bool(session.trainer.agreement.told_by_chief(float(there)))
+    best = _best_in(note) if note is not None else None
+    if best is not None:
+        session.state.memory["best"] = best
+    return there
+
+
+def best_step(run_dir: RunDir, config: RunConfig) -> int | None:
+    """The step that an evaluator found best by the configuration's measure, if there was one."""
+    best = _best_in(run_dir.read_json(NOTE) or {})
+    return best["step"] if best is not None and {**best, **_measure(config)} == best else None
+
+
+def _fresh_note(run_dir: RunDir, now: Callable[[], float]) -> dict[str, Any] | None:
+    """What an evaluator that is at work says, None where there is none."""
+    try:
+        fresh = now() - (run_dir.path / NOTE).stat().st_mtime < _FRESH
+    except OSError:
+        return None
     note = run_dir.read_json(NOTE) if fresh else None
-    return note is not None and not note.get("ended") and step not in note.get("evaluated", ())
+    return None if note is None or note.get("ended") else note
+
+
+def _best_in(note: dict[str, Any]) -> dict[str, Any] | None:
+    best = note.get("best")
+    good = isinstance(best, dict) and isinstance(best.get("step"), int) and isinstance(best.get("value"), int | float)
+    return best if good else None
+
+
+def _measure(config: RunConfig) -> dict[str, str]:
+    return {"metric": config.checkpoint.metric, "mode": config.checkpoint.mode, "split": config.eval.split}
 
 
 def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Callable[[str], None] = print) -> Result:
@@ -52,7 +99,7 @@ def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Call
     run_dir.create()
     before = run_dir.read_json("exit.json")  # of an earlier attempt
     earlier = {} if config.resume.mode == "never" else run_dir.read_json(NOTE) or {}
-    watch = _Watch(config, run_dir, evaluated=[step for step in earlier.get("evaluated", ()) if isinstance(step, int)])
+    watch = _Watch(config, run_dir, earlier)
     with watch.noted():
         if not config.data.is_prepared():
             prepare_apart(config.data)
@@ -63,7 +110,7 @@ def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Call
                 for step in watch.waiting():
                     watch.done(step, work.evaluate(step))
                 if finished is not None:
-                    return _result(finished, watch.last)
+                    return watch.complete(finished)
                 _raise_failure(run_dir.read_json("exit.json"), before)
                 time.sleep(_POLL)
 
@@ -77,16 +124,15 @@ def _raise_failure(left: dict[str, Any] | None, before: dict[str, Any] | None) -
     raise kind(f"the training failed: {left.get('what')}", where=left.get("where", ""), fix=left.get("fix", ""))
 
 
-def _result(finished: dict[str, Any], metrics: dict[str, float]) -> Result:
-    return Result.read({**finished, "metrics": metrics or finished.get("metrics", {})})
-
-
 class _Watch:
     """What is on disk and what of it was evaluated."""
 
-    def __init__(self, config: RunConfig, run_dir: RunDir, *, evaluated: list[int]):
-        self.config, self.run_dir, self.evaluated = config, run_dir, evaluated
-        self.last: dict[str, float] = {}
+    def __init__(self, config: RunConfig, run_dir: RunDir, earlier: dict[str, Any]):
+        self.config, self.run_dir = config, run_dir
+        self.evaluated = [step for step in earlier.get("evaluated", ()) if isinstance(step, int)]
+        best, last = _best_in(earlier), earlier.get("last")
+        self.best = best if best is not None and {**best, **_measure(config)} == best else None
+        self.last: dict[str, float] = last if isinstance(last, dict) else {}
         self._stale = run_dir.read_json("result.json") if config.resume.mode == "never" else None
         self._lock = threading.Lock()
 
@@ -112,7 +158,8 @@ class _Watch:
 
     def _write(self, *, ended: bool) -> None:
         with self._lock:
-            self.run_dir.write_json(NOTE, {"evaluated": self.evaluated, "ended": ended})
+            known = {"best": self.best, "last": self.last}
+            self.run_dir.write_json(NOTE, {"evaluated": self.evaluated, "ended": ended, **known})
 
     def waiting(self) -> list[int]:
         """Steps of checkpoints that were not evaluated yet, oldest first."""
@@ -125,8 +172,27 @@ class _Watch:
         self.evaluated.append(step)
         if metrics is not None:
             self.last = metrics
+            self._compare(step, metrics)
             self.run_dir.append(METRICS, dumps({"step": step, "kind": "evaluator", **metrics}))
         self._write(ended=False)
+
+    def _compare(self, step: int, metrics: dict[str, float]) -> None:
+        value, sign = metrics.get(self.config.checkpoint.metric), 1 if self.config.checkpoint.mode == "max" else -1
+        if value is None or not math.isfinite(value):
+            return
+        if self.best is None or sign * (value - self.best["value"]) > 0:
+            self.best = {"step": step, "value": value, **_measure(self.config)}
+
+    def complete(self, finished: dict[str, Any]) -> Result:
+        """The training's result with what it left to us, once it writes no more."""
+        if not finished.get("metrics") and self.last:
+            until = time.monotonic() + _FRESH
+            while not self.run_dir.is_free() and time.monotonic() < until:  # it may export, and write its result again
+                time.sleep(_POLL)
+            finished = {**(self.run_dir.read_json("result.json") or finished), "metrics": self.last}
+            finished["best"] = self.best or finished.get("best")
+            self.run_dir.write_json("result.json", finished)
+        return Result.read({**finished, "metrics": self.last or finished.get("metrics", {})})
 
     def finished(self) -> dict[str, Any] | None:
         """result.json, once the training went as far as it was told."""

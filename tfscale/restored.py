@@ -24,9 +24,11 @@ from tfscale.config import RunConfig, Strategy, validate
 from tfscale.data.prepare import prepare_apart
 from tfscale.data.source import Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
+from tfscale.evaluator import best_step
 from tfscale.files import parse_json, read_plain
 from tfscale.plan import ExecutionPlan
 from tfscale.run import plan_run, refuse_what_cannot_run
+from tfscale.run_dir import RunDir
 from tfscale.stored import run_folder
 from tfscale.task import Task
 
@@ -120,7 +122,10 @@ class RestoredRun:
         task.meet(FirstExamples(config.data, task, split))
         with strategy.scope():
             state = TrainState(task.build_model(), keras.optimizers.SGD(0.0))
-        entry = Checkpointer(run_dir / "checkpoints").restore_model(state, which)
+        checkpointer, best = Checkpointer(run_dir / "checkpoints"), best_step(RunDir(run_dir), config)
+        if which == "best" and best in [entry.step for entry in checkpointer.entries()]:
+            which = best
+        entry = checkpointer.restore_model(state, which)
         names = _class_names(run_dir) or config.data.class_names()
         return cls(run_dir, config, plan, strategy, task, state, entry, tuple(names) if names else None)
 

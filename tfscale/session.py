@@ -20,7 +20,7 @@ from tfscale.config import RunConfig
 from tfscale.divergence import Recovery
 from tfscale.duration import Duration
 from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
-from tfscale.evaluator import holds
+from tfscale.evaluator import holds, takes_over
 from tfscale.experiment import Experiment
 from tfscale.finishing import finish
 from tfscale.plan import ExecutionPlan
@@ -323,6 +323,8 @@ class Session:
     def _evaluate(self) -> None:
         if self.trainer.signum:
             self.state.memory["owes_evaluation"] = True
+            return
+        if takes_over(self):
             return
         split = self.config.eval.split
         shard = self._shard(self.config.eval.global_batch or self.config.train.global_batch)
