@@ -9,6 +9,7 @@ meets nobody, and training neither waits for it nor ends with it.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import threading
 import time
@@ -51,10 +52,10 @@ def takes_over(session: Session) -> bool:
     if session.config.train.stop_patience is not None:
         return False
     note = _fresh_note(session.run_dir, time.time) if session.cluster.is_chief else None
-    there = note is not None
+    there, best = note is not None, _best_in(note) if note is not None else None
     if session.plan.strategy == "multi_worker":
-        there = bool(session.trainer.agreement.told_by_chief(float(there)))
-    best = _best_in(note) if note is not None else None
+        told = session.trainer.agreement.bytes_of_chief(json.dumps([there, best]).encode())
+        there, best = json.loads(told)
     if best is not None:
         session.state.memory["best"] = best
     return there

@@ -18,6 +18,7 @@ from typing import Any
 
 from tfscale.errors import OutputError
 from tfscale.lease import claimed, kernel_lock
+from tfscale.run_dir import whose
 
 
 @contextlib.contextmanager
@@ -95,6 +96,6 @@ def digest_files(files: list[Path]) -> str:
 
 
 def _unwritable(directory: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"the data folder {directory} can't be written: {error.strerror}", where="data.dir", fix="set data.dir=PATH"
-    )
+    more = f": {whose(directory)}" if isinstance(error, PermissionError) and directory.exists() else ""
+    what = f"the data folder {directory} can't be written: {error.strerror}{more}"
+    return OutputError(what, where="data.dir", fix="set data.dir=PATH")
