@@ -22,12 +22,14 @@ from tfscale.errors import (
     SecurityRefused,
     UsageError,
     first_line,
+    is_plain,
+    is_secret,
     keep_secret,
     nearest,
 )
 from tfscale.files import MAX_DEPTH, read_plain
 from tfscale.plug_points import ALLOWED, ALLOWED_FUNCTIONS, PLUG_POINTS, build, check_code, check_targets
-from tfscale.redaction import is_secret, keep_secrets, redacted_yaml
+from tfscale.redaction import keep_secrets, redacted_yaml
 from tfscale.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -212,7 +214,7 @@ def _compose_from(
 
     for override in overrides:
         key, _, value = override.partition("=")
-        keep_secret([value] if is_secret(key.rpartition(".")[2]) else [])
+        keep_secret([value] if is_secret(key) and not is_plain(value) else [])
         if key.lstrip("+~").split(".")[0].split("/")[0] == "hydra":
             raise UsageError(
                 f"Hydra's own settings change nothing here: {key}",

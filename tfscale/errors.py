@@ -8,14 +8,22 @@ Every error states the fact (`what`), where it was found (`where`: a key, a file
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Any
 
 _SECRETS: set[str] = set()
 _WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them as values of other types
-_USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of a name: split at _, -, ., digits and capitals
+_SECRET_PARTS = {"pass", "password", "passwd", "pwd", "secret", "token", "credential", "credentials", "auth"}
+_KEY_PARTS = {"api", "access", "private", "secret"}  # with "key" behind them
+_PLAIN = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|true|false|null|none|yes|no|on|off", re.IGNORECASE)
+_URL = re.compile(r"\b[A-Za-z][\w+.-]*://[^\s'\"<>|]+")
+_DATABASES = ("postgresql", "mysql", "mariadb", "mssql", "oracle", "mongodb", "redis")
+_PORT = re.compile(r"\d*")
+_SIGNED = {"sig", "signature"}  # of a URL's query that gives access to whoever has it
 # What TensorFlow prints around the cause of a graph's error, and SQLAlchemy, by way of MLflow, before a database's.
 _FRAME = (
     "Graph execution error",
@@ -211,16 +219,50 @@ def first_line(error: BaseException) -> str:
     return next((line for line in told if not line.startswith(_FRAME)), told[0])[:300]
 
 
+def is_secret(name: str) -> bool:
+    """Whether what stands under this key, or in an environment variable of this name, is to be hidden."""
+    parts = [part.lower() for part in _PARTS.findall(name)]
+    keys = itertools.pairwise(parts)
+    return bool(_SECRET_PARTS & {*parts}) or any(one in _KEY_PARTS and other == "key" for one, other in keys)
+
+
+def is_plain(value: object) -> bool:
+    """Whether this is a number, a truth value or nothing, which are no secrets under any name."""
+    return value is None or isinstance(value, bool | int | float) or bool(_PLAIN.fullmatch(str(value).strip()))
+
+
 def keep_secret(values: Iterable[str]) -> None:
     """No message shows these values from now on; shorter ones than six characters would hide half of a text."""
     _SECRETS.update(value for value in values if len(value) >= 6)
 
 
 def without_secrets(text: str) -> str:
-    """The text without the values that `keep_secret` was told, and without user:password in addresses."""
+    """The text without the values that `keep_secret` was told, nor users, passwords and tokens in addresses."""
     for value in sorted(_SECRETS, key=len, reverse=True):
         text = text.replace(value, "<redacted>")
-    return _USER_INFO.sub(r"\1<redacted>@", text)
+    return _URL.sub(lambda found: _redacted_url(found[0]), text) if "://" in text else text
+
+
+def _redacted_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user = place.rpartition("@")[0]
+    slashed = not _PORT.fullmatch(place.partition(":")[2]) or scheme.partition("+")[0] in _DATABASES
+    if not user and "@" in rest and place and slashed:
+        user = rest.rpartition("@")[0]  # a password with a slash, which databases' libraries take
+    if user:
+        rest = f"<redacted>@{rest[len(user) + 1 :]}"
+    mark = re.search(r"[?#]", rest)
+    cut = mark.end() if mark else len(rest)
+    return f"{scheme}://{rest[:cut]}" + re.sub(r"([^&;=#?]+)=([^&;#]*)", _redacted_field, rest[cut:])
+
+
+def _redacted_field(found: re.Match[str]) -> str:
+    name, value = found[1], found[2]
+    signed = _SIGNED & {part.lower() for part in _PARTS.findall(name)}
+    whole = re.search(r"(?i)(pwd|password)(=|%3d)", value)  # a connection string in a field of its own
+    hide = (is_secret(name) or signed or whole) and value and not is_plain(value)
+    return f"{name}=<redacted>" if hide else found[0]
 
 
 def as_override(key: str, value: Any) -> str:

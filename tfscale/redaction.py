@@ -1,6 +1,6 @@
 """Redaction: which parts of a configuration are secrets, and the configuration without them.
 
-Owns what a secret's key looks like and what a run's config.yaml shows of one. What messages hide is errors.py's.
+Owns what a run's config.yaml shows of a secret. What one looks like, and what messages hide, is errors.py's.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tfscale.errors import keep_secret, without_secrets
+from tfscale.errors import is_plain, is_secret, keep_secret, without_secrets
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_SECRET = re.compile(r"(?i)(^|_)(secret|password|passwd|token|credentials?|(api|access|secret|private)_?key)$")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env:\s*([A-Za-z_]\w*)")
-
-
-def is_secret(key: str) -> bool:
-    """Whether what stands under this key, or in an environment variable of this name, is to be hidden."""
-    return bool(_SECRET.search(key))
 
 
 def keep_secrets(raw: DictConfig) -> None:
@@ -44,7 +38,7 @@ def _under_secret_keys(node: Any, secret: bool = False) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from _under_secret_keys(value, secret)
-    elif secret and node is not None:
+    elif secret and not is_plain(node):
         yield str(node)
 
 
@@ -54,13 +48,14 @@ def redacted_yaml(raw: DictConfig) -> str:
 
     def redact(node: Any, secret: bool = False) -> Any:
         if isinstance(node, dict):
-            return {k: redact(v, secret or is_secret(str(k))) for k, v in node.items()}
+            # A class's name holds no secret; a password that is one of its words must not make it another's
+            return {k: v if k == "_target_" else redact(v, secret or is_secret(str(k))) for k, v in node.items()}
         if isinstance(node, list):
             return [redact(v, secret) for v in node]
         if not isinstance(node, str):
-            return "<redacted>" if secret and node is not None else node
+            return node  # a number or a truth value: nothing else could be taken back
         # an interpolation is no secret, but the default inside it may be one
         unresolved = re.fullmatch(r"\$\{[^,]*\}", node)
-        return "<redacted>" if secret and not unresolved else without_secrets(node)
+        return "<redacted>" if secret and not unresolved and not is_plain(node) else without_secrets(node)
 
     return OmegaConf.to_yaml(OmegaConf.create(redact(OmegaConf.to_container(raw, resolve=False))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shlex
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tfscale.door import arguments, guard
-from tfscale.errors import SecurityRefused, UsageError, without_secrets
+from tfscale.errors import SecurityRefused, UsageError, is_plain, is_secret, without_secrets
 from tfscale.k8s.apply import OPTION, apply
 from tfscale.streams import write_result
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from tfscale.k8s.spec import Job, JobSpec
 
 _NOTE = "# Note: "
+_FIELD = re.compile(r"([\w.-]+)\s*:\s*([^,{}\[\]]+)")  # of a mapping in an override
+_FROM_POD = re.compile(r"\$\{oc\.env:\s*\w+\s*\}")  # in the run's own keys, which the pod resolves
+_MAKE_SECRET = (
+    "make a Secret, kubectl create secret generic NAME --from-literal=VARIABLE=VALUE, and give job.secrets=[NAME]: its "
+    "keys become environment variables, which the run's own keys may name as '${oc.env:VARIABLE}'"
+)
 _OPEN = re.compile(r"job\.(env|node_selector)[.=]")
 
 
@@ -72,6 +79,7 @@ def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
 
     _refuse_secrets(overrides)
     raw = _compose(overrides, config_dir)
+    _refuse_environment(raw)
     if OmegaConf.is_missing(raw.job, "kind"):
         raise UsageError("no kind of job was chosen", where="job", fix="add job=tfjob; --help lists the kinds")
     shared = raw.job.kind == "runtime"  # which is no recipe's
@@ -157,17 +165,44 @@ def _path(override: str) -> list[str]:
 
 def _refuse_secrets(overrides: Sequence[str]) -> None:
     """Raises SecurityRefused where a key is a secret's, or an address holds a password: both would be printed."""
-    from tfscale.redaction import is_secret
-
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        inner = re.findall(r"(\w+)\s*:", value) if key == "job.env" else []
-        if any(is_secret(name) for name in (_path(override)[-1], *inner)) or without_secrets(value) != value:
-            raise SecurityRefused(
-                f"{key} holds a secret, and manifests are read by many",
-                where=key,
-                fix="keep it in a Secret: job.secrets=[NAME], whose keys become environment variables",
-            )
+        names = _path(key.rpartition(".yaml:")[2])
+        told = [(".".join(names), value), *_FIELD.findall(value)]
+        if any(is_secret(name) and not _is_open(each) for name, each in told) or without_secrets(value) != value:
+            raise SecurityRefused(f"{key} holds a secret, and manifests are read by many", where=key, fix=_MAKE_SECRET)
+
+
+def _is_open(value: str) -> bool:
+    """Whether anybody may read it: a number, what only the pod looks up, or a mapping of such values."""
+    told = value.strip(" '\"")
+    if told.startswith("{"):
+        return all(_is_open(each) for _, each in _FIELD.findall(told))
+    return is_plain(told) or bool(_FROM_POD.fullmatch(told))
+
+
+def _refuse_environment(raw: DictConfig) -> None:
+    """Raises SecurityRefused where the job's keys ask this machine's environment, whose values would be printed."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.resolvers import oc
+
+    asked: list[str] = []
+
+    def look_up(name: str, *_: Any) -> str:
+        asked.append(str(name))
+        return ""
+
+    OmegaConf.register_new_resolver("oc.env", look_up, replace=True)
+    try:
+        with contextlib.suppress(OmegaConfBaseException):  # what else is wrong is told elsewhere
+            OmegaConf.to_container(raw.job, resolve=True)
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+    if asked:
+        raise SecurityRefused(
+            f"the manifest would hold what {', '.join(asked)} is on this machine", where="job", fix=_MAKE_SECRET
+        )
 
 
 if __name__ == "__main__":
