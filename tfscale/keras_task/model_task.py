@@ -24,7 +24,7 @@ from tfscale.keras_task.fixed_batch import (
     needed_rows,
     refuse_other_rows,
 )
-from tfscale.keras_task.label_kinds import Kind, label_kinds
+from tfscale.keras_task.label_kinds import Kind, label_kinds, loss_name
 from tfscale.keras_task.metrics import Measures
 from tfscale.labels import Labels
 from tfscale.task import SUMMED, Example, Task
@@ -245,7 +245,8 @@ def _rows(part: Any, keep: tf.Tensor) -> Any:
 
 
 def _classified(model: keras.Model, output: tf.Tensor) -> dict[str, tf.Tensor] | None:
-    """Class and probabilities where the loss says that the one output is a distribution over classes."""
+    """Class and probabilities where the loss says that the one output is a distribution over classes; of one for two
+    classes the class beside what the model says."""
     import keras
     import tensorflow as tf
 
@@ -253,6 +254,9 @@ def _classified(model: keras.Model, output: tf.Tensor) -> dict[str, tf.Tensor] |
     (loss, *more) = flat(model.loss) or [None]
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     functions = {keras.losses.sparse_categorical_crossentropy, keras.losses.categorical_crossentropy}
+    if not more and output.shape.rank == 2 and output.shape[1] == 1 and loss_name(loss).startswith("binary_"):
+        middle = 0.0 if getattr(loss, "_fn_kwargs", {}).get("from_logits", False) else 0.5
+        return {"class": tf.cast(output[:, 0] > middle, tf.int32), "output": output}
     if more or output.shape.rank != 2 or not (isinstance(loss, kinds) or (callable(loss) and loss in functions)):
         return None
     logits = getattr(loss, "_fn_kwargs", {}).get("from_logits", False)
