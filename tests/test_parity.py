@@ -16,7 +16,14 @@ from tfscale.parity_runs import check_parity
 from tfscale.parity_worker import LAYOUTS, _about
 
 TRAIN = ("+train.until=40st", "train.global_batch=16", "optimizer.learning_rate=0.02")
-SGD = ("optimizer.weight_decay=0.1", "optimizer.nesterov=true", "optimizer.schedule=cosine", "train.ema=0.5")
+SGD = (
+    "optimizer.name=sgd",
+    "optimizer.momentum=0.9",
+    "optimizer.weight_decay=0.1",
+    "optimizer.nesterov=true",
+    "optimizer.schedule=cosine",
+    "train.ema=0.5",
+)
 ADAM = ("optimizer.name=adam", "optimizer.weight_decay=0.1", "train.clip_norm=0.3", "train.accumulate=2")
 
 

@@ -13,13 +13,13 @@ from tfscale.run_dir import RunDir, digest
 
 
 def locate(tmp_path, **change):
-    where = {"root": str(tmp_path), "recipe": "resnet", "name": None, "directory": None, "identity": {"a": 1}}
+    where = {"root": str(tmp_path), "recipe": "resnet", "name": None, "directory": None, "names": (digest({"a": 1}),)}
     return RunDir.locate(**{**where, **change})
 
 
 def test_name_is_the_hash_of_the_experiment(tmp_path):
     assert locate(tmp_path).path == tmp_path / "resnet" / digest({"a": 1})
-    assert locate(tmp_path, identity={"a": 2}).path != locate(tmp_path).path
+    assert locate(tmp_path, names=(digest({"a": 2}),)).path != locate(tmp_path).path
     assert locate(tmp_path, name="mine").path == tmp_path / "resnet" / "mine"
     assert locate(tmp_path, directory="/x/y").path.as_posix() == "/x/y"
 

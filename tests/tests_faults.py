@@ -63,6 +63,7 @@ def tiny_job(
         f"+task._target_={task}",
         "+task.dropout=0.2",
         f"+data._target_={data}",
+        *("optimizer.name=sgd", "optimizer.learning_rate=0.1", "optimizer.momentum=0.9"),
         f"train.global_batch={_BATCH}",
         f"train.until={steps}st",
         "train.log_every=1st",

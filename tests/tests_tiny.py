@@ -27,7 +27,8 @@ from tfscale.config import (
 from tfscale.data.source import Source
 from tfscale.hardware import Cpu, Hardware
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
-from tfscale.run import fit, locate
+from tfscale.preflight import locate
+from tfscale.run import fit
 from tfscale.task import Task
 
 HARDWARE = Hardware(
@@ -133,7 +134,7 @@ def fit_tiny(root: Path, *, task: Any = None, data: Any = None, **sections: Mapp
         task=task or Classify(),
         data=data or Vectors(),
         train=TrainConfig(until="30st", global_batch=8, log_every="5st"),
-        optimizer=OptimizerConfig(learning_rate=0.1),
+        optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, momentum=0.9),
         eval=EvalConfig(every="10st"),
         checkpoint=CheckpointConfig(every="10st"),
         run=RunSection(root=str(root), recipe="tiny", name="it"),

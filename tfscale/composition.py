@@ -10,11 +10,13 @@ import copy
 import dataclasses
 import io
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from tfscale import override_keys
 from tfscale.config import MISSING, RunConfig, validate
 from tfscale.errors import (
     DataCorrupt,
@@ -62,7 +64,11 @@ def compose(
         SecurityRefused: a `_target_` outside the allow-list.
     """
     given = {k: v for k, v in (("task", task), ("data", data)) if v is not None}
-    return to_run_config(compose_raw(overrides, config_dir=config_dir, given=given), given=given)
+    override_keys.refuse_given(overrides, given)
+    raw, left_out = _composed(overrides, config_dir=config_dir, given=given)
+    config = to_run_config(raw, overrides, given=given)
+    config._left_out = left_out  # type: ignore[attr-defined]
+    return config
 
 
 def compose_raw(
@@ -73,9 +79,27 @@ def compose_raw(
     schema: type[RunConfig] = RunConfig,
 ) -> DictConfig:
     """The composed DictConfig, for `--cfg job` and for `to_run_config`; raises UsageError like `compose`."""
-    raw = _compose_from("config", overrides, config_dir=config_dir, given=given, schema=schema)
+    return _composed(overrides, config_dir=config_dir, given=given, schema=schema)[0]
+
+
+def _composed(
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None,
+    given: Mapping[str, Any],
+    schema: type[RunConfig] = RunConfig,
+) -> tuple[DictConfig, dict[str, Any]]:
+    """The composed DictConfig, and what of a recipe's optimizer the overrides leave out of it."""
+
+    def attempt(some: Sequence[str]) -> DictConfig:
+        return _compose_from("config", some, config_dir=config_dir, given=given, schema=schema)
+
+    raw = attempt(overrides)
     _check_allowed(list(raw.extensions.allow), overrides)
-    return raw
+    left_out, notices = override_keys.leave_out(raw, override_keys.overridden(overrides), attempt, overrides)
+    for notice in notices:
+        print(f"tfscale: {notice}", file=sys.stderr)
+    return raw, left_out
 
 
 def compose_run(
@@ -119,7 +143,8 @@ def compose_run(
             saved.pop(group, None)  # else Hydra would merge the new node into the old one
     raw = _compose_saved(saved, overrides, config_dir=config_dir)
     _check_allowed(list(raw.extensions.allow), overrides)
-    return to_run_config(raw, given={} if data is None else {"data": data})
+    override_keys.tidy(raw)
+    return to_run_config(raw, overrides, given={} if data is None else {"data": data})
 
 
 def _kept_task(file: Path) -> dict[str, Any]:
@@ -223,7 +248,9 @@ def _compose_from(
             )
 
     def attempt(some: Sequence[str]) -> DictConfig:
-        return hydra_compose(primary, overrides=[*some, *extra])
+        raw = hydra_compose(primary, overrides=[*some, *extra])
+        override_keys.check_keys(raw, schema)
+        return raw
 
     with initialize_config_module("tfscale.configs", version_base="1.3"):
         try:
@@ -247,7 +274,9 @@ def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
             )
 
 
-def to_run_config(raw: DictConfig, *, given: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
+def to_run_config(
+    raw: DictConfig, overrides: Sequence[str] = (), *, given: Mapping[str, Any] = MappingProxyType({})
+) -> RunConfig:
     """Turns the composed configuration into typed objects, with those that are given; raises like `compose`."""
     config, problems, missing = _typed(raw, given)
     if config is None or problems:
@@ -256,6 +285,7 @@ def to_run_config(raw: DictConfig, *, given: Mapping[str, Any] = MappingProxyTyp
             where=", ".join(key for key, _ in problems if key),
             fix=_missing_fix(missing) if missing else "correct the keys; --cfg job prints the whole configuration",
         )
+    config._overridden = override_keys.overridden(overrides)  # type: ignore[attr-defined]
     return config
 
 
@@ -377,23 +407,13 @@ def _reason(error: Exception, override: str, attempt: Callable[[Sequence[str]], 
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         return f"unknown {group} '{name}'{nearest(name, options)} available: {', '.join(options) or 'none'}"
     key = override.lstrip("+~").split("=", 1)[0]
+    if isinstance(error, override_keys.UnknownKeys):
+        known = override_keys.all_keys(attempt(groups))
+        return "; ".join(override_keys.unknown_key(one, known) for one in error.keys)
     if key and ("not in struct" in str(cause) or re.search(r"Key '[^']+' not in '", str(cause))):
-        return f"unknown key '{key}'{nearest(key, _all_keys(attempt(groups)))}"
+        inner = re.search(r"full_key: ([\w.]+)", str(cause))  # where it stands in a file or a mapping
+        key = inner[1] if inner and not key.startswith(inner[1]) else key
+        return override_keys.unknown_key(key, override_keys.all_keys(attempt(groups)))
     told = next((line for line in str(cause).splitlines() if "while composing config" not in line), "")
     told = told.strip()[:300] or first_line(cause)
     return f"{key}: {told}" if key else told
-
-
-def _all_keys(raw: DictConfig) -> list[str]:
-    from omegaconf import OmegaConf
-
-    keys: list[str] = []
-
-    def walk(node: Any, path: str) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                keys.append(f"{path}{key}")
-                walk(value, f"{path}{key}.")
-
-    walk(OmegaConf.to_container(raw, resolve=False), "")
-    return keys

@@ -6,18 +6,19 @@ know Hydra, which `composition.py` leaves behind.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Optional
 
+from tfscale import optimizers
 from tfscale.duration import Duration
 from tfscale.errors import UsageError, nearest
 from tfscale.maintenance import WATCHERS
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that must be given
-OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "lion": 1, "rmsprop": 2}  # variables per parameter
-SCHEDULES = ("constant", "cosine", "linear", "step")
 
 # Optional[...] rather than "| None" below: OmegaConf reads these annotations at run time.
 
@@ -69,23 +70,32 @@ class TrainConfig:
 
 @dataclass
 class OptimizerConfig:
-    """The optimizer and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule. Null is the optimizer's own default, which is Keras's; a key that
+    the optimizer hasn't got is refused (`optimizers.OWN_KEYS` lists them)."""
 
-    name: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-7
-    weight_decay: float = 0.0
-    no_decay: list[str] = field(default_factory=lambda: ["bias", "gamma", "beta"])  # by the last part of the name
+    name: Optional[str] = None  # null: rmsprop, as in Keras's compile; a compiled model brings its own
+    learning_rate: Optional[float] = None
+    momentum: Optional[float] = None  # of sgd and rmsprop
+    nesterov: Optional[bool] = None
+    rho: Optional[float] = None  # of rmsprop, as is centered
+    centered: Optional[bool] = None
+    beta_1: Optional[float] = None  # of adam, adamw and lion
+    beta_2: Optional[float] = None
+    amsgrad: Optional[bool] = None
+    epsilon: Optional[float] = None
+    weight_decay: Optional[float] = None  # of sgd it is an L2 loss's; of the others it is decoupled, as in Keras
+    no_decay: Optional[list[str]] = None  # variables without it, by the last part of their names: [bias, gamma, beta]
     schedule: str = "constant"
     warmup: str = "0st"
-    warmup_from: float = 0.0
-    decay_at: list[str] = field(default_factory=list)
-    decay_by: float = 0.1
-    final: float = 0.0  # cosine and linear end at this share of learning_rate
+    warmup_from: Optional[float] = None  # null: 0
+    decay_at: list[str] = field(default_factory=list)  # of the schedule step, as is decay_by
+    decay_by: Optional[float] = None  # null: 0.1
+    final: Optional[float] = None  # cosine and linear end at this share of learning_rate; null: 0
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """Every setting that takes effect, with the defaults filled in."""
+        return optimizers.effective(vars(self))
 
 
 @dataclass
@@ -209,10 +219,20 @@ class RunConfig:
         """The composed configuration for people and archives: interpolations unresolved, secrets redacted."""
         return getattr(self, "_yaml", "")
 
+    @property
+    def overridden(self) -> frozenset[str]:
+        """The keys that the command itself set, such as "train.until" or "data"."""
+        return getattr(self, "_overridden", frozenset())
+
+    @property
+    def left_out(self) -> Mapping[str, Any]:
+        """What a recipe says of another optimizer than the command's, which is no part of this configuration."""
+        return getattr(self, "_left_out", {})
+
 
 _CHOICES = {
-    "optimizer.name": tuple(OPTIMIZERS),
-    "optimizer.schedule": SCHEDULES,
+    "optimizer.name": tuple(optimizers.OWN_KEYS),
+    "optimizer.schedule": optimizers.SCHEDULES,
     "checkpoint.mode": ("max", "min"),
     "resume.mode": ("auto", "never"),
     "cluster.maintenance": WATCHERS,
@@ -238,6 +258,7 @@ _LEAST = {
 
 
 _IDENTITY = ("task", "data", "train", "optimizer", "init_from")
+_OF_TRAINING = ("global_batch", "seed", "clip_norm", "ema")
 
 
 def _value(config: RunConfig, key: str) -> Any:
@@ -272,11 +293,17 @@ def validate(config: RunConfig) -> None:
         check(key, key != "train.until" or duration.unit != "%", f"{text} is a share of itself")
     for key, names in _CHOICES.items():
         value = _value(config, key)
+        if value is None:
+            continue
         check(key, value in names, f"unknown value {value!r}{nearest(value, names)} use one of {', '.join(names)}")
+    for key, reason in optimizers.without_effect(vars(config.optimizer)).items():
+        check(f"optimizer.{key}", False, reason)
     for key, least in _LEAST.items():
         number = _value(config, key)
         check(key, number is None or number >= least, f"{number} is less than {least}")
-    check("optimizer.momentum", 0 <= config.optimizer.momentum <= 1, f"{config.optimizer.momentum} is not in 0..1")
+    for key in ("momentum", "rho", "beta_1", "beta_2"):
+        share = getattr(config.optimizer, key)
+        check(f"optimizer.{key}", share is None or 0 <= share <= 1, f"{share} is not in 0..1")
     ema = config.train.ema
     check("train.ema", ema is None or 0 <= ema < 1, f"{ema} is not in 0..1, 1 excluded")
     check("train.seed", config.train.seed < 2**31, f"{config.train.seed} is more than 2147483647")
@@ -296,24 +323,49 @@ def validate(config: RunConfig) -> None:
         )
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
-    """What makes this experiment itself: task, data and hyper-parameters.
+def identity(config: RunConfig, *, brings_optimizer: bool | None = None) -> dict[str, Any]:
+    """What makes this experiment itself: every value of task, data and hyper-parameters.
 
     The plan, the hardware, the duration and places on disk are left out, so that the same experiment finds its run
-    folder again wherever and for however long it runs.
+    folder again wherever and for however long it runs. So is the optimizer's section where it takes no effect.
+
+    Args:
+        brings_optimizer: whether the task has its own optimizer; None: as far as it says so itself.
     """
-    train = {k: v for k, v in vars(config.train).items() if k in ("global_batch", "seed", "clip_norm")}
-    if config.train.ema is not None:
-        train["ema"] = config.train.ema
-    start = {"init_from": config.init_from} if config.init_from else {}
-    return {
-        **start,
-        "task": {"class": _class_name(config.task), **config.task.identity()},
-        "data": {"class": _class_name(config.data), **config.data.identity()},
-        "train": train,
-        "optimizer": dict(vars(config.optimizer)),
-    }
+    owns = config.task.brings_optimizer if brings_optimizer is None else brings_optimizer
+    found: dict[str, Any] = {"init_from": config.init_from} if config.init_from else {}
+    for name, part in (("task", config.task), ("data", config.data)):
+        found[name] = {"class": class_name(part), **part.identity()}
+    found["train"] = {key: getattr(config.train, key) for key in _OF_TRAINING}
+    if owns is not True:
+        found["optimizer"] = config.optimizer.effective
+    return found
 
 
-def _class_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+def identity_defaults(config: RunConfig, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of those keys of `known`, which is the identity, that have one, in the same nesting."""
+    found: dict[str, Any] = {}
+    for name, part in (("task", config.task), ("data", config.data)):
+        found[name] = {key: value for key, value in _defaults(type(part)).items() if key in known[name]}
+    found["train"] = {key: value for key, value in _defaults(TrainConfig).items() if key in _OF_TRAINING}
+    found["optimizer"] = {**_defaults(OptimizerConfig), **optimizers.defaults(config.optimizer.name)}
+    return found
+
+
+def class_name(part: Any) -> str:
+    """The name of a task's or source's class in an experiment, which lasts when a module moves: its `stable_name`, else
+    that of a class of ours; a user's class is known by its module, too."""
+    cls = type(part)
+    if stable := vars(cls).get("stable_name"):
+        return str(stable)
+    return cls.__qualname__ if cls.__module__.startswith("tfscale.") else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    found = {}
+    for one in dataclasses.fields(cls):
+        if one.default is not dataclasses.MISSING:
+            found[one.name] = one.default
+        elif one.default_factory is not dataclasses.MISSING:
+            found[one.name] = one.default_factory()
+    return found

@@ -15,31 +15,86 @@ from pathlib import Path
 from typing import Any
 
 import tfscale
-from tfscale.config import RunConfig, identity
+from tfscale.config import OptimizerConfig, RunConfig, identity, identity_defaults
 from tfscale.errors import CheckpointUnusable, without_secrets
+from tfscale.former_names import former_name
+from tfscale.optimizers import effective
 from tfscale.run_dir import digest
 from tfscale.strict_json import dumps, plain
 
 _ABSENT = object()
 _SHOWN = 8  # keys in one message
+_OPTIMIZER_NAME = "optimizer.name"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Args: task, data and hyper-parameters as `config.identity` gives them (empty: any experiment will do), keys or
-    sections of them that may differ from what is remembered, and the digests of the code by its name."""
+    """What a run is of.
+
+    Args:
+        identity: every value of task, data and hyper-parameters as `config.identity` gives them (empty: any experiment
+            will do).
+        allow_changed: keys or sections of them that may differ from what is remembered.
+        code: the digests of the code by its name.
+        defaults: of the keys that have one, nested like the identity: the name leaves out what nobody has changed, and
+            a key that is not remembered, since a later version brought it, counts as its default. None: none is known.
+        classes: of the task and the data.
+        unsure: whether the optimizer's section takes effect is not known yet, and nothing in it is set.
+        former: the names that earlier versions would have given.
+    """
 
     identity: Mapping[str, Any] = field(default_factory=dict)
     allow_changed: tuple[str, ...] = ()
     code: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] | None = None
+    classes: Mapping[str, type] = field(default_factory=dict)
+    unsure: bool = False
+    former: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: RunConfig) -> Experiment:
-        return cls(identity(config), tuple(config.resume.allow_changed), _code_of(config.task, config.data))
+    def of(cls, config: RunConfig, *, brings_optimizer: bool | None = None) -> Experiment:
+        """The experiment of a configuration.
+
+        Args:
+            brings_optimizer: whether the task has its own optimizer, once that is known.
+        """
+        owns = config.task.brings_optimizer if brings_optimizer is None else brings_optimizer
+        known = identity(config, brings_optimizer=owns)
+        defaults = identity_defaults(config, known)
+        classes = {"task": type(config.task), "data": type(config.data)}
+        paths = {name: _path(one) for name, one in classes.items()}
+        return cls(
+            known,
+            tuple(config.resume.allow_changed),
+            _code_of(config.task, config.data),
+            defaults,
+            classes,
+            unsure=owns is None and config.optimizer == OptimizerConfig(),
+            former=(former_name(known, defaults, {**vars(config.optimizer), **config.left_out}, paths),),
+        )
 
     @property
     def digest(self) -> str:
-        return digest(self.identity) if self.identity else ""
+        """The run's name: of what differs from the defaults, so that a new key with its default changes no name."""
+        if not self.identity:
+            return ""
+        return digest(self.identity if self.defaults is None else self._unusual(self.defaults))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The digest, and what earlier versions called the same run."""
+        return (self.digest, *self.former)
+
+    def _unusual(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        usual = _as_json(defaults)
+        for section, values in _as_json(self.identity).items():
+            if not isinstance(values, dict):
+                found[section] = values
+                continue
+            known = usual.get(section, {})
+            found.update({f"{section}.{k}": v for k, v in values.items() if k not in known or known[k] != v})
+        return found
 
     def record(self) -> dict[str, Any]:
         """What to remember of it: JSON values."""
@@ -62,10 +117,10 @@ class Experiment:
         if not self.identity or not recorded.get("identity"):
             return []
         if not isinstance(before, dict):  # an older version remembered the digest alone
-            differing = [] if recorded["identity"] == self.digest else ["its task, data or hyper-parameters differ"]
+            differing = [] if recorded["identity"] in self.names else ["its task, data or hyper-parameters differ"]
             allowed: list[str] = []
         else:
-            both = list(self._differences(before))
+            both = list(self._differences(before, recorded.get("code") or {}))
             differing = [told for key, told in both if not self._allows(key)]
             allowed = [told for key, told in both if self._allows(key)]
         if differing:
@@ -79,12 +134,47 @@ class Experiment:
         notices = [f"going on although changed (resume.allow_changed): {'; '.join(allowed)}"] if allowed else []
         return notices + self._code_changes(recorded.get("code") or {})
 
-    def _differences(self, before: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        now = self.values()
+    def is_same(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether a `record` that was kept is of this very experiment."""
+        before, code = plain(recorded.get("experiment")), recorded.get("code") or {}
+        return isinstance(before, dict) and not any(self._differences(before, code))
+
+    def _differences(self, before: Mapping[str, Any], code: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        now, usual = self.values(), {}
+        if self.defaults is not None:
+            usual = flatten(_as_json(self.defaults))
+            before, now = self._with_optimizer(before, now)
+        other = before.get(_OPTIMIZER_NAME) != now.get(_OPTIMIZER_NAME)  # whose own keys are no news
         for key in sorted({*before, *now}):
-            old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
-            if old != new:
+            in_section = key.startswith("optimizer.")
+            own = other and in_section and not (key in before and key in now)
+            old = before.get(key, usual.get(key, _ABSENT))
+            new = now.get(key, usual.get(key, _ABSENT) if in_section else _ABSENT)
+            if old != new and not own and not self._is_same_class(key, old, code):
                 yield key, _changed(key, old, new)
+
+    def _with_optimizer(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict, dict]:
+        """Both without the keys of the optimizer's section that take no effect, where version 0.1 remembered all."""
+        then = {key.removeprefix("optimizer."): v for key, v in before.items() if key.startswith("optimizer.")}
+        rest = {key: value for key, value in before.items() if not key.startswith("optimizer.")}
+        of_all = {"momentum", "beta_1"} <= then.keys()  # no optimizer has both
+        if "optimizer" not in self.identity or (self.unsure and (of_all or not then)):
+            return rest, {key: value for key, value in now.items() if not key.startswith("optimizer.")}
+        return {**rest, **flatten({"optimizer": effective(then)})}, dict(now)
+
+    def _is_same_class(self, key: str, old: Any, code: Mapping[str, str]) -> bool:
+        """Whether this is the class of task or data, which has only moved: one of ours, or with the same code."""
+        cls = self.classes.get(key.removesuffix(".class")) if key.endswith(".class") else None
+        if cls is None or not isinstance(old, str):
+            return False
+        if old == _path(cls):  # as version 0.1 remembered all
+            return True
+        module = old.removesuffix(f".{cls.__qualname__}")
+        if module == old:
+            return False
+        if cls.__module__.startswith("tfscale."):
+            return module.startswith("tfscale.")
+        return module in code and code[module] == self.code.get(cls.__module__)
 
     def _allows(self, key: str) -> bool:
         return any(key == one or key.startswith(f"{one}.") for one in self.allow_changed)
@@ -103,6 +193,14 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(dumps(value, default=str))
 
 
 def _code_of(*parts: Any) -> dict[str, str]:

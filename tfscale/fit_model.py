@@ -17,6 +17,8 @@ from tfscale.config import RunConfig
 from tfscale.data.source import Source
 from tfscale.errors import UsageError, nearest
 from tfscale.hints import ARGUMENTS, hints_in_python
+from tfscale.optimizers import DEFAULT
+from tfscale.override_keys import overridden
 from tfscale.result import Result
 from tfscale.task import Task
 
@@ -55,8 +57,8 @@ def config_for(
     global_batch: int | None = None,
     steps_per_epoch: int | None = None,
     loss: Any = None,
-    optimizer: Any = "adam",
-    metrics: Sequence[Any] = (),
+    optimizer: Any = None,
+    metrics: Sequence[Any] | None = None,
     run_dir: str | os.PathLike | None = None,
     seed: int = 0,
     overrides: Sequence[str] = (),
@@ -68,10 +70,10 @@ def config_for(
         deferred: call functions that return data only once the run needs them.
     """
     source = _source(model, data, test, steps_per_epoch, deferred, wide=_computes_in_float64(model, overrides))
-    task = model if isinstance(model, Task) else _task(model, loss, optimizer, metrics)
+    task = _task(model, loss, optimizer, metrics)
     global_batch = _global_batch(model, source, global_batch)
     for override in overrides:
-        if override.lstrip("+").split("=")[0] in ARGUMENTS:
+        if override.lstrip("+~").split("=")[0] in ARGUMENTS:
             raise UsageError(f"{override!r} is an argument of fit", where="overrides", fix="give it as fit(...)")
     given = {
         "train.until": until,
@@ -83,8 +85,10 @@ def config_for(
         "tracker": "none",
     }
     config = compose([f"{key}={value}" for key, value in given.items()] + list(overrides), task=task, data=source)
-    config.run.dir = os.fspath(run_dir) if run_dir is not None else None
-    if run_dir is None:
+    config._overridden = overridden(overrides)  # type: ignore[attr-defined]
+    if run_dir is not None:
+        config.run.dir = os.fspath(run_dir)
+    elif config.run.name is None:
         config.run.name = time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
     return config
 
@@ -205,23 +209,35 @@ def _is_multi_worker(environ: Mapping[str, str] | None) -> bool:
     return Cluster.resolve(environ).is_multi_worker
 
 
-def _task(model: Any, loss: Any, optimizer: Any, metrics: Sequence[Any]) -> Task:
+def _task(model: Any, loss: Any, optimizer: Any, metrics: Sequence[Any] | None) -> Task:
     import keras
 
     from tfscale.keras_task.given import GivenModel
 
-    if not isinstance(model, keras.Model) and not _is_maker(model):
+    bare = isinstance(model, keras.Model)
+    if not bare and not isinstance(model, Task) and not _is_maker(model):
         raise UsageError(
             f"model is a {type(model).__name__}" + (", which takes arguments" if callable(model) else ""),
             where="model",
             fix="give a Keras model, a function that returns one, a tfscale.Task or a tfscale.RunConfig",
         )
+    given = {"loss": loss, "optimizer": optimizer, "metrics": metrics}
+    names = [name for name, value in given.items() if value is not None]
+    if names and not bare:
+        what, fix = "a function's model is compiled by the function", f"compile it there and leave {names[0]}= away"
+        if isinstance(model, Task):
+            what, fix = "a Task has its own loss and metrics", f"leave {names[0]}= away; optimizer.* are overrides"
+        raise UsageError(what, where=", ".join(names), fix=fix)
+    if names and loss is None:
+        raise UsageError(
+            f"{' and '.join(names)} compile a model, which takes a loss, too",
+            where=", ".join(names),
+            fix="give loss=..., or give the model compiled",
+        )
+    if isinstance(model, Task):
+        return model
     if loss is not None:
-        if not isinstance(model, keras.Model):
-            raise UsageError(
-                "a function's model is compiled by the function", where="loss", fix="compile it there and leave loss="
-            )
-        model.compile(optimizer=optimizer, loss=loss, metrics=list(metrics))
+        model.compile(optimizer=DEFAULT if optimizer is None else optimizer, loss=loss, metrics=list(metrics or ()))
     return GivenModel(model=model)
 
 
@@ -268,7 +284,7 @@ def _bring_back(config: RunConfig, model: Any) -> None:
 
     from tfscale.checkpoint import Checkpointer
     from tfscale.data.pipeline import first_examples
-    from tfscale.run import locate
+    from tfscale.preflight import locate
     from tfscale.state import TrainState
 
     live = config.task.live

@@ -8,10 +8,13 @@ Owns the conversion of durations to steps for schedules and the fused momentum u
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfscale import optimizers
 from tfscale.config import OptimizerConfig
 from tfscale.duration import Duration
 from tfscale.errors import UsageError
@@ -112,59 +115,82 @@ def build_optimizer(config: OptimizerConfig, *, steps_per_epoch: float, total_st
     def steps(text: str, where: str) -> int:
         return Duration.parse(text, where=where).steps(steps_per_epoch=steps_per_epoch, total_steps=total_steps)
 
-    warmup = steps(config.warmup, "optimizer.warmup")
-    rate: float | Schedule = config.learning_rate
-    if config.schedule != "constant" or warmup:
+    given = config.effective
+    if given["name"] not in optimizers.OWN_KEYS:
+        raise UsageError(f"unknown optimizer {given['name']!r}", where="optimizer.name")
+    warmup, peak = steps(given["warmup"], "optimizer.warmup"), given["learning_rate"]
+    rate: float | Schedule = peak
+    if given["schedule"] != "constant" or warmup:
         rate = Schedule(
-            config.schedule,
-            config.learning_rate,
+            given["schedule"],
+            peak,
             total_steps=total_steps,
             warmup_steps=warmup,
-            warmup_from=config.warmup_from,
-            decay_steps=tuple(steps(text, "optimizer.decay_at") for text in config.decay_at),
-            decay_by=config.decay_by,
-            final=config.final,
+            warmup_from=given.get("warmup_from", 0.0),
+            decay_steps=tuple(steps(text, "optimizer.decay_at") for text in given.get("decay_at", [])),
+            decay_by=given.get("decay_by", 0.1),
+            final=given.get("final", 0.0),
         )
-    optimizer = _make(config, rate)
-    optimizer.configured_rate = config.learning_rate  # that of the variable changes when it is scaled
-    return optimizer
+    return _make(given, rate)
+
+
+def remember_rate(optimizer: keras.optimizers.Optimizer) -> None:
+    """Keeps the learning rate as it is configured, whatever is scaled or restored from now on."""
+    rate = optimizer._learning_rate
+    optimizer.configured_rate = rate if callable(rate) else float(tf.convert_to_tensor(optimizer.learning_rate))
 
 
 def scale_learning_rate(optimizer: keras.optimizers.Optimizer, scale: float) -> None:
-    """Multiplies the configured learning rate, of one of our schedules or a constant one; others are left as they are.
+    """Sets the learning rate to the one that `remember_rate` has seen, multiplied with this.
 
     Loops that were traced before must be traced again.
     """
-    rate = optimizer._learning_rate
-    if isinstance(rate, Schedule):
-        rate.scale = scale
-    elif scale != 1.0 and not callable(rate) and hasattr(optimizer, "configured_rate"):
-        optimizer.learning_rate = optimizer.configured_rate * scale
-
-
-def _make(config: OptimizerConfig, rate: float | Schedule) -> keras.optimizers.Optimizer:
-    name = config.name
-    if name == "sgd":
-        return SGD(
-            learning_rate=rate,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            l2=config.weight_decay,
-            no_decay=tuple(config.no_decay),
-        )
-    betas = {"beta_1": config.beta_1, "beta_2": config.beta_2}
-    decay = config.weight_decay or None
-    optimizers = keras.optimizers
-    if name == "adam":
-        optimizer = optimizers.Adam(rate, epsilon=config.epsilon, weight_decay=decay, **betas)
-    elif name == "adamw":
-        optimizer = optimizers.AdamW(rate, epsilon=config.epsilon, weight_decay=config.weight_decay, **betas)
-    elif name == "lion":
-        optimizer = optimizers.Lion(rate, weight_decay=decay, **betas)
-    elif name == "rmsprop":
-        optimizer = optimizers.RMSprop(rate, momentum=config.momentum, epsilon=config.epsilon, weight_decay=decay)
+    configured = optimizer.configured_rate
+    if isinstance(configured, Schedule):
+        configured.scale = scale
+    elif not callable(configured):
+        optimizer.learning_rate = configured * scale
+    elif isinstance(configured, keras.optimizers.schedules.LearningRateSchedule):
+        optimizer._learning_rate = configured if scale == 1.0 else ScaledSchedule(configured, scale)
     else:
-        raise UsageError(f"unknown optimizer {name!r}", where="optimizer.name")
-    if decay:
-        optimizer.exclude_from_weight_decay(var_names=config.no_decay)
+        optimizer._learning_rate = configured if scale == 1.0 else lambda: configured() * scale
+
+
+@keras.saving.register_keras_serializable("tfscale")
+class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of the user's, multiplied."""
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, scale: float):
+        self.schedule, self.scale = schedule, scale
+
+    def __call__(self, step):
+        return self.schedule(step) * self.scale
+
+    def get_config(self):
+        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "scale": self.scale}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["scale"])
+
+
+def _make(given: Mapping[str, Any], rate: float | Schedule) -> keras.optimizers.Optimizer:
+    own = {key: given[key] for key in optimizers.OWN_KEYS[given["name"]] if key in given}
+    own["learning_rate"] = rate
+    no_decay = tuple(given.get("no_decay", ()))
+    if given["name"] == "sgd":
+        return SGD(l2=own.pop("weight_decay"), no_decay=no_decay, **own)
+    if given["name"] != "adamw":
+        own["weight_decay"] = own["weight_decay"] or None
+    optimizer = _CLASSES[given["name"]](**own)
+    if no_decay:
+        optimizer.exclude_from_weight_decay(var_names=list(no_decay))
     return optimizer
+
+
+_CLASSES = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "lion": keras.optimizers.Lion,
+    "rmsprop": keras.optimizers.RMSprop,
+}

@@ -32,6 +32,7 @@ from tfscale.launching.places import Job
 from tfscale.parity_report import TOLERANCES, Report, Row, Run, Tolerance, compare
 from tfscale.parity_worker import LAYOUTS, ORDER, REFERENCE, Layout, arranged, offers_sync
 from tfscale.run import plan_run
+from tfscale.settings import refuse_ignored
 
 _PROGRAM = (sys.executable, "-m", "tfscale.parity", "--worker")
 _MICRO_NORM = "BatchNorm normalises each micro-batch by itself"
@@ -103,6 +104,7 @@ def check_parity(
 def _composed(overrides: Sequence[str], config_dir: str | None) -> RunConfig:
     config = compose(overrides, config_dir=config_dir)
     validate(config)
+    refuse_ignored(config)
     config.data.check()
     config.task.check()
     return config

@@ -23,6 +23,7 @@ from tfscale.duration import Duration
 from tfscale.peers import joined
 from tfscale.plan import ExecutionPlan
 from tfscale.run import plan_run
+from tfscale.settings import refuse_ignored
 
 ORDER = "order.json"
 
@@ -162,6 +163,7 @@ def _state(config: RunConfig, task: Any, strategy: Any) -> Any:
     with strategy.scope():
         optimizer = build_optimizer(config.optimizer, steps_per_epoch=per_epoch, total_steps=total)
         state = TrainState.create(task, optimizer, averaged=config.train.ema is not None)
+    refuse_ignored(config, task, brings_optimizer=state.optimizer is not optimizer)
     if config.init_from:
         from tfscale.warm_start import warm_start
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfscale.config import OPTIMIZERS, PlanConfig, RunConfig
+from tfscale import optimizers
+from tfscale.config import PlanConfig, RunConfig
 
 GIB = 2**30
 
@@ -57,7 +58,7 @@ class PlanRequest:
         return cls(
             global_batch=config.train.global_batch,
             accumulate=config.train.accumulate,
-            optimizer_slots=OPTIMIZERS[config.optimizer.name],
+            optimizer_slots=optimizers.slots(vars(config.optimizer)),
             footprint=footprint,
             precision=task.fixed_precision,
             reduces_inside=task.reduces_inside,

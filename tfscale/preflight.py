@@ -1,6 +1,6 @@
 """Preflight: what a run is refused for before it leaves anything behind, and what a dry run looks at instead.
 
-Owns the import of people's own code before there is a run folder. Refuses to plan and to train.
+Owns where a run lives, and the import of people's own code before there is a run folder. Refuses to plan and to train.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 from tfscale import runtime
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig
+from tfscale.experiment import Experiment
 from tfscale.plan import ExecutionPlan
+from tfscale.run_dir import RunDir
+from tfscale.stores import Store
 from tfscale.user_code import load_code, load_code_apart
 
 _JOINING = ("multi_worker", "parameter_server")  # they meet before TensorFlow starts, and people's code may start it
@@ -31,3 +34,38 @@ def rehearse_here(config: RunConfig, plan: ExecutionPlan) -> None:
         config.tracker.check()
     if config.task.code:
         load_code_apart(config.task.code, key="task.model")
+
+
+def open_store(config: RunConfig) -> Store | None:
+    """Where the copy of this run is kept, or None; nothing is asked of it yet.
+
+    Raises:
+        UsageError, SecurityRefused: an URL that can't be.
+    """
+    run = config.run
+    if run.store is None:
+        return None
+    return Store(run.store, f"{run.recipe}/{run.name or Experiment.of(config).digest}", keep=config.checkpoint.keep)
+
+
+def named_as_before(config: RunConfig, store: Store) -> Store:
+    """The run's copy under the name that an earlier version gave it, where there is none under today's."""
+    run = config.run
+    for name in Experiment.of(config).names if run.store and run.name is None else ():
+        other = Store(run.store or "", f"{run.recipe}/{name}", keep=config.checkpoint.keep)
+        if other.read("config.yaml") is not None:
+            return other
+    return store
+
+
+def locate(config: RunConfig) -> RunDir:
+    """The run folder of this configuration; it need not exist."""
+    run, experiment = config.run, Experiment.of(config)
+    return RunDir.locate(
+        root=run.root,
+        recipe=run.recipe,
+        name=run.name,
+        directory=run.dir,
+        names=experiment.names,
+        is_same=experiment.is_same,
+    )

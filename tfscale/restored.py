@@ -29,6 +29,7 @@ from tfscale.files import parse_json, read_plain
 from tfscale.plan import ExecutionPlan
 from tfscale.run import plan_run, refuse_what_cannot_run
 from tfscale.run_dir import RunDir
+from tfscale.settings import refuse_training
 from tfscale.stored import run_folder
 from tfscale.task import Task
 
@@ -219,6 +220,7 @@ def _configure(
     """The run's configuration with the data to look at now, the task filled in from the data of the training."""
     config = compose_run(run_dir, overrides, config_dir=config_dir, data=data)
     validate(config)
+    refuse_training(config.overridden)
     _keep_labels(config.data, run_dir)
     spec = _read_json(run_dir / _SPEC)
     if not isinstance(spec, dict):

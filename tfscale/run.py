@@ -16,7 +16,7 @@ from typing import Any
 from tfscale import faults
 from tfscale.attempts import Attempts
 from tfscale.cluster import Cluster
-from tfscale.config import RunConfig, Strategy, identity, validate
+from tfscale.config import RunConfig, Strategy, validate
 from tfscale.data.prepare import prepare_apart
 from tfscale.duration import Duration
 from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, UsageError, foreseen
@@ -26,9 +26,10 @@ from tfscale.lease import Claim
 from tfscale.maintenance import watched
 from tfscale.peers import joined
 from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
-from tfscale.preflight import import_code, rehearse_here
+from tfscale.preflight import import_code, locate, named_as_before, open_store, rehearse_here
 from tfscale.result import Result
 from tfscale.run_dir import RunDir
+from tfscale.settings import refuse_ignored
 from tfscale.stopping import Stopping
 from tfscale.stores import Store, hold
 from tfscale.streams import lenient
@@ -62,7 +63,8 @@ def fit(
         until: the length of training: "5ep" epochs, "500st" steps.
         global_batch: examples per step over all replicas; None: the data set's own, and 32 for arrays.
         steps_per_epoch: only for a training data set that never ends.
-        loss, optimizer, metrics: compile a bare model, as `model.compile` takes them.
+        loss, optimizer, metrics: compile a bare model, as `model.compile` takes them; without `optimizer` it is Keras's
+            own default, rmsprop.
         run_dir: the run's folder. Given again, the run goes on from its newest checkpoint, and a finished one says so;
             None makes a new one, runs/<model's name>/<time>.
         seed: of the order of arrays; it also seeds Keras, NumPy and Python.
@@ -102,6 +104,7 @@ def fit_config(
             return fit_config(config, environ=environ, say=say, stopping=stopping)
     with lenient(), _left_if_refused(config, environ):
         validate(config)
+        refuse_ignored(config)
         stopping.grace = config.cluster.grace
         with watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ):
             return _fit(config, stopping, environ=environ, began=began, say=say)
@@ -144,6 +147,7 @@ def _fit(
             return follow(config, plan, run_dir, say=say)
     if config.resume.mode == "auto":
         if store is not None:
+            store = named_as_before(config, store)
             store.pull_files(run_dir.path)
         finished = finished_result(config, run_dir)
         if finished:
@@ -399,21 +403,3 @@ def finished_result(config: RunConfig, run_dir: RunDir) -> dict[str, Any] | None
         experiment=Experiment.of(config),
         stop_patience=config.train.stop_patience,
     )
-
-
-def open_store(config: RunConfig) -> Store | None:
-    """Where the copy of this run is kept, or None; nothing is asked of it yet.
-
-    Raises:
-        UsageError, SecurityRefused: an URL that can't be.
-    """
-    run = config.run
-    if run.store is None:
-        return None
-    return Store(run.store, f"{run.recipe}/{run.name or Experiment.of(config).digest}", keep=config.checkpoint.keep)
-
-
-def locate(config: RunConfig) -> RunDir:
-    """The run folder of this configuration; it need not exist."""
-    run = config.run
-    return RunDir.locate(root=run.root, recipe=run.recipe, name=run.name, directory=run.dir, identity=identity(config))

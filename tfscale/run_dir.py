@@ -12,9 +12,10 @@ import hashlib
 import json
 import operator
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from tfscale.duration import Duration
 from tfscale.errors import IOFailure, OutputError, SecurityRefused, TfscaleError, UsageError
 from tfscale.files import lines_of, open_plain, parse_json, read_plain, refuse_links, write_whole
 from tfscale.lease import Claim
+from tfscale.manifest import MANIFEST, steps
 from tfscale.strict_json import dumps
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 # What a run reads and writes in its folder; whatever else people keep there is theirs.
 _OURS = ("*.json*", "*.yaml", "*.txt", "mlflow_*", ".lock*", "checkpoints", "export*")
+_DIGEST = re.compile(r"[0-9a-f]{10}")
 
 
 class RunDir:
@@ -44,8 +47,21 @@ class RunDir:
         self.path = Path(path)
 
     @classmethod
-    def locate(cls, *, root: str, recipe: str, name: str | None, directory: str | None, identity: Mapping) -> RunDir:
-        """Finds the folder: `directory` where given, else root/recipe/name, the name from a hash of `identity`.
+    def locate(
+        cls,
+        *,
+        root: str,
+        recipe: str,
+        name: str | None,
+        directory: str | None,
+        names: Sequence[str],
+        is_same: Callable[[Mapping[str, Any]], bool] = lambda record: False,
+    ) -> RunDir:
+        """Finds the folder: `directory` where given, else root/recipe/name.
+
+        Args:
+            names: of the experiment, for a run without a name: the first that is there already, else the first of all.
+            is_same: whether what a folder remembers is this experiment: a run that another version named otherwise.
 
         Raises:
             UsageError: a name that no file system takes.
@@ -55,12 +71,15 @@ class RunDir:
             _check_name(directory, "run.dir")
             return cls(directory)
         _check_name(root, "run.root")
-        name = name if name is not None else digest(identity)
-        for key, part in (("run.name", name), ("run.recipe", recipe)):
+        for key, part in (("run.name", name if name is not None else names[0]), ("run.recipe", recipe)):
             _check_name(part, key)
             if part in ("", ".", "..") or "/" in part or os.sep in part:
                 raise SecurityRefused(f"{part!r} would leave the folder of runs", where=key, fix="use a plain name")
-        return cls(Path(root) / recipe / name)
+        place = Path(root) / recipe
+        if name is None:
+            there = next((known for known in names if (place / known).is_dir()), None)
+            name = there or _named_otherwise(place, is_same) or names[0]
+        return cls(place / name)
 
     def for_reading(self) -> RunDir:
         """The same folder for a process that must not write to it, since the chief does: writes do nothing."""
@@ -323,6 +342,22 @@ def whose(folder: Path) -> str:
         f"this process is user {os.geteuid()}, and {folder} belongs to user {found.st_uid} and group {found.st_gid}"
         f" (mode {found.st_mode & 0o7777:o}), on the volume at {mount}{source}"
     )
+
+
+def _named_otherwise(place: Path, is_same: Callable[[Mapping[str, Any]], bool]) -> str | None:
+    """The name of a run in this folder that remembers being the same, among those that were named by a digest."""
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        found = sorted(path for path in place.iterdir() if _DIGEST.fullmatch(path.name))
+    for path in found:
+        run = RunDir(path)
+        with contextlib.suppress(OSError, SecurityRefused):  # what is not ours to read is not ours
+            newest = steps(run.checkpoints)[:1]
+            for file in ("result.json", *(f"{run.checkpoints.name}/{name}/{MANIFEST}" for name in newest)):
+                record = run.read_json(file)
+                if record is not None and is_same(record):
+                    return path.name
+    return None
 
 
 def digest(identity: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from tfscale.finishing import finish
 from tfscale.plan import ExecutionPlan
 from tfscale.result import Result
 from tfscale.run_dir import RunDir
+from tfscale.settings import refuse_ignored, refuse_without_test
 from tfscale.stopping import error_of
 from tfscale.strict_json import dumps
 from tfscale.surroundings import Surroundings
@@ -60,6 +61,7 @@ class Session:
                 self.strategy = runtime.build_strategy(plan, self.cluster)
             self.stopping.listen_again()
             config.data.prepare()  # its imports must be over before the tracker's thread begins its own
+            refuse_without_test(config)
             self.tracker = open_tracker(config, plan, self.run_dir, self.cluster)
             status = "FAILED"
             try:
@@ -105,7 +107,7 @@ class Session:
     def _build(self) -> None:
         from tfscale.checkpoint import Checkpointer
         from tfscale.data.pipeline import FirstExamples
-        from tfscale.optim import build_optimizer
+        from tfscale.optim import build_optimizer, remember_rate
         from tfscale.state import TrainState
 
         config, source = self.config, self.config.data
@@ -123,6 +125,9 @@ class Session:
         self._describe_data()
         keep_model(self)
         tell_model(self.tracker, self.state.model)
+        brings_optimizer = self.state.optimizer is not optimizer
+        refuse_ignored(config, self.task, brings_optimizer=brings_optimizer)
+        remember_rate(self.state.optimizer)
         self.say(self._reading())
         self.trainer = self._make_trainer()
         check_data(self)
@@ -130,7 +135,7 @@ class Session:
         self.checkpointer = Checkpointer(
             self.run_dir.checkpoints,
             keep=config.checkpoint.keep,
-            experiment=Experiment.of(config),
+            experiment=Experiment.of(config, brings_optimizer=brings_optimizer),
             writes=self.cluster.is_chief,
             held=lambda step: holds(self.run_dir, step),
             may_commit=self.around.claim.held,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.labels import Labels
 from tfscale.plan import Footprint
@@ -34,6 +34,8 @@ class Task:
     """Base of all tasks: subclass it as a dataclass; override the first three methods, and `predict` and
     `serving_inputs` for prediction and export."""
 
+    stable_name: ClassVar[str] = ""  # what its runs are named by, for a class that is renamed or moves; not inherited
+
     def check(self) -> None:
         """Finds what is wrong without TensorFlow, such as a missing file; raises TfscaleError."""
 
@@ -48,6 +50,11 @@ class Task:
         Args:
             spec: the data's own, see `Source.spec`.
         """
+
+    def ignored(self) -> dict[str, str]:
+        """Fields that are given and take no effect, each with the reason; asked without TensorFlow, and again once the
+        model is built."""
+        return {}
 
     def meet(self, first: Callable[[], Example]) -> None:
         """Called once before `build_model`, for tasks that can't build their model without having seen data.
@@ -113,6 +120,11 @@ class Task:
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
         """An optimizer that the task brings along, or None: the configuration's."""
         return None
+
+    @property
+    def brings_optimizer(self) -> bool | None:
+        """Whether `build_optimizer` gives one; None: that is known once the model is built."""
+        return None if type(self).build_optimizer is not Task.build_optimizer else False
 
     @property
     def fixed_precision(self) -> str | None:

@@ -28,16 +28,16 @@ def _listening(options: argparse.Namespace, seen: dict) -> int:
 
 
 def _train(options: argparse.Namespace, seen: dict, stopping: Stopping) -> int:
-    from tfscale.composition import compose_raw, to_run_config
+    from tfscale.composition import compose, compose_raw
     from tfscale.run import fit_config
 
-    raw = compose_raw(options.overrides, config_dir=options.config_dir)
     if options.cfg:
         from omegaconf import OmegaConf
 
+        raw = compose_raw(options.overrides, config_dir=options.config_dir)
         write_result(OmegaConf.to_yaml(raw, resolve=False))
         return 0
-    config = to_run_config(raw)
+    config = compose(options.overrides, config_dir=options.config_dir)
     seen["traceback"] = config.debug.traceback
     # A plan is what a dry run is for
     fit_config(config, stopping=stopping, say=write_line if config.plan.dry_run else print)

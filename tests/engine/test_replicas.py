@@ -56,7 +56,7 @@ def train(tf, policy):
             made = dataclasses.replace(made, wire_precision=wire)
         strategy = strategy_for(replicas)
         with strategy.scope():
-            config = OptimizerConfig(**(optimizer or {"learning_rate": 0.3}))
+            config = OptimizerConfig(**(optimizer or {"name": "sgd", "learning_rate": 0.3, "momentum": 0.9}))
             made_optimizer = build_optimizer(config, steps_per_epoch=1, total_steps=100)
             state = TrainState.create(task, made_optimizer, averaged=ema is not None)
             step = TrainStep(task, state, made, clip_norm=clip_norm, ema=ema, report_norm=True)
@@ -190,9 +190,8 @@ def test_gradients_may_travel_in_half_precision(train):
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "rmsprop"])
 def test_every_optimizer_updates_all_replicas_alike(train, name, replicas):
     """With weight decay for kernels only: on the second device Keras hands over variables of other names."""
-    optimizer = {"name": name, "learning_rate": 0.05, "weight_decay": 0.1, "momentum": 0.9, "schedule": "cosine"}
-    if name == "sgd":
-        optimizer["nesterov"] = True
+    optimizer = {"name": name, "learning_rate": 0.05, "weight_decay": 0.1, "no_decay": ["bias"], "schedule": "cosine"}
+    optimizer |= {"sgd": {"momentum": 0.9, "nesterov": True}, "rmsprop": {"momentum": 0.9}}.get(name, {})
     one, _, _ = train(Classify(), optimizer=optimizer)
     many, _, _ = train(Classify(), replicas=replicas, optimizer=optimizer)
     for path, parts in many.items():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class Source:
     """Base of all sources. Splits are named by their role: "train" and "test"."""
 
+    stable_name: ClassVar[str] = ""  # what its runs are named by, for a class that is renamed or moves; not inherited
     by_index: ClassVar[bool] = True  # whether any step can be read by itself, on any worker
     places: ClassVar[tuple[str, ...]] = ("dir",)  # fields that say where the data lies, not which data it is
 
@@ -38,6 +39,10 @@ class Source:
         Raises:
             DataMissing: with the nearest names or the way to get the data.
         """
+
+    def ignored(self) -> dict[str, str]:
+        """Fields that are given and take no effect, each with the reason; told without TensorFlow."""
+        return {}
 
     def is_prepared(self) -> bool:
         """Whether `prepare` has nothing to write; told without TensorFlow."""

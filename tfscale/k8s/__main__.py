@@ -87,7 +87,7 @@ def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
         spec = cast("JobSpec", OmegaConf.to_object(raw.job))
         job = Job(spec, (), pod=read(spec.pod) if spec.pod else {})
     else:
-        job = _job(to_run_config(raw), overrides, config_dir)
+        job = _job(to_run_config(raw, overrides), overrides, config_dir)
     given = ["--config-dir", config_dir] if config_dir else []
     head = f"# {shlex.join(['tfscale', 'k8s', *given, *overrides])}\n"
     head += "".join(f"{_NOTE}{note}\n" for note in notes(job))
@@ -125,9 +125,11 @@ def _job(config: RunConfig, overrides: Sequence[str], config_dir: str | None) ->
     from tfscale.k8s.plans import check_plan, with_hardware
     from tfscale.k8s.pod_file import read
     from tfscale.k8s.spec import Job, JobRunConfig
+    from tfscale.settings import refuse_ignored
 
     assert isinstance(config, JobRunConfig)
     validate(config)
+    refuse_ignored(config)
     theirs = [each for each in overrides if _path(each)[0] != "job" and _path(each) != ["plan", "hardware"]]
     _refuse_secrets([f"job.env.{name}={value}" for name, value in config.job.env.items()])
     _refuse_secrets([f"job.mlflow_uri={config.job.mlflow_uri}"])

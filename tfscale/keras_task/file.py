@@ -83,6 +83,19 @@ def policy_of(file: Path) -> str:
         return "float32"  # loading will say what is wrong
 
 
+def is_compiled(file: Path) -> bool:
+    """Whether a Keras file brings a loss and an optimizer, read without TensorFlow."""
+    try:
+        if file.suffix == ".keras":
+            return bool(json.loads(_archive_config(file)).get("compile_config"))
+        import h5py
+
+        with h5py.File(file) as stored:
+            return "training_config" in stored.attrs
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
+        return False  # loading will say what is wrong
+
+
 def _archive_config(file: Path) -> str:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():

@@ -26,6 +26,10 @@ class GivenModel(KerasModelTask):
 
     model: Any = None
 
+    @property
+    def brings_optimizer(self) -> bool:
+        return True  # a function that returns an uncompiled model is refused
+
     def obtain(self) -> tuple[keras.Model, bool]:
         import keras
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data import check_augment
 from tfscale.errors import UsageError, first_line
-from tfscale.keras_task.file import SUFFIXES, check_keras_file, load_keras_file, policy_of
+from tfscale.keras_task.file import SUFFIXES, check_keras_file, is_compiled, load_keras_file, policy_of
 from tfscale.keras_task.model_task import KerasModelTask
 from tfscale.user_code import check_code_exists, load_code
 from tfscale.user_places import place_of
@@ -40,6 +40,11 @@ class NamedModel(KerasModelTask):
     channels: Optional[int] = None
     num_classes: Optional[int] = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._own_optimizer: bool | None = None
+        self._has_pictures: bool | None = None
+
     @property
     def is_file(self) -> bool:
         return self.model.endswith(SUFFIXES)
@@ -55,6 +60,22 @@ class NamedModel(KerasModelTask):
     def code(self) -> str:
         return "" if self.is_file else self.model
 
+    def ignored(self) -> dict[str, str]:
+        found = {"arguments": "a file takes none"} if self.is_file and self.arguments else {}
+        if self.brings_optimizer:
+            why = "the model is compiled and brings its own"
+            found.update({name: why for name in ("loss_function", "metrics") if getattr(self, name)})
+        if self._has_pictures is False:
+            given = {"augment": self.augment != "none", "image_size": self.image_size, "channels": self.channels}
+            found.update({name: "the data have no pictures" for name, value in given.items() if value})
+        return found
+
+    @property
+    def brings_optimizer(self) -> bool | None:
+        if self._own_optimizer is None and self.is_file:
+            return is_compiled(Path(self.model))
+        return self._own_optimizer
+
     def obtain(self) -> tuple[keras.Model, bool]:
         model = load_keras_file(self.model) if self.is_file else self._call_function()
         if not model.compiled:
@@ -67,6 +88,8 @@ class NamedModel(KerasModelTask):
             # A stand-in: the run's optimizer is the configuration's.
             model.compile(optimizer="sgd", loss=self.loss_function, metrics=list(self.metrics))
             self._own_optimizer = False
+        elif self._own_optimizer is None:
+            self._own_optimizer = True
         return model, True
 
     def _call_function(self) -> keras.Model:
@@ -84,10 +107,6 @@ class NamedModel(KerasModelTask):
         if not isinstance(made, keras.Model):
             raise UsageError(f"{self.model} gives {type(made).__name__}, not a Keras model", where="task.model")
         return made
-
-    def build_model(self) -> keras.Model:
-        self._own_optimizer = True
-        return super().build_model()
 
     def build_optimizer(self):
         return super().build_optimizer() if self._own_optimizer else None
@@ -117,7 +136,8 @@ class NamedModel(KerasModelTask):
         prepared: dict[str, Any] = {"sample_weight": found["sample_weight"]} if "sample_weight" in found else {}
         if (only := self._only_picture(example)) is not None:
             example = {"image": example[only]}
-        if "image" in example:
+        self._has_pictures = "image" in example
+        if self._has_pictures:
             example["image"], flip = augment.prepare(
                 example["image"], seed, self.augment, training=training, **self._picture
             )

@@ -20,6 +20,7 @@ from tfscale.launching.crew import Crew
 from tfscale.launching.job import Outcome, run_job
 from tfscale.launching.places import Job
 from tfscale.result import Result
+from tfscale.settings import refuse_ignored
 
 PROGRAM = (sys.executable, "-m", "tfscale.train")
 
@@ -67,6 +68,7 @@ def launch_workers(
     told = _with_defaults(overrides, ps=ps, devices_per_worker=devices_per_worker)
     config = compose(told, config_dir=config_dir)
     validate(config)
+    refuse_ignored(config)
     config.data.check()
     config.task.check()
     command = [*program, *(["--config-dir", config_dir] if config_dir else []), *told]
@@ -91,7 +93,7 @@ def _with_defaults(overrides: Sequence[str], *, ps: int, devices_per_worker: int
 def _result(config: RunConfig) -> Result:
     if config.plan.dry_run:
         return Result(status="planned", run_dir="")
-    from tfscale.run import locate
+    from tfscale.preflight import locate
 
     folder = locate(config)
     result = folder.read_json("result.json")
