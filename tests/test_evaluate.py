@@ -90,7 +90,7 @@ def pictures_run(tf, tmp_path_factory):
         task=Classifier(),
         data=Pictures(),
         train=TrainConfig(until="20st", global_batch=8, log_every="10st"),
-        optimizer=OptimizerConfig(learning_rate=0.3),
+        optimizer=OptimizerConfig(name="sgd", learning_rate=0.3, momentum=0.9),
         eval=EvalConfig(every="5st"),
         checkpoint=CheckpointConfig(every="5st", keep=3, metric="loss", mode="max"),  # the best comes early
         run=RunSection(dir=str(tmp_path_factory.mktemp("pictures") / "it")),

@@ -109,7 +109,7 @@ def small_run(tf, tmp_path_factory):
             task=task,
             data=data,
             train=TrainConfig(until="20st", global_batch=8, log_every="10st"),
-            optimizer=OptimizerConfig(learning_rate=0.3),
+            optimizer=OptimizerConfig(name="sgd", learning_rate=0.3, momentum=0.9),
             eval=EvalConfig(every="10st"),
             run=RunSection(dir=str(tmp_path_factory.mktemp("small") / "it")),
         )

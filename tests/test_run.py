@@ -38,7 +38,7 @@ def refused(tmp_path: Path, *, environ=None, plan=None) -> None:
         data=Absent(),
         tracker=None,
         train=TrainConfig(until="30st", global_batch=8),
-        optimizer=OptimizerConfig(learning_rate=0.1),
+        optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, momentum=0.9),
         run=RunSection(root=str(tmp_path), recipe="tiny", name="it"),
         plan=plan or PlanConfig(),
     )

@@ -7,6 +7,7 @@ says itself (`Task.ignored`, `Source.ignored`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -70,7 +71,8 @@ def refuse_without_test(config: RunConfig) -> None:
     """Refuses settings of the evaluation where the prepared data have nothing to evaluate; raises UsageError."""
     if config.data.num_examples(config.eval.split):
         return
-    keys = [key for key in _OF_EVALUATION if key in config.overridden]
+    usual = RunConfig()
+    keys = [key for key in _OF_EVALUATION if key in config.overridden and _at(config, key) != _at(usual, key)]
     if config.train.stop_patience is not None:
         keys.append("train.stop_patience")
     if keys:
@@ -80,6 +82,10 @@ def refuse_without_test(config: RunConfig) -> None:
             where=", ".join(keys),
             fix="give data with a test split, choose eval.split=train, or leave it away",
         )
+
+
+def _at(config: RunConfig, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), config)
 
 
 def refuse_training(told: Iterable[str]) -> None:
