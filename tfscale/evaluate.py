@@ -80,7 +80,7 @@ def evaluate_run(
             "split": split,
             "examples": run.num_examples(split),
             "metrics": run.evaluate(split),
-            "data": seen,
+            "data": {**seen, "class": f"{type(run.config.data).__module__}.{type(run.config.data).__qualname__}"},
             "identity": run.checkpoint.identity,
             "precision": run.plan.precision,
         }
