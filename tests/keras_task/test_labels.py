@@ -39,6 +39,8 @@ def train(tf, policy, tmp_path, monkeypatch):
             rows = [",".join([*map(str, x), str(y)]) for x, y in zip(X, labels, strict=True)]
             file.write_text("\n".join(["a,b,c,d,y", *rows]) + "\n")
             given = [f"data.path={file}", "data.label=y", "data.test_share=0.3"]
+        elif data == "tfrecord":
+            given = []
         else:
             file = tmp_path / f"t{number}.npz"
             np.savez(file, x_train=X[:40], y_train=labels[:40], x_test=X[40:], y_test=labels[40:])
@@ -154,3 +156,30 @@ def test_two_classes_are_predicted_by_name(train, tmp_path):
         result.metrics["accuracy"]
     )
     assert all(row["class_name"] == ("yes" if row["output"][0] > 0.5 else "no") for row in rows)
+
+
+def test_labels_of_records_are_looked_through(train, tf, tmp_path):
+    def write(labels):
+        for split, part in (("train", slice(40)), ("test", slice(40, None))):
+            with tf.io.TFRecordWriter(str(tmp_path / split)) as writer:
+                for x, y in zip(X[part], labels[part], strict=True):
+                    features = {
+                        "x": tf.train.Feature(float_list=tf.train.FloatList(value=x)),
+                        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[y])),
+                    }
+                    writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+        return labels
+
+    given = [
+        f"data.train={tmp_path / 'train'}", f"data.test={tmp_path / 'test'}", f"data.dir={tmp_path / 'd'}",
+        "+data.features.x={dtype: float32, shape: [4]}", "+data.features.label={dtype: int64}",
+    ]  # fmt: skip
+    result, folder, said = train(write(BEST + 1), 4, SPARSE, *SOFTMAX, *given, data="tfrecord")
+    assert result.metrics["accuracy"] > 0.6
+    assert classes(folder) == ["1", "2", "3", "4"]
+    assert "are the classes 0 to 3" in said
+    late = np.where(np.arange(ROWS) == 47, 9, BEST)
+    with pytest.raises(DataCorrupt, match="label is 9, and the model's classes are 0, 1, 2, 3") as caught:
+        train(write(late), 4, SPARSE, *SOFTMAX, *given, data="tfrecord")
+    assert "test: record 7" in caught.value.where
+    train(write(-BEST * 30), 1, "mse", "train.until=1ep", *given, data="tfrecord")

@@ -24,10 +24,12 @@ from tfscale.data.packed_records import packing, readable, unpack
 from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, index_records, whole_records
 from tfscale.errors import DataMissing, UsageError, nearest
+from tfscale.labels import Labels, spoken
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_LOOKED_THROUGH = 2**31  # bytes of files whose labels are read once more; beyond, the step that meets a bad one tells
 _LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
 _PADS = {"int64": (int,), "float32": (int, float), "string": (str,)}
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n")  # how JPEG and PNG begin
@@ -52,6 +54,7 @@ class TfRecord(RecordSource):
     features: dict[str, Any] = field(default_factory=dict)
     label: str = "label"  # checked against num_classes where that is given
     num_classes: Optional[int] = None
+    known_classes: ClassVar[tuple[str, ...] | None] = None  # of a trained model, set where one looks at these data
     image: Optional[str] = None
 
     # -- without TensorFlow
@@ -129,6 +132,28 @@ class TfRecord(RecordSource):
 
     def spec(self) -> dict[str, int]:
         return {"num_classes": self.num_classes} if self.num_classes is not None else {}
+
+    def settle(self, labels: Sequence[Labels]) -> None:
+        super().settle(labels)
+        declared = self.features.get(self.label, {})
+        single = declared.get("dtype") == "int64" and not declared.get("shape")
+        for one in labels:
+            fits = one.is_class and one.field == self.label and one.outputs is not None and self.num_classes is None
+            files = [file for split in ("train", "test") for file in self._files(split)]
+            if not (fits and single) or sum(file.stat().st_size for file in files) > _LOOKED_THROUGH:
+                continue
+            from tfscale.data.record_labels import found_labels, numbered
+
+            found = {split: found_labels(self._index(split), self.label) for split in ("train", "test")}
+            self.__dict__["_values"] = numbered(self, one, found)
+
+    def class_names(self) -> tuple[str, ...] | None:
+        values = self.__dict__.get("_values")
+        return tuple(map(str, values)) if values else None
+
+    def labelling(self) -> str:
+        names = self.class_names()
+        return f"the labels {spoken(names)} are the classes 0 to {len(names) - 1}" if names else ""
 
     def identity(self) -> dict[str, Any]:
         files = {
@@ -286,6 +311,10 @@ class TfRecord(RecordSource):
                 parsed[name] = tf.ensure_shape(tf.concat([found, fill], 0), [length])
         if self.image is not None:
             parsed["image"] = parsed.pop(self.image)
+        if values := self.__dict__.get("_values"):
+            parsed[self.label] = tf.searchsorted(
+                tf.constant(values, tf.int64), parsed[self.label][None], out_type=tf.int64
+            )[0]
         return parsed
 
 
