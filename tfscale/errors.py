@@ -8,6 +8,7 @@ Every error states the fact (`what`), where it was found (`where`: a key, a file
 
 from __future__ import annotations
 
+import errno
 import itertools
 import re
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from typing import Any
 
 _SECRETS: set[str] = set()
 _WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them as values of other types
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of a name: split at _, -, ., digits and capitals
 _SECRET_PARTS = {"pass", "password", "passwd", "pwd", "secret", "token", "credential", "credentials", "auth"}
@@ -191,6 +193,12 @@ def foreseen(error: BaseException) -> TfscaleError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted by the keyboard", fix="run the same command again to resume")
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return IOFailure(
+            f"writing failed: {error.strerror}",
+            where=str(error.filename or ""),
+            fix="free space or choose a folder that can be written, then run the same command again",
+        )
     import traceback
     from pathlib import Path
 

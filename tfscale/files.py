@@ -42,9 +42,12 @@ def open_plain(file: Path, mode: str = "rb", *, buffering: int = -1) -> IO[bytes
             if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # the last one is a pipe's or socket's
                 _refuse(file)
             raise
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
             return descriptor
         os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         _refuse(file)
 
     return open(file, mode, buffering=buffering, opener=opener)

@@ -294,6 +294,16 @@ def _cgroup_memory(base: Path) -> int:
     return min(limits)
 
 
+def memory_kills(root: str = "/") -> int | None:
+    """How many processes of this process's cgroup the kernel has killed for memory; None where that isn't told."""
+    for folder in _cgroup_folders(Path(root), "memory"):
+        text = _read(folder / "memory.events") or _read(folder / "memory.oom_control")  # of v2 and v1
+        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+        if found:
+            return int(found[1])
+    return None
+
+
 def _cgroup_folders(base: Path, controller: str) -> Iterator[Path]:
     """The folders of this process's cgroup for a controller, from its own up to the mount's root, in both versions.
 

@@ -10,7 +10,7 @@ Refuses to know what is written under the lease.
 
 The holder is a token, for pods come again with the same host name and process number. On one machine the kernel tells
 at once that a holder is dead; another machine only sees that the lease is no longer renewed. Clocks of two machines are
-not compared, but where they differ by minutes: a lease has run out when it was seen unchanged for its length.
+not compared: a lease has run out when it was seen unchanged for its length.
 
 Exactly one wins, whoever takes over when:
   - a folder without .lock is taken by creating it under its name with all its content (link), which only one can;
@@ -39,7 +39,6 @@ from tfscale.files import open_plain, parse_json, read_plain
 
 LEASE = 30.0  # seconds without a renewal after which another machine may take the folder
 RENEW = 5.0  # seconds between two renewals
-_LONG_AGO = 10  # leases; clocks that differ by so much are broken
 _SETTLE = 1.0  # seconds after which whoever else was taking the folder has done so
 _BLINK = 0.3  # seconds that the kernel's lock may be held by somebody who only looks
 _PIECE = 0.2  # seconds of one sleep, so that signals are answered
@@ -91,7 +90,7 @@ def claimed(
         yield mine
 
 
-def is_free(folder: Path, *, lease: float = LEASE, wall: Callable[[], float] = time.time) -> bool:
+def is_free(folder: Path) -> bool:
     """Whether nobody holds the folder, as far as can be told without waiting; leaves nothing behind."""
     raw = _read(folder)
     if raw is None:
@@ -105,7 +104,7 @@ def is_free(folder: Path, *, lease: float = LEASE, wall: Callable[[], float] = t
         return False
     record = _parse(raw)
     same = record.get("flock") == _mount(folder) and record.get("boot_id") == _boot_id()
-    return bool(locked and same) or wall() - record.get("renewed", 0.0) > lease
+    return bool(locked and same)  # another machine's may be at work: its clock says nothing
 
 
 class _Lease(Claim):
@@ -168,10 +167,7 @@ class _Lease(Claim):
     def _may_take(self, raw: bytes | None, record: dict[str, Any], silent: float) -> bool:
         if raw is None:
             return self._flocked is not False or silent > self._lease
-        if self._is_dead(record) or silent > self._lease:
-            return True
-        long_ago = self._wall() - record.get("renewed", self._wall()) > _LONG_AGO * self._lease
-        return long_ago and self._flocked is not False
+        return self._is_dead(record) or silent > self._lease
 
     def _put(self, expected: bytes | None, *, settles: bool) -> bool:
         """Puts our record in the place of the expected one; False where somebody else was faster."""
@@ -209,8 +205,10 @@ class _Lease(Claim):
         """Whether the token in the file is still ours; renews the lease on the way, so that nobody takes it now."""
         try:
             return self._renew()
-        except OSError:  # it can't be read: nobody may have taken it while the lease lasts
-            return self._now() - self._renewed < self._lease
+        except OSError:  # it can't be written, as on a disk that has become read-only, or not be read
+            with contextlib.suppress(OSError):
+                return _parse(_read(self.folder)).get("token") == self.token
+            return self._now() - self._renewed < self._lease  # nobody may have taken it while the lease lasts
 
     def check(self) -> None:
         if not self.held():

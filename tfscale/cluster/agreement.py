@@ -39,6 +39,14 @@ def names(hello: Mapping[str, Any]) -> set[str]:
     return {f"{role}:{i}" for role, addresses in roles if isinstance(addresses, list) for i in range(len(addresses))}
 
 
+def address_of(hello: Mapping[str, Any]) -> str | None:
+    """Where the process that says it is reached, by its own list of addresses."""
+    cluster, index = hello["facts"].get("cluster"), hello["index"]
+    addresses = cluster.get(hello["role"]) if isinstance(cluster, dict) else None
+    known = isinstance(addresses, list) and 0 <= index < len(addresses)
+    return str(addresses[index]) if known and addresses is not None else None
+
+
 def worlds_differ(name: str, theirs: Mapping[str, Any], leader: str, ours: Mapping[str, Any]) -> TfscaleError | None:
     """The error where two hellos describe different clusters or speak different versions: they can't even meet."""
     here, there = ({"tfscale": h["tfscale"], "cluster": h["facts"].get("cluster")} for h in (theirs, ours))

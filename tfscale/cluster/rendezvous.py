@@ -175,6 +175,7 @@ class _Leader:
         self._present: dict[str, tuple[Channel, dict[str, Any]]] = {}
         self._strangers: dict[Channel, float] = {}  # and when their time to say hello is over
         self._error: TfscaleError | None = None
+        self._foreign = ""  # the last that called and is of another cluster
         self._unaware = set(place.addresses) - {place.me}  # who has not come at all, to hear of an error
         self._selector = selectors.DefaultSelector()
 
@@ -245,13 +246,19 @@ class _Leader:
             self._present = {name: entry for name, entry in self._present.items() if entry[0] is not channel}
 
     def _welcome(self, name: str, channel: Channel, hello: dict[str, Any]) -> None:
-        """Takes a process in, or finds at once that the meeting fails."""
+        """Takes a process in, or finds at once that the meeting fails; one of another cluster is sent away."""
+        differs = agreement.worlds_differ(name, hello, self._place.leader, self._hello)
+        if differs and agreement.address_of(hello) not in self._place.addresses.values():
+            self._foreign = f"process {hello.get('pid')} on {hello.get('host')}"
+            channel.send({"type": "error", "error": differs.as_dict()})
+            self._drop(channel)
+            return
         self._unaware.discard(name)
         first = self._hello if name == self._place.me else None
         if name in self._present:
             self._read(self._present[name][0])  # has it just gone?
             first = self._present[name][1] if name in self._present else None
-        error = agreement.worlds_differ(name, hello, self._place.leader, self._hello)
+        error = differs
         if error and not self._error:
             self._unaware |= agreement.names(hello) - {self._place.me, *self._present, name}
         if first:
@@ -294,7 +301,8 @@ class _Leader:
             return None
         return ClusterFault(
             f"{len(missing)} of {len(self._place.addresses)} processes did not come in time: "
-            + self._place.with_addresses(missing),
+            + self._place.with_addresses(missing)
+            + (f"; {self._foreign}, of another cluster, called and was sent away" if self._foreign else ""),
             where=f"{self._place.leader} ({self._place.addresses[self._place.leader]})",
             fix="see why they did not start, or wait longer with cluster.start_timeout",
         )

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tfscale.errors import KILLED, RETRYABLE, ClusterFault
-from tfscale.hardware import probe
+from tfscale.hardware import memory_kills, probe
 from tfscale.launching.children import Child
 from tfscale.launching.crew import Crew
 from tfscale.launching.places import Job, Place, places
@@ -52,6 +52,7 @@ class _Attempt:
         self.running: set[Place] = set()
         self.restarts: Counter[Place] = Counter()
         self.training_ended = self.late = False
+        self.memory_kills = memory_kills()  # before there was one of ours
 
     def run(self) -> Outcome:
         crew = self.crew
@@ -79,6 +80,7 @@ class _Attempt:
 
     def _judge(self, place: Place, child: Child) -> None:
         """Decides what one process's end means for the others."""
+        self._blame_memory(child)
         failed = bool(child.code) and not child.killed
         if place.role != "evaluator" and failed and not self._after_chief(place) and not self._replaced(place, child):
             self._tell_failure(child)
@@ -111,6 +113,17 @@ class _Attempt:
             self.crew.tell(f"{end}: the job goes on without it")
             return True
         return False
+
+    def _blame_memory(self, child: Child) -> None:
+        """Says of a process that the kernel killed for memory that it did."""
+        now = memory_kills()
+        if child.code != KILLED or child.killed or now is None or now <= (self.memory_kills or 0):
+            return
+        self.memory_kills = now
+        text = "killed for memory: the kernel says so in the control group's oom_kill count"
+        fix = "give the machine or container more memory, or use fewer workers or a smaller train.global_batch"
+        self.crew.error_lines.setdefault(child.label, f"tfscale: error[E-0137] {text} | memory | {fix}")
+        self.crew.tell(f"{child.label} was {text}")
 
     def _after_chief(self, place: Place) -> bool:
         """Under parameter servers the chief's end is the training's; how the others end then is no failure."""
