@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from tfscale.data import check_augment
+from tfscale.data.source import READING
 from tfscale.errors import UsageError
 from tfscale.models import resnet
 from tfscale.plan import Footprint
@@ -29,6 +30,7 @@ class ResNet(Task):
     label_smoothing: float = 0.0
     augment: str = "none"
     sync_batch_norm: bool = False
+    reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
 
     @property
     def reduces_inside(self) -> bool:
@@ -62,6 +64,9 @@ class ResNet(Task):
                 fix="task.augment=photos, or none",
             )
 
+    def identity(self):
+        return {name: value for name, value in super().identity().items() if name != "reading"}  # the data's
+
     def footprint(self) -> Footprint | None:
         if None in (self.image_size, self.channels, self.num_classes):
             return None  # known once the data is prepared
@@ -81,6 +86,7 @@ class ResNet(Task):
             training=training,
             size=shape["image_size"],
             channels=shape["channels"],
+            reading=self.reading or READING,
         )
         prepared = {"image": image} if flip is None else {"image": image, "flip": flip}
         return {**prepared, "label": example["label"]} if "label" in example else prepared

@@ -30,6 +30,8 @@ def _evaluate(options: argparse.Namespace, seen: dict) -> int:
     told = evaluate_run(own["run.dir"], overrides, checkpoint=own["checkpoint"], config_dir=options.config_dir)
     from tfscale.engine.progress import summary
 
+    if told["remarks"]:
+        print(told["remarks"])
     summary(
         {
             "checkpoint": f"step {told['step']} ({own['checkpoint']})",
@@ -60,12 +62,13 @@ def evaluate_run(
 
     Returns:
         What the file holds: "metrics", "step", "split", "examples", "data" (its identity), "identity" (of the
-        experiment), "precision"; and "file", its path.
+        experiment), "precision"; and "file", its path, and "remarks" on the data, such as what of it is left out.
 
     Raises:
         DataMissing, CheckpointUnusable, UsageError, OutputError: see `RestoredRun.open`.
     """
     from tfscale.config import identity
+    from tfscale.data.found import remarks
     from tfscale.restored import RestoredRun, checkpoint_choice
     from tfscale.run_dir import RunDir, digest
 
@@ -86,7 +89,8 @@ def evaluate_run(
         }
         name = f"evaluation-{digest({'data': seen, 'split': split, 'step': run.state.step})}.json"
         folder.write_json(name, told)
-    return {**told, "file": str(folder.path / name)}
+        noted = remarks(run.source)
+    return {**told, "file": str(folder.path / name), "remarks": noted}
 
 
 if __name__ == "__main__":

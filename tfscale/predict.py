@@ -44,6 +44,7 @@ def _predict(options: argparse.Namespace, seen: dict) -> int:
         raise UsageError(
             f"{own['predict.part']!r} is no number of rows", where="predict.part", fix="use predict.part=1024"
         )
+    from tfscale.data.found import remarks
     from tfscale.predictions import check_output, predict_file
     from tfscale.restored import RestoredRun, checkpoint_choice
 
@@ -58,6 +59,8 @@ def _predict(options: argparse.Namespace, seen: dict) -> int:
     ) as run:
         if own["input"]:
             split = "test"  # the only one of data without labels
+        if noted := remarks(run.source):
+            print(noted)
         rows = predict_file(run, split, own["output"], part_rows=int(own["predict.part"]))
         print(f"{rows} predictions of step {run.state.step}: {own['output']}")
     return 0

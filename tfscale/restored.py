@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from tfscale import runtime
 from tfscale.composition import compose_run
 from tfscale.config import RunConfig, Strategy, validate
+from tfscale.data.as_recorded import SPEC, read_as, recorded_reading
 from tfscale.data.prepare import prepare_apart
-from tfscale.data.source import Source
+from tfscale.data.source import READING, Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
 from tfscale.evaluator import best_step
 from tfscale.files import parse_json, read_plain
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from tfscale.checkpoint import Entry
     from tfscale.state import TrainState
 
-_CLASSES, _SPEC = "classes.json", "spec.json"  # what a run wrote about the data that it was trained on
+_CLASSES = "classes.json"  # what a run wrote, besides SPEC, about the data that it was trained on
 
 
 @dataclass
@@ -222,10 +223,13 @@ def _configure(
     validate(config)
     refuse_training(config.overridden)
     _keep_labels(config.data, run_dir)
-    spec = _read_json(run_dir / _SPEC)
+    others = [o for o in overrides if not o.lstrip("+~").startswith(("data=", "data."))]
+    own = data is None and len(others) == len(overrides)
+    reading = recorded_reading(RunDir(run_dir)) or READING
+    config.data = read_as(config.data, config.task, reading, only_task=not own)
+    spec = _read_json(run_dir / SPEC)
     if not isinstance(spec, dict):
-        others = [o for o in overrides if not o.lstrip("+~").startswith(("data=", "data."))]
-        trained_on = config.data if len(others) == len(overrides) else _trained_on(run_dir, others, config_dir)
+        trained_on = config.data if own else _trained_on(run_dir, others, config_dir)
         _keep_labels(trained_on, run_dir)
         spec = trained_on.spec()
     config.task = config.task.for_data(spec)

@@ -17,6 +17,8 @@ from tfscale import faults
 from tfscale.attempts import Attempts
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig, Strategy, validate
+from tfscale.data.as_recorded import go_on_as_recorded
+from tfscale.data.found import refuse_too_few, with_found
 from tfscale.data.prepare import prepare_apart
 from tfscale.duration import Duration
 from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, UsageError, foreseen
@@ -105,6 +107,7 @@ def fit_config(
     with lenient(), _left_if_refused(config, environ):
         validate(config)
         refuse_ignored(config)
+        go_on_as_recorded(config, locate, say)
         stopping.grace = config.cluster.grace
         with watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ):
             return _fit(config, stopping, environ=environ, began=began, say=say)
@@ -130,7 +133,7 @@ def _fit(
         run_dir.check_lasting(environ)
     if config.plan.dry_run:
         rehearse(config, plan, run_dir)
-        say(plan.explain())
+        say(with_found(plan.explain(), config.data))
         return Result(status="planned", run_dir="")
     if config.plan.hardware is not None:
         raise UsageError(
@@ -149,6 +152,7 @@ def _fit(
         if store is not None:
             store = named_as_before(config, store)
             store.pull_files(run_dir.path)
+            go_on_as_recorded(config, lambda _: run_dir, say)
         finished = finished_result(config, run_dir)
         if finished:
             _say_finished(config, finished, run_dir, store, cluster, say)
@@ -298,7 +302,7 @@ def _train(
     if cluster.role != "ps":
         refuse_early(config)
         refuse_too_few(config)
-    say(plan.explain())
+    say(with_found(plan.explain(), config.data))
     run_dir.write_text("config.yaml", config.yaml)
     if store is not None and cluster.is_chief:
         _bring(store, run_dir, attempts, say)
@@ -369,18 +373,6 @@ def rehearse(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> None:
         run_dir.check_writable()
     if config.resume.mode == "auto":
         finished_result(config, run_dir)
-
-
-def refuse_too_few(config: RunConfig) -> None:
-    """Raises UsageError where one step would repeat an example."""
-    batch = config.train.global_batch
-    count = config.data.num_examples("train") if config.data.by_index else batch
-    if count < batch:
-        raise UsageError(
-            f"the train split has {count} examples, fewer than one global batch of {batch}",
-            where="train.global_batch",
-            fix=f"use train.global_batch={count} or less",
-        )
 
 
 def plan_run(config: RunConfig, *, environ: Mapping[str, str] | None = None) -> ExecutionPlan:

@@ -17,6 +17,7 @@ from tfscale.alike import check_data, restore, share_state
 from tfscale.built_model import keep_model, rehearse, suit_plan
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig
+from tfscale.data.as_recorded import SPEC, spec_of
 from tfscale.divergence import Recovery
 from tfscale.duration import Duration
 from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
@@ -99,7 +100,7 @@ class Session:
     def _describe_data(self) -> None:
         """What other data must agree with when this run is evaluated, predicts or is exported."""
         self._bad_records = self.config.data.count_bad("train")
-        self.run_dir.write_json("spec.json", self.config.data.spec())
+        self.run_dir.write_json(SPEC, spec_of(self.config.data))
         names = self.config.data.class_names()
         if names:
             self.run_dir.write_text("classes.json", json.dumps(list(names)) + "\n")

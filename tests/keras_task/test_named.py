@@ -103,6 +103,59 @@ def test_pictures_are_decoded_to_the_models_input(run, save, tf, tmp_path):
     assert about["classes"] == ["dark", "light"]
 
 
+def rows_of(run_dir, folder, tmp_path):
+    """What a run predicts for every picture of a folder."""
+    from tfscale.predict import main
+
+    output = tmp_path / "out.jsonl"
+    output.unlink(missing_ok=True)
+    assert main([f"run.dir={run_dir}", f"input={folder}", f"output={output}", f"data.dir={tmp_path / 'd'}"]) == 0
+    return np.array([json.loads(line)["output"] for line in output.read_text().splitlines()]).reshape(-1)
+
+
+def test_pictures_are_turned_alike_in_training_prediction_and_export(run, save, tf, tmp_path, monkeypatch):
+    """Eight photos of one thing, the camera held in eight ways; and a run that began before they were turned."""
+    import keras
+    from tests_turned import stored
+
+    from tfscale.data.source import Source
+
+    for split in ("train", "val"):
+        for way in range(1, 9):
+            file = tmp_path / "p" / split / "one" / f"{way}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(stored(way))
+    layers = [keras.layers.Flatten(), keras.layers.Dense(1, kernel_initializer=keras.initializers.RandomNormal(seed=1))]
+    model = keras.Sequential([keras.Input((16, 16, 3)), *layers])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.save(tmp_path / "m.keras")
+    data = ("data=image_folder", f"data.path={tmp_path / 'p'}", f"data.dir={tmp_path / 'd'}", "train.global_batch=8")
+    job = (f"task.model={tmp_path / 'm.keras'}", *data, "checkpoint.metric=loss", "checkpoint.mode=min")
+    result = run(*job, "train.until=1st", "export.at_end=true")
+    assert result.metrics["loss"] == pytest.approx(result.train_metrics["loss"], rel=1e-5)
+    rows = rows_of(tmp_path / "r", tmp_path / "p" / "val", tmp_path)
+    scale = np.abs(rows).max()
+    assert rows.shape == (8,) and np.abs(rows - rows[0]).max() < 0.02 * scale
+    served = tf.saved_model.load(str(tmp_path / "r" / "export" / "saved_model")).signatures["serving_default"]
+    answers = served(image=tf.constant([stored(way) for way in range(1, 9)]))["output"].numpy().reshape(-1)
+    assert answers == pytest.approx(rows, abs=0.001 * scale)
+
+    lines = []
+    with monkeypatch.context() as before:
+        before.setattr(Source, "reading", 1)
+        run(*job, "train.until=1st", f"run.dir={tmp_path / 'old'}")
+        spec = tmp_path / "old" / "spec.json"
+        spec.write_text(json.dumps({k: v for k, v in json.loads(spec.read_text()).items() if k != "reading"}))
+        before.setattr(Source, "reading", 2)
+        config = compose(["task=keras", "tracker=none", *job, "train.until=2st", f"run.dir={tmp_path / 'old'}"])
+        assert fit(config, environ={}, say=lines.append).step == 2
+        assert any("it goes on as it began" in line for line in lines)
+        assert "reading" not in json.loads((tmp_path / "old" / "result.json").read_text())["experiment"]
+    unturned = rows_of(tmp_path / "old", tmp_path / "p" / "val", tmp_path)
+    assert np.abs(unturned[1:] - rows[0]).min() > 0.05 * scale
+    assert unturned[0] == pytest.approx(rows[0], abs=0.001 * scale)
+
+
 def test_pictures_of_records_have_any_name(run, save, tf, tmp_path):
     import keras
 

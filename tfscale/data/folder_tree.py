@@ -1,23 +1,32 @@
 """Folders of pictures: which splits, classes and files there are.
 
-Owns the two layouts (class folders, or folders of splits with class folders below) and the choice of what is held out.
-Refuses to know what is inside a file.
+Owns the walk over class folders, what of it is a picture, what is left out, and the choice of what is held out. Where
+class folders lie is for layout.py to say. Refuses to know whether a picture can be decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from tfscale.data.layout import Layout, find_layout, folders, is_visible, layout_before
+from tfscale.data.pictures import DECODED, HEAD, kind_of
 from tfscale.errors import DataCorrupt, DataMissing, UsageError, nearest
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-_SPLITS = ("train", "test", "validation", "val")
-_TEST_SPLITS = ("test", "validation", "val")  # the first that is there
+ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+)  # of files that are meant to be pictures, whatever is inside
+_SHOWN = 6  # kinds of files that are left out, in one line
 
 
 class Picture(NamedTuple):
@@ -34,6 +43,9 @@ class Tree:
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, list[Picture]]
+    left_out: tuple[str, ...] = ()  # what counts for nothing and why, for people
+    entered: str = ""  # the folder below the root that is read in its place
+    by_split: bool = False  # whether folders tell the splits
 
     def pictures(self) -> list[Picture]:
         return [picture for split in self.splits.values() for picture in split]
@@ -46,65 +58,57 @@ def read_tree(
     test_split: str | None = None,
     test_share: float = 0.0,
     classes: Sequence[str] | None = None,
+    before: bool = False,
 ) -> Tree:
     """Walks the folders of both splits.
 
     Args:
         test_share: of every class, held out where there are no folders of splits.
         classes: the names of the class folders in order of their label; None: sorted.
+        before: by endings and four names of splits alone, for runs that began like that.
 
     Raises:
         DataMissing: no such folder, split or class, or one without any picture.
         DataCorrupt: the test split has a class that the train split has not.
-        UsageError: a folder that `classes` leaves out.
+        UsageError: a folder that `classes` leaves out, or a tree that can be read in two ways.
     """
-    inside = _folders(root)
-    asked = [train_split, *([test_split] if test_split is not None else [])]
-    of_splits = {*asked, *_SPLITS} & set(inside)
-    by_split = any(_folders(root / name) for name in of_splits) or asked != ["train"]
-    if not by_split:
-        labels = _labels(root, inside, classes)
-        train: list[Picture] = []
-        test: list[Picture] = []
-        for name, label in labels.items():
-            kept, held_out = _hold_out(_class_pictures(root / name, root, label), test_share)
-            train += kept
-            test += held_out
-        return Tree(root, tuple(labels), {"train": train, **({"test": test} if test else {})})
-    for name in asked:
-        if name not in inside:
-            raise DataMissing(
-                f"there is no split {name!r}{nearest(name, inside)}",
-                where=str(root),
-                fix=f"its folders are {', '.join(inside) or 'none'}: set data.train_split and data.test_split",
-            )
-    test_name = test_split or next((name for name in _TEST_SPLITS if name in inside and name != train_split), None)
-    labels = _labels(root / train_split, _folders(root / train_split), classes)
-    splits = {"train": _split(root, train_split, labels)}
-    if test_name is not None:
-        strange = [name for name in _folders(root / test_name) if name not in labels]
-        if strange:
-            raise DataCorrupt(
-                f"the class {strange[0]!r} is not among those of {train_split}{nearest(strange[0], list(labels))}",
-                where=str(root / test_name / strange[0]),
-                fix=f"remove the folder, or add {train_split}/{strange[0]}",
-            )
-        there = {name: label for name, label in labels.items() if (root / test_name / name).is_dir()}
-        splits["test"] = _split(root, test_name, there)
-        if not splits["test"]:
-            raise DataMissing("the folder has no class folder", where=str(root / test_name), fix="data.test_split=...")
-    return Tree(root, tuple(labels), splits)
+    walk = _Walk(root, by_ending=before)
+    if before:
+        layout = layout_before(root, train_split=train_split, test_split=test_split)
+    else:
+        layout = find_layout(
+            root,
+            train_split=train_split,
+            test_split=test_split,
+            classes=classes,
+            has_pictures=lambda folder: any(walk.beside(folder)),
+        )
+    labels = _labels(layout.train, folders(layout.train), classes)
+    train = [p for name, label in labels.items() for p in walk.class_pictures(layout.train / name, label)]
+    test: list[Picture] = []
+    if layout.test is not None:
+        _refuse_strange(layout, labels)
+        there = {name: label for name, label in labels.items() if (layout.test / name).is_dir()}
+        test = [p for name, label in there.items() for p in walk.class_pictures(layout.test / name, label)]
+        if not test:
+            raise DataMissing("the folder has no class folder", where=str(layout.test), fix="data.test_split=...")
+    elif not layout.by_split:
+        train, test = _hold_out(train, test_share)
+    left_out = [] if before else [*layout.left_out, *walk.strays(root, layout), *walk.left_out()]
+    splits = {"train": train, **({"test": test} if test else {})}
+    return Tree(root, tuple(labels), splits, tuple(left_out), layout.entered, layout.by_split)
 
 
-def read_flat(path: Path) -> Tree:
+def read_flat(path: Path, *, before: bool = False) -> Tree:
     """Every picture at any depth of a folder, or one file, as the split "test" without classes; raises DataMissing."""
+    walk = _Walk(path, by_ending=before)
     if path.is_file():
         return Tree(path.parent, (), {"test": [_picture(str(path), path.parent, -1)]})
-    _folders(path)
-    pictures = _pictures(path, path, -1)
+    folders(path)
+    pictures = walk.pictures(path, -1)
     if not pictures:
-        raise DataMissing(f"no picture ({', '.join(ENDINGS)})", where=str(path), fix="name a folder that holds some")
-    return Tree(path, (), {"test": pictures})
+        raise DataMissing(f"no picture{walk.told()}", where=str(path), fix="name a folder that holds some")
+    return Tree(path, (), {"test": pictures}, tuple(walk.left_out()))
 
 
 def _labels(folder: Path, found: list[str], classes: Sequence[str] | None) -> dict[str, int]:
@@ -125,59 +129,154 @@ def _labels(folder: Path, found: list[str], classes: Sequence[str] | None) -> di
     return {name: label for label, name in enumerate(classes if classes is not None else found)}
 
 
-def _split(root: Path, split: str, labels: dict[str, int]) -> list[Picture]:
-    return [p for name, label in labels.items() for p in _class_pictures(root / split / name, root, label)]
+def _refuse_strange(layout: Layout, labels: dict[str, int]) -> None:
+    assert layout.test is not None
+    train = layout.train.name
+    for name in folders(layout.test):
+        if name not in labels:
+            raise DataCorrupt(
+                f"the class {name!r} is not among those of {train}{nearest(name, list(labels))}",
+                where=str(layout.test / name),
+                fix=f"remove the folder, or add {train}/{name}",
+            )
 
 
-def _class_pictures(folder: Path, root: Path, label: int) -> list[Picture]:
-    pictures = _pictures(folder, root, label)
-    if not pictures:
-        raise DataMissing(
-            f"the class folder {folder.name!r} holds no picture ({', '.join(ENDINGS)})",
-            where=str(folder),
-            fix="put pictures into it or remove it",
-        )
-    return pictures
+@dataclass
+class _Walk:
+    """One pass over a tree, which remembers what it leaves out.
+
+    Args:
+        by_ending: whether endings alone say what a picture is, and links to folders aren't followed.
+    """
+
+    root: Path
+    by_ending: bool = False
+    _kinds: Counter[str] = field(default_factory=Counter)  # of files that are no pictures
+    _seen: set[str] = field(default_factory=set)  # those that are counted
+    _links: list[str] = field(default_factory=list)  # to folders that are read anyway
+
+    def class_pictures(self, folder: Path, label: int) -> list[Picture]:
+        before = self._kinds.copy()
+        pictures = self.pictures(folder, label)
+        if not pictures:
+            raise DataMissing(
+                f"the class folder {folder.name!r} holds no picture{self.told(before)}",
+                where=str(folder),
+                fix="put pictures into it or remove it",
+            )
+        return pictures
+
+    def pictures(self, folder: Path, label: int) -> list[Picture]:
+        """The visible pictures at any depth, sorted by name."""
+        return sorted(_picture(file, self.root, label) for file in self._files(str(folder), ()))
+
+    def _files(self, folder: str, above: tuple[str, ...]) -> Iterator[str]:
+        """Pictures, folder by folder, through links too. `above` are the folders that it lies in, links resolved."""
+        above = (*above, os.path.realpath(folder))
+        inside: list[os.DirEntry[str]] = []
+        files: list[os.DirEntry[str]] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in filter(lambda entry: is_visible(entry.name), entries):
+                    (inside if entry.is_dir() else files).append(entry)
+        except OSError as error:
+            raise _unreadable(error, folder) from None
+        for entry in files:
+            if self._is_picture(entry):
+                yield entry.path
+        for entry in inside:
+            if not entry.is_symlink():
+                yield from self._files(entry.path, above)
+            elif self.by_ending:
+                continue
+            elif _is_read_anyway(os.path.realpath(entry.path), above, os.path.realpath(self.root)):
+                self._links.append(os.path.relpath(entry.path, self.root))
+            else:
+                yield from self._files(entry.path, above)
+
+    def _is_picture(self, entry: os.DirEntry[str]) -> bool:
+        if entry.name.lower().endswith(ENDINGS):
+            return True
+        if self.by_ending:
+            return False
+        try:
+            kind = _kind(entry.path) if entry.is_file() else None  # a pipe would wait for its writer
+        except OSError as error:
+            raise _unreadable(error, entry.path) from None
+        if kind in DECODED:
+            return True
+        if entry.path not in self._seen:
+            self._seen.add(entry.path)
+            ending = os.path.splitext(entry.name)[1].lower()
+            self._kinds[f"{ending} ({kind} can't be decoded)" if kind else ending or "without an ending"] += 1
+        return False
+
+    def beside(self, folder: Path) -> Iterator[str]:
+        """The pictures that lie directly in a folder."""
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if is_visible(entry.name) and not entry.is_dir()]
+        return (entry.name for entry in found if self._is_picture(entry))
+
+    def strays(self, root: Path, layout: Layout) -> Iterator[str]:
+        """What is said of pictures beside class folders, which belong to no class."""
+        for folder in dict.fromkeys([root, layout.train, *([layout.test] if layout.test else [])]):
+            count = sum(1 for _ in self.beside(folder))
+            if count:
+                yield f"{_counted(count, 'picture')} in {folder} beside the folders"
+
+    def left_out(self) -> list[str]:
+        """What people should know of this walk, a part of a sentence each."""
+        kinds = _told(self._kinds)
+        links = [f"{_counted(len(self._links), 'link')} to folders that are read anyway"] if self._links else []
+        return kinds + links
+
+    def told(self, before: Counter[str] | None = None) -> str:
+        """What was found where there are no pictures."""
+        found = _told(self._kinds - (before or Counter()))
+        return f" of {', '.join(DECODED)}" + (f", only {', '.join(found)}" if found else "")
 
 
-def _folders(folder: Path) -> list[str]:
-    """The visible folders inside, sorted; raises DataMissing."""
-    try:
-        return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-    except OSError as error:
-        raise DataMissing(
-            f"the folder can't be read: {error.strerror}", where=str(folder), fix="data.path=... of a folder that can"
-        ) from None
+def _told(kinds: Counter[str]) -> list[str]:
+    """How many files of which kinds, the most first."""
+    ranked = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    rest = sum(count for _, count in ranked[_SHOWN:])
+    return [f"{count} {kind}" for kind, count in ranked[:_SHOWN]] + ([f"{rest} other files"] if rest else [])
 
 
-def _pictures(folder: Path, root: Path, label: int) -> list[Picture]:
-    """The visible pictures at any depth, sorted by name."""
+def _is_read_anyway(target: str, above: tuple[str, ...], root: str) -> bool:
+    """Whether a link's target lies in the folder that the walk began in, or holds the place of the link or the root."""
+    inside = f"{target}{os.sep}".startswith(f"{above[0]}{os.sep}")
+    return inside or any(f"{folder}{os.sep}".startswith(f"{target}{os.sep}") for folder in (*above, root))
 
-    def fail(error: OSError) -> None:
-        raise DataMissing(f"can't be read: {error.strerror}", where=str(error.filename), fix="mend or remove it")
 
-    found: list[Picture] = []
-    for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
-                try:
-                    found.append(_picture(os.path.join(parent, name), root, label))
-                except OSError as error:
-                    fail(error)
-    return sorted(found)
+def _kind(file: str) -> str | None:
+    with open(file, "rb") as stream:
+        return kind_of(stream.read(HEAD))
+
+
+def _unreadable(error: OSError, place: str) -> DataMissing:
+    return DataMissing(f"can't be read: {error.strerror}", where=str(error.filename or place), fix="mend or remove it")
 
 
 def _picture(file: str, root: Path, label: int) -> Picture:
-    stat = os.stat(file)
+    try:
+        stat = os.stat(file)
+    except OSError as error:
+        raise _unreadable(error, file) from None
     return Picture(os.path.relpath(file, root), stat.st_size, stat.st_mtime_ns, label)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _hold_out(pictures: list[Picture], share: float) -> tuple[list[Picture], list[Picture]]:
-    """(kept, held out) by a hash of the name, so that a new picture moves no other; at least one is kept."""
+    """(kept, held out) by a hash of the name, so that a new picture moves no other; of a class at least one is kept."""
     places = {
         p.name: int.from_bytes(hashlib.sha256(os.fsencode(p.name)).digest()[:8], "big") / 2.0**64 for p in pictures
     }
-    last = max(places.values())
-    kept = [p for p in pictures if places[p.name] >= share or places[p.name] == last]
-    return kept, [p for p in pictures if places[p.name] < share and places[p.name] != last]
+    last: dict[int, float] = {}
+    for p in pictures:
+        last[p.label] = max(last.get(p.label, 0.0), places[p.name])
+    kept = [p for p in pictures if places[p.name] >= share or places[p.name] == last[p.label]]
+    return kept, [p for p in pictures if places[p.name] < share and places[p.name] != last[p.label]]

@@ -6,6 +6,7 @@ and augmented: they stay encoded until the task's preprocess.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from tfscale.data.folder_tree import Picture, Tree, read_flat, read_tree
 from tfscale.data.index_file import digest, one_writer, read_index, write_index, write_text
 from tfscale.data.pictures import MAX_PIXELS, size_of_file
-from tfscale.data.source import Source
+from tfscale.data.source import READING, Source
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.hardware import probe
 
@@ -29,11 +30,12 @@ _TOLD = 10  # bad files in the error's text
 
 @dataclass
 class ImageFolder(Source):
-    """Class folders directly under `path`, or folders of splits (train, test, validation or val) with class folders.
+    """Class folders directly under `path`, or folders of splits (train, test, validation by any of their usual names)
+    with class folders.
 
-    Without folders of splits, `test_share` of every class is held out, chosen by a hash of the file's name. Every
-    picture is decoded once before training; what was found is remembered under `dir` and checked again only for files
-    that changed.
+    Without folders of splits, `test_share` of every class is held out, chosen by a hash of the file's name. A picture
+    is what has such an ending or such a content; links are followed. Every picture is decoded once before training;
+    what was found is remembered under `dir` and checked again only for files that changed.
     """
 
     places: ClassVar[tuple[str, ...]] = ("dir", "path")
@@ -41,7 +43,7 @@ class ImageFolder(Source):
     path: str = "???"
     dir: str = "data"
     train_split: str = "train"
-    test_split: Optional[str] = None  # null: test, else validation, else val, else none
+    test_split: Optional[str] = None  # null: what is named test, else what is named validation, else none
     test_share: float = 0.2
     classes: Optional[list[str]] = None  # in order of their label; null: sorted
     channels: int = 3
@@ -72,6 +74,7 @@ class ImageFolder(Source):
             test_split=self.test_split,
             test_share=self.test_share,
             classes=self.classes,
+            before=self.reading < READING,
         )
 
     def spec(self) -> dict[str, int]:
@@ -106,7 +109,24 @@ class ImageFolder(Source):
 
     def identity(self) -> dict[str, Any]:
         files = sorted((os.fsencode(p.name).hex(), p.size) for p in self._tree.pictures())
-        return {**super().identity(), "files": digest(files)}
+        reading = {} if self.reading == 1 else {"reading": self.reading}  # it had no name when there was only one
+        return {**super().identity(), **reading, "files": digest(files)}
+
+    def former(self) -> Source | None:
+        if self.reading == 1:
+            return None
+        former = dataclasses.replace(self)
+        former.reading = 1
+        return former
+
+    def remarks(self) -> list[str]:
+        tree = self._tree
+        found = [f"the class folders are those of {tree.entered}"] if tree.entered else []
+        if {"train", "test"} == set(tree.splits) and not tree.by_split:
+            found.append(f"the test split is held out of every class (data.test_share={self.test_share:g})")
+        bad = sum(self.count_bad(split) for split in tree.splits)
+        left_out = [*tree.left_out, *([f"{bad} pictures that can't be decoded"] if bad else [])]
+        return found + ([f"left out: {', '.join(left_out)}"] if left_out else [])
 
     def unlabelled(self, path: str) -> Source:
         return UnlabelledPictures(
@@ -128,7 +148,13 @@ class ImageFolder(Source):
     @property
     def _index_file(self) -> Path:
         root = self._tree.root.resolve()
-        name = f"{root.name}-{digest([os.fsencode(root).hex(), self.channels, self.max_pixels])[:12]}.index.json"
+        read_as = [
+            os.fsencode(root).hex(),
+            self.channels,
+            self.max_pixels,
+            *([] if self.reading == 1 else [self.reading]),
+        ]
+        name = f"{root.name}-{digest(read_as)[:12]}.index.json"
         return Path(self.dir) / name
 
     def _index(self) -> dict[str, dict[str, list]]:
@@ -174,7 +200,8 @@ class ImageFolder(Source):
 
         threads = max(1, int(probe().cores))
         files = [self._tree.root / picture.name for picture in pictures]
-        found = verify_pictures(files, channels=self.channels, max_pixels=self.max_pixels, threads=threads)
+        read_as: dict[str, int] = {"channels": self.channels, "max_pixels": self.max_pixels, "reading": self.reading}
+        found = verify_pictures(files, threads=threads, **read_as)
         for picture, result in zip(pictures, found, strict=True):
             good = not isinstance(result, str)
             index["bad" if good else "good"].pop(picture.name, None)
@@ -260,4 +287,4 @@ class UnlabelledPictures(ImageFolder):
 
     @cached_property
     def _tree(self) -> Tree:
-        return read_flat(Path(self.path))
+        return read_flat(Path(self.path), before=self.reading < READING)

@@ -24,10 +24,16 @@ if TYPE_CHECKING:
     from tfscale.data.order import Shard
     from tfscale.labels import Labels
 
+READING = 2  # how pictures are found and decoded now, see `Source.reading`
+
 
 @dataclass
 class Source:
     """Base of all sources. Splits are named by their role: "train" and "test"."""
+
+    # 1: pictures are known by the ending of their file, and decoded without their EXIF orientation and the palette of a
+    # BMP. Runs that began like that go on like that; nothing else is read so.
+    reading = READING
 
     stable_name: ClassVar[str] = ""  # what its runs are named by, for a class that is renamed or moves; not inherited
     by_index: ClassVar[bool] = True  # whether any step can be read by itself, on any worker
@@ -84,6 +90,14 @@ class Source:
         """`spec` as it will be once the data are prepared, None where only their preparation tells; without
         TensorFlow."""
         return self.spec() if self.is_prepared() else None
+
+    def remarks(self) -> Sequence[str]:
+        """What people should know of how the data were found, a part of a sentence each: what is left out, and why."""
+        return ()
+
+    def former(self) -> Source | None:
+        """This source as a version before would have read it, where that was another way and runs may go on with it."""
+        return None
 
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes in order of their label, where the data have them."""

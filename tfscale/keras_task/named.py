@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data import check_augment
+from tfscale.data.source import READING
 from tfscale.errors import UsageError, first_line
 from tfscale.keras_task.file import SUFFIXES, check_keras_file, is_compiled, load_keras_file, policy_of
 from tfscale.keras_task.model_task import KerasModelTask
@@ -39,6 +40,7 @@ class NamedModel(KerasModelTask):
     image_size: Optional[int] = None  # null: the model's own input, else the data's
     channels: Optional[int] = None
     num_classes: Optional[int] = None
+    reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,7 +141,12 @@ class NamedModel(KerasModelTask):
         self._has_pictures = "image" in example
         if self._has_pictures:
             example["image"], flip = augment.prepare(
-                example["image"], seed, self.augment, training=training, **self._picture
+                example["image"],
+                seed,
+                self.augment,
+                training=training,
+                reading=self.reading or READING,
+                **self._picture,
             )
             if flip is not None:
                 prepared["flip"] = flip
