@@ -123,3 +123,33 @@ def test_loop_is_bounded_to_two_seconds_by_the_estimate():
     small = plan("container-2core-4gib", 8)
     assert 1 <= small.steps_per_loop < 10  # 8 images of ResNet-50 are about half a second on two cores
     assert plan("h100x8", 1024).steps_per_loop > 10
+
+
+OWN = Footprint(10**6, 10**6, 10**9)
+
+
+def test_a_model_of_ones_own_keeps_its_precision_and_is_told_what_another_gains():
+    for built in (None, "float32"):
+        made = plan("container-2core-4gib", 16, keeps_precision=True, precision=built, footprint=OWN, counted=True)
+        assert made.precision == "float32"
+        told = made.reasons["precision"]
+        assert "plan.precision=mixed_bfloat16" in told and "times as fast" in told and "counted 1e+03 MFLOP" in told
+    forced = PlanConfig(precision=Precision.mixed_bfloat16)
+    assert plan("container-2core-4gib", 16, keeps_precision=True, forced=forced).precision == "mixed_bfloat16"
+    assert "plan.precision" not in plan("cpu-avx2", 16, keeps_precision=True).reasons["precision"]
+
+
+def test_what_was_counted_decides_as_what_was_declared_but_never_cuts_a_model_of_ones_own():
+    counted = plan("container-2core-4gib", 256, counted=True)
+    assert (counted.precision, counted.accumulate) == ("mixed_bfloat16", plan("container-2core-4gib", 256).accumulate)
+    assert "counted from the built model" in counted.reasons["foreseen_memory_bytes"]
+    own = plan("container-2core-4gib", 256, counted=True, keeps_precision=True)
+    assert own.accumulate == 1 and own.foreseen_memory_bytes > own.device_memory_bytes
+    assert plan("container-2core-4gib", 16, footprint=None).precision == "float32"
+
+
+def test_without_determinism_the_plan_says_what_a_resume_is():
+    assert (
+        "resume equal up to rounding; plan.deterministic=true gives the same bits"
+        in plan("t4", 32).reasons["deterministic"]
+    )

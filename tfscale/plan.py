@@ -146,15 +146,25 @@ def _decide_precision(d: Decisions, hardware: Hardware, request: PlanRequest) ->
             return "float32", f"{sm} has no tensor cores"
         if not hardware.cpu_native_bfloat16:
             return "float32", "this CPU has no bfloat16 instructions"
-        cost = request.footprint.forward_flops if request.footprint else None
-        if cost is None or cost < 1e6:
-            return "float32", "the model is small or of unknown cost, so casts would cost more than they save"
-        return "mixed_bfloat16", "this CPU multiplies bfloat16 natively; variables stay float32"
+        if request.footprint is None and not request.keeps_precision:
+            return "float32", "the model's cost is unknown, and casts may cost more than they save"
+        if request.footprint is not None and request.footprint.forward_flops < 1e6:
+            return "float32", "the model is small, so casts would cost more than they save"
+        return "mixed_bfloat16", f"this CPU multiplies bfloat16 natively; variables stay float32{_of_count(request)}"
+
+    def gain(to: str) -> str:
+        times = _peak_flops(hardware, kind, to) / _peak_flops(hardware, kind, "float32")
+        known = _of_count(request) if request.footprint else "; the model's cost is unknown, so try it"
+        return f"plan.precision={to} would make matrix products up to {times:.1f} times as fast here{known}"
 
     wish = None if request.forced.precision is Precision.auto else request.forced.precision.value
     built = request.precision
+    best = decide()[0]
     if built is None:
-        d.choose("precision", wish, decide)
+        if request.keeps_precision and wish is None and best != "float32":
+            d.set("precision", "float32", f"a model of your own keeps it unasked; {gain(best)}")
+        else:
+            d.choose("precision", wish, decide)
         return
     if built not in Precision.__members__ or wish not in (None, built):
         raise UsageError(
@@ -162,7 +172,14 @@ def _decide_precision(d: Decisions, hardware: Hardware, request: PlanRequest) ->
             where="plan.precision",
             fix="give a function that builds the model: it is called under the plan's precision",
         )
-    d.set("precision", built, "the model was built in it")
+    more = f"; {gain(best)}, with a function that builds the model" if built == "float32" != best else ""
+    d.set("precision", built, f"the model was built in it{more}")
+
+
+def _of_count(request: PlanRequest) -> str:
+    if request.footprint is None or not request.counted:
+        return ""
+    return f"; counted {request.footprint.forward_flops / 1e6:.3g} MFLOP a forward pass from the built model"
 
 
 def _decide_compilation(d: Decisions, forced: PlanConfig) -> None:
@@ -178,7 +195,10 @@ def _decide_compilation(d: Decisions, forced: PlanConfig) -> None:
     def decide_deterministic() -> tuple[bool, str]:
         if kind == "cpu":
             return True, "a resumed run repeats the same bits, and on CPU that costs next to nothing"
-        return False, f"deterministic kernels are slower on a {kind.upper()}; plan.deterministic=true for exact bits"
+        return False, (
+            f"deterministic kernels are slower on a {kind.upper()}: resume equal up to rounding;"
+            " plan.deterministic=true gives the same bits"
+        )
 
     d.choose("xla", forced.xla, decide_xla)
     d.choose("deterministic", forced.deterministic, decide_deterministic)

@@ -65,8 +65,16 @@ def decide_memory(d: Decisions, hardware: Hardware, request: PlanRequest) -> Non
             where="train.accumulate",
             fix=f"use one of {divisors}",
         )
-    if request.footprint is None:
-        d.set("foreseen_memory_bytes", None, "the recipe declares no footprint")
+    if request.footprint is not None and request.counted and request.keeps_precision:
+        need = _memory(request, precision, replica_batch // (forced or 1))
+        d.set("foreseen_memory_bytes", need, "counted from the built model, which is trained as you gave it")
+        d.set(
+            "accumulate",
+            forced or 1,
+            "forced by train.accumulate" if forced else "a model of your own isn't cut unasked",
+        )
+    elif request.footprint is None:
+        d.set("foreseen_memory_bytes", None, "the task declares no footprint, and none was counted")
         d.set("accumulate", forced or 1, "forced by train.accumulate" if forced else "nothing says that it is needed")
     else:
         options = [forced] if forced else [n for n in range(1, replica_batch + 1) if replica_batch % n == 0]
@@ -74,7 +82,9 @@ def decide_memory(d: Decisions, hardware: Hardware, request: PlanRequest) -> Non
         if not fitting:
             raise _too_large(d, request, budget, options[-1])
         need = _memory(request, precision, replica_batch // fitting[0])
-        d.set("foreseen_memory_bytes", need, "weights, gradients, optimizer slots and one micro-batch's activations")
+        counted = ", counted from the built model" if request.counted else ""
+        what = f"weights, gradients, optimizer slots and one micro-batch's activations{counted}"
+        d.set("foreseen_memory_bytes", need, what)
         if forced:
             d.set("accumulate", forced, "forced by train.accumulate")
         elif fitting[0] == 1:

@@ -40,6 +40,8 @@ class PlanRequest:
         optimizer_slots: variables that the optimizer keeps per parameter.
         footprint: the recipe's cost, or None if it isn't known.
         precision: the dtype policy that the model was built with, or None: it follows the plan's.
+        keeps_precision: it is a user's own Keras model, whose precision plan.precision alone changes.
+        counted: the footprint was counted from the built model, and not declared.
         reduces_inside: the model itself reduces over replicas, as synchronised BatchNorm does.
         forced: the `plan.*` overrides.
     """
@@ -49,6 +51,8 @@ class PlanRequest:
     optimizer_slots: int = 1
     footprint: Footprint | None = None
     precision: str | None = None
+    keeps_precision: bool = False
+    counted: bool = False
     reduces_inside: bool = False
     forced: PlanConfig = field(default_factory=PlanConfig)
 
@@ -61,6 +65,8 @@ class PlanRequest:
             optimizer_slots=optimizers.slots(vars(config.optimizer)),
             footprint=footprint,
             precision=task.fixed_precision,
+            keeps_precision=task.keeps_precision,
+            counted=footprint is not None and task.footprint() is None,
             reduces_inside=task.reduces_inside,
             forced=forced,
         )

@@ -17,6 +17,7 @@ from tfscale import faults
 from tfscale.attempts import Attempts
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig, Strategy, validate
+from tfscale.counting import counted_plan
 from tfscale.data.as_recorded import go_on_as_recorded
 from tfscale.data.found import refuse_too_few, with_found
 from tfscale.data.prepare import prepare_apart
@@ -27,7 +28,7 @@ from tfscale.hardware import Hardware, probe
 from tfscale.lease import Claim
 from tfscale.maintenance import watched
 from tfscale.peers import joined
-from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.plan import ExecutionPlan, Footprint, PlanRequest, make_plan
 from tfscale.preflight import import_code, locate, named_as_before, open_store, rehearse_here
 from tfscale.result import Result
 from tfscale.run_dir import RunDir
@@ -133,7 +134,7 @@ def _fit(
         run_dir.check_lasting(environ)
     if config.plan.dry_run:
         rehearse(config, plan, run_dir)
-        say(with_found(plan.explain(), config.data))
+        say(with_found(counted_plan(config, plan, environ=environ).explain(), config.data))
         return Result(status="planned", run_dir="")
     if config.plan.hardware is not None:
         raise UsageError(
@@ -302,6 +303,7 @@ def _train(
     if cluster.role != "ps":
         refuse_early(config)
         refuse_too_few(config)
+        plan = counted_plan(config, plan, environ=environ)
     say(with_found(plan.explain(), config.data))
     run_dir.write_text("config.yaml", config.yaml)
     if store is not None and cluster.is_chief:
@@ -375,8 +377,11 @@ def rehearse(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> None:
         finished_result(config, run_dir)
 
 
-def plan_run(config: RunConfig, *, environ: Mapping[str, str] | None = None) -> ExecutionPlan:
-    """The plan of this configuration for this machine, or for the one in plan.hardware."""
+def plan_run(
+    config: RunConfig, *, counted: Footprint | None = None, environ: Mapping[str, str] | None = None
+) -> ExecutionPlan:
+    """The plan of this configuration for this machine, or for the one in plan.hardware; `counted` stands in for a cost
+    that the task doesn't declare."""
     hardware = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware else probe(environ=environ)
     cluster, forced = Cluster.resolve(environ), config.plan
     if cluster.role == "evaluator":  # the same command as the training's, but alone and on one device
@@ -384,7 +389,7 @@ def plan_run(config: RunConfig, *, environ: Mapping[str, str] | None = None) -> 
         forced = dataclasses.replace(forced, strategy=Strategy.one_device, local_devices=None)
     config.data.settle(config.task.labels())
     task = config.task.for_data(config.data.spec())
-    request = PlanRequest.of(config, task, footprint=task.footprint(), forced=forced)
+    request = PlanRequest.of(config, task, footprint=task.footprint() or counted, forced=forced)
     return make_plan(hardware, cluster, request)
 
 

@@ -132,6 +132,11 @@ class Task:
         return None
 
     @property
+    def keeps_precision(self) -> bool:
+        """Whether the model is a user's own Keras model, whose precision plan.precision alone changes."""
+        return False
+
+    @property
     def fixed_rows(self) -> int | None:
         """The only number of examples that the built model takes at once, or None: any."""
         return None

@@ -54,3 +54,25 @@ def test_a_task_that_does_not_predict_has_no_count(tf, policy):
 
     model = Classify().build_model()
     assert profiled_flops(Silent(), model, {"x": tf.zeros([2, 6])}) is None
+
+
+@pytest.mark.parametrize(("depth", "size"), [(20, 28), (18, 64)])
+def test_what_a_step_keeps_is_what_the_layout_says(tf, policy, depth, size):
+    from tfscale.engine.flops import footprint_of
+
+    policy("float32")
+    changes = [f"task.depth={depth}", f"task.image_size={size}", "task.channels=3", "task.num_classes=10"]
+    task = compose(["+recipe=resnet", *changes]).task
+    model = task.build_model()
+    examples = {"image": tf.zeros([2, size, size, 3], tf.uint8), "label": tf.zeros([2], tf.int64)}
+    counted = footprint_of(lambda batch: task.loss(model, batch, training=True)[0], model, examples)
+    assert counted.parameters == task.footprint().parameters
+    assert counted.forward_flops == pytest.approx(task.footprint().forward_flops, rel=0.02)
+    assert counted.activation_bytes == pytest.approx(task.footprint().activation_bytes, rel=0.05)
+
+
+def test_a_run_counts_what_its_task_does_not_declare(tf, policy, tmp_path):
+    from tests_tiny import fit_tiny
+
+    _, said, _ = fit_tiny(tmp_path, train={"until": "2st"})
+    assert "counted from the built model" in " ".join(said.replace("│", " ").split())

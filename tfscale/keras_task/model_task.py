@@ -92,6 +92,10 @@ class KerasModelTask(Task):
         return ()  # known once the model is built, which tells the data itself
 
     @property
+    def keeps_precision(self) -> bool:
+        return True
+
+    @property
     def fixed_rows(self) -> int | None:
         return self._rows
 
