@@ -352,7 +352,7 @@ def test_a_data_set_that_shuffles_counts_and_never_ends(tf, classifier, arrays, 
         (lambda model, x, y: ("model", (x, y)), "model is a str"),
         (lambda model, x, y: (_bare(), (x, y)), "isn't compiled"),
         (lambda model, x, y: (_own_step(), (x, y)), "train_step would not be called"),
-        (lambda model, x, y: (_compiled(model, "adam", reduction="sum"), (x, y)), "reduction='sum'"),
+        (lambda model, x, y: (_compiled(model, _wrapped_ema()), (x, y)), "use_ema"),
         (lambda model, x, y: (_compiled(model, _with_ema()), (x, y)), "use_ema"),
     ],
 )  # fmt: skip
@@ -397,6 +397,12 @@ def _with_ema():
     import keras
 
     return keras.optimizers.Adam(use_ema=True)
+
+
+def _wrapped_ema():
+    import keras
+
+    return keras.optimizers.LossScaleOptimizer(_with_ema())
 
 
 def _own_step():

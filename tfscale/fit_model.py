@@ -284,6 +284,7 @@ def _bring_back(config: RunConfig, model: Any) -> None:
 
     from tfscale.checkpoint import Checkpointer
     from tfscale.data.pipeline import first_examples
+    from tfscale.model_state import copy_optimizer, copy_state
     from tfscale.preflight import locate
     from tfscale.state import TrainState
 
@@ -293,7 +294,10 @@ def _bring_back(config: RunConfig, model: Any) -> None:
     if not model.built:
         model(first_examples(config.data, config.task, "train")["x"], training=False)
     if live is not None:
-        model.set_weights(live.get_weights())
+        copy_state(live, model)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        copy_optimizer(live.optimizer, model.optimizer)
         return
     state = TrainState(model, model.optimizer)
     Checkpointer(locate(config).checkpoints).restore_model(state)

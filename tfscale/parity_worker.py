@@ -113,6 +113,8 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
     source.prepare()
     task = config.task.for_data(source.spec())
     task.meet(FirstExamples(source, task, "train"))
+    if source.bad_examples("train"):
+        task.expect_left_out()
     state = _state(config, task, strategy)
     found: dict[str, Any] = {"losses": [], "norms": [], "variables": [], **_about(state.model, task)}
     if found["problem"]:

@@ -117,6 +117,8 @@ class Session:
         self.steps_per_epoch = source.count_steps("train", config.train.global_batch)
         self.total_steps = Duration.parse(config.train.until).steps(steps_per_epoch=self.steps_per_epoch)
         self.task.meet(FirstExamples(source, self.task, "train"))
+        if source.bad_examples("train"):
+            self.task.expect_left_out()
         with self.strategy.scope():
             optimizer = build_optimizer(
                 config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps

@@ -84,6 +84,12 @@ class TrainState:
 
         return float(tf.convert_to_tensor(self.optimizer.learning_rate))
 
+    def settle(self) -> None:
+        """To be called after variables were assigned from elsewhere: layers may compute with something made of them."""
+        from tfscale.model_state import settle
+
+        settle(self.model)
+
     def variables(self) -> dict[str, Any]:
         """All variables by a name that is unique and, for explicitly named layers, the same in every process."""
         found = _named("model", self.model.variables)

@@ -13,7 +13,7 @@ of hyper-parameters; TensorFlow is imported inside its methods, so that a run ca
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Example = dict[str, Any]  # field name -> tensor
 SUMMED = "_summed"  # the key of `Task.summed_size` numbers among the metrics
+WHOLE = "_whole"  # the key of `Task.counted_size` numbers in a batch
 
 
 @dataclass
@@ -155,6 +156,28 @@ class Task:
     def summarise(self, summed: np.ndarray) -> dict[str, float]:
         """The metrics from the sums of `SUMMED` over all steps since the last report, [summed_size]."""
         return {}
+
+    @property
+    def counted_size(self) -> int:
+        """How many numbers `count` returns; 0 where the losses of a part of a step need nothing of the others."""
+        return 0
+
+    def count(self, model: keras.Model, batch: Example) -> tf.Tensor:
+        """What of a part of a step, [counted_size], must be summed over all parts before the losses of any: `loss`
+        finds the sum in batch[WHOLE]. A step in one piece isn't asked."""
+        raise NotImplementedError
+
+    def refuse_parts(self) -> None:
+        """Raises UsageError where the loss of a step can't be put together from several replicas' or micro-batches'."""
+
+    def expect_left_out(self) -> None:
+        """Called before training where a batch may hold examples of weight 0, which stand in for bad records: for tasks
+        whose `loss` doesn't leave the weights to the engine."""
+
+    @property
+    def summed_penalties(self) -> Sequence[bool]:
+        """Which of the model's `losses` are sums over the batch; empty where none is."""
+        return ()
 
     def identity(self) -> dict[str, Any]:
         """The fields that make this workload itself, for the name of a run."""

@@ -90,8 +90,12 @@ def warm_start(model: keras.Model, init_from: str) -> WarmStart:
         CheckpointUnusable: the checkpoints are damaged.
         UsageError: nothing fits.
     """
+    from tfscale.model_state import settle
+
     check_place(init_from)
-    stored = _without_prefix({name: v for name, v in _stored(Path(init_from)).items() if _SEEDS not in name})
+    there = _stored(Path(init_from))
+    values = there if isinstance(there, Mapping) else {v.path: _array(v) for v in there.variables}
+    stored = _without_prefix({name: value for name, value in values.items() if _SEEDS not in name})
     wanted = _without_prefix({v.path: v for v in model.variables if _SEEDS not in v.path})
     same_shapes = [tuple(v.shape) for v in wanted.values()] == [tuple(v.shape) for v in stored.values()]
     disjoint = not wanted.keys() & stored.keys() and len(wanted) == len(stored)
@@ -106,7 +110,31 @@ def warm_start(model: keras.Model, init_from: str) -> WarmStart:
             where="init_from",
             fix="choose a run of the same architecture (task.depth, task.width)",
         )
+    if not isinstance(there, Mapping):
+        _bring_vocabularies(there, model, init_from)
+    settle(model)
     return found
+
+
+def _bring_vocabularies(stored: keras.Model, model: keras.Model, init_from: str) -> None:
+    """What a file's lookups have learnt, by name or else by place; raises UsageError where the model has others."""
+    from tfscale.model_state import copy_assets, layers_of
+
+    theirs, ours = ([x for x in layers_of(one) if hasattr(x, "save_assets")] for one in (stored, model))
+    named = {layer.name: layer for layer in theirs}
+    if not named.keys() & {layer.name for layer in ours} and len(theirs) == len(ours):
+        named = {here.name: there for there, here in zip(theirs, ours, strict=True)}
+    for here in ours:
+        there = named.get(here.name)
+        if there is None or type(there) is not type(here):
+            continue
+        copy_assets(there, here)
+        if _vocabulary(there) != _vocabulary(here):
+            raise UsageError(
+                f"{here.name} has another vocabulary than in {init_from}, so that the weights would mean other words",
+                where="init_from",
+                fix="build the layer with the vocabulary of the file, or leave it to be loaded",
+            )
 
 
 def _without_prefix(by_path: dict[str, Any]) -> dict[str, Any]:
@@ -141,20 +169,29 @@ def _between_grey_and_colour(kernel: np.ndarray, shape: tuple[int, ...]) -> np.n
     return kernel.sum(axis=2, keepdims=True) if (kernel.shape[2], shape[2]) == (3, 1) else None
 
 
-def _stored(path: Path) -> Mapping[str, np.ndarray]:
-    import numpy as np
-
+def _stored(path: Path) -> Mapping[str, np.ndarray] | keras.Model:
+    """The variables of a run or checkpoint, or the model of a file, which may hold more."""
     from tfscale.checkpoint import Checkpointer
     from tfscale.keras_task.file import load_keras_file
 
     if path.is_file():
-        return {v.path: np.asarray(v) for v in load_keras_file(path, compiled=False).variables}
+        return load_keras_file(path, compiled=False)
     if (path / "checkpoints").is_dir():
         return Checkpointer(path / "checkpoints").read_model("best")
     number = path.name.removeprefix("step-")
     if not number.isdigit():
         raise CheckpointUnusable(f"{path} is no checkpoint's folder", where="init_from", fix="name a step-NNN folder")
     return Checkpointer(path.parent).read_model(int(number))
+
+
+def _array(variable: Any) -> np.ndarray:
+    import numpy as np
+
+    return np.asarray(variable)
+
+
+def _vocabulary(layer: Any) -> list[str]:
+    return [str(word) for word in layer.get_vocabulary()] if hasattr(layer, "get_vocabulary") else []
 
 
 def _show(shape: tuple[int, ...] | None) -> str:

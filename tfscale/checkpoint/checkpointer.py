@@ -249,6 +249,7 @@ class Checkpointer:
             print(f"tfscale: checkpoint of step {entry.step}: {notice}", file=sys.stderr)
         self._told.update(notices)
         bundle.assign(entry.path, manifest["variables"], state.variables(), tell=self.writes)
+        state.settle()
         state.step, state.memory = manifest["step"], manifest["memory"]
         self._committed = entry.step
 
@@ -269,6 +270,7 @@ class Checkpointer:
             stored, model = _only_model(manifest["variables"]), _only_model(state.variables())
             bundle.assign(entry.path, stored, model, tell=self.writes)
             bundle.use_averages(entry.path, manifest["variables"], state)
+            state.settle()
             state.step, state.memory = manifest["step"], manifest["memory"]
             return Entry(entry.step, entry.path, manifest.get("identity", ""))
 

@@ -91,14 +91,22 @@ def clip(gradients: Sequence[Any], norm: tf.Tensor, largest: float) -> list[Any]
     makes all of them NaN, which the loop reports."""
     factor = tf.where(norm > largest, largest / norm, tf.ones_like(norm))
     factor = tf.where(tf.math.is_finite(norm), factor, norm * float("nan"))
-    return [_scaled(g, tf.cast(factor, g.dtype)) for g in gradients]
+    return [scaled(g, factor) for g in gradients]
 
 
 def _dense(gradient: Any) -> tf.Tensor:
     return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
 
 
-def _scaled(gradient: Any, factor: tf.Tensor) -> Any:
+def summed(vector: tf.Tensor) -> tf.Tensor:
+    """The sum over all replicas; in replica context."""
+    context = tf.distribute.get_replica_context()
+    return vector if context.num_replicas_in_sync == 1 else context.all_reduce(tf.distribute.ReduceOp.SUM, vector)
+
+
+def scaled(gradient: Any, factor: Any) -> Any:
+    """The gradient times a number, dense or sparse."""
+    factor = tf.cast(factor, gradient.dtype)
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(gradient.values * factor, gradient.indices, gradient.dense_shape)
     return gradient * factor

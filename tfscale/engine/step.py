@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale.engine.reduce import Reducer, clip, combined, global_norm, statistics
+from tfscale.engine.reduce import Reducer, clip, combined, global_norm, scaled, statistics, summed
 from tfscale.graphs import rewritten
 from tfscale.plan import ExecutionPlan
 from tfscale.state import TrainState
-from tfscale.task import SUMMED, Task
+from tfscale.task import SUMMED, WHOLE, Task
 
 SLOTS = 17  # length of the vector of sums: loss, weight, up to 14 metrics and the gradients' norm
 _GROWTH_STEPS = 2000  # finite steps before the float16 loss scale doubles (Micikevicius et al., 2018)
@@ -107,6 +107,9 @@ class TrainStep:
         self.task, self.state, self.plan, self.clip_norm = task, state, plan, clip_norm
         self.ema, self.report_norm = ema, report_norm
         self.sums = Sums(task, plan)
+        self._parts = plan.num_replicas * plan.accumulate
+        if self._parts > 1:
+            task.refuse_parts()
         self.variables = [v.value for v in state.model.trainable_variables]
         self.statistics = [v.value for v in statistics(state.model)] if plan.num_replicas > 1 else []
         self.reducer = Reducer(plan)
@@ -150,7 +153,8 @@ class TrainStep:
 
     def _gradients(self, batch: Any) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         scale = tf.convert_to_tensor(self.state.extra["loss_scale"]) if self._scaled else None
-        gradients, sums = self._compute(batch, scale) if self._scaled else self._compute(batch)
+        whole = _whole(self.task, self.state.model, batch, self._parts)
+        gradients, sums = self._compute(batch, whole, scale)
         gradients, means = self.reducer(gradients, self.statistics)
         gradients = [combined(g) for g in gradients]
         for variable, mean in zip(self.statistics, means, strict=True):
@@ -168,6 +172,9 @@ class TrainStep:
         return gradients, sums, finite
 
     def _apply(self, gradients: list[tf.Tensor]) -> None:
+        factor = self.state.optimizer.loss_scale_factor
+        if factor is not None:  # the optimizer divides by it, since Keras's fit multiplies the loss
+            gradients = [scaled(tf.convert_to_tensor(g), factor) for g in gradients]
         self.state.optimizer.apply(gradients, self.state.model.trainable_variables)
         if self.ema is None:
             return
@@ -178,19 +185,21 @@ class TrainStep:
             keep = tf.cast(decay, average.dtype)
             average.assign(average * keep + tf.convert_to_tensor(variable) * (1 - keep))
 
-    def _accumulated(self, batch: Any, scale: tf.Tensor | None = None) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def _accumulated(
+        self, batch: Any, whole: tf.Tensor | None, scale: tf.Tensor | None
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Gradients and sums of a replica's batch, in plan.accumulate micro-batches one after another."""
         parts = self.plan.accumulate
         if parts == 1:
-            return self._one(batch, scale)
+            return self._one(batch, whole, scale)
         cut = tf.nest.map_structure(lambda t: tf.reshape(t, [parts, t.shape[0] // parts, *t.shape[1:]]), batch)
         if self.task.reduces_inside:  # replicas can't meet inside a loop of the graph
-            seen = [self._one(tf.nest.map_structure(lambda t: t[i], cut), scale) for i in range(parts)]  # noqa: B023
+            seen = [self._one(tf.nest.map_structure(lambda t: t[i], cut), whole, scale) for i in range(parts)]  # noqa: B023
             gradients = [tf.add_n(list(g)) for g in zip(*(part[0] for part in seen), strict=True)]
             return gradients, tf.add_n([part[1] for part in seen])
 
         def more(i, gradients, sums):
-            fresh, seen = self._one(tf.nest.map_structure(lambda t: t[i], cut), scale)
+            fresh, seen = self._one(tf.nest.map_structure(lambda t: t[i], cut), whole, scale)
             # A sparse gradient becomes a dense one: the parts of a loop can't grow.
             fresh = [tf.convert_to_tensor(g) for g in fresh]
             return i + 1, [a + b for a, b in zip(gradients, fresh, strict=True)], sums + seen
@@ -200,9 +209,11 @@ class TrainStep:
         _, gradients, sums = tf.while_loop(lambda i, *_: i < parts, more, start, parallel_iterations=1)
         return gradients, sums
 
-    def _one(self, batch: Any, scale: tf.Tensor | None) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def _one(self, batch: Any, whole: tf.Tensor | None, scale: tf.Tensor | None) -> tuple[list[tf.Tensor], tf.Tensor]:
         with tf.GradientTape() as tape:
-            losses, weight, metrics, penalty = _losses(self.task, self.state.model, batch, training=True)
+            losses, weight, metrics, penalty = _losses(
+                self.task, self.state.model, batch, whole, self._parts, training=True
+            )
         factor = 1 / self.plan.global_batch
         if scale is not None:
             factor = tf.cast(scale, losses.dtype) * factor
@@ -230,19 +241,38 @@ class EvalStep:
     def __init__(self, task: Task, state: TrainState, plan: ExecutionPlan):
         self.task, self.state = task, state
         self.sums = Sums(task, plan)
+        self._parts = plan.num_replicas
+        if self._parts > 1:
+            task.refuse_parts()
 
     def __call__(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
         return strategy.run(self._step, args=(batch,))
 
     def _step(self, batch: Any) -> tf.Tensor:
-        return self.sums.pack(*_losses(self.task, self.state.model, batch, training=False))
+        whole = _whole(self.task, self.state.model, batch, self._parts)
+        return self.sums.pack(*_losses(self.task, self.state.model, batch, whole, self._parts, training=False))
 
 
-def _losses(task: Task, model: Any, batch: Any, *, training: bool):
+def _whole(task: Task, model: Any, batch: Any, parts: int) -> tf.Tensor | None:
+    """What the task counts in a replica's batch, summed over all replicas; None where nothing is needed."""
+    if parts == 1 or not task.counted_size:
+        return None
+    return summed(rewritten(task.count)(model, batch))
+
+
+def _losses(task: Task, model: Any, batch: Any, whole: tf.Tensor | None, parts: int, *, training: bool):
     """(losses [batch], weights [batch], metrics, the model's penalty or None), in at least float32."""
+    if whole is not None:
+        batch = {**batch, WHOLE: whole}
     losses, metrics = rewritten(task.loss)(model, batch, training=training)
     if losses.shape.rank != 1:
         raise ValueError(f"{type(task).__name__}.loss must return one loss per example, not shape {losses.shape}")
     dtype = losses.dtype if losses.dtype == tf.float64 else tf.float32
-    added = [tf.cast(loss, dtype) for loss in model.losses]
-    return tf.cast(losses, dtype), tf.cast(batch["weight"], dtype), metrics, tf.add_n(added) if added else None
+    added = [tf.cast(tf.reduce_sum(loss) if loss.shape.rank else loss, dtype) for loss in model.losses]
+    sums = task.summed_penalties if parts > 1 else ()
+    weight = tf.cast(batch["weight"], dtype)
+    if any(sums) and len(sums) == len(added):  # the step averages what its parts add, and these are to be summed
+        here = tf.reduce_sum(weight)
+        grown = parts if training else tf.math.divide_no_nan(summed(here), here)
+        added = [p * grown if is_sum else p for p, is_sum in zip(added, sums, strict=True)]
+    return tf.cast(losses, dtype), weight, metrics, tf.add_n(added) if added else None

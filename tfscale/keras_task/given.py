@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
 from tfscale.keras_task.model_task import KerasModelTask
+from tfscale.model_state import assets_digest
 from tfscale.task import Task
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class GivenModel(KerasModelTask):
             if not isinstance(layer, keras.layers.InputLayer)  # a Sequential has one only once it is built
         ]
         compiled = (_settings(self.model.optimizer), _settings(self.model.loss)) if self.model.compiled else ()
-        return {"model": type(self.model).__name__, "layers": layers, "compiled": compiled}
+        vocabularies = assets_digest(self.model)  # no checkpoint holds them
+        found = {"model": type(self.model).__name__, "layers": layers, "compiled": compiled}
+        return {**found, "vocabularies": vocabularies} if vocabularies else found
 
     @property
     def fixed_precision(self) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError, first_line
+from tfscale.keras_task.parts import Counts, Kind, PartLosses, part_kind, with_gradient
 from tfscale.task import Example
 from tfscale.user_places import place_of
 
@@ -29,20 +30,24 @@ class Measures:
     """
 
     def __init__(self, model: keras.Model, example: Example, y_pred: Any):
+        import keras
         import numpy as np
         import tensorflow as tf
 
         self._model = model
+        self._own_loss = type(model).compute_loss is not keras.Model.compute_loss
         given = example["x"], example["y"], y_pred, example.get("sample_weight")
         try:
             model._compute_loss(*given)  # also of models that override it without `training`, as Keras calls it
             model.compute_metrics(*given)  # creates their variables
+            self.parts = PartLosses(model, given)
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise UsageError(
                 f"the model's loss or metrics don't take the data: {first_line(error)}",
                 where=place_of(error) or "data",
                 fix="give y (and sample weights) as model.fit takes them",
             ) from error
+        self._whole_only = self._find_whole_only(given)
         model.reset_metrics()
         self.variables = list({id(v): v for metric in model.metrics for v in metric.variables}.values())
         self._initial = [np.asarray(v) for v in self.variables]
@@ -59,39 +64,95 @@ class Measures:
                     fix="leave this metric out and compute it from a prediction file",
                 )
 
+    def _find_whole_only(self, given: tuple) -> list[str]:
+        """What of the loss parts of a batch don't give."""
+        import tensorflow as tf
+
+        if not self._own_loss:
+            return self.parts.whole_only()
+        if tf.nest.flatten(given[2])[0].shape[0] != 2:
+            return []
+
+        try:
+            kind = part_kind(lambda *part: tf.reduce_mean(self._model._compute_loss(*part)), given)
+        except Exception:  # whatever people's own code raises for one example alone
+            kind = Kind.WHOLE
+        return [] if kind is Kind.MEAN else [f"{type(self._model).__name__}.compute_loss"]
+
+    def refuse_parts(self) -> None:
+        """Raises UsageError where the loss of a batch doesn't follow from those of its parts."""
+        if self._whole_only:
+            raise UsageError(
+                f"{self._whole_only[0]} of a whole batch is not the mean of its parts' (a root or a ratio of means, or"
+                " examples that are compared with each other)",
+                where="model.loss",
+                fix="train in one piece: plan.strategy=one_device and train.accumulate=1",
+            )
+
     def _change(self, given: tuple, start: list[np.ndarray]) -> list[np.ndarray]:
         import numpy as np
+        import tensorflow as tf
 
-        return [np.asarray(after) - a for after, a in zip(self._measure(given, start, True)[1], start, strict=True)]
+        rows = tf.nest.flatten(given[2])[0].shape[0]
+        after = self._measure(given, start, Counts(tf.constant(float(rows)), rows), True)[1]
+        return [np.asarray(b) - a for b, a in zip(after, start, strict=True)]
 
-    def _measure(self, given: tuple, start: list, training: bool) -> tuple[Any, list]:
+    def _measure(self, given: tuple, start: list, counts: Counts, training: bool) -> tuple[Any, list]:
         """(the loss without penalties, the metrics' variables after this batch)."""
         import keras
         import tensorflow as tf
 
         model = self._model
         # Keras reads what it regularizes through the scope.
-        regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
+        regularized = [(v, v.value) for v in model.trainable_variables if self._own_loss and v.regularizer is not None]
         with keras.StatelessScope([*zip(self.variables, start, strict=True), *regularized]) as scope:
-            loss = tf.convert_to_tensor(model._compute_loss(*given, training=training))
-            penalties = [tf.cast(p, loss.dtype) for p in model.losses]
+            loss = self._unpenalised(given, training) if self._own_loss else self._compiled(given, counts)
             model.compute_metrics(*given)
             after = [scope.get_current_value(v) for v in self.variables]
         # Keras divides by the number of replicas; the engine adds the penalties and divides by the global batch.
         loss *= tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
-        return loss - tf.add_n(penalties) if penalties else loss, after
+        if loss.shape.rank:  # Keras takes the gradient of the sum of what isn't reduced, and reports the mean
+            size = tf.cast(tf.size(loss) / tf.shape(loss)[0], loss.dtype) * tf.cast(counts.all_places, loss.dtype)
+            mean = tf.reduce_mean(loss)
+            loss = with_gradient(mean, mean * size)
+        return loss, after
 
-    def measure(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, *, training: bool) -> tuple[Any, tf.Tensor]:
+    def _compiled(self, given: tuple, counts: Counts) -> tf.Tensor:
+        import tensorflow as tf
+
+        _, y, y_pred, sample_weight = given
+        with self.parts.weighted(counts):
+            compiled = self._model._compile_loss
+            loss = compiled(y, y_pred, sample_weight) if compiled is not None else None
+        return tf.zeros([]) if loss is None else tf.convert_to_tensor(loss)
+
+    def _unpenalised(self, given: tuple, training: bool) -> tf.Tensor:
+        """What a `compute_loss` of people's own gives: whether it adds the penalties or not, the engine does."""
+        import tensorflow as tf
+
+        loss = tf.convert_to_tensor(self._model._compute_loss(*given, training=training))
+        penalties = [tf.cast(tf.reduce_sum(p), loss.dtype) for p in self._model.losses]
+        return loss - tf.add_n(penalties) if penalties else loss
+
+    def count(self, y: Any, y_pred: Any, sample_weight: Any) -> list[tf.Tensor]:
+        """What this part of a step would divide its losses by, where that isn't the number of examples."""
+        import keras
+
+        with keras.StatelessScope(), self.parts.counting() as found:
+            self._model._compile_loss(y, y_pred, sample_weight)
+        return found
+
+    def measure(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, counts: Counts, *, training: bool
+    ) -> tuple[Any, tf.Tensor]:
         """(the loss of this batch without penalties: scalar, what the metrics add up: [size])."""
         import tensorflow as tf
 
-        loss, after = self._measure((x, y, y_pred, sample_weight), self._initial, training)
+        loss, after = self._measure((x, y, y_pred, sample_weight), self._initial, counts, training)
         wide = loss.dtype if loss.dtype == tf.float64 else tf.float32
-        rows = tf.nest.flatten(y_pred)[0].shape[0]
-        if rows is None:  # of an evaluation without the filling: Keras would count such a batch as one example
-            count = tf.cast(tf.shape(tf.nest.flatten(y_pred)[0])[0], wide)
+        if tf.nest.flatten(y_pred)[0].shape[0] is None:  # some were left out: Keras would count them as one example
             after = [
-                tf.where(count > 0, tf.cast(now, wide) * count, tf.zeros_like(now, wide)) if own else now
+                tf.cast(now, wide) * tf.cast(counts.rows, wide) if own else now
                 for now, own in zip(after, (id(v) in self._of_losses for v in self.variables), strict=True)
             ]
         changes = [

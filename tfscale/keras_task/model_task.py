@@ -26,8 +26,10 @@ from tfscale.keras_task.fixed_batch import (
 )
 from tfscale.keras_task.label_kinds import Kind, label_kinds, loss_name
 from tfscale.keras_task.metrics import Measures
+from tfscale.keras_task.parts import Counts, rows_of, summed_penalties
 from tfscale.labels import Labels
-from tfscale.task import SUMMED, Example, Task
+from tfscale.model_state import copy_optimizer, copy_state
+from tfscale.task import SUMMED, WHOLE, Example, Task
 from tfscale.user_places import place_of
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class KerasModelTask(Task):
         self.live: Any = None  # the model in training
         self._metrics: Any = None
         self._rows: int | None = None  # the only batch size that the model takes
+        self._penalties: tuple[bool, ...] | None = ()  # which are sums; None: one is neither that nor a mean
+        self._penalised = self._left_out = False
 
     def obtain(self) -> tuple[keras.Model, bool]:
         """The compiled model, which may be unbuilt, and whether it was made just now, under the scope in force."""
@@ -75,12 +79,14 @@ class KerasModelTask(Task):
         if "y" in example and (settle := getattr(self._first, "settle", None)):
             settle(self._hear(label_kinds(model, y_pred, "y")))
             example = filled(self._first(), self._rows)  # with their labels as they are numbered now
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            _check_for_replicas(model)
-            if not fresh:
-                model = _copy(model)
-                y_pred = _call(model, example)
+        _check_for_strategy(model)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1 and not fresh:
+            model, expected = _copy(model), y_pred
+            y_pred = _call(model, example)
+            _check_copy(model, y_pred, expected)
         self.live = model
+        self._penalised = len(model.losses) > len(model._get_regularization_losses())
+        self._penalties = summed_penalties(model, example["x"])
         self._metrics = Measures(model, example, y_pred) if "y" in example else None  # without labels: prediction only
         return model
 
@@ -100,25 +106,85 @@ class KerasModelTask(Task):
         return self._rows
 
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
-        optimizer = self.live.optimizer
-        # Under mixed_float16 Keras wraps it to scale the loss, which the engine does by itself.
-        return getattr(optimizer, "inner_optimizer", optimizer)
+        return _inner(self.live.optimizer)
 
     # -- one step
+
+    def expect_left_out(self) -> None:
+        self._left_out = True
+
+    def refuse_parts(self) -> None:
+        if self._metrics is not None:
+            self._metrics.refuse_parts()
+        if self._penalties is None:
+            raise UsageError(
+                "what a layer adds by add_loss is neither a mean nor a sum over the batch, so that parts don't give it",
+                where="model",
+                fix="train in one piece: plan.strategy=one_device and train.accumulate=1",
+            )
+
+    @property
+    def summed_penalties(self):
+        return self._penalties or ()
 
     def loss(self, model, batch, *, training):
         import tensorflow as tf
 
+        (x, y, sample_weight), counts, keep = self._part(batch, training=training)
+        refuse_other_rows(self._rows, batch["weight"].shape[0], f"{'training' if training else 'evaluation'} steps")
+        # What a layer adds to the loss must not see what fills a step; else the shape is static for as long as it can.
+        early = keep is not None and (training or self._penalised) and self._rows is None
+        y_pred = model(rows_of(x, keep) if early else x, training=training)
+        if keep is not None:
+            x, y, sample_weight = (rows_of(part, keep) for part in (x, y, sample_weight))
+            y_pred = y_pred if early else rows_of(y_pred, keep)
+        value, summed = self._metrics.measure(x, y, y_pred, sample_weight, counts, training=training)
+        if keep is not None:
+            some = counts.rows > 0
+            value = tf.where(some, value, tf.zeros_like(value))
+            summed = tf.where(some, summed, tf.zeros_like(summed))
+        return value * tf.ones_like(batch["weight"], value.dtype), {SUMMED: summed}
+
+    @property
+    def counted_size(self) -> int:
+        return self._metrics.parts.size if self._metrics else 0
+
+    def count(self, model, batch):
+        import keras
+        import tensorflow as tf
+
+        (x, y, sample_weight), counts, keep = self._part(batch, training=False)
+        cut = (batch["weight"].shape[0] or 1) // (self._rows or batch["weight"].shape[0] or 1)
+        if cut > 1:  # a model of a fixed size takes no other
+            leaves = [tf.split(leaf, cut) for leaf in tf.nest.flatten(batch)]
+            each = [tf.nest.pack_sequence_as(batch, part) for part in zip(*leaves, strict=True)]
+            return tf.add_n([self.count(model, one) for one in each])
+        with keras.StatelessScope():  # only the masks are wanted, and the graph computes no more
+            y_pred = model(x, training=False)
+        y, y_pred, sample_weight = (rows_of(part, keep) for part in (y, y_pred, sample_weight))
+        some = tf.cast(counts.rows > 0, counts.rows.dtype)
+        found = [tf.cast(one, some.dtype) * some for one in self._metrics.count(y, y_pred, sample_weight)]
+        return tf.stack([counts.rows, tf.cast(counts.places, some.dtype), *found])
+
+    def _part(self, batch: Example, *, training: bool) -> tuple[tuple, Counts, Any]:
+        """(x, y and sample weights of a part of a step, what it holds, which of its rows count or None for all).
+
+        Metrics without weights would count the filling of the last step. (A dynamic shape: not for TPUs.)
+        """
+        import tensorflow as tf
+
         weight = batch["weight"]
-        refuse_other_rows(self._rows, weight.shape[0], f"{'training' if training else 'evaluation'} steps")
-        x, y, sample_weight = batch["x"], batch["y"], batch.get("sample_weight")
-        y_pred = model(x, training=training)
-        if not training:
-            # Metrics without weights would count the filling of the last step. (A dynamic shape: not for TPUs.)
-            x, y, y_pred, sample_weight = (_rows(part, weight > 0) for part in (x, y, y_pred, sample_weight))
-        value, summed = self._metrics.measure(x, y, y_pred, sample_weight, training=training)
-        value = tf.where(tf.reduce_any(weight > 0), value, tf.zeros_like(value))  # a mean over nothing is NaN
-        return value * tf.ones_like(weight, value.dtype), {SUMMED: summed}
+        dtype = tf.float64 if _exact() else tf.float32
+        places, keep = weight.shape[0], None
+        if places is None:
+            places = tf.shape(weight)[0]
+        rows = tf.cast(places, dtype)
+        if not training or self._left_out:
+            good = weight > 0
+            rows = tf.reduce_sum(tf.cast(good, dtype))
+            keep = tf.logical_or(good, tf.logical_not(tf.reduce_any(good)))  # a mean over nothing is NaN
+        whole = batch.get(WHOLE)
+        return (batch["x"], batch["y"], batch.get("sample_weight")), Counts(rows, places, whole), keep
 
     @property
     def summed_size(self) -> int:
@@ -155,30 +221,47 @@ def _check_protocol(model: keras.Model) -> None:
             )
     if not model.compiled or model.optimizer is None:
         raise UsageError("the model isn't compiled", where="model", fix="give loss=..., or compile it before")
-    if getattr(model.optimizer, "use_ema", False):
+    if getattr(_inner(model.optimizer), "use_ema", False):
         raise UsageError(
             "an optimizer with use_ema=True would end with other weights than Keras's fit leaves",
             where="model.optimizer",
-            fix="use an optimizer without it",
+            fix="use an optimizer without it, and train.ema=0.99 for an average that is evaluated and exported",
         )
-    for loss in flat(model.loss):
-        if getattr(loss, "reduction", None) == "sum":
-            raise UsageError(
-                "a loss with reduction='sum' depends on how many examples a replica sees at once",
-                where="model.loss",
-                fix="use reduction='sum_over_batch_size' and a larger learning rate",
-            )
 
 
-def _check_for_replicas(model: keras.Model) -> None:
+def _check_for_strategy(model: keras.Model) -> None:
+    """Raises UsageError for what several replicas, or workers that share servers, would compute otherwise."""
     import keras
+    import tensorflow as tf
 
-    if type(model).compute_loss is not keras.Model.compute_loss:
+    strategy = tf.distribute.get_strategy()
+    servers = isinstance(strategy, tf.distribute.ParameterServerStrategy)
+    if strategy.num_replicas_in_sync == 1 and not servers:
+        return
+    if type(model).compute_loss is not keras.Model.compute_loss and not servers:
         raise UsageError(
             f"{type(model).__name__}.compute_loss can't be scaled for several replicas",
             where="model",
             fix="train on one device (plan.strategy=one_device), or write a tfscale.Task",
         )
+    if steps := getattr(_inner(model.optimizer), "gradient_accumulation_steps", None):
+        raise UsageError(
+            f"an optimizer with gradient_accumulation_steps={steps} can't be used on several devices: Keras's own"
+            " accumulation can't, either",
+            where="model.optimizer",
+            fix=f"leave it out, and give a batch {steps} times as large with train.accumulate={steps}",
+        )
+
+
+def _inner(optimizer: Any) -> Any:
+    """Under mixed_float16 Keras wraps it to scale the loss, which the engine does by itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _exact() -> bool:
+    import keras
+
+    return keras.config.floatx() == "float64"
 
 
 def _call(model: keras.Model, example: Example) -> Any:
@@ -215,14 +298,16 @@ def _copy(model: keras.Model) -> keras.Model:
     """The same model with variables of the scope in force; raises UsageError where it can't be made."""
     import keras
 
-    named = {getattr(f, "__name__", ""): f for f in flat(model.loss) if callable(f)}
     try:
-        with keras.saving.custom_object_scope(named):
+        with keras.saving.custom_object_scope(_names_of(model)):
             copied = type(model).from_config(model.get_config())
             copied.compile_from_config(model.get_compile_config())
         if not copied.built:
             copied.build_from_config(model.get_build_config())
-        copied.set_weights(model.get_weights())
+        copy_state(model, copied)
+        if model.optimizer.built and not copied.optimizer.built:
+            copied.optimizer.build(copied.trainable_variables)
+        copy_optimizer(model.optimizer, copied.optimizer)
     except Exception as error:  # whatever people's own get_config and from_config raise
         raise UsageError(
             f"no copy of the model can be made for several replicas: {first_line(error)}",
@@ -232,20 +317,32 @@ def _copy(model: keras.Model) -> keras.Model:
     return copied
 
 
-def _rows(part: Any, keep: tf.Tensor) -> Any:
-    """Only these rows of every tensor, with Keras's masks."""
+def _names_of(model: keras.Model) -> dict[str, Any]:
+    """The functions and classes of people's own that a copy needs by their names."""
+    things = [*flat(model.loss), *model._flatten_layers(), model.optimizer]
+    named = {getattr(thing, "__name__", ""): thing for thing in things if callable(thing)}
+    classes = {type(thing) for thing in things if not type(thing).__module__.startswith(("keras.", "builtins"))}
+    return {name: thing for name, thing in named.items() if name} | {c.__name__: c for c in classes}
+
+
+def _check_copy(model: keras.Model, got: Any, expected: Any) -> None:
+    """Raises UsageError where a copy answers otherwise, since a layer holds something that Keras doesn't know of."""
+    import numpy as np
     import tensorflow as tf
 
-    def one(tensor):
-        if isinstance(tensor, tf.RaggedTensor | tf.SparseTensor):
-            return tensor  # of a step that the data made, which nothing fills
-        kept = tf.boolean_mask(tensor, keep)
-        mask = getattr(tensor, "_keras_mask", None)
-        if mask is not None:
-            kept._keras_mask = tf.boolean_mask(mask, keep)
-        return kept
-
-    return None if part is None else tf.nest.map_structure(one, part)
+    for a, b in zip(tf.nest.flatten(got), tf.nest.flatten(expected), strict=True):
+        a, b = (np.asarray(t, np.float64) if t.dtype.is_floating else np.asarray(t) for t in (a, b))
+        if a.dtype.kind not in "fiub" or np.allclose(a, b, rtol=1e-2, atol=1e-4, equal_nan=True):
+            continue
+        own = {
+            type(layer).__name__ for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")
+        }
+        raise UsageError(
+            f"a copy of the model for several replicas answers otherwise: {', '.join(sorted(own)) or 'a layer'} holds"
+            " state that saving the model would lose",
+            where="model",
+            fix="keep it in variables (add_weight) or in get_config, or give a function that returns the model",
+        )
 
 
 def _classified(model: keras.Model, output: tf.Tensor) -> dict[str, tf.Tensor] | None:

@@ -1,0 +1,205 @@
+"""Steps in parts, and models in copies, beside Keras's fit on the whole batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tfscale
+from tfscale.errors import UsageError
+
+ROWS, TEST_ROWS, BATCH = 24, 15, 12
+SPREAD = ["plan.strategy=mirrored", "plan.local_devices=2"]
+CUT = ["train.accumulate=2"]
+UNEVEN = np.arange(ROWS) // (BATCH // 2) % 2 == 0  # the first half of every batch
+WEIGHT = np.where(UNEVEN, 10.0, 0.1).astype(np.float32)
+
+
+@pytest.fixture
+def tokens():
+    random = np.random.RandomState(0)
+    x = random.randint(1, 10, (ROWS, 7))
+    x[UNEVEN, 1:] = 0
+    return x, {"word": random.randint(0, 4, (ROWS, 7)), "kind": random.randint(0, 3, ROWS)}
+
+
+def crossentropy(reduction):
+    import keras
+
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+
+
+@pytest.fixture
+def reader(tf, policy):
+    """A masked sequence with an output for every word and one for all, whose losses are reduced in two ways."""
+    import keras
+
+    def make(word, kind, factor=None):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((7,))
+        x = keras.layers.Embedding(10, 4, mask_zero=True)(inputs)
+        heads = {"word": keras.layers.Dense(4)(x), "kind": keras.layers.Dense(3)(keras.layers.GRU(4)(x))}
+        model = keras.Model(inputs, heads)
+        optimizer = keras.optimizers.SGD(0.02, global_clipnorm=1.0, loss_scale_factor=factor)
+        losses = {"word": crossentropy(word), "kind": crossentropy(kind)}
+        model.compile(optimizer, losses, loss_weights={"word": 0.3, "kind": 0.2})
+        return model
+
+    return make
+
+
+def batches(arrays, rows=ROWS):
+    import tensorflow as tf
+
+    cut = tf.nest.map_structure(lambda a: a[:rows], arrays)
+    return tf.data.Dataset.from_tensor_slices(cut).batch(BATCH)
+
+
+def ours(model, arrays, folder, overrides=(), until="2ep"):
+    result = tfscale.fit(
+        model, batches(arrays), test=batches(arrays, TEST_ROWS), until=until, run_dir=folder,
+        overrides=list(overrides), say=lambda text: None,
+    )  # fmt: skip
+    return result.metrics["loss"]
+
+
+def assert_same(one, other):
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("way", [CUT, SPREAD], ids=["parts", "replicas"])
+@pytest.mark.parametrize(
+    ("word", "kind"), [("mean", "mean_with_sample_weight"), ("sum", "mean"), ("sum_over_batch_size", "none")]
+)
+def test_every_reduction_gives_the_weights_of_the_whole_batch(reader, tokens, tmp_path, word, kind, way):
+    arrays = (*tokens, {"word": np.ones((ROWS, 7), np.float32), "kind": WEIGHT})
+    theirs, mine = (reader(word, kind, factor=64.0) for _ in range(2))
+    theirs.fit(batches(arrays), epochs=2, verbose=0)
+    loss = ours(mine, arrays, tmp_path / "r", way)
+    assert_same(mine, theirs)
+    if kind != "none":  # of which Keras reports another mean for the uneven last step
+        assert loss == pytest.approx(theirs.evaluate(batches(arrays, TEST_ROWS), verbose=0, return_dict=True)["loss"])
+
+
+@pytest.fixture
+def vectors():
+    random = np.random.RandomState(2)
+    return (random.normal(size=(ROWS, 6)) * 10 + 100).astype(np.float32), random.normal(size=(ROWS, 1)).astype("f")
+
+
+@pytest.fixture
+def regressor(tf, policy):
+    import keras
+
+    class Sums(keras.layers.Layer):
+        def call(self, x):
+            self.add_loss(0.01 * keras.ops.sum(keras.ops.square(x)))
+            return x
+
+    def make(*layers, adapt=None, loss="mse", optimizer=None, sums=False):
+        keras.utils.set_random_seed(3)
+        norm = keras.layers.Normalization(name="norm")
+        if adapt is not None:
+            norm.adapt(adapt)
+        inputs = keras.Input((6,))
+        x = norm(inputs)
+        for layer in layers:
+            x = layer(x)
+        x = keras.layers.Dense(4, name="hidden")(x)
+        x = Sums()(x) if sums else x
+        model = keras.Model(inputs, keras.layers.Dense(1, name="out")(x))
+        model.compile(optimizer or keras.optimizers.Adam(0.01), loss)
+        return model
+
+    return make
+
+
+def test_what_an_optimizer_and_adapted_layers_hold_goes_into_a_copy_and_back(regressor, vectors, tmp_path):
+    theirs, mine = regressor(adapt=vectors[0], sums=True), regressor(adapt=vectors[0], sums=True)
+    for model in (theirs, mine):
+        model.fit(batches(vectors), epochs=2, verbose=0)
+    theirs.fit(batches(vectors), epochs=1, verbose=0)
+    ours(mine, vectors, tmp_path / "r", SPREAD, until="1ep")
+    assert_same(mine, theirs)
+    theirs.fit(batches(vectors), epochs=1, verbose=0)
+    mine.fit(batches(vectors), epochs=1, verbose=0)  # Adam's moments came back
+    assert_same(mine, theirs)
+
+
+def test_a_finished_run_and_a_file_bring_what_was_adapted(regressor, vectors, tmp_path):
+    trained, fresh = regressor(adapt=vectors[0]), regressor()
+    ours(trained, vectors, tmp_path / "r")
+    ours(fresh, vectors, tmp_path / "r")
+    right = trained.predict(vectors[0], verbose=0)
+    np.testing.assert_allclose(fresh.predict(vectors[0], verbose=0), right, rtol=1e-5)
+
+    from tfscale.warm_start import warm_start
+
+    trained.save(tmp_path / "m.keras")
+    begun = regressor()
+    warm_start(begun, str(tmp_path / "m.keras"))
+    np.testing.assert_allclose(begun.predict(vectors[0], verbose=0), right, rtol=1e-5)
+
+
+def test_vocabularies_go_into_a_copy_and_are_compared(tf, policy, tmp_path):
+    import keras
+
+    words = np.array(["red", "green", "blue", "grey"] * 6)[:, None]
+    y = np.arange(ROWS, dtype=np.float32)[:, None] % 4
+
+    def make(learnt):
+        keras.utils.set_random_seed(4)
+        lookup = keras.layers.StringLookup(name="words")
+        lookup.adapt(learnt)
+        inputs = keras.Input((1,), dtype="string")
+        x = keras.layers.Flatten()(keras.layers.Embedding(6, 3, name="table")(lookup(inputs)))
+        model = keras.Model(inputs, keras.layers.Dense(1, name="out")(x))
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        return model
+
+    theirs, mine = make(words), make(words)
+    theirs.fit(batches((words, y)), epochs=2, verbose=0)
+    ours(mine, (words, y), tmp_path / "r", SPREAD)
+    assert_same(mine, theirs)
+    from tfscale.model_state import assets_digest, copy_state
+
+    other = make(words[:3])
+    assert assets_digest(other) != assets_digest(mine) == assets_digest(theirs)
+    copy_state(mine, other)
+    np.testing.assert_array_equal(
+        other.predict(tf.constant(words), verbose=0), mine.predict(tf.constant(words), verbose=0)
+    )
+
+
+def test_what_parts_do_not_give_is_refused_in_parts_alone(regressor, vectors, tmp_path):
+    import keras
+
+    def root(y, y_pred):
+        return keras.ops.sqrt(keras.ops.mean(keras.ops.square(y - y_pred)))
+
+    for way in (CUT, SPREAD):
+        with pytest.raises(UsageError, match="root of a whole batch"):
+            ours(regressor(loss=root), vectors, tmp_path / "r", way)
+    theirs, mine = regressor(loss=root), regressor(loss=root)
+    theirs.fit(batches(vectors), epochs=2, verbose=0)
+    ours(mine, vectors, tmp_path / "s")
+    assert_same(mine, theirs)
+
+
+def test_a_copy_that_would_be_another_and_keras_accumulation_are_refused(regressor, vectors, tmp_path):
+    import keras
+
+    class Scaler(keras.layers.Layer):
+        factor = 1.0  # set by people, and neither a variable nor in the configuration
+
+        def call(self, x):
+            return x * self.factor
+
+    scaler = Scaler()
+    scaler.factor = 7.0
+    with pytest.raises(UsageError, match="Scaler holds state"):
+        ours(regressor(scaler), vectors, tmp_path / "r", SPREAD)
+    twice = keras.optimizers.SGD(0.01, gradient_accumulation_steps=2)
+    with pytest.raises(UsageError, match=r"train\.accumulate=2"):
+        ours(regressor(optimizer=twice), vectors, tmp_path / "r", SPREAD)
