@@ -89,7 +89,7 @@ class PartLosses:
 
     def whole_only(self) -> list[str]:
         """The names of losses that parts of a batch don't give."""
-        return [loss.name for loss, kind in zip(self._losses, self.kinds, strict=True) if kind is Kind.WHOLE]
+        return [entry.loss.name for entry, kind in zip(self._losses, self.kinds, strict=True) if kind is Kind.WHOLE]
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[list[tf.Tensor]]:
