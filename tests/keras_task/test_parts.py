@@ -40,7 +40,7 @@ def reader(tf, policy):
         x = keras.layers.Embedding(10, 4, mask_zero=True)(inputs)
         heads = {"word": keras.layers.Dense(4)(x), "kind": keras.layers.Dense(3)(keras.layers.GRU(4)(x))}
         model = keras.Model(inputs, heads)
-        optimizer = keras.optimizers.SGD(0.02, global_clipnorm=1.0)
+        optimizer = keras.optimizers.SGD(0.02)
         losses = {"word": crossentropy(word), "kind": crossentropy(kind)}
         model.compile(optimizer, losses, loss_weights={"word": 0.3, "kind": 0.2})
         return model
