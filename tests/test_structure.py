@@ -21,6 +21,7 @@ LAYERS = {
         "user_places",
         "faults",
         "strict_json",
+        "overrides",
         "user_code",
         "duration",
         "hardware",

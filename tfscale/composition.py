@@ -30,6 +30,7 @@ from tfscale.errors import (
     nearest,
 )
 from tfscale.files import MAX_DEPTH, read_plain
+from tfscale.overrides import as_typed, quoted, resolve_home
 from tfscale.plug_points import ALLOWED, ALLOWED_FUNCTIONS, PLUG_POINTS, build, check_code, check_targets
 from tfscale.redaction import keep_secrets, redacted_yaml
 from tfscale.run_dir import RunDir
@@ -235,7 +236,7 @@ def _compose_from(
     from hydra.errors import HydraException
 
     ConfigStore.instance().store(name="schema", node=schema)
-    extra = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
+    typed, extra = as_typed(overrides), _searched(config_dir)
 
     for override in overrides:
         key, _, value = override.partition("=")
@@ -254,9 +255,21 @@ def _compose_from(
 
     with initialize_config_module("tfscale.configs", version_base="1.3"):
         try:
-            return attempt(overrides)
+            return attempt(typed)
         except (HydraException, ValueError) as error:
-            raise _explain(error, list(overrides), attempt, given) from None
+            raise _explain(error, typed, attempt, given) from None
+
+
+def _searched(config_dir: str | None) -> list[str]:
+    """Hydra's override for a folder of the user's own groups, whatever it is called."""
+    if not config_dir:
+        return []
+    folder = Path(config_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise UsageError(
+            f"there is no folder {config_dir}", where="--config-dir", fix="name the folder that holds your groups"
+        )
+    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
 
 
 def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
@@ -329,6 +342,7 @@ def _typed(
             validate(config)
     for name, value in built.items():
         setattr(config, name, value)
+    resolve_home(config)
     config._yaml = redacted_yaml(raw)  # type: ignore[attr-defined]
     return config, problems, missing
 

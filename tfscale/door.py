@@ -15,6 +15,8 @@ from tfscale.errors import UsageError, foreseen, nearest, without_secrets
 from tfscale.lean_import import begin_program
 from tfscale.streams import write_line, write_result
 
+_PATHS = ("run.dir", "input", "output", "parity.json")  # own options that are places
+
 
 class _Help(argparse.Action):
     """--help with the recipes and groups that there are."""
@@ -73,6 +75,7 @@ def own_options(overrides: Sequence[str], names: Mapping[str, str | None]) -> tu
         UsageError: one is missing, or a word is none of them but nearly.
     """
     from tfscale.config import RunConfig
+    from tfscale.overrides import plain_path
 
     known = {field.name for field in dataclasses.fields(RunConfig)}
     given: dict[str, str] = {}
@@ -80,7 +83,7 @@ def own_options(overrides: Sequence[str], names: Mapping[str, str | None]) -> tu
     for override in overrides:
         name, equals, value = override.partition("=")
         if name in names and equals:
-            given[name] = value
+            given[name] = plain_path(value) if name in _PATHS else value
             continue
         close = nearest(name, list(names)) if name not in known and "." not in name else ""
         if close and not name.startswith(("+", "~")):

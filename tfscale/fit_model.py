@@ -87,7 +87,7 @@ def config_for(
     config = compose([f"{key}={value}" for key, value in given.items()] + list(overrides), task=task, data=source)
     config._overridden = overridden(overrides)  # type: ignore[attr-defined]
     if run_dir is not None:
-        config.run.dir = os.fspath(run_dir)
+        config.run.dir = os.path.expanduser(os.fspath(run_dir))
     elif config.run.name is None:
         config.run.name = time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
     return config

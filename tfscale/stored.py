@@ -42,7 +42,7 @@ def run_folder(run: str | Path, which: str | int | None, *, root: Path = Path("r
         CheckpointUnusable: there is no such checkpoint, or all that would do are damaged.
     """
     if "://" not in str(run):
-        return Path(run)
+        return Path(run).expanduser()
     check_url(str(run), _KEY)
     place, *names = str(run).rstrip("/").rsplit("/", 2)
     if place.endswith(("/", ":")):

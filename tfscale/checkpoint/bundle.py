@@ -11,8 +11,10 @@ against every kind of update. From an accelerator or a parameter server it is a 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -87,10 +89,24 @@ def write(folder: Path, tensors: Mapping[str, tf.Tensor]) -> None:
 def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The tensors of these names; raises Damaged."""
     try:
-        reader = tf.train.load_checkpoint(str(folder / BUNDLE))
-        return {name: reader.get_tensor(name) for name in names}
+        with _no_pattern(folder) as there:
+            reader = tf.train.load_checkpoint(str(there / BUNDLE))
+            return {name: reader.get_tensor(name) for name in names}
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
         raise Damaged(first_line(error)) from error
+
+
+@contextlib.contextmanager
+def _no_pattern(folder: Path) -> Iterator[Path]:
+    """The folder, by a link where TensorFlow, which looks for the files of a checkpoint by a pattern, would take a part
+    of its path for one: run[1]."""
+    if not set(str(folder)) & set("[]*?\\"):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="tfscale-") as place:
+        link = Path(place) / "checkpoint"
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link
 
 
 def assign(folder: Path, stored: Mapping[str, Any], variables: Mapping[str, Any], *, tell: bool) -> None:

@@ -87,7 +87,9 @@ def ask(export: Path, inputs: Any, raw: Mapping[str, Any], *, deadline: float = 
     with tempfile.TemporaryDirectory() as scratch:
         question, answer = Path(scratch) / "given.npz", Path(scratch) / "answered.npz"
         np.savez(question, **given)  # type: ignore[arg-type]
-        _run([str(export), str(question), str(answer), json.dumps(structure)], deadline)
+        link = Path(scratch) / "export"  # TensorFlow would take brackets in the path of a SavedModel for a pattern
+        link.symlink_to(export.resolve(), target_is_directory=True)
+        _run([str(link), str(question), str(answer), json.dumps(structure)], deadline)
         with np.load(answer) as arrays:
             return {key: arrays[key] for key in arrays.files}
 
