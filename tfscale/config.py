@@ -158,6 +158,7 @@ class RunSection:
     name: Optional[str] = None
     dir: Optional[str] = None
     store: Optional[str] = None  # an URL such as s3://bucket/runs, where a copy of root/recipe/name is kept
+    quiet: bool = False  # says nothing but the result, and what goes wrong
     hang_timeout: float = 1800.0  # seconds after which a step that has not ended is given up
 
     def beside(self, path: Path) -> Path:

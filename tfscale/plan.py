@@ -93,20 +93,21 @@ class ExecutionPlan:
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "digest": self.digest}
 
-    def explain(self) -> str:
-        """A table of every field, its value and its reason."""
+    def explain(self, width: int = 80) -> str:
+        """A table of every field, its value and its reason, in lines of at most `width` characters."""
         from rich.console import Console
         from rich.table import Table
 
         table = Table(title=f"execution plan {self.digest}", title_justify="left")
-        for column in ("field", "value", "reason"):
+        table.add_column("field", no_wrap=True)
+        for column in ("value", "reason"):
             table.add_column(column, overflow="fold")
         for name, value in asdict(self).items():
             if name != "reasons":
                 table.add_row(name, show(name, value), self.reasons[name])
         out = io.StringIO()
-        Console(file=out, width=118).print(table)
-        return out.getvalue()
+        Console(file=out, width=width).print(table)
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def make_plan(hardware: Hardware, cluster: Cluster, request: PlanRequest) -> ExecutionPlan:

@@ -5,6 +5,8 @@ Owns where a run lives, and the import of people's own code before there is a ru
 
 from __future__ import annotations
 
+import socket
+
 from tfscale import runtime
 from tfscale.cluster import Cluster
 from tfscale.config import RunConfig
@@ -15,6 +17,13 @@ from tfscale.stores import Store
 from tfscale.user_code import load_code, load_code_apart
 
 _JOINING = ("multi_worker", "parameter_server")  # they meet before TensorFlow starts, and people's code may start it
+
+
+def refuse_early(config: RunConfig) -> None:
+    """Raises UsageError where the data, as far as they are known without TensorFlow, are none for this task."""
+    spec = config.data.foreseen()
+    if spec is not None:
+        config.task.for_data(spec).check_data(spec)
 
 
 def import_code(config: RunConfig, plan: ExecutionPlan, cluster: Cluster) -> None:
@@ -68,4 +77,14 @@ def locate(config: RunConfig) -> RunDir:
         directory=run.dir,
         names=experiment.names,
         is_same=experiment.is_same,
+    )
+
+
+def whereabouts(cluster: Cluster, run_dir: RunDir) -> str:
+    """The one line of a process that isn't the chief: where it is, and where people look."""
+    chief = ("chief" if "chief" in cluster.addresses else "worker") + ":0"
+    address = next(iter(cluster.worker_addresses), "")
+    return (
+        f"{cluster.role}:{cluster.index} on {socket.gethostname()}: the log is that of {chief}"
+        f"{f' at {address}' if address else ''}, its figures are in {run_dir.path}/metrics.jsonl"
     )

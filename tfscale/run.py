@@ -29,13 +29,21 @@ from tfscale.lease import Claim
 from tfscale.maintenance import watched
 from tfscale.peers import joined
 from tfscale.plan import ExecutionPlan, Footprint, PlanRequest, make_plan
-from tfscale.preflight import import_code, locate, named_as_before, open_store, rehearse_here
+from tfscale.preflight import (
+    import_code,
+    locate,
+    named_as_before,
+    open_store,
+    refuse_early,
+    rehearse_here,
+    whereabouts,
+)
 from tfscale.result import Result
 from tfscale.run_dir import RunDir
 from tfscale.settings import refuse_ignored
 from tfscale.stopping import Stopping
 from tfscale.stores import Store, hold
-from tfscale.streams import lenient
+from tfscale.streams import columns, lenient
 from tfscale.surroundings import Surroundings
 from tfscale.tracking.train_job import NoStatus, open_status
 from tfscale.warm_start import check_place
@@ -134,7 +142,7 @@ def _fit(
         run_dir.check_lasting(environ)
     if config.plan.dry_run:
         rehearse(config, plan, run_dir)
-        say(with_found(counted_plan(config, plan, environ=environ).explain(), config.data))
+        say(with_found(counted_plan(config, plan, environ=environ).explain(columns()), config.data))
         return Result(status="planned", run_dir="")
     if config.plan.hardware is not None:
         raise UsageError(
@@ -158,7 +166,9 @@ def _fit(
         if finished:
             _say_finished(config, finished, run_dir, store, cluster, say)
             return Result.read(finished)
+    say = _silent if config.run.quiet else say
     if not cluster.is_chief:
+        say(whereabouts(cluster, run_dir))
         run_dir, say = run_dir.for_reading(), _silent
     elif store is not None:
         store.check()
@@ -304,7 +314,7 @@ def _train(
         refuse_early(config)
         refuse_too_few(config)
         plan = counted_plan(config, plan, environ=environ)
-    say(with_found(plan.explain(), config.data))
+    say(with_found(plan.explain(columns()), config.data))
     run_dir.write_text("config.yaml", config.yaml)
     if store is not None and cluster.is_chief:
         _bring(store, run_dir, attempts, say)
@@ -355,13 +365,6 @@ def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
             where="data",
             fix="give arrays or a source such as data=csv",
         )
-
-
-def refuse_early(config: RunConfig) -> None:
-    """Raises UsageError where the data, as far as they are known without TensorFlow, are none for this task."""
-    spec = config.data.foreseen()
-    if spec is not None:
-        config.task.for_data(spec).check_data(spec)
 
 
 def rehearse(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> None:

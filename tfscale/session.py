@@ -234,9 +234,10 @@ class Session:
             total_steps=self.total_steps,
             steps_per_epoch=self.steps_per_epoch,
             first_step=self.state.step,
-            quiet=not self.cluster.is_chief,
+            quiet=self.config.run.quiet or not self.cluster.is_chief,
         )
         self._test_batches: Any = None
+        self._evaluated = -1  # the step of the last evaluation
         self.train_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = dict(self.state.memory.get("test", {}))
         self.trainer.actions = self._actions()
@@ -306,10 +307,21 @@ class Session:
         actions = [Action(every(self.config.train.log_every), self._log, at_end=True)]
         if self.config.data.num_examples(self.config.eval.split):
             actions.append(Action(every(self.config.eval.every), self._evaluate, at_end=True))
+        actions.append(Action(every("1ep"), self._close_epoch))
         actions.append(Action(every(self.config.checkpoint.every), self.save, at_end=True))
         if self.progress.is_live:
             actions.append(Action(Every(seconds=2.0 if self._asynchronous else 0.5), self._show))
         return actions
+
+    def _close_epoch(self) -> None:
+        """Every epoch leaves a line; where it is evaluated, that is the evaluation's."""
+        if self._evaluated != self.state.step:
+            self.progress.figures(self.state.step, train=self._training_figures())
+
+    def _training_figures(self) -> dict[str, float]:
+        """Of the training since the last report, or that report's."""
+        metrics = self.trainer.peek() or self.train_metrics
+        return {name: value for name, value in metrics.items() if name not in ("examples_per_second", "input_wait")}
 
     def _show(self) -> None:
         self.progress.live(self.state.step, self.trainer.peek())
@@ -347,8 +359,8 @@ class Session:
             return
         self.test_metrics = metrics
         self.state.memory["test"] = metrics
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        self.progress.note(f"step {self.state.step}  {split}: {shown}")
+        self._evaluated = self.state.step
+        self.progress.figures(self.state.step, **{split: metrics, "train": self._training_figures()})
         told = {f"{split}_{name}": value for name, value in metrics.items()}
         self.around.status.tell(self.state.step / self.total_steps, seconds_left=None, metrics=told)
         self._write_metrics(split, metrics)

@@ -17,6 +17,7 @@ import io
 import json
 import os
 import select
+import shutil
 import sys
 import tempfile
 import threading
@@ -72,6 +73,11 @@ class _Dropping(io.RawIOBase):
         if not self.closed:
             os.close(self._descriptor)
         super().close()
+
+
+def columns() -> int:
+    """How wide a line for people may be: the terminal's width, 80 where there is none."""
+    return max(40, min(118, shutil.get_terminal_size((80, 24)).columns))
 
 
 def begin() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import CheckpointUnusable, DataMissing, UsageError
 from tfscale.keras_task.file import check_keras_file
+from tfscale.streams import columns
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +60,7 @@ class WarmStart:
             if row.status != LOADED:
                 table.add_row(row.name, _show(row.shape), _show(row.stored), row.status)
         out = io.StringIO()
-        Console(file=out, width=118).print(table if table.row_count else table.title)
+        Console(file=out, width=columns()).print(table if table.row_count else table.title)
         return out.getvalue().rstrip()
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from tfscale.streams import columns
+
+_BAR = 20
+_AROUND = _BAR + len("train") + len("0:00:00") + 3  # what a live line holds besides its text
 
 
 class ProgressLine:
@@ -18,8 +24,10 @@ class ProgressLine:
         total_steps: where training ends.
         steps_per_epoch: may be fractional.
         first_step: where this process begins.
-        quiet: show nothing at all, on workers other than the chief.
+        quiet: show nothing at all, as on workers other than the chief.
         stream: where to write; a live line only if it is a terminal.
+
+    No line is wider than the terminal, or 80 columns elsewhere: what doesn't fit is folded between two figures.
     """
 
     def __init__(
@@ -32,12 +40,13 @@ class ProgressLine:
         stream: TextIO | None = None,
     ):
         self.total_steps, self.steps_per_epoch, self.first_step = total_steps, steps_per_epoch, first_step
+        self.width = columns()
         self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
         self._live: Progress | None = None
         if self.console.is_terminal and not quiet:
             self._live = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
+                BarColumn(bar_width=_BAR),
                 TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(),
                 console=self.console,
@@ -60,19 +69,33 @@ class ProgressLine:
     def live(self, step: int, metrics: Mapping[str, float]) -> None:
         """Moves the live line; nothing elsewhere."""
         if self._live:
-            self._live.update(self._bar, completed=step, text=self._text(step, metrics))
+            room, text = self.width - _AROUND, ""
+            for part in self._parts(step, metrics):  # a live line is one line: it shows as much as fits
+                if len(longer := f"{text}  {part}".strip()) > room:
+                    break
+                text = longer
+            self._live.update(self._bar, completed=step, text=text)
 
     def report(self, step: int, metrics: Mapping[str, float], *, seconds_left: float | None = None) -> None:
         """A plain line where there is no live one."""
         if not self._live:
-            left = f"  {_duration(seconds_left)} left" if seconds_left is not None else ""
-            self.console.print(self._text(step, metrics) + left)
+            left = [f"{_duration(seconds_left)} left"] if seconds_left is not None else []
+            self.note(*self._parts(step, metrics), *left)
 
-    def note(self, text: str) -> None:
-        """A line that stays, such as the result of an evaluation."""
-        self.console.print(text)
+    def note(self, *parts: str) -> None:
+        """A line that stays, such as the result of an evaluation, folded between its parts."""
+        self.console.print(fold(parts, self.width))
 
-    def _text(self, step: int, metrics: Mapping[str, float]) -> str:
+    def figures(self, step: int, **of: Mapping[str, float]) -> None:
+        """The line that an epoch leaves: figures of each of these, such as test and train."""
+        shown = [
+            f"{name}: {metric} {value:.4f}" if i == 0 else f"{metric} {value:.4f}"
+            for name, metrics in of.items()
+            for i, (metric, value) in enumerate(metrics.items())
+        ]
+        self.note(f"step {step}", *shown, f"epoch {step / self.steps_per_epoch:.4g}")
+
+    def _parts(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         parts = [f"step {step}/{self.total_steps}", f"epoch {step / self.steps_per_epoch:.2f}"]
         for name, value in metrics.items():
             if name == "examples_per_second":
@@ -81,13 +104,28 @@ class ProgressLine:
                 parts.append(f"input wait {value:.0%}")
             else:
                 parts.append(f"{name} {value:.4g}")
-        return "  ".join(parts)
+        return parts
+
+
+def fold(parts: Sequence[str], width: int) -> str:
+    """The parts in as few lines as hold them, those behind the first one indented."""
+    lines = [""]
+    for part in parts:
+        if len(joined := f"{lines[-1]}  {part}" if lines[-1] else part) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(f"  {part}")
+    return "\n".join(
+        piece for line in lines if line for piece in textwrap.wrap(line, width, subsequent_indent="  ") or [line]
+    )
 
 
 def summary(rows: Mapping[str, str], *, stream: TextIO | None = None) -> None:
     """The table at the end of a run."""
-    console = Console(file=stream or sys.stdout, highlight=False)
+    console = Console(file=stream or sys.stdout, highlight=False, width=columns())
     table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)

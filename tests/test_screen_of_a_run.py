@@ -1,0 +1,109 @@
+"""What a run shows: nothing wider than the terminal, a line for every epoch, and with run.quiet the result alone."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tfscale.engine.progress import ProgressLine, fold, summary
+
+SHORT = ("+recipe=resnet", "data=synthetic", "data.image_size=8", "data.channels=1", "data.num_classes=10",
+         "data.train_examples=64", "data.test_examples=32", "task.depth=20", "task.width=4", "train.until=3ep", "train.global_batch=16",
+         "export.at_end=false", "checkpoint.every=3ep")  # fmt: skip
+
+
+def on_terminal(folder, columns, *arguments):
+    """(exit code, the lines that a terminal of this width was sent)."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tfscale.train", *arguments],
+        cwd=folder,
+        env={**environ, "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # the child has closed its end
+            break
+        if not piece:
+            break
+        text += piece
+    os.close(ours)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode(errors="replace"))
+    return child.wait(), [line.rstrip() for line in re.split(r"[\r\n]+", plain)]
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_nothing_is_wider_than_the_terminal_and_every_epoch_leaves_a_line(tmp_path, columns):
+    code, lines = on_terminal(tmp_path, columns, *SHORT, "tracker=none", "run.dir=it")
+    assert code == 0, lines
+    assert max(map(len, lines)) <= columns
+    text = "\n".join(lines)
+    assert "strategy" in text and "run folder" in text
+    for epoch, step in ((1, 4), (2, 8), (3, 12)):
+        said = re.search(rf"step {step}  test: loss [\d.]+  accuracy [\d.]+\s+train: loss [\d.]+", text)
+        assert said, text
+        assert f"epoch {epoch}" in text
+
+
+def test_quiet_is_the_result_and_its_page_alone(door, tmp_path):
+    ended = door(*SHORT, "tracker=mlflow", "tracker.system_metrics=false", "run.name=it", "run.quiet=true")
+    assert (ended.code, ended.err) == (0, "")
+    first, *table = ended.out.splitlines()
+    assert first.startswith("┌") and "execution plan" not in ended.out and "\nstep 4" not in ended.out
+    result = json.loads((tmp_path / "runs" / "resnet" / "it" / "result.json").read_text())
+    assert table[-1].endswith(f"/runs/{result['mlflow_run_id']}?workflowType=machine_learning")
+    assert "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db" in table[-2]
+    code = """
+import json, sys, mlflow
+run = mlflow.MlflowClient("sqlite:///runs/mlflow.db").get_run(sys.argv[1])
+[data] = [given.dataset for given in run.inputs.dataset_inputs]
+print(json.dumps([run.info.run_name, run.data.params, run.data.metrics, data.name, json.loads(data.profile)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, result["mlflow_run_id"]], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    name, params, metrics, data, profile = json.loads(done.stdout.splitlines()[-1])
+    assert name == "resnet on synthetic, 3ep (it)"
+    assert params["model"].startswith("Functional") and int(params["model.parameters"]) > result["parameters"] > 0
+    assert metrics["best/accuracy"] == result["best"]["value"]
+    assert (data, profile["train"], profile["test"], profile["num_classes"]) == ("synthetic", 64, 32, 10)
+    again = door(*SHORT, "tracker=none", "run.name=it", "run.quiet=true")
+    assert again.out.startswith("already complete") and again.code == 0
+
+
+def test_lines_are_folded_between_figures():
+    parts = ["step 1/10", "loss 0.1234", "accuracy 0.5", "1:49 left"]
+    assert fold(parts, 80) == "step 1/10  loss 0.1234  accuracy 0.5  1:49 left"
+    assert fold(parts, 30) == "step 1/10  loss 0.1234\n  accuracy 0.5  1:49 left"
+    assert max(map(len, fold(["step 1", "x" * 100], 40).splitlines())) <= 40
+
+
+def test_epochs_without_a_test_and_long_places(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    with ProgressLine(total_steps=10, steps_per_epoch=5, stream=out) as progress:
+        progress.figures(5, train={"loss": 0.5, "accuracy": 0.25})
+        progress.report(6, {f"metric_{i}": 0.5 for i in range(12)}, seconds_left=5)
+    assert out.getvalue().startswith("step 5  train: loss 0.5000  accuracy 0.2500  epoch 1\n")
+    assert max(map(len, out.getvalue().splitlines())) <= 80 and "metric_11 0.5" in out.getvalue()
+    shown = io.StringIO()
+    summary({"run folder": "/a/" + "b" * 200}, stream=shown)
+    assert "…" not in shown.getvalue() and shown.getvalue().count("b") == 200
