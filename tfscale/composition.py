@@ -30,7 +30,7 @@ from tfscale.errors import (
     nearest,
 )
 from tfscale.files import MAX_DEPTH, read_plain
-from tfscale.overrides import as_typed, quoted, resolve_home
+from tfscale.overrides import as_typed, resolve_home, searched
 from tfscale.plug_points import ALLOWED, ALLOWED_FUNCTIONS, PLUG_POINTS, build, check_code, check_targets
 from tfscale.redaction import keep_secrets, redacted_yaml
 from tfscale.run_dir import RunDir
@@ -236,8 +236,7 @@ def _compose_from(
     from hydra.errors import HydraException
 
     ConfigStore.instance().store(name="schema", node=schema)
-    typed, extra = as_typed(overrides), _searched(config_dir)
-
+    typed, extra = as_typed(overrides), searched(config_dir)
     for override in overrides:
         key, _, value = override.partition("=")
         keep_secret([value] if is_secret(key) and not is_plain(value) else [])
@@ -258,18 +257,6 @@ def _compose_from(
             return attempt(typed)
         except (HydraException, ValueError) as error:
             raise _explain(error, typed, attempt, given) from None
-
-
-def _searched(config_dir: str | None) -> list[str]:
-    """Hydra's override for a folder of the user's own groups, whatever it is called."""
-    if not config_dir:
-        return []
-    folder = Path(config_dir).expanduser().absolute()
-    if not folder.is_dir():
-        raise UsageError(
-            f"there is no folder {config_dir}", where="--config-dir", fix="name the folder that holds your groups"
-        )
-    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
 
 
 def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale.config import OptimizerConfig, RunConfig
 from tfscale.errors import UsageError, nearest
 from tfscale.optimizers import OWN_KEYS, without_effect
+from tfscale.overrides import as_typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -105,7 +106,7 @@ def overridden(overrides: Sequence[str]) -> frozenset[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     found: set[str] = set()
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in OverridesParser.create().parse_overrides(as_typed(overrides)):
         key = override.key_or_group.replace("/", ".")
         found.update(_leaves(key, None if override.is_delete() else override.value()))
     return frozenset(found)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from tfscale.config import RunConfig
+from tfscale.errors import UsageError
 
 # A value of these is a name or a place, whatever it looks like: never a list, a number or a choice to sweep over.
 _PLACES = (
@@ -49,6 +51,18 @@ def quoted(value: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(value, Quote.single).with_quotes()
+
+
+def searched(config_dir: str | None) -> list[str]:
+    """Hydra's override for a folder of the user's own groups, whatever it is called."""
+    if not config_dir:
+        return []
+    folder = Path(config_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise UsageError(
+            f"there is no folder {config_dir}", where="--config-dir", fix="name the folder that holds your groups"
+        )
+    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
 
 
 def _is_quoted(value: str) -> bool:

@@ -27,7 +27,12 @@ def refuse_early(config: RunConfig) -> None:
 
 
 def import_code(config: RunConfig, plan: ExecutionPlan, cluster: Cluster) -> None:
-    """Imports the code that the task names, under the plan's choices; raises UsageError where it fails."""
+    """Refuses data that are none for the task, and imports the code that it names, under the plan's choices.
+
+    Raises:
+        UsageError: they are, or it fails.
+    """
+    refuse_early(config)
     if not config.task.code:
         return
     if plan.strategy not in _JOINING:

@@ -151,7 +151,6 @@ def _fit(
             fix="add plan.dry_run=true, or remove plan.hardware",
         )
     refuse_what_cannot_run(config, plan)
-    refuse_early(config)
     if cluster.role == "evaluator":
         from tfscale.evaluator import follow
 
