@@ -27,11 +27,15 @@ def refuse_early(config: RunConfig) -> None:
 
 
 def import_code(config: RunConfig, plan: ExecutionPlan, cluster: Cluster) -> None:
-    """Refuses data that are none for the task, and imports the code that it names, under the plan's choices.
+    """Refuses a tracker that can't be had and data that are none for the task, and imports the code that the task
+    names, under the plan's choices.
 
     Raises:
         UsageError: they are, or it fails.
+        IOFailure: the tracker is required and away.
     """
+    if config.tracker is not None:
+        config.tracker.check()
     refuse_early(config)
     if not config.task.code:
         return

@@ -171,8 +171,6 @@ def _fit(
         run_dir, say = run_dir.for_reading(), _silent
     elif store is not None:
         store.check()
-    if config.tracker is not None:
-        config.tracker.check()
     run_dir.check_writable()
     import_code(config, plan, cluster)
     run_dir.create()
