@@ -71,6 +71,51 @@ def test_colour_pictures_and_labels_in_a_column(tmp_path):
     assert source.num_examples("test") == 0
 
 
+NAMES = {
+    "medmnist": (["train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels"], 2),
+    "capital": (["X_train", "y_train", "X_test", "y_test"], 0),
+    "validation": (["x_train", "y_train", "x_val", "y_val"], 0),
+    "camel": (["trainX", "trainY", "testX", "testY"], 0),
+    "glued": (["Xtrain", "ytrain", "Xvalid", "yvalid"], 0),
+    "targets": (["train_data", "train_targets", "valid_data", "valid_targets"], 0),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_mean_the_same(tmp_path, name):
+    names, left_out = NAMES[name]
+    counts = dict(zip(names, [9, 9, 4, 4, 5, 5], strict=False))
+    arrays = {
+        one: np.full((count, 1), 1, np.uint8) if one.lower().endswith(("labels", "targets")) or "y" in one.lower()
+        else RANDOM.randint(0, 256, (count, 5, 5), np.uint8)
+        for one, count in counts.items()
+    }  # fmt: skip
+    source = NumpyFiles(path=saved(tmp_path / "a.npz", n_classes=3, **arrays))
+    source.check()
+    for split, count in (("train", 9), ("test", 5 if left_out else 4)):
+        assert {field: values.shape for field, values in source.held(split).items()} == {
+            "image": (count, 5, 5, 1),
+            "label": (count,),
+        }
+    (said,) = source.remarks()
+    assert said.startswith("left out: n_classes (a single value is of no example)")
+    assert ("val_images, val_labels (of neither split)" in said) == bool(left_out)
+
+
+def test_plain_names_that_mean_x_and_y(tmp_path):
+    pair = NumpyFiles(path=saved(tmp_path / "a.npz", data=np.zeros((3, 2)), labels=np.arange(3)))
+    pair.check()
+    assert set(pair.held("train")) == {"x", "label"}
+    more = NumpyFiles(path=saved(tmp_path / "b.npz", data=np.zeros((3, 2)), labels=np.arange(3), mask=np.ones(3)))
+    assert set(more.held("train")) == {"data", "labels", "mask"}  # a task of one's own knows them
+    odd = NumpyFiles(
+        path=saved(tmp_path / "d.npz", x_train=np.zeros(2), tokenIds_train=np.zeros(2), train_Mask=np.ones(2))
+    )
+    assert set(odd.held("train")) == {"x", "tokenIds", "Mask"}
+    with pytest.raises(UsageError, match="two arrays would be the field 'x' of the train split"):
+        NumpyFiles(path=saved(tmp_path / "c.npz", x_train=np.zeros(2), train_images=np.zeros(2))).check()
+
+
 def test_nothing_is_unpickled(tmp_path):
     class Trap:
         def __reduce__(self):

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.arrays import ArraySource, check_fields, check_finite, check_labels
 from tfscale.data.index_file import digest_files
+from tfscale.data.npz_names import by_split, held_out, plain
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
 from tfscale.labels import Labels
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class NumpyFiles(ArraySource):
-    """One .npz file with Keras's names (x_train, y_train, x_test, y_test), or one per split with the fields by name.
+    """One .npz file with Keras's names (x_train, y_train, x_test, y_test) or others that say the same (train_images,
+    X_val), or one per split with the fields by name.
 
     Pictures (x: uint8 of three or four axes) become "image", other x stays "x", y becomes "label"; all else keeps its
     name. Floats are read as float32, integer labels as int64, texts as the place among the sorted ones of the train
@@ -113,6 +115,11 @@ class NumpyFiles(ArraySource):
         files = [Path(file) for file in (self.path, self.test_path) if file is not None]
         return {**super().identity(), "content": digest_files(files)}
 
+    def remarks(self) -> list[str]:
+        files = [Path(file) for file in (self.path, self.test_path) if file is not None]
+        left_out = [told for file in files for told in _left_out(file)]
+        return [f"left out: {', '.join(left_out)}"] if left_out else []
+
     def unlabelled(self, path: str) -> Source:
         return _Unlabelled(path=path)
 
@@ -166,11 +173,10 @@ def _read_fields(
     """
     with _opened(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        ending = f"_{split}"
-        if {"x_train", "x_test"} & set(members):
-            chosen = {name.removesuffix(ending): name for name in members if name.endswith(ending)}
-        else:
-            chosen = {name: name for name in members} if plain_names else {}
+        arrays = [name for name, info in members.items() if not _is_single(archive, info)]
+        splits = by_split(arrays, str(file))
+        role = "train" if split == "train" else held_out(splits)
+        chosen = splits.get(role or "", {}) if splits else plain(arrays) if plain_names else {}
         fields: dict[str, np.ndarray] = {}
         for name, member in chosen.items():
             if name in skip:
@@ -185,6 +191,27 @@ def _read_fields(
             fields[field] = values[..., None] if field == "image" and name == "x" and values.ndim == 3 else values
     check_fields(fields, where=str(file))
     return fields
+
+
+def _left_out(file: Path) -> list[str]:
+    """What of an archive is in neither split, with the reason."""
+    with _opened(file) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        single = [name for name, info in members.items() if _is_single(archive, info)]
+        splits = by_split([name for name in members if name not in single], str(file))
+    used = {name for role in ("train", held_out(splits)) for name in splits.get(role or "", {}).values()}
+    rest = [name for name in members if splits and name not in used and name not in single]
+    told = [f"{', '.join(single)} (a single value is of no example)"] if single else []
+    return told + ([f"{', '.join(rest)} (of neither split)"] if rest else [])
+
+
+def _is_single(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    """Whether it is one number or text, beside the arrays; what can't be read is told when it is."""
+    with contextlib.suppress(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, RuntimeError):
+        with archive.open(info) as stream:
+            shape, dtype = _read_header(stream)
+        return not shape and not dtype.hasobject
+    return False
 
 
 def _is_picture(values: np.ndarray) -> bool:
