@@ -19,6 +19,15 @@ def test_the_ten_lines_train_a_model(door, tmp_path):
     assert (result["status"], result["step"]) == ("complete", 313)  # 5 epochs of 4,000 in steps of 64
 
 
+def test_its_folder_is_the_one_that_the_main_job_makes():
+    from tfscale.composition import compose
+    from tfscale.run import locate
+
+    made = locate(compose(["+recipe=resnet"])).path
+    assert set(re.findall(r"runs/resnet/([0-9a-f]{10})", README)) == {made.name}
+    assert README.index("activate") < README.index("    tfscale ")
+
+
 def test_the_groups_of_data_are_those_that_there_are():
     from tfscale.door import groups
 
