@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tfscale import lease
-from tfscale.errors import OutputError
+from tfscale.errors import ClusterFault, OutputError
 from tfscale.lease import claimed, is_free
 
 # Claims the folder, says so, then answers "held" with True or False and "end" by leaving.
@@ -139,6 +139,21 @@ def test_the_same_process_can_claim_again_but_not_twice(tmp_path):
     with claimed(tmp_path), pytest.raises(OutputError, match="another run holds"):
         claim_and_end(tmp_path, Clock())
     claim_and_end(tmp_path, Clock())
+
+
+def test_an_earlier_attempt_of_the_same_job_is_no_stranger(tmp_path):
+    job = "('worker', ['a:1', 'b:1'])"
+    with claimed(tmp_path, job=job):
+        with (
+            pytest.raises(ClusterFault, match="an earlier attempt of this job still holds"),
+            claimed(tmp_path, job=job),
+        ):
+            pass
+        for other in ("", "('worker', ['c:1'])"):
+            with pytest.raises(OutputError, match="another run holds"), claimed(tmp_path, job=other):
+                pass
+    with claimed(tmp_path), pytest.raises(OutputError, match="another run holds"), claimed(tmp_path, job=job):
+        pass
 
 
 def test_the_lease_is_renewed(tmp_path):

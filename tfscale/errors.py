@@ -231,6 +231,8 @@ def is_secret(name: str) -> bool:
     """Whether what stands under this key, or in an environment variable of this name, is to be hidden."""
     parts = [part.lower() for part in _PARTS.findall(name)]
     keys = itertools.pairwise(parts)
+    if any(part.endswith(("password", "passwd")) for part in parts):  # PGPASSWORD
+        return True
     return bool(_SECRET_PARTS & {*parts}) or any(one in _KEY_PARTS and other == "key" for one, other in keys)
 
 

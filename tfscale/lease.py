@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -34,7 +35,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tfscale.errors import OutputError
+from tfscale.errors import ClusterFault, OutputError
 from tfscale.files import open_plain, parse_json, read_plain
 
 LEASE = 30.0  # seconds without a renewal after which another machine may take the folder
@@ -62,6 +63,7 @@ def claimed(
     folder: Path,
     *,
     say: Callable[[str], None] = print,
+    job: str = "",
     lease: float = LEASE,
     renew: float = RENEW,
     wall: Callable[[], float] = time.time,
@@ -72,13 +74,18 @@ def claimed(
 
     Waits at most about `lease` seconds for a holder on another machine to end or to fall silent.
 
+    Args:
+        job: what a launcher starts again and again as one; "" where there is no launcher.
+
     Raises:
         OutputError: another run holds the folder, or it can't be locked.
+        ClusterFault: an earlier attempt of the same job still holds it, such as a pod that is slow to end.
     """
     with contextlib.ExitStack() as stack:
         try:
             guard = stack.enter_context(open_plain(folder / ".lock.flock", "a+b"))
             mine = _Lease(folder, guard.fileno(), lease=lease, renew=renew, wall=wall, now=now, sleep=sleep)
+            mine.job = hashlib.sha256(job.encode()).hexdigest()[:16] if job else ""
             mine.take(say)
         except OSError as error:
             raise OutputError(
@@ -122,6 +129,7 @@ class _Lease(Claim):
         self.folder, self.token, self._guard = folder, uuid.uuid4().hex, guard
         self._lease, self._renew_every, self._wall, self._now, self._sleep = lease, renew, wall, now, sleep
         self._flocked: bool | None = False  # None: this file system knows no such locks
+        self.job = ""
         self._renewed = now()
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -144,7 +152,7 @@ class _Lease(Claim):
             if self._may_take(raw, record, silent) and self._put(raw, settles=not self._is_dead(record)):
                 break
             if self._is_alive(record, waited, renewals) or waited > self._lease + self._renew_every:
-                raise _held_by(record, self.folder)
+                raise self._held_by(record)
             if not told and waited > _BLINK:
                 say(f"waiting for {self.folder}, {_since(record)}: taken over once it is silent for {self._lease:g} s")
                 told = True
@@ -169,6 +177,19 @@ class _Lease(Claim):
             return self._flocked is not False or silent > self._lease
         return self._is_dead(record) or silent > self._lease
 
+    def _held_by(self, record: dict[str, Any]) -> OutputError | ClusterFault:
+        if self.job and record.get("job") == self.job:  # a launcher started us while the former one is still ending
+            return ClusterFault(
+                f"an earlier attempt of this job still holds {self.folder}: {_since(record)}",
+                where="run.dir",
+                fix="run the same command again when it has ended",
+            )
+        return OutputError(
+            f"another run holds {self.folder}: {_since(record)}",
+            where="run.dir",
+            fix="wait for it or stop it, or give this one a run.name of its own",
+        )
+
     def _put(self, expected: bytes | None, *, settles: bool) -> bool:
         """Puts our record in the place of the expected one; False where somebody else was faster."""
         temporary = self.folder / f".lock.{self.token}"
@@ -190,6 +211,7 @@ class _Lease(Claim):
         self._renewed = self._now()
         record = {
             "token": self.token,
+            "job": self.job,
             "host": socket.gethostname()[:64],
             "boot_id": _boot_id(),
             "pid": os.getpid(),
@@ -243,14 +265,6 @@ class _Lease(Claim):
         with contextlib.suppress(OSError):
             if self._renew():
                 (self.folder / ".lock").unlink()
-
-
-def _held_by(record: dict[str, Any], folder: Path) -> OutputError:
-    return OutputError(
-        f"another run holds {folder}: {_since(record)}",
-        where="run.dir",
-        fix="wait for it or stop it, or give this one a run.name of its own",
-    )
 
 
 def _since(record: dict[str, Any]) -> str:

@@ -175,7 +175,7 @@ def _fit(
     import_code(config, plan, cluster)
     run_dir.create()
     owner = store if cluster.is_chief else None
-    with run_dir.claimed(say=say) as claim, hold(owner, run_dir.path, cluster, say=say) as waited:
+    with run_dir.claimed(say=say, job=cluster.job) as claim, hold(owner, run_dir.path, cluster, say=say) as waited:
         if waited and (finished := _finished_meanwhile(config, run_dir, store)):
             say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
             return Result.read(finished)

@@ -137,6 +137,7 @@ class RunDir:
 
         Raises:
             OutputError: another run holds it.
+            ClusterFault: an earlier attempt of this job does.
         """
         return lease.claimed(self.path, say=say, **times)
 

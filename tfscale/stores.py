@@ -351,8 +351,7 @@ def hold(store: Store | None, folder: Path, cluster: Cluster, **options: Any) ->
     if store is None:
         yield False
         return
-    peers = " ".join(str(each) for each in sorted(cluster.shared().items()))
-    with store.held(folder, job=peers or f"{socket.gethostname()}:{folder.resolve()}", **options) as fence:
+    with store.held(folder, job=cluster.job or f"{socket.gethostname()}:{folder.resolve()}", **options) as fence:
         yield fence.waited
 
 

@@ -23,6 +23,7 @@ F9 = pytest.mark.fault(
 )
 SECRET = [
     "DB_PASS",
+    "PGPASSWORD",
     "MYSQL_PWD",
     "db.password",
     "userPassword",

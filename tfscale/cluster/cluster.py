@@ -114,6 +114,12 @@ class Cluster:
         """
         return {role: list(self.addresses[role]) for role in sorted(self.addresses) if role != "evaluator"}
 
+    @property
+    def job(self) -> str:
+        """What names the job of several processes, the same for every attempt that a launcher makes of it; "" for one
+        process."""
+        return " ".join(str(each) for each in sorted(self.shared().items())) if self.is_multi_worker else ""
+
     def describe(self) -> str:
         """One line for people."""
         if self.source == "local":
