@@ -19,6 +19,7 @@ from tfscale.cluster import Cluster
 from tfscale.config import RunConfig, Strategy, validate
 from tfscale.counting import counted_plan
 from tfscale.data.as_recorded import go_on_as_recorded
+from tfscale.data.contents import check_contents
 from tfscale.data.found import refuse_too_few, with_found
 from tfscale.data.prepare import prepare_apart
 from tfscale.duration import Duration
@@ -279,12 +280,18 @@ def _silent(_text: str) -> None:
     """What a worker other than the chief says to people."""
 
 
-def _bring(store: Store, run_dir: RunDir, attempts: Attempts, say: Callable[[str], None]) -> None:
-    """The newest checkpoint to this machine, and what this one has to the store, where the others find it."""
-    if brought := store.pull(run_dir.path):
+def _look_back(
+    config: RunConfig, store: Store | None, run_dir: RunDir, attempts: Attempts, say: Callable[[str], None]
+) -> None:
+    """The newest checkpoint to this machine, and what this one has to the store, where the others find it; and whether
+    the data are still those that it was trained on."""
+    if store is not None and (brought := store.pull(run_dir.path)):
         say(f"{brought} was brought from {store.url}")
-    attempts.refuse_without_checkpoints()
-    store.push(run_dir.path)
+    if store is not None:
+        attempts.refuse_without_checkpoints()
+    check_contents(config, run_dir, say)
+    if store is not None:
+        store.push(run_dir.path)
 
 
 def _train(
@@ -313,8 +320,8 @@ def _train(
         plan = counted_plan(config, plan, environ=environ)
     say(with_found(plan.explain(columns()), config.data))
     run_dir.write_text("config.yaml", config.yaml)
-    if store is not None and cluster.is_chief:
-        _bring(store, run_dir, attempts, say)
+    if cluster.is_chief:
+        _look_back(config, store, run_dir, attempts, say)
     faults.point("start.meet")
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
     on_stop = (lambda error: None) if serves else stopping.ask

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # What a run reads and writes in its folder; whatever else people keep there is theirs.
-_OURS = ("*.json*", "*.yaml", "*.txt", "mlflow_*", ".lock*", "checkpoints", "export*")
+_OURS = ("*.json*", "*.yaml", "*.txt", "*.sha256", "mlflow_*", ".lock*", "checkpoints", "export*")
 _DIGEST = re.compile(r"[0-9a-f]{10}")
 
 
@@ -238,6 +238,7 @@ class RunDir:
                 "attempts.jsonl",
                 "spec.json",
                 "classes.json",
+                "data.sha256",
                 "model.json",
                 "evaluator.json",
                 "evaluator.jsonl",

@@ -39,6 +39,7 @@ FILES = (
     "plan.json",
     "spec.json",
     "classes.json",
+    "data.sha256",
     "model.json",
     "attempts.jsonl",
     "exit.json",

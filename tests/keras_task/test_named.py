@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfscale.composition import compose
-from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError
+from tfscale.errors import CheckpointUnusable, DataCorrupt, DataMissing, SecurityRefused, UsageError
 from tfscale.run import fit
 
 WIDTH = 4
@@ -139,6 +139,13 @@ def test_pictures_are_turned_alike_in_training_prediction_and_export(run, save, 
     served = tf.saved_model.load(str(tmp_path / "r" / "export" / "saved_model")).signatures["serving_default"]
     answers = served(image=tf.constant([stored(way) for way in range(1, 9)]))["output"].numpy().reshape(-1)
     assert answers == pytest.approx(rows, abs=0.001 * scale)
+
+    photo = tmp_path / "p" / "train" / "one" / "3.jpg"
+    photo.write_bytes(photo.read_bytes().replace(b"Maker", b"Baker"))  # as large, and as good a picture
+    assert run(*job, "train.until=1st").step == 1  # complete already: asks no file
+    with pytest.raises(CheckpointUnusable, match=r"the content of train/one/3\.jpg has changed") as changed:
+        run(*job, "train.until=2st")
+    assert changed.value.exit_code == 76
 
     lines = []
     with monkeypatch.context() as before:

@@ -47,8 +47,8 @@ def go_on_as_recorded(config: RunConfig, locate: Callable[[RunConfig], RunDir], 
     config.data = read_as(config.data, config.task, found)
     if former is not None:
         say(
-            "this run began before pictures were known by their content and turned as EXIF says: it goes on as it began"
-            " (resume.mode=never or another run.name starts anew)"
+            "this run began before pictures were known by their content and turned as EXIF\n"
+            "  says: it goes on as it began (resume.mode=never or another run.name starts anew)"
         )
 
 

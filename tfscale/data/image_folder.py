@@ -119,6 +119,9 @@ class ImageFolder(Source):
         former.reading = 1
         return former
 
+    def contents(self) -> dict[str, Path]:
+        return {p.name: self._tree.root / p.name for p in self._tree.pictures()} if self.verify else {}
+
     def remarks(self) -> list[str]:
         tree = self._tree
         found = [f"the class folders are those of {tree.entered}"] if tree.entered else []

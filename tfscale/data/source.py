@@ -12,8 +12,9 @@ inside its methods, so that a run can be planned without it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.errors import UsageError
@@ -90,6 +91,11 @@ class Source:
         """`spec` as it will be once the data are prepared, None where only their preparation tells; without
         TensorFlow."""
         return self.spec() if self.is_prepared() else None
+
+    def contents(self) -> Mapping[str, Path]:
+        """The files whose content a resumed run compares with that which it began with, by names that don't say where
+        they lie; none where `identity` tells the content already."""
+        return {}
 
     def remarks(self) -> Sequence[str]:
         """What people should know of how the data were found, a part of a sentence each: what is left out, and why."""

@@ -159,6 +159,9 @@ class Tfds(RecordSource):
             for i in range(count)
         ]
 
+    def contents(self) -> dict[str, Path]:
+        return {file.name: file for split in SPLITS for file in self._shards(self._name_of(split))}
+
     def _make_index(self, name: str) -> RecordIndex:
         index = index_records(self._shards(name), mend=self.max_bad_records > 0)
         lengths = self._split(name).get("shardLengths", [])

@@ -120,6 +120,10 @@ class TfRecord(RecordSource):
                 )
         return files
 
+    def contents(self) -> dict[str, Path]:
+        splits = ("train", "test")
+        return {f"{split}/{i}/{file.name}": file for split in splits for i, file in enumerate(self._files(split))}
+
     def _index(self, split: str) -> RecordIndex:
         if split not in self._indexes:
             files = readable(self._files(split), Path(self.dir))

@@ -1,0 +1,99 @@
+"""Files that change under a run: noticed by their content at a resume, and no part of the run's name."""
+
+from __future__ import annotations
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from tfscale.data import contents
+from tfscale.data.contents import check_contents, hashes
+from tfscale.data.image_folder import ImageFolder
+from tfscale.errors import CheckpointUnusable
+from tfscale.run_dir import RunDir
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A configuration of class folders of two files each, and a run folder."""
+    for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/ümlaut\n.jpg"):
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "p" / name).write_bytes(name.encode().ljust(100))
+    (tmp_path / "r").mkdir()
+    data = ImageFolder(path=str(tmp_path / "p"), dir=str(tmp_path / "d"))
+    resume = SimpleNamespace(allow_changed=[])
+    return SimpleNamespace(data=data, resume=resume, run_dir=RunDir(tmp_path / "r"), photos=tmp_path / "p", said=[])
+
+
+def look(job):
+    check_contents(job, job.run_dir, job.said.append)
+
+
+def change(file, *, keep_time=False):
+    stat = file.stat()
+    file.write_bytes(b"other".ljust(stat.st_size))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + (0 if keep_time else 1)))
+
+
+def committed(job):
+    (job.run_dir.checkpoints / "step-000000001").mkdir(parents=True)
+
+
+def test_a_changed_file_is_named_at_a_resume(job):
+    name = job.data.identity()
+    look(job)
+    committed(job)
+    look(job)
+    change(job.photos / "b" / "1.jpg")
+    job.data = ImageFolder(path=job.data.path, dir=job.data.dir)
+    with pytest.raises(CheckpointUnusable, match=r"the content of b/1\.jpg has changed since the run began") as error:
+        look(job)
+    assert error.value.exit_code == 76 and "resume.allow_changed=[data]" in error.value.fix
+    assert job.data.identity() == name
+    job.resume.allow_changed = ["data"]
+    look(job)
+    assert "going on although changed" in job.said[-1]
+    job.resume.allow_changed = []
+    look(job)  # that is what it is trained on now
+
+
+def test_before_the_first_checkpoint_the_list_is_made_anew(job):
+    look(job)
+    change(job.photos / "b" / "1.jpg")
+    job.data = ImageFolder(path=job.data.path, dir=job.data.dir)
+    look(job)
+
+
+def test_a_run_without_a_list_is_compared_by_the_old_rule_and_gets_one(job):
+    committed(job)
+    look(job)
+    assert len((job.run_dir.path / contents.LIST).read_text().splitlines()) == 4
+
+
+def test_only_files_of_another_size_or_time_are_read_again(job, monkeypatch):
+    files = job.data.contents()
+    read = []
+    real = contents._hash
+    monkeypatch.setattr(contents, "_hash", lambda file: read.append(file.name) or real(file))
+    directory = job.photos.parent / "d"
+    first = hashes(files, directory)
+    assert len(read) == 4 and hashes(files, directory) == first and len(read) == 4
+    change(job.photos / "a" / "2.jpg")
+    second = hashes(files, directory)
+    assert read[4:] == ["2.jpg"] and {k for k in first if first[k] != second[k]} == {"a/2.jpg"}
+    (note,) = directory.glob("contents-*.json")
+    note.write_text(json.dumps({})[:1])
+    assert hashes(files, directory) == second
+
+
+def test_a_place_that_can_not_be_written_is_hashed_every_time(job):
+    (job.photos.parent / "d").write_text("a file in the way")
+    assert len(hashes(job.data.contents(), job.photos.parent / "d")) == 4
+
+
+def test_pictures_that_are_not_verified_are_not_hashed(job):
+    job.data.verify = False
+    look(job)
+    assert not (job.run_dir.path / contents.LIST).exists()
