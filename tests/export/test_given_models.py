@@ -228,6 +228,18 @@ def test_a_run_is_evaluated_and_predicts_from_its_folder_on_data_given_then(tf, 
         evaluate_run(tmp_path / "r")
 
 
+def test_a_run_in_mixed_precision_is_opened_in_it_again_and_exported_in_full(tf, policy, tmp_path):
+    from tfscale.export.keras_file import full_precision_copy
+    from tfscale.restored import RestoredRun
+
+    model, *_ = fitted(normalized_in_bfloat16, tmp_path / "r")
+    with RestoredRun.open(tmp_path / "r", data=(100 * X + 7, X[:, :1])) as run:
+        assert (run.plan.precision, run.task.fixed_precision) == ("mixed_bfloat16", "mixed_bfloat16")
+        exact = full_precision_copy(run.state.model)
+        assert {layer.compute_dtype for layer in exact.layers[1:]} == {"float32"}
+        np.testing.assert_allclose(exact(100 * X + 7), full_precision_copy(model)(100 * X + 7), atol=1e-5)
+
+
 def test_own_classes_need_their_module_and_leave(tf, policy, tmp_path):
     from tfscale.evaluate import evaluate_run
 

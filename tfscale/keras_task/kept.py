@@ -11,6 +11,7 @@ is no more trusted than any other: it is read in safe mode, and names the user's
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import re
@@ -198,7 +199,8 @@ class KeptModel(NamedModel):
         own = {name: self._imported(module, name) for name, module in self._said["modules"].items()}
         try:
             with keras.saving.custom_object_scope(own):
-                model = keras.saving.deserialize_keras_object(self._said["config"], safe_mode=True)
+                config = copy.deepcopy(self._said["config"])  # from_config takes out what it has read
+                model = keras.saving.deserialize_keras_object(config, safe_mode=True)
             layers = layers_of(model)
             for place, files in self._said["assets"].items():
                 _give_files(layers[int(place)], dict(files))
