@@ -128,7 +128,7 @@ class ImageFolder(Source):
         if {"train", "test"} == set(tree.splits) and not tree.by_split:
             found.append(f"the test split is held out of every class (data.test_share={self.test_share:g})")
         bad = sum(self.count_bad(split) for split in tree.splits)
-        left_out = [*tree.left_out, *([f"{bad} pictures that can't be decoded"] if bad else [])]
+        left_out = [*tree.left_out, *([f"{bad} picture{'s' * (bad > 1)} that can't be decoded"] if bad else [])]
         return found + ([f"left out: {', '.join(left_out)}"] if left_out else [])
 
     def unlabelled(self, path: str) -> Source:
