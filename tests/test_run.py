@@ -60,7 +60,10 @@ def test_nobody_is_told_in_a_folder_that_another_run_holds(tmp_path, folder):
     with RunDir(folder).claimed():
         refused(tmp_path)
     assert not (folder / "exit.json").exists()
-    (folder / ".lock").write_text("{}")  # which nobody renews
+    (folder / ".lock").write_text("{}")  # of another machine, perhaps: only waiting would tell
+    refused(tmp_path)
+    assert not (folder / "exit.json").exists()
+    (folder / ".lock").unlink()
     refused(tmp_path)
     assert told(folder)["exit_code"] == 66
 

@@ -56,7 +56,10 @@ class Served:
 
         signature = tf.function(one, autograph=False).get_concrete_function(dict(self.raw)).structured_outputs
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in signature.items()}
-        return dict(rewritten(self.task.predict)(self.model, tf.map_fn(one, fields, fn_output_signature=specs)))
+        rows = tf.shape(next(iter(fields.values())))[0]
+        examples = _at_least_one(tf.map_fn(one, fields, fn_output_signature=specs), rows)
+        answer = rewritten(self.task.predict)(self.model, examples)
+        return {name: value[:rows] for name, value in answer.items()}
 
     def save(self, folder: Path) -> None:
         module = tf.Module()
@@ -68,6 +71,16 @@ class Served:
             for resource in _resources(list(vars(owner).values()))
         ]
         tf.saved_model.save(module, str(folder), signatures={"serving_default": self._function})
+
+
+def _at_least_one(examples: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf.Tensor]:
+    """One of zeros in the place of none at all, which oneDNN's convolutions can't take on some processors."""
+    return {
+        name: tf.concat([value, tf.zeros([tf.maximum(0, 1 - rows), *value.shape[1:]], value.dtype)], 0)
+        if value.shape[1:].is_fully_defined()
+        else value
+        for name, value in examples.items()
+    }
 
 
 def untracked(model: keras.Model) -> list[tf.Variable]:
