@@ -41,8 +41,8 @@ def crew(tmp_path, tmp_path_factory):
 
 def job(*more: str, run_dir: str, store: str | None = f"s3://{BUCKET}/runs", pause: float = 0.0, **options):
     """A tiny job; with a pause for every example where each save must have been copied before the next one is due."""
-    named = ("extensions.allow=[tests_dense.,tests_slow.]", "run.recipe=dense", "run.name=it", f"+data.pause={pause}")
-    kept = () if store is None else (f"run.store={store}",)
+    named = ("extensions.allow=[tests_dense.,tests_slow.]", "run.recipe=dense", f"+data.pause={pause}")
+    kept = () if store is None else (f"run.store={store}", "run.name=it")
     return tiny_job(*named, *kept, *more, run_dir=run_dir, data="tests_slow.Slow", **options)
 
 
