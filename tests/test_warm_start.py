@@ -18,6 +18,7 @@ def run(tf, tmp_path):
     def run(name, *overrides, task=None):
         said = []
         common = [f"run.dir={tmp_path / name}", "train.until=10st", "train.global_batch=8", "tracker=none"]
+        common += ["optimizer.name=sgd", "optimizer.learning_rate=0.1", "optimizer.momentum=0.9"]
         config = compose([*common, *overrides], task=task or Classify(), data=Vectors())
         return fit(config, environ={}, say=said.append), "\n".join(said)
 

@@ -32,6 +32,7 @@ def counted_footprint(config: RunConfig, plan: ExecutionPlan) -> Footprint | Non
         return None
     from tfscale import runtime
 
+    config.data.num_examples("train")  # refuses what can be read only once, before our look would use that up
     found: list[Footprint | None] = []
 
     def count() -> None:  # in a thread: Keras's names, policy and scopes are a thread's own, and go with it

@@ -79,7 +79,7 @@ def test_it_is_in_every_pod_and_every_manifest_is_valid(kind, file, validate):
         ("spec: {afinity: {}}", "did you mean 'affinity'"),
         ("spec: {volumes: {name: x}}", "spec.volumes is a list"),
         ("spec: {volumes: [{emptyDir: {}}]}", "has no name"),
-        ("spec: {activeDeadlineSeconds: soon}", "is a number"),
+        ("spec: {activeDeadlineSeconds: soon}", "is a whole number"),
         ("spec: {restartPolicy: Always}", "is the job's own"),
         ("spec: {terminationGracePeriodSeconds: 1}", "cluster.grace"),
         ("spec: {containers: [{image: other}]}", "image is the job's own"),
