@@ -141,21 +141,6 @@ def test_the_same_process_can_claim_again_but_not_twice(tmp_path):
     claim_and_end(tmp_path, Clock())
 
 
-def test_an_earlier_attempt_of_the_same_job_is_no_stranger(tmp_path):
-    job = "('worker', ['a:1', 'b:1'])"
-    with claimed(tmp_path, job=job):
-        with (
-            pytest.raises(ClusterFault, match="an earlier attempt of this job still holds"),
-            claimed(tmp_path, job=job),
-        ):
-            pass
-        for other in ("", "('worker', ['c:1'])"):
-            with pytest.raises(OutputError, match="another run holds"), claimed(tmp_path, job=other):
-                pass
-    with claimed(tmp_path), pytest.raises(OutputError, match="another run holds"), claimed(tmp_path, job=job):
-        pass
-
-
 def test_the_lease_is_renewed(tmp_path):
     with claimed(tmp_path, renew=0.05) as claim:
         first = read(tmp_path)
@@ -249,6 +234,22 @@ def test_a_lease_that_is_renewed_is_respected(tmp_path):
         claim_and_end(tmp_path, clock)
     assert 35 <= clock.at - 1000 < 37
     assert read(tmp_path)["token"] == "theirs"
+
+
+def test_an_earlier_attempt_of_the_same_job_is_no_stranger(tmp_path):
+    """A pod that a launcher moved to another machine, while the former one takes its time to end."""
+    job = "('worker', ['a:1', 'b:1'])"
+    with claimed(tmp_path, job=job):
+        mark = read(tmp_path)["job"]
+    for asked, error, told in (
+        (job, ClusterFault, "an earlier attempt of this job still holds"),
+        ("", OutputError, "another run holds"),
+        ("('worker', ['c:1'])", OutputError, "another run holds"),
+    ):
+        clock = Clock(lambda: write(tmp_path, clock, ago=clock.at % 7, job=mark))  # noqa: B023
+        write(tmp_path, clock, job=mark)
+        with pytest.raises(error, match=told), claimed(tmp_path, job=asked, **clock.times):
+            pass
 
 
 def test_a_holder_that_ends_meanwhile_is_followed(tmp_path):

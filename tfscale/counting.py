@@ -6,6 +6,7 @@ process for good then, so that only runs of one worker do it: several must be jo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Mapping
@@ -41,11 +42,11 @@ def counted_footprint(config: RunConfig, plan: ExecutionPlan) -> Footprint | Non
         except Exception:  # a user's own code, which the run will call again and complain about
             found.append(None)
 
-    with runtime.applied(plan, seed=config.train.seed):
+    with contextlib.suppress(ImportError), runtime.applied(plan, seed=config.train.seed):
         thread = threading.Thread(target=count, name="tfscale-counting")
         thread.start()
         thread.join()
-    return found[0]
+    return found[0] if found else None  # a machine without TensorFlow plans all the same
 
 
 def _count(config: RunConfig) -> Footprint | None:

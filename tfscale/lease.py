@@ -178,7 +178,8 @@ class _Lease(Claim):
         return self._is_dead(record) or silent > self._lease
 
     def _held_by(self, record: dict[str, Any]) -> OutputError | ClusterFault:
-        if self.job and record.get("job") == self.job:  # a launcher started us while the former one is still ending
+        ours = self.job and record.get("job") == self.job
+        if ours and not self._shares_kernel(record):  # a launcher moved us here while the former one is still ending
             return ClusterFault(
                 f"an earlier attempt of this job still holds {self.folder}: {_since(record)}",
                 where="run.dir",

@@ -116,7 +116,6 @@ def fit_config(
             return fit_config(config, environ=environ, say=say, stopping=stopping)
     with lenient(), _left_if_refused(config, environ):
         validate(config)
-        refuse_ignored(config)
         go_on_as_recorded(config, locate, say)
         stopping.grace = config.cluster.grace
         with watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ):
@@ -134,6 +133,7 @@ def _fit(
     store = open_store(config)
     config.data.check()
     config.task.check()
+    refuse_ignored(config)  # behind what is refused for security
     if config.init_from:
         check_place(config.init_from)
     cluster = Cluster.resolve(environ)
@@ -317,12 +317,13 @@ def _train(
     if cluster.role != "ps":
         refuse_early(config)
         refuse_too_few(config)
-        plan = counted_plan(config, plan, environ=environ)
-    say(with_found(plan.explain(columns()), config.data))
     run_dir.write_text("config.yaml", config.yaml)
     if cluster.is_chief:
         _look_back(config, store, run_dir, attempts, say)
     faults.point("start.meet")
+    if cluster.role != "ps":
+        plan = counted_plan(config, plan, environ=environ)  # may start TensorFlow: after all that is refused without
+    say(with_found(plan.explain(columns()), config.data))
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
     on_stop = (lambda error: None) if serves else stopping.ask
     with joined(config, plan, cluster, on_exit=leave, on_stop=on_stop) as peers, stopping.as_request():
