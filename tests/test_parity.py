@@ -81,7 +81,8 @@ def test_adam_with_clipping_and_accumulation():
 def test_somebodys_keras_model():
     keras = ("task=keras", "task.model=tests_dense.compiled", ALLOW, "+data._target_=tests_dense.Table", "tracker=none")
     some = ("2", "2w")
-    held(check_parity([*keras, *TRAIN], layouts=some, environ=environ()), layouts=some)
+    train = [word for word in TRAIN if not word.startswith("optimizer.")]  # the model is compiled
+    held(check_parity([*keras, *train], layouts=some, environ=environ()), layouts=some)
 
 
 @pytest.mark.slow

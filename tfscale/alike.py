@@ -90,7 +90,8 @@ def _parts(session: Session) -> Iterator[tuple[Any, ...]]:
     """This worker's own parts of each variable, one for each of its devices: to read them no worker waits for another,
     and where reading adds over workers it is the parts that must be alike."""
     for variable in session.state.variables().values():
-        yield session.strategy.experimental_local_results(getattr(variable, "value", variable))
+        held = getattr(variable, "value", variable)  # of TensorFlow's own variables, such as averages, it is a method
+        yield session.strategy.experimental_local_results(variable if callable(held) else held)
 
 
 def _pieces(session: Session) -> Iterator[bytes]:
