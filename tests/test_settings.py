@@ -84,7 +84,6 @@ def _useless(config: OptimizerConfig) -> dict[str, str]:
         (("optimizer.schedule=constant", "optimizer.final=0.1"), "optimizer.schedule=cosine or linear"),
         (("train.rollback_factor=0.1",), "without train.max_rollbacks"),
         (("run.dir=x", "run.root=y"), "run.root: run.dir says"),
-        (("run.dir=x", "run.name=y"), "run.name: run.dir says"),
         (("+train.untl=3",), "did you mean 'train.until'?"),
         (("++train.untl=3",), "unknown key 'train.untl'"),
         (("+foo.bar=3",), "unknown key 'foo.bar'"),

@@ -61,10 +61,8 @@ def _of_run(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "train.rollback_factor", "without train.max_rollbacks it changes nothing"
     if config.resume.allow_changed and config.resume.mode == "never":
         yield "resume.allow_changed", "with resume.mode=never there is nothing to compare with"
-    if run.dir is not None:
-        for key in ("run.root", *(() if run.store else ("run.name",))):
-            if key in told:
-                yield key, "run.dir says where the run lives"
+    if run.dir is not None and "run.root" in told:  # run.name still names it in the store and the tracker
+        yield "run.root", "run.dir says where the run lives"
 
 
 def refuse_without_test(config: RunConfig) -> None:

@@ -54,7 +54,7 @@ def name_of(config: RunConfig, path: Path) -> str:
     model = config.run.recipe
     if model == "custom":  # nobody gave a name: what is trained says more
         model = str(getattr(config.task, "model", type(config.task).__name__))
-    return f"{Path(model).name} on {data_name(config.data)}, {config.train.until} ({path.name})"
+    return f"{Path(model).name} on {data_name(config.data)}, {config.train.until} ({config.run.name or path.name})"
 
 
 def data_name(source: Source) -> str:
