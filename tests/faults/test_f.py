@@ -165,6 +165,8 @@ class Running:
         self.run_dir = run_dir_of(job, cwd)
         self.before = last_step(self.run_dir)
         command = [
+            "env",
+            "--default-signal=HUP",  # the tests themselves may run under nohup
             "/bin/sh",
             "-c",
             f'{shell} exec "$0" "$@" {streams.pop("redirect", "")}',
