@@ -19,7 +19,7 @@ COPY . /source/
 RUN /opt/tfscale/bin/pip wheel --no-cache-dir --no-deps -w /wheel /source
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="tfscale" \
       org.opencontainers.image.description="Hardware-aware TensorFlow training of Keras 3 models" \

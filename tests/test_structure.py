@@ -17,6 +17,7 @@ PACKAGE = ROOT / "tfscale"
 LAYERS = {
     0: (
         "errors",
+        "version",
         "labels",
         "user_places",
         "faults",

@@ -55,7 +55,7 @@ def _usage() -> int:
 
 
 def _version() -> int:
-    from tfscale import __version__
+    from tfscale.version import __version__
 
     write_line(f"tfscale {__version__}")
     return 0

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tfscale
 from tfscale.config import OptimizerConfig, RunConfig, identity, identity_defaults
 from tfscale.errors import CheckpointUnusable, without_secrets
 from tfscale.former_names import former_name
 from tfscale.optimizers import effective
 from tfscale.run_dir import digest
 from tfscale.strict_json import dumps, plain
+from tfscale.version import __version__
 
 _ABSENT = object()
 _SHOWN = 8  # keys in one message
@@ -205,7 +205,7 @@ def _as_json(value: Any) -> Any:
 
 def _code_of(*parts: Any) -> dict[str, str]:
     """Digests of the files that define the classes of these objects, and the version of tfscale."""
-    found = {"tfscale": tfscale.__version__}
+    found = {"tfscale": __version__}
     for part in parts:
         name = type(part).__module__
         file = getattr(sys.modules.get(name), "__file__", None)  # a notebook has none

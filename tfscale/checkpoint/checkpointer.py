@@ -18,7 +18,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import tfscale
 from tfscale.checkpoint import bundle
 from tfscale.checkpoint.folder import Entry, Folder, read_manifest
 from tfscale.checkpoint.writer import Writer
@@ -26,6 +25,7 @@ from tfscale.errors import CheckpointUnusable, ClusterFault
 from tfscale.experiment import Experiment
 from tfscale.manifest import Damaged
 from tfscale.state import TrainState
+from tfscale.version import __version__
 
 _T = TypeVar("_T")
 
@@ -169,7 +169,7 @@ class Checkpointer:
             **self.experiment.record(),
             "memory": taken.memory,
             "variables": bundle.describe(taken.tensors),
-            "tfscale": tfscale.__version__,
+            "tfscale": __version__,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         }
