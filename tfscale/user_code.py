@@ -15,14 +15,13 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
-import traceback
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from tfscale.errors import TfscaleError, UsageError, first_line, nearest
+from tfscale.user_places import place_of
 
 _ENTRY = "import sys; sys.path[:0] = sys.argv[2:]; from tfscale.user_code import child; sys.exit(child(sys.argv[1]))"
 _LAZY = ("__getattr__", "__path__", "globals", "exec", "setattr")  # with these a module may have more than is written
@@ -54,7 +53,7 @@ def load_code(name: str, *, key: str) -> Any:
     except Exception as error:  # whatever people's code raises
         raise UsageError(
             f"{module} can't be imported: {type(error).__name__}: {first_line(error)}",
-            where=_place_of(error) or key,
+            where=place_of(error) or key,
             fix=f"mend it: python -c 'import {module}' must work",
         ) from error
     if not hasattr(found, attribute):
@@ -170,16 +169,3 @@ def _bound(body: list[ast.stmt]) -> Iterator[str]:
 def _no_name(module: str, attribute: str, names: list[str], key: str, file: str) -> UsageError:
     what = f"{module} has no {attribute!r}{nearest(attribute, names)}"
     return UsageError(what, where=file or key, fix=f"correct {key}")
-
-
-def _place_of(error: BaseException) -> str:
-    """file:line of the last line of people's own that ran, or ""."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<") and "site-packages" not in frame.filename and frame.filename != __file__
-        and not frame.filename.startswith(sysconfig.get_paths()["stdlib"])
-    ]  # fmt: skip
-    return f"{own[-1].filename}:{own[-1].lineno}" if own else ""

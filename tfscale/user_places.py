@@ -17,7 +17,10 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S
 
 
 def place_of(error: BaseException) -> str:
-    """The innermost place in the user's code, such as "mine.py:12 in loss"; "" where none is known."""
+    """The innermost place in the user's code, such as "mine.py:12 in loss"; "" where none is known.
+
+    Of a SyntaxError it is the line that isn't Python, which never ran.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -25,7 +28,8 @@ def place_of(error: BaseException) -> str:
         # A text is of code that was rewritten, or runs inside a graph: further in than the frames here.
         told = [(found["file"], int(found["line"]), found["name"]) for found in _FRAME.finditer(str(current))]
         frames = traceback.extract_tb(current.__traceback__)
-        for places in (told, [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]):
+        wrong = [(current.filename, current.lineno or 0, "<module>")] if isinstance(current, SyntaxError) else []
+        for places in (wrong, told, [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]):
             own = [place for place in places if _is_users(place[0])]
             if own:
                 file, line, name = own[-1]
@@ -42,8 +46,13 @@ def _foreign() -> tuple[str, ...]:
     return tuple(f"{path}{os.sep}" for path in (*filter(None, paths), str(Path(__file__).parent)))
 
 
-def _is_users(file: str) -> bool:
-    if file.startswith("<") or "__autograph_generated_file" in file or "site-packages" in file.split(os.sep):
+def _is_users(file: str | None) -> bool:
+    if (
+        not file
+        or file.startswith("<")
+        or "__autograph_generated_file" in file
+        or "site-packages" in file.split(os.sep)
+    ):
         return False
     return not file.startswith(_foreign()) and not os.path.realpath(file).startswith(_foreign())
 
