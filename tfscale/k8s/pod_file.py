@@ -18,9 +18,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from tfscale.errors import SecurityRefused, UsageError, first_line, nearest
+from tfscale.errors import SecurityRefused, UsageError, first_line, is_secret, nearest
 from tfscale.k8s.metadata import Manifest
-from tfscale.redaction import is_secret
 
 _KEY = "job.pod"
 _PARTS = ("metadata", "spec")
