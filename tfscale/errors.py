@@ -12,10 +12,8 @@ import errno
 import itertools
 import re
 from collections.abc import Iterable
-from typing import Any
 
 _SECRETS: set[str] = set()
-_WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them as values of other types
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of a name: split at _, -, ., digits and capitals
@@ -273,31 +271,6 @@ def _redacted_field(found: re.Match[str]) -> str:
     whole = re.search(r"(?i)(pwd|password)(=|%3d)", value)  # a connection string in a field of its own
     hide = (is_secret(name) or signed or whole) and value and not is_plain(value)
     return f"{name}=<redacted>" if hide else found[0]
-
-
-def as_override(key: str, value: Any) -> str:
-    """`key=value` as a shell and Hydra take it, so that what a fix prints can be copied.
-
-    Args:
-        value: a text, a number, a bool, None, or a list of them.
-    """
-    import shlex
-
-    text = f"[{','.join(map(_hydra_value, value))}]" if isinstance(value, list | tuple) else _hydra_value(value)
-    whole = f"{key}={text}"
-    if re.fullmatch(r"[\w.=/:,@%+-]+", whole):
-        return whole
-    return shlex.quote(whole) if re.search(r'["$`\\!]', whole) else f'"{whole}"'
-
-
-def _hydra_value(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
-    if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in _WORDS):
-        return text
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), text)
-    return f"'{escaped}'".replace("${", r"\${")
 
 
 def nearest(word: str, choices: list[str] | tuple[str, ...]) -> str:

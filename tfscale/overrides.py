@@ -1,6 +1,6 @@
 """Overrides as people type them: values that Hydra's grammar has no word for, or takes for something else, as they are.
 
-Owns which values are places, and quoting. Refuses to compose.
+Owns which values are places, quoting, and the overrides that messages advise. Refuses to compose.
 
     as_typed("data.path=train (1).csv")    # data.path='train (1).csv'
 """
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tfscale.config import RunConfig
 from tfscale.errors import UsageError
@@ -20,6 +22,7 @@ _PLACES = (
     *("run.dir", "run.root", "run.store", "run.name", "init_from", "plan.hardware", "tracker.uri", "task.model"),
     *("data.path", "data.test_path", "data.dir"),
 )
+_WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them as values of other types
 _KEY = re.compile(r"\+{0,2}[\w.@/-]+")
 
 
@@ -51,6 +54,28 @@ def quoted(value: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(value, Quote.single).with_quotes()
+
+
+def as_override(key: str, value: Any) -> str:
+    """`key=value` as a shell and Hydra take it, so that what a fix prints can be copied.
+
+    Args:
+        value: a text, a number, a bool, None, or a list of them.
+    """
+    text = f"[{','.join(map(_as_hydra, value))}]" if isinstance(value, list | tuple) else _as_hydra(value)
+    whole = f"{key}={text}"
+    if re.fullmatch(r"[\w.=/:,@%+-]+", whole):
+        return whole
+    return shlex.quote(whole) if re.search(r'["$`\\!]', whole) else f'"{whole}"'
+
+
+def _as_hydra(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if not isinstance(value, str) or (re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in _WORDS):
+        return text
+    return quoted(text).replace("${", r"\${")
 
 
 def searched(config_dir: str | None) -> list[str]:

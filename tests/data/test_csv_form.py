@@ -11,7 +11,8 @@ import pytest
 
 from tfscale.data.csv import Csv
 from tfscale.data.csv_form import Form
-from tfscale.errors import DataCorrupt, UsageError, as_override
+from tfscale.errors import DataCorrupt, UsageError
+from tfscale.overrides import as_override
 
 ROWS = [(i / 4, i * 3, "xyz"[i % 3]) for i in range(12)]
 NAMES = ("width", "leaf height (cm)", "kind")

@@ -15,7 +15,8 @@ from tfscale.data.arrays import ArraySource, check_finite
 from tfscale.data.csv_form import DELIMITERS, Form, not_decodable
 from tfscale.data.index_file import digest_files
 from tfscale.data.source import Source
-from tfscale.errors import DataCorrupt, DataMissing, UsageError, as_override, first_line, nearest
+from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line, nearest
+from tfscale.overrides import as_override
 
 if TYPE_CHECKING:
     import numpy as np
