@@ -68,12 +68,17 @@ def test_what_people_gave_is_not_overridden(environ, tmp_path, given, added):
 def test_the_function_raises_the_error_that_belongs_to_the_code(environ, tmp_path):
     overrides = ["+recipe=resnet", f"run.dir={tmp_path / 'it'}"]
 
-    def error(code: str) -> errors.TfscaleError:
+    lines: list[str] = []
+
+    def error(code: str, *more: str) -> errors.TfscaleError:
         with pytest.raises(errors.TfscaleError) as raised:
-            launch_workers(overrides, environ=environ, say=lambda _: None, program=[sys.executable, "-c", HEAD + code])
+            launch_workers(
+                [*overrides, *more], environ=environ, say=lines.append, program=[sys.executable, "-c", HEAD + code]
+            )
         return raised.value
 
-    corrupt = error(FAILS)
+    corrupt = error(FAILS, "run.quiet=true")
+    assert not of("launch", lines) and len(of("worker:1", lines)) == 1  # the error's line is no matter of quiet
     assert isinstance(corrupt, errors.DataCorrupt)
     assert corrupt.line() == "tfscale: error[E-0065] worker:1: a row | is torn | rows.csv:7 | -"
     killed = error("if me == 'worker:1': os.kill(os.getpid(), 9)")

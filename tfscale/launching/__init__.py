@@ -73,7 +73,7 @@ def launch_workers(
     config.task.check()
     command = [*program, *(["--config-dir", config_dir] if config_dir else []), *told]
     labels = [f"{role}:{index}" for role, index in job.roles()]
-    with Crew(command, labels, environ=environ, say=say, stream=stream) as crew:
+    with Crew(command, labels, environ=environ, say=say, stream=stream, quiet=config.run.quiet) as crew:
         outcome = run_job(job, crew)
     if outcome.code:
         raise error_of(outcome)

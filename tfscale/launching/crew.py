@@ -32,6 +32,7 @@ class Crew:
         environ: of every process, besides what its place tells it.
         say: receives their lines, and the launcher's own.
         stream: a terminal for colours and the live line.
+        quiet: the launcher says nothing of its own but what goes wrong and no process tells.
 
     Attributes:
         children: the newest process of each place.
@@ -47,10 +48,11 @@ class Crew:
         environ: Mapping[str, str] | None = None,
         say: Callable[[str], None] = print,
         stream: TextIO | None = None,
+        quiet: bool = False,
         now: Callable[[], float] = time.monotonic,
     ):
         environ = os.environ if environ is None else environ
-        self.command, self.now, self._writer = list(command), now, labels[0]
+        self.command, self.now, self._writer, self._quiet = list(command), now, labels[0], quiet
         self.screen = Screen(labels, say=say, stream=stream, environ=environ)
         own_size = ("COLUMNS", "LINES") if self.screen.is_live else ()  # they would hide the room that it has
         self.environ = {name: value for name, value in environ.items() if name not in own_size}
@@ -106,8 +108,13 @@ class Crew:
         return child
 
     def tell(self, text: str) -> None:
-        """A line of the launcher's own."""
+        """A line of the launcher's own: what went wrong, where the job goes on."""
         self._show(LAUNCHER, [text])
+
+    def note(self, text: str) -> None:
+        """A line of the launcher's own that the job's end says, too, or that only informs."""
+        if not self._quiet:
+            self.tell(text)
 
     def kill(self) -> None:
         """SIGKILL for all that still run."""

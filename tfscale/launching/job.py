@@ -133,7 +133,7 @@ class _Attempt:
         others = self._training()
         if others and not self.causes and self.crew.signum is None:
             who = ", ".join(other.label for other in others)
-            self.crew.tell(f"{child.label} ended with {child.code}: {self.job.grace:g} s for {who} to end, too")
+            self.crew.note(f"{child.label} ended with {child.code}: {self.job.grace:g} s for {who} to end, too")
 
     def _training(self) -> list[Child]:
         return self._children("chief", "worker", "ps")
@@ -192,7 +192,7 @@ class _Attempt:
     def _table(self) -> None:
         for child in self.crew.children.values():
             how = ", killed by the launcher" if child.killed else ""
-            self.crew.tell(f"{child.label} ended with {child.code} after {child.seconds:.1f} s{how}")
+            self.crew.note(f"{child.label} ended with {child.code} after {child.seconds:.1f} s{how}")
 
 
 def _retryable(child: Child) -> bool:
