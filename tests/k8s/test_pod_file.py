@@ -86,6 +86,8 @@ def test_it_is_in_every_pod_and_every_manifest_is_valid(kind, file, validate):
         ("spec: {containers: [{volumeMount: []}]}", "did you mean 'volumeMounts'"),
         ("metadata: {name: x}", "metadata.name can't be added"),
         ("metadata: {labels: {a: 1}}", "in quotes"),
+        ("spec: {nodeSelector: {gpu: yes}}", "in quotes"),
+        ("spec: {containers: [{env: [{name: A, value: 1}]}]}", "in quotes"),
         ("metadata: {labels: {app.kubernetes.io/instance: other}}", "are the job's own"),
         ("spec: [", "can't be read"),
     ],

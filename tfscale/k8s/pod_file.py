@@ -125,6 +125,10 @@ def read(file: str) -> Manifest:
     return given
 
 
+def _maps_to_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
 def _problems(given: Any) -> list[str]:
     if not isinstance(given, dict):
         return ["metadata and spec of a pod's template are expected"]
@@ -135,7 +139,7 @@ def _problems(given: Any) -> list[str]:
     for key, value in given.get("metadata", {}).items():
         if key not in ("annotations", "labels"):
             found.append(f"metadata.{key} can't be added: annotations and labels can")
-        elif not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        elif not _maps_to_texts(value):
             found.append(f"metadata.{key} is a mapping to texts: write 'true' and '1' in quotes")
         elif any(str(name).startswith("app.kubernetes.io/") for name in value):
             found.append(f"metadata.{key}: the names app.kubernetes.io/... are the job's own")
@@ -153,6 +157,8 @@ def _spec_problems(key: str, value: Any) -> list[str]:
         return [f"unknown key 'spec.{key}'{nearest(key, list(_FIELDS))}"]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         return [f"spec.{key} is {_SHOWN[kind]}"]
+    if key == "nodeSelector" and not _maps_to_texts(value):
+        return [f"spec.{key} is a mapping to texts: write 'true' and '1' in quotes"]
     if not isinstance(value, list):
         return []
     if not all(isinstance(each, dict) for each in value):
@@ -163,6 +169,8 @@ def _spec_problems(key: str, value: Any) -> list[str]:
         if key in _NAMES and _NAMES[key] not in each and not ours:
             found.append(f"spec.{key}[{index}] has no {_NAMES[key]}")
         if key in ("containers", "initContainers"):
+            if not all(isinstance(v.get("value", ""), str) for v in each.get("env") or [] if isinstance(v, dict)):
+                found.append(f"spec.{key}[{index}].env: a value is a text: write 'true' and '1' in quotes")
             unknown = [name for name in each if name not in _CONTAINER]
             found += [f"unknown key 'spec.{key}[{index}].{n}'{nearest(str(n), _CONTAINER)}" for n in unknown]
             taken = [name for name in _OF_CONTAINER if ours and name in each and name != "name"]
