@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tfscale
-from tfscale.errors import DataCorrupt, TfscaleError, UsageError
+from tfscale.errors import DataCorrupt, DataMissing, TfscaleError, UsageError
 
 ROWS, WIDTH, SIZE = 48, 6, 16
 RANDOM = np.random.RandomState(0)
@@ -172,6 +172,7 @@ FORMS = {
     "ragged arrays": (lambda tf: (tf.ragged.constant(WORDS), Y), "RaggedTensor"),
     "rows of different lengths": (lambda tf: (WORDS, Y), "different lengths"),
     "mixed objects": (lambda tf: (np.array([["a", 1.0]] * ROWS, object), Y), "float, str"),
+    "names as classes": (lambda tf: (X, np.array(["a", "b", "c"])[Y]), "y is text"),
     "lengths in a batch": (lambda tf: tf.data.Dataset.from_tensors((X, Y[:-1])), "numbers of rows: 47, 48"),
 }
 
@@ -181,6 +182,11 @@ def test_forms_that_cannot_be_read_are_refused_by_name(tf, dense, tmp_path, name
     make, told = FORMS[name]
     with pytest.raises(UsageError, match=told):
         tfscale.fit(dense(), make(tf), run_dir=tmp_path / "r", say=quiet)
+
+
+def test_no_examples_at_all_are_missing_data(dense, tmp_path):
+    with pytest.raises(DataMissing, match="the train split has no examples"):
+        tfscale.fit(dense(), (X[:0], Y[:0]), run_dir=tmp_path / "r", say=quiet)
 
 
 BAD = np.arange(ROWS) == 41

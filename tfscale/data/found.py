@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from tfscale.config import RunConfig
 from tfscale.data.source import Source
-from tfscale.errors import UsageError
+from tfscale.errors import DataMissing, UsageError
 
 _NAMED = 5  # classes in the text
 _WIDTH = 80
@@ -35,9 +35,11 @@ def with_found(text: str, source: Source) -> str:
 
 
 def refuse_too_few(config: RunConfig) -> None:
-    """Raises UsageError where one step would repeat an example."""
+    """Raises UsageError where one step would repeat an example, DataMissing where there is none."""
     batch = config.train.global_batch
     count = config.data.num_examples("train") if config.data.by_index else batch
+    if not count:
+        raise DataMissing("the train split has no examples", where="data", fix="give examples to train on")
     if count < batch:
         raise UsageError(
             f"the train split has {count} examples, fewer than one global batch of {batch}",

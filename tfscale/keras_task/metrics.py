@@ -42,6 +42,12 @@ class Measures:
             model.compute_metrics(*given)  # creates their variables
             self.parts = PartLosses(model, given)
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+            if any(getattr(y, "dtype", None) == tf.string for y in tf.nest.flatten(example["y"])):
+                raise UsageError(
+                    "y is text, and the model's loss takes numbers",
+                    where="data",
+                    fix="number the classes from 0, as by names, y = numpy.unique(y, return_inverse=True)",
+                ) from error
             raise UsageError(
                 f"the model's loss or metrics don't take the data: {first_line(error)}",
                 where=place_of(error) or "data",
