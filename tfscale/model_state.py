@@ -42,7 +42,7 @@ def copy_state(source: keras.Model, target: keras.Model) -> None:
 def copy_assets(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     """The files of a layer, such as a vocabulary, where it has any."""
     if hasattr(source, "save_assets") and hasattr(target, "load_assets"):
-        with _assets(source) as folder:
+        with assets(source) as folder:
             if any(folder.iterdir()):
                 target.load_assets(str(folder))
 
@@ -81,7 +81,7 @@ def assets_digest(model: keras.Model) -> str:
     for layer in layers_of(model):
         if not hasattr(layer, "save_assets"):
             continue
-        with contextlib.suppress(Exception), _assets(layer) as folder:  # a layer that isn't adapted yet
+        with contextlib.suppress(Exception), assets(layer) as folder:  # a layer that isn't adapted yet
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):
                 names.append(file.name)
                 found.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -96,8 +96,23 @@ def layers_of(model: keras.Model) -> list[Any]:
     return [layer for layer in found if not isinstance(layer, keras.layers.InputLayer)]
 
 
+def foreign_in(node: Any) -> Iterator[tuple[str, str | None]]:
+    """(name, module) of what isn't Keras's in a serialized object; of functions Keras writes no module: None."""
+    if isinstance(node, dict):
+        name, module = node.get("class_name"), node.get("module", "keras")
+        if name == "function":
+            yield str(node.get("config")), None
+        elif isinstance(name, str) and str(module).split(".")[0] != "keras":
+            yield name, str(module or "__main__")
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from foreign_in(value)
+
+
 @contextlib.contextmanager
-def _assets(layer: keras.layers.Layer) -> Iterator[Path]:
+def assets(layer: keras.layers.Layer) -> Iterator[Path]:
+    """A folder with the files of a layer that has some, while it is open."""
     with tempfile.TemporaryDirectory() as folder:
         layer.save_assets(folder)
         yield Path(folder)

@@ -13,13 +13,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from tfscale.errors import UsageError, first_line
-from tfscale.model_state import copy_state, layers_of
+from tfscale.model_state import copy_state, foreign_in, layers_of
 
 
 def full_precision_copy(model: keras.Model) -> keras.Model:
@@ -102,22 +101,9 @@ def left_out(model: keras.Model) -> str:
     except Exception as error:  # whatever people's own get_config raises
         return f"the model doesn't describe itself: {first_line(error)}"
     config.pop("compile_config", None)
-    foreign = sorted(set(_foreign(config)))
+    foreign = sorted({name for name, _ in foreign_in(config)})
     own = "a class or function of your own, which such a file names and doesn't hold"
     return f"the model has {', '.join(foreign[:3])}, {own}" if foreign else ""
-
-
-def _foreign(node: Any) -> Iterator[str]:
-    """The names of what a serialized model takes from elsewhere than Keras."""
-    if isinstance(node, dict):
-        module, name = node.get("module", "keras"), node.get("class_name")
-        if isinstance(name, str) and not (isinstance(module, str) and module.split(".")[0] == "keras"):
-            yield str(node.get("config")) if name == "function" else name
-        for value in node.values():
-            yield from _foreign(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _foreign(value)
 
 
 def save(model: keras.Model, file: str | Path, *, compiled: bool = False) -> None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line
 from tfscale.keras_task.named import NamedModel
+from tfscale.model_state import assets, foreign_in, layers_of
 
 if TYPE_CHECKING:
     import keras
@@ -46,8 +47,6 @@ def described(model: keras.Model) -> str:
         Indescribable: it holds code without a name, or doesn't describe itself.
     """
     import keras
-
-    from tfscale.model_state import layers_of
 
     if any(isinstance(layer, keras.layers.Lambda) for layer in layers_of(model)):
         raise Indescribable("a Lambda layer is Python code, which no file of a run may hold")
@@ -74,24 +73,13 @@ def _modules(model: keras.Model, config: Any) -> dict[str, str]:
     return found
 
 
-def _foreign(node: Any) -> Iterator[tuple[str, str | None]]:
-    """(name, module) of what isn't Keras's in a serialized object; of functions Keras writes no module."""
-    if isinstance(node, dict):
-        name, module = node.get("class_name"), node.get("module", "keras")
-        if name == "function":
-            yield str(node.get("config")), None
-        elif isinstance(name, str) and str(module).split(".")[0] not in ("keras", "tfscale"):
-            yield name, str(module or "__main__")
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for value in node:
-            yield from _foreign(value)
+def _foreign(config: Any) -> Iterator[tuple[str, str | None]]:
+    """(name, module) of what is neither Keras's nor tfscale's; of functions None."""
+    return (one for one in foreign_in(config) if (one[1] or "").split(".")[0] != "tfscale")
 
 
 def _functions(model: keras.Model) -> Iterator[FunctionType]:
     """Python functions that a model uses: losses, metrics, activations and the like."""
-    from tfscale.model_state import layers_of
-
     given = [getattr(model, "loss", None)]
     for part in (getattr(model, "_compile_metrics", None),):
         given += [getattr(part, "_user_metrics", None), getattr(part, "_user_weighted_metrics", None)]
@@ -116,9 +104,8 @@ def _files(layer: keras.layers.Layer) -> dict[str, Any]:
     """What a layer keeps in files, by name, and the weights of a lookup, which are no variables of the model."""
     if not hasattr(layer, "save_assets"):
         return {}
-    with tempfile.TemporaryDirectory() as folder:
-        layer.save_assets(folder)
-        files: dict[str, Any] = {file.name: file.read_text() for file in Path(folder).iterdir() if file.is_file()}
+    with assets(layer) as folder:
+        files: dict[str, Any] = {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
     own: dict[str, Any] = {}
     if not layer.variables:
         layer.save_own_variables(own)
@@ -192,8 +179,6 @@ class KeptModel(NamedModel):
 
     def obtain(self) -> tuple[keras.Model, bool]:
         import keras
-
-        from tfscale.model_state import layers_of
 
         self.check()
         own = {name: self._imported(module, name) for name, module in self._said["modules"].items()}
