@@ -100,12 +100,17 @@ class TrainState:
         return found
 
 
+def stateful_layers(model: keras.Model) -> list[Any]:
+    """The layers that carry a state from batch to batch."""
+    return [layer for layer in model._flatten_layers(include_self=False) if getattr(layer, "stateful", False)]
+
+
 def carried_states(model: keras.Model) -> list[Any]:
     """What stateful layers carry from one batch to the next, which Keras doesn't count among a model's variables."""
     import tensorflow as tf
 
-    layers = [layer for layer in model._flatten_layers(include_self=False) if getattr(layer, "stateful", False)]
-    states = [state for layer in layers for state in tf.nest.flatten(getattr(layer, "states", None) or [])]
+    each = [tf.nest.flatten(getattr(layer, "states", None) or []) for layer in stateful_layers(model)]
+    states = [state for some in each for state in some]
     known = {id(v) for v in model.variables}
     return [state for state in states if hasattr(state, "assign") and id(state) not in known]
 

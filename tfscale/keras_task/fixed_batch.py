@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
-from tfscale.state import carried_states
+from tfscale.state import carried_states, stateful_layers
 from tfscale.task import Example
 
 if TYPE_CHECKING:
@@ -31,11 +31,6 @@ def declared_rows(model: keras.Model) -> int | None:
     except (AttributeError, ValueError):  # a subclassed model that doesn't tell them
         return None
     return next((tensor.shape[0] for tensor in inputs if len(tensor.shape) and tensor.shape[0] is not None), None)
-
-
-def stateful_layers(model: keras.Model) -> list[Any]:
-    """The layers that carry a state from batch to batch."""
-    return [layer for layer in model._flatten_layers(include_self=False) if getattr(layer, "stateful", False)]
 
 
 def check_stateful(model: keras.Model) -> None:
