@@ -63,8 +63,16 @@ def takes_over(session: Session) -> bool:
 
 def best_step(run_dir: RunDir, config: RunConfig) -> int | None:
     """The step that an evaluator found best by the configuration's measure, if there was one."""
-    best = _best_in(run_dir.read_json(NOTE) or {})
-    return best["step"] if best is not None and {**best, **_measure(config)} == best else None
+    best = _comparable(_best_in(run_dir.read_json(NOTE) or {}), config)
+    return best["step"] if best is not None else None
+
+
+def improved(config: RunConfig, best: dict[str, Any] | None, step: int, value: float) -> dict[str, Any] | None:
+    """The best from now on where a step's value is finite and better than what was best; else None."""
+    best, sign = _comparable(best, config), 1 if config.checkpoint.mode == "max" else -1
+    if not math.isfinite(value) or (best is not None and sign * (value - best["value"]) <= 0):
+        return None
+    return {"step": step, "value": value, **_measure(config)}
 
 
 def _fresh_note(run_dir: RunDir, now: Callable[[], float]) -> dict[str, Any] | None:
@@ -81,6 +89,11 @@ def _best_in(note: dict[str, Any]) -> dict[str, Any] | None:
     best = note.get("best")
     good = isinstance(best, dict) and isinstance(best.get("step"), int) and isinstance(best.get("value"), int | float)
     return best if good else None
+
+
+def _comparable(best: dict[str, Any] | None, config: RunConfig) -> dict[str, Any] | None:
+    """The best where it is of the configuration's measure."""
+    return best if best is not None and {**best, **_measure(config)} == best else None
 
 
 def _measure(config: RunConfig) -> dict[str, str]:
@@ -131,8 +144,7 @@ class _Watch:
     def __init__(self, config: RunConfig, run_dir: RunDir, earlier: dict[str, Any]):
         self.config, self.run_dir = config, run_dir
         self.evaluated = [step for step in earlier.get("evaluated", ()) if isinstance(step, int)]
-        best, last = _best_in(earlier), earlier.get("last")
-        self.best = best if best is not None and {**best, **_measure(config)} == best else None
+        self.best, last = _comparable(_best_in(earlier), config), earlier.get("last")
         self.last: dict[str, float] = last if isinstance(last, dict) else {}
         self._stale = run_dir.read_json("result.json") if config.resume.mode == "never" else None
         self._lock = threading.Lock()
@@ -178,11 +190,9 @@ class _Watch:
         self._write(ended=False)
 
     def _compare(self, step: int, metrics: dict[str, float]) -> None:
-        value, sign = metrics.get(self.config.checkpoint.metric), 1 if self.config.checkpoint.mode == "max" else -1
-        if value is None or not math.isfinite(value):
-            return
-        if self.best is None or sign * (value - self.best["value"]) > 0:
-            self.best = {"step": step, "value": value, **_measure(self.config)}
+        value = metrics.get(self.config.checkpoint.metric)
+        if value is not None:
+            self.best = improved(self.config, self.best, step, value) or self.best
 
     def complete(self, finished: dict[str, Any]) -> Result:
         """The training's result with what it left to us, once it writes no more."""

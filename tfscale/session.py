@@ -21,7 +21,7 @@ from tfscale.data.as_recorded import SPEC, spec_of
 from tfscale.divergence import Recovery
 from tfscale.duration import Duration
 from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
-from tfscale.evaluator import holds, takes_over
+from tfscale.evaluator import holds, improved, takes_over
 from tfscale.experiment import Experiment
 from tfscale.finishing import finish
 from tfscale.plan import ExecutionPlan
@@ -368,21 +368,16 @@ class Session:
 
     def _remember_best(self, metrics: Mapping[str, float]) -> None:
         """Keeps the best step in the state, saves it, and stops when patience is over."""
-        metric, mode, memory = self.config.checkpoint.metric, self.config.checkpoint.mode, self.state.memory
+        metric, memory = self.config.checkpoint.metric, self.state.memory
         if metric not in metrics:
             raise UsageError(
                 f"the evaluation gives no {metric!r}{nearest(metric, list(metrics))}",
                 where="checkpoint.metric",
                 fix=f"use one of {', '.join(metrics)}",
             )
-        measured = {"metric": metric, "mode": mode, "split": self.config.eval.split}
-        best, value = memory.get("best"), metrics[metric]
-        if best is not None and any(best.get(k) != v for k, v in measured.items()):
-            best = None  # of another metric: not to be compared
-        sign = 1 if mode == "max" else -1
-        if math.isfinite(value) and (best is None or sign * (value - best["value"]) > 0):
-            memory["best"], memory["stale"] = {"step": self.state.step, "value": value, **measured}, 0
-            self.tracker.metrics({f"best/{metric}": value}, self.state.step)
+        if (best := improved(self.config, memory.get("best"), self.state.step, metrics[metric])) is not None:
+            memory["best"], memory["stale"] = best, 0
+            self.tracker.metrics({f"best/{metric}": best["value"]}, self.state.step)
             self.save(wait=True)
             return
         memory["stale"] = memory.get("stale", 0) + 1
