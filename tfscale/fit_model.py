@@ -10,7 +10,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfscale.composition import compose
 from tfscale.config import RunConfig
@@ -21,6 +21,9 @@ from tfscale.optimizers import DEFAULT
 from tfscale.override_keys import overridden
 from tfscale.result import Result
 from tfscale.task import Task
+
+if TYPE_CHECKING:
+    import keras
 
 # What people know from Keras's `fit` and `compile`, and what to write here.
 _AS_IN_KERAS = {
@@ -279,25 +282,36 @@ def _name(model: Any) -> str:
 
 
 def _bring_back(config: RunConfig, model: Any) -> None:
-    """Puts the run's newest weights into the model that people hold, where another one was trained, or none at all."""
+    """Puts the run's newest state into the model that people hold, and its optimizer, where another one was trained, or
+    none at all."""
     import keras
 
-    from tfscale.checkpoint import Checkpointer
     from tfscale.data.pipeline import first_examples
     from tfscale.model_state import copy_optimizer, copy_state
-    from tfscale.preflight import locate
-    from tfscale.state import TrainState
 
     live = config.task.live
     if not isinstance(model, keras.Model) or live is model:
         return
     if not model.built:
         model(first_examples(config.data, config.task, "train")["x"], training=False)
-    if live is not None:
-        copy_state(live, model)
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        copy_optimizer(live.optimizer, model.optimizer)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    if live is None:
+        _restore(config, model)
         return
-    state = TrainState(model, model.optimizer)
-    Checkpointer(locate(config).checkpoints).restore_model(state)
+    copy_state(live, model)
+    copy_optimizer(live.optimizer, model.optimizer)
+
+
+def _restore(config: RunConfig, model: keras.Model) -> None:
+    """As the training left it, also the learning rate after a roll-back."""
+    from tfscale.checkpoint import Checkpointer
+    from tfscale.keras_task.model_task import inner_optimizer
+    from tfscale.optim import remember_rate, scale_learning_rate
+    from tfscale.preflight import locate
+    from tfscale.state import TrainState
+
+    state = TrainState(model, inner_optimizer(model.optimizer))
+    remember_rate(state.optimizer)
+    Checkpointer(locate(config).checkpoints).restore_trained(state)
+    scale_learning_rate(state.optimizer, state.memory.get("learning_rate_scale", 1.0))

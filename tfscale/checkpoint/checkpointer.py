@@ -276,6 +276,29 @@ class Checkpointer:
 
         return self._with(which, use)
 
+    def restore_trained(self, state: TrainState) -> Entry:
+        """Puts the newest good checkpoint into the state as `restore` does, in a folder that another run may hold: with
+        the weights themselves where averages of them were kept, too. An optimizer of another kind is left as it is.
+
+        Raises:
+            CheckpointUnusable: there are none, all are damaged, or the model is another.
+        """
+
+        def use(entry: Entry, manifest: dict[str, Any]) -> Entry:
+            wanted, variables = state.variables(), manifest["variables"]
+            for group in ("model/", "carried/", "optimizer/"):
+                stored, ours = ({n: v for n, v in some.items() if n.startswith(group)} for some in (variables, wanted))
+                try:
+                    bundle.assign(entry.path, stored, ours, tell=self.writes and group == "model/")
+                except CheckpointUnusable:
+                    if group == "model/":
+                        raise
+            state.settle()
+            state.step, state.memory = manifest["step"], manifest["memory"]
+            return entry
+
+        return self._with("last", use)
+
     def read_model(self, which: str | int = "last") -> dict[str, np.ndarray]:
         """The variables of a checkpoint's model by their paths, whatever model it is; raises CheckpointUnusable."""
 

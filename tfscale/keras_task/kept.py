@@ -20,12 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line
 from tfscale.keras_task.named import NamedModel
-from tfscale.model_state import assets, foreign_in, layers_of
+from tfscale.model_state import assets, foreign_in, functions_of, layers_of
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +62,7 @@ def described(model: keras.Model) -> str:
 
 def _modules(model: keras.Model, config: Any) -> dict[str, str]:
     """The modules of the user's own classes and functions by their names in the configuration."""
-    functions = {function.__name__: function.__module__ for function in _functions(model)}
+    functions = {function.__name__: function.__module__ for function in functions_of(model)}
     found: dict[str, str] = {}
     for name, module in _foreign(config):
         where = functions.get(name, "") if module is None else module
@@ -76,28 +75,6 @@ def _modules(model: keras.Model, config: Any) -> dict[str, str]:
 def _foreign(config: Any) -> Iterator[tuple[str, str | None]]:
     """(name, module) of what is neither Keras's nor tfscale's; of functions None."""
     return (one for one in foreign_in(config) if (one[1] or "").split(".")[0] != "tfscale")
-
-
-def _functions(model: keras.Model) -> Iterator[FunctionType]:
-    """Python functions that a model uses: losses, metrics, activations and the like."""
-    given = [getattr(model, "loss", None)]
-    for part in (getattr(model, "_compile_metrics", None),):
-        given += [getattr(part, "_user_metrics", None), getattr(part, "_user_weighted_metrics", None)]
-    for layer in layers_of(model):
-        given += [value for value in vars(layer).values() if isinstance(value, FunctionType)]
-    yield from _only_functions(given)
-
-
-def _only_functions(node: Any) -> Iterator[FunctionType]:
-    if isinstance(node, FunctionType):
-        yield node
-    elif isinstance(node, dict):
-        yield from _only_functions(list(node.values()))
-    elif isinstance(node, list | tuple):
-        for one in node:
-            yield from _only_functions(one)
-    elif isinstance(getattr(node, "_fn", None), FunctionType):  # Keras's wrappers of functions
-        yield node._fn
 
 
 def _files(layer: keras.layers.Layer) -> dict[str, Any]:
@@ -142,7 +119,7 @@ class KeptModel(NamedModel):
             SecurityRefused: it holds code, or names modules that `extensions.allow` doesn't.
         """
         for name, module in self._said["modules"].items():
-            if not f"{module}.".startswith(tuple(self.allow)):
+            if not _is_keras(module) and not f"{module}.".startswith(tuple(self.allow)):
                 raise SecurityRefused(
                     f"the model has {name}, which {module} defines",
                     where="extensions.allow",
@@ -181,7 +158,9 @@ class KeptModel(NamedModel):
         import keras
 
         self.check()
-        own = {name: self._imported(module, name) for name, module in self._said["modules"].items()}
+        modules = self._said["modules"].items()
+        own = {name: self._imported(module, name) for name, module in modules if not _is_keras(module)}
+        own |= {name: getattr(keras.ops, name) for name, module in modules if _is_keras(module) and name in _OPS}
         try:
             with keras.saving.custom_object_scope(own):
                 config = copy.deepcopy(self._said["config"])  # from_config takes out what it has read

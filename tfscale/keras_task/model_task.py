@@ -106,7 +106,7 @@ class KerasModelTask(Task):
         return self._rows
 
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
-        return _inner(self.live.optimizer)
+        return inner_optimizer(self.live.optimizer)
 
     # -- one step
 
@@ -221,7 +221,7 @@ def _check_protocol(model: keras.Model) -> None:
             )
     if not model.compiled or model.optimizer is None:
         raise UsageError("the model isn't compiled", where="model", fix="give loss=..., or compile it before")
-    if getattr(_inner(model.optimizer), "use_ema", False):
+    if getattr(inner_optimizer(model.optimizer), "use_ema", False):
         raise UsageError(
             "an optimizer with use_ema=True would end with other weights than Keras's fit leaves",
             where="model.optimizer",
@@ -244,7 +244,7 @@ def _check_for_strategy(model: keras.Model) -> None:
             where="model",
             fix="train on one device (plan.strategy=one_device), or write a tfscale.Task",
         )
-    if steps := getattr(_inner(model.optimizer), "gradient_accumulation_steps", None):
+    if steps := getattr(inner_optimizer(model.optimizer), "gradient_accumulation_steps", None):
         raise UsageError(
             f"an optimizer with gradient_accumulation_steps={steps} can't be used on several devices: Keras's own"
             " accumulation can't, either",
@@ -253,7 +253,7 @@ def _check_for_strategy(model: keras.Model) -> None:
         )
 
 
-def _inner(optimizer: Any) -> Any:
+def inner_optimizer(optimizer: Any) -> Any:
     """Under mixed_float16 Keras wraps it to scale the loss, which the engine does by itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
