@@ -16,6 +16,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ def copy_state(source: keras.Model, target: keras.Model) -> None:
         copy_assets(there, here)
         for old, new in zip(there._seed_generators, here._seed_generators, strict=True):
             new.state.assign(_value(old.state))
+    _copy_exactly(source, target)
+
+
+def _copy_exactly(source: keras.Model, target: keras.Model) -> None:
+    """Variables as they are: saving merges LoRA into the weights, and loading leaves adapters that can't learn."""
+    shapes = [[(tuple(v.shape), v.dtype) for v in model.variables] for model in (source, target)]
+    if shapes[0] == shapes[1]:
+        for there, here in zip(source.variables, target.variables, strict=True):
+            here.assign(_value(there))
 
 
 def copy_assets(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
@@ -75,17 +85,20 @@ def settle(model: keras.Model) -> None:
 
 
 def assets_digest(model: keras.Model) -> str:
-    """Of all files of its layers, such as vocabularies; "" where there are none."""
+    """Of all that its layers keep in files, such as vocabularies, and lookups besides; "" where there is nothing."""
     found = hashlib.sha256()
-    names = []
+    some = False
     for layer in layers_of(model):
         if not hasattr(layer, "save_assets"):
             continue
         with contextlib.suppress(Exception), assets(layer) as folder:  # a layer that isn't adapted yet
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-                names.append(file.name)
+                some = True
                 found.update(file.name.encode() + b"\0" + file.read_bytes())
-    return found.hexdigest()[:16] if names else ""
+            for name, value in sorted(_own(layer).items() if not layer.variables else ()):
+                some = True
+                found.update(name.encode() + b"\0" + value.tobytes())
+    return found.hexdigest()[:16] if some else ""
 
 
 def layers_of(model: keras.Model) -> list[Any]:
@@ -94,6 +107,25 @@ def layers_of(model: keras.Model) -> list[Any]:
 
     found = model._flatten_layers()
     return [layer for layer in found if not isinstance(layer, keras.layers.InputLayer)]
+
+
+def own_parts_of(model: keras.Model) -> list[Any]:
+    """What a model uses besides layers: losses, metrics, activations, regularizers, schedules and the like; of Keras's
+    wrappers around functions the functions."""
+    metrics, optimizer = getattr(model, "_compile_metrics", None), getattr(model, "optimizer", None)
+    given = [getattr(model, "loss", None), optimizer, getattr(optimizer, "_learning_rate", None)]
+    given += [getattr(metrics, "_user_metrics", None), getattr(metrics, "_user_weighted_metrics", None)]
+    given += [value for layer in layers_of(model) for value in vars(layer).values()]
+    return [part if isinstance(part, FunctionType) else getattr(part, "_fn", part) for part in flat(given)]
+
+
+def flat(node: Any) -> list[Any]:
+    """The leaves of nested dicts, lists and tuples that are not None."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        return [leaf for child in node for leaf in flat(child)]
+    return [] if node is None else [node]
 
 
 def foreign_in(node: Any) -> Iterator[tuple[str, str | None]]:

@@ -240,6 +240,26 @@ def test_a_run_in_mixed_precision_is_opened_in_it_again_and_exported_in_full(tf,
         np.testing.assert_allclose(exact(100 * X + 7), full_precision_copy(model)(100 * X + 7), atol=1e-5)
 
 
+def with_functions_of_keras():
+    import keras
+
+    return keras.Sequential([keras.layers.Dense(4, activation=keras.ops.sin, name="relu"), keras.layers.Dense(1)]), X
+
+
+def test_functions_of_keras_need_no_leave(tf, policy, tmp_path):
+    import keras
+
+    from tfscale.evaluate import evaluate_run
+
+    _, x, y, result, _ = fitted(with_functions_of_keras, tmp_path / "r", loss=keras.losses.mean_squared_error)
+    assert evaluate_run(tmp_path / "r", data=(x, y))["metrics"] == pytest.approx(result.metrics, rel=1e-5)
+    kept = json.loads((tmp_path / "r" / "model.json").read_text())
+    kept["modules"]["sin"] = "os"
+    (tmp_path / "r" / "model.json").write_text(json.dumps(kept))
+    with pytest.raises(SecurityRefused, match="sin, which os defines"):
+        evaluate_run(tmp_path / "r", data=(x, y))
+
+
 def test_own_classes_need_their_module_and_leave(tf, policy, tmp_path):
     from tfscale.evaluate import evaluate_run
 

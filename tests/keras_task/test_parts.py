@@ -127,6 +127,29 @@ def test_what_an_optimizer_and_adapted_layers_hold_goes_into_a_copy_and_back(reg
     assert_same(mine, theirs)
 
 
+def test_adapters_and_functions_of_ones_own_go_into_a_copy(regressor, vectors, tmp_path):
+    import keras
+
+    def doubled(x):
+        return 2 * keras.ops.tanh(x)
+
+    def error(y, y_pred):
+        return keras.ops.mean(keras.ops.abs(y - y_pred), -1)
+
+    def make():
+        keras.utils.set_random_seed(5)
+        model = regressor(keras.layers.Dense(5, activation=doubled), keras.layers.Dense(4, activation=keras.ops.sin))
+        model.get_layer("hidden").enable_lora(2)  # whose weights Keras merges when it saves them
+        model.compile(keras.optimizers.SGD(0.01), keras.losses.mean_squared_error, metrics=["mae", error])
+        return model
+
+    theirs, mine = make(), make()
+    theirs.fit(batches(vectors), epochs=2, verbose=0, shuffle=False)
+    assert float(keras.ops.max(keras.ops.abs(theirs.get_layer("hidden").lora_kernel_b))) > 0
+    ours(mine, vectors, tmp_path / "r", SPREAD)
+    assert_same(mine, theirs)
+
+
 def test_a_finished_run_and_a_file_bring_what_was_adapted(regressor, vectors, tmp_path):
     trained, fresh = regressor(adapt=vectors[0]), regressor()
     ours(trained, vectors, tmp_path / "r")

@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line
 from tfscale.keras_task.named import NamedModel
-from tfscale.model_state import assets, foreign_in, functions_of, layers_of
+from tfscale.model_state import assets, foreign_in, layers_of, own_parts_of
 
 if TYPE_CHECKING:
     import keras
@@ -62,7 +63,7 @@ def described(model: keras.Model) -> str:
 
 def _modules(model: keras.Model, config: Any) -> dict[str, str]:
     """The modules of the user's own classes and functions by their names in the configuration."""
-    functions = {function.__name__: function.__module__ for function in functions_of(model)}
+    functions = {part.__name__: part.__module__ for part in own_parts_of(model) if isinstance(part, FunctionType)}
     found: dict[str, str] = {}
     for name, module in _foreign(config):
         where = functions.get(name, "") if module is None else module
@@ -75,6 +76,12 @@ def _modules(model: keras.Model, config: Any) -> dict[str, str]:
 def _foreign(config: Any) -> Iterator[tuple[str, str | None]]:
     """(name, module) of what is neither Keras's nor tfscale's; of functions None."""
     return (one for one in foreign_in(config) if (one[1] or "").split(".")[0] != "tfscale")
+
+
+def _is_keras(module: str) -> bool:
+    """Whether a function is Keras's, which needs no leave: losses and metrics it finds by their names, and operations
+    are found for it."""
+    return module.split(".")[0] == "keras"
 
 
 def _files(layer: keras.layers.Layer) -> dict[str, Any]:
@@ -158,9 +165,8 @@ class KeptModel(NamedModel):
         import keras
 
         self.check()
-        modules = self._said["modules"].items()
-        own = {name: self._imported(module, name) for name, module in modules if not _is_keras(module)}
-        own |= {name: getattr(keras.ops, name) for name, module in modules if _is_keras(module) and name in _OPS}
+        found = {name: self._imported(module, name) for name, module in self._said["modules"].items()}
+        own = {name: thing for name, thing in found.items() if thing is not None}
         try:
             with keras.saving.custom_object_scope(own):
                 config = copy.deepcopy(self._said["config"])  # from_config takes out what it has read
@@ -177,6 +183,12 @@ class KeptModel(NamedModel):
         return model, True
 
     def _imported(self, module: str, name: str) -> Any:
+        """What has this name; None where Keras finds it itself, or doesn't."""
+        if _is_keras(module):
+            import keras
+
+            operation = getattr(keras.ops, name, None)
+            return operation if isinstance(operation, FunctionType) else None
         try:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.labels import Labels
+from tfscale.model_state import flat
 
 if TYPE_CHECKING:
     import keras
@@ -115,15 +116,9 @@ def _last(output: Any) -> int | None:
 
 def _asks_accuracy(model: keras.Model) -> bool:
     metrics = getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
-    return any(_is_accuracy(metric) for metric in _flat(metrics))
+    return any(_is_accuracy(metric) for metric in flat(metrics))
 
 
 def _is_accuracy(metric: Any) -> bool:
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", None) or type(metric).__name__
     return name in ("acc", "accuracy") or name.lower().endswith("accuracy")
-
-
-def _flat(node: Any) -> list:
-    if isinstance(node, dict):
-        node = list(node.values())
-    return [leaf for child in node for leaf in _flat(child)] if isinstance(node, list | tuple) else [node]

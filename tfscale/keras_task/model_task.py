@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError, first_line
@@ -28,7 +29,7 @@ from tfscale.keras_task.label_kinds import Kind, label_kinds, loss_name
 from tfscale.keras_task.metrics import Measures
 from tfscale.keras_task.parts import Counts, rows_of, summed_penalties
 from tfscale.labels import Labels
-from tfscale.model_state import copy_optimizer, copy_state
+from tfscale.model_state import copy_optimizer, copy_state, flat, layers_of, own_parts_of
 from tfscale.task import SUMMED, WHOLE, Example, Task
 from tfscale.user_places import place_of
 
@@ -319,10 +320,16 @@ def _copy(model: keras.Model) -> keras.Model:
 
 def _names_of(model: keras.Model) -> dict[str, Any]:
     """The functions and classes of people's own that a copy needs by their names."""
-    things = [*flat(model.loss), *model._flatten_layers(), model.optimizer]
-    named = {getattr(thing, "__name__", ""): thing for thing in things if callable(thing)}
-    classes = {type(thing) for thing in things if not type(thing).__module__.startswith(("keras.", "builtins"))}
-    return {name: thing for name, thing in named.items() if name} | {c.__name__: c for c in classes}
+    things = [*layers_of(model), *own_parts_of(model)]
+    functions = {thing.__name__: thing for thing in things if isinstance(thing, FunctionType)}
+    classes = {type(thing) for thing in things if hasattr(thing, "get_config")}
+    named = functions | {cls.__name__: cls for cls in classes}
+    # Keras finds what it has itself, but for operations that serve as functions.
+    return {
+        name: thing
+        for name, thing in named.items()
+        if not thing.__module__.startswith("keras.") or thing.__module__.startswith("keras.src.ops.")
+    }
 
 
 def _check_copy(model: keras.Model, got: Any, expected: Any) -> None:
@@ -366,12 +373,3 @@ def _classified(model: keras.Model, output: tf.Tensor) -> dict[str, tf.Tensor] |
         "class": tf.argmax(output, -1, output_type=tf.int32),
         "probabilities": tf.nn.softmax(wide) if logits else wide,
     }
-
-
-def flat(node: Any) -> list:
-    """The leaves of nested dicts, lists and tuples that are not None."""
-    if isinstance(node, dict):
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        return [leaf for child in node for leaf in flat(child)]
-    return [] if node is None else [node]
