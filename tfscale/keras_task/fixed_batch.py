@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
+from tfscale.model_state import layers_of
 from tfscale.state import carried_states, stateful_layers
 from tfscale.task import Example
 
@@ -72,10 +73,10 @@ def filled(example: Example, rows: int | None) -> Example:
 
 @contextlib.contextmanager
 def kept_states(model: keras.Model) -> Iterator[None]:
-    """Puts back what stateful layers carried before."""
+    """Puts back what stateful layers carried before, and random streams: RNNs with dropout draw in inference, too."""
     import tensorflow as tf
 
-    carried = carried_states(model)
+    carried = carried_states(model) + [seeds.state for layer in layers_of(model) for seeds in layer._seed_generators]
     before = [tf.identity(v.value) for v in carried]
     try:
         yield
