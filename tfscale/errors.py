@@ -11,19 +11,22 @@ from __future__ import annotations
 import errno
 import itertools
 import re
+import urllib.parse
 from collections.abc import Iterable
 
 _SECRETS: set[str] = set()
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of a name: split at _, -, ., digits and capitals
-_SECRET_PARTS = {"pass", "password", "passwd", "pwd", "secret", "token", "credential", "credentials", "auth"}
-_KEY_PARTS = {"api", "access", "private", "secret"}  # with "key" behind them
+_SECRET_PARTS = {"pass", "password", "passwd", "passphrase", "pwd", "secret", "token", "credential", "credentials"}
+_SECRET_PARTS |= {"auth", "authorization", "bearer"}
+_KEY_PARTS = {"api", "access", "private", "secret", "account", "encryption", "signing"}  # with "key" behind them
+_RUN_TOGETHER = re.compile(r".*(password|passwd|pwd|secret|token)|.*(api|access|private|secret|account)key|dbpass")
 _PLAIN = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|true|false|null|none|yes|no|on|off", re.IGNORECASE)
 _URL = re.compile(r"\b[A-Za-z][\w+.-]*://[^\s'\"<>|]+")
 _DATABASES = ("postgresql", "mysql", "mariadb", "mssql", "oracle", "mongodb", "redis")
 _PORT = re.compile(r"\d*")
-_SIGNED = {"sig", "signature"}  # of a URL's query that gives access to whoever has it
+_SIGNED = {"sig", "signature", "jwt"}  # of a URL's query that gives access to whoever has it
 # What TensorFlow prints around the cause of a graph's error, and SQLAlchemy, by way of MLflow, before a database's.
 _FRAME = (
     "Graph execution error",
@@ -228,10 +231,10 @@ def first_line(error: BaseException) -> str:
 def is_secret(name: str) -> bool:
     """Whether what stands under this key, or in an environment variable of this name, is to be hidden."""
     parts = [part.lower() for part in _PARTS.findall(name)]
-    keys = itertools.pairwise(parts)
-    if any(part.endswith(("password", "passwd")) for part in parts):  # PGPASSWORD
+    if any(part in _SECRET_PARTS or _RUN_TOGETHER.fullmatch(part) for part in parts):  # PGPASSWORD, apikey
         return True
-    return bool(_SECRET_PARTS & {*parts}) or any(one in _KEY_PARTS and other == "key" for one, other in keys)
+    pairs = itertools.pairwise(parts)
+    return any((one in _KEY_PARTS and two == "key") or (one, two) == ("connection", "string") for one, two in pairs)
 
 
 def is_plain(value: object) -> bool:
@@ -260,16 +263,17 @@ def _redacted_url(url: str) -> str:
         user = rest.rpartition("@")[0]  # a password with a slash, which databases' libraries take
     if user:
         rest = f"<redacted>@{rest[len(user) + 1 :]}"
-    mark = re.search(r"[?#]", rest)
+    mark = re.search(r"[?#;]", rest)
     cut = mark.end() if mark else len(rest)
     return f"{scheme}://{rest[:cut]}" + re.sub(r"([^&;=#?]+)=([^&;#]*)", _redacted_field, rest[cut:])
 
 
 def _redacted_field(found: re.Match[str]) -> str:
     name, value = found[1], found[2]
-    signed = _SIGNED & {part.lower() for part in _PARTS.findall(name)}
+    word = urllib.parse.unquote(name)
+    signed = _SIGNED & {part.lower() for part in _PARTS.findall(word)} or word == "key"
     whole = re.search(r"(?i)(pwd|password)(=|%3d)", value)  # a connection string in a field of its own
-    hide = (is_secret(name) or signed or whole) and value and not is_plain(value)
+    hide = (is_secret(word) or signed or whole) and value and not is_plain(value)
     return f"{name}=<redacted>" if hide else found[0]
 
 

@@ -40,6 +40,8 @@ SECRET = [
     "token2",
     "APIKey",
     "client_secret",
+    *("apikey", "SECRETKEY", "DBPASS", "dbpwd", "SASTOKEN", "SSH_PASSPHRASE", "Authorization"),
+    *("AZURE_STORAGE_CONNECTION_STRING", "connectionString", "AccountKey"),
 ]
 OPEN = [
     "key_dim",
@@ -59,6 +61,7 @@ OPEN = [
     "num_passes",
     "accessibility",
     "api_version",
+    *("account", "connection", "tokenize", "num_heads_key", "keyboard"),
 ]
 ADDRESSES = {
     "postgresql://me:hunter/22@host/db": "postgresql://<redacted>@host/db",
@@ -70,6 +73,9 @@ ADDRESSES = {
     "https://host/#access_token=hunter22": "https://host/#access_token=<redacted>",
     "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dhunter": "mssql+pyodbc:///?odbc_connect=<redacted>",
     "see 'mysql://me:hunter@host/db' or s3://key:hunter@store/it": "see 'mysql://<redacted>@host/db' or s3://<redacted>@store/it",
+    "https://host/it?apikey=hunter22&access%5Ftoken=hunter22": "https://host/it?apikey=<redacted>&access%5Ftoken=<redacted>",
+    "https://host/it?key=hunter22#/a?jwt=hunter22": "https://host/it?key=<redacted>#/a?jwt=<redacted>",
+    "jdbc:sqlserver://host;user=me;password=hunter22": "jdbc:sqlserver://host;user=me;password=<redacted>",
     "https://hunter22@host/pypi": "https://<redacted>@host/pypi",
     # and what is none
     "https://host/package@1.2/it.whl?max_tokens=5": "https://host/package@1.2/it.whl?max_tokens=5",
