@@ -138,6 +138,13 @@ class Task:
         return False
 
     @property
+    def follows_keras(self) -> bool:
+        """Whether the optimizer is to see what Keras's `fit` shows it: of a sparse gradient the rows that come twice
+        one by one (their squares and norms are not those of their sum), and nothing of what no loss depends on. Else
+        such rows are added up first, and what has no gradient has zeros."""
+        return False
+
+    @property
     def fixed_rows(self) -> int | None:
         """The only number of examples that the built model takes at once, or None: any."""
         return None

@@ -40,7 +40,7 @@ def reader(tf, policy):
         x = keras.layers.Embedding(10, 4, mask_zero=True)(inputs)
         heads = {"word": keras.layers.Dense(4)(x), "kind": keras.layers.Dense(3)(keras.layers.GRU(4)(x))}
         model = keras.Model(inputs, heads)
-        optimizer = keras.optimizers.SGD(0.02)
+        optimizer = keras.optimizers.SGD(0.02, global_clipnorm=1.0)
         losses = {"word": crossentropy(word), "kind": crossentropy(kind)}
         model.compile(optimizer, losses, loss_weights={"word": 0.3, "kind": 0.2})
         return model
@@ -93,6 +93,9 @@ def regressor(tf, policy):
     import keras
 
     class Sums(keras.layers.Layer):
+        def build(self, shape):
+            self.idle = self.add_weight(shape=(2,), initializer="ones", name="idle")
+
         def call(self, x):
             self.add_loss(0.01 * keras.ops.sum(keras.ops.square(x)))
             return x
@@ -109,12 +112,13 @@ def regressor(tf, policy):
         x = keras.layers.Dense(4, name="hidden")(x)
         x = Sums()(x) if sums else x
         model = keras.Model(inputs, keras.layers.Dense(1, name="out")(x))
-        model.compile(optimizer or keras.optimizers.Adam(0.01, loss_scale_factor=64.0), loss)
+        model.compile(optimizer or keras.optimizers.AdamW(0.01, weight_decay=0.1, loss_scale_factor=64.0), loss)
         return model
 
     return make
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Keras says so
 def test_what_an_optimizer_and_adapted_layers_hold_goes_into_a_copy_and_back(regressor, vectors, tmp_path):
     theirs, mine = regressor(adapt=vectors[0], sums=True), regressor(adapt=vectors[0], sums=True)
     for model in (theirs, mine):
@@ -178,7 +182,7 @@ def test_vocabularies_go_into_a_copy_and_are_compared(tf, policy, tmp_path):
         inputs = keras.Input((1,), dtype="string")
         x = keras.layers.Flatten()(keras.layers.Embedding(6, 3, name="table")(lookup(inputs)))
         model = keras.Model(inputs, keras.layers.Dense(1, name="out")(x))
-        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.compile(keras.optimizers.Adam(0.1), "mse")  # which squares each use of a word
         return model
 
     theirs, mine = make(words), make(words)
@@ -226,3 +230,35 @@ def test_a_copy_that_would_be_another_and_keras_accumulation_are_refused(regress
     twice = keras.optimizers.SGD(0.01, gradient_accumulation_steps=2)
     with pytest.raises(UsageError, match=r"train\.accumulate=2"):
         ours(regressor(optimizer=twice), vectors, tmp_path / "r", SPREAD)
+
+
+@pytest.mark.parametrize("way", [[], SPREAD], ids=["whole", "replicas"])
+def test_the_stand_in_of_a_bad_record_counts_for_nothing(tf, policy, tmp_path, monkeypatch, way):
+    (tmp_path / "scales.py").write_text(
+        "import keras\n\ndef net():\n"
+        "    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer='ones')])\n"
+        "    model.compile(keras.optimizers.SGD(0.1), 'mse')\n    return model\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    random = np.random.RandomState(5)
+    x, y, bad = random.normal(size=(BATCH, 3)).astype("f"), 9 * np.arange(1, BATCH + 1, dtype="f"), 7
+    with tf.io.TFRecordWriter(str(tmp_path / "r.tfrecord")) as file:
+        for i in range(BATCH):
+            floats = {"x": x[i, : 2 if i == bad else 3], "label": y[i : i + 1]}
+            feature = {name: tf.train.Feature(float_list=tf.train.FloatList(value=v)) for name, v in floats.items()}
+            file.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    config = tfscale.compose(
+        ["task=keras", "task.model=scales.net", "extensions.allow=[scales.]", "data=tfrecord", "data.max_bad_records=1",
+         f"data.train={tmp_path}/r.tfrecord", f"data.dir={tmp_path}", "tracker=none", f"train.global_batch={BATCH}", "train.until=1st",
+         "data.features={x: {dtype: float32, shape: [3]}, label: {dtype: float32}}", f"run.dir={tmp_path}/r", *way]
+    )  # fmt: skip
+    tfscale.fit(config, say=lambda text: None)
+    import scales
+
+    from tfscale.checkpoint import Checkpointer
+    from tfscale.state import TrainState
+
+    (theirs, mine), good = (scales.net() for _ in range(2)), np.arange(BATCH) != bad
+    theirs.train_on_batch(x, y[:, None], sample_weight=good.astype("f"))
+    Checkpointer(tmp_path / "r" / "checkpoints").restore_model(TrainState(mine, mine.optimizer))
+    assert_same(mine, theirs)

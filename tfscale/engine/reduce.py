@@ -82,7 +82,7 @@ def combined(gradient: Any) -> Any:
 def global_norm(gradients: Sequence[Any]) -> tf.Tensor:
     """The Euclidean norm of all gradients together, also of different types and sparse ones: a scalar."""
     wide = tf.float64 if any(g.dtype == tf.float64 for g in gradients) else tf.float32
-    squares = [tf.reduce_sum(tf.square(tf.cast(_dense(g), wide))) for g in gradients]
+    squares = [tf.reduce_sum(tf.square(tf.cast(dense(combined(g)), wide))) for g in gradients]
     return tf.sqrt(tf.add_n(squares))
 
 
@@ -94,7 +94,8 @@ def clip(gradients: Sequence[Any], norm: tf.Tensor, largest: float) -> list[Any]
     return [scaled(g, factor) for g in gradients]
 
 
-def _dense(gradient: Any) -> tf.Tensor:
+def dense(gradient: Any) -> tf.Tensor:
+    """The numbers of a gradient: of a sparse one those of the rows that it has."""
     return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale.engine.reduce import Reducer, clip, combined, global_norm, scaled, statistics, summed
+from tfscale.engine.reduce import Reducer, clip, combined, dense, global_norm, scaled, statistics, summed
 from tfscale.graphs import rewritten
 from tfscale.plan import ExecutionPlan
 from tfscale.state import TrainState
@@ -110,6 +110,7 @@ class TrainStep:
         self._parts = plan.num_replicas * plan.accumulate
         if self._parts > 1:
             task.refuse_parts()
+        self._unconnected: set[int] = set()  # places of variables that no loss depends on, learnt when a step is traced
         self.variables = [v.value for v in state.model.trainable_variables]
         self.statistics = [v.value for v in statistics(state.model)] if plan.num_replicas > 1 else []
         self.reducer = Reducer(plan)
@@ -156,11 +157,12 @@ class TrainStep:
         whole = _whole(self.task, self.state.model, batch, self._parts)
         gradients, sums = self._compute(batch, whole, scale)
         gradients, means = self.reducer(gradients, self.statistics)
-        gradients = [combined(g) for g in gradients]
+        if not self.task.follows_keras:
+            gradients = [combined(g) for g in gradients]
         for variable, mean in zip(self.statistics, means, strict=True):
             variable.assign(mean)
         if scale is not None:
-            gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
+            gradients = [scaled(g, 1 / scale) for g in gradients]  # a power of two
         norm = global_norm(gradients) if self.clip_norm is not None or self.report_norm else None
         if self.report_norm:
             sums = self.sums.add(sums, NORM, norm)
@@ -168,14 +170,17 @@ class TrainStep:
             gradients = clip(gradients, norm, self.clip_norm)
         finite = tf.constant(True)
         if self._scaled:
-            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(dense(g))) for g in gradients])
         return gradients, sums, finite
 
     def _apply(self, gradients: list[tf.Tensor]) -> None:
         factor = self.state.optimizer.loss_scale_factor
         if factor is not None:  # the optimizer divides by it, since Keras's fit multiplies the loss
             gradients = [scaled(tf.convert_to_tensor(g), factor) for g in gradients]
-        self.state.optimizer.apply(gradients, self.state.model.trainable_variables)
+        pairs = list(zip(gradients, self.state.model.trainable_variables, strict=True))
+        if self.task.follows_keras and len(self._unconnected) < len(pairs):  # which Keras doesn't decay, either
+            pairs = [pair for place, pair in enumerate(pairs) if place not in self._unconnected]
+        self.state.optimizer.apply(*zip(*pairs, strict=True))
         if self.ema is None:
             return
         updates = tf.cast(self.state.optimizer.iterations, tf.float32)
@@ -198,16 +203,26 @@ class TrainStep:
             gradients = [tf.add_n(list(g)) for g in zip(*(part[0] for part in seen), strict=True)]
             return gradients, tf.add_n([part[1] for part in seen])
 
+        first = tf.nest.map_structure(lambda t: t[0], cut)
+        sparse = self._sparse(first, whole, scale) if self.task.follows_keras else [None] * len(self.variables)
+
         def more(i, gradients, sums):
             fresh, seen = self._one(tf.nest.map_structure(lambda t: t[i], cut), whole, scale)
-            # A sparse gradient becomes a dense one: the parts of a loop can't grow.
-            fresh = [tf.convert_to_tensor(g) for g in fresh]
-            return i + 1, [a + b for a, b in zip(gradients, fresh, strict=True)], sums + seen
+            return i + 1, [_more(a, b, i) for a, b in zip(gradients, fresh, strict=True)], sums + seen
 
-        zeros = [tf.zeros_like(v) for v in self.variables]
+        zeros = [
+            tf.zeros_like(v) if spec is None else _no_rows(spec, parts)
+            for v, spec in zip(self.variables, sparse, strict=True)
+        ]
         start = (tf.constant(0), zeros, self.sums.zeros())
         _, gradients, sums = tf.while_loop(lambda i, *_: i < parts, more, start, parallel_iterations=1)
-        return gradients, sums
+        return [_all_rows(g, v) for g, v in zip(gradients, self.variables, strict=True)], sums
+
+    def _sparse(self, batch: Any, whole: tf.Tensor | None, scale: tf.Tensor | None) -> list[tf.IndexedSlices | None]:
+        """Of each variable what its gradient is like where it is sparse: traced, and never run."""
+        traced = tf.function(self._one, autograph=False).get_concrete_function(batch, whole, scale)
+        gradients, _ = traced.structured_outputs
+        return [g if isinstance(g, tf.IndexedSlices | tf.IndexedSlicesSpec) else None for g in gradients]
 
     def _one(self, batch: Any, whole: tf.Tensor | None, scale: tf.Tensor | None) -> tuple[list[tf.Tensor], tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -223,8 +238,10 @@ class TrainStep:
         if penalty is not None:
             targets.append(penalty)
             seeds.append(factor * (self.plan.micro_batch * tf.ones_like(penalty)))
-        gradients = tape.gradient(targets, self.variables, seeds, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return list(gradients), self.sums.pack(losses, weight, metrics, penalty)
+        gradients = tape.gradient(targets, self.variables, seeds)
+        self._unconnected = {place for place, gradient in enumerate(gradients) if gradient is None}
+        gradients = [tf.zeros_like(v) if g is None else g for g, v in zip(gradients, self.variables, strict=True)]
+        return gradients, self.sums.pack(losses, weight, metrics, penalty)
 
     def _adjust_scale(self, finite: tf.Tensor) -> None:
         """Halves the scale after an overflow, doubles it after many finite steps."""
@@ -233,6 +250,27 @@ class TrainStep:
         steps.assign(tf.where(tf.logical_or(grown, tf.logical_not(finite)), 0, steps + 1))
         factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
         scale.assign(tf.clip_by_value(scale * factor, 1.0, 2.0**24))
+
+
+def _no_rows(spec: tf.IndexedSlices, parts: int) -> tuple[tf.TensorArray, tf.TensorArray]:
+    """Room for the rows of all micro-batches, (values, indices): a sum of sparse gradients is not their concatenation
+    to Keras's optimizers."""
+    arrays = (spec.values, spec.indices)
+    return tuple(tf.TensorArray(t.dtype, parts, element_shape=t.shape, infer_shape=False) for t in arrays)
+
+
+def _more(seen: Any, gradient: Any, part: tf.Tensor) -> Any:
+    if not isinstance(seen, tuple | list):
+        return seen + tf.convert_to_tensor(gradient)  # a sparse gradient becomes a dense one: the parts can't grow
+    values, indices = seen
+    return values.write(part, gradient.values), indices.write(part, gradient.indices)
+
+
+def _all_rows(seen: Any, variable: tf.Variable) -> Any:
+    if not isinstance(seen, tuple | list):
+        return seen
+    values, indices = (array.concat() for array in seen)
+    return tf.IndexedSlices(values, indices, tf.constant(variable.shape.as_list(), tf.int64))
 
 
 class EvalStep:

@@ -103,6 +103,10 @@ class KerasModelTask(Task):
         return True
 
     @property
+    def follows_keras(self) -> bool:
+        return True
+
+    @property
     def fixed_rows(self) -> int | None:
         return self._rows
 
