@@ -6,9 +6,11 @@ Owns the translation; every error is written for the command line. Refuses to kn
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 
+from tfscale.config import RunConfig
 from tfscale.errors import TfscaleError
 
 ARGUMENTS = {  # of `tfscale.fit`, which are no overrides there
@@ -18,6 +20,7 @@ ARGUMENTS = {  # of `tfscale.fit`, which are no overrides there
     "run.dir": "run_dir",
 }
 _OVERRIDE = re.compile(r"(?<![\w.\"'\[+])([a-z]\w*(?:\.\w+)+)=(\[[^\]]*\]|\"[^\"]*\"|[^\s,;|]+)")
+_SECTIONS = {field.name for field in dataclasses.fields(RunConfig)}
 _NUMBER = re.compile(r"-?\d+(\.\d+)?$")
 
 
@@ -36,6 +39,8 @@ def in_python(text: str) -> str:
     """Overrides in a text as arguments: train.until=5ep is until="5ep", eval.every=1ep overrides=["eval.every=1ep"]."""
 
     def argument(found: re.Match[str]) -> str:
+        if found[1].partition(".")[0] not in _SECTIONS:  # such as target.shape=(2,) in a message of Keras's
+            return found[0]
         name, value = ARGUMENTS.get(found[1]), found[2]
         if name is None:
             return f'overrides=["{found[0]}"]'
