@@ -7,6 +7,7 @@ import pytest
 
 import tfscale
 from tfscale.errors import DataCorrupt, DataMissing, TfscaleError, UsageError
+from tfscale.hints import in_python
 
 ROWS, WIDTH, SIZE = 48, 6, 16
 RANDOM = np.random.RandomState(0)
@@ -160,6 +161,16 @@ def test_a_users_batch_that_fails_names_their_line(tf, dense, tmp_path):
     assert "in __getitem__" in caught.value.where
 
 
+def test_a_generator_that_fails_in_the_look_through_names_their_line(dense, tmp_path):
+    def failing():
+        yield X[:SIZE], Y[:SIZE]
+        raise ValueError("no such page")
+
+    with pytest.raises(DataCorrupt, match="a function that makes the data failed") as caught:
+        tfscale.fit(dense(), failing, run_dir=tmp_path / "r", say=quiet)
+    assert "test_given_forms.py:" in caught.value.where and "in failing" in caught.value.where
+
+
 def once(tf):
     left = batches()
     signature = tf.TensorSpec([None, WIDTH]), tf.TensorSpec([None], tf.int64)
@@ -303,6 +314,8 @@ def test_hints_are_arguments_in_python(dense, tmp_path):
     with pytest.raises(UsageError) as caught:
         tfscale.fit(dense(), (X[:8], Y[:8]), global_batch=16, run_dir=tmp_path / "r", say=quiet)
     assert (caught.value.where, caught.value.fix) == ("global_batch", "use global_batch=8 or less")
+    shapes = "Received: target.shape=(2,), output.shape=(2, 3)"  # words of Keras's own
+    assert in_python(f"{shapes}; use eval.every=1ep") == f'{shapes}; use overrides=["eval.every=1ep"]'
 
 
 def test_another_model_is_told_by_what_changed(tf, policy, tmp_path):

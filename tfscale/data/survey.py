@@ -9,6 +9,7 @@ NaN. Refuses to know how it is read later.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.data.arrays import check_finite, leaves
+from tfscale.data.blame import as_data_fault
 from tfscale.data.plain_arrays import named
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 
@@ -41,12 +43,12 @@ def survey(dataset: tf.data.Dataset, where: str) -> Found:
 
     Raises:
         DataMissing: it is empty.
-        DataCorrupt: a value is NaN or infinite, with the number of its example.
+        DataCorrupt: a value is NaN or infinite, with the number of its example, or a function behind it failed.
         UsageError: elements that are no batches, or data that can't be read again.
     """
     check_form(dataset, where)
     found = Found()
-    for element in dataset:
+    for element in _read(dataset):
         fields = named(element if isinstance(element, tuple) else (element,), where)
         count = rows(fields)
         for name, tensor in leaves(fields):
@@ -67,6 +69,15 @@ def survey(dataset: tf.data.Dataset, where: str) -> Found:
             fix="let the function behind it return a new generator each time, or give arrays",
         )
     return found
+
+
+def _read(dataset: tf.data.Dataset) -> Iterator[Any]:
+    try:
+        yield from dataset
+    except tf.errors.OpError as error:
+        if fault := as_data_fault(error):
+            raise fault from error
+        raise
 
 
 def check_form(dataset: tf.data.Dataset, where: str) -> None:
