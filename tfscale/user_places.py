@@ -28,7 +28,7 @@ def place_of(error: BaseException) -> str:
         # A text is of code that was rewritten, or runs inside a graph: further in than the frames here.
         told = [(found["file"], int(found["line"]), found["name"]) for found in _FRAME.finditer(str(current))]
         frames = traceback.extract_tb(current.__traceback__)
-        wrong = [(current.filename, current.lineno or 0, "<module>")] if isinstance(current, SyntaxError) else []
+        wrong = [(current.filename or "", current.lineno or 0, "<module>")] if isinstance(current, SyntaxError) else []
         for places in (wrong, told, [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]):
             own = [place for place in places if _is_users(place[0])]
             if own:
@@ -46,7 +46,7 @@ def _foreign() -> tuple[str, ...]:
     return tuple(f"{path}{os.sep}" for path in (*filter(None, paths), str(Path(__file__).parent)))
 
 
-def _is_users(file: str | None) -> bool:
+def _is_users(file: str) -> bool:
     if (
         not file
         or file.startswith("<")
