@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_faults import Crew, steps_of
 from tests_s3 import BUCKET, S3
 from tests_tiny import fit_tiny
 
@@ -204,25 +202,3 @@ def test_a_run_that_lost_its_store_changes_nothing_there(tf, kind, tmp_path, req
     assert caught.value.exit_code == 138
     found = sorted(Access(url, "tiny/it").fs.find(Access(url, "tiny/it").root))
     assert found == taken[0] and sum(MANIFEST in path for path in found) == 1
-
-
-@pytest.mark.timeout(150)
-def test_of_two_machines_with_one_store_the_second_is_refused(tmp_path, tmp_path_factory):
-    """Real processes with folders of their own; then the first goes on as if there had been no second."""
-    from test_stores_run import ENDLESS, job
-
-    def start(name: str, *more: str):
-        words = job(*ENDLESS, *more, run_dir=name, store=f"file://{tmp_path}/store", pause=0.01)
-        return Crew(words, 1, cwd=tmp_path, logs=tmp_path_factory.mktemp("crew"))
-
-    manifests = f"dense/it/checkpoints/*/{MANIFEST}"
-    with start("one") as first:
-        first.wait(lambda: list((tmp_path / "store").glob(manifests)))
-        with start("two") as second, start("three", "resume.mode=never") as third:
-            assert (second.codes(within=60), third.codes(within=60)) == ([73], [73])
-            assert "another run holds" in second.error(0) and "run.store" in second.error(0)
-        assert not steps_of(tmp_path / "two") and not list((tmp_path / "store").glob("dense/it/previous-*"))
-        first.signal(0, signal.SIGTERM)
-        assert first.codes(within=30) == [143], first.tails()
-    newest = f"step-{max(steps_of(tmp_path / 'one')):09d}"
-    assert newest in [path.parent.name for path in (tmp_path / "store").glob(manifests)]

@@ -23,7 +23,7 @@ from tests_peers import free_ports
 
 ROWS = tuple(
     f"{group}{number}"
-    for group, count in (("A", 10), ("B", 12), ("C", 13), ("D", 12), ("E", 10), ("F", 18))
+    for group, count in (("A", 10), ("B", 12), ("C", 13), ("D", 12), ("E", 10), ("F", 20))
     for number in range(1, count + 1)
 )
 # Rows without a test in this tier, and why.

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_faults import steps_of, tiny_job
+from tests_faults import Crew, steps_of, tiny_job
 from tests_peers import free_ports
 
 from tfscale import lease
 from tfscale.errors import OutputError
 from tfscale.lease import claimed
+from tfscale.manifest import MANIFEST
 
 # Another machine: it has another boot id, no kernel's lock that we see, and a clock of its own.
 HOLDER = """
@@ -207,3 +208,58 @@ def test_a_worker_that_is_killed_for_memory(tmp_path, version, got):
     assert done.returncode == 137, done.stdout + done.stderr
     assert "worker:1 was killed for memory" in done.stdout and "E-0137] worker:1: killed for memory" in done.stderr
     assert Path(group / name).read_text() == "oom_kill 4\n"
+
+
+# -- F19, F20: two machines, whose only common place is a store
+
+
+@pytest.fixture
+def machine(tmp_path, tmp_path_factory):
+    """machine("one", *overrides): a run of one machine, in a folder of its own, with the store that both have."""
+    from test_stores_run import ENDLESS, job
+
+    def start(name: str, *more: str) -> Crew:
+        words = job(*ENDLESS, *more, run_dir=name, store=f"file://{tmp_path}/store", pause=0.01)
+        return Crew(words, 1, cwd=tmp_path, logs=tmp_path_factory.mktemp("crew"))
+
+    return start
+
+
+def stored_in(tmp_path: Path) -> list[str]:
+    return sorted(path.parent.name for path in tmp_path.glob(f"store/dense/it/checkpoints/*/{MANIFEST}"))
+
+
+@pytest.mark.fault(
+    "F19",
+    injected="a second machine starts the run of a store that another one holds, also with resume.mode=never",
+    expected="73; the first goes on as if there had been no second, and nothing of its is lost",
+)
+@pytest.mark.timeout(150)
+def test_of_two_machines_with_one_store_the_second_is_refused(machine, tmp_path, got):
+    with machine("one") as first:
+        first.wait(lambda: stored_in(tmp_path))
+        with machine("two") as second, machine("three", "resume.mode=never") as third:
+            assert (second.codes(within=60), third.codes(within=60)) == ([73], [73])
+            assert "another run holds" in second.error(0) and "run.store" in second.error(0)
+        assert not steps_of(tmp_path / "two") and not list((tmp_path / "store").glob("dense/it/previous-*"))
+        first.signal(0, signal.SIGTERM)
+        assert first.codes(within=30) == [143], first.tails()
+    assert f"step-{max(steps_of(tmp_path / 'one')):09d}" in stored_in(tmp_path)
+    got("73, 73; the first: 143, its last step is in the store")
+
+
+@pytest.mark.fault(
+    "F20",
+    injected="another run has taken over the store of a run that is at work",
+    expected="138, and nothing there changes any more",
+)
+@pytest.mark.timeout(150)
+def test_a_token_that_was_taken_over_stops_the_old_holder(machine, tmp_path, got):
+    with machine("one") as first:
+        first.wait(lambda: stored_in(tmp_path))
+        (tmp_path / "store" / "dense" / "it" / ".lock").write_text(json.dumps({"token": "another's"}))
+        kept = stored_in(tmp_path)
+        assert first.codes(within=60) == [138], first.tails()
+        assert "this run no longer holds" in first.error(0)
+    assert len(set(stored_in(tmp_path)) - set(kept)) <= 1  # one that was under way
+    got("138; the store stays as it was")
