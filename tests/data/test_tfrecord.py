@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import json
 import os
 import zlib
 
@@ -12,6 +13,7 @@ from tfscale.composition import compose
 from tfscale.data.prepare import prepare_apart
 from tfscale.data.tfrecord import TfRecord
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
+from tfscale.labels import Labels
 
 FEATURES = {
     "x": {"dtype": "float32", "shape": [2, 2]},
@@ -332,3 +334,55 @@ def test_all_records_beyond_the_budget_are_told(tf, source, tmp_path):
         DataCorrupt, match=r"2 records are bad.*: record 1 .*missing; before it .*train-2: record 0 at byte 0: .* 7"
     ):
         dataclasses.replace(source, max_bad_records=1).prepare()
+
+
+OWN_TASK = """
+from dataclasses import dataclass
+import tfscale
+@dataclass
+class Own(tfscale.Task):
+    num_classes: int = 3
+    def build_model(self):
+        import keras
+        return keras.Sequential([keras.Input((2, 2)), keras.layers.Flatten(), keras.layers.Dense(self.num_classes)])
+    def loss(self, model, batch, *, training):
+        import keras
+        found = model(batch["x"], training=training)
+        return keras.losses.sparse_categorical_crossentropy(batch["label"], found, from_logits=True), {}
+"""
+LIGHT = "import sys; sys.modules['tensorflow'] = None; from tfscale.train import main; sys.exit(main())"
+
+
+@pytest.mark.timeout(300)
+def test_labels_are_looked_at_while_the_data_are_prepared(tf, tmp_path, door):
+    """So that nothing but the child that prepares needs TensorFlow before workers have met."""
+    write(tf, tmp_path / "r", [record(tf, i, label=[5 + 10 * (i % 3)]) for i in range(24)])
+    tmp_path.joinpath("mine.py").write_text(OWN_TASK)
+    features = "data.features={x: {dtype: float32, shape: [2, 2]}, label: {dtype: int64}}"
+    data = ["data=tfrecord", "data.train=r", "data.test=r", features, "data.dir=d"]
+    own = ["extensions.allow=[mine.]", "+task._target_=mine.Own", "tracker=none", "train.until=2st", *data]
+    own += ["train.global_batch=8", "checkpoint.metric=loss", "checkpoint.mode=min"]
+    light, dry = ("-c", LIGHT), "plan.dry_run=true"
+    before = door(*own, dry, program=light)
+    assert before.code == 0 and "data: not prepared yet" in before.out, before.err
+    assert not (tmp_path / "d").exists()
+    refused = door(*own, "+task.num_classes=2", program=light)  # by the plan that is made once they are prepared
+    assert refused.code == 64 and "the data have 3 classes (5, 15, 25)" in refused.err
+    trained = door("--workers", "2", "--", *own, "run.dir=it", program=("-m", "tfscale.launch"))
+    assert trained.code == 0, trained.out[-3000:]
+    assert json.loads(tmp_path.joinpath("it/classes.json").read_text()) == ["5", "15", "25"]
+    assert door(*own, dry, "+task.num_classes=2", program=light).code == 64
+
+
+def test_labels_of_records_left_out_count_for_nothing(tf, source, tmp_path, monkeypatch):
+    write(tf, tmp_path / "train-2", [record(tf, 5, label=[1.5]), record(tf, 6, label=[4])])
+    source = dataclasses.replace(source, num_classes=None, max_bad_records=1)
+    source.check()
+    source.settle([Labels(outputs=3)])
+    assert not source.is_prepared()
+    with pytest.raises(DataCorrupt, match="the label is 4, and the model's classes are 0, 1, 2"):
+        source.prepare()
+    monkeypatch.setattr("tfscale.data.record_labels.whole_records", None)  # nobody reads them again
+    assert source.is_prepared()
+    source.settle([Labels(outputs=5)])
+    assert source.class_names() is None

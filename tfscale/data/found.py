@@ -31,7 +31,9 @@ def found(source: Source) -> str:
 
 def with_found(text: str, source: Source) -> str:
     """A text for people with `found` below it, where that is known before the data are read."""
-    return f"{text}\n{found(source)}" if source.by_index and source.is_prepared() else text
+    if not source.is_prepared():
+        return f"{text}\n{_folded(['not prepared yet: what is in their examples is looked at as the run starts'])}"
+    return f"{text}\n{found(source)}" if source.by_index else text
 
 
 def refuse_too_few(config: RunConfig) -> None:

@@ -1,15 +1,19 @@
 """The labels of records, looked through once where the task takes them for classes.
 
-Owns which labels there are and where each stands first. Refuses to know how records are found and verified.
+Owns which labels there are, where each stands first, and the note of that, which a plan reads without TensorFlow.
+Refuses to know how records are found and verified.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfscale.data.index_file import one_writer, read_index, write_index
 from tfscale.data.records import RecordIndex, whole_records
 from tfscale.errors import DataCorrupt, UsageError
 from tfscale.labels import Labels, class_values, spoken
@@ -18,14 +22,47 @@ if TYPE_CHECKING:
     from tfscale.data.source import Source
 
 
-def found_labels(index: RecordIndex, field: str) -> dict[int, int]:
+@dataclass
+class RecordLabels:
+    """Which labels some files hold.
+
+    Args:
+        note: where that is remembered.
+        seen: what the files are now, and what else the look depends on; JSON.
+    """
+
+    note: Path
+    seen: Mapping[str, Any]
+
+    def known(self) -> dict[str, dict[int, int]] | None:
+        """Every label of each split and the place of its first record, where the files are still the same."""
+        content = read_index(self.note)
+        found = content.pop("labels", None)
+        if content != self.seen or found is None:
+            return None
+        return {split: {int(value): place for value, place in labels.items()} for split, labels in found.items()}
+
+    def learn(
+        self,
+        index: Callable[[str], RecordIndex],
+        field: str,
+        left_out: Callable[[str], Collection[int]],
+    ) -> None:
+        """Reads them by TensorFlow, unless they are known; raises OutputError where they can't be noted."""
+        with one_writer(self.note.parent, self.note.name):
+            if self.known() is None:
+                found = {split: _found(index(split), field, frozenset(left_out(split))) for split in ("train", "test")}
+                write_index(self.note, {**self.seen, "labels": found})
+
+
+def _found(index: RecordIndex, field: str, left_out: frozenset[int]) -> dict[int, int]:
     """Every label and the place of its first record."""
     import tensorflow as tf
 
     spec = {field: tf.io.FixedLenFeature([], tf.int64)}
     found: dict[int, int] = {}
     for first, records in whole_records(index):
-        whole = [(first + i, record) for i, record in enumerate(records) if record is not None]
+        whole = [(place, record) for place, record in enumerate(records, first) if place not in left_out]
         if not whole:
             continue
         parsed = tf.io.parse_example(tf.constant([record for _, record in whole]), spec)[field].numpy()

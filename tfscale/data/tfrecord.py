@@ -29,6 +29,8 @@ from tfscale.labels import Labels, spoken
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from tfscale.data.record_labels import RecordLabels
+
 _LOOKED_THROUGH = 2**31  # bytes of files whose labels are read once more; beyond, the step that meets a bad one tells
 _LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
 _PADS = {"int64": (int,), "float32": (int, float), "string": (str,)}
@@ -55,6 +57,7 @@ class TfRecord(RecordSource):
     label: str = "label"  # checked against num_classes where that is given
     num_classes: Optional[int] = None
     known_classes: ClassVar[tuple[str, ...] | None] = None  # of a trained model, set where one looks at these data
+    looks_at_labels: ClassVar[bool] = False  # set once a task takes them for classes that nobody has counted
     image: Optional[str] = None
 
     # -- without TensorFlow
@@ -139,17 +142,30 @@ class TfRecord(RecordSource):
 
     def settle(self, labels: Sequence[Labels]) -> None:
         super().settle(labels)
+        self.__dict__["_asked"] = [one for one in labels if self._may_number(one)]
+        if self._asked:
+            self.__dict__["looks_at_labels"] = True  # also in the child that prepares
+            self._number()
+
+    def _may_number(self, one: Labels) -> bool:
         declared = self.features.get(self.label, {})
         single = declared.get("dtype") == "int64" and not declared.get("shape")
-        for one in labels:
-            fits = one.is_class and one.field == self.label and one.outputs is not None and self.num_classes is None
-            files = [file for split in ("train", "test") for file in self._files(split)]
-            if not (fits and single) or sum(file.stat().st_size for file in files) > _LOOKED_THROUGH:
-                continue
-            from tfscale.data.record_labels import found_labels, numbered
+        fits = one.is_class and one.field == self.label and one.outputs is not None and self.num_classes is None
+        files = [file for split in ("train", "test") for file in self._files(split)] if fits and single else []
+        return 0 < sum(file.stat().st_size for file in files) <= _LOOKED_THROUGH
 
-            found = {split: found_labels(self._index(split), self.label) for split in ("train", "test")}
-            self.__dict__["_values"] = numbered(self, one, found)
+    @property
+    def _asked(self) -> list[Labels]:
+        return self.__dict__.get("_asked", [])
+
+    def _number(self) -> None:
+        """Numbers the classes, where preparation has looked at the labels."""
+        from tfscale.data.record_labels import numbered
+
+        found = self._record_labels.known() if self._asked and self._is_unpacked() else None
+        if found is not None:
+            for one in self._asked:
+                self.__dict__["_values"] = numbered(self, one, found)
 
     def class_names(self) -> tuple[str, ...] | None:
         values = self.__dict__.get("_values")
@@ -171,13 +187,23 @@ class TfRecord(RecordSource):
         )
 
     def is_prepared(self) -> bool:
-        return self._is_unpacked() and self._bad_records.known() is not None
+        looked = not self.looks_at_labels or self._record_labels.known() is not None
+        return looked and self._is_unpacked() and self._bad_records.known() is not None
 
     @property
     def _bad_records(self) -> BadRecords:
+        return BadRecords(self._note(".json"), self._verified(), self.max_bad_records)
+
+    @property
+    def _record_labels(self) -> RecordLabels:
+        from tfscale.data.record_labels import RecordLabels
+
+        return RecordLabels(self._note("-labels.json"), {**self._verified(), "tolerated": self.max_bad_records})
+
+    def _note(self, ending: str) -> Path:
+        """A file for what is found in these files, read as declared."""
         files = [str(file.resolve()) for split in ("train", "test") for file in self._files(split)]
-        note = Path(self.dir) / f"tfrecord-{digest([files, self._declared()])[:12]}.json"
-        return BadRecords(note, self._verified(), self.max_bad_records)
+        return Path(self.dir) / f"tfrecord-{digest([files, self._declared()])[:12]}{ending}"
 
     def _declared(self) -> list[Any]:
         given = [self.features, self.label, self.num_classes]
@@ -200,6 +226,9 @@ class TfRecord(RecordSource):
         self._learn_what_is_bad()
         for split in ("train", "test"):
             self._index(split)
+        if self.looks_at_labels:
+            self._record_labels.learn(self._index, self.label, self.bad_examples)
+            self._number()  # as `settle` does where they are known before
 
     def _judge(self, split: str) -> Iterator[BadRecord]:
         """Reads every record once."""
