@@ -101,6 +101,14 @@ def assets_digest(model: keras.Model) -> str:
     return found.hexdigest()[:16] if some else ""
 
 
+def learnt(layer: keras.layers.Layer) -> tuple[list[str], list[Any]] | None:
+    """The words of a lookup, and their weights where it has some; None of other layers. No words: it isn't adapted."""
+    if not hasattr(layer, "get_vocabulary"):
+        return None
+    words = [str(word) for word in layer.get_vocabulary(include_special_tokens=False)]
+    return words, [value.tolist() for value in _own(layer).values()] if words else []
+
+
 def layers_of(model: keras.Model) -> list[Any]:
     """The model and all layers in it, without those that only say a shape: a Sequential has one once it is built."""
     import keras

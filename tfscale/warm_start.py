@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfscale.errors import CheckpointUnusable, DataMissing, UsageError
+from tfscale.errors import CheckpointUnusable, DataMissing, TfscaleError, UsageError
 from tfscale.keras_task.file import check_keras_file
 from tfscale.streams import columns
 
@@ -42,12 +42,13 @@ class WarmStart:
 
     source: str
     rows: tuple[Row, ...]
+    notice: str = ""
 
     def count(self, status: str) -> int:
         return sum(row.status == status for row in self.rows)
 
     def table(self) -> str:
-        """A table of what wasn't simply loaded, under a line of counts."""
+        """A table of what wasn't simply loaded, under a line of counts, and what else is to be known."""
         from rich.console import Console
         from rich.table import Table
 
@@ -61,7 +62,7 @@ class WarmStart:
                 table.add_row(row.name, _show(row.shape), _show(row.stored), row.status)
         out = io.StringIO()
         Console(file=out, width=columns()).print(table if table.row_count else table.title)
-        return out.getvalue().rstrip()
+        return "\n".join(filter(None, [out.getvalue().rstrip(), self.notice]))
 
 
 def check_place(init_from: str) -> None:
@@ -89,7 +90,7 @@ def warm_start(model: keras.Model, init_from: str) -> WarmStart:
     Raises:
         DataMissing: nothing is there.
         CheckpointUnusable: the checkpoints are damaged.
-        UsageError: nothing fits.
+        UsageError: nothing fits, or the weights are for another vocabulary.
     """
     from tfscale.model_state import settle
 
@@ -104,38 +105,62 @@ def warm_start(model: keras.Model, init_from: str) -> WarmStart:
         stored = dict(zip(wanted, stored.values(), strict=True))
     rows = [_put(name, variable, stored.get(name)) for name, variable in wanted.items()]
     rows += [Row(n, UNUSED, None, tuple(value.shape)) for n, value in stored.items() if n not in wanted]
-    found = WarmStart(init_from, tuple(rows))
-    if not found.count(LOADED) + found.count(RESIZED):
+    if not any(row.status in (LOADED, RESIZED) for row in rows):
         raise UsageError(
             f"none of the {len(stored)} variables in {init_from} fits one of this model's {len(wanted)}",
             where="init_from",
             fix="choose a run of the same architecture (task.depth, task.width)",
         )
-    if not isinstance(there, Mapping):
-        _bring_vocabularies(there, model, init_from)
+    notice = _bring_vocabularies(there, model, init_from)
     settle(model)
-    return found
+    return WarmStart(init_from, tuple(rows), notice)
 
 
-def _bring_vocabularies(stored: keras.Model, model: keras.Model, init_from: str) -> None:
-    """What a file's lookups have learnt, by name or else by place; raises UsageError where the model has others."""
-    from tfscale.model_state import copy_assets, layers_of
+def _bring_vocabularies(stored: Any, model: keras.Model, init_from: str) -> str:
+    """What lookups have learnt, by name or else by place.
 
-    theirs, ours = ([x for x in layers_of(one) if hasattr(x, "save_assets")] for one in (stored, model))
+    Returns:
+        A line where nothing is known of them, else "".
+
+    Raises:
+        UsageError: the model has others. (They are in no checkpoint: brought now, they would be missed at a resume.)
+    """
+    from tfscale.model_state import copy_state, layers_of, learnt
+
+    ours = [layer for layer in layers_of(model) if learnt(layer) is not None]
+    there = (stored if not isinstance(stored, Mapping) else _kept(Path(init_from))) if ours else None
+    if there is None:
+        return f"{init_from} doesn't tell its vocabularies: its weights are taken to mean this model's words" * bool(
+            ours
+        )
+    theirs = [layer for layer in layers_of(there) if learnt(layer) is not None]
     named = {layer.name: layer for layer in theirs}
     if not named.keys() & {layer.name for layer in ours} and len(theirs) == len(ours):
-        named = {here.name: there for there, here in zip(theirs, ours, strict=True)}
+        named = {here.name: one for one, here in zip(theirs, ours, strict=True)}
     for here in ours:
-        there = named.get(here.name)
-        if there is None or type(there) is not type(here):
+        one = named.get(here.name)
+        if one is None or type(one) is not type(here):
             continue
-        copy_assets(there, here)
-        if _vocabulary(there) != _vocabulary(here):
+        if not (learnt(here) or ([], []))[0]:
+            copy_state(one, here)
+        if learnt(one) != learnt(here):
             raise UsageError(
                 f"{here.name} has another vocabulary than in {init_from}, so that the weights would mean other words",
                 where="init_from",
-                fix="build the layer with the vocabulary of the file, or leave it to be loaded",
+                fix="adapt the layer to the same data, or give its set_vocabulary() the words of that model",
             )
+    return ""
+
+
+def _kept(path: Path) -> keras.Model | None:
+    """The model that a run's folder keeps, with fresh weights; None where it keeps none, or one with people's code."""
+    from tfscale.keras_task.kept import FILE, KeptModel
+
+    folder = path if (path / "checkpoints").is_dir() else path.parent.parent
+    try:
+        return KeptModel(model=str(folder / FILE)).obtain()[0]
+    except TfscaleError:
+        return None
 
 
 def _without_prefix(by_path: dict[str, Any]) -> dict[str, Any]:
@@ -189,10 +214,6 @@ def _array(variable: Any) -> np.ndarray:
     import numpy as np
 
     return np.asarray(variable)
-
-
-def _vocabulary(layer: Any) -> list[str]:
-    return [str(word) for word in layer.get_vocabulary()] if hasattr(layer, "get_vocabulary") else []
 
 
 def _show(shape: tuple[int, ...] | None) -> str:

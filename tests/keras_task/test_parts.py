@@ -190,8 +190,20 @@ def test_vocabularies_go_into_a_copy_and_are_compared(tf, policy, tmp_path):
     ours(mine, (words, y), tmp_path / "r", SPREAD)
     assert_same(mine, theirs)
     from tfscale.model_state import assets_digest, copy_state
+    from tfscale.warm_start import warm_start
 
     other = make(words[:3])
+    mine.save(tmp_path / "m.keras")
+    for place in ("r", "m.keras"):  # a resume would not know the words of that place
+        with pytest.raises(UsageError, match="words has another vocabulary"):
+            warm_start(make(words[:3]), str(tmp_path / place))
+        assert warm_start(make(words), str(tmp_path / place)).notice == ""
+    (tmp_path / "r" / "model.json").unlink()
+    assert "doesn't tell its vocabularies" in warm_start(other, str(tmp_path / "r")).table()
+    unlearnt = keras.Sequential([keras.layers.StringLookup(name="unlearnt"), keras.layers.Embedding(6, 3)])
+    unlearnt.compile("sgd", "mse")
+    with pytest.raises(UsageError, match="unlearnt has learnt nothing yet"):
+        ours(unlearnt, (words, y), tmp_path / "s")
     assert assets_digest(other) != assets_digest(mine) == assets_digest(theirs)
     copy_state(mine, other)
     np.testing.assert_array_equal(

@@ -29,7 +29,7 @@ from tfscale.keras_task.label_kinds import Kind, label_kinds, loss_name
 from tfscale.keras_task.metrics import Measures
 from tfscale.keras_task.parts import Counts, rows_of, summed_penalties
 from tfscale.labels import Labels
-from tfscale.model_state import copy_optimizer, copy_state, flat, layers_of, own_parts_of
+from tfscale.model_state import copy_optimizer, copy_state, flat, layers_of, learnt, own_parts_of
 from tfscale.task import SUMMED, WHOLE, Example, Task
 from tfscale.user_places import place_of
 
@@ -277,12 +277,30 @@ def _call(model: keras.Model, example: Example) -> Any:
         with kept_states(model):
             return model(example["x"], training=False)
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+        if name := _unadapted(model):
+            raise UsageError(
+                f"the layer {name} has learnt nothing yet",
+                where="model",
+                fix="call its adapt() with the training data, or give it its vocabulary, before fit",
+            ) from error
         shapes = tf.nest.map_structure(lambda t: f"{t.dtype.name}{list(t.shape)[1:]}", example["x"])
         raise UsageError(
             f"the model doesn't take the data, {shapes} per example: {first_line(error)}",
             where=place_of(error) or "data",
             fix="give data of the model's input shape",
         ) from error
+
+
+def _unadapted(model: keras.Model) -> str:
+    """The name of a layer that can't be called before it is adapted; "" where there is none."""
+    import keras
+
+    for layer in layers_of(model):
+        words = learnt(layer)
+        bins = isinstance(layer, keras.layers.Discretization) and layer.bin_boundaries is None
+        if bins or (words is not None and not words[0]):
+            return layer.name
+    return ""
 
 
 def _shown(model: keras.Model, example: Example) -> tuple[Example, Any, int | None]:
