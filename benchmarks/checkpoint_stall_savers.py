@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.checkpoint_stall_member import Saver
 from tfscale.cluster import Cluster
-from tfscale.config import OptimizerConfig, PlanConfig, Precision, Strategy
+from tfscale.config.schema import OptimizerConfig, PlanConfig, Precision, Strategy
 from tfscale.hardware import probe
-from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.task import Task
 
 DEPTH, BATCH, POOL, LEARNING_RATE = 24, 32, 4, 1e-5
@@ -98,7 +98,7 @@ def _versions(*names: str) -> str:
 
 def _by_hand(parameters: int) -> tuple[Any, Callable[[int], None]]:
     """(a compiled Keras model, what trains it)."""
-    from tfscale import runtime
+    from tfscale.runtime import global_state as runtime
 
     runtime.apply(_plan(), seed=0)
     import keras
@@ -133,14 +133,14 @@ def _by_hand(parameters: int) -> tuple[Any, Callable[[int], None]]:
 
 def ours(parameters: int, folder: Path) -> Saver:
     """tfscale's Checkpointer, called as its action calls it between two compiled loops."""
-    from tfscale import runtime
+    from tfscale.runtime import global_state as runtime
 
     plan = _plan()
     runtime.apply(plan, seed=0)
     from tfscale.checkpoint import Checkpointer
     from tfscale.engine.loop import Trainer
-    from tfscale.optim import build_optimizer
-    from tfscale.state import TrainState
+    from tfscale.engine.optimizer import build_optimizer
+    from tfscale.state.train_state import TrainState
 
     task, strategy = Deep(width_for(parameters)), runtime.build_strategy(plan)
     config = OptimizerConfig(name="adam", learning_rate=LEARNING_RATE)

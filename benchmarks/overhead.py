@@ -19,9 +19,9 @@ from tfscale.recipes.resnet import ResNet
 from benchmarks import report
 from benchmarks.side_by_side import Claim, Contestant, ContestantFailed, Question, Work, measure
 from tfscale.cluster import Cluster
-from tfscale.config import OptimizerConfig, PlanConfig, Precision, Strategy
+from tfscale.config.schema import OptimizerConfig, PlanConfig, Precision, Strategy
 from tfscale.hardware import probe
-from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.task import Task
 
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
@@ -107,14 +107,14 @@ def _parameters(model: Any) -> int:
 
 def _ours(task: Task, plan: ExecutionPlan, data: tuple[Any, Any], chunk: int, *, fixed_loop: bool) -> Work:
     """Trainer.train, as `tfscale.fit` wires it, without actions."""
-    from tfscale import runtime
+    from tfscale.runtime import global_state as runtime
 
     runtime.apply(plan, seed=0)
     import numpy as np
 
     from tfscale.engine.loop import Trainer
-    from tfscale.optim import build_optimizer
-    from tfscale.state import TrainState
+    from tfscale.engine.optimizer import build_optimizer
+    from tfscale.state.train_state import TrainState
 
     strategy = runtime.build_strategy(plan)
     config = OptimizerConfig(
@@ -159,7 +159,7 @@ def mlp_ours() -> Work:
 
 def mlp_bare() -> Work:
     """100 steps in one tf.function, as a good engineer writes them by hand."""
-    from tfscale import runtime
+    from tfscale.runtime import global_state as runtime
 
     runtime.apply(_mlp_plan(), seed=0)
     import keras
@@ -190,7 +190,7 @@ def mlp_bare() -> Work:
 
 
 def _mlp_fit(*, compiled: dict, fit: dict) -> Work:
-    from tfscale import runtime
+    from tfscale.runtime import global_state as runtime
 
     runtime.apply(_mlp_plan(), seed=0)
     import keras
@@ -212,7 +212,7 @@ def resnet_ours() -> Work:
 
 
 def _resnet_fit(precision: str, *, compiled: dict, fit: dict) -> Work:
-    from tfscale import runtime
+    from tfscale.runtime import global_state as runtime
 
     # The same threads and environment as ours; determinism and precision as people leave them.
     runtime.apply(dataclasses.replace(_resnet_plan(), precision=precision, deterministic=False), seed=0)

@@ -12,9 +12,9 @@ from tfscale.recipes.resnet import ResNet
 
 from benchmarks.scaling_member import LEARNING_RATE, MOMENTUM, POOL, Member, Workload, serve, start
 from tfscale.cluster import Cluster
-from tfscale.config import OptimizerConfig, PlanConfig, Precision, WirePrecision
+from tfscale.config.schema import OptimizerConfig, PlanConfig, Precision, WirePrecision
 from tfscale.hardware import probe
-from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
 
 
 def main() -> NoReturn:
@@ -22,13 +22,13 @@ def main() -> NoReturn:
     task = _task(member.workload)
     cluster = Cluster() if member.world == 1 else Cluster("benchmark", {"worker": member.addresses}, index=member.rank)
     plan = _plan(member, task, cluster)
-    from tfscale import runtime
+    from tfscale.runtime import global_state as runtime
 
     runtime.apply(plan, seed=0)
     strategy = runtime.build_strategy(plan, cluster)
     from tfscale.engine.loop import Trainer
-    from tfscale.optim import build_optimizer
-    from tfscale.state import TrainState
+    from tfscale.engine.optimizer import build_optimizer
+    from tfscale.state.train_state import TrainState
 
     config = OptimizerConfig(name="sgd", learning_rate=LEARNING_RATE, momentum=MOMENTUM)
     with strategy.scope():

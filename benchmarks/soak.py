@@ -5,7 +5,7 @@
 `tfscale launch --max-restarts` runs two workers once undisturbed and once with SIGKILL or SIGTERM sent to a random
 worker at random moments: one in five while the processes start, the others when the attempt has trained for 0.5 to 1.5
 times `--seconds`. The seed tells them all. Compared are the losses of all steps and the weights, bit by bit; goodput is
-what result.json says of both (see tfscale/goodput.py). The usual options take an hour on two cores.
+what result.json says of both (see tfscale/run_dir/goodput.py). The usual options take an hour on two cores.
 With `--pause` each step rests, as processors do while an accelerator computes, and both runs go on side by side; with
 `--pause 0` one follows the other, which takes twice as long.
 """

@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from tfscale import errors
-from tfscale.attempts import Attempts
-from tfscale.cluster.meeting import Event
 from tfscale.errors import InternalError
-from tfscale.run_dir import RunDir
+from tfscale.peers.meeting import Event
+from tfscale.run_dir.attempts import Attempts
+from tfscale.run_dir.folder import RunDir
 
 
 class Clock:
@@ -126,7 +126,7 @@ def test_a_torn_line_is_skipped_and_the_next_one_stands_alone(tmp_path, book):
 
 
 def test_lines_survive_a_kill(tmp_path):
-    code = "import os, sys\nfrom tfscale.attempts import Attempts\nfrom tfscale.run_dir import RunDir\n"
+    code = "import os, sys\nfrom tfscale.run_dir.attempts import Attempts\nfrom tfscale.run_dir.folder import RunDir\n"
     code += "it = Attempts(RunDir(sys.argv[1])); it.start(); it.begin(5); os.kill(os.getpid(), 9)"
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
     assert killed.returncode == -signal.SIGKILL

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from tfscale.composition import compose
-from tfscale.config import RunConfig, identity, validate
+from tfscale.composition.hydra_compose import compose
+from tfscale.composition.plug_points import check_targets
+from tfscale.config.schema import RunConfig, identity, validate
 from tfscale.errors import SecurityRefused, UsageError
-from tfscale.plug_points import check_targets
-from tfscale.run_dir import digest
+from tfscale.run_dir.folder import digest
 
 
 def refused(*overrides: str) -> str:
@@ -115,7 +115,7 @@ def test_nested_targets_are_refused():
     assert error.value.where == "task.a[0]._target_"
 
 
-@pytest.mark.parametrize("name", ["keras.saving.load_model", "keras.utils.get_file", "tfscale.door.guard", "os.system"])
+@pytest.mark.parametrize("name", ["keras.saving.load_model", "keras.utils.get_file", "tfscale.cli.guard", "os.system"])
 def test_functions_that_are_no_models_are_refused(name):
     """keras.saving.load_model would take safe_mode=false as its argument."""
     keras = ["task=keras", "data=numpy", "data.path=x.npz", "train.until=1ep", "train.global_batch=8"]
@@ -199,7 +199,7 @@ def test_identity_is_task_data_and_hyper_parameters():
 @pytest.mark.parametrize("recipe", ["resnet", "resnet50_imagenet"])
 def test_recipes_list_every_field_of_their_task(recipe):
     """A key that stands in no YAML could not be overridden without a plus sign."""
-    from tfscale.composition import compose_raw
+    from tfscale.composition.hydra_compose import compose_raw
 
     raw = compose_raw([f"+recipe={recipe}"])
     config = compose([f"+recipe={recipe}"])

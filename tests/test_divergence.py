@@ -117,7 +117,7 @@ def test_without_a_checkpoint_there_is_no_way_back(run, order):
 def test_steps_and_places_in_the_order(skipped, steps):
     from types import SimpleNamespace
 
-    from tfscale.divergence import Recovery
+    from tfscale.run.recovery import Recovery
 
     recovery = Recovery(SimpleNamespace(state=SimpleNamespace(memory={"skipped": skipped})))
     assert [recovery.data_steps(step)[0] for step in range(5)] == steps

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfscale.duration import Duration
+from tfscale.config.duration import Duration
 from tfscale.errors import UsageError
 
 

@@ -54,7 +54,7 @@ def test_nearest():
 @pytest.mark.parametrize("letter", ["x", "ü", "漢", "😀", '"', "\n", "\udcff"])
 def test_a_container_leaves_its_reason_as_one_line_that_is_not_cut(tmp_path, letter):
     """Kubernetes takes 4096 bytes of it, wherever that cuts."""
-    from tfscale.streams import leave_reason
+    from tfscale.console import leave_reason
 
     file = tmp_path / "termination-log"
     leave_reason(UsageError("absent"), file)

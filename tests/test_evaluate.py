@@ -8,7 +8,7 @@ import shutil
 import pytest
 from tests_pictures import Classifier, Pictures
 
-from tfscale.config import CheckpointConfig, EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
+from tfscale.config.schema import CheckpointConfig, EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
 from tfscale.errors import CheckpointUnusable, DataMissing, SecurityRefused, UsageError
 from tfscale.evaluate import evaluate_run
 
@@ -84,7 +84,7 @@ def pictures_run(tf, tmp_path_factory):
     """A run of the tiny classifier, of 20 steps with checkpoints of several steps, the best not being the last."""
     from pathlib import Path
 
-    from tfscale.run import fit
+    from tfscale.run.attempt import fit
 
     config = RunConfig(
         task=Classifier(),

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from tfscale.evaluator import NOTE, holds
-from tfscale.run_dir import RunDir
+from tfscale.run.evaluator import NOTE, holds
+from tfscale.run_dir.folder import RunDir
 
 
 def test_a_fresh_note_holds_what_is_not_evaluated(tmp_path):
@@ -45,8 +45,8 @@ def test_the_training_leaves_evaluation_to_an_evaluator_that_is_at_work(tf, tmp_
 def test_an_evaluator_completes_the_result(tmp_path):
     from types import SimpleNamespace
 
-    from tfscale.config import CheckpointConfig, EvalConfig
-    from tfscale.evaluator import _Watch
+    from tfscale.config.schema import CheckpointConfig, EvalConfig
+    from tfscale.run.evaluator import _Watch
 
     folder = RunDir(tmp_path)
     config = SimpleNamespace(
@@ -115,7 +115,7 @@ def _check_mlflow(root) -> None:
 def test_a_training_that_gave_up_ends_the_evaluator_with_its_code():
     """A code that can be tried again would start an evaluator again that nobody gives a checkpoint to."""
     from tfscale.errors import Diverged
-    from tfscale.evaluator import _raise_failure
+    from tfscale.run.evaluator import _raise_failure
 
     left = {"exit_code": 81, "what": "the loss is nan", "where": "step 7", "fix": "lower it"}
     with pytest.raises(Diverged, match="the training failed: the loss is nan"):

@@ -9,9 +9,9 @@ import sys
 import pytest
 from tests_dense import Dense, Table
 
-from tfscale.config import ResumeConfig, RunConfig, RunSection, TrainConfig, validate
+from tfscale.config.schema import ResumeConfig, RunConfig, RunSection, TrainConfig, validate
 from tfscale.errors import CheckpointUnusable, UsageError, keep_secret
-from tfscale.experiment import Experiment
+from tfscale.run_dir.experiment import Experiment
 
 BEFORE = {"task": {"class": "Net", "depth": 20}, "optimizer": {"learning_rate": 0.1, "no_decay": ["bias"]}}
 

@@ -7,7 +7,7 @@ import pytest
 
 import tfscale
 from tfscale.errors import DataCorrupt, DataMissing, TfscaleError, UsageError
-from tfscale.hints import in_python
+from tfscale.run.hints import in_python
 
 ROWS, WIDTH, SIZE = 48, 6, 16
 RANDOM = np.random.RandomState(0)

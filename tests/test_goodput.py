@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tfscale.goodput import CAUSES, Goodput, measure
-from tfscale.result import Result
+from tfscale.run_dir.goodput import CAUSES, Goodput, measure
+from tfscale.run_dir.result import Result
 
 
 class Book:

@@ -121,7 +121,7 @@ def test_nothing_of_ours_is_rewritten(tf, tmp_path, monkeypatch):
 
 SEEN = """
 import sys
-from tfscale import lean_import
+from tfscale.process import startup as lean_import
 if {program}:
     lean_import.begin_program()
 with lean_import.lean():

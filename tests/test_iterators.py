@@ -10,8 +10,8 @@ import time
 
 from tests_tiny import plan_for
 
-from tfscale import iterators as patches
-from tfscale import runtime
+from tfscale.runtime import global_state as runtime
+from tfscale.runtime import iterators as patches
 
 _COUNT, _AGE = 16, 2.9  # seconds; a tuning thread would sleep from the 2.6th to the 5.1st
 

@@ -10,7 +10,7 @@ import pytest
 from tests_standins import HEAD, of
 
 from tfscale import errors
-from tfscale.launching import launch_workers
+from tfscale.launch.workers import launch_workers
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ def test_the_function_raises_the_error_that_belongs_to_the_code(environ, tmp_pat
     assert isinstance(error("pass"), errors.InternalError)  # nobody wrote a result
 
 
-NO_TENSORFLOW = "import sys; sys.modules['tensorflow'] = None; from tfscale.launch import main; sys.exit(main())"
+NO_TENSORFLOW = (
+    "import sys; sys.modules['tensorflow'] = None; from tfscale.launch.__main__ import main; sys.exit(main())"
+)
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tfscale import lease
 from tfscale.errors import ClusterFault, OutputError
-from tfscale.lease import claimed, is_free
+from tfscale.run_dir import lease
+from tfscale.run_dir.lease import claimed, is_free
 
 # Claims the folder, says so, then answers "held" with True or False and "end" by leaving.
 HOLDER = """
 import sys
 from pathlib import Path
-from tfscale import lease
+from tfscale.run_dir import lease
 folder, boot, flock, length, renew, start = sys.argv[1:]
 if boot: lease._boot_id = lambda: boot
 if flock == "none": lease._flock = lambda _: None
@@ -392,7 +392,7 @@ def test_a_store_that_stays_away_for_a_moment_costs_nothing(tmp_path):
 
 def test_signals_are_answered_while_waiting(tmp_path):
     write(tmp_path, Clock(), renewed=time.time())
-    code = "import sys\nfrom pathlib import Path\nfrom tfscale.lease import claimed\n"
+    code = "import sys\nfrom pathlib import Path\nfrom tfscale.run_dir.lease import claimed\n"
     code += "with claimed(Path(sys.argv[1]), say=lambda text: print(text, flush=True)): print('ours')"
     waiting = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE

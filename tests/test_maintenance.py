@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tests_dense import DENSE, environ
 
-from tfscale.maintenance import GceMetadata, find_watcher
+from tfscale.process.maintenance import GceMetadata, find_watcher
 
 NONE, MIGRATE, TERMINATE = "NONE", "MIGRATE_ON_HOST_MAINTENANCE", "TERMINATE_ON_HOST_MAINTENANCE"
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfscale.config import OptimizerConfig
+from tfscale.config.schema import OptimizerConfig
 
 
 @pytest.fixture
 def optim(tf):
-    from tfscale import optim
+    from tfscale.engine import optimizer as optim
 
     return optim
 

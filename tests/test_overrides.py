@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import tfscale
-from tfscale.composition import compose
+from tfscale.composition.hydra_compose import compose
+from tfscale.config.override_syntax import as_typed, plain_path
 from tfscale.errors import UsageError
-from tfscale.overrides import as_typed, plain_path
 
 ODD = ["train (1).csv", "it's.csv", 'say "x".csv', "a,b", "[x]", "{a}", "1e3", "true", "a#b", "a=b", "ü.csv", "a;b&c!",
        "glob(x)", " a", "a\\b", "<a>", "a%b?c", "a  b", "2024", "~x"]  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tfscale.config import PlanConfig, Precision, Strategy
+from tfscale.config.schema import PlanConfig, Precision, Strategy
 from tfscale.errors import ClusterConfigError, UsageError
 
 COMMAND = ["extensions.allow=[tests_embedded.]", "+task._target_=tests_embedded.Embedded"]
@@ -94,7 +94,7 @@ def planned(cluster, **forced):
     from tests_tiny import HARDWARE
 
     from tfscale.cluster import Cluster
-    from tfscale.plan import PlanRequest, make_plan
+    from tfscale.plan.execution_plan import PlanRequest, make_plan
 
     place = Cluster("TF_CONFIG", cluster, "worker", 0)
     return make_plan(HARDWARE, place, PlanRequest(32, forced=PlanConfig(**forced)))

@@ -11,9 +11,9 @@ import pytest
 from tests_dense import ALLOW, DENSE, Dense, environ
 
 from tfscale.errors import SecurityRefused, UsageError
-from tfscale.parity_report import TOLERANCES, Report, Run, compare
-from tfscale.parity_runs import check_parity
-from tfscale.parity_worker import LAYOUTS, _about
+from tfscale.parity.check import check_parity
+from tfscale.parity.report import TOLERANCES, Report, Run, compare
+from tfscale.parity.worker import LAYOUTS, _about
 
 TRAIN = ("+train.until=40st", "train.global_batch=16", "optimizer.learning_rate=0.02")
 SGD = (

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tfscale.cluster import Cluster
-from tfscale.config import PlanConfig, Precision, Strategy
+from tfscale.config.schema import PlanConfig, Precision, Strategy
 from tfscale.errors import UsageError
 from tfscale.hardware import Hardware
 from tfscale.models import resnet
-from tfscale.plan import ExecutionPlan, Footprint, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, Footprint, PlanRequest, make_plan
 
 GOLDEN = Path(__file__).parent / "golden" / "hardware"
 RESNET50 = resnet.footprint(50, width=64, image_size=224, channels=3, num_classes=1000)

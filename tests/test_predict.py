@@ -11,7 +11,7 @@ import pytest
 from tests_pictures import Classifier, Pictures, encoded, pictures
 from tests_tiny import Classify, Vectors
 
-from tfscale.config import EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
+from tfscale.config.schema import EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
 from tfscale.errors import OutputError, UsageError
 from tfscale.evaluate import evaluate_run
 
@@ -102,7 +102,7 @@ extensions: {{allow: [tests_pictures., tests_tiny.]}}
 def small_run(tf, tmp_path_factory):
     from pathlib import Path
 
-    from tfscale.run import fit
+    from tfscale.run.attempt import fit
 
     def small_run(task, data):
         config = RunConfig(
@@ -127,8 +127,8 @@ def classifier(small_run):
 
 
 def predict(folder, output, *overrides, split="test", **kind) -> list[str]:
-    from tfscale.predictions import check_output, predict_file
-    from tfscale.restored import RestoredRun
+    from tfscale.trained.predictions import check_output, predict_file
+    from tfscale.trained.restored_run import RestoredRun
 
     said: list[str] = []
     check_output(output)
@@ -163,7 +163,7 @@ def test_parts_of_any_size_give_the_same_rows(classifier, tmp_path):
 
 
 def test_parts_of_another_checkpoint_or_input_are_not_taken(classifier, tmp_path, monkeypatch):
-    from tfscale import faults
+    from tfscale.process import fault_points as faults
 
     def broken_at(number):
         def point(name, *, step=None):
@@ -225,7 +225,7 @@ def test_a_task_that_does_not_predict_says_so(small_run, tmp_path):
 def test_outputs_that_can_not_be_written(tmp_path, monkeypatch):
     import sys
 
-    from tfscale.predictions import check_output
+    from tfscale.trained.predictions import check_output
 
     (tmp_path / "f.jsonl").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
@@ -236,7 +236,7 @@ def test_outputs_that_can_not_be_written(tmp_path, monkeypatch):
 
 
 def test_another_process_that_writes_the_same_output_is_refused(classifier, tmp_path):
-    from tfscale.run_dir import RunDir
+    from tfscale.run_dir.folder import RunDir
 
     folder = tmp_path / "p.jsonl.parts"
     folder.mkdir()
@@ -247,7 +247,7 @@ def test_another_process_that_writes_the_same_output_is_refused(classifier, tmp_
 def test_columns_of_any_rank_and_text(tmp_path):
     import pyarrow.parquet
 
-    from tfscale.table_files import table_kind
+    from tfscale.data.table_files import table_kind
 
     columns = {
         "name": ["a", "b"],

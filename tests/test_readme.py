@@ -20,8 +20,8 @@ def test_the_ten_lines_train_a_model(door, tmp_path):
 
 
 def test_its_folder_is_the_one_that_the_main_job_makes():
-    from tfscale.composition import compose
-    from tfscale.run import locate
+    from tfscale.composition.hydra_compose import compose
+    from tfscale.run.attempt import locate
 
     made = locate(compose(["+recipe=resnet"])).path
     assert set(re.findall(r"runs/resnet/([0-9a-f]{10})", README)) == {made.name}
@@ -29,7 +29,7 @@ def test_its_folder_is_the_one_that_the_main_job_makes():
 
 
 def test_the_groups_of_data_are_those_that_there_are():
-    from tfscale.door import groups
+    from tfscale.cli import groups
 
     table = README.split("| data | what it reads |")[1].split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table.replace("`tf.train.Example`", ""))) >= set(groups()["data"]) - {"synthetic"}
@@ -40,7 +40,7 @@ def test_a_laptop_run_becomes_a_cluster_job_by_another_program():
     import yaml
     from tests_controllers import pods
 
-    from tfscale.composition import compose
+    from tfscale.composition.hydra_compose import compose
     from tfscale.k8s.__main__ import text_of
 
     [(train, k8s)] = re.findall(r"^    tfscale train (.*)\n    tfscale k8s +(.*)$", README, re.MULTILINE)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tests_tiny import Classify, Vectors, fit_tiny
 
-from tfscale.config import OptimizerConfig, PlanConfig, RunConfig, RunSection, TrainConfig
+from tfscale.config.schema import OptimizerConfig, PlanConfig, RunConfig, RunSection, TrainConfig
 from tfscale.errors import CheckpointUnusable, DataMissing, InternalError
-from tfscale.run import fit
-from tfscale.run_dir import RunDir
+from tfscale.run.attempt import fit
+from tfscale.run_dir.folder import RunDir
 
 
 @dataclasses.dataclass

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from tfscale.duration import Duration
+from tfscale.config.duration import Duration
 from tfscale.errors import CheckpointUnusable, OutputError, SecurityRefused, UsageError
-from tfscale.experiment import Experiment
-from tfscale.run_dir import RunDir, digest
+from tfscale.run_dir.experiment import Experiment
+from tfscale.run_dir.folder import RunDir, digest
 
 
 def locate(tmp_path, **change):
@@ -69,7 +69,7 @@ def test_torn_json_is_no_json(tmp_path):
 def test_second_run_is_refused_and_a_dead_holder_frees_it(tmp_path):
     run = RunDir(tmp_path)
     with run.claimed():
-        code = "import sys; from tfscale.run_dir import RunDir\nwith RunDir(sys.argv[1]).claimed(): pass"
+        code = "import sys; from tfscale.run_dir.folder import RunDir\nwith RunDir(sys.argv[1]).claimed(): pass"
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
         assert other.returncode == 1
         assert f"process {os.getpid()}" in other.stderr
@@ -83,7 +83,7 @@ def test_a_volume_that_may_not_be_written_is_named_with_the_user(tmp_path):
     for folder in (tmp_path, *tmp_path.parents):
         if "pytest-" in str(folder):  # also of a process of pytest-xdist
             folder.chmod(0o755)
-    code = "import os, sys; from tfscale.run_dir import RunDir\nos.setgroups([]); os.setgid(65532); os.setuid(65532)\n"
+    code = "import os, sys; from tfscale.run_dir.folder import RunDir\nos.setgroups([]); os.setgid(65532); os.setuid(65532)\n"
     code += "RunDir(sys.argv[1] + '/resnet/it').check_writable()"
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     told = ended.stderr.splitlines()[-1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests_tiny import Classify, Vectors, fit_tiny
 
-from tfscale.config import PlanConfig, ResumeConfig
+from tfscale.config.schema import PlanConfig, ResumeConfig
 from tfscale.errors import CheckpointUnusable, DataCorrupt, Diverged, InternalError, OutputError, UsageError
 
 
@@ -131,7 +131,7 @@ def test_divergence_saves_nothing_ruined(tf, run, tmp_path):
 
 
 def test_a_refused_second_run_leaves_the_first_ones_folder_alone(run, tmp_path):
-    from tfscale.run_dir import RunDir
+    from tfscale.run_dir.folder import RunDir
 
     folder = RunDir(tmp_path / "tiny" / "it")
     folder.create()

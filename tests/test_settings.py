@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests_dense import Dense, Table
 
-from tfscale.composition import compose, compose_raw
-from tfscale.config import OptimizerConfig, validate
+from tfscale.composition.hydra_compose import compose, compose_raw
+from tfscale.config.optimizer_keys import OWN_KEYS, effective, slots
+from tfscale.config.schema import OptimizerConfig, validate
+from tfscale.config.unused_settings import refuse_ignored, refuse_training, refuse_without_test
 from tfscale.errors import UsageError
-from tfscale.optimizers import OWN_KEYS, effective, slots
-from tfscale.settings import refuse_ignored, refuse_training, refuse_without_test
 
 RESNET = ("+recipe=resnet", "tracker=none")
 VALUES = {"nesterov": True, "centered": True, "amsgrad": True, "decay_at": ["5st"], "no_decay": ["bias"]}
@@ -67,7 +67,7 @@ def test_every_key_of_the_section_takes_effect_or_is_refused():
 
 
 def _useless(config: OptimizerConfig) -> dict[str, str]:
-    from tfscale.optimizers import without_effect
+    from tfscale.config.optimizer_keys import without_effect
 
     return without_effect(vars(config))
 

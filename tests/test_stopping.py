@@ -10,12 +10,12 @@ import time
 import pytest
 
 from tfscale.errors import Interrupted, Preempted
-from tfscale.stopping import Stopping, error_of
+from tfscale.process.stopping import Stopping, error_of
 
 _PROGRAM = """
 import ctypes, signal, sys, time
 from tfscale.errors import Preempted, TfscaleError
-from tfscale.stopping import Stopping
+from tfscale.process.stopping import Stopping
 
 def say(text):
     print(text, flush=True)

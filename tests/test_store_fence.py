@@ -15,9 +15,9 @@ from tests_s3 import BUCKET, S3
 from tests_tiny import fit_tiny
 
 from tfscale.errors import ClusterFault, OutputError
-from tfscale.manifest import MANIFEST
-from tfscale.store_access import Access
-from tfscale.store_fence import OBJECT, fenced
+from tfscale.run_dir.manifest import MANIFEST
+from tfscale.run_dir.store_access import Access
+from tfscale.run_dir.store_fence import OBJECT, fenced
 
 RUN = "dense/it"
 QUICK = (1.0, 0.2)  # seconds of a lease, and between two renewals
@@ -131,8 +131,8 @@ def test_of_many_that_follow_exactly_one_wins(host, s3):
 
 
 def test_a_process_of_this_machine_that_is_gone_is_followed_at_once(host, s3, tmp_path):
-    program = "import os, sys\nfrom pathlib import Path\nfrom tfscale.store_access import Access\n"
-    program += "from tfscale.store_fence import fenced\n"
+    program = "import os, sys\nfrom pathlib import Path\nfrom tfscale.run_dir.store_access import Access\n"
+    program += "from tfscale.run_dir.store_fence import fenced\n"
     program += "with fenced(Access(sys.argv[1], sys.argv[2]), Path(sys.argv[3]), job='dead'):\n    os._exit(0)"
     (tmp_path / "dead").mkdir()
     subprocess.run([sys.executable, "-c", program, f"s3://{BUCKET}/runs", RUN, str(tmp_path / "dead")], check=True)
@@ -184,7 +184,7 @@ def test_a_run_that_lost_its_store_changes_nothing_there(tf, kind, tmp_path, req
     if kind == "s3":
         request.getfixturevalue("s3")
     url = f"s3://{BUCKET}/runs" if kind == "s3" else f"file://{tmp_path}/store"
-    from tfscale.stores import Store
+    from tfscale.run_dir.store import Store
 
     committed, taken = Store.committed, []
 

@@ -16,10 +16,10 @@ import pytest
 from tests_s3 import BUCKET, S3
 
 from tfscale.errors import CheckpointUnusable, DataMissing, IOFailure, OutputError, SecurityRefused, UsageError
-from tfscale.manifest import digest, is_whole
-from tfscale.store_access import check_url
-from tfscale.stored import run_folder
-from tfscale.stores import Store
+from tfscale.run_dir.manifest import digest, is_whole
+from tfscale.run_dir.store import Store
+from tfscale.run_dir.store_access import check_url
+from tfscale.run_dir.store_copy import run_folder
 
 RUN = "dense/a1b2"
 
@@ -115,7 +115,7 @@ def test_a_checkpoint_counts_from_its_manifest_on(s3, tmp_path):
     here = tmp_path / "here"
     Store(f"s3://{BUCKET}/runs", RUN).committed(write(here, 10))
     write(here, 20)
-    code = "import sys; from pathlib import Path; from tfscale.stores import Store\n"
+    code = "import sys; from pathlib import Path; from tfscale.run_dir.store import Store\n"
     code += "Store(sys.argv[1], sys.argv[2]).committed(Path(sys.argv[3]))"
     ended = subprocess.run(
         [sys.executable, "-c", code, f"s3://{BUCKET}/runs", RUN, str(here / "checkpoints" / step(20))],
@@ -429,7 +429,7 @@ def test_a_missing_package_names_the_extra(protocol, extra):
     code = "import sys; sys.modules['s3fs'] = sys.modules['gcsfs'] = None\n"
     code += "import importlib.util as u; found = u.find_spec\n"
     code += "u.find_spec = lambda name, *a: None if name in ('s3fs', 'gcsfs') else found(name, *a)\n"
-    code += f"from tfscale.store_access import check_url\ntry: check_url('{protocol}://bucket/x')\n"
+    code += f"from tfscale.run_dir.store_access import check_url\ntry: check_url('{protocol}://bucket/x')\n"
     code += "except Exception as e: print(e.exit_code, e.line()); assert 'fsspec' not in sys.modules"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert told.startswith("64 ") and extra in told

@@ -9,10 +9,10 @@ import pytest
 from tests_tiny import HARDWARE, plan_for
 
 from tfscale.cluster import Cluster
-from tfscale.config import PlanConfig, Precision, Strategy, WirePrecision
+from tfscale.config.schema import PlanConfig, Precision, Strategy, WirePrecision
 from tfscale.errors import UsageError
 from tfscale.hardware import Hardware
-from tfscale.plan import PlanRequest, make_plan
+from tfscale.plan.execution_plan import PlanRequest, make_plan
 
 GOLDEN = Path(__file__).parent / "golden" / "hardware"
 TWO = Cluster("TF_CONFIG", {"worker": ("a:1", "b:1")}, "worker", 0)
@@ -92,7 +92,7 @@ def test_impossible_wishes(forced, said):
 
 
 def test_a_tpu_that_is_not_there_is_told(tf):
-    from tfscale.strategies import join
+    from tfscale.runtime.strategies import join
 
     made = dataclasses.replace(plan_for(64), strategy="tpu")
     with pytest.raises(UsageError, match="can't use the TPU"):
@@ -102,7 +102,7 @@ def test_a_tpu_that_is_not_there_is_told(tf):
 
 
 def test_workers_can_not_be_joined_once_tensorflow_runs(tf):
-    from tfscale.strategies import join
+    from tfscale.runtime.strategies import join
 
     made = dataclasses.replace(plan_for(64), strategy="multi_worker", num_workers=2, collectives="ring")
     tf.constant(1.0)

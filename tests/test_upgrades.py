@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from tests_dense import Dense, Table
 
-from tfscale.composition import compose
-from tfscale.config import OptimizerConfig, RunConfig, RunSection, TrainConfig
+from tfscale.composition.hydra_compose import compose
+from tfscale.config.schema import OptimizerConfig, RunConfig, RunSection, TrainConfig
 from tfscale.errors import CheckpointUnusable
-from tfscale.experiment import Experiment
 from tfscale.preflight import locate
-from tfscale.run_dir import digest
+from tfscale.run_dir.experiment import Experiment
+from tfscale.run_dir.folder import digest
 
 
 def experiment(task: Any = None, **optimizer: Any) -> Experiment:
@@ -151,7 +151,7 @@ def test_a_class_that_moved_is_the_same(tmp_path, monkeypatch):
 def test_our_classes_are_known_by_names_that_last():
     from tfscale.recipes.resnet import ResNet
 
-    from tfscale.config import class_name
+    from tfscale.config.schema import class_name
 
     assert class_name(ResNet()) == "ResNet"
     moved = type("ResNet", (ResNet,), {"__module__": "tfscale.recipes.vision"})

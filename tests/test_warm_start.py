@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tests_tiny import Classify, Vectors
 
-from tfscale.composition import compose
+from tfscale.composition.hydra_compose import compose
 from tfscale.errors import CheckpointUnusable, DataMissing, UsageError
-from tfscale.run import fit
+from tfscale.run.attempt import fit
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_another_head_stays_fresh_and_is_told(run, tmp_path, tf):
 def test_a_keras_file_matches_by_name_or_else_by_place(tf, policy, tmp_path):
     import keras
 
-    from tfscale.warm_start import LOADED, UNUSED, warm_start
+    from tfscale.trained.warm_start import LOADED, UNUSED, warm_start
 
     def model(*extra, **names):
         return keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, **names), keras.layers.Dense(2), *extra])
@@ -102,7 +102,7 @@ def test_a_keras_file_matches_by_name_or_else_by_place(tf, policy, tmp_path):
 def test_the_first_convolution_goes_between_grey_and_colour(tf, policy, tmp_path, here, there):
     import keras
 
-    from tfscale.warm_start import RESIZED, warm_start
+    from tfscale.trained.warm_start import RESIZED, warm_start
 
     def model(channels):
         return keras.Sequential([keras.Input((5, 5, channels)), keras.layers.Conv2D(4, 3, name="stem")])

@@ -10,7 +10,7 @@ import time
 _PROGRAM = """
 import sys, time
 from pathlib import Path
-from tfscale.watchdog import Watchdog
+from tfscale.process.watchdog import Watchdog
 
 def told(error):
     print(f"told {{error.exit_code}}", flush=True)
@@ -72,7 +72,7 @@ def test_a_process_that_was_stopped_did_not_hang(tmp_path):
 _HELD = """
 import ctypes, sys
 from tfscale.errors import ClusterFault
-from tfscale.watchdog import ended_from_outside
+from tfscale.process.watchdog import ended_from_outside
 
 with ended_from_outside(1.5, ClusterFault("nobody came", where="here", fix="go there")):
     ctypes.PyDLL(None).sleep(int(sys.argv[1]))  # with the interpreter's lock

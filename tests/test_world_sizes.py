@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests_dense import ALLOW, DENSE, environ
 
-from tfscale.launching import launch_workers
+from tfscale.launch.workers import launch_workers
 
 EXAMPLES, BATCH = 25, 12  # the last step holds one example, so that all workers but the first see filling only
 KERAS = ("task=keras", "task.model=tests_dense.compiled", ALLOW, "+data._target_=tests_dense.Table", "tracker=none")

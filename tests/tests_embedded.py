@@ -18,7 +18,7 @@ from tests_tiny import plan_for
 
 from tfscale.cluster import Cluster
 from tfscale.data.source import Source
-from tfscale.plan import ExecutionPlan
+from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.task import Task
 
 VOCABULARY, FIELDS, PARTS, BATCH, TEST = 60, 3, 4, 32, 301
@@ -102,8 +102,8 @@ class Chief:
 
         from tfscale.checkpoint import Checkpointer
         from tfscale.engine.coordinated import CoordinatedTrainer
-        from tfscale.state import TrainState
-        from tfscale.strategies import make_ps_strategy
+        from tfscale.runtime.strategies import make_ps_strategy
+        from tfscale.state.train_state import TrainState
 
         keras.utils.set_random_seed(0)
         self.plan, self.task = plan_of(len(cluster.addresses["worker"])), Embedded()

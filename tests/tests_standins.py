@@ -24,9 +24,9 @@ def wait_for(name):
 
 DRIVER = """
 import sys
-from tfscale.launching.crew import Crew
-from tfscale.launching.job import run_job
-from tfscale.launching.places import Job
+from tfscale.launch.process_group import Crew
+from tfscale.launch.job import run_job
+from tfscale.launch.slots import Job
 job = Job(**{job!r})
 labels = [f"{{r}}:{{i}}" for r, i in job.roles()]
 with Crew([sys.executable, "-c", {code!r}], labels, stream=sys.stdout, say=lambda t: print(t, flush=True)) as crew:

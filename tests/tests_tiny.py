@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale import runtime
 from tfscale.cluster import Cluster
-from tfscale.config import (
+from tfscale.config.schema import (
     CheckpointConfig,
     EvalConfig,
     OptimizerConfig,
@@ -26,9 +25,10 @@ from tfscale.config import (
 )
 from tfscale.data.source import Source
 from tfscale.hardware import Cpu, Hardware
-from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
 from tfscale.preflight import locate
-from tfscale.run import fit
+from tfscale.run.attempt import fit
+from tfscale.runtime import global_state as runtime
 from tfscale.task import Task
 
 HARDWARE = Hardware(

@@ -16,7 +16,7 @@ _HOMES = {
     "ExecutionPlan": "tfscale.plan",
     "Hardware": "tfscale.hardware",
     "PlanRequest": "tfscale.plan",
-    "Result": "tfscale.result",
+    "Result": "tfscale.run_dir",
     "RunConfig": "tfscale.config",
     "Source": "tfscale.data.source",
     "Task": "tfscale.task",
@@ -25,7 +25,7 @@ _HOMES = {
     "compose": "tfscale.composition",
     "export_model": "tfscale.export",
     "fit": "tfscale.run",
-    "launch_workers": "tfscale.launching",
+    "launch_workers": "tfscale.launch",
     "make_plan": "tfscale.plan",
     "probe": "tfscale.hardware",
 }
@@ -34,16 +34,16 @@ __all__ = sorted(_HOMES)
 if TYPE_CHECKING:
     from tfscale.checkpoint import Checkpointer
     from tfscale.cluster import Cluster
-    from tfscale.composition import compose
-    from tfscale.config import RunConfig
+    from tfscale.composition.hydra_compose import compose
+    from tfscale.config.schema import RunConfig
     from tfscale.data.source import Source
     from tfscale.engine.loop import Trainer
-    from tfscale.export import export_model
+    from tfscale.export.verified import export_model
     from tfscale.hardware import Hardware, probe
-    from tfscale.launching import launch_workers
-    from tfscale.plan import ExecutionPlan, PlanRequest, make_plan
-    from tfscale.result import Result
-    from tfscale.run import fit
+    from tfscale.launch.workers import launch_workers
+    from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
+    from tfscale.run.attempt import fit
+    from tfscale.run_dir.result import Result
     from tfscale.task import Task
     from tfscale.tracking.tracker import Tracker
 

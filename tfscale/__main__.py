@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tfscale.door import guard
+from tfscale.cli import guard
+from tfscale.console import write_line
 from tfscale.errors import UsageError, nearest
-from tfscale.streams import write_line
 
 DOORS = {
     "train": "train a recipe on whatever hardware is here",
@@ -22,7 +22,7 @@ DOORS = {
     "export": "a trained run as Keras file and SavedModel, checked",
     "k8s": "manifests with which a recipe runs in a cluster",
 }
-_PACKAGES = ("export", "k8s")  # doors that are a package's __main__
+_PACKAGES = ("export", "k8s", "launch", "parity")  # entry points that are a package's __main__
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfscale.door import arguments, guard, own_options, print_run_config
+from tfscale.cli import arguments, guard, own_options, print_run_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,10 +67,10 @@ def evaluate_run(
     Raises:
         DataMissing, CheckpointUnusable, UsageError, OutputError: see `RestoredRun.open`.
     """
-    from tfscale.config import identity
+    from tfscale.config.schema import identity
     from tfscale.data.found import remarks
-    from tfscale.restored import RestoredRun, checkpoint_choice
-    from tfscale.run_dir import RunDir, digest
+    from tfscale.run_dir.folder import RunDir, digest
+    from tfscale.trained.restored_run import RestoredRun, checkpoint_choice
 
     which = checkpoint_choice(str(checkpoint))
     opened: dict[str, Any] = {"checkpoint": which, "config_dir": config_dir, "data": data, "environ": environ}

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tfscale.door import arguments, guard, own_options, print_run_config
+from tfscale.cli import arguments, guard, own_options, print_run_config
 from tfscale.errors import UsageError
 
 _OPTIONS = {
@@ -45,8 +45,8 @@ def _predict(options: argparse.Namespace, seen: dict) -> int:
             f"{own['predict.part']!r} is no number of rows", where="predict.part", fix="use predict.part=1024"
         )
     from tfscale.data.found import remarks
-    from tfscale.predictions import check_output, predict_file
-    from tfscale.restored import RestoredRun, checkpoint_choice
+    from tfscale.trained.predictions import check_output, predict_file
+    from tfscale.trained.restored_run import RestoredRun, checkpoint_choice
 
     which = checkpoint_choice(own["checkpoint"])
     check_output(own["output"])

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import socket
 
-from tfscale import runtime
 from tfscale.cluster import Cluster
-from tfscale.config import RunConfig
-from tfscale.experiment import Experiment
-from tfscale.plan import ExecutionPlan
-from tfscale.run_dir import RunDir
-from tfscale.stores import Store
+from tfscale.config.schema import RunConfig
+from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.run_dir.experiment import Experiment
+from tfscale.run_dir.folder import RunDir
+from tfscale.run_dir.store import Store
+from tfscale.runtime import global_state as runtime
 from tfscale.user_code import load_code, load_code_apart
 
 _JOINING = ("multi_worker", "parameter_server")  # they meet before TensorFlow starts, and people's code may start it

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.labels import Labels
-from tfscale.plan import Footprint
+from tfscale.plan.execution_plan import Footprint
 
 if TYPE_CHECKING:
     import keras

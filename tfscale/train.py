@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tfscale.door import arguments, guard
-from tfscale.stopping import Stopping
-from tfscale.streams import write_line, write_result
+from tfscale.cli import arguments, guard
+from tfscale.console import write_line, write_result
+from tfscale.process.stopping import Stopping
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,8 +28,8 @@ def _listening(options: argparse.Namespace, seen: dict) -> int:
 
 
 def _train(options: argparse.Namespace, seen: dict, stopping: Stopping) -> int:
-    from tfscale.composition import compose, compose_raw
-    from tfscale.run import fit_config
+    from tfscale.composition.hydra_compose import compose, compose_raw
+    from tfscale.run.attempt import fit_config
 
     if options.cfg:
         from omegaconf import OmegaConf

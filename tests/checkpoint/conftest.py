@@ -12,7 +12,7 @@ def state(tf, policy):
     """state(task, fill=3): a state whose variables are all 3, at step 3."""
     import keras
 
-    from tfscale.state import TrainState
+    from tfscale.state.train_state import TrainState
 
     def build(task=None, fill=None):
         policy("float32")

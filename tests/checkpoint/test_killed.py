@@ -22,7 +22,7 @@ def save(folder, fault, limit):
     "Steps 1, 2 and 3, of which two are kept; killed at the fault, or when a file of step 3 grows beyond the limit."
     if fault:
         os.environ["TFSCALE_FAULT"] = f"{fault}:step=3:kill"
-    from tfscale.state import TrainState
+    from tfscale.state.train_state import TrainState
     from tfscale.checkpoint import Checkpointer
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])  # its data are shorter than their index
     optimizer = keras.optimizers.Adam()
@@ -50,7 +50,7 @@ print(json.dumps(ended))
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """{moment: (how the process ended, its folder)}."""
-    from tfscale.checkpoint.folder import POINTS
+    from tfscale.checkpoint.entries import POINTS
 
     root = tmp_path_factory.mktemp("killed")
     jobs = {point: {"fault": point, "limit": 0} for point in POINTS}
@@ -76,7 +76,7 @@ def left(folder: Path) -> list[str]:
 def check(folder: Path, steps: list[int]) -> None:
     """Only these are seen, all of them are whole, and whatever else lies there is cleaned away."""
     from tfscale.checkpoint import Checkpointer
-    from tfscale.checkpoint.folder import read_manifest
+    from tfscale.checkpoint.entries import read_manifest
 
     checkpointer = Checkpointer(folder)
     assert [entry.step for entry in checkpointer.entries()] == steps
@@ -87,7 +87,7 @@ def check(folder: Path, steps: list[int]) -> None:
 
 
 def test_at_every_named_point(tf, killed):
-    from tfscale.checkpoint.folder import POINTS
+    from tfscale.checkpoint.entries import POINTS
 
     for point in POINTS:
         code, folder = killed[point]
@@ -120,7 +120,7 @@ def test_never(tf, killed):
 
 
 def test_all_points_are_in_the_constant():
-    from tfscale.checkpoint.folder import POINTS
+    from tfscale.checkpoint.entries import POINTS
 
     package = Path(__file__).parents[2] / "tfscale" / "checkpoint"
     text = "".join(file.read_text() for file in package.glob("*.py"))

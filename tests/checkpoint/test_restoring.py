@@ -10,8 +10,8 @@ import pytest
 from tests_tiny import Classify
 
 from tfscale.errors import CheckpointUnusable, SecurityRefused
-from tfscale.experiment import Experiment
-from tfscale.manifest import digest
+from tfscale.run_dir.experiment import Experiment
+from tfscale.run_dir.manifest import digest
 
 
 def rewrite(folder, change) -> None:
@@ -226,7 +226,7 @@ def test_layers_that_keras_numbers_afresh_still_match(tf, policy, tmp_path):
     import keras
 
     from tfscale.checkpoint import Checkpointer
-    from tfscale.state import TrainState
+    from tfscale.state.train_state import TrainState
 
     class Unnamed(Classify):
         def build_model(self):

@@ -281,7 +281,7 @@ ENDING = """
 import sys; sys.path.insert(0, sys.argv[2])
 import keras
 from tests_tiny import Classify
-from tfscale.state import TrainState
+from tfscale.state.train_state import TrainState
 from tfscale.checkpoint import Checkpointer
 state = TrainState.create(Classify(), keras.optimizers.SGD())
 state.step = 1

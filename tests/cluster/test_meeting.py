@@ -11,10 +11,10 @@ import time
 import pytest
 from tests_peers import Peer, addresses, cluster
 
-from tfscale.cluster.channel import MAX_LINE, Channel
-from tfscale.cluster.meeting import Event, Meeting
-from tfscale.cluster.rendezvous import meet
 from tfscale.errors import ClusterFault
+from tfscale.peers.channel import MAX_LINE, Channel
+from tfscale.peers.meeting import Event, Meeting
+from tfscale.peers.rendezvous import meet
 
 
 @pytest.fixture

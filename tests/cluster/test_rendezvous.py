@@ -14,9 +14,9 @@ import pytest
 from tests_peers import Peer, addresses, cluster
 
 from tfscale.cluster import Cluster
-from tfscale.cluster.meeting import Meeting
-from tfscale.cluster.rendezvous import meet
 from tfscale.errors import ClusterConfigError, ClusterFault
+from tfscale.peers.meeting import Meeting
+from tfscale.peers.rendezvous import meet
 
 
 @pytest.fixture
@@ -409,7 +409,7 @@ def test_the_ports_are_free_again_while_the_connections_are_held(slow_jobs):
     ],
 )
 def test_unequal_machines_are_told_what_all_of_them_can_be_given(here, there, fix):
-    from tfscale.cluster.agreement import facts_differ
+    from tfscale.peers.agreement import facts_differ
 
     error = facts_differ({"worker:1": {"facts": {"plan": here}}}, "worker:0", {"facts": {"plan": there}})
     assert error is not None and fix in error.fix

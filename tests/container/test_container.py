@@ -19,7 +19,7 @@ import pytest
 from tests_controllers import Pod, pods
 from tests_faults import fingerprint
 
-from tfscale.k8s import Job, JobSpec, render
+from tfscale.k8s.manifests import Job, JobSpec, render
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 IMAGE = os.environ.get("TFSCALE_IMAGE", "localhost/tfscale")

@@ -12,7 +12,7 @@ from tfscale.data import contents
 from tfscale.data.contents import check_contents, hashes
 from tfscale.data.image_folder import ImageFolder
 from tfscale.errors import CheckpointUnusable
-from tfscale.run_dir import RunDir
+from tfscale.run_dir.folder import RunDir
 
 
 @pytest.fixture

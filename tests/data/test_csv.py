@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfscale.composition import compose
+from tfscale.composition.hydra_compose import compose
 from tfscale.data.csv import Csv
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.labels import Labels

@@ -9,10 +9,10 @@ import zipfile
 
 import pytest
 
+from tfscale.config.override_syntax import as_override
 from tfscale.data.csv import Csv
 from tfscale.data.csv_form import Form
 from tfscale.errors import DataCorrupt, UsageError
-from tfscale.overrides import as_override
 
 ROWS = [(i / 4, i * 3, "xyz"[i % 3]) for i in range(12)]
 NAMES = ("width", "leaf height (cm)", "kind")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfscale.composition import compose
+from tfscale.composition.hydra_compose import compose
 from tfscale.data.fashion_mnist import CLASSES, FashionMnist
 from tfscale.errors import DataCorrupt
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfscale.composition import compose
+from tfscale.composition.hydra_compose import compose
 from tfscale.data.image_folder import ImageFolder
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import DataCorrupt, DataMissing, UsageError

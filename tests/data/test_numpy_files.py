@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from tfscale.composition import compose
+from tfscale.composition.hydra_compose import compose
 from tfscale.data.numpy_files import NumpyFiles
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError
 from tfscale.labels import Labels

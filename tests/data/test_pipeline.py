@@ -133,7 +133,7 @@ def test_bad_examples_keep_their_place_with_weight_zero(tf, build):
 
 
 def test_the_example_behind_an_error_is_found(tf, build):
-    from tfscale.data.blame import Reading, as_data_fault, culprit
+    from tfscale.data.culprit import Reading, as_data_fault, culprit
     from tfscale.data.order import Shard
 
     @dataclass

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from tfscale.composition import compose
+from tfscale.composition.hydra_compose import compose
 from tfscale.data.prepare import prepare_apart
 from tfscale.data.tfrecord import TfRecord
 from tfscale.errors import DataCorrupt, DataMissing, UsageError

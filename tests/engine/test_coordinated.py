@@ -145,7 +145,7 @@ def test_a_checkpoint_needs_no_servers(tf, ended):
     from tfscale.data.order import Shard
     from tfscale.data.pipeline import build_dataset
     from tfscale.engine.evaluation import Evaluator
-    from tfscale.state import TrainState
+    from tfscale.state.train_state import TrainState
 
     job, facts = ended
     task, plan = Embedded(), plan_of(1)

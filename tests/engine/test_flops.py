@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests_tiny import Classify
 
-from tfscale.composition import compose
-from tfscale.door import groups
+from tfscale.cli import groups
+from tfscale.composition.hydra_compose import compose
 
 
 def profiled(tf, task):

@@ -15,7 +15,7 @@ def trainer(tf, policy):
     from tfscale.data.order import Shard
     from tfscale.data.pipeline import build_dataset
     from tfscale.engine.loop import Trainer
-    from tfscale.state import TrainState
+    from tfscale.state.train_state import TrainState
 
     def build(*, replicas=1, task=None, rate=0.1, start_step=0, **plan):
         policy("float32")

@@ -37,7 +37,7 @@ def train(tf, policy):
     import keras
 
     from tfscale.engine.step import TrainStep
-    from tfscale.state import TrainState
+    from tfscale.state.train_state import TrainState
 
     def train(
         task, *, replicas=1, steps=4, precision="float64", alter=None, clip_norm=None, ema=None, wire=None,
@@ -45,8 +45,8 @@ def train(tf, policy):
     ):  # fmt: skip
         import dataclasses
 
-        from tfscale.config import OptimizerConfig
-        from tfscale.optim import build_optimizer
+        from tfscale.config.schema import OptimizerConfig
+        from tfscale.engine.optimizer import build_optimizer
 
         policy(precision)
         keras.config.set_floatx("float64" if precision == "float64" else "float32")

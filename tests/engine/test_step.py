@@ -13,7 +13,7 @@ def make(tf, policy):
     import keras
 
     from tfscale.engine.step import TrainStep
-    from tfscale.state import TrainState
+    from tfscale.state.train_state import TrainState
 
     def make(*, replicas=1, precision="float32", optimizer=None, clip_norm=None, task=None, **plan):
         policy(precision)

@@ -26,7 +26,7 @@ def trained(tf, policy):
     """A state with weights and moving statistics that are not those of the start."""
     import keras
 
-    from tfscale.state import TrainState
+    from tfscale.state.train_state import TrainState
 
     def trained(task, precision="float32"):
         if precision == "float64":
@@ -46,7 +46,7 @@ def trained(tf, policy):
 
 @pytest.fixture
 def export(trained, tmp_path):
-    from tfscale.export import export_model
+    from tfscale.export.verified import export_model
 
     def export(task=None, state=None, samples=SAMPLES, **kind):
         task = task or Classifier()
@@ -145,8 +145,8 @@ def test_a_task_without_serving_inputs_serves_its_models_inputs(tf, export, trai
 def test_a_tampered_export_is_refused_and_leaves_nothing(tf, export, trained, tmp_path, monkeypatch, file):
     import keras
 
-    from tfscale import faults
     from tfscale.export.saved_model import Served
+    from tfscale.process import fault_points as faults
 
     def tamper(name, *, step=None):
         assert name == "export.before_verify"
@@ -254,7 +254,7 @@ def test_differences_scale_with_the_example():
 
 def test_samples_come_from_the_data_and_decoded_pictures_are_encoded(tf):
     from tfscale.data.synthetic import Synthetic
-    from tfscale.run_export import raw_samples
+    from tfscale.export.run_export import raw_samples
 
     task = Classifier()
     assert raw_samples(task, Pictures(), 3)["image"][0].startswith(b"\x89PNG")

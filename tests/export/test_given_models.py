@@ -128,7 +128,7 @@ def test_the_signature_and_the_file_answer_as_the_model_does(tf, policy, tmp_pat
     from tfscale.export.keras_file import full_precision_copy, left_out, save
     from tfscale.export.saved_model import Served
     from tfscale.export.signature import feed
-    from tfscale.keras_task.given import GivenModel
+    from tfscale.keras_task.given_model import GivenModel
 
     model, x = make()
     fields = {"x": tf.nest.map_structure(tf.constant, x), "y": tf.zeros([16])}
@@ -213,8 +213,8 @@ def test_what_cannot_be_exported_is_refused_before_the_first_step(tf, policy, tm
 @pytest.mark.parametrize("make", [vectorized, nested], ids=lambda make: make.__name__)
 def test_a_run_is_evaluated_and_predicts_from_its_folder_on_data_given_then(tf, policy, tmp_path, make):
     from tfscale.evaluate import evaluate_run
-    from tfscale.predictions import predict_file
-    from tfscale.restored import RestoredRun
+    from tfscale.trained.predictions import predict_file
+    from tfscale.trained.restored_run import RestoredRun
 
     model, x, y, result, _ = fitted(make, tmp_path / "r")
     told = evaluate_run(tmp_path / "r", data=(x, y))
@@ -230,7 +230,7 @@ def test_a_run_is_evaluated_and_predicts_from_its_folder_on_data_given_then(tf, 
 
 def test_a_run_in_mixed_precision_is_opened_in_it_again_and_exported_in_full(tf, policy, tmp_path):
     from tfscale.export.keras_file import full_precision_copy
-    from tfscale.restored import RestoredRun
+    from tfscale.trained.restored_run import RestoredRun
 
     model, *_ = fitted(normalized_in_bfloat16, tmp_path / "r")
     with RestoredRun.open(tmp_path / "r", data=(100 * X + 7, X[:, :1])) as run:

@@ -254,7 +254,7 @@ def test_a_garbage_state_file(again, alone, tmp_path, got):
 )
 @pytest.mark.parametrize("what", ["manifest", "link"])
 def test_what_leads_out_of_the_run_folder(again, tmp_path, tmp_path_factory, got, what):
-    from tfscale.manifest import digest
+    from tfscale.run_dir.manifest import digest
 
     outside, newest = tmp_path_factory.mktemp("outside"), checkpoint(tmp_path, 20)
     if what == "link":

@@ -21,8 +21,8 @@ row = pytest.mark.fault(
 # Holds a folder as a run does, until its standard input ends.
 CLAIM = """
 import sys
-from tfscale.door import guard
-from tfscale.run_dir import RunDir
+from tfscale.cli import guard
+from tfscale.run_dir.folder import RunDir
 def hold(_):
     with RunDir(sys.argv[1]).claimed(lease=2.0, renew=0.4) as claim:
         print("ours", flush=True)

@@ -98,7 +98,7 @@ def test_a_file_does_not_allow_itself(refused, marker, tmp_path):
 
 
 @E1
-@pytest.mark.parametrize("target", ["tfscale.door.os.system", "tfscale.door.os", "tfscale.hardware.probe"])
+@pytest.mark.parametrize("target", ["tfscale.cli.os.system", "tfscale.cli.os", "tfscale.hardware.probe"])
 def test_an_alias_below_an_allowed_prefix_is_not_called(refused, marker, target):
     job = without("task.dropout", of=tiny_job(f"+task.command='mkdir {marker}'", task=target))
     line = refused(64, *job, told=target)
@@ -348,7 +348,7 @@ def test_a_pickle_as_a_checkpoint(door, alone_dir, marker, payload, tmp_path, go
     """Its manifest is right, so that only reading tells. That is never an unpickling, whoever wrote the file."""
     import hashlib
 
-    from tfscale.manifest import digest
+    from tfscale.run_dir.manifest import digest
 
     shutil.copytree(alone_dir, tmp_path / "it")
     (tmp_path / "it" / "result.json").unlink()

@@ -72,7 +72,7 @@ _ENDS = {
     # What ends a process from another thread than its main one, with the code that it must end with
     143: """
 import ctypes, os, signal
-from tfscale.stopping import Stopping
+from tfscale.process.stopping import Stopping
 with Stopping(grace=0.5, owns_process=True).listening() as stopping:
     stopping.hold()
     os.kill(os.getpid(), signal.SIGTERM)
@@ -82,7 +82,7 @@ with Stopping(grace=0.5, owns_process=True).listening() as stopping:
     138: """
 import sys, time
 from pathlib import Path
-from tfscale.watchdog import Watchdog
+from tfscale.process.watchdog import Watchdog
 with Watchdog(0.5, stacks=Path("/dev/full"), on_hang=lambda error: time.sleep(30)).watching():
     time.sleep(15)
 """,
@@ -107,7 +107,7 @@ def test_a_line_that_nobody_takes_does_not_keep_the_process(got, stream, code):
 @F1
 def test_who_ends_a_process_from_outside_does_not_need_to_tell(got):
     text = _ENDS[138].partition("import sys")[0] + (
-        "import ctypes\nfrom tfscale.errors import ClusterFault\nfrom tfscale.watchdog import ended_from_outside\n"
+        "import ctypes\nfrom tfscale.errors import ClusterFault\nfrom tfscale.process.watchdog import ended_from_outside\n"
         "with ended_from_outside(0.5, ClusterFault('nobody came')):\n    ctypes.PyDLL(None).sleep(15)\n"
     )
     with open(FULL, "wb") as full, somebody_sleeps() as asleep:
@@ -132,7 +132,7 @@ def test_bad_input_with_all_streams_closed(got, tmp_path):
 def test_the_last_line_gets_through_while_tensorflow_starts():
     """Its start is hushed by way of the descriptor that the line goes to."""
     program = (
-        "from tfscale import streams\nfrom tfscale.errors import ClusterFault\nstreams.begin()\n"
+        "from tfscale import console as streams\nfrom tfscale.errors import ClusterFault\nstreams.begin()\n"
         "with streams.hushed():\n    streams.end_process(ClusterFault('a peer was lost'))\n"
     )
     for begin in ("streams.begin()\n", ""):
@@ -244,7 +244,7 @@ def test_under_nohup_sighup_is_ignored_and_a_full_disk_ends_nothing(at_work, got
 @F2
 def test_launch_with_nobody_who_reads(tmp_path, got):
     program = (
-        "import sys\nfrom tfscale import launch, launching\n"
+        "import sys\nfrom tfscale.launch import __main__ as launch, workers as launching\n"
         "child = 'import time; [print(n, flush=True) or time.sleep(0.02) for n in range(20)]'\n"
         "launching.launch_workers.__kwdefaults__['program'] = (sys.executable, '-c', child)\n"
         "launching._result = lambda config: None\n"
@@ -312,7 +312,7 @@ def test_what_was_asked_for_and_can_not_be_written(tmp_path, got):
 def test_a_program_of_somebody_elses_gets_its_streams_back():
     """`tfscale.fit` in a script: nothing is raised while it trains."""
     text = (
-        "import sys\nfrom tfscale import streams\nbefore = sys.stdout, sys.stderr\n"
+        "import sys\nfrom tfscale import console as streams\nbefore = sys.stdout, sys.stderr\n"
         "with streams.lenient():\n    print('x' * 100_000)\n    print('y', file=sys.stderr, flush=True)\n"
         "sys.exit(3 if (sys.stdout, sys.stderr) == before else 4)\n"
     )

@@ -162,7 +162,7 @@ def test_a_configuration_that_grows(run_dir, tmp_path, got):
 @F7
 def test_what_says_nonsense_is_not_believed(run_dir, tmp_path):
     """A result without numbers is none; the run goes on from its checkpoint."""
-    from tfscale.run_dir import RunDir
+    from tfscale.run_dir.folder import RunDir
 
     result = {**result_of(run_dir), "step": "a lot"}
     (run_dir / "result.json").write_text(json.dumps(result))

@@ -15,16 +15,16 @@ import pytest
 from tests_faults import Crew, steps_of, tiny_job
 from tests_peers import free_ports
 
-from tfscale import lease
 from tfscale.errors import OutputError
-from tfscale.lease import claimed
-from tfscale.manifest import MANIFEST
+from tfscale.run_dir import lease
+from tfscale.run_dir.lease import claimed
+from tfscale.run_dir.manifest import MANIFEST
 
 # Another machine: it has another boot id, no kernel's lock that we see, and a clock of its own.
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tfscale import lease
+from tfscale.run_dir import lease
 lease._boot_id, lease._flock = lambda: "another", lambda _: True
 late = float(sys.argv[2])
 with lease.claimed(Path(sys.argv[1]), lease=1.0, renew=0.2, wall=lambda: time.time() + late):
@@ -82,8 +82,8 @@ def test_a_foreign_hello_does_not_end_the_job(got):
     import threading
 
     from tfscale.cluster import Cluster
-    from tfscale.cluster.rendezvous import meet
     from tfscale.errors import ClusterFault
+    from tfscale.peers.rendezvous import meet
 
     ports = free_ports(2)
     addresses = {"worker": [f"127.0.0.1:{port}" for port in ports]}
@@ -190,8 +190,8 @@ def test_a_worker_that_is_killed_for_memory(tmp_path, version, got):
     (tmp_path / "proc" / "self" / "cgroup").write_text(mount + "\n")
     (group / name).write_text("low 0\noom 3\noom_kill 3\n")
     program = (
-        "import sys, functools\nfrom pathlib import Path\nfrom tfscale import launch, launching, hardware\n"
-        "from tfscale.launching import job\nroot, file = sys.argv[1:3]\n"
+        "import sys, functools\nfrom pathlib import Path\nfrom tfscale.launch import __main__ as launch, workers as launching; from tfscale import hardware\n"
+        "from tfscale.launch import job\nroot, file = sys.argv[1:3]\n"
         "job.memory_kills = functools.partial(hardware.memory_kills, root)\n"
         "child = '''import os, signal, sys, time\\n"
         'if os.environ["TF_CONFIG"].endswith("1}}"):\\n'

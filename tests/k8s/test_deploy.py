@@ -54,7 +54,7 @@ def test_the_groups_and_variables_that_the_guide_names_exist():
     text = (DEPLOY / "README.md").read_text()
     assert Cluster.resolve(dict(re.findall(r"^    (TFSCALE_\w+)=\"?([^\s\"]+)", text, re.M))).num_workers == 4
     [example] = re.findall(r"^    kind: jobset\n(?:    .*\n)+", text, re.M)
-    from tfscale.k8s import JobSpec
+    from tfscale.k8s.manifests import JobSpec
 
     options = yaml.safe_load(example)
     assert JobSpec(**options).queue == "gold"

@@ -243,7 +243,7 @@ def test_without_kubectl_nothing_is_applied(tmp_path, monkeypatch, capfd):
 
 def test_own_groups_travel_to_the_pods_and_mean_the_same_there(tmp_path):
     """In a ConfigMap, whose keys can't be paths; what describes jobs stays here."""
-    from tfscale.composition import compose
+    from tfscale.composition.hydra_compose import compose
 
     mine = tmp_path / "mine"
     for name, text in {
@@ -316,7 +316,7 @@ def test_a_run_of_the_shared_runtime_is_not_lost_with_its_pod(door):
 
 
 def test_a_run_is_not_given_a_job():
-    from tfscale.composition import compose
+    from tfscale.composition.hydra_compose import compose
 
     with pytest.raises(TfscaleError):
         compose([*GIVEN, "job=tfjob"])

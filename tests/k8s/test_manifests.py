@@ -9,7 +9,7 @@ import pytest
 from tests_controllers import nested
 
 from tfscale.errors import UsageError
-from tfscale.k8s import Job, JobSpec, render
+from tfscale.k8s.manifests import Job, JobSpec, render
 from tfscale.k8s.quantities import is_quantity, number
 
 KINDS = ("tfjob", "trainjob", "jobset", "job", "runtime")

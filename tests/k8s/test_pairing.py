@@ -12,8 +12,8 @@ from tests_controllers import pods, slurm
 
 from tfscale.cluster import Cluster
 from tfscale.errors import UsageError
-from tfscale.k8s import Job, JobSpec, render
-from tfscale.k8s.slurm import script
+from tfscale.k8s.manifests import Job, JobSpec, render
+from tfscale.k8s.sbatch import script
 
 NAMES = st.from_regex(r"\A[a-z]([-a-z0-9]{0,38}[a-z0-9])?\Z")
 

@@ -8,9 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from tfscale.composition import compose
+from tfscale.composition.hydra_compose import compose
 from tfscale.errors import CheckpointUnusable, DataCorrupt, DataMissing, SecurityRefused, UsageError
-from tfscale.run import fit
+from tfscale.run.attempt import fit
 
 WIDTH = 4
 

@@ -161,7 +161,7 @@ def test_a_finished_run_and_a_file_bring_what_was_adapted(regressor, vectors, tm
     right = trained.predict(vectors[0], verbose=0)
     np.testing.assert_allclose(fresh.predict(vectors[0], verbose=0), right, rtol=1e-5)
 
-    from tfscale.warm_start import warm_start
+    from tfscale.trained.warm_start import warm_start
 
     trained.save(tmp_path / "m.keras")
     begun = regressor()
@@ -189,8 +189,8 @@ def test_vocabularies_go_into_a_copy_and_are_compared(tf, policy, tmp_path):
     theirs.fit(batches((words, y)), epochs=2, verbose=0, shuffle=False)
     ours(mine, (words, y), tmp_path / "r", SPREAD)
     assert_same(mine, theirs)
-    from tfscale.model_state import assets_digest, copy_state
-    from tfscale.warm_start import warm_start
+    from tfscale.state.keras_state import assets_digest, copy_state
+    from tfscale.trained.warm_start import warm_start
 
     other = make(words[:3])
     mine.save(tmp_path / "m.keras")
@@ -268,7 +268,7 @@ def test_the_stand_in_of_a_bad_record_counts_for_nothing(tf, policy, tmp_path, m
     import scales
 
     from tfscale.checkpoint import Checkpointer
-    from tfscale.state import TrainState
+    from tfscale.state.train_state import TrainState
 
     (theirs, mine), good = (scales.net() for _ in range(2)), np.arange(BATCH) != bad
     theirs.train_on_batch(x, y[:, None], sample_weight=good.astype("f"))

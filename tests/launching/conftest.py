@@ -8,9 +8,9 @@ import sys
 import pytest
 from tests_standins import HEAD
 
-from tfscale.launching.crew import Crew
-from tfscale.launching.job import Outcome, run_job
-from tfscale.launching.places import Job
+from tfscale.launch.job import Outcome, run_job
+from tfscale.launch.process_group import Crew
+from tfscale.launch.slots import Job
 
 
 @pytest.fixture

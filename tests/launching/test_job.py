@@ -8,7 +8,7 @@ import time
 import pytest
 from tests_standins import gone, of
 
-from tfscale.launching.job import Outcome
+from tfscale.launch.job import Outcome
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests_standins import of
 
 from tfscale.cluster import Cluster
 from tfscale.hardware import Hardware
-from tfscale.launching.places import Job, divide, places, spread
+from tfscale.launch.slots import Job, divide, places, spread
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hardware"
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

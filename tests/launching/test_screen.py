@@ -10,8 +10,8 @@ import termios
 
 from tests_standins import driver, of
 
-from tfscale.launching.job import Outcome
-from tfscale.launching.screen import Lines
+from tfscale.launch.job import Outcome
+from tfscale.launch.screen import Lines
 
 
 def test_lines_come_behind_a_prefix_of_one_width_and_all_is_well(launched):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tfscale.composition import compose
-from tfscale.door import groups
+from tfscale.cli import groups
+from tfscale.composition.hydra_compose import compose
 from tfscale.hardware import Hardware
-from tfscale.run import plan_run
+from tfscale.run.attempt import plan_run
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hardware"
 RECIPES = groups()["recipe"]

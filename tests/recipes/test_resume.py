@@ -8,7 +8,7 @@ import signal
 import pytest
 from tests_faults import Crew, fingerprint
 
-from tfscale.door import groups
+from tfscale.cli import groups
 
 STEPS, EVERY, KILLED = 8, 3, 5
 SMALL = {

@@ -11,6 +11,6 @@ Owns the folder checkpoints/ of a run: its layout (folder.py), the tensors in it
 """
 
 from tfscale.checkpoint.checkpointer import Checkpointer
-from tfscale.checkpoint.folder import Entry
+from tfscale.checkpoint.entries import Entry
 
 __all__ = ["Checkpointer", "Entry"]

@@ -23,8 +23,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.errors import CheckpointUnusable, Diverged, first_line
-from tfscale.manifest import Damaged
-from tfscale.state import TrainState
+from tfscale.run_dir.manifest import Damaged
+from tfscale.state.train_state import TrainState
 
 BUNDLE = "state"
 AVERAGE = "average/"  # before the names of the weights' moving averages

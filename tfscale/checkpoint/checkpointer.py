@@ -18,13 +18,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfscale.checkpoint import bundle
-from tfscale.checkpoint.folder import Entry, Folder, read_manifest
+import tfscale.checkpoint.bundle as bundle
+from tfscale.checkpoint.entries import Entry, Folder, read_manifest
 from tfscale.checkpoint.writer import Writer
 from tfscale.errors import CheckpointUnusable, ClusterFault
-from tfscale.experiment import Experiment
-from tfscale.manifest import Damaged
-from tfscale.state import TrainState
+from tfscale.run_dir.experiment import Experiment
+from tfscale.run_dir.manifest import Damaged
+from tfscale.state.train_state import TrainState
 from tfscale.version import __version__
 
 _T = TypeVar("_T")

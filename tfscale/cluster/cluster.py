@@ -10,7 +10,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tfscale.cluster import kubeflow, kubernetes, leader_worker_set, slurm, tf_config, tpu
+import tfscale.cluster.kubeflow as kubeflow
+import tfscale.cluster.kubernetes as kubernetes
+import tfscale.cluster.leader_worker_set as leader_worker_set
+import tfscale.cluster.slurm as slurm
+import tfscale.cluster.tf_config as tf_config
+import tfscale.cluster.tpu as tpu
 from tfscale.cluster.addresses import ROLES, Found
 from tfscale.errors import ClusterConfigError
 

@@ -219,7 +219,7 @@ class ArraySource(Source):
     def _gathered(self, split: str, indices: tf.data.Dataset) -> tf.data.Dataset:
         import tensorflow as tf
 
-        from tfscale.graphs import as_it_stands
+        from tfscale.autograph import as_it_stands
 
         if tf.inside_function():  # asynchronous training: the arrays become part of the function that workers get
             held = tf.nest.map_structure(tf.constant, self.held(split))

@@ -10,10 +10,10 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from tfscale.config import RunConfig
+from tfscale.config.schema import RunConfig
 from tfscale.data.source import READING, Source
 from tfscale.errors import TfscaleError
-from tfscale.run_dir import RunDir
+from tfscale.run_dir.folder import RunDir
 
 SPEC, _KEY, _FIRST = "spec.json", "reading", 1  # the first way had no name
 

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tfscale.config import RunConfig
+from tfscale.config.schema import RunConfig
 from tfscale.data.index_file import digest, one_writer, read_index, write_index
 from tfscale.errors import CheckpointUnusable, DataMissing, OutputError
 from tfscale.files import lines_of
 from tfscale.hardware import probe
-from tfscale.run_dir import RunDir
+from tfscale.run_dir.folder import RunDir
 
 LIST = "data.sha256"  # in the run folder: a hash and a name as JSON in every line
 _TOLD = 5  # files in one message

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
+from tfscale.config.override_syntax import as_override
 from tfscale.data.arrays import ArraySource, check_finite
 from tfscale.data.csv_form import DELIMITERS, Form, not_decodable
 from tfscale.data.index_file import digest_files
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line, nearest
-from tfscale.overrides import as_override
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from tfscale.config import RunConfig
+from tfscale.config.schema import RunConfig
 from tfscale.data.source import Source
 from tfscale.errors import DataMissing, UsageError
 

@@ -154,7 +154,7 @@ class GivenDataset(Source):
     def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset:
         import tensorflow as tf
 
-        from tfscale.graphs import as_it_stands
+        from tfscale.autograph import as_it_stands
 
         if training:
             examples = self._epoch(split).repeat().unbatch()
@@ -174,7 +174,7 @@ class GivenDataset(Source):
         """The data set's own elements, where each of them is one step."""
         import tensorflow as tf
 
-        from tfscale.graphs import as_it_stands
+        from tfscale.autograph import as_it_stands
 
         dataset, rows = self._given(split), shard.global_batch
         even = self.rows == rows and self.num_examples(split) == int(dataset.cardinality()) * rows
@@ -194,8 +194,8 @@ class GivenDataset(Source):
         """The elements as they are; in training they weigh the same whatever their size, as in Keras's fit."""
         import tensorflow as tf
 
+        from tfscale.autograph import as_it_stands
         from tfscale.data.survey import count_rows
-        from tfscale.graphs import as_it_stands
 
         @as_it_stands
         def weighted(step):
@@ -216,7 +216,7 @@ class GivenDataset(Source):
         return self._of_fields(self._given(split))
 
     def _of_fields(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        from tfscale.graphs import as_it_stands
+        from tfscale.autograph import as_it_stands
 
         return dataset.map(as_it_stands(lambda *element: named(element, "data")))
 
@@ -272,7 +272,7 @@ class GivenFunctions(Source):
             self.made.settle(labels)
 
     def parse(self, raw: Any) -> dict[str, Any]:
-        from tfscale.graphs import rewritten
+        from tfscale.autograph import rewritten
 
         return rewritten(self.made.parse)(raw)  # a user's own source may stand behind the functions
 

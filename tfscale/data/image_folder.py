@@ -236,7 +236,7 @@ class ImageFolder(Source):
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
         import tensorflow as tf
 
-        from tfscale.graphs import as_it_stands
+        from tfscale.autograph import as_it_stands
 
         pictures = self._good(split)
         with tf.device("CPU:0"):  # an accelerator's memory is for the model

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import OutputError
-from tfscale.lease import claimed, kernel_lock
-from tfscale.run_dir import whose
+from tfscale.run_dir.folder import whose
+from tfscale.run_dir.lease import claimed, kernel_lock
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfscale.graphs import as_it_stands
+from tfscale.autograph import as_it_stands
 
 _FOREVER = 2**62
 _ROUNDS = 8  # of the cipher; fewer leave visible patterns

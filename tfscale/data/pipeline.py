@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tfscale.data import order
+import tfscale.data.order as order
+from tfscale.autograph import as_it_stands, rewritten
 from tfscale.data.order import Shard
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError
-from tfscale.graphs import as_it_stands, rewritten
 from tfscale.labels import Labels
-from tfscale.plan import ExecutionPlan
+from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.task import Example, Task
 
 

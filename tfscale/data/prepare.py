@@ -15,7 +15,7 @@ import sys
 
 from tfscale import errors
 from tfscale.data.source import Source
-from tfscale.lean_import import begin_program
+from tfscale.process.startup import begin_program
 
 _ENTRY = "import sys; from tfscale.data.prepare import child; sys.exit(child())"
 

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfscale.autograph import as_it_stands
 from tfscale.data.plain_arrays import named
 from tfscale.errors import DataMissing, UsageError
-from tfscale.graphs import as_it_stands
 
 _KEPT_BYTES = 2**31  # of a generator's batches, where all of them must be read to know how many there are
 _PEEKED_BYTES = 2**26  # of those that are read before training begins and are needed again

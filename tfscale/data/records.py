@@ -219,7 +219,7 @@ def read_records(index: RecordIndex, indices, *, ram_bytes: int, bad: Collection
     """
     import tensorflow as tf
 
-    from tfscale.graphs import as_it_stands
+    from tfscale.autograph import as_it_stands
 
     if index.size <= ram_bytes:
         held = _load_all(index, bad)

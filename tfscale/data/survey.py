@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.data.arrays import check_finite, leaves
-from tfscale.data.blame import as_data_fault
+from tfscale.data.culprit import as_data_fault
 from tfscale.data.plain_arrays import named
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 

@@ -33,7 +33,7 @@ class Synthetic(Source):
         import numpy as np
         import tensorflow as tf
 
-        from tfscale.graphs import as_it_stands
+        from tfscale.autograph import as_it_stands
 
         shape = (_POOL, self.image_size, self.image_size, self.channels)
         pool = tf.constant(np.random.RandomState(0).randint(0, 256, shape, np.uint8))

@@ -24,7 +24,7 @@ from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, index_records, whole_records
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
 from tfscale.hardware import probe
-from tfscale.lean_import import lean
+from tfscale.process.startup import lean
 
 if TYPE_CHECKING:
     import tensorflow as tf

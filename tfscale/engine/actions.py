@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tfscale.duration import Duration
+from tfscale.config.duration import Duration
 
 
 class Every:

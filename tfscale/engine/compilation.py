@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from tfscale.errors import UsageError
-from tfscale.plan import ExecutionPlan
+from tfscale.plan.execution_plan import ExecutionPlan
 
 
 def without_xla_where_needed(plan: ExecutionPlan, model: Any, *, forced: bool | None) -> ExecutionPlan:

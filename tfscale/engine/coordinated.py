@@ -33,15 +33,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfscale.autograph import repeated
 from tfscale.engine.actions import Action
 from tfscale.engine.evaluation import local_sum
 from tfscale.engine.input_wait import next_timed
 from tfscale.engine.step import EvalStep, TrainStep
 from tfscale.engine.training import Training
 from tfscale.errors import ClusterFault
-from tfscale.graphs import repeated
-from tfscale.plan import LOOP_SECONDS, ExecutionPlan
-from tfscale.state import TrainState
+from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
+from tfscale.state.train_state import TrainState
 from tfscale.task import Task
 
 Batches = Callable[[tf.Tensor], tf.data.Dataset]  # from a step, int64 [], to the data that begin there; it is traced

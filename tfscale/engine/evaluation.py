@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale import faults
+from tfscale.autograph import repeated
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import EvalStep
-from tfscale.graphs import repeated
-from tfscale.plan import LOOP_SECONDS, ExecutionPlan
-from tfscale.state import TrainState
+from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
+from tfscale.process import fault_points as faults
+from tfscale.state.train_state import TrainState
 from tfscale.task import Task
 
 

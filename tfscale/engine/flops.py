@@ -14,8 +14,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfscale.graphs import rewritten
-from tfscale.plan import Footprint
+from tfscale.autograph import rewritten
+from tfscale.plan.execution_plan import Footprint
 from tfscale.task import Task
 
 _CONVOLUTIONS = ("Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3DBackpropInputV2")

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale import faults
+from tfscale.autograph import repeated
 from tfscale.engine.actions import Action
 from tfscale.engine.evaluation import Evaluator, local_sum
 from tfscale.engine.input_wait import next_timed, timed_every
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import NORM, TrainStep
 from tfscale.engine.training import Training
-from tfscale.graphs import repeated
-from tfscale.plan import LOOP_SECONDS, ExecutionPlan
-from tfscale.state import TrainState
+from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
+from tfscale.process import fault_points as faults
+from tfscale.state.train_state import TrainState
 from tfscale.task import Task
 
 

@@ -6,7 +6,7 @@ import time
 
 import tensorflow as tf
 
-from tfscale.plan import ExecutionPlan
+from tfscale.plan.execution_plan import ExecutionPlan
 
 _SIZE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 _SECONDS = 0.5

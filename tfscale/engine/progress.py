@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tfscale.streams import columns
+from tfscale.console import columns
 
 _BAR = 20
 _AROUND = _BAR + len("train") + len("0:00:00") + 3  # what a live line holds besides its text

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale.plan import ExecutionPlan
+from tfscale.plan.execution_plan import ExecutionPlan
 
 _CHIEFS, _OWN = 3, 2
 _PIECE = 2**21  # numbers of 32 bits that are told at once; one length, so that one graph serves nearly all of them

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from tfscale.cluster import Cluster
 from tfscale.errors import ClusterFault, first_line
-from tfscale.plan import ExecutionPlan
-from tfscale.strategies import cluster_spec, fail_fast
+from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.runtime.strategies import cluster_spec, fail_fast
 
 
 def serve(cluster: Cluster, plan: ExecutionPlan, *, wait: Callable[[], None]) -> None:

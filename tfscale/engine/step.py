@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfscale.autograph import rewritten
 from tfscale.engine.reduce import Reducer, clip, combined, dense, global_norm, scaled, statistics, summed
-from tfscale.graphs import rewritten
-from tfscale.plan import ExecutionPlan
-from tfscale.state import TrainState
+from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.state.train_state import TrainState
 from tfscale.task import SUMMED, WHOLE, Task
 
 SLOTS = 17  # length of the vector of sums: loss, weight, up to 14 metrics and the gradients' norm

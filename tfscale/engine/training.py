@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale import faults
 from tfscale.engine.actions import Action
 from tfscale.engine.step import TrainStep
 from tfscale.errors import Diverged
-from tfscale.plan import ExecutionPlan
-from tfscale.state import TrainState
+from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.process import fault_points as faults
+from tfscale.state.train_state import TrainState
 
 # What wall time goes to; `train` excludes `input_wait`.
 KINDS = ("start_up", "restore", "compile", "train", "input_wait", "eval", "checkpoint", "export")

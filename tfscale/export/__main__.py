@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.door import arguments, guard, own_options, print_run_config
+from tfscale.cli import arguments, guard, own_options, print_run_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,9 +26,9 @@ def _export(options: argparse.Namespace, seen: dict) -> int:
     if options.cfg:
         return print_run_config(own["run.dir"], overrides, options.config_dir)
     seen["traceback"] = "debug.traceback=true" in overrides
-    from tfscale.restored import RestoredRun, checkpoint_choice
-    from tfscale.run_dir import RunDir
-    from tfscale.run_export import export_run
+    from tfscale.export.run_export import export_run
+    from tfscale.run_dir.folder import RunDir
+    from tfscale.trained.restored_run import RestoredRun, checkpoint_choice
 
     which = checkpoint_choice(own["checkpoint"])
     with RestoredRun.open(own["run.dir"], overrides, checkpoint=which, config_dir=options.config_dir) as run:
@@ -47,7 +47,7 @@ def _export(options: argparse.Namespace, seen: dict) -> int:
 
 def _show(path: Path, which: str) -> None:
     from tfscale.engine.progress import summary
-    from tfscale.export import read_about
+    from tfscale.export.verified import read_about
 
     about = read_about(path)
     left_out = about.get("left_out", {})

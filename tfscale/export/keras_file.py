@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from tfscale.errors import UsageError, first_line
-from tfscale.model_state import copy_state, foreign_in, layers_of
+from tfscale.state.keras_state import copy_state, foreign_in, layers_of
 
 
 def full_precision_copy(model: keras.Model) -> keras.Model:

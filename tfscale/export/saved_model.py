@@ -17,8 +17,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfscale.autograph import rewritten
 from tfscale.export.signature import Signature
-from tfscale.graphs import rewritten
 from tfscale.task import Task
 
 _NOT_SERVED = ("label", "weight", "seed")  # known in training only

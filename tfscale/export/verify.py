@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.errors import CheckFailed, ClusterFault, killed_by
-from tfscale.lean_import import HIDDEN
+from tfscale.process.startup import HIDDEN
 
 TOLERANCE = 1e-5
 DEADLINE = 300.0  # seconds

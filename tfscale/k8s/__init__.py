@@ -1,32 +1,6 @@
-"""Manifests from a recipe: what `cluster/` reads, this writes.
+"""Manifests from a recipe, one file per kind of job: it writes what cluster/ reads."""
 
-`render` is pure: a Job in, dicts out. Refuses to reach a cluster, and needs no TensorFlow.
-
-    spec = JobSpec(kind="job", name="digits", image="tfscale:0.1", workers=4, run_claim="runs")
-    render(Job(spec, ("+recipe=resnet",)))
-"""
-
-from __future__ import annotations
-
-from tfscale.k8s import configuration, indexed_job, jobset, tfjob, trainjob
-from tfscale.k8s.metadata import Manifest
+from tfscale.k8s.manifests import render
 from tfscale.k8s.spec import Job, JobSpec
 
 __all__ = ["Job", "JobSpec", "render"]
-
-_KINDS = {
-    "tfjob": tfjob.render,
-    "trainjob": trainjob.render,
-    "runtime": trainjob.render_shared,
-    "jobset": jobset.render,
-    "job": indexed_job.render,
-}
-
-
-def render(job: Job) -> list[Manifest]:
-    """The Kubernetes manifests of a job, in the order in which they are to be applied.
-
-    Raises:
-        KeyError: kind slurm, whose batch script `slurm.script` gives.
-    """
-    return [*configuration.manifests(job), *_KINDS[job.spec.kind](job)]

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tfscale.door import arguments, guard
+from tfscale.cli import arguments, guard
+from tfscale.console import write_result
 from tfscale.errors import SecurityRefused, UsageError, is_plain, is_secret, without_secrets
 from tfscale.k8s.apply import OPTION, apply
-from tfscale.streams import write_result
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from tfscale.config import RunConfig
+    from tfscale.config.schema import RunConfig
     from tfscale.k8s.metadata import Manifest
     from tfscale.k8s.spec import Job, JobSpec
 
@@ -71,11 +71,11 @@ def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
     """
     from omegaconf import OmegaConf
 
-    from tfscale.composition import to_run_config
-    from tfscale.k8s import Job, render
+    from tfscale.composition.hydra_compose import to_run_config
+    from tfscale.k8s.manifests import Job, render
     from tfscale.k8s.notes import notes
     from tfscale.k8s.pod_file import read
-    from tfscale.k8s.slurm import script
+    from tfscale.k8s.sbatch import script
 
     _refuse_secrets(overrides)
     raw = _compose(overrides, config_dir)
@@ -108,7 +108,7 @@ def _yaml(manifest: Manifest) -> str:
 
 
 def _compose(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
-    from tfscale.composition import compose_raw
+    from tfscale.composition.hydra_compose import compose_raw
     from tfscale.k8s.spec import JobRunConfig
 
     # To Hydra a key of an open mapping is a new one
@@ -119,13 +119,13 @@ def _compose(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
 def _job(config: RunConfig, overrides: Sequence[str], config_dir: str | None) -> Job:
     import yaml
 
-    from tfscale.config import validate
+    from tfscale.config.schema import validate
+    from tfscale.config.unused_settings import refuse_ignored
     from tfscale.hardware import Hardware
     from tfscale.k8s import configuration
     from tfscale.k8s.plans import check_plan, with_hardware
     from tfscale.k8s.pod_file import read
     from tfscale.k8s.spec import Job, JobRunConfig
-    from tfscale.settings import refuse_ignored
 
     assert isinstance(config, JobRunConfig)
     validate(config)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import tfscale.k8s.around as around
+import tfscale.k8s.pod as pod
 from tfscale.cluster import kubernetes
-from tfscale.k8s import around, pod
 from tfscale.k8s.metadata import Manifest, metadata, queued
 from tfscale.k8s.spec import Job
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tfscale.k8s import around, pod
+import tfscale.k8s.around as around
+import tfscale.k8s.pod as pod
 from tfscale.k8s.indexed_job import job_spec, variables
 from tfscale.k8s.metadata import Manifest, exclusive, metadata, queued
 from tfscale.k8s.spec import Job

@@ -9,14 +9,14 @@ import contextlib
 import dataclasses
 import re
 
+import tfscale.k8s.tpus as tpus
 from tfscale.cluster import Cluster
-from tfscale.config import RunConfig
+from tfscale.config.schema import RunConfig
 from tfscale.errors import DataCorrupt, DataMissing
 from tfscale.hardware import Cpu, Gpu, Hardware, Tpu
-from tfscale.k8s import tpus
 from tfscale.k8s.quantities import number
 from tfscale.k8s.spec import Job, JobSpec
-from tfscale.plan import PlanRequest, make_plan
+from tfscale.plan.execution_plan import PlanRequest, make_plan
 
 _GIB = 2**30
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import tfscale.k8s.configuration as configuration
+import tfscale.k8s.tpus as tpus
 from tfscale.cluster.kubernetes import EPHEMERAL
 from tfscale.errors import RETRYABLE, Interrupted, Preempted, TfscaleError
-from tfscale.k8s import configuration, tpus
 from tfscale.k8s.metadata import Manifest, labels
 from tfscale.k8s.pod_file import merged
 from tfscale.k8s.spec import Job, JobSpec

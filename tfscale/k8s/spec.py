@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from tfscale.cluster.addresses import PORT
-from tfscale.config import RunConfig
+from tfscale.config.schema import RunConfig
 from tfscale.errors import UsageError
 from tfscale.k8s.quantities import is_quantity, number
 

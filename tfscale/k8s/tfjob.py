@@ -6,7 +6,8 @@ ours are where another try can help.
 
 from __future__ import annotations
 
-from tfscale.k8s import around, pod
+import tfscale.k8s.around as around
+import tfscale.k8s.pod as pod
 from tfscale.k8s.metadata import Manifest, metadata, queued
 from tfscale.k8s.spec import Job
 

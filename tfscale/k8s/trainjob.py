@@ -7,7 +7,8 @@ The ClusterTrainingRuntime named tfscale is installed once by whoever runs the c
 
 from __future__ import annotations
 
-from tfscale.k8s import around, pod
+import tfscale.k8s.around as around
+import tfscale.k8s.pod as pod
 from tfscale.k8s.indexed_job import job_spec, variables
 from tfscale.k8s.jobset import failure_policy, replicated
 from tfscale.k8s.metadata import Manifest, exclusive, metadata, queued

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
-from tfscale.model_state import layers_of
-from tfscale.state import carried_states, stateful_layers
+from tfscale.state.keras_state import layers_of
+from tfscale.state.train_state import carried_states, stateful_layers
 from tfscale.task import Example
 
 if TYPE_CHECKING:

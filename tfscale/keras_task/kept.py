@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line
 from tfscale.keras_task.named import NamedModel
-from tfscale.model_state import assets, foreign_in, layers_of, own_parts_of
+from tfscale.state.keras_state import assets, foreign_in, layers_of, own_parts_of
 
 if TYPE_CHECKING:
     import keras

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.labels import Labels
-from tfscale.model_state import flat
+from tfscale.state.keras_state import flat
 
 if TYPE_CHECKING:
     import keras

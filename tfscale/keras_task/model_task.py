@@ -27,9 +27,9 @@ from tfscale.keras_task.fixed_batch import (
 )
 from tfscale.keras_task.label_kinds import Kind, label_kinds, loss_name
 from tfscale.keras_task.metrics import Measures
-from tfscale.keras_task.parts import Counts, rows_of, summed_penalties
+from tfscale.keras_task.partial_losses import Counts, rows_of, summed_penalties
 from tfscale.labels import Labels
-from tfscale.model_state import copy_optimizer, copy_state, flat, layers_of, learnt, own_parts_of
+from tfscale.state.keras_state import copy_optimizer, copy_state, flat, layers_of, learnt, own_parts_of
 from tfscale.task import SUMMED, WHOLE, Example, Task
 from tfscale.user_places import place_of
 

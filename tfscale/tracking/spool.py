@@ -22,7 +22,7 @@ from typing import Any
 
 from tfscale.errors import SecurityRefused
 from tfscale.files import open_plain, parse_json, read_plain, write_whole
-from tfscale.lease import kernel_lock
+from tfscale.run_dir.lease import kernel_lock
 from tfscale.strict_json import dumps, numbers
 
 LIMIT = 64 * 2**20  # bytes that may wait; beyond it metrics are dropped

@@ -1,0 +1,420 @@
+"""Composition: from overrides to a RunConfig, by Hydra, which ends here.
+
+Owns `compose()` and `compose_run()`, and error messages for what people mistype. Below it there is no DictConfig.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from tfscale.composition.plug_points import ALLOWED, ALLOWED_FUNCTIONS, PLUG_POINTS, build, check_code, check_targets
+from tfscale.config import override_keys
+from tfscale.config.override_syntax import as_typed, resolve_home, searched
+from tfscale.config.schema import MISSING, RunConfig, validate
+from tfscale.errors import (
+    DataCorrupt,
+    DataMissing,
+    SecurityRefused,
+    UsageError,
+    first_line,
+    is_plain,
+    is_secret,
+    keep_secret,
+    nearest,
+)
+from tfscale.files import MAX_DEPTH, read_plain
+from tfscale.redaction import keep_secrets, redacted_yaml
+from tfscale.run_dir.folder import RunDir
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from tfscale.data.source import Source
+    from tfscale.task import Task
+
+_Problem = tuple[str, str]  # the key or override, and what is wrong with it
+_PREFIX = re.compile(r"\w+(\.\w+)*\.")
+
+
+def compose(
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | None = None,
+    task: Task | None = None,
+    data: Source | None = None,
+) -> RunConfig:
+    """Composes tfscale's configuration with Hydra overrides, checks it and builds the plug points.
+
+    Args:
+        overrides: as on the command line, such as ["+recipe=resnet", "train.until=5ep"].
+        config_dir: a folder of the user's own groups, searched besides ours.
+        task: an object of the user's, in place of a configured one.
+        data: likewise.
+
+    Raises:
+        UsageError: unknown group, key or value, wrong type or missing value; all problems in one message.
+        SecurityRefused: a `_target_` outside the allow-list.
+    """
+    given = {k: v for k, v in (("task", task), ("data", data)) if v is not None}
+    override_keys.refuse_given(overrides, given)
+    raw, left_out = _composed(overrides, config_dir=config_dir, given=given)
+    config = to_run_config(raw, overrides, given=given)
+    config._left_out = left_out  # type: ignore[attr-defined]
+    return config
+
+
+def compose_raw(
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+    schema: type[RunConfig] = RunConfig,
+) -> DictConfig:
+    """The composed DictConfig, for `--cfg job` and for `to_run_config`; raises UsageError like `compose`."""
+    return _composed(overrides, config_dir=config_dir, given=given, schema=schema)[0]
+
+
+def _composed(
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None,
+    given: Mapping[str, Any],
+    schema: type[RunConfig] = RunConfig,
+) -> tuple[DictConfig, dict[str, Any]]:
+    """The composed DictConfig, and what of a recipe's optimizer the overrides leave out of it."""
+
+    def attempt(some: Sequence[str]) -> DictConfig:
+        return _compose_from("config", some, config_dir=config_dir, given=given, schema=schema)
+
+    raw = attempt(overrides)
+    _check_allowed(list(raw.extensions.allow), overrides)
+    left_out, notices = override_keys.leave_out(raw, override_keys.overridden(overrides), attempt, overrides)
+    for notice in notices:
+        print(f"tfscale: {notice}", file=sys.stderr)
+    return raw, left_out
+
+
+def compose_run(
+    run_dir: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | None = None,
+    data: Source | None = None,
+) -> RunConfig:
+    """The configuration of a run from its folder, with overrides on top: `compose` for a run that was trained before.
+
+    A group, such as data=image_folder, replaces what the run had there as a whole. A model that was given as a Python
+    object is made again from the folder's model.json; data that were are not kept.
+
+    Args:
+        data: an object of the user's, in place of the run's data.
+
+    Raises:
+        DataMissing: there is no such run.
+        UsageError, SecurityRefused: like `compose`; a run's config.yaml is trusted no more than any other file.
+    """
+    file = Path(run_dir) / "config.yaml"
+    saved = _saved_tree(file)
+    if saved.get("task") == MISSING:
+        saved["task"] = _kept_task(file)
+    if saved.get("data") == MISSING and data is None and not any(o.lstrip("+").startswith("data=") for o in overrides):
+        raise UsageError(
+            "the run's data were given as Python objects, which its folder doesn't hold",
+            where="data",
+            fix="give data=..., such as data=csv data.path=TABLE.csv; in Python RestoredRun.open(run_dir, data=(x, y))",
+        )
+    for override in overrides:
+        group = override.lstrip("+").split("=", 1)[0]
+        if group == "recipe":
+            raise UsageError(
+                "a trained run keeps its recipe",
+                where=override,
+                fix=f"leave it away: {file} holds the recipe; override single keys instead",
+            )
+        if group in PLUG_POINTS and "=" in override:
+            saved.pop(group, None)  # else Hydra would merge the new node into the old one
+    raw = _compose_saved(saved, overrides, config_dir=config_dir)
+    _check_allowed(list(raw.extensions.allow), overrides)
+    override_keys.tidy(raw)
+    return to_run_config(raw, overrides, given={} if data is None else {"data": data})
+
+
+def _kept_task(file: Path) -> dict[str, Any]:
+    """The node of a model that was given as a Python object; raises UsageError where the folder doesn't hold it."""
+    kept = file.with_name("model.json")
+    if not kept.is_file():
+        raise UsageError(
+            "the run's model was given as a Python object, which its folder doesn't hold",
+            where=str(file),
+            fix="train with export.at_end=true and use export/, or call tfscale.fit(model, data, run_dir=...) again",
+        )
+    return {"_target_": "tfscale.keras_task.kept.KeptModel", "model": str(kept), "allow": "${extensions.allow}"}
+
+
+def _saved_tree(file: Path) -> dict[str, Any]:
+    """A run's config.yaml, its interpolations unresolved."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    RunDir(file.parent).refuse_links()
+    if not file.is_file():
+        raise DataMissing(
+            f"{file.parent} is no run folder: it holds no {file.name}",
+            where="run.dir",
+            fix="give run.dir=PATH as the training printed it, such as runs/resnet/563a34baa8",
+        )
+    try:
+        text = read_plain(file).decode()
+        _refuse_bombs(yaml.parse(text, Loader=yaml.SafeLoader), str(file))
+        tree = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise DataCorrupt(
+            f"the configuration can't be read: {first_line(error)}", where=str(file), fix="restore the file"
+        ) from None
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    unknown = [str(key) for key in tree if key not in names] if isinstance(tree, dict) else [str(tree)[:40]]
+    if unknown:  # also "defaults" and "hydra", which would steer the composition itself
+        raise UsageError(
+            "; ".join(f"unknown key '{key}'{nearest(key, names)}" for key in unknown),
+            where=str(file),
+            fix="remove it, or use the version of tfscale that wrote the file",
+        )
+    assert isinstance(tree, dict)
+    saved = {str(key): value for key, value in tree.items()}
+    try:
+        _compose_saved(saved, ())
+    except UsageError as error:  # said of the file, where the overrides aren't to blame
+        raise UsageError(error.what, where=str(file), fix="correct the file") from None
+    return saved
+
+
+def _refuse_bombs(events: Iterator[Any], where: str) -> None:
+    """Raises SecurityRefused for YAML that grows while it is read, or is too deep for whoever walks through it."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+            raise SecurityRefused(
+                "its YAML repeats itself by aliases" if depth <= MAX_DEPTH else "its YAML is nested too deep",
+                where=where,
+                fix="restore the file: no run writes that",
+            )
+
+
+def _compose_saved(saved: dict[str, Any], overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
+    from hydra.core.config_store import ConfigStore
+
+    order = ["schema", "_self_", {"task": None}, {"data": None}, {"tracker": None}]
+    ConfigStore.instance().store(name="run", node={"defaults": order, **saved})
+    return _compose_from("run", overrides, config_dir=config_dir)
+
+
+def _compose_from(
+    primary: str,
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+    schema: type[RunConfig] = RunConfig,
+) -> DictConfig:
+    """Composes this primary configuration; what is wrong with the overrides is told at once."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+
+    ConfigStore.instance().store(name="schema", node=schema)
+    typed, extra = as_typed(overrides), searched(config_dir)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        keep_secret([value] if is_secret(key) and not is_plain(value) else [])
+        if key.lstrip("+~").split(".")[0].split("/")[0] == "hydra":
+            raise UsageError(
+                f"Hydra's own settings change nothing here: {key}",
+                where=override,
+                fix="run.dir=PATH or run.root=PATH say where a run lives; --config-dir names a folder of your groups",
+            )
+
+    def attempt(some: Sequence[str]) -> DictConfig:
+        raw = hydra_compose(primary, overrides=[*some, *extra])
+        override_keys.check_keys(raw, schema)
+        return raw
+
+    with initialize_config_module("tfscale.configs", version_base="1.3"):
+        try:
+            return attempt(typed)
+        except (HydraException, ValueError) as error:
+            raise _explain(error, typed, attempt, given) from None
+
+
+def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
+    """A file must not widen the allow-list for itself: only the one who gives the command may."""
+    if prefixes and not any(o.lstrip("+").startswith("extensions.allow=") for o in overrides):
+        raise SecurityRefused(
+            f"a configuration file allows {', '.join(prefixes)} for itself",
+            where="extensions.allow",
+            fix="if you trust it, give extensions.allow=[package.] with the command",
+        )
+    for prefix in prefixes:
+        if not _PREFIX.fullmatch(prefix):
+            raise UsageError(
+                f"{prefix!r} is no package with a dot behind it", where="extensions.allow", fix="write mypackage."
+            )
+
+
+def to_run_config(
+    raw: DictConfig, overrides: Sequence[str] = (), *, given: Mapping[str, Any] = MappingProxyType({})
+) -> RunConfig:
+    """Turns the composed configuration into typed objects, with those that are given; raises like `compose`."""
+    config, problems, missing = _typed(raw, given)
+    if config is None or problems:
+        raise UsageError(
+            "; ".join(text for _, text in problems),
+            where=", ".join(key for key, _ in problems if key),
+            fix=_missing_fix(missing) if missing else "correct the keys; --cfg job prints the whole configuration",
+        )
+    config._overridden = override_keys.overridden(overrides)  # type: ignore[attr-defined]
+    return config
+
+
+def _typed(
+    raw: DictConfig, given: Mapping[str, Any], excused: Sequence[str] = ()
+) -> tuple[RunConfig | None, list[_Problem], list[str]]:
+    """(the typed objects where they can be had, all that is wrong, the keys without a value).
+
+    Args:
+        excused: keys whose value is known to be wrong, so that its absence is no news.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    keep_secrets(raw)
+    absent = OmegaConf.missing_keys(raw) - given.keys()
+    missing = sorted(absent - set(excused))
+    problems: list[_Problem] = [(", ".join(missing), _missing_text(missing))] if missing else []
+    allowed = (*ALLOWED, *raw.extensions.allow)
+    try:
+        plain = OmegaConf.to_container(raw, resolve=True)
+        assert isinstance(plain, dict)
+        check_targets(plain, allowed)
+        built = {
+            name: given.get(name) or (None if name in absent else build(plain.get(name), name, problems))
+            for name in PLUG_POINTS
+        }
+        for name, value in built.items():
+            check_code(value, name, (*ALLOWED_FUNCTIONS, *raw.extensions.allow))
+        if absent:
+            return None, problems, missing
+        typed = copy.deepcopy(raw)
+        for name in PLUG_POINTS:
+            typed[name] = None
+        config = OmegaConf.to_object(typed)
+    except OmegaConfBaseException as error:
+        return None, [*problems, (str(getattr(error, "full_key", "") or ""), first_line(error))], missing
+    assert isinstance(config, RunConfig)
+    if problems:  # else the caller does it, once the task is at hand
+        with _collecting(problems):
+            validate(config)
+    for name, value in built.items():
+        setattr(config, name, value)
+    resolve_home(config)
+    config._yaml = redacted_yaml(raw)  # type: ignore[attr-defined]
+    return config, problems, missing
+
+
+@contextlib.contextmanager
+def _collecting(problems: list[_Problem]) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        problems.append((error.where, error.what))
+
+
+def _missing_text(missing: list[str]) -> str:
+    if "task" in missing:
+        return "no recipe was chosen, so there is nothing to train"
+    return f"no value was given for {', '.join(missing)}"
+
+
+def _missing_fix(missing: list[str]) -> str:
+    if "task" in missing:
+        return "add one, such as +recipe=resnet; --help lists them"
+    return " ".join(f"{key}=..." for key in missing)
+
+
+def _explain(
+    error: Exception,
+    overrides: list[str],
+    attempt: Callable[[Sequence[str]], DictConfig],
+    given: Mapping[str, Any],
+) -> UsageError:
+    """One UsageError for everything that is wrong with these overrides.
+
+    Hydra stops at the first problem. Each plain override is tried on top of the groups and overrides that compose, so
+    that all of them are reported at once, with what is wrong or missing in the rest.
+    """
+    from hydra.errors import HydraException
+
+    groups = [o for o in overrides if re.match(r"^\+?[\w/@]+=", o) and "." not in o.split("=", 1)[0]]
+    problems: list[_Problem] = []
+    good_groups: list[str] = []
+    for group in groups:
+        try:
+            attempt([*good_groups, group])
+            good_groups.append(group)
+        except (HydraException, ValueError) as one:
+            problems.append((group, _reason(one, group, attempt, good_groups)))
+    good = list(good_groups)
+    for override in overrides:
+        if override in groups:
+            continue
+        try:
+            attempt([*good, override])
+            good.append(override)
+        except (HydraException, ValueError) as one:
+            problems.append((override, _reason(one, override, attempt, good)))
+    if not problems:
+        problems = [(" ".join(overrides), _reason(error, "", attempt, []))]
+    elif good_groups == groups:  # else what a group would have brought is unknown
+        with contextlib.suppress(HydraException, ValueError):
+            rest = attempt(good)
+            _check_allowed(list(rest.extensions.allow), overrides)
+            problems += _typed(rest, given, [key.lstrip("+~").split("=", 1)[0] for key, _ in problems])[1]
+    return UsageError(
+        "; ".join(reason for _, reason in problems),
+        where=", ".join(override for override, _ in problems if override),
+        fix="correct the override; --help lists recipes and groups, --cfg job every key",
+    )
+
+
+def _reason(error: Exception, override: str, attempt: Callable[[Sequence[str]], DictConfig], groups: list[str]) -> str:
+    """One sentence for one of Hydra's errors, with the nearest name where a name is unknown."""
+    text, cause = str(error), error.__cause__ or error
+    found = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
+    if found:
+        group, name = found[1], found[2]
+        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        return f"unknown {group} '{name}'{nearest(name, options)} available: {', '.join(options) or 'none'}"
+    key = override.lstrip("+~").split("=", 1)[0]
+    if isinstance(error, override_keys.UnknownKeys):
+        known = override_keys.all_keys(attempt(groups))
+        return "; ".join(override_keys.unknown_key(one, known) for one in error.keys)
+    if key and ("not in struct" in str(cause) or re.search(r"Key '[^']+' not in '", str(cause))):
+        inner = re.search(r"full_key: ([\w.]+)", str(cause))  # where it stands in a file or a mapping
+        key = inner[1] if inner and not key.startswith(inner[1]) else key
+        return override_keys.unknown_key(key, override_keys.all_keys(attempt(groups)))
+    told = next((line for line in str(cause).splitlines() if "while composing config" not in line), "")
+    told = told.strip()[:300] or first_line(cause)
+    return f"{key}: {told}" if key else told

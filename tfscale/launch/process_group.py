@@ -1,0 +1,155 @@
+"""The processes of the moment: started, heard, shown and signalled together.
+
+Owns the children, their common screen and the signals that people send. Refuses to judge how a process ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any, TextIO
+
+from tfscale.launch.children import Child, Guard, wait_for_output
+from tfscale.launch.screen import LAUNCHER, Screen
+from tfscale.launch.slots import Place
+
+_WAIT = 0.05  # seconds between two looks at the processes
+_SAME_SIGNAL = 0.5  # seconds between signals that count as one: `timeout` sends two, and some send a storm
+_ERROR = "tfscale: error[E-"
+
+
+class Crew:
+    """Processes that run the same command, each in its place. A context: at its end none is left.
+
+    Args:
+        command: the argument list of each.
+        labels: of all that there will be; the first one's progress line is shown.
+        environ: of every process, besides what its place tells it.
+        say: receives their lines, and the launcher's own.
+        stream: a terminal for colours and the live line.
+        quiet: the launcher says nothing of its own but what goes wrong and no process tells.
+
+    Attributes:
+        children: the newest process of each place.
+        signum: what people sent, or None.
+        error_lines: the last line that a process wrote about an error, by label.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        labels: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = print,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ):
+        environ = os.environ if environ is None else environ
+        self.command, self.now, self._writer, self._quiet = list(command), now, labels[0], quiet
+        self.screen = Screen(labels, say=say, stream=stream, environ=environ)
+        own_size = ("COLUMNS", "LINES") if self.screen.is_live else ()  # they would hide the room that it has
+        self.environ = {name: value for name, value in environ.items() if name not in own_size}
+        self.environ["PYTHONUNBUFFERED"] = "1"  # else lines come late, and a kill loses them
+        self.children: dict[Place, Child] = {}
+        self.error_lines: dict[str, str] = {}
+        self.signum: int | None = None
+        self._signalled_at = 0.0
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Crew:
+        self._guard = Guard()
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
+                    self._handlers[signum] = signal.signal(signum, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.clear()
+            self._guard.dismiss()
+        finally:
+            for signum, handler in self._handlers.items():
+                signal.signal(signum, handler)
+
+    def start(self, place: Place) -> None:
+        """Starts the process of this place, anew where there was one."""
+        room = self.screen.room() if self.screen.is_live and place.label == self._writer else None
+        environ = {**self.environ, **place.environ}
+        self.error_lines.pop(place.label, None)
+        child = Child(place.label, self.command, environ=environ, cores=place.cores, room=room, now=self.now)
+        self.children[place] = child
+        self._guard.watch(self.children.values())
+        self._forward()  # a signal may have come in the meantime
+
+    def pump(self) -> None:
+        """Shows what the processes have written, waiting a moment for it."""
+        for child in wait_for_output(self.children.values(), _WAIT):
+            self._show(child.label, child.read(), live=child.lines.unfinished)
+            if self.screen.is_live and child.label == self._writer:
+                child.resize(self.screen.room())
+
+    def ended(self, place: Place) -> Child | None:
+        """The process of this place, if it has ended and all its lines were shown."""
+        child = self.children[place]
+        if not child.has_ended():
+            return None
+        if child.output >= 0:  # somebody it started left its group and still holds the output
+            child.close()
+            self._show(child.label, child.lines.feed(b""), live="")
+        self._guard.watch(self.children.values())
+        return child
+
+    def tell(self, text: str) -> None:
+        """A line of the launcher's own: what went wrong, where the job goes on."""
+        self._show(LAUNCHER, [text])
+
+    def note(self, text: str) -> None:
+        """A line of the launcher's own that the job's end says, too, or that only informs."""
+        if not self._quiet:
+            self.tell(text)
+
+    def kill(self) -> None:
+        """SIGKILL for all that still run."""
+        for child in list(self.children.values()):
+            child.kill()
+
+    def clear(self) -> None:
+        """Ends all, and forgets them."""
+        self.kill()
+        for child in self.children.values():
+            child.wait()
+        self.children.clear()
+        self._guard.watch(())
+
+    def _show(self, label: str, lines: Sequence[str], *, live: str = "") -> None:
+        for line in lines:
+            if line.startswith(_ERROR):
+                self.error_lines[label] = line
+        with contextlib.suppress(OSError, ValueError):  # a full disk, a terminal that is gone: no matter of the job's
+            self.screen.lines(label, lines)
+            if label == self._writer:
+                self.screen.live(label, live)
+
+    def _on_signal(self, signum: int, _: FrameType | None) -> None:
+        before, self._signalled_at = self._signalled_at, self.now()
+        if self.signum is None:
+            # SIGHUP says nothing to a training process; SIGTERM asks it to write a checkpoint and end
+            self.signum = signal.SIGTERM if signum == signal.SIGHUP else signum
+            self._forward()
+        elif self._signalled_at > before + _SAME_SIGNAL:
+            self.kill()
+
+    def _forward(self) -> None:
+        if self.signum is not None:
+            for child in list(self.children.values()):
+                if not child.signalled:
+                    child.signalled = True
+                    child.send(self.signum)

@@ -1,0 +1,1 @@
+"""The check that many replicas train as one does."""

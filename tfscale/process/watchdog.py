@@ -1,0 +1,125 @@
+"""Watchdog: a step that never ends becomes an error and the stacks of all threads.
+
+Owns the thread that waits for beats. Refuses to know what a beat means: the loops give one after each compiled piece.
+
+    watchdog = Watchdog(1800, on_hang=..., stacks=run_dir / "hang.txt")
+    with watchdog.watching():
+        watchdog.beat()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tfscale.console import end_process
+from tfscale.errors import ClusterFault, TfscaleError
+from tfscale.files import open_plain
+
+_TICK = 0.5  # seconds
+# Ends its parent by the signal whose number is that of our exit code for faults of a cluster, less 128, unless standard
+# input is closed in time.
+_KILLER = """
+import os, select, signal, sys, time
+pid, seconds, line = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+if not select.select([0], [], [], seconds)[0]:
+    try:
+        if select.select([], [2], [], 1.0)[1]:
+            os.write(2, (line + chr(10)).encode())
+    except OSError:
+        pass  # a full disk, or nobody reads: the end is what counts
+    os.kill(pid, signal.SIGUSR1)
+    if not select.select([0], [], [], 2.0)[0]:
+        os.kill(pid, signal.SIGKILL)
+"""
+
+
+class Watchdog:
+    """Ends the process when no beat came for `timeout` seconds.
+
+    Args:
+        stacks: the file that the stacks of all threads are written to.
+        on_hang: called with the error before the process ends.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        *,
+        stacks: Path,
+        on_hang: Callable[[TfscaleError], None],
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self.timeout, self.stacks, self.on_hang, self._now = timeout, stacks, on_hang, now
+        self._silent = 0.0  # seconds since the last beat in which this process was running
+        self._what = ""
+        self._paused = threading.Event()
+
+    def beat(self, what: str = "a step") -> None:
+        """Says that the run is alive and what it begins now."""
+        self._silent, self._what = 0.0, what
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Expects beats while it is open."""
+        over = threading.Event()
+        self.beat("the first step")
+        threading.Thread(target=self._watch, args=(over,), name="tfscale-watchdog", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Expects none while it is open: a store may be slow."""
+        self._paused.set()
+        try:
+            yield
+        finally:
+            self._paused.clear()
+            self.beat()
+
+    def _watch(self, over: threading.Event) -> None:
+        last = self._now()
+        while not over.wait(_TICK):
+            now = self._now()
+            # A longer pause than a tick's was not the run's: the process was stopped, or its machine asleep.
+            self._silent += min(now - last, 2 * _TICK)
+            last = now
+            if self._silent > self.timeout and not self._paused.is_set():
+                self._end()
+
+    def _end(self) -> None:
+        error = ClusterFault(
+            f"{self._what} has not ended for {self.timeout:g} s; the stacks of all threads are in {self.stacks}",
+            where="run.hang_timeout",
+            fix="see where it hangs; the same command resumes, with a longer run.hang_timeout where it is only slow",
+        )
+        end_process(error, self._leave_stacks, lambda: self.on_hang(error))
+
+    def _leave_stacks(self) -> None:
+        with open_plain(self.stacks, "wb") as stream:
+            faulthandler.dump_traceback(stream, all_threads=True)
+
+
+@contextlib.contextmanager
+def ended_from_outside(timeout: float, error: ClusterFault) -> Iterator[None]:
+    """Ends this process, with the error's line and code, if what it is opened for takes longer than `timeout` seconds.
+
+    Another process does it, for what holds the interpreter's lock lets none of our threads run.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _KILLER, str(os.getpid()), str(timeout), error.line()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as killer:
+        try:
+            yield
+        finally:
+            assert killer.stdin is not None
+            killer.stdin.close()

@@ -1,0 +1,5 @@
+"""One run, top to bottom: the folder to read first."""
+
+from tfscale.run.attempt import fit
+
+__all__ = ["fit"]

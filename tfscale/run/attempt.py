@@ -1,0 +1,410 @@
+"""fit: from a typed configuration to a trained model. The file to read first, top to bottom.
+
+facts -> plan -> parts -> engine, and the run folder that remembers it all
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tfscale.cluster import Cluster
+from tfscale.config.duration import Duration
+from tfscale.config.schema import RunConfig, Strategy, validate
+from tfscale.config.unused_settings import refuse_ignored
+from tfscale.console import columns, lenient
+from tfscale.data.as_recorded import go_on_as_recorded
+from tfscale.data.contents import check_contents
+from tfscale.data.found import refuse_too_few, with_found
+from tfscale.data.prepare import prepare_apart
+from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, UsageError, foreseen
+from tfscale.hardware import Hardware, probe
+from tfscale.peers.membership import joined
+from tfscale.plan.execution_plan import ExecutionPlan, Footprint, PlanRequest, make_plan
+from tfscale.preflight import (
+    import_code,
+    locate,
+    named_as_before,
+    open_store,
+    refuse_early,
+    rehearse_here,
+    whereabouts,
+)
+from tfscale.process import fault_points as faults
+from tfscale.process.maintenance import watched
+from tfscale.process.stopping import Stopping
+from tfscale.run.counted import counted_plan
+from tfscale.run.surroundings import Surroundings
+from tfscale.run_dir.attempts import Attempts
+from tfscale.run_dir.experiment import Experiment
+from tfscale.run_dir.folder import RunDir
+from tfscale.run_dir.lease import Claim
+from tfscale.run_dir.result import Result
+from tfscale.run_dir.store import Store, hold
+from tfscale.tracking.train_job import NoStatus, open_status
+from tfscale.trained.warm_start import check_place
+
+
+def fit(
+    what: Any,
+    data: Any = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
+    **options: Any,
+) -> Result:
+    """Trains what a configuration describes, or a Keras model on people's own data.
+
+    From a configuration: `fit(compose(["+recipe=resnet"]))`. It resumes where the run folder left off.
+
+    From Python: `fit(model, data, test=test_data, until="5ep")`, the arguments being
+
+        what: a compiled Keras 3 model, trained in place; or a function that returns one, which is called under the
+            strategy's scope and the plan's precision; or a `tfscale.Task`.
+        data: a tf.data.Dataset batched as for Keras's `fit`, with elements (x, y) or (x, y, sample_weight); or a tuple
+            of NumPy arrays (x, y) or (x, y, sample_weight), each nested as the model takes it, the first axis counting
+            examples; or a `tfscale.Source`. Arrays are shuffled anew in every epoch; a data set keeps its own order.
+            Under several workers give functions for `what` and `data`, and call `fit` before anything of
+            TensorFlow: workers can only be joined before it starts.
+        test: the same kind of data, evaluated after every epoch (eval.every); None evaluates nothing.
+        until: the length of training: "5ep" epochs, "500st" steps.
+        global_batch: examples per step over all replicas; None: the data set's own, and 32 for arrays.
+        steps_per_epoch: only for a training data set that never ends.
+        loss, optimizer, metrics: compile a bare model, as `model.compile` takes them; without `optimizer` it is Keras's
+            own default, rmsprop.
+        run_dir: the run's folder. Given again, the run goes on from its newest checkpoint, and a finished one says so;
+            None makes a new one, runs/<model's name>/<time>.
+        seed: of the order of arrays; it also seeds Keras, NumPy and Python.
+        overrides: further configuration, as on the command line: ["checkpoint.every=1ep", "tracker=mlflow"].
+
+    Args:
+        environ: where the cluster is read from.
+        say: receives the plan and the notices for people.
+
+    Returns:
+        What the run came to; a model that was given holds the trained weights.
+
+    Raises:
+        TfscaleError: each with its exit code. Bad input is found before a step is made; bad configurations before
+            TensorFlow is imported.
+    """
+    from tfscale.run.keras_fit import fit_model, refuse_beside_config
+
+    if isinstance(what, RunConfig):
+        refuse_beside_config({"data": data, **options} if data is not None else options)
+        return fit_config(what, environ=environ, say=say)
+    return fit_model(what, data, environ=environ, say=say, **options)
+
+
+def fit_config(
+    config: RunConfig,
+    *,
+    environ: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
+    stopping: Stopping | None = None,
+) -> Result:
+    """`fit` from a configuration; see there. `stopping` hears signals already; None hears them meanwhile."""
+    began = time.monotonic()
+    environ = os.environ if environ is None else environ
+    if stopping is None:
+        with Stopping().listening() as stopping:
+            return fit_config(config, environ=environ, say=say, stopping=stopping)
+    with lenient(), _left_if_refused(config, environ):
+        validate(config)
+        go_on_as_recorded(config, locate, say)
+        stopping.grace = config.cluster.grace
+        with watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ):
+            return _fit(config, stopping, environ=environ, began=began, say=say)
+
+
+def _fit(
+    config: RunConfig,
+    stopping: Stopping,
+    *,
+    environ: Mapping[str, str],
+    began: float,
+    say: Callable[[str], None],
+) -> Result:
+    store = open_store(config)
+    config.data.check()
+    config.task.check()
+    refuse_ignored(config)  # behind what is refused for security
+    if config.init_from:
+        check_place(config.init_from)
+    cluster = Cluster.resolve(environ)
+    plan, run_dir = plan_run(config, environ=environ), locate(config)
+    run_dir.refuse_links()
+    if store is None:
+        run_dir.check_lasting(environ)
+    if config.plan.dry_run:
+        rehearse(config, plan, run_dir)
+        say(with_found(counted_plan(config, plan, environ=environ).explain(columns()), config.data))
+        return Result(status="planned", run_dir="")
+    if config.plan.hardware is not None:
+        raise UsageError(
+            "plan.hardware describes a machine that is not this one",
+            where="plan.hardware",
+            fix="add plan.dry_run=true, or remove plan.hardware",
+        )
+    refuse_what_cannot_run(config, plan)
+    if cluster.role == "evaluator":
+        from tfscale.run.evaluator import follow
+
+        with stopping.as_request():
+            return follow(config, plan, run_dir, say=say)
+    if config.resume.mode == "auto":
+        if store is not None:
+            store = named_as_before(config, store)
+            store.pull_files(run_dir.path)
+            go_on_as_recorded(config, lambda _: run_dir, say)
+        finished = finished_result(config, run_dir)
+        if finished:
+            _say_finished(config, finished, run_dir, store, cluster, say)
+            return Result.read(finished)
+    say = _silent if config.run.quiet else say
+    if not cluster.is_chief:
+        say(whereabouts(cluster, run_dir))
+        run_dir, say = run_dir.for_reading(), _silent
+    elif store is not None:
+        store.check()
+    run_dir.check_writable()
+    import_code(config, plan, cluster)
+    run_dir.create()
+    owner = store if cluster.is_chief else None
+    with run_dir.claimed(say=say, job=cluster.job) as claim, hold(owner, run_dir.path, cluster, say=say) as waited:
+        if waited and (finished := _finished_meanwhile(config, run_dir, store)):
+            say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+            return Result.read(finished)
+        rest: dict[str, Any] = {"store": store, "environ": environ, "say": say}
+        return _attempt(config, plan, run_dir, cluster, stopping, claim, began=began, **rest)
+
+
+def _finished_meanwhile(config: RunConfig, run_dir: RunDir, store: Store | None) -> dict[str, Any] | None:
+    """The result of a run that another machine has gone on with until its hold on the store ended."""
+    if store is None or config.resume.mode != "auto":
+        return None
+    store.pull_files(run_dir.path)
+    return finished_result(config, run_dir)
+
+
+def _say_finished(
+    config: RunConfig,
+    finished: Mapping[str, Any],
+    run_dir: RunDir,
+    store: Store | None,
+    cluster: Cluster,
+    say: Callable[[str], None],
+) -> None:
+    """Tells people, and makes good what the end of the run may have owed."""
+    say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+    if config.tracker is not None and cluster.is_chief:
+        config.tracker.deliver(run_dir=run_dir.path, root=config.run.beside(run_dir.path))
+    if store is not None and cluster.is_chief:
+        try:
+            with hold(store, run_dir.path, cluster, say=say, patient=False):
+                store.push(run_dir.path)
+        except (OutputError, ClusterFault) as error:
+            say(f"{error.what}: what it lacks is not copied")
+    exported = run_dir.read_json("export/export.json") is not None
+    if config.export.at_end and not exported and not (store is not None and store.holds("export/export.json")):
+        say(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")
+
+
+def _attempt(
+    config: RunConfig,
+    plan: ExecutionPlan,
+    run_dir: RunDir,
+    cluster: Cluster,
+    stopping: Stopping,
+    claim: Claim,
+    *,
+    store: Store | None,
+    began: float,
+    **rest: Any,
+) -> Result:
+    """What stands in the book of the run's attempts, and what in exit.json."""
+    run_dir.remove("exit.json")  # of an earlier attempt
+    if config.resume.mode == "never":
+        run_dir.set_aside()
+        if store is not None and run_dir.writes:
+            store.set_aside()
+    attempts = Attempts(run_dir, began=began)
+    if told := attempts.last_end():
+        rest["say"](told)
+    attempts.start()
+
+    def leave(error: TfscaleError) -> None:
+        attempts.ended(error.exit_code, error.what)
+        run_dir.leave(error)
+
+    stopping.before_exit.append(leave)
+    try:
+        attempts.refuse_without_progress()
+        if store is None:
+            attempts.refuse_without_checkpoints()
+        books: dict[str, Any] = {"attempts": attempts, "leave": leave, "store": store}
+        result = _train(config, plan, run_dir, cluster, stopping, claim, began=began, **books, **rest)
+        attempts.ended(0)
+        if store is not None and run_dir.writes:
+            store.push(run_dir.path)
+    except BaseException as error:
+        leave(foreseen(error))
+        if store is not None and run_dir.writes:
+            with contextlib.suppress(TfscaleError):  # it must not hide the cause
+                store.push_files(run_dir.path, soon=True)
+        raise
+    return result
+
+
+@contextlib.contextmanager
+def _left_if_refused(config: RunConfig, environ: Mapping[str, str]) -> Iterator[None]:
+    """Leaves exit.json of an error that came before the folder was held: only where there is one that nobody holds."""
+    try:
+        yield
+    except BaseException as error:
+        told = foreseen(error)
+        with contextlib.suppress(Exception):  # whatever is wrong may be wrong here, too
+            run_dir = locate(config)
+            writes = Cluster.resolve(environ).is_chief and not config.plan.dry_run
+            if writes and run_dir.is_free() and run_dir.read_json("exit.json") != told.as_dict():
+                run_dir.leave(told)
+        raise
+
+
+def _silent(_text: str) -> None:
+    """What a worker other than the chief says to people."""
+
+
+def _look_back(
+    config: RunConfig, store: Store | None, run_dir: RunDir, attempts: Attempts, say: Callable[[str], None]
+) -> None:
+    """The newest checkpoint to this machine, and what this one has to the store, where the others find it; and whether
+    the data are still those that it was trained on."""
+    if store is not None and (brought := store.pull(run_dir.path)):
+        say(f"{brought} was brought from {store.url}")
+    if store is not None:
+        attempts.refuse_without_checkpoints()
+    check_contents(config, run_dir, say)
+    if store is not None:
+        store.push(run_dir.path)
+
+
+def _train(
+    config: RunConfig,
+    plan: ExecutionPlan,
+    run_dir: RunDir,
+    cluster: Cluster,
+    stopping: Stopping,
+    claim: Claim,
+    *,
+    attempts: Attempts,
+    leave: Callable[[TfscaleError], None],
+    store: Store | None,
+    environ: Mapping[str, str],
+    began: float,
+    say: Callable[[str], None],
+) -> Result:
+    """What needs the run folder, which the chief holds."""
+    if not config.data.is_prepared() and cluster.role != "ps":
+        say(f"preparing the data in {getattr(config.data, 'dir', '')}")
+        prepare_apart(config.data)
+        plan = plan_run(config, environ=environ)  # the prepared data tell more
+    if cluster.role != "ps":
+        refuse_early(config)
+        refuse_too_few(config)
+    run_dir.write_text("config.yaml", config.yaml)
+    if cluster.is_chief:
+        _look_back(config, store, run_dir, attempts, say)
+    faults.point("start.meet")
+    if cluster.role != "ps":
+        plan = counted_plan(config, plan, environ=environ)  # may start TensorFlow: after all that is refused without
+    say(with_found(plan.explain(columns()), config.data))
+    serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
+    on_stop = (lambda error: None) if serves else stopping.ask
+    with joined(config, plan, cluster, on_exit=leave, on_stop=on_stop) as peers, stopping.as_request():
+        stopping.before_exit.append(lambda error: peers.meeting.end(error.as_dict()))
+        if serves:
+            from tfscale.run.parameter_server import serve_until_done
+
+            return serve_until_done(config, plan, cluster, peers, stopping)
+        if store is not None and not cluster.is_chief:
+            store.follow(run_dir.path)
+        from tfscale.run.session import Session  # the first import of TensorFlow
+
+        around = Surroundings(
+            began=began,
+            say=say,
+            stopping=stopping,
+            attempts=attempts,
+            claim=claim,
+            joining=lambda: peers.joining(config.cluster.start_timeout),
+            on_stop=peers.begin_end,
+            copy=store.committed if store is not None else lambda folder: None,
+            status=open_status(environ, say=say) if cluster.is_chief else NoStatus(),
+        )
+        try:
+            result = Session(config, plan, run_dir, cluster, around).run()
+        except (Preempted, Interrupted):
+            peers.outlast_chief(config.cluster.grace)
+            raise
+        peers.wait_for_chief()
+        return result
+
+
+def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
+    eval_batch = config.eval.global_batch or config.train.global_batch
+    if eval_batch % plan.num_replicas:
+        raise UsageError(
+            f"eval.global_batch={eval_batch} is not divisible by {plan.num_replicas} replicas",
+            where="eval.global_batch",
+            fix=f"use eval.global_batch={-(-eval_batch // plan.num_replicas) * plan.num_replicas}",
+        )
+    if plan.strategy == "parameter_server" and not config.data.by_index:
+        raise UsageError(
+            "parameter servers need data that can be read by index, and a tf.data data set can't",
+            where="data",
+            fix="give arrays or a source such as data=csv",
+        )
+
+
+def rehearse(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> None:
+    """Raises what the run would, as far as that can be told without training, and writes nothing."""
+    refuse_what_cannot_run(config, plan)
+    refuse_early(config)
+    if config.data.is_prepared():
+        refuse_too_few(config)
+    rehearse_here(config, plan)
+    if config.plan.hardware is None:
+        run_dir.check_writable()
+    if config.resume.mode == "auto":
+        finished_result(config, run_dir)
+
+
+def plan_run(
+    config: RunConfig, *, counted: Footprint | None = None, environ: Mapping[str, str] | None = None
+) -> ExecutionPlan:
+    """The plan of this configuration for this machine, or for the one in plan.hardware; `counted` stands in for a cost
+    that the task doesn't declare."""
+    hardware = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware else probe(environ=environ)
+    cluster, forced = Cluster.resolve(environ), config.plan
+    if cluster.role == "evaluator":  # the same command as the training's, but alone and on one device
+        cluster = Cluster()
+        forced = dataclasses.replace(forced, strategy=Strategy.one_device, local_devices=None)
+    config.data.settle(config.task.labels())
+    task = config.task.for_data(config.data.spec())
+    request = PlanRequest.of(config, task, footprint=task.footprint() or counted, forced=forced)
+    return make_plan(hardware, cluster, request)
+
+
+def finished_result(config: RunConfig, run_dir: RunDir) -> dict[str, Any] | None:
+    """result.json of a run that already went as far as this configuration asks, or None; raises CheckpointUnusable."""
+    return run_dir.finished(
+        until=Duration.parse(config.train.until),
+        experiment=Experiment.of(config),
+        stop_patience=config.train.stop_patience,
+    )

@@ -1,0 +1,141 @@
+"""Divergence: what a run does when its loss is no longer finite.
+
+Owns the report, the return to the last good checkpoint, the batches that are left out from then on and the lower
+learning rate. Refuses to notice: the loop does. All workers come here at the same step, since they share the sums.
+
+What it changes is in the state's memory, so that every later attempt goes on alike:
+
+    skipped               steps of the order of examples that are left out
+    learning_rate_scale   what the configured learning rate is multiplied with
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+from tfscale.errors import Diverged
+from tfscale.run.same_state import restore, share_state
+
+if TYPE_CHECKING:
+    from tfscale.run.session import Session
+
+
+class Recovery:
+    """Of one session, whose parts are built."""
+
+    def __init__(self, session: Session):
+        self.session = session
+
+    def recall(self) -> None:
+        """Puts what earlier roll-backs changed back into force; call it whenever the state was restored."""
+        from tfscale.engine.optimizer import scale_learning_rate
+
+        scale_learning_rate(self.session.state.optimizer, self.session.state.memory.get("learning_rate_scale", 1.0))
+
+    def data_steps(self, step: int) -> list[int]:
+        """[where in the order of examples this step reads, and the later steps of it that are left out]."""
+        skipped = sorted(self.session.state.memory.get("skipped", []))
+        for left_out in skipped:
+            if left_out <= step:
+                step += 1
+        return [step, *(left_out for left_out in skipped if left_out > step)]
+
+    def roll_back(self, error: Diverged) -> None:
+        """Returns to the last good checkpoint, to go on without the batch of the step that diverged.
+
+        Raises:
+            Diverged: that is not allowed (any more), or there is no checkpoint; the error tells what is known.
+        """
+        session = self.session
+        if error.step is None:  # of asynchronous steps nobody knows which was the first
+            raise error
+        data_step, memory = self.data_steps(error.step)[0], dict(session.state.memory)
+        good = self._restore_last()
+        report = self._examine(error, data_step, good)
+        skipped = [*memory.get("skipped", []), data_step]
+        left = session.config.train.max_rollbacks - len(skipped) + 1
+        if good is None or left <= 0:
+            self._refuse_not_finite(data_step)
+            raise _told(error, report, allowed=session.config.train.max_rollbacks) from error
+        self._restore_last()  # looking at the batch has touched moving statistics and random seeds
+        scale = memory.get("learning_rate_scale", 1.0) * session.config.train.rollback_factor
+        session.state.memory.update(skipped=skipped, learning_rate_scale=scale)
+        self.recall()
+        session.trainer.retrace()
+        session.progress.note(
+            f"step {error.step}  {error.what}: back to step {good}, without that batch, at {scale:g} of the learning "
+            f"rate ({left - 1} more roll-backs allowed)"
+        )
+
+    def _restore_last(self) -> int | None:
+        """The step that all workers are at again, or None where there is no checkpoint."""
+        session = self.session
+        with contextlib.suppress(Diverged):  # a state that is written just now may be ruined, too
+            session.checkpointer.finish()
+        with session.trainer.clock("restore"), session.watchdog.paused():
+            step = restore(session)
+            share_state(session)
+        return step
+
+    def _refuse_not_finite(self, data_step: int) -> None:
+        """Raises DataCorrupt where it is the data that are not finite: of a data set that nobody looked through."""
+        from tfscale.data.arrays import check_finite, leaves
+
+        session = self.session
+        if session.config.data.by_index:
+            return  # looked through before, or the task's own business
+        local = session.strategy.experimental_local_results
+        batch = next(iter(session.dataset("train", session.shard, training=True, start_step=data_step)))
+        for name, value in leaves(batch):
+            for tensor in local(value):
+                values = getattr(tensor, "flat_values", getattr(tensor, "values", tensor))  # of ragged and sparse ones
+                check_finite(
+                    values.numpy(),
+                    field=name,
+                    where="data",
+                    row_name=lambda row: f"row {row} of the batch of step {data_step}",
+                )
+
+    def _examine(self, error: Diverged, data_step: int, good: int | None) -> dict[str, Any]:
+        """What is known of the batch; also in diverged.json."""
+        from tfscale.data.order import Shard, training_order
+
+        session, config = self.session, self.session.config
+        count = config.data.num_examples("train")
+        order = training_order(count, Shard(config.train.global_batch), seed=config.train.seed, start_step=data_step)
+        examples = next(iter(order.take(1)))["index"].numpy().tolist()
+        report: dict[str, Any] = {"step": error.step, "epoch": data_step * config.train.global_batch // count}
+        report.update(examples=examples, checkpoint=good, loss=None, gradient_norm=None)
+        if good is not None:
+            batches = session.dataset("train", session.shard, training=True, start_step=data_step)
+            report.update(session.trainer.examine(batches))
+        session.run_dir.write_json("diverged.json", {k: _plain(v) for k, v in report.items()})
+        return report
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _told(error: Diverged, report: dict[str, Any], *, allowed: int) -> Diverged:
+    """The error with the address of the batch and what it does at the last good weights."""
+    told = error.what
+    norm = report["gradient_norm"]
+    if norm is None:
+        told += "; no checkpoint was written before it"
+    else:
+        told += (
+            f"; at the weights of step {report['checkpoint']} its batch has loss {report['loss']:.4g} and gradients of "
+            f"norm {norm:.4g}: {'the training diverged' if math.isfinite(norm) else 'the batch itself is bad'}"
+        )
+    shown = ", ".join(str(index) for index in report["examples"][:8])
+    where = f"step {error.step}, epoch {report['epoch']}, training examples {shown}"
+    if len(report["examples"]) > 8:
+        where += f" and {len(report['examples']) - 8} more (diverged.json)"
+    fix = error.fix if allowed else f"{error.fix}; train.max_rollbacks=1 leaves such a batch out"
+    raised = Diverged(told, where=where, fix=fix)
+    raised.step = error.step
+    return raised

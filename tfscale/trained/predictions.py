@@ -1,0 +1,265 @@
+"""Predictions: a file with one row per example, written in parts, so that a killed prediction goes on where it was.
+
+Owns the columns, the folder <output>.parts/ and what pins it: run, checkpoint and input. The output itself appears
+whole, by a rename, and replaces an older one only then. Refuses to know the formats (`table_files.py`).
+
+    check_output("preds.jsonl")
+    with RestoredRun.open("runs/r") as run:
+        predict_file(run, "test", "preds.jsonl", part_rows=1024)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfscale.data.given import GivenArrays, GivenDataset, GivenFunctions
+from tfscale.data.table_files import JsonLines, Parquet, table_kind
+from tfscale.errors import DataCorrupt, IOFailure, OutputError, UsageError
+from tfscale.process import fault_points as faults
+from tfscale.run_dir.folder import RunDir, digest
+from tfscale.trained.restored_run import RestoredRun
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_MANIFEST, _FORMAT = "manifest.json", 1
+_SAY_SECONDS = 10.0
+
+
+def check_output(output: str | Path) -> None:
+    """Finds before anything is computed that the output can't be written.
+
+    Raises:
+        UsageError: no known format, or its package is missing.
+        OutputError: the folder can't be written, or the output is a folder.
+    """
+    output = Path(output)
+    table_kind(output).check()
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(f"{output} is a folder")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):  # permission bits say nothing about read-only mounts
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{output} can't be written: {error.strerror or error}", where="output", fix="choose another output=PATH"
+        ) from None
+
+
+def predict_file(
+    run: RestoredRun,
+    split: str,
+    output: str | Path,
+    *,
+    part_rows: int = 1024,
+    say: Callable[[str], None] = print,
+    now: Callable[[], float] = time.monotonic,
+) -> int:
+    """Writes what the run says about every example of a split, in order; the same call again skips finished parts.
+
+    Args:
+        part_rows: rows per part, rounded up to whole steps, so that every example is predicted in the same company.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UsageError: the task doesn't predict.
+        DataMissing, DataCorrupt: the input.
+        OutputError: another process writes this output.
+        IOFailure: a part can't be written; the same command goes on.
+    """
+    output = Path(output)
+    parts = _Parts(run, split, output, part_rows)
+    try:
+        parts.folder.mkdir(exist_ok=True)
+        with _claimed(parts.folder):
+            done = parts.begin(say)
+            told = now()
+            for number, columns in enumerate(_columns(run, split, parts, done), start=done):
+                faults.point("predict.part", step=number)
+                parts.write(number, columns)
+                if now() - told > _SAY_SECONDS:
+                    told = now()
+                    say(f"{min(parts.count, (number + 1) * parts.rows)} of {parts.count} rows")
+            parts.finish(output)
+    except OSError as error:
+        raise IOFailure(
+            f"the predictions can't be written: {error.strerror or error}",
+            where=str(parts.folder),
+            fix="free space, then run the same command again",
+        ) from error
+    return parts.count
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(RunDir(folder).claimed())
+        except OutputError as error:
+            raise OutputError(error.what, where="output", fix="wait for it, or choose another output=PATH") from None
+        yield
+
+
+class _Parts:
+    """The folder of finished parts and the manifest that says of what they are."""
+
+    def __init__(self, run: RestoredRun, split: str, output: Path, part_rows: int):
+        self.kind: JsonLines | Parquet = table_kind(output)
+        self.folder = output.with_name(output.name + ".parts")
+        self.count = run.num_examples(split)
+        if bad := run.source.bad_examples(split):
+            raise DataCorrupt(
+                f"{len(bad)} examples can't be predicted: {run.source.locate(split, bad[0])} is the first",
+                where="data",
+                fix="mend them, or predict data without them",
+            )
+        self.steps = max(1, -(-part_rows // run.global_batch))
+        self.rows = self.steps * run.global_batch
+        self.total = -(-self.count // self.rows)
+        self.pinned = {
+            "format": _FORMAT,
+            "run": run.checkpoint.identity,
+            "checkpoint": [run.checkpoint.step, _sha256(run.checkpoint.path / "manifest.json")],
+            "input": _input_identity(run, split),
+            "rows": self.rows,
+            "precision": run.plan.precision,
+            "global_batch": run.global_batch,
+        }
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"part-{number:06d}{self.kind.suffix}"
+
+    def begin(self, say: Callable[[str], None]) -> int:
+        """How many parts are there already; those of something else are removed."""
+        manifest = RunDir(self.folder)
+        found = manifest.read_json(_MANIFEST)
+        if found != self.pinned:
+            old = list(self.folder.glob("part-*"))
+            for path in old:
+                path.unlink()
+            if old:
+                say(f"{self.folder} holds parts of another checkpoint or input: starting afresh")
+            manifest.write_json(_MANIFEST, self.pinned)
+        done = 0
+        while done < self.total and self.path(done).is_file():
+            done += 1
+        if done:
+            say(f"{done} of {self.total} parts are there already: going on at row {min(self.count, done * self.rows)}")
+        return done
+
+    def write(self, number: int, columns: dict[str, Any]) -> None:
+        temporary = self.folder / f".writing{self.kind.suffix}"
+        self.kind.write(columns, temporary)
+        os.replace(temporary, self.path(number))
+
+    def finish(self, output: Path) -> None:
+        whole = self.folder / f".whole{self.kind.suffix}"
+        self.kind.join([self.path(number) for number in range(self.total)], whole)
+        os.replace(whole, output)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _columns(run: RestoredRun, split: str, parts: _Parts, done: int) -> Iterator[dict[str, Any]]:
+    """The columns of every part from `done` on."""
+    import numpy as np
+
+    if done == parts.total:
+        return
+    names = run.source.example_names(split)
+    pieces: list[dict[str, np.ndarray]] = []
+    first = done * parts.rows
+    for answers in _answers(run, split, done * parts.steps):
+        pieces.append(answers)
+        if len(pieces) == parts.steps or first + sum(map(_length, pieces)) == parts.count:
+            joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+            places = range(first, first + _length(joined))
+            yield {"name": [str(names[i]) if names else str(i) for i in places], **_named(joined, run.class_names)}
+            first, pieces = places.stop, []
+
+
+def _answers(run: RestoredRun, split: str, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    """Step by step the labels, where there are any, and what the task predicts, without the last step's filling."""
+    import tensorflow as tf
+
+    from tfscale.autograph import rewritten
+
+    @tf.function(autograph=False)
+    def predict(fields):
+        return dict(rewritten(run.task.predict)(run.state.model, fields))
+
+    with run.data_blamed():
+        for step in run.batches(split, start_step=start_step):
+            step = dict(step)
+            real = step.pop("weight").numpy() > 0
+            label = step.pop("label", step.get("y"))
+            try:
+                answers = predict(step)
+            except NotImplementedError as error:
+                raise UsageError(
+                    f"{type(run.task).__name__} doesn't say what it predicts",
+                    where="task",
+                    fix=f"implement {type(run.task).__name__}.predict(model, batch)",
+                ) from error
+            found = {name: value.numpy()[real] for name, value in answers.items()}
+            if tf.is_tensor(label) and label.shape.rank == 1:
+                found = {"label": label.numpy()[real], **found}
+            yield {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    return array.astype("float32") if array.dtype.name in ("bfloat16", "float16") else array
+
+
+def _named(columns: dict[str, Any], class_names: tuple[str, ...] | None) -> dict[str, Any]:
+    """With the class's name behind every number of a class."""
+    found: dict[str, Any] = {}
+    for name, column in columns.items():
+        found[name] = column
+        if name in ("label", "class") and class_names and column.ndim == 1 and column.dtype.kind in "iu":
+            known = range(len(class_names))
+            found[f"{name}_name"] = [class_names[i] if i in known else None for i in column.tolist()]
+    return found
+
+
+def _length(columns: dict[str, np.ndarray]) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _input_identity(run: RestoredRun, split: str) -> str:
+    """Which examples these are: the source with its places, their number and names, and when its file was changed."""
+    source = run.source
+    fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+    if isinstance(source, GivenDataset | GivenFunctions):
+        fields = {"given": uuid.uuid4().hex}  # what they will yield can't be told, so that nothing goes on with it
+    elif isinstance(source, GivenArrays):
+        fields = source.identity()
+    path = Path(str(fields.get("path") or ""))
+    changed = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
+    names = source.example_names(split)
+    return digest(
+        {
+            "class": f"{type(source).__module__}.{type(source).__qualname__}",
+            "fields": fields,
+            "split": split,
+            "examples": run.num_examples(split),
+            "names": hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest() if names else None,
+            "changed": changed,
+        }
+    )
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,291 @@
+"""RestoredRun: a trained run opened again, to evaluate, predict and export.
+
+Owns how a run folder becomes configuration, data, task and model again, on this machine and with other data where
+asked. Refuses to train, and changes nothing in the run's checkpoints.
+
+    with RestoredRun.open("runs/resnet/563a34baa8", checkpoint="best") as run:
+        run.evaluate("test")     # {"loss": ..., "accuracy": ...}
+        run.batches("test")      # a dataset of what task.predict takes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfscale.composition.hydra_compose import compose_run
+from tfscale.config.schema import RunConfig, Strategy, validate
+from tfscale.config.unused_settings import refuse_training
+from tfscale.data.as_recorded import SPEC, read_as, recorded_reading
+from tfscale.data.prepare import prepare_apart
+from tfscale.data.source import READING, Source
+from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
+from tfscale.files import parse_json, read_plain
+from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.run.attempt import plan_run, refuse_what_cannot_run
+from tfscale.run.evaluator import best_step
+from tfscale.run_dir.folder import RunDir
+from tfscale.run_dir.store_copy import run_folder
+from tfscale.runtime import global_state as runtime
+from tfscale.task import Task
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfscale.checkpoint import Entry
+    from tfscale.state.train_state import TrainState
+
+_CLASSES = "classes.json"  # what a run wrote, besides SPEC, about the data that it was trained on
+
+
+@dataclass
+class RestoredRun:
+    """The parts of a trained run.
+
+    Attributes:
+        folder: of the run, here.
+        config: as composed again; its data are those to look at now.
+        task: with the fields that the training data filled in.
+        state: the restored model, step and memory; its optimizer is a stand-in that was never built.
+        checkpoint: the one restored, with the identity of the experiment.
+        class_names: in order of the label, as the run was trained, where known.
+    """
+
+    folder: Path
+    config: RunConfig
+    plan: ExecutionPlan
+    strategy: tf.distribute.Strategy
+    task: Task
+    state: TrainState
+    checkpoint: Entry
+    class_names: tuple[str, ...] | None
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls,
+        run_dir: str | Path,
+        overrides: Sequence[str] = (),
+        *,
+        checkpoint: str | int = "best",
+        data: Any = None,
+        unlabelled: str | None = None,
+        config_dir: str | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Iterator[RestoredRun]:
+        """Composes, plans, restores; TensorFlow's policy is the run's while the context is open.
+
+        Args:
+            run_dir: its folder, or its URL in a store, see `stored.run_folder`.
+            overrides: as for training; data=... replaces the run's data as a whole.
+            checkpoint: "best", "last" or a step.
+            data: in place of the run's data: a tfscale.Source, arrays or a tf.data.Dataset as for `tfscale.fit`, also
+                (x,) without labels to predict. They are both splits.
+            unlabelled: a path whose examples take the place of the data.
+            config_dir: a folder of the user's own groups.
+
+        Raises:
+            DataMissing: the run, the data or the path is missing.
+            CheckpointUnusable: no checkpoint, or not this one.
+            UsageError, SecurityRefused: bad overrides.
+            OutputError, IOFailure: the store can't be reached.
+        """
+        folder = run_folder(run_dir, checkpoint)
+        config = _configure(folder, overrides, unlabelled, config_dir, _source(data))
+        if not config.data.is_prepared():
+            prepare_apart(config.data)
+        plan = plan_run(config, environ=environ)
+        refuse_what_cannot_run(config, plan)
+        with runtime.applied(plan, seed=config.train.seed):
+            yield cls.restore(folder, config, plan, checkpoint)
+
+    @classmethod
+    def restore(cls, run_dir: Path, config: RunConfig, plan: ExecutionPlan, which: str | int) -> RestoredRun:
+        """Builds the model and restores it; call it inside `runtime.applied`.
+
+        Raises:
+            CheckpointUnusable: no checkpoint, or not this one.
+        """
+        import keras
+
+        from tfscale.checkpoint import Checkpointer
+        from tfscale.data.pipeline import FirstExamples
+        from tfscale.state.train_state import TrainState
+
+        strategy = runtime.build_strategy(plan)
+        config.data.prepare()
+        task = config.task.for_data(config.data.spec())
+        split = "train" if config.data.num_examples("train") else "test"
+        task.meet(FirstExamples(config.data, task, split))
+        with strategy.scope():
+            state = TrainState(task.build_model(), keras.optimizers.SGD(0.0))
+        checkpointer, best = Checkpointer(run_dir / "checkpoints"), best_step(RunDir(run_dir), config)
+        if which == "best" and best in [entry.step for entry in checkpointer.entries()]:
+            which = best
+        entry = checkpointer.restore_model(state, which)
+        names = _class_names(run_dir) or config.data.class_names()
+        return cls(run_dir, config, plan, strategy, task, state, entry, tuple(names) if names else None)
+
+    @property
+    def source(self) -> Source:
+        return self.config.data
+
+    @property
+    def global_batch(self) -> int:
+        """How many examples are evaluated or predicted at once."""
+        return self.config.eval.global_batch or self.config.train.global_batch
+
+    def num_examples(self, split: str) -> int:
+        """Raises DataMissing for an empty split."""
+        count = self.source.num_examples(split)
+        if not count:
+            raise DataMissing(
+                f"the data have no {split} split",
+                where="data",
+                fix="choose another split, or other data with data=",
+            )
+        return count
+
+    def batches(self, split: str, *, start_step: int = 0) -> tf.data.Dataset:
+        """Every example of a split once, in order, from a step on; the last step is filled up with weight 0."""
+        from tfscale.data.order import Shard
+        from tfscale.data.pipeline import build_dataset
+
+        return build_dataset(
+            self.source,
+            self.task,
+            split,
+            Shard(self.global_batch),
+            self.plan,
+            training=False,
+            seed=self.config.train.seed,
+            start_step=start_step,
+        )
+
+    def evaluate(self, split: str | None = None) -> dict[str, float]:
+        """Loss and metrics over a split, eval.split where none is named.
+
+        Raises:
+            UsageError: the data lack a field that the task's loss takes.
+        """
+        split = split or self.config.eval.split
+        self.num_examples(split)
+        steps = math.ceil(self.source.count_steps(split, self.global_batch))
+        with self.data_blamed():
+            batches = self.strategy.distribute_datasets_from_function(lambda _: self.batches(split))
+            return self._evaluator.evaluate(batches, steps)
+
+    @functools.cached_property
+    def _evaluator(self) -> Any:
+        from tfscale.engine.evaluation import Evaluator
+
+        return Evaluator(self.task, self.state, self.strategy, self.plan)
+
+    @contextlib.contextmanager
+    def data_blamed(self) -> Iterator[None]:
+        """What goes wrong inside because of the data, said as such: UsageError for a missing field, DataCorrupt."""
+        from tfscale.data.culprit import as_data_fault
+
+        try:
+            yield
+        except TfscaleError:
+            raise
+        except Exception as error:
+            told = first_line(error)  # TensorFlow wraps a KeyError inside a graph and leaves its text
+            if isinstance(error, KeyError) or told.startswith("KeyError"):
+                raise UsageError(
+                    f"the data lack a field that {type(self.task).__name__} takes: {told.removeprefix('KeyError: ')}",
+                    where="data",
+                    fix="use data with this field; python -m tfscale.predict needs no labels",
+                ) from error
+            raise (as_data_fault(error) or error) from error.__cause__
+
+
+def _source(data: Any) -> Source | None:
+    """What people gave as the data to look at; both splits, since none is trained on."""
+    if data is None or isinstance(data, Source):
+        return data
+    from tfscale.data.given import as_source
+
+    return as_source(data, data, steps_per_epoch=None)
+
+
+def _configure(
+    run_dir: Path, overrides: Sequence[str], unlabelled: str | None, config_dir: str | None, data: Source | None
+) -> RunConfig:
+    """The run's configuration with the data to look at now, the task filled in from the data of the training."""
+    config = compose_run(run_dir, overrides, config_dir=config_dir, data=data)
+    validate(config)
+    refuse_training(config.overridden)
+    _keep_labels(config.data, run_dir)
+    others = [o for o in overrides if not o.lstrip("+~").startswith(("data=", "data."))]
+    own = data is None and len(others) == len(overrides)
+    reading = recorded_reading(RunDir(run_dir)) or READING
+    config.data = read_as(config.data, config.task, reading, only_task=not own)
+    spec = _read_json(run_dir / SPEC)
+    if not isinstance(spec, dict):
+        trained_on = config.data if own else _trained_on(run_dir, others, config_dir)
+        _keep_labels(trained_on, run_dir)
+        spec = trained_on.spec()
+    config.task = config.task.for_data(spec)
+    if unlabelled is not None:
+        config.data = _unlabelled(config, unlabelled)
+    config.task.check()
+    config.data.check()
+    if not any(o.lstrip("+").startswith("plan.strategy=") for o in overrides):
+        config.plan.strategy = Strategy.one_device
+    return config
+
+
+def _trained_on(run_dir: Path, overrides: Sequence[str], config_dir: str | None) -> Source:
+    return compose_run(run_dir, overrides, config_dir=config_dir).data
+
+
+def _keep_labels(source: Source, run_dir: Path) -> None:
+    """Classes found anew in other data could be numbered otherwise than those that the model knows."""
+    names = _class_names(run_dir)
+    if names and getattr(source, "classes", ()) is None:
+        source.classes = names  # type: ignore[attr-defined]
+    if names and hasattr(source, "known_classes"):
+        source.known_classes = tuple(names)
+
+
+def _class_names(run_dir: Path) -> list[str] | None:
+    names = _read_json(run_dir / _CLASSES)
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _read_json(file: Path) -> Any:
+    """The file's content, or None where it is missing or torn; raises SecurityRefused for what is none of ours."""
+    try:
+        return parse_json(read_plain(file), where=str(file))
+    except (OSError, ValueError):
+        return None
+
+
+def _unlabelled(config: RunConfig, path: str) -> Source:
+    """What reads the examples at a path: pictures in a folder, or whatever the run's own kind of data makes of it."""
+    if not Path(path).exists():
+        raise DataMissing(f"there is nothing at {path}", where="input", fix="give input=PATH of what to predict")
+    if Path(path).is_dir():
+        from tfscale.data.image_folder import ImageFolder
+
+        if isinstance(config.data, ImageFolder):
+            return config.data.unlabelled(path)
+        channels = getattr(config.task, "channels", None) or ImageFolder.channels
+        return ImageFolder(dir=getattr(config.data, "dir", ImageFolder.dir), channels=channels).unlabelled(path)
+    return config.data.unlabelled(path)
+
+
+def checkpoint_choice(text: str) -> str | int:
+    """ "best", "last" or a step from a door's checkpoint=...; raises UsageError."""
+    if text in ("best", "last"):
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise UsageError(f"{text!r} names no checkpoint", where="checkpoint", fix="use best, last or a step")
