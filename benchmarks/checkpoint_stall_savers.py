@@ -20,7 +20,8 @@ from benchmarks.checkpoint_stall_member import Saver
 from tfscale.cluster import Cluster
 from tfscale.config.schema import OptimizerConfig, PlanConfig, Precision, Strategy
 from tfscale.hardware import probe
-from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, make_plan
+from tfscale.plan.request import PlanRequest
 from tfscale.task import Task
 
 DEPTH, BATCH, POOL, LEARNING_RATE = 24, 32, 4, 1e-5

@@ -21,7 +21,8 @@ from benchmarks.side_by_side import Claim, Contestant, ContestantFailed, Questio
 from tfscale.cluster import Cluster
 from tfscale.config.schema import OptimizerConfig, PlanConfig, Precision, Strategy
 from tfscale.hardware import probe
-from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, make_plan
+from tfscale.plan.request import PlanRequest
 from tfscale.task import Task
 
 LEARNING_RATE, MOMENTUM = 0.01, 0.9

@@ -14,7 +14,8 @@ from benchmarks.scaling_member import LEARNING_RATE, MOMENTUM, POOL, Member, Wor
 from tfscale.cluster import Cluster
 from tfscale.config.schema import OptimizerConfig, PlanConfig, Precision, WirePrecision
 from tfscale.hardware import probe
-from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, make_plan
+from tfscale.plan.request import PlanRequest
 
 
 def main() -> NoReturn:

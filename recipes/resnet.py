@@ -9,8 +9,7 @@ from tfscale.data import check_augment
 from tfscale.data.source import READING
 from tfscale.errors import UsageError
 from tfscale.models import resnet
-from tfscale.plan.execution_plan import Footprint
-from tfscale.task import Task
+from tfscale.task import Footprint, Task
 
 
 @dataclass

@@ -8,7 +8,7 @@ from tfscale.composition.hydra_compose import compose
 from tfscale.composition.plug_points import check_targets
 from tfscale.config.schema import RunConfig, identity, validate
 from tfscale.errors import SecurityRefused, UsageError
-from tfscale.run_dir.folder import digest
+from tfscale.run_dir.experiment import digest
 
 
 def refused(*overrides: str) -> str:

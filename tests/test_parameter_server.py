@@ -94,7 +94,8 @@ def planned(cluster, **forced):
     from tests_tiny import HARDWARE
 
     from tfscale.cluster import Cluster
-    from tfscale.plan.execution_plan import PlanRequest, make_plan
+    from tfscale.plan.execution_plan import make_plan
+    from tfscale.plan.request import PlanRequest
 
     place = Cluster("TF_CONFIG", cluster, "worker", 0)
     return make_plan(HARDWARE, place, PlanRequest(32, forced=PlanConfig(**forced)))

@@ -10,7 +10,9 @@ from tfscale.config.schema import PlanConfig, Precision, Strategy
 from tfscale.errors import UsageError
 from tfscale.hardware import Hardware
 from tfscale.models import resnet
-from tfscale.plan.execution_plan import ExecutionPlan, Footprint, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, make_plan
+from tfscale.plan.request import PlanRequest
+from tfscale.task import Footprint
 
 GOLDEN = Path(__file__).parent / "golden" / "hardware"
 RESNET50 = resnet.footprint(50, width=64, image_size=224, channels=3, num_classes=1000)

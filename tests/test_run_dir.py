@@ -8,8 +8,8 @@ import pytest
 
 from tfscale.config.duration import Duration
 from tfscale.errors import CheckpointUnusable, OutputError, SecurityRefused, UsageError
-from tfscale.run_dir.experiment import Experiment
-from tfscale.run_dir.folder import RunDir, digest
+from tfscale.run_dir.experiment import Experiment, digest
+from tfscale.run_dir.folder import RunDir
 
 
 def locate(tmp_path, **change):

@@ -12,7 +12,8 @@ from tfscale.cluster import Cluster
 from tfscale.config.schema import PlanConfig, Precision, Strategy, WirePrecision
 from tfscale.errors import UsageError
 from tfscale.hardware import Hardware
-from tfscale.plan.execution_plan import PlanRequest, make_plan
+from tfscale.plan.execution_plan import make_plan
+from tfscale.plan.request import PlanRequest
 
 GOLDEN = Path(__file__).parent / "golden" / "hardware"
 TWO = Cluster("TF_CONFIG", {"worker": ("a:1", "b:1")}, "worker", 0)

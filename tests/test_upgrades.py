@@ -16,8 +16,7 @@ from tfscale.composition.hydra_compose import compose
 from tfscale.config.schema import OptimizerConfig, RunConfig, RunSection, TrainConfig
 from tfscale.errors import CheckpointUnusable
 from tfscale.preflight import locate
-from tfscale.run_dir.experiment import Experiment
-from tfscale.run_dir.folder import digest
+from tfscale.run_dir.experiment import Experiment, digest
 
 
 def experiment(task: Any = None, **optimizer: Any) -> Experiment:

@@ -25,7 +25,8 @@ from tfscale.config.schema import (
 )
 from tfscale.data.source import Source
 from tfscale.hardware import Cpu, Hardware
-from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, make_plan
+from tfscale.plan.request import PlanRequest
 from tfscale.preflight import locate
 from tfscale.run.attempt import fit
 from tfscale.runtime import global_state as runtime

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from tfscale.export.verified import export_model
     from tfscale.hardware import Hardware, probe
     from tfscale.launch.workers import launch_workers
-    from tfscale.plan.execution_plan import ExecutionPlan, PlanRequest, make_plan
+    from tfscale.plan.execution_plan import ExecutionPlan, make_plan
+    from tfscale.plan.request import PlanRequest
     from tfscale.run.attempt import fit
     from tfscale.run_dir.result import Result
     from tfscale.task import Task

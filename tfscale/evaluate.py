@@ -69,7 +69,8 @@ def evaluate_run(
     """
     from tfscale.config.schema import identity
     from tfscale.data.found import remarks
-    from tfscale.run_dir.folder import RunDir, digest
+    from tfscale.run_dir.experiment import digest
+    from tfscale.run_dir.folder import RunDir
     from tfscale.trained.restored_run import RestoredRun, checkpoint_choice
 
     which = checkpoint_choice(str(checkpoint))

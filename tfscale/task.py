@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.labels import Labels
-from tfscale.plan.execution_plan import Footprint
 
 if TYPE_CHECKING:
     import keras
@@ -28,6 +27,21 @@ if TYPE_CHECKING:
 Example = dict[str, Any]  # field name -> tensor
 SUMMED = "_summed"  # the key of `Task.summed_size` numbers among the metrics
 WHOLE = "_whole"  # the key of `Task.counted_size` numbers in a batch
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one recipe costs, known without building the model.
+
+    Attributes:
+        parameters: trainable parameters.
+        activation_bytes: bytes kept for the backward pass, per example, in float32.
+        forward_flops: FLOPs of one example's forward pass, 2 per multiply-add.
+    """
+
+    parameters: int
+    activation_bytes: int
+    forward_flops: int
 
 
 @dataclass

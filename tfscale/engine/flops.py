@@ -15,8 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfscale.autograph import rewritten
-from tfscale.plan.execution_plan import Footprint
-from tfscale.task import Task
+from tfscale.task import Footprint, Task
 
 _CONVOLUTIONS = ("Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3DBackpropInputV2")
 _ALIASES = ("Identity", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "PreventGradient", "StopGradient")

@@ -16,7 +16,8 @@ from tfscale.errors import DataCorrupt, DataMissing
 from tfscale.hardware import Cpu, Gpu, Hardware, Tpu
 from tfscale.k8s.quantities import number
 from tfscale.k8s.spec import Job, JobSpec
-from tfscale.plan.execution_plan import PlanRequest, make_plan
+from tfscale.plan.execution_plan import make_plan
+from tfscale.plan.request import PlanRequest
 
 _GIB = 2**30
 
@@ -63,6 +64,6 @@ def _hardware(spec: JobSpec) -> Hardware:
     gpus = tuple(Gpu(spec.gpu_product or "unknown", 80 * _GIB, (8, 0), "nvlink") for _ in range(spec.gpus))
     tpu = None
     if spec.tpu:
-        chips = tpus.chips(spec)
+        chips = tpus.chips(spec.tpu, spec.tpu_topology)
         tpu = Tpu(spec.tpu, spec.tpu_topology or "", chips, 1, 16 * _GIB)
     return Hardware(cpu, max(cores, 0.1), memory, memory, gpus, tpu)

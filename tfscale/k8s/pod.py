@@ -104,7 +104,7 @@ def resources(spec: JobSpec, role: str) -> Manifest:
     if spec.gpus and role != "ps":
         found["nvidia.com/gpu"] = 1 if role == "evaluator" else spec.gpus  # which evaluates on one device
     if spec.tpu and role != "evaluator":
-        found["google.com/tpu"] = tpus.chips(spec)
+        found["google.com/tpu"] = tpus.chips(spec.tpu, spec.tpu_topology)
     return {"requests": dict(found), "limits": dict(found)} if found else {}
 
 
@@ -116,7 +116,7 @@ def placement(spec: JobSpec, role: str) -> Manifest:
             selector["nvidia.com/gpu.product"] = spec.gpu_product
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
     if spec.tpu and role != "evaluator":
-        selector |= tpus.selector(spec)
+        selector |= tpus.selector(spec.tpu, spec.tpu_topology)
         tolerations.append({"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"})
     return ({"nodeSelector": selector} if selector else {}) | ({"tolerations": tolerations} if tolerations else {})
 

@@ -15,6 +15,7 @@ from tfscale.cluster.addresses import PORT
 from tfscale.config.schema import RunConfig
 from tfscale.errors import UsageError
 from tfscale.k8s.quantities import is_quantity, number
+from tfscale.k8s.tpus import chips
 
 KINDS = ("tfjob", "trainjob", "runtime", "jobset", "job", "slurm")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -155,12 +156,10 @@ def _words(spec: JobSpec) -> list[_Problem]:
 
 
 def _devices(spec: JobSpec) -> list[_Problem]:
-    from tfscale.k8s.tpus import chips
-
     if spec.tpu is None:
         return [("job.tpu_topology", "there is no TPU", "give job.tpu too")] if spec.tpu_topology else []
     try:
-        chips(spec)
+        chips(spec.tpu, spec.tpu_topology)
     except UsageError as error:
         return [(error.where, error.what, error.fix)]
     found = []

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
 
 from tfscale.errors import UsageError
-
-if TYPE_CHECKING:
-    from tfscale.k8s.spec import JobSpec
 
 # The label cloud.google.com/gke-tpu-accelerator, and the topologies of one host.
 _KINDS = {
@@ -23,28 +19,27 @@ _KINDS = {
 }
 
 
-def chips(spec: JobSpec) -> int:
-    """How many chips the host has.
+def chips(tpu: str | None, topology: str | None) -> int:
+    """How many chips the host of such a slice has.
 
     Raises:
         UsageError: such a TPU is not known, or the slice has several hosts.
     """
-    if spec.tpu not in _KINDS:
-        raise UsageError(f"{spec.tpu} is no TPU of GKE", where="job.tpu", fix=f"use one of {', '.join(_KINDS)}")
-    topologies = _KINDS[spec.tpu][1]
-    if spec.tpu_topology not in topologies:
+    if tpu not in _KINDS:
+        raise UsageError(f"{tpu} is no TPU of GKE", where="job.tpu", fix=f"use one of {', '.join(_KINDS)}")
+    topologies = _KINDS[tpu][1]
+    if topology not in topologies:
         raise UsageError(
-            f"a {spec.tpu} slice of one host has the topology {' or '.join(topologies)}, not {spec.tpu_topology}",
+            f"a {tpu} slice of one host has the topology {' or '.join(topologies)}, not {topology}",
             where="job.tpu_topology",
             fix=f"give job.tpu_topology={topologies[-1]}",
         )
-    return math.prod(int(number) for number in re.findall(r"\d+", spec.tpu_topology))
+    return math.prod(int(number) for number in re.findall(r"\d+", topology))
 
 
-def selector(spec: JobSpec) -> dict[str, str]:
+def selector(tpu: str, topology: str | None) -> dict[str, str]:
     """The labels of nodes that have this slice."""
-    assert spec.tpu is not None and spec.tpu_topology is not None
     return {
-        "cloud.google.com/gke-tpu-accelerator": _KINDS[spec.tpu][0],
-        "cloud.google.com/gke-tpu-topology": spec.tpu_topology,
+        "cloud.google.com/gke-tpu-accelerator": _KINDS[tpu][0],
+        "cloud.google.com/gke-tpu-topology": topology or "",  # `chips` has refused none
     }

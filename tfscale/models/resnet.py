@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tfscale.plan.execution_plan import Footprint
+from tfscale.task import Footprint
 
 if TYPE_CHECKING:
     import keras

@@ -18,10 +18,8 @@ from tfscale.config.schema import PlanConfig, Precision
 from tfscale.errors import UsageError
 from tfscale.hardware import Hardware
 from tfscale.plan.batches import decide_batches, decide_memory
-from tfscale.plan.request import GIB, Decisions, Footprint, PlanRequest, show
+from tfscale.plan.request import GIB, Decisions, PlanRequest, show
 from tfscale.plan.strategy import decide_communication, decide_strategy, guard
-
-__all__ = ["LOOP_SECONDS", "ExecutionPlan", "Footprint", "PlanRequest", "make_plan"]
 
 LOOP_SECONDS = 2.0  # a signal is answered, and an action runs, when a compiled loop returns
 _MAX_STEPS_PER_LOOP = 1000

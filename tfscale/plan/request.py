@@ -11,23 +11,9 @@ from typing import Any
 
 from tfscale.config import optimizer_keys as optimizers
 from tfscale.config.schema import PlanConfig, RunConfig
+from tfscale.task import Footprint
 
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What one recipe costs, known without building the model.
-
-    Attributes:
-        parameters: trainable parameters.
-        activation_bytes: bytes kept for the backward pass, per example, in float32.
-        forward_flops: FLOPs of one example's forward pass, 2 per multiply-add.
-    """
-
-    parameters: int
-    activation_bytes: int
-    forward_flops: int
 
 
 @dataclass(frozen=True)

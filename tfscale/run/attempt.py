@@ -25,7 +25,8 @@ from tfscale.data.prepare import prepare_apart
 from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, UsageError, foreseen
 from tfscale.hardware import Hardware, probe
 from tfscale.peers.membership import joined
-from tfscale.plan.execution_plan import ExecutionPlan, Footprint, PlanRequest, make_plan
+from tfscale.plan.execution_plan import ExecutionPlan, make_plan
+from tfscale.plan.request import PlanRequest
 from tfscale.preflight import (
     import_code,
     locate,
@@ -46,6 +47,7 @@ from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.lease import Claim
 from tfscale.run_dir.result import Result
 from tfscale.run_dir.store import Store, hold
+from tfscale.task import Footprint
 from tfscale.tracking.train_job import NoStatus, open_status
 from tfscale.trained.warm_start import check_place
 

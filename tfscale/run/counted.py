@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfscale.config.schema import RunConfig
-from tfscale.plan.execution_plan import ExecutionPlan, Footprint
+from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.task import Footprint
 
 
 def counted_plan(config: RunConfig, plan: ExecutionPlan, *, environ: Mapping[str, str] | None) -> ExecutionPlan:

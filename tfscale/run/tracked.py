@@ -15,8 +15,8 @@ from tfscale.cluster import Cluster
 from tfscale.config.schema import RunConfig, identity
 from tfscale.data.source import Source
 from tfscale.plan.execution_plan import ExecutionPlan
-from tfscale.run_dir.experiment import flatten
-from tfscale.run_dir.folder import RunDir, digest
+from tfscale.run_dir.experiment import digest, flatten
+from tfscale.run_dir.folder import RunDir
 from tfscale.tracking.tracker import NullTracker, Tracker
 
 _PLACES = ("run.dir", "run.root", "run.store")

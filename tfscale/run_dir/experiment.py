@@ -18,7 +18,6 @@ from tfscale.config.former_names import former_name
 from tfscale.config.optimizer_keys import effective
 from tfscale.config.schema import OptimizerConfig, RunConfig, identity, identity_defaults
 from tfscale.errors import CheckpointUnusable, without_secrets
-from tfscale.run_dir.folder import digest
 from tfscale.strict_json import dumps, plain
 from tfscale.version import __version__
 
@@ -234,3 +233,9 @@ def _show(value: Any) -> str:
     if isinstance(value, dict) and "class" in value:
         text = str(value["class"])
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Ten hexadecimal digits that name an experiment."""
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

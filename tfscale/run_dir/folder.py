@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import operator
 import os
 import re
@@ -360,12 +358,6 @@ def _named_otherwise(place: Path, is_same: Callable[[Mapping[str, Any]], bool]) 
                 if record is not None and is_same(record):
                     return path.name
     return None
-
-
-def digest(identity: Mapping[str, Any]) -> str:
-    """Ten hexadecimal digits that name an experiment."""
-    text = json.dumps(identity, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _check_name(text: str, key: str) -> None:

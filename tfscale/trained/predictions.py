@@ -26,7 +26,8 @@ from tfscale.data.given import GivenArrays, GivenDataset, GivenFunctions
 from tfscale.data.table_files import JsonLines, Parquet, table_kind
 from tfscale.errors import DataCorrupt, IOFailure, OutputError, UsageError
 from tfscale.process import fault_points as faults
-from tfscale.run_dir.folder import RunDir, digest
+from tfscale.run_dir.experiment import digest
+from tfscale.run_dir.folder import RunDir
 from tfscale.trained.restored_run import RestoredRun
 
 if TYPE_CHECKING:
