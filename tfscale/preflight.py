@@ -5,15 +5,25 @@ Owns where a run lives, and the import of people's own code before there is a ru
 
 from __future__ import annotations
 
+import dataclasses
 import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from tfscale.cluster import Cluster
-from tfscale.config.schema import RunConfig
-from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.config.duration import Duration
+from tfscale.config.schema import RunConfig, Strategy
+from tfscale.data.found import refuse_too_few
+from tfscale.errors import UsageError
+from tfscale.hardware import Hardware, probe
+from tfscale.plan.execution_plan import ExecutionPlan, make_plan
+from tfscale.plan.request import PlanRequest
 from tfscale.run_dir.experiment import Experiment
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.store import Store
 from tfscale.runtime import global_state as runtime
+from tfscale.task import Footprint
 from tfscale.user_code import load_code, load_code_apart
 
 _JOINING = ("multi_worker", "parameter_server")  # they meet before TensorFlow starts, and people's code may start it
@@ -96,4 +106,58 @@ def whereabouts(cluster: Cluster, run_dir: RunDir) -> str:
     return (
         f"{cluster.role}:{cluster.index} on {socket.gethostname()}: the log is that of {chief}"
         f"{f' at {address}' if address else ''}, its figures are in {run_dir.path}/metrics.jsonl"
+    )
+
+
+def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
+    eval_batch = config.eval.global_batch or config.train.global_batch
+    if eval_batch % plan.num_replicas:
+        raise UsageError(
+            f"eval.global_batch={eval_batch} is not divisible by {plan.num_replicas} replicas",
+            where="eval.global_batch",
+            fix=f"use eval.global_batch={-(-eval_batch // plan.num_replicas) * plan.num_replicas}",
+        )
+    if plan.strategy == "parameter_server" and not config.data.by_index:
+        raise UsageError(
+            "parameter servers need data that can be read by index, and a tf.data data set can't",
+            where="data",
+            fix="give arrays or a source such as data=csv",
+        )
+
+
+def rehearse(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> None:
+    """Raises what the run would, as far as that can be told without training, and writes nothing."""
+    refuse_what_cannot_run(config, plan)
+    refuse_early(config)
+    if config.data.is_prepared():
+        refuse_too_few(config)
+    rehearse_here(config, plan)
+    if config.plan.hardware is None:
+        run_dir.check_writable()
+    if config.resume.mode == "auto":
+        finished_result(config, run_dir)
+
+
+def plan_run(
+    config: RunConfig, *, counted: Footprint | None = None, environ: Mapping[str, str] | None = None
+) -> ExecutionPlan:
+    """The plan of this configuration for this machine, or for the one in plan.hardware; `counted` stands in for a cost
+    that the task doesn't declare."""
+    hardware = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware else probe(environ=environ)
+    cluster, forced = Cluster.resolve(environ), config.plan
+    if cluster.role == "evaluator":  # the same command as the training's, but alone and on one device
+        cluster = Cluster()
+        forced = dataclasses.replace(forced, strategy=Strategy.one_device, local_devices=None)
+    config.data.settle(config.task.labels())
+    task = config.task.for_data(config.data.spec())
+    request = PlanRequest.of(config, task, footprint=task.footprint() or counted, forced=forced)
+    return make_plan(hardware, cluster, request)
+
+
+def finished_result(config: RunConfig, run_dir: RunDir) -> dict[str, Any] | None:
+    """result.json of a run that already went as far as this configuration asks, or None; raises CheckpointUnusable."""
+    return run_dir.finished(
+        until=Duration.parse(config.train.until),
+        experiment=Experiment.of(config),
+        stop_patience=config.train.stop_patience,
     )

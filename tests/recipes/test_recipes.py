@@ -10,7 +10,7 @@ import pytest
 from tfscale.cli import groups
 from tfscale.composition.hydra_compose import compose
 from tfscale.hardware import Hardware
-from tfscale.run.attempt import plan_run
+from tfscale.preflight import plan_run
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hardware"
 RECIPES = groups()["recipe"]

@@ -32,7 +32,7 @@ from tfscale.launch.slots import Job
 from tfscale.launch.workers import error_of
 from tfscale.parity.report import TOLERANCES, Report, Row, Run, Tolerance, compare
 from tfscale.parity.worker import LAYOUTS, ORDER, REFERENCE, Layout, arranged, offers_sync
-from tfscale.run.attempt import plan_run
+from tfscale.preflight import plan_run
 
 _PROGRAM = (sys.executable, "-m", "tfscale.parity", "--worker")
 _MICRO_NORM = "BatchNorm normalises each micro-batch by itself"

@@ -22,7 +22,7 @@ from tfscale.config.schema import Precision, RunConfig, Strategy
 from tfscale.config.unused_settings import refuse_ignored
 from tfscale.peers.membership import joined
 from tfscale.plan.execution_plan import ExecutionPlan
-from tfscale.run.attempt import plan_run
+from tfscale.preflight import plan_run
 from tfscale.runtime import global_state as runtime
 
 ORDER = "order.json"

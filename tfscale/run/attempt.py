@@ -6,16 +6,13 @@ facts -> plan -> parts -> engine, and the run folder that remembers it all
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from tfscale.cluster import Cluster
-from tfscale.config.duration import Duration
-from tfscale.config.schema import RunConfig, Strategy, validate
+from tfscale.config.schema import RunConfig, validate
 from tfscale.config.unused_settings import refuse_ignored
 from tfscale.console import columns, lenient
 from tfscale.data.as_recorded import go_on_as_recorded
@@ -23,17 +20,18 @@ from tfscale.data.contents import check_contents
 from tfscale.data.found import refuse_too_few, with_found
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, UsageError, foreseen
-from tfscale.hardware import Hardware, probe
 from tfscale.peers.membership import joined
-from tfscale.plan.execution_plan import ExecutionPlan, make_plan
-from tfscale.plan.request import PlanRequest
+from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import (
+    finished_result,
     import_code,
     locate,
     named_as_before,
     open_store,
+    plan_run,
     refuse_early,
-    rehearse_here,
+    refuse_what_cannot_run,
+    rehearse,
     whereabouts,
 )
 from tfscale.process import fault_points as faults
@@ -42,12 +40,10 @@ from tfscale.process.stopping import Stopping
 from tfscale.run.counted import counted_plan
 from tfscale.run.surroundings import Surroundings
 from tfscale.run_dir.attempts import Attempts
-from tfscale.run_dir.experiment import Experiment
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.lease import Claim
 from tfscale.run_dir.result import Result
 from tfscale.run_dir.store import Store, hold
-from tfscale.task import Footprint
 from tfscale.tracking.train_job import NoStatus, open_status
 from tfscale.trained.warm_start import check_place
 
@@ -356,57 +352,3 @@ def _train(
             raise
         peers.wait_for_chief()
         return result
-
-
-def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
-    eval_batch = config.eval.global_batch or config.train.global_batch
-    if eval_batch % plan.num_replicas:
-        raise UsageError(
-            f"eval.global_batch={eval_batch} is not divisible by {plan.num_replicas} replicas",
-            where="eval.global_batch",
-            fix=f"use eval.global_batch={-(-eval_batch // plan.num_replicas) * plan.num_replicas}",
-        )
-    if plan.strategy == "parameter_server" and not config.data.by_index:
-        raise UsageError(
-            "parameter servers need data that can be read by index, and a tf.data data set can't",
-            where="data",
-            fix="give arrays or a source such as data=csv",
-        )
-
-
-def rehearse(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> None:
-    """Raises what the run would, as far as that can be told without training, and writes nothing."""
-    refuse_what_cannot_run(config, plan)
-    refuse_early(config)
-    if config.data.is_prepared():
-        refuse_too_few(config)
-    rehearse_here(config, plan)
-    if config.plan.hardware is None:
-        run_dir.check_writable()
-    if config.resume.mode == "auto":
-        finished_result(config, run_dir)
-
-
-def plan_run(
-    config: RunConfig, *, counted: Footprint | None = None, environ: Mapping[str, str] | None = None
-) -> ExecutionPlan:
-    """The plan of this configuration for this machine, or for the one in plan.hardware; `counted` stands in for a cost
-    that the task doesn't declare."""
-    hardware = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware else probe(environ=environ)
-    cluster, forced = Cluster.resolve(environ), config.plan
-    if cluster.role == "evaluator":  # the same command as the training's, but alone and on one device
-        cluster = Cluster()
-        forced = dataclasses.replace(forced, strategy=Strategy.one_device, local_devices=None)
-    config.data.settle(config.task.labels())
-    task = config.task.for_data(config.data.spec())
-    request = PlanRequest.of(config, task, footprint=task.footprint() or counted, forced=forced)
-    return make_plan(hardware, cluster, request)
-
-
-def finished_result(config: RunConfig, run_dir: RunDir) -> dict[str, Any] | None:
-    """result.json of a run that already went as far as this configuration asks, or None; raises CheckpointUnusable."""
-    return run_dir.finished(
-        until=Duration.parse(config.train.until),
-        experiment=Experiment.of(config),
-        stop_patience=config.train.stop_patience,
-    )

@@ -19,7 +19,7 @@ from tfscale.task import Footprint
 
 def counted_plan(config: RunConfig, plan: ExecutionPlan, *, environ: Mapping[str, str] | None) -> ExecutionPlan:
     """The plan made again where the task declares no cost and it can be counted, which starts TensorFlow."""
-    from tfscale.run.attempt import plan_run
+    from tfscale.preflight import plan_run
 
     if config.task.for_data(config.data.spec()).footprint() is not None:
         return plan

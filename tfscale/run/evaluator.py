@@ -20,7 +20,7 @@ from tfscale.config.schema import RunConfig
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import RETRYABLE, Interrupted, TfscaleError, kind_of
 from tfscale.plan.execution_plan import ExecutionPlan
-from tfscale.run.attempt import finished_result
+from tfscale.preflight import finished_result
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.result import Result
 from tfscale.runtime import global_state as runtime

@@ -27,7 +27,7 @@ from tfscale.data.source import READING, Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
 from tfscale.files import parse_json, read_plain
 from tfscale.plan.execution_plan import ExecutionPlan
-from tfscale.run.attempt import plan_run, refuse_what_cannot_run
+from tfscale.preflight import plan_run, refuse_what_cannot_run
 from tfscale.run.evaluator import best_step
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.store_copy import run_folder
