@@ -84,7 +84,7 @@ def pictures_run(tf, tmp_path_factory):
     """A run of the tiny classifier, of 20 steps with checkpoints of several steps, the best not being the last."""
     from pathlib import Path
 
-    from tfscale.run.attempt import fit
+    from tfscale.run.api import fit
 
     config = RunConfig(
         task=Classifier(),

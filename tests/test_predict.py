@@ -102,7 +102,7 @@ extensions: {{allow: [tests_pictures., tests_tiny.]}}
 def small_run(tf, tmp_path_factory):
     from pathlib import Path
 
-    from tfscale.run.attempt import fit
+    from tfscale.run.api import fit
 
     def small_run(task, data):
         config = RunConfig(

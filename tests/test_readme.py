@@ -21,7 +21,7 @@ def test_the_ten_lines_train_a_model(door, tmp_path):
 
 def test_its_folder_is_the_one_that_the_main_job_makes():
     from tfscale.composition.hydra_compose import compose
-    from tfscale.run.attempt import locate
+    from tfscale.preflight import locate
 
     made = locate(compose(["+recipe=resnet"])).path
     assert set(re.findall(r"runs/resnet/([0-9a-f]{10})", README)) == {made.name}

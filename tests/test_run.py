@@ -11,7 +11,7 @@ from tests_tiny import Classify, Vectors, fit_tiny
 
 from tfscale.config.schema import OptimizerConfig, PlanConfig, RunConfig, RunSection, TrainConfig
 from tfscale.errors import CheckpointUnusable, DataMissing, InternalError
-from tfscale.run.attempt import fit
+from tfscale.run.api import fit
 from tfscale.run_dir.folder import RunDir
 
 

@@ -10,7 +10,7 @@ from tests_tiny import Classify, Vectors
 
 from tfscale.composition.hydra_compose import compose
 from tfscale.errors import CheckpointUnusable, DataMissing, UsageError
-from tfscale.run.attempt import fit
+from tfscale.run.api import fit
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tfscale.hardware import Cpu, Hardware
 from tfscale.plan.execution_plan import ExecutionPlan, make_plan
 from tfscale.plan.request import PlanRequest
 from tfscale.preflight import locate
-from tfscale.run.attempt import fit
+from tfscale.run.api import fit
 from tfscale.runtime import global_state as runtime
 from tfscale.task import Task
 

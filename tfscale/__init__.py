@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tfscale.launch.workers import launch_workers
     from tfscale.plan.execution_plan import ExecutionPlan, make_plan
     from tfscale.plan.request import PlanRequest
-    from tfscale.run.attempt import fit
+    from tfscale.run.api import fit
     from tfscale.run_dir.result import Result
     from tfscale.task import Task
     from tfscale.tracking.tracker import Tracker

@@ -10,7 +10,7 @@ import pytest
 
 from tfscale.composition.hydra_compose import compose
 from tfscale.errors import CheckpointUnusable, DataCorrupt, DataMissing, SecurityRefused, UsageError
-from tfscale.run.attempt import fit
+from tfscale.run.api import fit
 
 WIDTH = 4
 

@@ -1,5 +1,5 @@
 """One run, top to bottom: the folder to read first."""
 
-from tfscale.run.attempt import fit
+from tfscale.run.api import fit
 
 __all__ = ["fit"]

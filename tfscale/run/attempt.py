@@ -1,4 +1,4 @@
-"""fit: from a typed configuration to a trained model. The file to read first, top to bottom.
+"""One attempt of a run: from a typed configuration to a trained model. The file to read first, top to bottom.
 
 facts -> plan -> parts -> engine, and the run folder that remembers it all
 """
@@ -48,57 +48,6 @@ from tfscale.tracking.train_job import NoStatus, open_status
 from tfscale.trained.warm_start import check_place
 
 
-def fit(
-    what: Any,
-    data: Any = None,
-    *,
-    environ: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = print,
-    **options: Any,
-) -> Result:
-    """Trains what a configuration describes, or a Keras model on people's own data.
-
-    From a configuration: `fit(compose(["+recipe=resnet"]))`. It resumes where the run folder left off.
-
-    From Python: `fit(model, data, test=test_data, until="5ep")`, the arguments being
-
-        what: a compiled Keras 3 model, trained in place; or a function that returns one, which is called under the
-            strategy's scope and the plan's precision; or a `tfscale.Task`.
-        data: a tf.data.Dataset batched as for Keras's `fit`, with elements (x, y) or (x, y, sample_weight); or a tuple
-            of NumPy arrays (x, y) or (x, y, sample_weight), each nested as the model takes it, the first axis counting
-            examples; or a `tfscale.Source`. Arrays are shuffled anew in every epoch; a data set keeps its own order.
-            Under several workers give functions for `what` and `data`, and call `fit` before anything of
-            TensorFlow: workers can only be joined before it starts.
-        test: the same kind of data, evaluated after every epoch (eval.every); None evaluates nothing.
-        until: the length of training: "5ep" epochs, "500st" steps.
-        global_batch: examples per step over all replicas; None: the data set's own, and 32 for arrays.
-        steps_per_epoch: only for a training data set that never ends.
-        loss, optimizer, metrics: compile a bare model, as `model.compile` takes them; without `optimizer` it is Keras's
-            own default, rmsprop.
-        run_dir: the run's folder. Given again, the run goes on from its newest checkpoint, and a finished one says so;
-            None makes a new one, runs/<model's name>/<time>.
-        seed: of the order of arrays; it also seeds Keras, NumPy and Python.
-        overrides: further configuration, as on the command line: ["checkpoint.every=1ep", "tracker=mlflow"].
-
-    Args:
-        environ: where the cluster is read from.
-        say: receives the plan and the notices for people.
-
-    Returns:
-        What the run came to; a model that was given holds the trained weights.
-
-    Raises:
-        TfscaleError: each with its exit code. Bad input is found before a step is made; bad configurations before
-            TensorFlow is imported.
-    """
-    from tfscale.run.keras_fit import fit_model, refuse_beside_config
-
-    if isinstance(what, RunConfig):
-        refuse_beside_config({"data": data, **options} if data is not None else options)
-        return fit_config(what, environ=environ, say=say)
-    return fit_model(what, data, environ=environ, say=say, **options)
-
-
 def fit_config(
     config: RunConfig,
     *,
@@ -106,7 +55,7 @@ def fit_config(
     say: Callable[[str], None] = print,
     stopping: Stopping | None = None,
 ) -> Result:
-    """`fit` from a configuration; see there. `stopping` hears signals already; None hears them meanwhile."""
+    """`fit` from a configuration, see api.py. `stopping` hears signals already; None hears them meanwhile."""
     began = time.monotonic()
     environ = os.environ if environ is None else environ
     if stopping is None:

@@ -1,6 +1,6 @@
 """fit for people's own models and data: from Python objects to a RunConfig, and back to the trained model.
 
-Owns what `tfscale.fit(model, data, ...)` means. Refuses to know how a run works: that is run.py.
+Owns what `tfscale.fit(model, data, ...)` means. Refuses to know how a run works: that is attempt.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tfscale.config.override_keys import overridden
 from tfscale.config.schema import RunConfig
 from tfscale.data.source import Source
 from tfscale.errors import UsageError, nearest
+from tfscale.run.attempt import fit_config
 from tfscale.run.hints import ARGUMENTS, hints_in_python
 from tfscale.run_dir.result import Result
 from tfscale.task import Task
@@ -164,7 +165,7 @@ def _fit(
     options: Mapping[str, Any],
 ) -> Result:
     from tfscale.keras_task.given_model import GivenModel
-    from tfscale.run.attempt import fit_config
+
 
     several = _is_multi_worker(environ)
     config = config_for(model, data, deferred=several, **options)
