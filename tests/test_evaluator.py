@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tfscale.run.evaluator import NOTE, holds
+from tfscale.run_dir.evaluated import NOTE, holds
 from tfscale.run_dir.folder import RunDir
 
 

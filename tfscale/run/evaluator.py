@@ -1,103 +1,30 @@
 """The evaluator: a process beside the training that evaluates each of its checkpoints.
 
-Owns the watch over the run folder and the note `evaluator.json` there, which says which steps are done and which was
-best: while it is fresh, the training keeps checkpoints that are still to be evaluated, and evaluates none itself.
-Refuses to train. It is a cluster of its own: it
-meets nobody, and training neither waits for it nor ends with it.
+Owns the watch over the run folder, and writes the note that run_dir/evaluated.py reads.
+Refuses to train. It is a cluster of its own: it meets nobody, and training neither waits for it nor ends with it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tfscale.config.schema import RunConfig
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import RETRYABLE, Interrupted, TfscaleError, kind_of
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import finished_result
+from tfscale.run_dir.evaluated import FRESH, NOTE, best_in, comparable, improved
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.result import Result
 from tfscale.runtime import global_state as runtime
 from tfscale.strict_json import dumps
 
-if TYPE_CHECKING:
-    from tfscale.run.session import Session
-
-NOTE, METRICS = "evaluator.json", "evaluator.jsonl"
+METRICS = "evaluator.jsonl"
 _POLL = 1.0  # seconds between two looks at the folder
-_FRESH = 30.0  # a note older than this is of an evaluator that is gone
-
-
-def holds(run_dir: RunDir, step: int, *, now: Callable[[], float] = time.time) -> bool:
-    """Whether an evaluator is at work that has not evaluated this step yet, or found it the best."""
-    note = _fresh_note(run_dir, now)
-    if note is None:
-        return False
-    best = _best_in(note)
-    return step not in note.get("evaluated", ()) or (best is not None and best["step"] == step)
-
-
-def takes_over(session: Session) -> bool:
-    """Whether an evaluator is at work, so that the workers needn't evaluate: the chief looks, for all of them.
-
-    What it found best is the run's best. Patience counts evaluations of the very steps, so that with it workers
-    evaluate.
-    """
-    if session.config.train.stop_patience is not None:
-        return False
-    note = _fresh_note(session.run_dir, time.time) if session.cluster.is_chief else None
-    there, best = note is not None, _best_in(note) if note is not None else None
-    if session.plan.strategy == "multi_worker":
-        told = session.trainer.agreement.bytes_of_chief(json.dumps([there, best]).encode())
-        there, best = json.loads(told)
-    if best is not None:
-        session.state.memory["best"] = best
-    return there
-
-
-def best_step(run_dir: RunDir, config: RunConfig) -> int | None:
-    """The step that an evaluator found best by the configuration's measure, if there was one."""
-    best = _comparable(_best_in(run_dir.read_json(NOTE) or {}), config)
-    return best["step"] if best is not None else None
-
-
-def improved(config: RunConfig, best: dict[str, Any] | None, step: int, value: float) -> dict[str, Any] | None:
-    """The best from now on where a step's value is finite and better than what was best; else None."""
-    best, sign = _comparable(best, config), 1 if config.checkpoint.mode == "max" else -1
-    if not math.isfinite(value) or (best is not None and sign * (value - best["value"]) <= 0):
-        return None
-    return {"step": step, "value": value, **_measure(config)}
-
-
-def _fresh_note(run_dir: RunDir, now: Callable[[], float]) -> dict[str, Any] | None:
-    """What an evaluator that is at work says, None where there is none."""
-    try:
-        fresh = now() - (run_dir.path / NOTE).stat().st_mtime < _FRESH
-    except OSError:
-        return None
-    note = run_dir.read_json(NOTE) if fresh else None
-    return None if note is None or note.get("ended") else note
-
-
-def _best_in(note: dict[str, Any]) -> dict[str, Any] | None:
-    best = note.get("best")
-    good = isinstance(best, dict) and isinstance(best.get("step"), int) and isinstance(best.get("value"), int | float)
-    return best if good else None
-
-
-def _comparable(best: dict[str, Any] | None, config: RunConfig) -> dict[str, Any] | None:
-    """The best where it is of the configuration's measure."""
-    return best if best is not None and {**best, **_measure(config)} == best else None
-
-
-def _measure(config: RunConfig) -> dict[str, str]:
-    return {"metric": config.checkpoint.metric, "mode": config.checkpoint.mode, "split": config.eval.split}
 
 
 def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Callable[[str], None] = print) -> Result:
@@ -144,7 +71,7 @@ class _Watch:
     def __init__(self, config: RunConfig, run_dir: RunDir, earlier: dict[str, Any]):
         self.config, self.run_dir = config, run_dir
         self.evaluated = [step for step in earlier.get("evaluated", ()) if isinstance(step, int)]
-        self.best, last = _comparable(_best_in(earlier), config), earlier.get("last")
+        self.best, last = comparable(best_in(earlier), config), earlier.get("last")
         self.last: dict[str, float] = last if isinstance(last, dict) else {}
         self._stale = run_dir.read_json("result.json") if config.resume.mode == "never" else None
         self._lock = threading.Lock()
@@ -155,7 +82,7 @@ class _Watch:
         over = threading.Event()
 
         def refresh() -> None:
-            while not over.wait(_FRESH / 6):
+            while not over.wait(FRESH / 6):
                 with contextlib.suppress(TfscaleError):
                     self._write(ended=False)
 
@@ -197,7 +124,7 @@ class _Watch:
     def complete(self, finished: dict[str, Any]) -> Result:
         """The training's result with what it left to us, once it writes no more."""
         if not finished.get("metrics") and self.last:
-            until = time.monotonic() + _FRESH
+            until = time.monotonic() + FRESH
             while not self.run_dir.is_free() and time.monotonic() < until:  # it may export, and write its result again
                 time.sleep(_POLL)
             finished = {**(self.run_dir.read_json("result.json") or finished), "metrics": self.last}

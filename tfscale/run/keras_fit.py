@@ -166,7 +166,6 @@ def _fit(
 ) -> Result:
     from tfscale.keras_task.given_model import GivenModel
 
-
     several = _is_multi_worker(environ)
     config = config_for(model, data, deferred=several, **options)
     if options.get("run_dir") is None and several:

@@ -23,12 +23,12 @@ from tfscale.process import fault_points as faults
 from tfscale.process.stopping import error_of
 from tfscale.process.watchdog import Watchdog
 from tfscale.run.built_model import keep_model, rehearse, suit_plan
-from tfscale.run.evaluator import holds, improved, takes_over
 from tfscale.run.finish import finish
 from tfscale.run.recovery import Recovery
 from tfscale.run.same_state import check_data, restore, share_state
 from tfscale.run.surroundings import Surroundings
 from tfscale.run.tracked import open_tracker, tell_model
+from tfscale.run_dir.evaluated import best_in, fresh_note, holds, improved
 from tfscale.run_dir.experiment import Experiment
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.result import Result
@@ -345,7 +345,7 @@ class Session:
         if self.trainer.signum:
             self.state.memory["owes_evaluation"] = True
             return
-        if takes_over(self):
+        if self._evaluator_takes_over():
             return
         split = self.config.eval.split
         shard = self._shard(self.config.eval.global_batch or self.config.train.global_batch)
@@ -366,6 +366,23 @@ class Session:
         self.around.status.tell(self.state.step / self.total_steps, seconds_left=None, metrics=told)
         self._write_metrics(split, metrics)
         self._remember_best(metrics)
+
+    def _evaluator_takes_over(self) -> bool:
+        """Whether an evaluator is at work, so that the workers needn't evaluate: the chief looks, for all of them.
+
+        What it found best is the run's best. Patience counts evaluations of the very steps, so that with it workers
+        evaluate.
+        """
+        if self.config.train.stop_patience is not None:
+            return False
+        note = fresh_note(self.run_dir) if self.cluster.is_chief else None
+        there, best = note is not None, best_in(note) if note is not None else None
+        if self.plan.strategy == "multi_worker":
+            told = self.trainer.agreement.bytes_of_chief(json.dumps([there, best]).encode())
+            there, best = json.loads(told)
+        if best is not None:
+            self.state.memory["best"] = best
+        return there
 
     def _remember_best(self, metrics: Mapping[str, float]) -> None:
         """Keeps the best step in the state, saves it, and stops when patience is over."""

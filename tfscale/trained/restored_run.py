@@ -28,7 +28,7 @@ from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
 from tfscale.files import parse_json, read_plain
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import plan_run, refuse_what_cannot_run
-from tfscale.run.evaluator import best_step
+from tfscale.run_dir.evaluated import best_step
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.store_copy import run_folder
 from tfscale.runtime import global_state as runtime
