@@ -19,8 +19,6 @@ LAYERS = {
         "errors",
         "version",
         "labels",
-        "user_places",
-        "strict_json",
         "user_code",
         "hardware",
         "redaction",

@@ -9,11 +9,15 @@ Every error states the fact (`what`), where it was found (`where`: a key, a file
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
+import os
 import re
 import urllib.parse
 from collections.abc import Iterable
+from pathlib import Path
 
+_FRAME_TEXT = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)')
 _SECRETS: set[str] = set()
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -201,9 +205,6 @@ def foreseen(error: BaseException) -> TfscaleError:
             fix="free space or choose a folder that can be written, then run the same command again",
         )
     import traceback
-    from pathlib import Path
-
-    from tfscale.user_places import place_of
 
     kind, frames, cause = type(error).__name__, traceback.extract_tb(error.__traceback__), first_line(error)
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
@@ -283,3 +284,49 @@ def nearest(word: str, choices: list[str] | tuple[str, ...]) -> str:
 
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def place_of(error: BaseException) -> str:
+    """The innermost place in the user's code, such as "mine.py:12 in loss": not AutoGraph's, Keras's or ours; "" where
+    none is known. TensorFlow keeps the frames of code that it has rewritten, or called from a graph, as a text."""
+    import traceback
+
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        # A text is of code that was rewritten, or runs inside a graph: further in than the frames here.
+        told = [(found["file"], int(found["line"]), found["name"]) for found in _FRAME_TEXT.finditer(str(current))]
+        frames = traceback.extract_tb(current.__traceback__)
+        for places in (told, [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]):
+            own = [place for place in places if _is_users(place[0])]
+            if own:
+                file, line, name = own[-1]
+                return f"{_short(file)}:{line}" + (f" in {name}" if name != "<module>" else "")
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return ""
+
+
+@functools.cache
+def _foreign() -> tuple[str, ...]:
+    """Folders of code that is nobody's own: Python's, installed packages' and ours."""
+    import sysconfig
+
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {os.path.realpath(path) for path in paths if path}
+    return tuple(f"{path}{os.sep}" for path in (*filter(None, paths), str(Path(__file__).parent)))
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith("<") or "__autograph_generated_file" in file or "site-packages" in file.split(os.sep):
+        return False
+    return not file.startswith(_foreign()) and not os.path.realpath(file).startswith(_foreign())
+
+
+def _short(file: str) -> str:
+    """Relative to the current folder where it lies in it."""
+    try:
+        near = os.path.relpath(file)
+    except (ValueError, OSError):  # another drive, or the folder is gone
+        return file
+    return file if near.startswith(os.pardir) else near

@@ -1,17 +1,23 @@
 """Files of a folder that somebody else may have made: plain files inside it, of bounded size, or none at all.
 
-Owns how such files are opened, read and replaced, and which of them are refused. Refuses to know what they say.
+Owns how such files are opened, locked, read and replaced, which of them are refused, and the strict JSON that we write:
+a number that isn't finite is the text "NaN", "Infinity" or "-Infinity", which `float()` and pandas read. Refuses to
+know what they say.
 
     open_plain(run_dir / "metrics.jsonl", "ab")          # no link, no pipe, no device
     parse_json(read_plain(run_dir / "result.json"), where=...)
     write_whole(run_dir / "result.json", b"...")         # whole or not at all
+    dumps({"loss": math.nan})                            # {"loss": "NaN"}
+    numbers(json.loads(text))                            # {"loss": nan}
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -23,6 +29,7 @@ from tfscale.errors import SecurityRefused
 MAX_JSON = 32 * 2**20  # bytes of a file that is read as a whole
 MAX_LINE = 2**20  # bytes of a line
 MAX_DEPTH = 100  # of lists and mappings in each other
+_TEXTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # as Protocol Buffers' JSON has them
 _REMOVE = "remove it, or put the file itself in its place; only the run folder as a whole may be reached by a link"
 
 
@@ -160,3 +167,44 @@ def _refuse(file: Path) -> NoReturn:
     raise SecurityRefused(
         f"{file.name} is {kind}, and a run folder holds plain files only", where=str(file), fix=_REMOVE
     )
+
+
+def kernel_lock(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Whether the kernel's lock is ours now; None where the file system has none, as NFS, Lustre and FUSE may.
+
+    Args:
+        wait: for the one who has it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return True
+
+
+def dumps(value: Any, **options: Any) -> str:
+    """`json.dumps` with these options, whose result every reader of JSON takes."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(plain(value), allow_nan=False, **options)
+
+
+def plain(value: Any) -> Any:
+    """The value with texts in place of its numbers that aren't finite."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def numbers(value: Any) -> Any:
+    """What was read, with the numbers again that `dumps` has written as texts."""
+    if isinstance(value, dict):
+        return {key: numbers(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [numbers(one) for one in value]
+    return _TEXTS.get(value, value) if isinstance(value, str) else value

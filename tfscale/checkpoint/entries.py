@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import CheckpointUnusable, SecurityRefused, first_line
-from tfscale.files import parse_json, read_plain, refuse_links
+from tfscale.files import dumps, numbers, parse_json, plain, read_plain, refuse_links
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.manifest import MANIFEST, Damaged, digest, files_of, number, steps, verify
-from tfscale.strict_json import dumps, numbers, plain
 
 FORMAT = 1
 # Every place of a save where a fault can be injected, in their order.

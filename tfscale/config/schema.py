@@ -16,7 +16,6 @@ from typing import Any, Optional
 import tfscale.config.optimizer_keys as optimizers
 from tfscale.config.duration import Duration
 from tfscale.errors import UsageError, nearest
-from tfscale.process.maintenance import WATCHERS
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that must be given
 
@@ -236,7 +235,7 @@ _CHOICES = {
     "optimizer.schedule": optimizers.SCHEDULES,
     "checkpoint.mode": ("max", "min"),
     "resume.mode": ("auto", "never"),
-    "cluster.maintenance": WATCHERS,
+    "cluster.maintenance": ("auto", "gce", "none"),  # see process/maintenance.py
     "eval.split": ("train", "test"),
 }
 _LEAST = {

@@ -16,9 +16,8 @@ from tfscale.autograph import as_it_stands
 from tfscale.data.order import Shard
 from tfscale.data.pipeline import finisher, places
 from tfscale.data.source import Source
-from tfscale.errors import DataCorrupt, DataMissing, first_line
+from tfscale.errors import DataCorrupt, DataMissing, first_line, place_of
 from tfscale.task import Task
-from tfscale.user_places import place_of
 
 _BEYOND = re.compile(r"label value of (-?\d+) which is outside the valid range of \[(\d+, \d+)\)")
 _SECONDS = 30.0  # that a search may take; what is found later helps nobody more than a retry

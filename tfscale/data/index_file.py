@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import OutputError
+from tfscale.files import kernel_lock
 from tfscale.run_dir.folder import whose
-from tfscale.run_dir.lease import claimed, kernel_lock
+from tfscale.run_dir.lease import claimed
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
-from tfscale.strict_json import dumps
+from tfscale.files import dumps
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import IOFailure, OutputError, UsageError, first_line
+from tfscale.files import dumps
 from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
-from tfscale.strict_json import dumps
 from tfscale.task import Task
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tfscale.errors import UsageError, first_line
+from tfscale.errors import UsageError, first_line, place_of
 from tfscale.keras_task.partial_losses import Counts, Kind, PartLosses, part_kind, with_gradient
 from tfscale.task import Example
-from tfscale.user_places import place_of
 
 if TYPE_CHECKING:
     import keras

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from tfscale.errors import UsageError, first_line
+from tfscale.errors import UsageError, first_line, place_of
 from tfscale.keras_task.fixed_batch import (
     check_stateful,
     declared_rows,
@@ -31,7 +31,6 @@ from tfscale.keras_task.partial_losses import Counts, rows_of, summed_penalties
 from tfscale.labels import Labels
 from tfscale.state.keras_state import copy_optimizer, copy_state, flat, layers_of, learnt, own_parts_of
 from tfscale.task import SUMMED, WHOLE, Example, Task
-from tfscale.user_places import place_of
 
 if TYPE_CHECKING:
     import keras

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data import check_augment
 from tfscale.data.source import READING
-from tfscale.errors import UsageError, first_line
+from tfscale.errors import UsageError, first_line, place_of
 from tfscale.keras_task.file import SUFFIXES, check_keras_file, is_compiled, load_keras_file, policy_of
 from tfscale.keras_task.model_task import KerasModelTask
 from tfscale.user_code import check_code_exists, load_code
-from tfscale.user_places import place_of
 
 if TYPE_CHECKING:
     import keras

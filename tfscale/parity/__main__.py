@@ -10,7 +10,7 @@ from pathlib import Path
 from tfscale.cli import arguments, guard, own_options
 from tfscale.console import write_result
 from tfscale.errors import CheckFailed, OutputError, UsageError
-from tfscale.strict_json import dumps
+from tfscale.files import dumps
 
 _DEFAULTS = {
     "parity.steps": "20",

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode
 
-WATCHERS = ("auto", "gce", "none")  # of cluster.maintenance
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _HOST = "metadata.google.internal"
 # What Google's metadata server says of an instance once it is to go. A maintenance that migrates the machine while it

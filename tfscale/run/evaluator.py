@@ -15,13 +15,13 @@ from typing import Any
 from tfscale.config.schema import RunConfig
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import RETRYABLE, Interrupted, TfscaleError, kind_of
+from tfscale.files import dumps
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import finished_result
 from tfscale.run_dir.evaluated import FRESH, NOTE, best_in, comparable, improved
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.result import Result
 from tfscale.runtime import global_state as runtime
-from tfscale.strict_json import dumps
 
 METRICS = "evaluator.jsonl"
 _POLL = 1.0  # seconds between two looks at the folder

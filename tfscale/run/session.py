@@ -18,6 +18,7 @@ from tfscale.config.schema import RunConfig
 from tfscale.config.unused_settings import refuse_ignored, refuse_without_test
 from tfscale.data.as_recorded import SPEC, spec_of
 from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
+from tfscale.files import dumps
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.process import fault_points as faults
 from tfscale.process.stopping import error_of
@@ -33,7 +34,6 @@ from tfscale.run_dir.experiment import Experiment
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.result import Result
 from tfscale.runtime import global_state as runtime
-from tfscale.strict_json import dumps
 
 
 class Session:

@@ -33,10 +33,9 @@ from tfscale.errors import (
     Preempted,
     without_secrets,
 )
-from tfscale.files import open_plain, parse_json, read_plain
+from tfscale.files import dumps, open_plain, parse_json, read_plain
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.manifest import steps
-from tfscale.strict_json import dumps
 
 NAME = "attempts.jsonl"
 _PATIENCE = 3  # attempts

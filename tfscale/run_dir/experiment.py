@@ -18,7 +18,7 @@ from tfscale.config.former_names import former_name
 from tfscale.config.optimizer_keys import effective
 from tfscale.config.schema import OptimizerConfig, RunConfig, identity, identity_defaults
 from tfscale.errors import CheckpointUnusable, without_secrets
-from tfscale.strict_json import dumps, plain
+from tfscale.files import dumps, plain
 from tfscale.version import __version__
 
 _ABSENT = object()

@@ -22,10 +22,9 @@ import tfscale.run_dir.lease as lease
 from tfscale.cluster.kubernetes import EPHEMERAL
 from tfscale.config.duration import Duration
 from tfscale.errors import IOFailure, OutputError, SecurityRefused, TfscaleError, UsageError
-from tfscale.files import lines_of, open_plain, parse_json, read_plain, refuse_links, write_whole
+from tfscale.files import dumps, lines_of, open_plain, parse_json, read_plain, refuse_links, write_whole
 from tfscale.run_dir.lease import Claim
 from tfscale.run_dir.manifest import MANIFEST, steps
-from tfscale.strict_json import dumps
 
 if TYPE_CHECKING:
     from tfscale.run_dir.experiment import Experiment

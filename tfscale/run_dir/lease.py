@@ -22,8 +22,6 @@ So a process that was stopped for longer than its lease finds another's token wh
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -36,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import ClusterFault, OutputError
-from tfscale.files import open_plain, parse_json, read_plain
+from tfscale.files import kernel_lock, open_plain, parse_json, read_plain
 
 LEASE = 30.0  # seconds without a renewal after which another machine may take the folder
 RENEW = 5.0  # seconds between two renewals
@@ -304,19 +302,6 @@ def _create(temporary: Path, final: Path) -> bool:
                 stream.write(temporary.read_bytes())
         except FileExistsError:
             return False
-    return True
-
-
-def kernel_lock(descriptor: int, *, wait: bool = False) -> bool | None:
-    """Whether the kernel's lock is ours now; None where the file system has none, as NFS, Lustre and FUSE may.
-
-    Args:
-        wait: for the one who has it.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
     return True
 
 

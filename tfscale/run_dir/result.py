@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tfscale.files import numbers
 from tfscale.run_dir.goodput import Goodput
-from tfscale.strict_json import numbers
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import SecurityRefused
-from tfscale.files import open_plain, parse_json, read_plain, write_whole
-from tfscale.run_dir.lease import kernel_lock
-from tfscale.strict_json import dumps, numbers
+from tfscale.files import dumps, kernel_lock, numbers, open_plain, parse_json, read_plain, write_whole
 
 LIMIT = 64 * 2**20  # bytes that may wait; beyond it metrics are dropped
 _AT_ONCE = 2**20  # bytes of events that are read together

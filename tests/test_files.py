@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from tfscale.strict_json import dumps, numbers
+from tfscale.files import dumps, numbers
 
 
 def strict(text: str):
