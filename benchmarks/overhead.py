@@ -113,6 +113,7 @@ def _ours(task: Task, plan: ExecutionPlan, data: tuple[Any, Any], chunk: int, *,
     runtime.apply(plan, seed=0)
     import numpy as np
 
+    from tfscale.engine.control import LoopControl
     from tfscale.engine.loop import Trainer
     from tfscale.engine.optimizer import build_optimizer
     from tfscale.state.train_state import TrainState
@@ -123,7 +124,7 @@ def _ours(task: Task, plan: ExecutionPlan, data: tuple[Any, Any], chunk: int, *,
     )
     with strategy.scope():
         state = TrainState.create(task, build_optimizer(config, steps_per_epoch=1, total_steps=1))
-    trainer = Trainer(task, state, strategy, plan, fixed_loop=fixed_loop)
+    trainer = Trainer(task, state, strategy, plan, control=LoopControl(fixed_loop=fixed_loop))
     features, labels = data
     elements = {"image": features, "label": labels, "weight": np.ones(len(labels), np.float32)}
     dataset = _dataset(elements, plan.replica_batch)

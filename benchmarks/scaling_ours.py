@@ -27,6 +27,7 @@ def main() -> NoReturn:
 
     runtime.apply(plan, seed=0)
     strategy = runtime.build_strategy(plan, cluster)
+    from tfscale.engine.control import LoopControl
     from tfscale.engine.loop import Trainer
     from tfscale.engine.optimizer import build_optimizer
     from tfscale.state.train_state import TrainState
@@ -34,7 +35,7 @@ def main() -> NoReturn:
     config = OptimizerConfig(name="sgd", learning_rate=LEARNING_RATE, momentum=MOMENTUM)
     with strategy.scope():
         state = TrainState.create(task, build_optimizer(config, steps_per_epoch=1, total_steps=1))
-    trainer = Trainer(task, state, strategy, plan, worker=cluster.worker_index)
+    trainer = Trainer(task, state, strategy, plan, control=LoopControl(worker=cluster.worker_index))
     dataset = _batches(member.workload, plan.replica_batch)
     batches = iter(strategy.distribute_datasets_from_function(lambda _context: dataset))
 

@@ -107,11 +107,7 @@ TOO_LONG = {"composition.hydra_compose": 420, "hardware": 420, "peers.rendezvous
 TOO_MANY = {
     "checkpoint.checkpointer:__init__",
     "data.pipeline:build_dataset",
-    "engine.coordinated:__init__",
-    "engine.evaluation:__init__",
-    "engine.loop:__init__",
     "engine.optimizer:__init__",
-    "engine.training:__init__",
     "run.attempt:_attempt",
     "run.attempt:_train",
     "run.keras_fit:config_for",

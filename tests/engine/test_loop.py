@@ -14,6 +14,7 @@ def trainer(tf, policy):
 
     from tfscale.data.order import Shard
     from tfscale.data.pipeline import build_dataset
+    from tfscale.engine.control import LoopControl
     from tfscale.engine.loop import Trainer
     from tfscale.state.train_state import TrainState
 
@@ -24,7 +25,7 @@ def trainer(tf, policy):
         strategy = strategy_for(replicas)
         with strategy.scope():
             state = TrainState.create(task, keras.optimizers.SGD(rate, momentum=0.9))
-        trainer = Trainer(task, state, strategy, made, fixed_loop="steps_per_loop" in plan)
+        trainer = Trainer(task, state, strategy, made, control=LoopControl(fixed_loop="steps_per_loop" in plan))
 
         def batches(split="train", training=True):
             return strategy.distribute_datasets_from_function(

@@ -26,7 +26,6 @@ import math
 import queue
 import re
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +34,7 @@ import tensorflow as tf
 
 from tfscale.autograph import repeated
 from tfscale.engine.actions import Action
+from tfscale.engine.control import LoopControl
 from tfscale.engine.evaluation import local_sum
 from tfscale.engine.input_wait import next_timed
 from tfscale.engine.step import EvalStep, TrainStep
@@ -50,7 +50,6 @@ Batches = Callable[[tf.Tensor], tf.data.Dataset]  # from a step, int64 [], to th
 # near: there the other workers wait for the last one.
 _PIECE_SECONDS = 0.5, LOOP_SECONDS
 _AHEAD = 2  # pieces for every worker: one that it is at, and one that lies ready
-_LOST_SECONDS = 300.0
 
 
 class CoordinatedTrainer(Training):
@@ -61,14 +60,7 @@ class CoordinatedTrainer(Training):
         strategy: of strategies.py's `make_ps_strategy`.
         plan: num_replicas is 1, since no two workers meet in a step.
         actions: what runs when all workers rest, in this order; at these steps and times they are called to rest.
-        clip_norm: the largest global norm of the gradients, or None.
-        ema: decay of the weights' moving average, or None.
-        report_norm: whether the gradients' global norm is among the metrics.
-        fixed_loop: hand out pieces of exactly plan.steps_per_loop steps, however long they take.
-        lost_after: seconds without any progress of any worker after which the run is given up.
-        now: the clock, in seconds.
-        asked: gives the number of the signal that asks the chief to stop, or 0; the workers are called to rest then.
-        beat: called with what is waited for.
+        control: how the loops are held; see there. With `fixed_loop` pieces have exactly plan.steps_per_loop steps.
     """
 
     def __init__(
@@ -79,22 +71,16 @@ class CoordinatedTrainer(Training):
         plan: ExecutionPlan,
         *,
         actions: Sequence[Action] = (),
-        clip_norm: float | None = None,
-        ema: float | None = None,
-        report_norm: bool = False,
-        fixed_loop: bool = False,
-        lost_after: float = _LOST_SECONDS,
-        now: Callable[[], float] = time.monotonic,
-        asked: Callable[[], int] = lambda: 0,
-        beat: Callable[[str], None] = lambda what: None,
+        control: LoopControl | None = None,
     ):
+        control = control or LoopControl()
         # Keras would reduce gradients over the one replica there is.
         state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
         with strategy.scope():
-            step = TrainStep(task, state, plan, clip_norm=clip_norm, ema=ema, report_norm=report_norm)
-        books: dict[str, Any] = {"actions": actions, "fixed_loop": fixed_loop, "now": now, "asked": asked, "beat": beat}
-        super().__init__(state, strategy, plan, step, **books)
-        self.lost_after = lost_after
+            step = TrainStep(
+                task, state, plan, clip_norm=control.clip_norm, ema=control.ema, report_norm=control.report_norm
+            )
+        super().__init__(state, strategy, plan, step, actions=actions, control=control)
         self._eval_step = EvalStep(task, state, plan)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
         self._functions: dict[str, tuple[Batches, Any]] = {}
@@ -120,7 +106,7 @@ class CoordinatedTrainer(Training):
             action.every.start(self.state.step, self.clock.now())
         while self.state.step < until and not self.ended:
             self._advance(run, until)
-            self.signum = self._asked()
+            self.signum = self.control.stop_requested()
             # Keras counts by reading and writing, so that of two updates at once one is lost.
             self.state.optimizer.iterations.assign(self.state.step + uncounted)
             self._act(until)
@@ -132,7 +118,7 @@ class CoordinatedTrainer(Training):
         first_ever, began = self._step_seconds is None, self.clock.now()
         if first_ever:  # one step for every worker, so that compiling is not taken for the time of steps
             end = min(end, self.state.step + self.plan.num_workers)
-        results = _Results(self._coordinator, self.lost_after)
+        results = _Results(self._coordinator, self.control.lost_after)
         handed_out, sums, waited = self.state.step, np.zeros(self._train_step.sums.size), 0.0
         while True:
             while handed_out < end and results.pending < _AHEAD * self.plan.num_workers:
@@ -144,7 +130,7 @@ class CoordinatedTrainer(Training):
                 handed_out += count
             if not results.pending:
                 break
-            self._beat(f"a piece of work from step {self.state.step} on")
+            self.control.heartbeat(f"a piece of work from step {self.state.step} on")
             count, (vector, wait, seconds) = results.next()
             sums += vector
             waited += float(wait)
@@ -158,7 +144,8 @@ class CoordinatedTrainer(Training):
         """Whether the workers should rest now: to stop, or for an action whose time has come."""
         now = self.clock.now()
         timed = (a.every for a in self.actions if a.every.next_step(self.state.step) is None)
-        return bool(self.stop_reason or self._asked()) or any(every.due(self.state.step, now) for every in timed)
+        stops = bool(self.stop_reason or self.control.stop_requested())
+        return stops or any(every.due(self.state.step, now) for every in timed)
 
     def _piece(self, left: int) -> int:
         """How many of the steps that are left one worker is handed at once."""
@@ -192,7 +179,7 @@ class CoordinatedTrainer(Training):
         return self._eval_step.sums.means(total)
 
     def _sum(self, run: Any, pieces: Sequence[tuple[int, int]]) -> np.ndarray:
-        results, total = _Results(self._coordinator, self.lost_after), np.zeros(self._eval_step.sums.size)
+        results, total = _Results(self._coordinator, self.control.lost_after), np.zeros(self._eval_step.sums.size)
         for first, count in pieces:
             results.schedule(run, first, count)
         while results.pending:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.autograph import repeated
+from tfscale.engine.control import LoopControl
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import EvalStep
 from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
@@ -31,8 +32,7 @@ class Evaluator:
     Args:
         agree: sums over workers; None where there is one.
         clock: opens a timer for "compile" or "eval"; None measures nothing.
-        asked: gives the number of the signal that asks to stop, or 0; asked between compiled loops.
-        beat: called before each compiled loop with what it is.
+        control: its `stop_requested` and `heartbeat` are asked and called between the loops.
     """
 
     def __init__(
@@ -44,12 +44,11 @@ class Evaluator:
         *,
         agree: Agreement | None = None,
         clock: Callable[[str], contextlib.AbstractContextManager] | None = None,
-        asked: Callable[[], int] = lambda: 0,
-        beat: Callable[[str], None] = lambda what: None,
+        control: LoopControl | None = None,
     ):
         self.strategy, self.agree = strategy, agree
         self.clock = clock or (lambda kind: contextlib.nullcontext())
-        self.asked, self.beat = asked, beat
+        self.control = control or LoopControl()
         self.stopped = 0  # the number of the signal that ended the last evaluation early
         self._step = EvalStep(task, state, plan)
         self._loop = tf.function(self._graph, autograph=False)
@@ -64,7 +63,7 @@ class Evaluator:
         """
         iterator, total, done, self.stopped = iter(batches), np.zeros(self._step.sums.size), 0, 0
         while done < steps:
-            self.beat("evaluation")
+            self.control.heartbeat("evaluation")
             faults.point("eval.loop", step=done)
             count = min(self._bound, steps - done) if self._compiled else 1
             began = time.monotonic()
@@ -73,7 +72,8 @@ class Evaluator:
             done += count
             seconds, longest = time.monotonic() - began, float(self._longest)
             if self.agree is not None:  # how long the next loop is, too: workers that loop unequally wait for ever
-                _, (seconds, longest), each = self.agree(np.zeros(0), [seconds, longest], [self.asked()])
+                signum = self.control.stop_requested()
+                _, (seconds, longest), each = self.agree(np.zeros(0), [seconds, longest], [signum])
                 self.stopped = int(each[:, 0].max())
             if self.stopped:
                 return {}

@@ -10,8 +10,7 @@ come as actions.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import tensorflow as tf
 
 from tfscale.autograph import repeated
 from tfscale.engine.actions import Action
+from tfscale.engine.control import LoopControl
 from tfscale.engine.evaluation import Evaluator, local_sum
 from tfscale.engine.input_wait import next_timed, timed_every
 from tfscale.engine.reduce import Agreement
@@ -36,14 +36,7 @@ class Trainer(Training):
     Args:
         state: created under `strategy.scope()`; restored before.
         actions: what runs between loops, in this order.
-        clip_norm: the largest global norm of the gradients, or None.
-        ema: decay of the weights' moving average, or None.
-        report_norm: whether the gradients' global norm is among the metrics.
-        worker: this worker's rank; the clock of worker 0, the chief, decides for all.
-        fixed_loop: run exactly plan.steps_per_loop steps per loop, however long they take.
-        now: the clock, in seconds.
-        asked: gives the number of the signal that asks this worker to stop, or 0; asked between compiled loops.
-        beat: called before each compiled loop with what it is.
+        control: how the loops are held; see there.
     """
 
     def __init__(
@@ -54,24 +47,17 @@ class Trainer(Training):
         plan: ExecutionPlan,
         *,
         actions: Sequence[Action] = (),
-        clip_norm: float | None = None,
-        ema: float | None = None,
-        report_norm: bool = False,
-        worker: int = 0,
-        fixed_loop: bool = False,
-        now: Callable[[], float] = time.monotonic,
-        asked: Callable[[], int] = lambda: 0,
-        beat: Callable[[str], None] = lambda what: None,
+        control: LoopControl | None = None,
     ):
+        control = control or LoopControl()
         with strategy.scope():
-            step = TrainStep(task, state, plan, clip_norm=clip_norm, ema=ema, report_norm=report_norm)
-        books: dict[str, Any] = {"actions": actions, "fixed_loop": fixed_loop, "now": now, "asked": asked, "beat": beat}
-        super().__init__(state, strategy, plan, step, **books)
+            step = TrainStep(
+                task, state, plan, clip_norm=control.clip_norm, ema=control.ema, report_norm=control.report_norm
+            )
+        super().__init__(state, strategy, plan, step, actions=actions, control=control)
         self._task = task
-        self._agree = Agreement(strategy, plan, worker=worker, size=self._train_step.sums.size)
-        self._evaluator = Evaluator(
-            task, state, strategy, plan, agree=self._agree, clock=self.clock, asked=asked, beat=beat
-        )
+        self._agree = Agreement(strategy, plan, worker=control.worker, size=self._train_step.sums.size)
+        self._evaluator = Evaluator(task, state, strategy, plan, agree=self._agree, clock=self.clock, control=control)
         self.retrace()
         self._step_seconds: float | None = None
         self._loops = 0
@@ -139,11 +125,11 @@ class Trainer(Training):
         """Runs the loop and returns the time; both it and what was measured are the chief's on every worker."""
         graph, start = self._graph(), self.clock.now()
         run = self._timed_loop if graph == "train" else self._plain_loop
-        self._beat(f"step {self.state.step}")
+        self.control.heartbeat(f"step {self.state.step}")
         vector, timed, good = run(iterator, tf.constant(steps))
         sums, timed = vector.numpy(), float(timed)
         measured = [self.clock.now(), self.clock.now() - start, timed]
-        sums, (now, seconds, timed), each = self._agree(sums, measured, [self._asked(), int(good)])
+        sums, (now, seconds, timed), each = self._agree(sums, measured, [self.control.stop_requested(), int(good)])
         self.signum = int(each[:, 0].max())
         first = graph not in self._compiled
         self._compiled.add(graph)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.engine.actions import Action
+from tfscale.engine.control import LoopControl
 from tfscale.engine.step import TrainStep
 from tfscale.errors import Diverged
 from tfscale.plan.execution_plan import ExecutionPlan
@@ -68,19 +69,15 @@ class Training:
         step: TrainStep,
         *,
         actions: Sequence[Action],
-        fixed_loop: bool,
-        now: Callable[[], float],
-        asked: Callable[[], int] = lambda: 0,
-        beat: Callable[[str], None] = lambda what: None,
+        control: LoopControl,
     ):
         self.state, self.strategy, self.plan, self._train_step = state, strategy, plan, step
-        self.actions, self.fixed_loop = list(actions), fixed_loop
-        self.clock = Clock(now)
-        self.window = Window(now())
+        self.actions, self.control, self.fixed_loop = list(actions), control, control.fixed_loop
+        self.clock = Clock(control.now)
+        self.window = Window(control.now())
         self.steps_timed = 0  # without those that were compiled for
         self.stop_reason = ""
         self.signum = 0  # of the signal because of which all workers have agreed to stop
-        self._asked, self._beat = asked, beat
 
     def stop(self, reason: str) -> None:
         """Ends training when what is at work has ended, after the actions that are due then."""

@@ -106,6 +106,7 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
     from tfscale.data.order import Shard
     from tfscale.data.pipeline import FirstExamples, build_dataset
     from tfscale.engine.actions import Action, Every
+    from tfscale.engine.control import LoopControl
     from tfscale.engine.loop import Trainer
     from tfscale.engine.step import NORM
 
@@ -125,11 +126,13 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
         state,
         strategy,
         plan,
-        clip_norm=train.clip_norm,
-        ema=train.ema,
-        report_norm=True,
-        worker=cluster.worker_index,
-        fixed_loop=True,
+        control=LoopControl(
+            clip_norm=train.clip_norm,
+            ema=train.ema,
+            report_norm=True,
+            worker=cluster.worker_index,
+            fixed_loop=True,
+        ),
     )
 
     def record() -> None:

@@ -17,6 +17,7 @@ from tfscale.config.duration import Duration
 from tfscale.config.schema import RunConfig
 from tfscale.config.unused_settings import refuse_ignored, refuse_without_test
 from tfscale.data.as_recorded import SPEC, spec_of
+from tfscale.engine.control import LoopControl
 from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
 from tfscale.files import dumps
 from tfscale.plan.execution_plan import ExecutionPlan
@@ -168,21 +169,21 @@ class Session:
 
     def _make_trainer(self) -> Any:
         config = self.config
-        options: dict[str, Any] = {
-            "clip_norm": config.train.clip_norm,
-            "ema": config.train.ema,
-            "fixed_loop": config.plan.steps_per_loop is not None,
-            "asked": lambda: self.stopping.asked,
-            "beat": self._beat,
-        }
+        control = LoopControl(
+            clip_norm=config.train.clip_norm,
+            ema=config.train.ema,
+            worker=self.cluster.worker_index,
+            fixed_loop=config.plan.steps_per_loop is not None,
+            stop_requested=lambda: self.stopping.asked,
+            heartbeat=self._beat,
+        )
         if self._asynchronous:
             from tfscale.engine.coordinated import CoordinatedTrainer
 
-            return CoordinatedTrainer(self.task, self.state, self.strategy, self.plan, **options)
+            return CoordinatedTrainer(self.task, self.state, self.strategy, self.plan, control=control)
         from tfscale.engine.loop import Trainer
 
-        options["worker"] = self.cluster.worker_index
-        return Trainer(self.task, self.state, self.strategy, self.plan, **options)
+        return Trainer(self.task, self.state, self.strategy, self.plan, control=control)
 
     def _beat(self, what: str) -> None:
         self.watchdog.beat(what)

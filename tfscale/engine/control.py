@@ -1,0 +1,37 @@
+"""LoopControl: how the loops of a training are held, and whom they ask in between.
+
+Owns nothing but these wishes. Every trainer and the evaluation take the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoopControl:
+    """What a loop obeys.
+
+    Attributes:
+        clip_norm: the largest global norm of the gradients, or None.
+        ema: decay of the weights' moving average, or None.
+        report_norm: whether the gradients' global norm is among the metrics.
+        worker: this worker's rank; the clock of worker 0, the chief, decides for all.
+        fixed_loop: run exactly plan.steps_per_loop steps per loop, however long they take.
+        lost_after: seconds without any progress of any worker after which asynchronous training is given up.
+        now: the clock, in seconds.
+        stop_requested: gives the number of the signal that asks this process to stop, or 0; asked between loops.
+        heartbeat: called before each compiled loop with what it is.
+    """
+
+    clip_norm: float | None = None
+    ema: float | None = None
+    report_norm: bool = False
+    worker: int = 0
+    fixed_loop: bool = False
+    lost_after: float = 300.0
+    now: Callable[[], float] = time.monotonic
+    stop_requested: Callable[[], int] = lambda: 0
+    heartbeat: Callable[[str], None] = lambda what: None
