@@ -110,6 +110,13 @@ def whereabouts(cluster: Cluster, run_dir: RunDir) -> str:
 
 
 def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
+    """Raises UsageError for a plan that can be made and not carried out."""
+    if config.plan.hardware is not None and not config.plan.dry_run:
+        raise UsageError(
+            "plan.hardware describes a machine that is not this one",
+            where="plan.hardware",
+            fix="add plan.dry_run=true, or remove plan.hardware",
+        )
     eval_batch = config.eval.global_batch or config.train.global_batch
     if eval_batch % plan.num_replicas:
         raise UsageError(

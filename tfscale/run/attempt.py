@@ -6,6 +6,7 @@ facts -> plan -> parts -> engine, and the run folder that remembers it all
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,9 +20,8 @@ from tfscale.data.as_recorded import go_on_as_recorded
 from tfscale.data.contents import check_contents
 from tfscale.data.found import refuse_too_few, with_found
 from tfscale.data.prepare import prepare_apart
-from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, UsageError, foreseen
+from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, foreseen
 from tfscale.peers.membership import joined
-from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import (
     finished_result,
     import_code,
@@ -37,11 +37,10 @@ from tfscale.preflight import (
 from tfscale.process import fault_points as faults
 from tfscale.process.maintenance import watched
 from tfscale.process.stopping import Stopping
+from tfscale.run.context import RunContext
 from tfscale.run.counted import counted_plan
-from tfscale.run.surroundings import Surroundings
 from tfscale.run_dir.attempts import Attempts
 from tfscale.run_dir.folder import RunDir
-from tfscale.run_dir.lease import Claim
 from tfscale.run_dir.result import Result
 from tfscale.run_dir.store import Store, hold
 from tfscale.tracking.train_job import NoStatus, open_status
@@ -92,12 +91,6 @@ def _fit(
         rehearse(config, plan, run_dir)
         say(with_found(counted_plan(config, plan, environ=environ).explain(columns()), config.data))
         return Result(status="planned", run_dir="")
-    if config.plan.hardware is not None:
-        raise UsageError(
-            "plan.hardware describes a machine that is not this one",
-            where="plan.hardware",
-            fix="add plan.dry_run=true, or remove plan.hardware",
-        )
     refuse_what_cannot_run(config, plan)
     if cluster.role == "evaluator":
         from tfscale.run.evaluator import follow
@@ -109,8 +102,7 @@ def _fit(
             store = named_as_before(config, store)
             store.pull_files(run_dir.path)
             go_on_as_recorded(config, lambda _: run_dir, say)
-        finished = finished_result(config, run_dir)
-        if finished:
+        if finished := finished_result(config, run_dir):
             _say_finished(config, finished, run_dir, store, cluster, say)
             return Result.read(finished)
     say = _silent if config.run.quiet else say
@@ -127,8 +119,20 @@ def _fit(
         if waited and (finished := _finished_meanwhile(config, run_dir, store)):
             say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
             return Result.read(finished)
-        rest: dict[str, Any] = {"store": store, "environ": environ, "say": say}
-        return _attempt(config, plan, run_dir, cluster, stopping, claim, began=began, **rest)
+        _clear(config, run_dir, store)
+        attempts = Attempts(run_dir, began=began)
+        return _attempt(
+            RunContext(config, plan, cluster, run_dir, store, claim, attempts, stopping, environ, began, say)
+        )
+
+
+def _clear(config: RunConfig, run_dir: RunDir, store: Store | None) -> None:
+    """Takes away what an earlier attempt said of its end, and with resume.mode=never all that it left."""
+    run_dir.remove("exit.json")
+    if config.resume.mode == "never":
+        run_dir.set_aside()
+        if store is not None and run_dir.writes:
+            store.set_aside()
 
 
 def _finished_meanwhile(config: RunConfig, run_dir: RunDir, store: Store | None) -> dict[str, Any] | None:
@@ -162,45 +166,23 @@ def _say_finished(
         say(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")
 
 
-def _attempt(
-    config: RunConfig,
-    plan: ExecutionPlan,
-    run_dir: RunDir,
-    cluster: Cluster,
-    stopping: Stopping,
-    claim: Claim,
-    *,
-    store: Store | None,
-    began: float,
-    **rest: Any,
-) -> Result:
-    """What stands in the book of the run's attempts, and what in exit.json."""
-    run_dir.remove("exit.json")  # of an earlier attempt
-    if config.resume.mode == "never":
-        run_dir.set_aside()
-        if store is not None and run_dir.writes:
-            store.set_aside()
-    attempts = Attempts(run_dir, began=began)
+def _attempt(context: RunContext) -> Result:
+    """What stands in the log of the run's attempts, and what in exit.json."""
+    attempts, run_dir, store = context.attempts, context.run_dir, context.store
     if told := attempts.last_end():
-        rest["say"](told)
+        context.say(told)
     attempts.start()
-
-    def leave(error: TfscaleError) -> None:
-        attempts.ended(error.exit_code, error.what)
-        run_dir.leave(error)
-
-    stopping.before_exit.append(leave)
+    context.stopping.before_exit.append(context.leave)
     try:
         attempts.refuse_without_progress()
         if store is None:
             attempts.refuse_without_checkpoints()
-        books: dict[str, Any] = {"attempts": attempts, "leave": leave, "store": store}
-        result = _train(config, plan, run_dir, cluster, stopping, claim, began=began, **books, **rest)
+        result = _train(context)
         attempts.ended(0)
         if store is not None and run_dir.writes:
             store.push(run_dir.path)
     except BaseException as error:
-        leave(foreseen(error))
+        context.leave(foreseen(error))
         if store is not None and run_dir.writes:
             with contextlib.suppress(TfscaleError):  # it must not hide the cause
                 store.push_files(run_dir.path, soon=True)
@@ -227,36 +209,23 @@ def _silent(_text: str) -> None:
     """What a worker other than the chief says to people."""
 
 
-def _look_back(
-    config: RunConfig, store: Store | None, run_dir: RunDir, attempts: Attempts, say: Callable[[str], None]
-) -> None:
+def _look_back(context: RunContext) -> None:
     """The newest checkpoint to this machine, and what this one has to the store, where the others find it; and whether
     the data are still those that it was trained on."""
+    store, run_dir = context.store, context.run_dir
     if store is not None and (brought := store.pull(run_dir.path)):
-        say(f"{brought} was brought from {store.url}")
+        context.say(f"{brought} was brought from {store.url}")
     if store is not None:
-        attempts.refuse_without_checkpoints()
-    check_contents(config, run_dir, say)
+        context.attempts.refuse_without_checkpoints()
+    check_contents(context.config, run_dir, context.say)
     if store is not None:
         store.push(run_dir.path)
 
 
-def _train(
-    config: RunConfig,
-    plan: ExecutionPlan,
-    run_dir: RunDir,
-    cluster: Cluster,
-    stopping: Stopping,
-    claim: Claim,
-    *,
-    attempts: Attempts,
-    leave: Callable[[TfscaleError], None],
-    store: Store | None,
-    environ: Mapping[str, str],
-    began: float,
-    say: Callable[[str], None],
-) -> Result:
+def _train(context: RunContext) -> Result:
     """What needs the run folder, which the chief holds."""
+    config, plan, cluster, stopping = context.config, context.plan, context.cluster, context.stopping
+    environ, store, say = context.environ, context.store, context.say
     if not config.data.is_prepared() and cluster.role != "ps":
         say(f"preparing the data in {getattr(config.data, 'dir', '')}")
         prepare_apart(config.data)
@@ -264,38 +233,29 @@ def _train(
     if cluster.role != "ps":
         refuse_early(config)
         refuse_too_few(config)
-    run_dir.write_text("config.yaml", config.yaml)
+    context.run_dir.write_text("config.yaml", config.yaml)
     if cluster.is_chief:
-        _look_back(config, store, run_dir, attempts, say)
+        _look_back(context)
     faults.point("start.meet")
     if cluster.role != "ps":
         plan = counted_plan(config, plan, environ=environ)  # may start TensorFlow: after all that is refused without
     say(with_found(plan.explain(columns()), config.data))
+    context = dataclasses.replace(context, plan=plan)
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
     on_stop = (lambda error: None) if serves else stopping.ask
-    with joined(config, plan, cluster, on_exit=leave, on_stop=on_stop) as peers, stopping.as_request():
+    with joined(config, plan, cluster, on_exit=context.leave, on_stop=on_stop) as peers, stopping.as_request():
         stopping.before_exit.append(lambda error: peers.meeting.end(error.as_dict()))
         if serves:
             from tfscale.run.parameter_server import serve_until_done
 
             return serve_until_done(config, plan, cluster, peers, stopping)
         if store is not None and not cluster.is_chief:
-            store.follow(run_dir.path)
-        from tfscale.run.session import Session  # the first import of TensorFlow
+            store.follow(context.run_dir.path)
+        from tfscale.run.session import run_session  # the first import of TensorFlow
 
-        around = Surroundings(
-            began=began,
-            say=say,
-            stopping=stopping,
-            attempts=attempts,
-            claim=claim,
-            joining=lambda: peers.joining(config.cluster.start_timeout),
-            on_stop=peers.begin_end,
-            copy=store.committed if store is not None else lambda folder: None,
-            status=open_status(environ, say=say) if cluster.is_chief else NoStatus(),
-        )
+        status = open_status(environ, say=say) if cluster.is_chief else NoStatus()
         try:
-            result = Session(config, plan, run_dir, cluster, around).run()
+            result = run_session(context, peers, status)
         except (Preempted, Interrupted):
             peers.outlast_chief(config.cluster.grace)
             raise

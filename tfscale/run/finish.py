@@ -1,4 +1,4 @@
-"""Finishing: what a run leaves when its last step is done.
+"""What a run leaves when its last step is done.
 
 Owns the order of the end: the state, the result on disk, then what may take long. Refuses to train.
 """
@@ -8,89 +8,97 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from tfscale.run.context import RunContext
+from tfscale.run.parts import Parts
 from tfscale.run_dir.goodput import measure
 from tfscale.run_dir.result import Result
-
-if TYPE_CHECKING:
-    from tfscale.run.session import Session
+from tfscale.tracking.tracker import Tracker
 
 
-def finish(session: Session) -> Result:
-    """Saves the state, writes the result, exports and measures; on workers other than the chief it writes nothing."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a training ended with: its last figures on the split that is evaluated, and on the training data."""
+
+    test_metrics: Mapping[str, float]
+    train_metrics: Mapping[str, float]
+
+
+def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome) -> Result:
+    """Writes the result of a run whose last state is saved, exports and measures; only the chief writes."""
     from tfscale.engine.peak import matmul_peak
     from tfscale.engine.progress import summary
 
-    session.save(required=True)
-    result = _result(session)
-    if not session.cluster.is_chief:
+    result = _result(parts, outcome)
+    if not parts.cluster.is_chief:
         return result
-    plan, run_dir = session.plan, session.run_dir
+    plan, run_dir = parts.plan, parts.run_dir
     run_dir.write_json("result.json", result.to_dict())
-    _export(session)  # should it fail, the run is complete all the same
+    _export(parts)  # should it fail, the run is complete all the same
     shared = plan.accelerator == "cpu"  # by all devices of a worker
     peak = matmul_peak(plan) * (plan.num_workers if shared else plan.num_replicas)
-    flops, speed, seconds = result.model_flops, result.examples_per_second, session.trainer.clock.seconds
-    session.attempts.note(result.step, result.step, seconds, at_once=True)
-    goodput = measure(session.attempts.lines())
+    flops, speed, seconds = result.model_flops, result.examples_per_second, parts.trainer.clock.seconds
+    context.attempts.note(result.step, result.step, seconds, at_once=True)
+    goodput = measure(context.attempts.lines())
     result = dataclasses.replace(
         result,
         matmul_peak_flops=peak,
         mfu=flops * speed / peak if flops and speed else None,
-        mlflow_run_id=session.tracker.run_id,
-        seconds={**seconds, "total": time.monotonic() - session.began},
+        mlflow_run_id=tracker.run_id,
+        seconds={**seconds, "total": time.monotonic() - context.began},
         goodput=goodput.to_dict() if goodput else None,
     )
     if goodput:
-        session.tracker.metrics(goodput.metrics(), result.step)
+        tracker.metrics(goodput.metrics(), result.step)
     run_dir.write_json("result.json", result.to_dict())
     for name in ("result.json", run_dir.metrics.name):
-        session.tracker.artifact(run_dir.path / name)
-    if session.config.export.at_end:
-        session.tracker.artifact(run_dir.path / "export" / "model.keras")
-    summary(result.rows(session.config.eval.split))
-    for line in session.tracker.page():
+        tracker.artifact(run_dir.path / name)
+    if parts.config.export.at_end:
+        tracker.artifact(run_dir.path / "export" / "model.keras")
+    summary(result.rows(parts.config.eval.split))
+    for line in tracker.page():
         print(line)
     return result
 
 
-def _export(session: Session) -> None:
-    if session.config.export.at_end:
+def _export(parts: Parts) -> None:
+    if parts.config.export.at_end:
         from tfscale.export.run_export import export_run
 
-        with session.trainer.clock("export"), session.state.averaged():
-            target, name = session.run_dir.path / "export", session.checkpointer.experiment.digest
-            export_run(session.task, session.state, session.config.data, target, identity=name)
+        with parts.trainer.clock("export"), parts.state.averaged():
+            target, name = parts.run_dir.path / "export", parts.checkpointer.experiment.digest
+            export_run(parts.task, parts.state, parts.config.data, target, identity=name)
 
 
-def _forward_flops(session: Session) -> int | None:
+def _forward_flops(parts: Parts) -> int | None:
     """Of one example: the recipe's own count, else TensorFlow's."""
     from tfscale.data.pipeline import first_examples
     from tfscale.engine.flops import profiled_flops
 
-    footprint = session.task.footprint()
+    footprint = parts.task.footprint()
     if footprint:
         return footprint.forward_flops
-    examples = first_examples(session.config.data, session.task, "train")
-    return profiled_flops(session.task, session.state.model, examples)
+    examples = first_examples(parts.config.data, parts.task, "train")
+    return profiled_flops(parts.task, parts.state.model, examples)
 
 
-def _result(session: Session) -> Result:
-    flops, config, state, trainer = _forward_flops(session), session.config, session.state, session.trainer
-    experiment = session.checkpointer.experiment
+def _result(parts: Parts, outcome: Outcome) -> Result:
+    flops, config, state, trainer = _forward_flops(parts), parts.config, parts.state, parts.trainer
+    experiment = parts.checkpointer.experiment
     return Result(
         status="stopped" if trainer.stop_reason else "complete",
-        run_dir=str(session.run_dir.path),
+        run_dir=str(parts.run_dir.path),
         identity=experiment.digest,
         experiment=experiment.values(),
         step=state.step,
-        epochs=state.step / session.steps_per_epoch,
-        steps_per_epoch=session.steps_per_epoch,
+        epochs=state.step / parts.steps_per_epoch,
+        steps_per_epoch=parts.steps_per_epoch,
         global_batch=config.train.global_batch,
         stop_patience=config.train.stop_patience,
-        metrics=session.test_metrics,
-        train_metrics=session.train_metrics,
+        metrics=dict(outcome.test_metrics),
+        train_metrics=dict(outcome.train_metrics),
         best=state.memory.get("best"),
         examples_per_second=trainer.examples_per_second,
         seconds=dict(trainer.clock.seconds),

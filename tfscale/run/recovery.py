@@ -1,4 +1,4 @@
-"""Divergence: what a run does when its loss is no longer finite.
+"""What a run does when its loss is no longer finite.
 
 Owns the report, the return to the last good checkpoint, the batches that are left out from then on and the lower
 learning rate. Refuses to notice: the loop does. All workers come here at the same step, since they share the sums.
@@ -13,81 +13,83 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import Diverged
 from tfscale.run.same_state import restore, share_state
 
 if TYPE_CHECKING:
-    from tfscale.run.session import Session
+    from tfscale.process.watchdog import Watchdog
+    from tfscale.run.parts import Parts
 
 
 class Recovery:
-    """Of one session, whose parts are built."""
+    """Of one run, whose parts are built. Args: its watchdog rests while a state is restored; `say` as everywhere."""
 
-    def __init__(self, session: Session):
-        self.session = session
+    def __init__(self, parts: Parts, watchdog: Watchdog, say: Callable[[str], None]):
+        self.parts, self.watchdog, self.say = parts, watchdog, say
 
     def recall(self) -> None:
         """Puts what earlier roll-backs changed back into force; call it whenever the state was restored."""
         from tfscale.engine.optimizer import scale_learning_rate
 
-        scale_learning_rate(self.session.state.optimizer, self.session.state.memory.get("learning_rate_scale", 1.0))
+        scale_learning_rate(self.parts.state.optimizer, self.parts.state.memory.get("learning_rate_scale", 1.0))
 
     def data_steps(self, step: int) -> list[int]:
         """[where in the order of examples this step reads, and the later steps of it that are left out]."""
-        skipped = sorted(self.session.state.memory.get("skipped", []))
+        skipped = sorted(self.parts.state.memory.get("skipped", []))
         for left_out in skipped:
             if left_out <= step:
                 step += 1
         return [step, *(left_out for left_out in skipped if left_out > step)]
 
-    def roll_back(self, error: Diverged) -> None:
-        """Returns to the last good checkpoint, to go on without the batch of the step that diverged.
+    def roll_back(self, error: Diverged) -> str:
+        """Returns to the last good checkpoint, to go on without the batch of the step that diverged; says so.
 
         Raises:
             Diverged: that is not allowed (any more), or there is no checkpoint; the error tells what is known.
         """
-        session = self.session
+        parts = self.parts
         if error.step is None:  # of asynchronous steps nobody knows which was the first
             raise error
-        data_step, memory = self.data_steps(error.step)[0], dict(session.state.memory)
+        data_step, memory = self.data_steps(error.step)[0], dict(parts.state.memory)
         good = self._restore_last()
         report = self._examine(error, data_step, good)
         skipped = [*memory.get("skipped", []), data_step]
-        left = session.config.train.max_rollbacks - len(skipped) + 1
+        left = parts.config.train.max_rollbacks - len(skipped) + 1
         if good is None or left <= 0:
             self._refuse_not_finite(data_step)
-            raise _told(error, report, allowed=session.config.train.max_rollbacks) from error
+            raise _told(error, report, allowed=parts.config.train.max_rollbacks) from error
         self._restore_last()  # looking at the batch has touched moving statistics and random seeds
-        scale = memory.get("learning_rate_scale", 1.0) * session.config.train.rollback_factor
-        session.state.memory.update(skipped=skipped, learning_rate_scale=scale)
+        scale = memory.get("learning_rate_scale", 1.0) * parts.config.train.rollback_factor
+        parts.state.memory.update(skipped=skipped, learning_rate_scale=scale)
         self.recall()
-        session.trainer.retrace()
-        session.progress.note(
+        parts.trainer.retrace()
+        return (
             f"step {error.step}  {error.what}: back to step {good}, without that batch, at {scale:g} of the learning "
             f"rate ({left - 1} more roll-backs allowed)"
         )
 
     def _restore_last(self) -> int | None:
         """The step that all workers are at again, or None where there is no checkpoint."""
-        session = self.session
+        parts = self.parts
         with contextlib.suppress(Diverged):  # a state that is written just now may be ruined, too
-            session.checkpointer.finish()
-        with session.trainer.clock("restore"), session.watchdog.paused():
-            step = restore(session)
-            share_state(session)
+            parts.checkpointer.finish()
+        with parts.trainer.clock("restore"), self.watchdog.paused():
+            step = restore(parts)
+            share_state(parts, self.say)
         return step
 
     def _refuse_not_finite(self, data_step: int) -> None:
         """Raises DataCorrupt where it is the data that are not finite: of a data set that nobody looked through."""
         from tfscale.data.arrays import check_finite, leaves
 
-        session = self.session
-        if session.config.data.by_index:
+        parts = self.parts
+        if parts.config.data.by_index:
             return  # looked through before, or the task's own business
-        local = session.strategy.experimental_local_results
-        batch = next(iter(session.dataset("train", session.shard, training=True, start_step=data_step)))
+        local = parts.strategy.experimental_local_results
+        batch = next(iter(parts.dataset("train", parts.shard(), training=True, start_step=data_step)))
         for name, value in leaves(batch):
             for tensor in local(value):
                 values = getattr(tensor, "flat_values", getattr(tensor, "values", tensor))  # of ragged and sparse ones
@@ -102,16 +104,16 @@ class Recovery:
         """What is known of the batch; also in diverged.json."""
         from tfscale.data.order import Shard, training_order
 
-        session, config = self.session, self.session.config
+        parts, config = self.parts, self.parts.config
         count = config.data.num_examples("train")
         order = training_order(count, Shard(config.train.global_batch), seed=config.train.seed, start_step=data_step)
         examples = next(iter(order.take(1)))["index"].numpy().tolist()
         report: dict[str, Any] = {"step": error.step, "epoch": data_step * config.train.global_batch // count}
         report.update(examples=examples, checkpoint=good, loss=None, gradient_norm=None)
         if good is not None:
-            batches = session.dataset("train", session.shard, training=True, start_step=data_step)
-            report.update(session.trainer.examine(batches))
-        session.run_dir.write_json("diverged.json", {k: _plain(v) for k, v in report.items()})
+            batches = parts.dataset("train", parts.shard(), training=True, start_step=data_step)
+            report.update(parts.trainer.examine(batches))
+        parts.run_dir.write_json("diverged.json", {k: _plain(v) for k, v in report.items()})
         return report
 
 

@@ -1,8 +1,8 @@
-"""Alike: what all workers of a synchronous run must have alike once their data are open and their models are built.
+"""What all workers of a synchronous run must have alike once their data are open and their models are built.
 
 Owns the comparison of counts and the state that training begins with, which is the chief's on every worker, whatever a
 worker finds on its own disk: nothing, an older checkpoint that a lagging file system shows, or one of another attempt.
-Refuses to know files and the wire. What is known before TensorFlow starts is compared earlier, in peers.py.
+Refuses to know files and the wire. What is known before TensorFlow starts is compared earlier, by peers/.
 """
 
 from __future__ import annotations
@@ -10,27 +10,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import CheckpointUnusable, DataCorrupt
 
 if TYPE_CHECKING:
-    from tfscale.engine.reduce import Agreement
-    from tfscale.run.session import Session
+    from tfscale.run.parts import Parts
 
 
-def check_data(session: Session) -> None:
+def check_data(parts: Parts) -> None:
     """Compares how many examples the workers have: they decide how many steps there are.
 
     Raises:
         DataCorrupt: on every worker, where they differ.
     """
-    agreement = _agreement(session)
+    agreement = parts.agreement
     if agreement is None:
         return
-    splits = tuple(dict.fromkeys(("train", session.config.eval.split)))
-    mine = [float(session.config.data.num_examples(split)) for split in splits]
+    splits = tuple(dict.fromkeys(("train", parts.config.eval.split)))
+    mine = [float(parts.config.data.num_examples(split)) for split in splits]
     chiefs = [agreement.told_by_chief(count) for count in mine]
     if others := agreement.those(mine != chiefs):
         here = "" if agreement.worker == 0 else f"; {_counted(splits, mine)} here"
@@ -42,7 +41,7 @@ def check_data(session: Session) -> None:
         )
 
 
-def restore(session: Session) -> int | None:
+def restore(parts: Parts) -> int | None:
     """Puts the newest good checkpoint of the chief into the state, on other workers as far as they have it.
 
     Returns:
@@ -51,7 +50,7 @@ def restore(session: Session) -> int | None:
     Raises:
         CheckpointUnusable, SecurityRefused: as `Checkpointer.restore`; of a worker's own checkpoints nothing is said.
     """
-    agreement, checkpointer, state = _agreement(session), session.checkpointer, session.state
+    agreement, checkpointer, state = parts.agreement, parts.checkpointer, parts.state
     if agreement is None or agreement.worker == 0:
         step = checkpointer.restore(state)
     else:
@@ -66,61 +65,57 @@ def restore(session: Session) -> int | None:
     return None if chiefs == -1 else chiefs
 
 
-def share_state(session: Session) -> None:
+def share_state(parts: Parts, say: Callable[[str], None]) -> None:
     """Gives the chief's state to all workers where that of any differs; all must call it, with equal models."""
-    agreement = _agreement(session)
+    agreement = parts.agreement
     if agreement is None:
         return
-    digest = float(_digest(session))
+    digest = float(_digest(parts))
     differs = digest != agreement.told_by_chief(digest)
     others = agreement.those(differs)
     if not others:
         return
-    told = agreement.bytes_of_chief(b"".join(_pieces(session)) if agreement.worker == 0 else b"")
+    told = agreement.bytes_of_chief(b"".join(_pieces(parts)) if agreement.worker == 0 else b"")
     if differs:
-        _put(session, told)
-    session.say(f"{_named(others)} had another state than the chief's of step {session.state.step}, and got that one")
+        _put(parts, told)
+    say(f"{_named(others)} had another state than the chief's of step {parts.state.step}, and got that one")
 
 
-def _agreement(session: Session) -> Agreement | None:
-    return session.trainer.agreement if session.plan.strategy == "multi_worker" else None
-
-
-def _parts(session: Session) -> Iterator[tuple[Any, ...]]:
+def _local(parts: Parts) -> Iterator[tuple[Any, ...]]:
     """This worker's own parts of each variable, one for each of its devices: to read them no worker waits for another,
     and where reading adds over workers it is the parts that must be alike."""
-    for variable in session.state.variables().values():
+    for variable in parts.state.variables().values():
         held = getattr(variable, "value", variable)  # of TensorFlow's own variables, such as averages, it is a method
-        yield session.strategy.experimental_local_results(variable if callable(held) else held)
+        yield parts.strategy.experimental_local_results(variable if callable(held) else held)
 
 
-def _pieces(session: Session) -> Iterator[bytes]:
+def _pieces(parts: Parts) -> Iterator[bytes]:
     """All of the state as bytes: what it remembers, then its variables in their order."""
-    state = session.state
+    state = parts.state
     remembered = json.dumps([state.step, state.memory], sort_keys=True).encode()
     yield len(remembered).to_bytes(8, "big") + remembered
-    for parts in _parts(session):
-        yield parts[0].numpy().tobytes()
+    for local in _local(parts):
+        yield local[0].numpy().tobytes()
 
 
-def _digest(session: Session) -> int:
+def _digest(parts: Parts) -> int:
     """48 bits, which a float64 holds."""
     digest = hashlib.sha256()
-    for piece in _pieces(session):
+    for piece in _pieces(parts):
         digest.update(piece)
     return int.from_bytes(digest.digest()[:6], "big")
 
 
-def _put(session: Session, told: bytes) -> None:
+def _put(parts: Parts, told: bytes) -> None:
     import numpy as np
 
     at = 8 + int.from_bytes(told[:8], "big")
-    session.state.step, session.state.memory = json.loads(told[8:at])
-    for parts in _parts(session):
-        before = parts[0].numpy()
+    parts.state.step, parts.state.memory = json.loads(told[8:at])
+    for local in _local(parts):
+        before = local[0].numpy()
         value = np.frombuffer(told, before.dtype, before.size, at).reshape(before.shape)
         at += before.nbytes
-        for part in parts:
+        for part in local:
             part.assign(value)
 
 

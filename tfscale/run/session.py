@@ -1,7 +1,7 @@
-"""Session: one run from the plan to the result, in this process.
+"""Session: the training of one run in this process: what is done at which step, and in what order.
 
-Owns the wiring of parts, engine and run folder, and what the actions do. Everything here runs after the plan is made;
-`run.fit` is the way in.
+Owns the loop and its actions. What it trains with is parts.py's, what is around it context.py's; attempt.py is the way
+in, after the plan is made.
 """
 
 from __future__ import annotations
@@ -12,231 +12,163 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tfscale.cluster import Cluster
 from tfscale.config.duration import Duration
-from tfscale.config.schema import RunConfig
-from tfscale.config.unused_settings import refuse_ignored, refuse_without_test
-from tfscale.data.as_recorded import SPEC, spec_of
-from tfscale.engine.control import LoopControl
+from tfscale.config.unused_settings import refuse_without_test
 from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
 from tfscale.files import dumps
-from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.peers.membership import Peers
 from tfscale.process import fault_points as faults
 from tfscale.process.stopping import error_of
 from tfscale.process.watchdog import Watchdog
-from tfscale.run.built_model import keep_model, rehearse, suit_plan
-from tfscale.run.finish import finish
+from tfscale.run.context import RunContext
+from tfscale.run.data_errors import as_data_error
+from tfscale.run.finish import Outcome, finish
+from tfscale.run.parts import Parts, build, refuse_unexportable
 from tfscale.run.recovery import Recovery
 from tfscale.run.same_state import check_data, restore, share_state
-from tfscale.run.surroundings import Surroundings
 from tfscale.run.tracked import open_tracker, tell_model
-from tfscale.run_dir.evaluated import best_in, fresh_note, holds, improved
-from tfscale.run_dir.experiment import Experiment
-from tfscale.run_dir.folder import RunDir
+from tfscale.run_dir.evaluated import best_in, fresh_note, improved
 from tfscale.run_dir.result import Result
 from tfscale.runtime import global_state as runtime
+from tfscale.tracking.tracker import Tracker
+from tfscale.tracking.train_job import Status
 
 
-class Session:
-    """Args: the configuration, its plan, a run folder that the chief holds, the cluster, and what is around.
+def run_session(context: RunContext, peers: Peers, status: Status) -> Result:
+    """Builds, restores, trains, evaluates and writes the result; raises TfscaleError.
 
     Every worker runs all of this; what it must not write goes to a folder for reading, a tracker that tracks nothing
     and a checkpointer that writes nothing.
+
+    Args:
+        peers: the other processes of the job.
+        status: hears how far the run is.
     """
+    config, plan, stopping = context.config, context.plan, context.stopping
+    context.run_dir.write_json("plan.json", plan.to_dict())
+    with runtime.applied(plan, seed=config.train.seed):
+        several = plan.strategy == "multi_worker"
+        with peers.joining(config.cluster.start_timeout) if several else contextlib.nullcontext():
+            faults.point("start.join")
+            strategy = runtime.build_strategy(plan, context.cluster)
+        stopping.listen_again()
+        config.data.prepare()  # its imports must be over before the tracker's thread begins its own
+        refuse_without_test(config)
+        tracker, ended = open_tracker(config, plan, context.run_dir, context.cluster), "FAILED"
+        session = Session(context, peers, status, tracker)
+        try:
+            with stopping.as_request():
+                session.build(strategy)
+                session.restore()
+                session.train()
+                result = session.finish()
+            ended = "FINISHED"
+        except (KeyboardInterrupt, Preempted, Interrupted):
+            ended = "KILLED"
+            raise
+        except Exception as error:
+            raise (session.explained(error) or error) from error.__cause__
+        finally:
+            session.close()
+            tracker.close(ended)
+            status.close()
+    return result
 
-    def __init__(self, config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, cluster: Cluster, around: Surroundings):
-        self.config, self.plan, self.run_dir, self.cluster, self.around = config, plan, run_dir, cluster, around
-        self.began, self.say, self.stopping, self.attempts = around.began, around.say, around.stopping, around.attempts
-        self.checkpointer: Any = None
+
+class Session:
+    """What is done at which step. Args: as of `run_session`; `tracker` hears the figures."""
+
+    parts: Parts  # from `build` on
+    recovery: Recovery
+
+    def __init__(self, context: RunContext, peers: Peers, status: Status, tracker: Tracker):
+        self.context, self.peers, self.status, self.tracker = context, peers, status, tracker
+        self.config, self.run_dir = context.config, context.run_dir
         self._rows: list[str] = []  # of metrics, not on disk yet
-        stacks = "hang.txt" if self.cluster.is_chief else f"hang-{self.cluster.role}-{self.cluster.index}.txt"
+        cluster = context.cluster
+        stacks = "hang.txt" if cluster.is_chief else f"hang-{cluster.role}-{cluster.index}.txt"
         self.watchdog = Watchdog(
-            config.run.hang_timeout, stacks=run_dir.path / stacks, on_hang=self.stopping.tell_before_exit
+            self.config.run.hang_timeout, stacks=self.run_dir.path / stacks, on_hang=context.stopping.tell_before_exit
         )
 
-    def run(self) -> Result:
-        """Builds, restores, trains, evaluates and writes the result; raises TfscaleError."""
-        config, plan = self.config, self.plan
-        self.run_dir.write_json("plan.json", plan.to_dict())
-        with runtime.applied(plan, seed=config.train.seed):
-            with self.around.joining() if plan.strategy == "multi_worker" else contextlib.nullcontext():
-                faults.point("start.join")
-                self.strategy = runtime.build_strategy(plan, self.cluster)
-            self.stopping.listen_again()
-            config.data.prepare()  # its imports must be over before the tracker's thread begins its own
-            refuse_without_test(config)
-            self.tracker = open_tracker(config, plan, self.run_dir, self.cluster)
-            status = "FAILED"
-            try:
-                with self.stopping.as_request():
-                    self._build()
-                    self._restore()
-                    self._train()
-                    result = finish(self)
-                status = "FINISHED"
-            except (KeyboardInterrupt, Preempted, Interrupted):
-                status = "KILLED"
-                raise
-            except Exception as error:
-                from tfscale.run.data_errors import blamed
+    def explained(self, error: Exception) -> Exception | None:
+        """The error of a lost server, or of the data, that this one stands for; None for another."""
+        if self.context.plan.strategy == "parameter_server":  # it hears of a lost server from TensorFlow alone
+            from tfscale.engine.coordinated import lost_peer
 
-                told = self._lost_peer(error) or blamed(self, error)
-                raise (told or error) from error.__cause__
-            finally:
-                if self.checkpointer is not None:
-                    self.checkpointer.wait()  # the folder is ours until then
-                self.tracker.close(status)
-                self.around.status.close()
-        return result
+            if lost := lost_peer(error):
+                return lost
+        return as_data_error(getattr(self, "parts", None), getattr(self, "recovery", None), error)
 
-    def _lost_peer(self, error: Exception) -> Exception | None:
-        """Asynchronous training hears of a lost server from TensorFlow alone."""
-        if not self._asynchronous:
-            return None
-        from tfscale.engine.coordinated import lost_peer
+    def close(self) -> None:
+        """Waits for what is being written: the folder is ours until then."""
+        if hasattr(self, "parts"):
+            self.parts.checkpointer.wait()
 
-        return lost_peer(error)
+    # -- what comes before
 
-    # -- parts
-
-    def _describe_data(self) -> None:
-        """What other data must agree with when this run is evaluated, predicts or is exported."""
+    def build(self, strategy: Any) -> None:
+        """Everything that the run trains with; raises what can be found before the first step."""
+        context = self.context
+        parts = self.parts = build(context, strategy, heartbeat=self._heartbeat)
+        self.state, self.trainer, self.checkpointer = parts.state, parts.trainer, parts.checkpointer
         self._bad_records = self.config.data.count_bad("train")
-        self.run_dir.write_json(SPEC, spec_of(self.config.data))
-        names = self.config.data.class_names()
-        if names:
-            self.run_dir.write_text("classes.json", json.dumps(list(names)) + "\n")
+        tell_model(self.tracker, parts.state.model)
+        context.say(parts.reading())
+        check_data(parts)
+        refuse_unexportable(parts, context.say)
+        self.recovery = Recovery(parts, self.watchdog, context.say)
 
-    def _build(self) -> None:
-        from tfscale.checkpoint import Checkpointer
-        from tfscale.data.pipeline import FirstExamples
-        from tfscale.engine.optimizer import build_optimizer, remember_rate
-        from tfscale.state.train_state import TrainState
-
-        config, source = self.config, self.config.data
-        self.task = config.task.for_data(source.spec())
-        self.shard = self._shard(config.train.global_batch)
-        self.steps_per_epoch = source.count_steps("train", config.train.global_batch)
-        self.total_steps = Duration.parse(config.train.until).steps(steps_per_epoch=self.steps_per_epoch)
-        self.task.meet(FirstExamples(source, self.task, "train"))
-        if source.bad_examples("train"):
-            self.task.expect_left_out()
-        with self.strategy.scope():
-            optimizer = build_optimizer(
-                config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
-            )
-            self.state = TrainState.create(self.task, optimizer, averaged=config.train.ema is not None)
-        suit_plan(self)
-        self._describe_data()
-        keep_model(self)
-        tell_model(self.tracker, self.state.model)
-        brings_optimizer = self.state.optimizer is not optimizer
-        refuse_ignored(config, self.task, brings_optimizer=brings_optimizer)
-        remember_rate(self.state.optimizer)
-        self.say(self._reading())
-        self.trainer = self._make_trainer()
-        check_data(self)
-        rehearse(self)
-        self.checkpointer = Checkpointer(
-            self.run_dir.checkpoints,
-            keep=config.checkpoint.keep,
-            experiment=Experiment.of(config, brings_optimizer=brings_optimizer),
-            writes=self.cluster.is_chief,
-            held=lambda step: holds(self.run_dir, step),
-            may_commit=self.around.claim.held,
-            copy=self.around.copy,
-            max_failed_saves=config.checkpoint.max_failed_saves,
-        )
-        self.recovery = Recovery(self)
-
-    def _reading(self) -> str:
-        """Who reads what, for people."""
-        batch, workers = self.config.train.global_batch, self.plan.num_workers
-        text = f"{self.config.data.num_examples('train')} training examples, {self.steps_per_epoch:.4g} steps per epoch"
-        if numbered := self.config.data.labelling():
-            text = f"{text}; {numbered}"
-        if self._asynchronous:
-            return f"{text}; each of {workers} workers computes whole steps of {batch} examples"
-        if workers > 1:
-            return (
-                f"{text}; each of {workers} workers reads {self.shard.worker_batch} of the {batch} examples of a step"
-            )
-        return text
-
-    @property
-    def _asynchronous(self) -> bool:
-        return self.plan.strategy == "parameter_server"
-
-    def _make_trainer(self) -> Any:
-        config = self.config
-        control = LoopControl(
-            clip_norm=config.train.clip_norm,
-            ema=config.train.ema,
-            worker=self.cluster.worker_index,
-            fixed_loop=config.plan.steps_per_loop is not None,
-            stop_requested=lambda: self.stopping.asked,
-            heartbeat=self._beat,
-        )
-        if self._asynchronous:
-            from tfscale.engine.coordinated import CoordinatedTrainer
-
-            return CoordinatedTrainer(self.task, self.state, self.strategy, self.plan, control=control)
-        from tfscale.engine.loop import Trainer
-
-        return Trainer(self.task, self.state, self.strategy, self.plan, control=control)
-
-    def _beat(self, what: str) -> None:
+    def _heartbeat(self, what: str) -> None:
         self.watchdog.beat(what)
         self.checkpointer.check()
         if self.state.step > self.first_step:
-            self.stopping.hold()
+            self.context.stopping.hold()
 
-    def _shard(self, global_batch: int):
-        """This worker's part of every step."""
-        from tfscale.data.order import Shard
-
-        if self._asynchronous:
-            return Shard(global_batch)  # a worker computes whole steps
-        return Shard(global_batch, self.cluster.worker_index, self.plan.num_workers)
-
-    def _restore(self) -> None:
+    def restore(self) -> None:
         """Precedence: 1. the newest good checkpoint (resume.mode=never has set all aside), 2. init_from, 3. fresh
         variables."""
+        say = self.context.say
         self.checkpointer.clean()
         with self.trainer.clock("restore"):
-            step = restore(self)
+            step = restore(self.parts)
             if step is None and self.config.init_from:
                 from tfscale.trained.warm_start import warm_start
 
-                self.say(warm_start(self.state.model, self.config.init_from).table())
+                say(warm_start(self.state.model, self.config.init_from).table())
                 self.state.reset_averages()
-            share_state(self)
+            share_state(self.parts, say)
         self.recovery.recall()
         if step is not None:
-            self.say(f"resuming at step {step} of {self.total_steps} from {self.run_dir.path}")
-            if step < self.attempts.durable:
-                self.say(
-                    f"step {self.attempts.durable} was durable once: what lies behind step {step} is trained again"
-                )
+            say(f"resuming at step {step} of {self.parts.total_steps} from {self.run_dir.path}")
+            durable = self.context.attempts.durable
+            if step < durable:
+                say(f"step {durable} was durable once: what lies behind step {step} is trained again")
         self._go_on_from_here()
 
     def _go_on_from_here(self) -> None:
         """What was recorded behind the step of the state is forgotten, and what it remembers taken up."""
         self.first_step = self.state.step
-        self.attempts.begin(self.state.step, self.trainer.clock.seconds)
+        self.context.attempts.begin(self.state.step, self.trainer.clock.seconds)
         self.trainer.recall_window(self.state.memory.pop("window", {}))
         self.run_dir.cut_metrics(self.state.step)
 
+    def finish(self) -> Result:
+        """Saves the last state and writes the result."""
+        self.save(required=True)
+        return finish(self.parts, self.context, self.tracker, Outcome(self.test_metrics, self.train_metrics))
+
     # -- training
 
-    def _train(self) -> None:
+    def train(self) -> None:
+        """From the step of the state to the last one, with all actions in between."""
         from tfscale.engine.progress import ProgressLine
 
         self.progress = ProgressLine(
-            total_steps=self.total_steps,
-            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.parts.total_steps,
+            steps_per_epoch=self.parts.steps_per_epoch,
             first_step=self.state.step,
-            quiet=self.config.run.quiet or not self.cluster.is_chief,
+            quiet=self.config.run.quiet or not self.parts.cluster.is_chief,
         )
         self._test_batches: Any = None
         self._evaluated = -1  # the step of the last evaluation
@@ -245,15 +177,15 @@ class Session:
         self.trainer.actions = self._actions()
         self._check_patience()  # the run may have ended between the last evaluation and its result
         clock = self.trainer.clock
-        clock.seconds["start_up"] = clock.now() - self.began - sum(clock.seconds.values())
+        clock.seconds["start_up"] = clock.now() - self.context.began - sum(clock.seconds.values())
         with self.progress, self.watchdog.watching():
             if self._owes_evaluation():
                 self._evaluate()
-            while self.state.step < self.total_steps and not self.trainer.ended:
+            while self.state.step < self.parts.total_steps and not self.trainer.ended:
                 try:
-                    self.trainer.train(self._training_batches(), until=self.total_steps)
+                    self.trainer.train(self._training_batches(), until=self.parts.total_steps)
                 except Diverged as error:
-                    self.recovery.roll_back(error)
+                    self.progress.note(self.recovery.roll_back(error))
                     self._go_on_from_here()
         if self.trainer.signum:
             self._leave_early()
@@ -261,14 +193,15 @@ class Session:
     def _owes_evaluation(self) -> bool:
         """Whether an attempt before this one was to evaluate this step and could not."""
         owes = self.state.memory.pop("owes_evaluation", False)
-        ended = self.state.step >= self.total_steps and not self.test_metrics
+        ended = self.state.step >= self.parts.total_steps and not self.test_metrics
         return bool(self.config.data.num_examples(self.config.eval.split)) and (owes or ended)
 
     def _leave_early(self) -> None:
         """Saves what all workers have agreed to stop at, and raises what the run ends with."""
-        self.around.on_stop()
+        self.peers.begin_end()
         self.save(required=True)
-        told = f"{self.stopping.request.what.partition(';')[0]}; " if self.stopping.request is not None else ""
+        request = self.context.stopping.request
+        told = f"{request.what.partition(';')[0]}; " if request is not None else ""
         error = error_of(self.trainer.signum, kept=f"the checkpoint of step {self.state.step} is committed")
         if told:
             error.what = told + error.what.partition("; ")[2]
@@ -277,34 +210,17 @@ class Session:
 
     def _training_batches(self) -> Any:
         first, *skipped = self.recovery.data_steps(self.state.step)
-        return self.dataset("train", self.shard, training=True, start_step=first, skip=tuple(skipped))
-
-    def dataset(self, split: str, shard: Any, *, training: bool, start_step: int = 0, skip: tuple[int, ...] = ()):
-        from tfscale.data.pipeline import build_dataset
-
-        def build(start: Any):
-            return build_dataset(
-                self.config.data,
-                self.task,
-                split,
-                shard,
-                self.plan,
-                training=training,
-                seed=self.config.train.seed,
-                start_step=start,
-                skip=skip,
-            )
-
-        if self._asynchronous:
-            return build  # called for every piece of work, on the worker that does it
-        return self.strategy.distribute_datasets_from_function(lambda _: build(start_step))
+        return self.parts.dataset("train", self.parts.shard(), training=True, start_step=first, skip=tuple(skipped))
 
     def _actions(self) -> list:
         """In order: what is learnt (evaluation) before what is kept (checkpoint)."""
         from tfscale.engine.actions import Action, Every
 
+        parts = self.parts
+
         def every(text: str) -> Every:
-            return Every.of(Duration.parse(text), steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps)
+            length = Duration.parse(text)
+            return Every.of(length, steps_per_epoch=parts.steps_per_epoch, total_steps=parts.total_steps)
 
         actions = [Action(every(self.config.train.log_every), self._log, at_end=True)]
         if self.config.data.num_examples(self.config.eval.split):
@@ -312,7 +228,7 @@ class Session:
         actions.append(Action(every("1ep"), self._close_epoch))
         actions.append(Action(every(self.config.checkpoint.every), self.save, at_end=True))
         if self.progress.is_live:
-            actions.append(Action(Every(seconds=2.0 if self._asynchronous else 0.5), self._show))
+            actions.append(Action(Every(seconds=2.0 if self.parts.asynchronous else 0.5), self._show))
         return actions
 
     def _close_epoch(self) -> None:
@@ -333,9 +249,9 @@ class Session:
         if not metrics:
             return
         speed = self.trainer.examples_per_second
-        left = (self.total_steps - self.state.step) * self.config.train.global_batch / speed if speed else None
+        left = (self.parts.total_steps - self.state.step) * self.config.train.global_batch / speed if speed else None
         self.progress.report(self.state.step, metrics, seconds_left=left)
-        self.around.status.tell(self.state.step / self.total_steps, seconds_left=left, metrics=metrics)
+        self.status.tell(self.state.step / self.parts.total_steps, seconds_left=left, metrics=metrics)
         self.train_metrics = dict(metrics)
         metrics["learning_rate"] = self.state.learning_rate
         if self._bad_records:
@@ -349,11 +265,11 @@ class Session:
         if self._evaluator_takes_over():
             return
         split = self.config.eval.split
-        shard = self._shard(self.config.eval.global_batch or self.config.train.global_batch)
+        shard = self.parts.shard(self.config.eval.global_batch)
         steps = math.ceil(self.config.data.count_steps(split, shard.global_batch))
         with self.trainer.clock("eval"):
             if self._test_batches is None:
-                self._test_batches = self.dataset(split, shard, training=False)
+                self._test_batches = self.parts.dataset(split, shard, training=False)
             with self.state.averaged():
                 metrics = self.trainer.evaluate(self._test_batches, steps)
         if self.trainer.signum:
@@ -364,7 +280,7 @@ class Session:
         self._evaluated = self.state.step
         self.progress.figures(self.state.step, **{split: metrics, "train": self._training_figures()})
         told = {f"{split}_{name}": value for name, value in metrics.items()}
-        self.around.status.tell(self.state.step / self.total_steps, seconds_left=None, metrics=told)
+        self.status.tell(self.state.step / self.parts.total_steps, seconds_left=None, metrics=told)
         self._write_metrics(split, metrics)
         self._remember_best(metrics)
 
@@ -376,11 +292,10 @@ class Session:
         """
         if self.config.train.stop_patience is not None:
             return False
-        note = fresh_note(self.run_dir) if self.cluster.is_chief else None
+        note = fresh_note(self.run_dir) if self.parts.cluster.is_chief else None
         there, best = note is not None, best_in(note) if note is not None else None
-        if self.plan.strategy == "multi_worker":
-            told = self.trainer.agreement.bytes_of_chief(json.dumps([there, best]).encode())
-            there, best = json.loads(told)
+        if (agreement := self.parts.agreement) is not None:
+            there, best = json.loads(agreement.bytes_of_chief(json.dumps([there, best]).encode()))
         if best is not None:
             self.state.memory["best"] = best
         return there
@@ -414,13 +329,13 @@ class Session:
         self._note()
 
     def _note(self) -> None:
-        self.attempts.note(self.state.step, self.checkpointer.committed, self.trainer.clock.seconds)
+        self.context.attempts.note(self.state.step, self.checkpointer.committed, self.trainer.clock.seconds)
 
     # -- what is written
 
     def _write_metrics(self, kind: str, metrics: Mapping[str, float]) -> None:
         step = self.state.step
-        row = {"step": step, "epoch": step / self.steps_per_epoch, "kind": kind, **metrics}
+        row = {"step": step, "epoch": step / self.parts.steps_per_epoch, "kind": kind, **metrics}
         self._rows.append(dumps(row))
         with contextlib.suppress(IOFailure):  # a full disk: they are tried again with the next row
             self.run_dir.append(self.run_dir.metrics.name, "\n".join(self._rows))
