@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 
@@ -187,6 +188,19 @@ def test_files_and_functions_stay_small():
         assert parameters <= structure.PARAMETERS or place in TOO_MANY, place
 
 
+def test_the_walk_and_the_table_name_what_there_is():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    walk = text[text.index("## A walk") : text.index("## Rules")]
+    hops = [line for line in walk.splitlines() if line[:1].isdigit()]
+    named = [line.split("`")[1] for line in hops]
+    assert len(named) > 20 and all((ROOT / name).is_file() for name in named), named
+    assert max(int(line.split(".")[0]) for line in hops) <= 8
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    told = {name.strip("`/"): int(number) for _, number, rooms, *_ in rows for name in rooms.split()}
+    floors = {name: number for number, floor in enumerate(structure.FLOORS, 1) for name in floor}
+    assert told == {name: number for name, number in floors.items() if name != "__init__"}
+
+
 def test_every_module_says_what_it_is():
     for path in FILES:
         assert ast.get_docstring(ast.parse(path.read_text())), path
@@ -203,6 +217,35 @@ def test_no_default_holds_the_environment():
         for default in defaults:
             text = ast.unparse(default) if default is not None else ""
             assert "environ" not in text and "getenv" not in text, f"{path.name}:{node.lineno}: {text}"
+
+
+def test_what_documents_name_is_where_it_was():
+    """Modules and classes that README, docs, configurations and recipes have named since version 0.1."""
+    for place in [
+        "plan.Footprint",
+        "plan.PlanRequest",
+        "config.RunConfig",
+        "errors.UsageError",
+        "task.Task",
+        "data.source.Source",
+        "tracking.tracker.NoTracker",
+        "tracking.mlflow.MlflowTracker",
+        "keras_task.named.NamedModel",
+        "keras_task.kept.KeptModel",
+        "data.csv.Csv",
+        "data.image_folder.ImageFolder",
+        "data.numpy_files.NumpyFiles",
+        "data.tfrecord.TfRecord",
+        "data.tfds.Tfds",
+        "data.mnist.Mnist",
+        "data.fashion_mnist.FashionMnist",
+        "data.synthetic.Synthetic",
+        "layers.partitioned_embedding.PartitionedEmbedding",
+        "composition.compose",
+        "run.fit",
+    ]:
+        module, _, name = place.rpartition(".")
+        assert getattr(importlib.import_module(f"tfscale.{module}"), name).__name__ == name
 
 
 def test_public_names():
