@@ -288,7 +288,11 @@ def nearest(word: str, choices: list[str] | tuple[str, ...]) -> str:
 
 def place_of(error: BaseException) -> str:
     """The innermost place in the user's code, such as "mine.py:12 in loss": not AutoGraph's, Keras's or ours; "" where
-    none is known. TensorFlow keeps the frames of code that it has rewritten, or called from a graph, as a text."""
+    none is known.
+
+    Of a SyntaxError it is the line that isn't Python, which never ran. TensorFlow keeps the frames of code that it has
+    rewritten, or called from a graph, as a text.
+    """
     import traceback
 
     seen: set[int] = set()
@@ -298,7 +302,8 @@ def place_of(error: BaseException) -> str:
         # A text is of code that was rewritten, or runs inside a graph: further in than the frames here.
         told = [(found["file"], int(found["line"]), found["name"]) for found in _FRAME_TEXT.finditer(str(current))]
         frames = traceback.extract_tb(current.__traceback__)
-        for places in (told, [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]):
+        wrong = [(current.filename or "", current.lineno or 0, "<module>")] if isinstance(current, SyntaxError) else []
+        for places in (wrong, told, [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]):
             own = [place for place in places if _is_users(place[0])]
             if own:
                 file, line, name = own[-1]
@@ -318,7 +323,12 @@ def _foreign() -> tuple[str, ...]:
 
 
 def _is_users(file: str) -> bool:
-    if file.startswith("<") or "__autograph_generated_file" in file or "site-packages" in file.split(os.sep):
+    if (
+        not file
+        or file.startswith("<")
+        or "__autograph_generated_file" in file
+        or "site-packages" in file.split(os.sep)
+    ):
         return False
     return not file.startswith(_foreign()) and not os.path.realpath(file).startswith(_foreign())
 

@@ -20,8 +20,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from tfscale.errors import TfscaleError, UsageError, first_line, nearest
-from tfscale.user_places import place_of
+from tfscale.errors import TfscaleError, UsageError, first_line, nearest, place_of
 
 _ENTRY = "import sys; sys.path[:0] = sys.argv[2:]; from tfscale.user_code import child; sys.exit(child(sys.argv[1]))"
 _LAZY = ("__getattr__", "__path__", "globals", "exec", "setattr")  # with these a module may have more than is written
