@@ -3,13 +3,16 @@
 Owns that word and the rule by which classes are numbered. Refuses to know losses and files.
 
     Labels("label", outputs=5)                     # a class; the model has five outputs
-    values = class_values(labels, outputs=5)       # [1, 2, 3, 4, 5]: their places are the classes; None: they are
+    values = class_values(labels, one)             # [1, 2, 3, 4, 5]: their places are the classes; None: they are
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from tfscale.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,19 +37,41 @@ class Labels:
     why: str = ""
 
 
-def class_values(labels: np.ndarray, outputs: int | None) -> np.ndarray | None:
+def class_values(labels: np.ndarray, one: Labels, known: Sequence[str] | None = None) -> np.ndarray | None:
     """The different labels, rising, whose places become the classes; None where the labels are classes as they stand.
 
     They stand as they are where they count from 0, or where none is negative and the model has an output for each.
+
+    Args:
+        known: the names of the classes that a trained model knows: where they are numbers, they decide.
     """
     import numpy as np
 
+    if known is not None and all(name.lstrip("-").isdecimal() for name in known):
+        numbers = np.array([int(name) for name in known])
+        return None if (numbers == np.arange(len(numbers))).all() else numbers
+    outputs = 2 if one.soft else one.outputs
     if not labels.size:
         return None
     low, high = labels.min(), labels.max()
     if low == 0 or (low > 0 and outputs is not None and high < outputs):
         return None
     return np.unique(labels)
+
+
+def too_many(values: np.ndarray, one: Labels, where: str) -> UsageError:
+    """The error of data that have more classes than the model has outputs."""
+    told = spoken(tuple(map(str, values.tolist())))
+    if one.soft:
+        what = f"{one.why} takes two classes, and the data have {len(values)} different labels: {told}"
+    else:
+        what = f"the data have {len(values)} classes ({told}), and the model has {one.outputs} outputs"
+    return UsageError(
+        what,
+        where=where,
+        fix="give the model an output for every class and the loss sparse_categorical_crossentropy, or, where the "
+        "labels are quantities, one output and a loss for them, such as mse",
+    )
 
 
 def spoken(names: tuple[str, ...], shown: int = 10) -> str:

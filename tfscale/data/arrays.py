@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError
-from tfscale.labels import Labels, class_values, spoken
+from tfscale.labels import Labels, class_values, spoken, too_many
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,9 +86,9 @@ class ArraySource(Source):
             found = {split: array.astype(np.int64) for split, array in found.items()}
         if found[splits[0]].dtype.kind not in "iu":
             return
-        values = self._class_values(found[splits[0]], one) if self.numbers_classes else None
+        values = class_values(found[splits[0]], one, self.known_classes) if self.numbers_classes else None
         if values is not None and one.outputs is not None and len(values) > one.outputs:
-            raise self._too_many(values, one, splits[0])
+            raise too_many(values, one, self.place(splits[0], 0)[0])
         for split, array in found.items():
             if values is not None:
                 array = self._numbered(array, values, split)
@@ -121,29 +121,6 @@ class ArraySource(Source):
                 where=where,
                 fix="number the classes by whole numbers, or choose a loss for quantities, such as mse",
             )
-
-    def _too_many(self, values: np.ndarray, one: Labels, split: str) -> UsageError:
-        told = spoken(tuple(map(str, values.tolist())))
-        if one.soft:
-            what = f"{one.why} takes two classes, and the data have {len(values)} different labels: {told}"
-        else:
-            what = f"the data have {len(values)} classes ({told}), and the model has {one.outputs} outputs"
-        return UsageError(
-            what,
-            where=self.place(split, 0)[0],
-            fix="give the model an output for every class and the loss sparse_categorical_crossentropy, or, where the "
-            "labels are quantities, one output and a loss for them, such as mse",
-        )
-
-    def _class_values(self, labels: np.ndarray, one: Labels) -> np.ndarray | None:
-        """As a trained model knows them, else by the rule."""
-        import numpy as np
-
-        known = self.known_classes
-        if known is not None and all(name.lstrip("-").isdecimal() for name in known):
-            numbers = np.array([int(name) for name in known])
-            return None if (numbers == np.arange(len(numbers))).all() else numbers
-        return class_values(labels, 2 if one.soft else one.outputs)
 
     def _numbered(self, labels: np.ndarray, values: np.ndarray, split: str) -> np.ndarray:
         import numpy as np

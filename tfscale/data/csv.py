@@ -73,13 +73,16 @@ class Csv(ArraySource):
         return self._read[1] or super().class_names()
 
     def identity(self) -> dict[str, Any]:
-        files = [Path(file) for file in (self.path, self.test_path) if file is not None]
-        return {**super().identity(), "content": digest_files(files)}
+        return {**super().identity(), "content": self._content}
+
+    @cached_property
+    def _content(self) -> str:
+        return digest_files([Path(file) for file in (self.path, self.test_path) if file is not None])
 
     def unlabelled(self, path: str) -> Source:
         # the model takes the columns in the order of the table that it learnt from
         known = self.columns is None and Path(self.path).is_file()
-        columns = _features(_header(self._form(self.path)), self.label) if known else self.columns
+        columns = _features(_header(self._form(self.path))[1], self.label) if known else self.columns
         return _Unlabelled(
             path=path, label=self.label, columns=columns, delimiter=self.delimiter, encoding=self.encoding
         )
@@ -154,9 +157,8 @@ class _Table:
 
     def __init__(self, form: Form):
         self.form, self.file = form, form.file
-        self.names = _header(form)
+        raw, self.names = _header(form)
         pa, _, arrow_csv = _pyarrow()
-        raw = next(cells for _, cells in form.rows())  # as Arrow reads them
         try:
             with form.open() as stream:
                 table = arrow_csv.read_csv(
@@ -343,15 +345,21 @@ def _is_text(cells: Any) -> bool:
     return 2 * sum(_cast(some.slice(i, 1), "float64") is None for i in range(len(some))) > len(some)
 
 
-def _header(form: Form) -> list[str]:
-    """The names of the columns, trimmed as cells are; raises DataMissing or DataCorrupt."""
-    names = next(([name.strip() for name in cells] for _, cells in form.rows()), None)
-    if names is None:
+def _header(form: Form) -> tuple[list[str], list[str]]:
+    """The first row as it stands, and the names of the columns: trimmed, as cells are.
+
+    Raises:
+        DataMissing: the file is empty.
+        DataCorrupt: two columns have one name.
+    """
+    raw = next((cells for _, cells in form.rows()), None)
+    if raw is None:
         raise DataMissing("the file is empty", where=str(form.file), fix="data.path=... with a header and rows")
+    names = [name.strip() for name in raw]
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise DataCorrupt(f"two columns are named {twice[0]!r}", where=str(form.file), fix="rename one of them")
-    return names
+    return raw, names
 
 
 def _headless(names: list[str]) -> bool:

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Optional
 
@@ -112,8 +113,11 @@ class NumpyFiles(ArraySource):
         return _picture_spec(self.held("train")) | classes
 
     def identity(self) -> dict[str, Any]:
-        files = [Path(file) for file in (self.path, self.test_path) if file is not None]
-        return {**super().identity(), "content": digest_files(files)}
+        return {**super().identity(), "content": self._content}
+
+    @cached_property
+    def _content(self) -> str:
+        return digest_files([Path(file) for file in (self.path, self.test_path) if file is not None])
 
     def remarks(self) -> list[str]:
         files = [Path(file) for file in (self.path, self.test_path) if file is not None]

@@ -5,6 +5,7 @@ Owns telling such files by their content, and the unpacked copies under data.dir
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import zlib
@@ -21,6 +22,12 @@ _BLOCK = 2**20  # bytes
 
 def packing(file: Path) -> str:
     """ "GZIP" or "ZLIB", as TFRecordOptions name them, or "" for a file that isn't packed."""
+    stat = file.stat()
+    return _packing(file, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache  # of a file as it is now: every look at a data set asks for all of its files
+def _packing(file: Path, size: int, modified: int) -> str:
     with file.open("rb") as stream:
         start = stream.read(12)
     if start.startswith(_GZIP):

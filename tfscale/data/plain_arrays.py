@@ -8,10 +8,9 @@ Takes lists, pandas tables and columns, tensors and arrays of Python objects. Re
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tfscale.data.arrays import check_finite
+from tfscale.data.arrays import check_finite, leaves
 from tfscale.errors import DataCorrupt, UsageError
 
 if TYPE_CHECKING:
@@ -45,26 +44,16 @@ def plain_arrays(data: Any, where: str, *, wide: bool = False) -> dict[str, Any]
     """
     fields = named(data if isinstance(data, tuple) else (data,), where)
     fields = {name: _plain(value, name, where) for name, value in fields.items()}
-    lengths = {len(array) for _, array in _arrays(fields, "")}
+    lengths = {len(array) for _, array in leaves(fields)}
     if len(lengths) > 1:
         raise UsageError(
             f"the arrays have different numbers of examples: {', '.join(map(str, sorted(lengths)))}",
             where=where,
             fix="give as many labels and weights as examples",
         )
-    for name, array in _arrays(fields, ""):
+    for name, array in leaves(fields):
         check_finite(array, field=name, where=where, wide=wide)
     return fields
-
-
-def _arrays(nested: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
-    parts = (
-        nested.items() if isinstance(nested, dict) else enumerate(nested) if isinstance(nested, list | tuple) else ()
-    )
-    for key, part in parts:
-        yield from _arrays(part, f"{name}.{key}".lstrip("."))
-    if not isinstance(nested, dict | list | tuple):
-        yield name, nested
 
 
 def _plain(value: Any, name: str, where: str) -> Any:

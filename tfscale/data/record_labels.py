@@ -15,8 +15,8 @@ import numpy as np
 
 from tfscale.data.index_file import one_writer, read_index, write_index
 from tfscale.data.records import RecordIndex, whole_records
-from tfscale.errors import DataCorrupt, UsageError
-from tfscale.labels import Labels, class_values, spoken
+from tfscale.errors import DataCorrupt
+from tfscale.labels import Labels, class_values, spoken, too_many
 
 if TYPE_CHECKING:
     from tfscale.data.source import Source
@@ -79,18 +79,9 @@ def numbered(source: Source, one: Labels, splits: Mapping[str, dict[int, int]]) 
         DataCorrupt: a label that is none of them, with its record.
     """
     outputs = 2 if one.soft else one.outputs
-    known = source.__dict__.get("known_classes")
-    values = class_values(np.array(sorted(splits["train"])), outputs)
-    if known is not None and all(name.lstrip("-").isdecimal() for name in known):
-        values = np.array([int(name) for name in known])
-        values = None if (values == np.arange(len(values))).all() else values
+    values = class_values(np.array(sorted(splits["train"])), one, source.__dict__.get("known_classes"))
     if values is not None and outputs is not None and len(values) > outputs:
-        told = spoken(tuple(map(str, values.tolist())))
-        raise UsageError(
-            f"the data have {len(values)} classes ({told}), and the model has {one.outputs} outputs",
-            where="data",
-            fix="give the model an output for every class, or a loss for quantities, such as mse",
-        )
+        raise too_many(values, one, "data")
     good = set(values.tolist()) if values is not None else set(range(outputs or 0))
     for split, labels in splits.items():
         for value, place in sorted(labels.items()):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from tfscale.data.bad_records import BadRecord, BadRecords
 from tfscale.data.index_file import digest
 from tfscale.data.packed_records import packing, readable, unpack
+from tfscale.data.pictures import kind_of
 from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, index_records, whole_records
 from tfscale.errors import DataMissing, UsageError, nearest
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 _LOOKED_THROUGH = 2**31  # bytes of files whose labels are read once more; beyond, the step that meets a bad one tells
 _LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
 _PADS = {"int64": (int,), "float32": (int, float), "string": (str,)}
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n")  # how JPEG and PNG begin
 _NUMBERED = re.compile(r"(.*-)(\d+)-of-(\d+)(\D.*)?")  # NAME-00000-of-00004, as TensorFlow's writers name shards
 
 
@@ -277,7 +277,7 @@ class TfRecord(RecordSource):
             features = Example.FromString(record).features.feature
             for name in self.features:
                 values = features[name].bytes_list.value if name in features else []
-                if len(values) == 1 and values[0].startswith(_PICTURES):
+                if len(values) == 1 and kind_of(values[0]) in ("JPEG", "PNG"):
                     text = f"data.image={name} has them verified before training"
                     print(f"tfscale: the feature {name} holds encoded pictures: {text}", file=sys.stderr)
 
