@@ -111,8 +111,13 @@ class Access:
     def create(self, path: str, data: bytes) -> bool:
         """Writes a small object where there is none; False where there is one, which a store overwrites that knows no
         such condition."""
+        return self.put(path, data, mode="create") is not False
+
+    def put(self, path: str, data: bytes, **condition: str) -> bool | None:
+        """Writes a small object under the store's own condition: False where that doesn't hold, None where the store
+        knows no such condition and it was written without."""
         try:
-            self.soon("pipe_file", path, data, mode="create")
+            self.soon("pipe_file", path, data, **condition)
         except FileExistsError:
             return False
         except OSError as error:
@@ -121,6 +126,7 @@ class Access:
             if code_of(error) != "NotImplemented":
                 raise
             self.soon("pipe_file", path, data)
+            return None
         return True
 
     @contextlib.contextmanager

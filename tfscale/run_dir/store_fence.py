@@ -32,7 +32,7 @@ from typing import Any
 
 import tfscale.run_dir.lease as lease
 from tfscale.errors import ClusterFault, OutputError
-from tfscale.run_dir.store_access import CONFLICTS, Access, code_of
+from tfscale.run_dir.store_access import Access
 
 OBJECT = ".holder"
 LEASE = 30.0  # seconds without a renewal after which another machine may take the store
@@ -227,22 +227,15 @@ class _Object:
             return True
         try:
             if conditional:
-                self._access.soon("pipe_file", self._path, data, IfMatch=self._tag or self._read_tag())
-            elif self.read() != before:
-                return False
+                done = self._access.put(self._path, data, IfMatch=self._tag or self._read_tag())
             else:
-                self._access.soon("pipe_file", self._path, data)
+                done = self.read() == before and self._access.put(self._path, data)
         except FileNotFoundError:  # somebody has removed it
             return False
-        except OSError as error:
-            if code_of(error) in CONFLICTS:
-                return False
-            if code_of(error) != "NotImplemented":
-                raise
-            conditional = False
-            self._access.soon("pipe_file", self._path, data)
+        if done is False:
+            return False
         self.last, self._tag = data, ""
-        if conditional or not settles:
+        if (conditional and done) or not settles:
             return True
         time.sleep(_SETTLE)
         return self.read() == data
