@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import socket
 import time
 
@@ -198,14 +199,17 @@ def test_an_experiment_or_run_of_the_notebook_is_joined(root, store, monkeypatch
     import mlflow
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "MLflow writes it")  # so that it is gone again at the end
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
     monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     mlflow.set_tracking_uri(store)
     client = mlflow.MlflowClient()
     try:
         mlflow.set_experiment("forest")
         first = opened(root, experiment=None)  # no uri: where the notebook is
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
         first.close("FINISHED")
+        assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ  # which the notebook would feel
         with mlflow.start_run(run_name="outer") as outer:
             (root / "exp" / "run" / "mlflow_run_id").unlink()
             second = opened(root, uri=store, experiment=None)
@@ -222,7 +226,6 @@ def test_an_experiment_or_run_of_the_notebook_is_joined(root, store, monkeypatch
         assert "lies in another store" in capsys.readouterr().err
     finally:
         mlflow.set_tracking_uri(None)
-        monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
 
 
 def test_the_page_of_a_run_on_a_server_shows_no_password(root):

@@ -23,7 +23,7 @@ from typing import Any, Optional
 from tfscale.errors import IOFailure, UsageError, first_line
 from tfscale.files import inside
 from tfscale.tracking.delivery import Delivery, milliseconds
-from tfscale.tracking.mlflow_sink import Sink, choose_place, import_mlflow, monitors
+from tfscale.tracking.mlflow_sink import Sink, choose_place, import_mlflow, leave_patience, monitors
 from tfscale.tracking.spool import Spool, SpoolBusy
 from tfscale.tracking.tracker import NullTracker, Tracker
 
@@ -103,7 +103,9 @@ class MlflowTracker:
         return run_dir / ("mlflow_spool-evaluator.jsonl" if joins else "mlflow_spool.jsonl")
 
     def _close(self, delivery: Delivery, within: float) -> None:
-        if not delivery.close(within) and self.required:
+        told = delivery.close(within)
+        leave_patience()
+        if not told and self.required:
             raise IOFailure(
                 f"MLflow was not told everything: {delivery.failure or 'it takes too long'}",
                 where="tracker.required",
@@ -176,6 +178,7 @@ class _MlflowRun:
             self._spec._close(self._delivery, _CLOSE_SECONDS)
         else:  # what ended the run is to be told, not this
             self._delivery.close(_FAILED_SECONDS)
+            leave_patience()
 
     def _watch_machine(self, monitors: list[Any]) -> None:
         while not self._over.wait(_SAMPLE_SECONDS):

@@ -33,6 +33,11 @@ _UNFIT = re.compile(r"[^/\w.\- :]")  # what MLflow takes in no name
 _PLAIN = re.compile(r"[\w/.\- ]+")  # a path that means the same inside an address
 
 
+# The delivery tries again by itself; MLflow's seven retries of two minutes each would only delay the news.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_lent: set[str] = set()  # those of them that people had not set
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a new run goes, as far as it is known without asking the store.
@@ -306,13 +311,21 @@ def monitors() -> list[Any]:
     return monitors
 
 
+def leave_patience() -> None:
+    """MLflow's own patience again, for what the program does with it after a run."""
+    while _lent:
+        os.environ.pop(_lent.pop(), None)
+
+
 def import_mlflow() -> Any:
+    """MLflow, as impatient as the delivery needs it until `leave_patience`."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import, which looks a host up
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # with the password in it
-    # The delivery tries again by itself; MLflow's seven retries of two minutes each would only delay the news.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    for name, value in _PATIENCE.items():
+        if name not in os.environ:
+            os.environ[name] = value
+            _lent.add(name)
     import logging
 
     import mlflow
