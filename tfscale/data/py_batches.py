@@ -21,6 +21,7 @@ from tfscale.data.plain_arrays import named
 from tfscale.errors import DataMissing, UsageError
 
 _KEPT_BYTES = 2**31  # of a generator's batches, where all of them must be read to know how many there are
+_OVERHEAD = 256  # of an array and its place: small batches take more memory than their numbers do
 _PEEKED_BYTES = 2**26  # of those that are read before training begins and are needed again
 
 
@@ -58,10 +59,11 @@ def py_batches(data: Any, where: str, *, steps: int | None = None) -> tf.data.Da
     batches, size = [], 0
     for batch in data:
         batches.append(_batch(batch, where))
-        size += sum(array.nbytes for array in tf.nest.flatten(batches[-1]))
+        size += sum(array.nbytes + _OVERHEAD for array in tf.nest.flatten(batches[-1]))
         if size > _KEPT_BYTES:
             raise UsageError(
-                f"a generator tells no length, and this one has not ended after {len(batches)} batches of {size} bytes",
+                f"a generator tells no length, and this one has not ended after {len(batches)} batches "
+                f"that take {size / 2**30:.1f} GiB together",
                 where=where,
                 fix="give steps_per_epoch=..., or a function that returns the generator, or a keras.utils.PyDataset",
             )
