@@ -44,6 +44,8 @@ def test_the_cause_behind_what_libraries_put_before_it():
     assert errors.first_line(ValueError(told)) == "(sqlite3.OperationalError) disk is full"
     assert errors.first_line(ValueError("Graph execution error:\n\nbad shape")) == "bad shape"
     assert errors.first_line(ValueError()) == "ValueError"
+    told = "{{function_node __wrapped__IteratorGetNext_device_}} ValueError: no such page\nTraceback (most recent call last):\n"
+    assert errors.first_line(ValueError(told)) == "ValueError: no such page"
 
 
 def test_nearest():

@@ -42,6 +42,7 @@ _FRAME = (
     "(raised as a result of",
     "Exception encountered when calling",
 )
+_NODE = re.compile(r"^\s*\{\{function_node [^}]*\}\}")  # before an eager operation's cause
 _NAMED = re.compile(r"[\w.]*(Error|Exception|Warning): ")  # a cause that says its kind itself
 
 
@@ -218,7 +219,7 @@ def foreseen(error: BaseException) -> TfscaleError:
 def first_line(error: BaseException) -> str:
     """The line of an error's text that says the cause, at most 300 characters; its type's name where it has none."""
     text = _COLOURS.sub("", str(error))  # Keras paints what it says of a layer's call
-    told = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    told = [told for line in text.splitlines() if (told := _NODE.sub("", line).strip())] or [type(error).__name__]
     if told[0].startswith("in user code"):  # AutoGraph: the frames follow, and the cause behind them
         last = max((i for i, line in enumerate(told) if line.startswith("File ")), default=0)
         told = [line for line in told[last + 1 :] if _NAMED.match(line)] or told[-1:]
