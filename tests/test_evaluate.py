@@ -81,7 +81,10 @@ def test_bad_input_is_found_without_tensorflow(door, trained_run, arguments, cod
 
 @pytest.fixture(scope="module")
 def pictures_run(tf, tmp_path_factory):
-    """A run of the tiny classifier, of 20 steps with checkpoints of several steps, the best not being the last."""
+    """A run of the tiny classifier, of 20 steps with checkpoints of several steps, the best not being the last.
+
+    Those between are skipped while an older one is still being written: on a busy disk there are fewer.
+    """
     from pathlib import Path
 
     from tfscale.run.api import fit
@@ -118,7 +121,7 @@ def test_best_last_and_any_step(pictures_run):
     best = evaluate_run(folder, [ALLOW])
     assert best["step"] == result.best["step"] < 20
     assert best["metrics"]["loss"] == pytest.approx(result.best["value"], rel=1e-6)
-    assert evaluate_run(folder, [ALLOW], checkpoint=15)["step"] == 15
+    assert evaluate_run(folder, [ALLOW], checkpoint=5)["step"] == 5
     train = evaluate_run(folder, [ALLOW, "eval.split=train"])
     assert (train["examples"], train["split"]) == (40, "train")
     assert train["file"] != best["file"]
@@ -129,10 +132,10 @@ def test_best_last_and_any_step(pictures_run):
 def test_damaged_and_missing_checkpoints(pictures_run, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(pictures_run[0], folder)
-    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    *_, before, newest = sorted((folder / "checkpoints").glob("step-*"))
     for file in newest.glob("state.data*"):
         file.write_bytes(b"torn")
-    assert evaluate_run(folder, [ALLOW], checkpoint="last")["step"] == 15
+    assert evaluate_run(folder, [ALLOW], checkpoint="last")["step"] == int(before.name[-9:])
     assert "damaged" in capsys.readouterr().err
     assert newest.is_dir()  # reading renames nothing
     with pytest.raises(CheckpointUnusable, match="does not match its checksum"):

@@ -145,6 +145,8 @@ class TfRecord(RecordSource):
         self.__dict__["_asked"] = [one for one in labels if self._may_number(one)]
         if self._asked:
             self.__dict__["looks_at_labels"] = True  # also in the child that prepares
+            if self.__dict__.get("_open"):  # a built model asks, which preparation could not know
+                self._learn_labels()
             self._number()
 
     def _may_number(self, one: Labels) -> bool:
@@ -227,8 +229,12 @@ class TfRecord(RecordSource):
         for split in ("train", "test"):
             self._index(split)
         if self.looks_at_labels:
-            self._record_labels.learn(self._index, self.label, self.bad_examples)
+            self._learn_labels()
             self._number()  # as `settle` does where they are known before
+        self.__dict__["_open"] = True
+
+    def _learn_labels(self) -> None:
+        self._record_labels.learn(self._index, self.label, self.bad_examples)
 
     def _judge(self, split: str) -> Iterator[BadRecord]:
         """Reads every record once."""
