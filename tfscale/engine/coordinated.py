@@ -3,7 +3,7 @@
 Owns who computes which steps, and what happens when a worker or a server is lost. Refuses to know files, trackers and
 configuration, like loop.py, whose Trainer has the same face.
 
-    strategy = make_ps_strategy(cluster)                      # strategies.py
+    strategy = make_ps_strategy(cluster)                      # runtime/strategies.py
     trainer = CoordinatedTrainer(task, state, strategy, plan, actions=[log, evaluate, save])
     trainer.train(lambda first: build_dataset(..., start_step=first), until=1500)
     trainer.evaluate(lambda first: build_dataset(..., training=False, start_step=first), steps=16)
@@ -57,7 +57,7 @@ class CoordinatedTrainer(Training):
 
     Args:
         state: created under `strategy.scope()`; restored before.
-        strategy: of strategies.py's `make_ps_strategy`.
+        strategy: of runtime/strategies.py's `make_ps_strategy`.
         plan: num_replicas is 1, since no two workers meet in a step.
         actions: what runs when all workers rest, in this order; at these steps and times they are called to rest.
         control: how the loops are held; see there. With `fixed_loop` pieces have exactly plan.steps_per_loop steps.

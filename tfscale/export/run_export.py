@@ -1,6 +1,6 @@
 """The export of a run: its model with samples from its own data.
 
-Owns the choice of the samples. Refuses to know the files and the check, which are `tfscale/export/`.
+Owns the choice of the samples. Refuses to know the files and the check, which are verified.py's.
 
     export_run(task, state, source, run_dir.path / "export", identity=digest(identity(config)))
 """

@@ -101,7 +101,7 @@ def work(folder: str | Path, *, environ: Mapping[str, str] | None = None) -> Non
 
 
 def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: Any, steps: int) -> dict[str, Any]:
-    """Losses, norms and the model's variables after these steps. As in session.py, without a run folder."""
+    """Losses, norms and the model's variables after these steps. As in run/session.py, without a run folder."""
     from tfscale.data.culprit import as_data_fault
     from tfscale.data.order import Shard
     from tfscale.data.pipeline import FirstExamples, build_dataset

@@ -1,7 +1,7 @@
 """The strategies that join other machines: several workers, parameter servers, TPUs.
 
 Owns how a plan and a cluster become one of them. Refuses to decide, and to read the environment: TensorFlow is told
-everything, so that TF_CONFIG is read in one place. Only runtime.py calls it.
+everything, so that TF_CONFIG is read in one place. Only global_state.py calls it.
 
     strategy = join(plan, cluster)     # returns once all workers are connected
 """

@@ -81,7 +81,7 @@ class RestoredRun:
         """Composes, plans, restores; TensorFlow's policy is the run's while the context is open.
 
         Args:
-            run_dir: its folder, or its URL in a store, see `stored.run_folder`.
+            run_dir: its folder, or its URL in a store, see `store_copy.run_folder`.
             overrides: as for training; data=... replaces the run's data as a whole.
             checkpoint: "best", "last" or a step.
             data: in place of the run's data: a tfscale.Source, arrays or a tf.data.Dataset as for `tfscale.fit`, also
