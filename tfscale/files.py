@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -69,6 +70,12 @@ def read_plain(file: Path, *, most: int = MAX_JSON) -> bytes:
             f"{file.name} is larger than {most} bytes, which no run writes", where=str(file), fix="remove it"
         )
     return content
+
+
+def sha256(file: Path) -> str:
+    """64 hexadecimal digits for the content of a file, which may be a link; raises OSError."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def lines_of(file: Path) -> Iterator[bytes]:

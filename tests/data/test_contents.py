@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from tfscale.data import contents
 from tfscale.data.contents import check_contents, hashes
 from tfscale.data.image_folder import ImageFolder
+from tfscale.data.mnist import Mnist
 from tfscale.errors import CheckpointUnusable
 from tfscale.run_dir.folder import RunDir
 
@@ -73,27 +76,71 @@ def test_a_run_without_a_list_is_compared_by_the_old_rule_and_gets_one(job):
 
 
 def test_only_files_of_another_size_or_time_are_read_again(job, monkeypatch):
-    files = job.data.contents()
     read = []
-    real = contents._hash
-    monkeypatch.setattr(contents, "_hash", lambda file: read.append(file.name) or real(file))
+    real = ImageFolder.content_of
+    monkeypatch.setattr(ImageFolder, "content_of", lambda self, file: read.append(file.name) or real(self, file))
     directory = job.photos.parent / "d"
-    first = hashes(files, directory)
-    assert len(read) == 4 and hashes(files, directory) == first and len(read) == 4
+    first = hashes(job.data, directory)
+    assert len(read) == 4 and hashes(job.data, directory) == first and len(read) == 4
     change(job.photos / "a" / "2.jpg")
-    second = hashes(files, directory)
+    second = hashes(job.data, directory)
     assert read[4:] == ["2.jpg"] and {k for k in first if first[k] != second[k]} == {"a/2.jpg"}
     (note,) = directory.glob("contents-*.json")
     note.write_text(json.dumps({})[:1])
-    assert hashes(files, directory) == second
+    assert hashes(job.data, directory) == second
 
 
 def test_a_place_that_can_not_be_written_is_hashed_every_time(job):
     (job.photos.parent / "d").write_text("a file in the way")
-    assert len(hashes(job.data.contents(), job.photos.parent / "d")) == 4
+    assert len(hashes(job.data, job.photos.parent / "d")) == 4
 
 
 def test_pictures_that_are_not_verified_are_not_hashed(job):
     job.data.verify = False
     look(job)
     assert not (job.run_dir.path / contents.LIST).exists()
+
+
+def test_the_same_data_prepared_again_are_the_same(tmp_path, tf, data_dir):
+    """TFDS writes the features of an example in an order that differs between processes; a pod prepares its own."""
+    ours, theirs = Mnist(dir=str(data_dir)), Mnist(dir=str(tmp_path / "d"))
+    ours.prepare()
+    shutil.copytree(data_dir / "mnist5k", tmp_path / "d" / "mnist5k")
+    for file in theirs.contents().values():
+        examples = [turned(tf.train.Example.FromString(r.numpy())) for r in tf.data.TFRecordDataset(str(file))]
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for example in examples:
+                writer.write(example)
+    job = SimpleNamespace(data=ours, resume=SimpleNamespace(allow_changed=[]))
+    folders = [RunDir(tmp_path / name) for name in ("now", "before")]
+    for folder in folders:
+        (folder.checkpoints / "step-000000001").mkdir(parents=True)
+        check_contents(job, folder, print)
+    listed = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in ours.contents().items()}
+    folders[1].write_text(contents.LIST, "".join(f"{value} {json.dumps(name)}\n" for name, value in listed.items()))
+    check_contents(job, folders[1], print)  # a list of an older version has the hash of all bytes
+    assert (folders[1].path / contents.LIST).read_text() == (folders[0].path / contents.LIST).read_text()
+    files = zip(ours.contents().values(), theirs.contents().values(), strict=True)
+    assert all(a.read_bytes() != b.read_bytes() for a, b in files)
+    job.data = theirs
+    for folder in folders:
+        check_contents(job, folder, print)
+    file = next(iter(theirs.contents().values()))
+    content = file.read_bytes()
+    file.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+    with pytest.raises(CheckpointUnusable, match="has changed since the run began"):
+        check_contents(job, folders[0], print)
+
+
+def turned(example) -> bytes:
+    """The example with its features in the other order of their names, as protobuf may write them as well."""
+    whole = type(example)
+    parts = [
+        whole(features={"feature": {name: example.features.feature[name]}}).features.SerializeToString()
+        for name in sorted(example.features.feature, reverse=example.SerializeToString()[3:].startswith(b"\n\x05image"))
+    ]
+    features = b"".join(parts)
+    head, size = b"\n", len(features)
+    while size > 127:
+        head, size = head + bytes([size & 127 | 128]), size >> 7
+    return head + bytes([size]) + features

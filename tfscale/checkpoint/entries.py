@@ -9,7 +9,6 @@ zero without a word. Refuses to know tensors.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import CheckpointUnusable, SecurityRefused, first_line
-from tfscale.files import dumps, numbers, parse_json, plain, read_plain, refuse_links
+from tfscale.files import dumps, numbers, parse_json, plain, read_plain, refuse_links, sha256
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.manifest import MANIFEST, Damaged, digest, files_of, number, steps, verify
 
@@ -91,7 +90,7 @@ class Folder:
                 if file is files[0]:
                     faults.point("ckpt.mid_data", step=step)
             faults.point("ckpt.before_manifest", step=step)
-            listed = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+            listed = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
             _write_manifest(temporary, {"format": FORMAT, "step": step, **manifest, "files": listed})
             faults.point("ckpt.before_commit", step=step)
             if not may_commit():
@@ -189,11 +188,6 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     _sync(folder)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

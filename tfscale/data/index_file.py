@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import OutputError
-from tfscale.files import kernel_lock
+from tfscale.files import kernel_lock, sha256
 from tfscale.run_dir.folder import whose
 from tfscale.run_dir.lease import claimed
 
@@ -91,8 +91,7 @@ def digest_files(files: list[Path]) -> str:
     """64 hexadecimal digits for the content of these files."""
     whole = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
+        whole.update(bytes.fromhex(sha256(file)))
     return whole.hexdigest()
 
 

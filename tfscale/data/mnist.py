@@ -5,7 +5,6 @@ Owns their fixed split: 100 of each class are the test split (1,000), the rest t
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from tfscale.data.tfds import Tfds, _import_tfds
 from tfscale.errors import DataCorrupt, DataMissing
+from tfscale.files import sha256
 
 _SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 _NAME, _VERSION = "mnist5k", "1.0.0"
@@ -63,7 +63,7 @@ def _archive() -> Path:
             where="data=mnist",
             fix='pip install "tfscale[digits]"',
         )
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = sha256(file)
     if digest != _SHA256:
         raise DataCorrupt(
             f"the digits have the checksum {digest} and should have {_SHA256}",

@@ -6,9 +6,11 @@ by its offset. Refuses to know what a record means.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +21,7 @@ from tfscale.errors import DataCorrupt, DataMissing
 _HEADER = struct.Struct("<QI")  # length of the payload and its checksum
 _OVERHEAD = 16  # bytes around every payload
 _BLOCK = 2**20  # bytes that are searched at once
+_FIELD_1 = 1 << 3 | 2  # protobuf's tag of a field with a length
 _CHUNK = 256  # records that are verified together
 PREPARE_AGAIN = "delete the data set's folder and prepare it again"  # of data sets that TFDS wrote
 
@@ -167,6 +170,47 @@ def _masked_crc(rows: np.ndarray) -> np.ndarray:
         crc = _TABLE[(crc ^ rows[:, column]) & 0xFF] ^ (crc >> 8)
     crc = ~crc
     return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
+
+
+def hash_of_examples(file: Path) -> str:
+    """SHA-256 of a shard of tf.train.Examples, whatever order each holds its features in: protobuf writes a map in
+    another one in every process, so the same data prepared twice differ in their bytes.
+
+    Raises:
+        DataMissing, DataCorrupt: as `index_records`.
+    """
+    starts = index_records([file], mend=True).offset.tolist()
+    hashed = hashlib.sha256()
+    with file.open("rb") as stream:
+        for start, end in pairwise([*starts, file.stat().st_size]):
+            stream.seek(start + _HEADER.size)
+            record = stream.read(end - start - _OVERHEAD)
+            features = _fields(record)
+            entries = _fields(features[0]) if features and len(features) == 1 else None
+            parts = [record] if entries is None else sorted(entries)
+            for part in (struct.pack("<Q", len(parts)), *parts):
+                hashed.update(struct.pack("<Q", len(part)))
+                hashed.update(part)
+    return hashed.hexdigest()
+
+
+def _fields(message: bytes) -> list[bytes] | None:
+    """The values of a protobuf message of nothing but field 1 with lengths, as Example and Features are; else None."""
+    found, position = [], 0
+    while position < len(message):
+        if message[position] != _FIELD_1:
+            return None
+        position, size, shift = position + 1, 0, 0
+        while position < len(message):
+            byte = message[position]
+            position, size, shift = position + 1, size | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                break
+        if position + size > len(message):
+            return None
+        found.append(message[position : position + size])
+        position += size
+    return found
 
 
 # -- with TensorFlow

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.errors import UsageError
+from tfscale.files import sha256
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -96,6 +97,11 @@ class Source:
         """The files whose content a resumed run compares with that which it began with, by names that don't say where
         they lie; none where `identity` tells the content already."""
         return {}
+
+    def content_of(self, file: Path) -> str:
+        """A hash of what a file of `contents` holds: of its bytes or, after a word and a colon, of what the same data
+        have in common however they are written. Raises OSError, DataCorrupt."""
+        return sha256(file)
 
     def remarks(self) -> Sequence[str]:
         """What people should know of how the data were found, a part of a sentence each: what is left out, and why."""

@@ -21,7 +21,7 @@ from tfscale.data.bad_records import SPLITS, BadRecord, BadRecords
 from tfscale.data.index_file import digest, one_writer
 from tfscale.data.reach import offline_host
 from tfscale.data.record_source import DAMAGED, RecordSource
-from tfscale.data.records import RecordIndex, index_records, whole_records
+from tfscale.data.records import RecordIndex, hash_of_examples, index_records, whole_records
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
 from tfscale.hardware import probe
 from tfscale.process.startup import lean
@@ -161,6 +161,9 @@ class Tfds(RecordSource):
 
     def contents(self) -> dict[str, Path]:
         return {file.name: file for split in SPLITS for file in self._shards(self._name_of(split))}
+
+    def content_of(self, file: Path) -> str:
+        return f"examples:{hash_of_examples(file)}"
 
     def _make_index(self, name: str) -> RecordIndex:
         index = index_records(self._shards(name), mend=self.max_bad_records > 0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import IOFailure, OutputError, UsageError, first_line
-from tfscale.files import dumps
+from tfscale.files import dumps, sha256
 from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
 from tfscale.task import Task
@@ -204,9 +203,7 @@ def _described(tensors: Mapping[str, Any]) -> dict[str, Any]:
 def _files(folder: Path) -> dict[str, Any]:
     found = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": digest}
+        found[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
     return found
 
 

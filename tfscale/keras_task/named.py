@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from tfscale.data import check_augment
 from tfscale.data.source import READING
 from tfscale.errors import UsageError, first_line, place_of
+from tfscale.files import sha256
 from tfscale.keras_task.file import SUFFIXES, check_keras_file, is_compiled, load_keras_file, policy_of
 from tfscale.keras_task.model_task import KerasModelTask
 from tfscale.user_code import check_code_exists, load_code
@@ -217,6 +217,5 @@ class NamedModel(KerasModelTask):
         what = self.model
         if self.is_file:
             self.check()
-            with Path(self.model).open("rb") as stream:
-                what = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+            what = sha256(Path(self.model))[:16]
         return {"model": what, **{name: getattr(self, name) for name in names}}

@@ -18,7 +18,7 @@ from tfscale.config.former_names import former_name
 from tfscale.config.optimizer_keys import effective
 from tfscale.config.schema import OptimizerConfig, RunConfig, identity, identity_defaults
 from tfscale.errors import CheckpointUnusable, without_secrets
-from tfscale.files import dumps, plain
+from tfscale.files import dumps, plain, sha256
 from tfscale.version import __version__
 
 _ABSENT = object()
@@ -209,7 +209,7 @@ def _code_of(*parts: Any) -> dict[str, str]:
         name = type(part).__module__
         file = getattr(sys.modules.get(name), "__file__", None)  # a notebook has none
         if file and Path(file).is_file():
-            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:10]
+            found[name] = sha256(Path(file))[:10]
     return found
 
 

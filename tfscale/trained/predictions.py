@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale.data.given import GivenArrays, GivenDataset, GivenFunctions
 from tfscale.data.table_files import JsonLines, Parquet, table_kind
 from tfscale.errors import DataCorrupt, IOFailure, OutputError, UsageError
+from tfscale.files import sha256
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.experiment import digest
 from tfscale.run_dir.folder import RunDir
@@ -133,7 +134,7 @@ class _Parts:
         self.pinned = {
             "format": _FORMAT,
             "run": run.checkpoint.identity,
-            "checkpoint": [run.checkpoint.step, _sha256(run.checkpoint.path / "manifest.json")],
+            "checkpoint": [run.checkpoint.step, sha256(run.checkpoint.path / "manifest.json")],
             "input": _input_identity(run, split),
             "rows": self.rows,
             "precision": run.plan.precision,
@@ -260,7 +261,3 @@ def _input_identity(run: RestoredRun, split: str) -> str:
             "changed": changed,
         }
     )
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
