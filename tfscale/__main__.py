@@ -1,19 +1,19 @@
-"""The program `tfscale`: its sub-commands are the doors, and `tfscale train` is `python -m tfscale.train`."""
+"""The program `tfscale`: its sub-commands are the entry points, and `tfscale train` is `python -m tfscale.train`."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from tfscale.cli import guard
-from tfscale.console import write_line
+from tfscale.cli import Parser, guard
+from tfscale.console import table, write_line
 from tfscale.errors import UsageError, nearest
 
-DOORS = {
+COMMANDS = {
     "train": "train a recipe on whatever hardware is here",
     "launch": "the same in several processes on this machine",
     "parity": "whether a recipe's numbers are the same on several devices and workers",
@@ -26,18 +26,44 @@ _PACKAGES = ("export", "k8s", "launch", "parity")  # entry points that are a pac
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Passes the arguments on to the door; returns the exit code."""
+    """Passes the arguments on to the command; returns the exit code."""
     if argv is None:
         _find_own_code()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in DOORS:
+    if arguments and arguments[0] in COMMANDS:
         module = f"tfscale.{arguments[0]}" + (".__main__" if arguments[0] in _PACKAGES else "")
         return importlib.import_module(module).main(arguments[1:])
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        return guard(lambda _: _usage())
-    if arguments[0] == "--version":
-        return guard(lambda _: _version())
-    return guard(lambda _: _unknown(arguments[0]))
+    return guard(lambda _: _own(arguments[:1]))
+
+
+def _own(arguments: list[str]) -> int:
+    """What the program says itself: its help, its version, and that there is no such command."""
+    parser = Parser(
+        "tfscale",
+        "Train any Keras model on whatever hardware is here.",
+        usage="tfscale COMMAND [...]",
+        epilog=f"commands (tfscale COMMAND --help):\n{table(COMMANDS.items(), framed=False)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    parser.add_argument("command", nargs="?", type=_command, help=argparse.SUPPRESS)
+    if not parser.parse(arguments).version:
+        parser.print_help()
+        return 0
+    from tfscale.version import __version__
+
+    write_line(f"tfscale {__version__}")
+    return 0
+
+
+def _command(name: str) -> str:
+    if name == "help":
+        return name
+    raise UsageError(
+        f"unknown command {name!r}{nearest(name, list(COMMANDS))}",
+        where="command line",
+        fix=f"the commands are {', '.join(COMMANDS)}",
+    )
 
 
 def _find_own_code() -> None:
@@ -47,26 +73,6 @@ def _find_own_code() -> None:
         here = os.getcwd()
         if not (sys.flags.safe_path or here in sys.path or "" in sys.path):
             sys.path.insert(0, here)
-
-
-def _usage() -> int:
-    write_line("\n".join(["usage: tfscale COMMAND [...]\n", *(f"  {name:<10} {text}" for name, text in DOORS.items())]))
-    return 0
-
-
-def _version() -> int:
-    from tfscale.version import __version__
-
-    write_line(f"tfscale {__version__}")
-    return 0
-
-
-def _unknown(command: str) -> NoReturn:
-    raise UsageError(
-        f"unknown command {command!r}{nearest(command, list(DOORS))}",
-        where="command line",
-        fix=f"the commands are {', '.join(DOORS)}",
-    )
 
 
 if __name__ == "__main__":

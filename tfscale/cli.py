@@ -1,4 +1,13 @@
-"""What all doors share: Hydra's overrides as arguments, and errors that become one line and an exit code."""
+"""What all programs share: options and Hydra's overrides as arguments, errors that become one line and an exit code.
+
+    program = Program("export", "A trained run as files.", example="tfscale export run.dir=runs/resnet/563a34baa8")
+    program.word("run.dir", "PATH", "folder of the trained run", type=place, required=True)
+    program.add_argument("--fast", action="store_true", help="leave the check away")
+    program.run(argv, work)  # work(options, seen): options.run_dir, options.fast, options.overrides
+
+A program has argparse's options, words of its own (`run.dir=PATH`), which are options that people write as they write
+an override, and overrides. Owns how they are parsed, shown and refused. Refuses to know what an override means.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +16,180 @@ import dataclasses
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tfscale import console as streams
-from tfscale.console import write_line, write_result
+from tfscale.config.override_syntax import plain_path as place
+from tfscale.console import columns, table, write_result
 from tfscale.errors import UsageError, foreseen, nearest, without_secrets
 from tfscale.process.startup import begin_program
 
-_PATHS = ("run.dir", "input", "output", "parity.json")  # own options that are places
-
-
-class _Help(argparse.Action):
-    """--help with the recipes and groups that there are."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any):
-        super().__init__(option_strings, dest, nargs=0, help="show this and the recipes and groups that there are")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        told = [parser.format_help(), "configuration groups (GROUP=NAME; a recipe, debug: +GROUP=NAME):"]
-        told += [f"  {group:<10} {', '.join(names)}" for group, names in groups().items()]
-        write_line("\n".join(told))
-        parser.exit(0)
+_FIX = "--help lists the options"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse exits with 2 and prints two lines, and thinks its help printed where it isn't; ours raises."""
+    """argparse's, whose errors are ours: it exits with 2 and prints two lines, and thinks its help printed where it
+    isn't."""
+
+    def __init__(self, prog: str, about: str, **more: Any):
+        super().__init__(prog, description=about, allow_abbrev=False, exit_on_error=False, **more)
+        self._words: dict[str, bool] = {}  # options that are written name=value, and whether one must be given
 
     def print_help(self, file: Any = None) -> None:
         write_result(self.format_help())
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, where="command line", fix="see --help")
+        raise UsageError(message, where="command line", fix=_FIX)
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Raises UsageError: an option that there isn't, or a value that its type refuses."""
+        try:
+            options, unknown = self.parse_known_intermixed_args(list(words))
+        except argparse.ArgumentError as error:
+            name = error.argument_name or "command line"
+            word = name.removeprefix("--")
+            raise UsageError(error.message, where=word if word in self._words else name, fix=_FIX) from None
+        if unknown:
+            name, known = unknown[0].partition("=")[0], [*self._option_string_actions]
+            raise UsageError(f"unknown option {name!r}{nearest(name, known)}", where="command line", fix=_FIX)
+        return options
+
+
+class _Page(argparse.HelpFormatter):
+    """A word is shown as it is written."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32, width=columns())
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        word = isinstance(action.metavar, str) and "=" in action.metavar
+        return str(action.metavar) if word else super()._format_action_invocation(action)
+
+
+class Program(Parser):
+    """The arguments of one of our programs: its own, and Hydra's overrides.
+
+    Args:
+        name: of the command.
+        about: what it does, for --help.
+        example: a command line.
+    """
+
+    def __init__(self, name: str, about: str, *, example: str):
+        super().__init__(f"tfscale {name}", about, epilog=f"example: {example}", formatter_class=_Page)
+        self.usage = "%(prog)s [option ...] [override ...]"
+        self.add_argument("-c", "--cfg", type=choice("job"), metavar="job", help="print the configuration and stop")
+        self.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with your own configuration groups")
+        self.add_argument("overrides", nargs="*", metavar="override", help="Hydra overrides: +recipe=NAME key=value")
+
+    def word(
+        self,
+        name: str,
+        value: str,
+        help: str,
+        *,
+        type: Callable[[str], Any] = str,
+        default: Any = None,
+        required: bool = False,
+    ) -> None:
+        """Declares `name=value`, which becomes options.name, with _ for each dot.
+
+        Args:
+            value: what stands for the value on the page of --help.
+            default: None where it may be left away.
+        """
+        shown = f"{name}={value}"
+        told = help if default is None else f"{help} (default {default})"
+        self.add_argument(
+            f"--{name}", dest=name.replace(".", "_"), metavar=shown, help=told, type=type, default=default
+        )
+        self._words[name] = required
+        if required:
+            self.usage = str(self.usage).replace(" [option", f" {shown} [option")
+
+    def trained_run(self) -> None:
+        """Declares the words that name a checkpoint of a trained run."""
+        told = "folder of the trained run, or its URL in a store"
+        self.word("run.dir", "PATH|URL", told, type=place, required=True)
+        self.word("checkpoint", "best|last|STEP", "which of its checkpoints", default="best")
+
+    def run(self, argv: Sequence[str] | None, work: Callable[[argparse.Namespace, dict], int]) -> int:
+        """Calls `work` with the options and `guard`'s dict; returns the exit code.
+
+        Args:
+            argv: the arguments, the process's where it is None.
+        """
+        return guard(lambda seen: self._run(sys.argv[1:] if argv is None else argv, work, seen))
+
+    def _run(self, argv: Sequence[str], work: Callable[[argparse.Namespace, dict], int], seen: dict) -> int:
+        options = self.parse(argv)
+        seen["traceback"] = "debug.traceback=true" in options.overrides
+        return work(options, seen)
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Raises UsageError, also where a word is missing, or nearly one of ours. A lone -- says nothing: no override
+        begins with a dash."""
+        ours = [f"--{word}" if "=" in word and word.partition("=")[0] in self._words else word for word in words]
+        options = super().parse([word for word in ours if word != "--"])
+        self._refuse_misspelt(options.overrides)
+        needed = [name for name, required in self._words.items() if required]
+        if options.cfg:
+            needed = [name for name in needed if name == "run.dir"]  # which holds the configuration
+        missing = [name for name in needed if not getattr(options, name.replace(".", "_"))]
+        if missing:
+            near = [nearest(word.partition("=")[0], missing) and word for word in options.overrides]
+            meant = next((f"; was {word} meant to?" for word in near if word), "")
+            raise UsageError(
+                f"no value was given for {', '.join(missing)}{meant}",
+                where=", ".join(missing),
+                fix=" ".join(f"{name}=..." for name in missing),
+            )
+        return options
+
+    def _refuse_misspelt(self, overrides: Sequence[str]) -> None:
+        from tfscale.config.schema import RunConfig
+
+        known = {field.name for field in dataclasses.fields(RunConfig)}
+        for override in overrides:
+            name = override.partition("=")[0]
+            close = nearest(name, list(self._words)) if name.split(".")[0] not in known else ""
+            if close and not name.startswith(("+", "~")):
+                raise UsageError(f"unknown option {name!r}{close}", where=override, fix=_FIX)
+
+    def print_help(self, file: Any = None) -> None:
+        """With the recipes and groups that there are."""
+        rows = [(group, ", ".join(names)) for group, names in groups().items()]
+        told = "configuration groups (GROUP=NAME; a recipe, debug: +GROUP=NAME):"
+        write_result(f"{self.format_help()}\n{told}\n{table(rows, framed=False)}\n")
+
+
+def whole(text: str) -> int:
+    """The type of an option that is a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    """The type of an option that is a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def choice(*names: str) -> Callable[[str], str]:
+    """The type of an option that is one of these."""
+
+    def chosen(text: str) -> str:
+        if text not in names:
+            hint = nearest(text, names) or f"; use {' or '.join(names)}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not known{hint}")
+        return text
+
+    return chosen
 
 
 def groups() -> dict[str, list[str]]:
@@ -54,57 +205,21 @@ def groups() -> dict[str, list[str]]:
     return found
 
 
-def arguments(describe: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses --help, --cfg, --config-dir and the overrides; raises UsageError."""
-    parser = Parser(prog=describe.prog, description=describe.description, epilog=describe.epilog, add_help=False)
-    parser.add_argument("-h", "--help", action=_Help)
-    parser.add_argument("-c", "--cfg", choices=["job"], help="print the composed configuration and stop")
-    parser.add_argument("-cd", "--config-dir", help="a folder with your own configuration groups")
-    parser.add_argument("overrides", nargs="*", metavar="override", help="Hydra overrides: +recipe=NAME key=value")
-    return parser.parse_intermixed_args(argv)
+def print_config(options: argparse.Namespace) -> int:
+    """What --cfg is for: prints what the overrides compose, on top of a trained run's where the program has `run.dir`;
+    returns the exit code."""
+    from tfscale.composition.hydra_compose import compose_raw, compose_run
 
+    if "run_dir" in options:
+        from tfscale.run_dir.store_copy import run_folder
 
-def own_options(overrides: Sequence[str], names: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
-    """Splits name=value options of the door itself from Hydra's overrides.
+        folder = run_folder(options.run_dir, None)
+        write_result(compose_run(folder, options.overrides, config_dir=options.config_dir).yaml)
+        return 0
+    from omegaconf import OmegaConf
 
-    Args:
-        names: of the options, with their defaults; "" stands for an option that may be left away, None for one that
-            must be given.
-
-    Raises:
-        UsageError: one is missing, or a word is none of them but nearly.
-    """
-    from tfscale.config.override_syntax import plain_path
-    from tfscale.config.schema import RunConfig
-
-    known = {field.name for field in dataclasses.fields(RunConfig)}
-    given: dict[str, str] = {}
-    rest: list[str] = []
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        if name in names and equals:
-            given[name] = plain_path(value) if name in _PATHS else value
-            continue
-        close = nearest(name, list(names)) if name not in known and "." not in name else ""
-        if close and not name.startswith(("+", "~")):
-            raise UsageError(f"unknown option {name!r}{close}", where=override, fix="see --help")
-        rest.append(override)
-    missing = [name for name, default in names.items() if default is None and not given.get(name)]
-    if missing:
-        raise UsageError(
-            f"no value was given for {', '.join(missing)}",
-            where=", ".join(missing),
-            fix=" ".join(f"{name}=..." for name in missing),
-        )
-    return {name: given.get(name, default or "") for name, default in names.items()}, rest
-
-
-def print_run_config(run_dir: str, overrides: Sequence[str], config_dir: str | None) -> int:
-    """What --cfg is for a trained run, given as a folder or an URL; returns the exit code."""
-    from tfscale.composition.hydra_compose import compose_run
-    from tfscale.run_dir.store_copy import run_folder
-
-    write_result(compose_run(run_folder(run_dir, None), overrides, config_dir=config_dir).yaml)
+    raw = compose_raw(options.overrides, config_dir=options.config_dir)
+    write_result(OmegaConf.to_yaml(raw, resolve=False))
     return 0
 
 

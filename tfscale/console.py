@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,6 +78,42 @@ class _Dropping(io.RawIOBase):
 def columns() -> int:
     """How wide a line for people may be: the terminal's width, 80 where there is none."""
     return max(40, min(118, shutil.get_terminal_size((80, 24)).columns))
+
+
+def table(
+    rows: Iterable[Sequence[str]],
+    heads: Sequence[str] = (),
+    *,
+    title: str = "",
+    whole: Collection[int] = (),
+    framed: bool = True,
+    width: int | None = None,
+) -> str:
+    """A table for people, in lines of at most `width` characters: `columns()` where none is given.
+
+    Args:
+        heads: above the columns; without them there is no line for them.
+        whole: the numbers of columns whose cells are never folded.
+    """
+    from rich.box import HEAVY_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    told = [list(row) for row in rows]
+    look: dict[str, Any] = {} if framed else {"padding": (0, 2), "collapse_padding": True}
+    drawn = Table(
+        title=title or None, title_justify="left", show_header=bool(heads), box=HEAVY_HEAD if framed else None, **look
+    )
+    for number in range(len(heads or told[0])):
+        drawn.add_column(heads[number] if heads else "", overflow="fold", no_wrap=number in whole)
+    for row in told:
+        drawn.add_row(*row)
+    out = io.StringIO()
+    # Cells are people's words: what looks like rich's markup in them is none. In a notebook rich would show the table
+    # in place of writing it.
+    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "color_system": None}
+    Console(file=out, width=width or columns(), force_terminal=False, force_jupyter=False, **plain).print(drawn)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def begin() -> None:

@@ -8,33 +8,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfscale.cli import arguments, guard, own_options, print_run_config
+from tfscale.cli import Program, print_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="tfscale evaluate",
-        description="Loss and metrics of a trained run, on its own data or on others.",
-        epilog="options: run.dir=PATH|URL checkpoint=best|last|STEP; example: "
-        "tfscale evaluate run.dir=runs/resnet/563a34baa8 eval.split=train",
+    program = Program(
+        "evaluate",
+        "Loss and metrics of a trained run, on its own data or on others.",
+        example="tfscale evaluate run.dir=runs/resnet/563a34baa8 eval.split=train",
     )
-    return guard(lambda seen: _evaluate(arguments(parser, argv), seen))
+    program.trained_run()
+    return program.run(argv, _evaluate)
 
 
-def _evaluate(options: argparse.Namespace, seen: dict) -> int:
-    own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
+def _evaluate(options: argparse.Namespace, _: dict) -> int:
     if options.cfg:
-        return print_run_config(own["run.dir"], overrides, options.config_dir)
-    seen["traceback"] = "debug.traceback=true" in overrides
-    told = evaluate_run(own["run.dir"], overrides, checkpoint=own["checkpoint"], config_dir=options.config_dir)
+        return print_config(options)
+    told = evaluate_run(
+        options.run_dir, options.overrides, checkpoint=options.checkpoint, config_dir=options.config_dir
+    )
     from tfscale.engine.progress import summary
 
     if told["remarks"]:
         print(told["remarks"])
     summary(
         {
-            "checkpoint": f"step {told['step']} ({own['checkpoint']})",
+            "checkpoint": f"step {told['step']} ({options.checkpoint})",
             "data": f"{told['examples']} examples, {told['split']} split of {told['data']['class'].rpartition('.')[2]}",
             **{name: f"{value:.4f}" for name, value in told["metrics"].items()},
         }

@@ -6,63 +6,48 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tfscale.cli import arguments, guard, own_options, print_run_config
+from tfscale.cli import Program, choice, place, print_config, whole
 from tfscale.errors import UsageError
-
-_OPTIONS = {
-    "run.dir": None,
-    "output": None,
-    "input": "",
-    "checkpoint": "best",
-    "split": "test",
-    "predict.part": "1024",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Predicts; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="tfscale predict",
-        description="A file with what a trained run says about every example. Killed, the same command goes on.",
-        epilog="options: run.dir=PATH|URL output=FILE.jsonl|FILE.parquet input=PATH checkpoint=best|last|STEP "
-        "split=test|train predict.part=ROWS; example: tfscale predict run.dir=runs/resnet/563a34baa8 "
-        "input=pictures/ output=preds.jsonl",
+    program = Program(
+        "predict",
+        "A file with what a trained run says about every example. Killed, the same command goes on.",
+        example="tfscale predict run.dir=runs/resnet/563a34baa8 input=pictures/ output=preds.jsonl",
     )
-    return guard(lambda seen: _predict(arguments(parser, argv), seen))
+    program.trained_run()
+    program.word("output", "FILE", "what is written: FILE.jsonl or FILE.parquet", type=place, required=True)
+    program.word("input", "PATH", "data without labels, in place of the run's own", type=place)
+    program.word("split", "test|train", "of the run's own data", type=choice("test", "train"), default="test")
+    program.word("predict.part", "ROWS", "rows of one part, which a killed command keeps", type=whole, default=1024)
+    return program.run(argv, _predict)
 
 
-def _predict(options: argparse.Namespace, seen: dict) -> int:
+def _predict(options: argparse.Namespace, _: dict) -> int:
     if options.cfg:
-        own, overrides = own_options(options.overrides, {**_OPTIONS, "output": ""})
-        return print_run_config(own["run.dir"], overrides, options.config_dir)
-    own, overrides = own_options(options.overrides, _OPTIONS)
-    seen["traceback"] = "debug.traceback=true" in overrides
-    split = own["split"]
-    if split not in ("train", "test"):
-        raise UsageError(f"there is no split {split!r}", where="split", fix="use train or test")
-    if not own["predict.part"].isdecimal() or int(own["predict.part"]) < 1:
-        raise UsageError(
-            f"{own['predict.part']!r} is no number of rows", where="predict.part", fix="use predict.part=1024"
-        )
+        return print_config(options)
+    if options.predict_part < 1:
+        raise UsageError(f"{options.predict_part} rows are no part", where="predict.part", fix="use predict.part=1024")
     from tfscale.data.found import remarks
     from tfscale.trained.predictions import check_output, predict_file
     from tfscale.trained.restored_run import RestoredRun, checkpoint_choice
 
-    which = checkpoint_choice(own["checkpoint"])
-    check_output(own["output"])
+    which = checkpoint_choice(options.checkpoint)
+    check_output(options.output)
     with RestoredRun.open(
-        own["run.dir"],
-        overrides,
+        options.run_dir,
+        options.overrides,
         checkpoint=which,
-        unlabelled=own["input"] or None,
+        unlabelled=options.input or None,
         config_dir=options.config_dir,
     ) as run:
-        if own["input"]:
-            split = "test"  # the only one of data without labels
+        split = "test" if options.input else options.split  # the only one of data without labels
         if noted := remarks(run.source):
             print(noted)
-        rows = predict_file(run, split, own["output"], part_rows=int(own["predict.part"]))
-        print(f"{rows} predictions of step {run.state.step}: {own['output']}")
+        rows = predict_file(run, split, options.output, part_rows=options.predict_part)
+        print(f"{rows} predictions of step {run.state.step}: {options.output}")
     return 0
 
 

@@ -7,31 +7,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli import arguments, guard, own_options, print_run_config
+from tfscale.cli import Program, print_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="tfscale export",
-        description="A trained run as Keras file and SavedModel in <run.dir>/export, checked in a process of its own.",
-        epilog="options: run.dir=PATH|URL checkpoint=best|last|STEP; "
-        "example: tfscale export run.dir=runs/resnet/563a34baa8",
+    program = Program(
+        "export",
+        "A trained run as Keras file and SavedModel in <run.dir>/export, checked in a process of its own.",
+        example="tfscale export run.dir=runs/resnet/563a34baa8",
     )
-    return guard(lambda seen: _export(arguments(parser, argv), seen))
+    program.trained_run()
+    return program.run(argv, _export)
 
 
-def _export(options: argparse.Namespace, seen: dict) -> int:
-    own, overrides = own_options(options.overrides, {"run.dir": None, "checkpoint": "best"})
+def _export(options: argparse.Namespace, _: dict) -> int:
     if options.cfg:
-        return print_run_config(own["run.dir"], overrides, options.config_dir)
-    seen["traceback"] = "debug.traceback=true" in overrides
+        return print_config(options)
     from tfscale.export.run_export import export_run
     from tfscale.run_dir.folder import RunDir
     from tfscale.trained.restored_run import RestoredRun, checkpoint_choice
 
-    which = checkpoint_choice(own["checkpoint"])
-    with RestoredRun.open(own["run.dir"], overrides, checkpoint=which, config_dir=options.config_dir) as run:
+    which = checkpoint_choice(options.checkpoint)
+    with RestoredRun.open(options.run_dir, options.overrides, checkpoint=which, config_dir=options.config_dir) as run:
         RunDir(run.folder).check_writable()
         path = export_run(
             run.task,
@@ -41,7 +39,7 @@ def _export(options: argparse.Namespace, seen: dict) -> int:
             identity=run.checkpoint.identity,
             class_names=run.class_names,
         )
-    _show(path, own["checkpoint"])
+    _show(path, options.checkpoint)
     return 0
 
 

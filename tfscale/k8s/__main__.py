@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tfscale.cli import arguments, guard
+from tfscale.cli import Program
 from tfscale.console import write_result
 from tfscale.errors import SecurityRefused, UsageError, is_plain, is_secret, without_secrets
 from tfscale.k8s.apply import OPTION, apply
@@ -35,27 +35,27 @@ _OPEN = re.compile(r"job\.(env|node_selector)[.=]")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints or applies; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="tfscale k8s",
-        description="Print the manifests with which a recipe runs in a cluster; --apply hands them to kubectl.",
-        epilog="example: tfscale k8s +recipe=resnet job=tfjob job.image=registry/tfscale:0.1 job.workers=4"
-        " job.run_claim=runs | kubectl apply -f -",
+    program = Program(
+        "k8s",
+        "Print the manifests with which a recipe runs in a cluster.",
+        example="tfscale k8s +recipe=resnet job=tfjob job.image=registry/tfscale:0.1 job.workers=4 job.run_claim=runs"
+        " | kubectl apply -f -",
     )
-    return guard(lambda seen: _print(parser, list(sys.argv[1:] if argv is None else argv), seen))
+    program.add_argument(OPTION, action="store_true", help="hand them to kubectl, in the order that controllers need")
+    return program.run(argv, _print)
 
 
-def _print(parser: argparse.ArgumentParser, words: list[str], seen: dict) -> int:
-    options = arguments(parser, [word for word in words if word != OPTION])
+def _print(options: argparse.Namespace, _: dict) -> int:
     if options.cfg:
         from omegaconf import OmegaConf
 
         write_result(OmegaConf.to_yaml(_compose(options.overrides, options.config_dir), resolve=False))
         return 0
     text = text_of(options.overrides, config_dir=options.config_dir)
-    for line in text.splitlines() if OPTION in words or not sys.stdout.isatty() else ():
+    for line in text.splitlines() if options.apply or not sys.stdout.isatty() else ():
         if line.startswith(_NOTE):  # kubectl reads it, and people don't
             print(f"tfscale: {line.removeprefix(_NOTE)}", file=sys.stderr)
-    if OPTION in words:
+    if options.apply:
         apply(text)
     else:
         write_result(text)

@@ -7,32 +7,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli import arguments, guard, own_options
+from tfscale.cli import Program, number, place, print_config, whole
 from tfscale.console import write_result
-from tfscale.errors import CheckFailed, OutputError, UsageError
+from tfscale.errors import CheckFailed, OutputError
 from tfscale.files import dumps
-
-_DEFAULTS = {
-    "parity.steps": "20",
-    "parity.layouts": "2,4,2w,2wx2,accumulate",
-    "parity.timeout": "1800",
-    "parity.json": "",
-}
-_WORKER = "--worker"  # a process of the check itself, which gets a folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks; returns the exit code: 0 if all judged numbers agree, 1 if not."""
-    parser = argparse.ArgumentParser(
-        prog="tfscale parity",
-        description="Train the first steps of a recipe as 1 replica and in other layouts, and compare their numbers.",
-        epilog="options: parity.steps=20 parity.layouts=2,4,2w,2wx2,accumulate parity.timeout=SECONDS (of one layout)"
-        " parity.json=FILE; example: tfscale parity +recipe=resnet task.width=4",
+    program = Program(
+        "parity",
+        "Train the first steps of a recipe as 1 replica and in other layouts, and compare their numbers.",
+        example="tfscale parity +recipe=resnet task.width=4",
     )
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == [_WORKER]:
-        return guard(lambda seen: _work(words[1], seen))
-    return guard(lambda seen: _check(arguments(parser, words), seen))
+    layouts = "2,4,2w,2wx2,accumulate"
+    program.word("parity.steps", "N", "how many steps are compared", type=whole, default=20)
+    program.word("parity.layouts", "LIST", "replicas, workers, and devices of each", default=layouts)
+    program.word("parity.timeout", "SECONDS", "of one layout", type=number, default=1800)
+    program.word("parity.json", "FILE", "the report for programs", type=place)
+    program.add_argument("--worker", metavar="FOLDER", help=argparse.SUPPRESS)  # a process of the check itself
+    return program.run(argv, _check)
 
 
 def _work(folder: str, seen: dict) -> int:
@@ -44,25 +38,20 @@ def _work(folder: str, seen: dict) -> int:
 
 
 def _check(options: argparse.Namespace, seen: dict) -> int:
-    own, overrides = own_options(options.overrides, _DEFAULTS)
+    if options.worker:
+        return _work(options.worker, seen)
     if options.cfg:
-        from omegaconf import OmegaConf
-
-        from tfscale.composition.hydra_compose import compose_raw
-
-        write_result(OmegaConf.to_yaml(compose_raw(overrides, config_dir=options.config_dir), resolve=False))
-        return 0
-    seen["traceback"] = "debug.traceback=true" in overrides
-    file = Path(own["parity.json"]) if own["parity.json"] else None
+        return print_config(options)
+    file = Path(options.parity_json) if options.parity_json else None
     if file is not None and not file.absolute().parent.is_dir():
         raise OutputError(f"there is no folder {file.parent}", where="parity.json", fix="make it")
     from tfscale.parity.check import check_parity
 
     report = check_parity(
-        overrides,
-        int(_number(own, "parity.steps")),
-        layouts=[name.strip() for name in own["parity.layouts"].split(",") if name.strip()],
-        timeout=_number(own, "parity.timeout"),
+        options.overrides,
+        options.parity_steps,
+        layouts=[name.strip() for name in options.parity_layouts.split(",") if name.strip()],
+        timeout=options.parity_timeout,
         config_dir=options.config_dir,
         say=lambda line: print(line, flush=True),
     )
@@ -76,13 +65,6 @@ def _check(options: argparse.Namespace, seen: dict) -> int:
         fix = report.problem[1] if report.problem else "the table above shows where the numbers part"
         raise CheckFailed(report.verdict, where="parity", fix=fix)
     return 0
-
-
-def _number(own: dict[str, str], name: str) -> float:
-    try:
-        return float(own[name]) if "." in own[name] else int(own[name])
-    except ValueError:
-        raise UsageError(f"{own[name]!r} is not a number", where=name, fix=f"{name}={_DEFAULTS[name]}") from None
 
 
 if __name__ == "__main__":
