@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.side_by_side import TOLERANCE, Measured
+from tfscale.console import table
 from tfscale.hardware import probe
 
 
@@ -35,7 +36,7 @@ class Report:
 
 def build(title: str, results: Sequence[Measured], *, blocks: int, seconds: float) -> Report:
     """Args: what was measured, and with how many blocks of windows of which length."""
-    tables = [table for measured in results for table in (_contestants(measured), _verdicts(measured))]
+    tables = [each for measured in results for each in (_contestants(measured), _verdicts(measured))]
     return Report(title, [*surroundings(), _method(blocks, seconds)], tables)
 
 
@@ -98,32 +99,21 @@ def _verdicts(measured: Measured) -> Table:
 
 def show(report: Report) -> None:
     """Prints the report to the terminal."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    console = Console(width=None if Console().is_terminal else 150, highlight=False, markup=False)
-    console.print(report.title)
-    for fact in report.facts:
-        console.print(fact)
-    for table in report.tables:
-        drawn = RichTable(title=table.title, title_justify="left")
-        for column in table.columns:
-            drawn.add_column(column, overflow="fold")
-        for row in table.rows:
-            drawn.add_row(*row)
-        console.print()
-        console.print(drawn)
-        for note in table.notes:
-            console.print(f"- {note}")
+    print(report.title, *report.facts, sep="\n")
+    for each in report.tables:
+        print()
+        print(table(each.rows, each.columns, title=each.title))
+        for note in each.notes:
+            print(f"- {note}")
 
 
 def markdown(report: Report) -> str:
     lines = [f"# {report.title}", "", *(f"- {fact}" for fact in report.facts)]
-    for table in report.tables:
-        lines += ["", f"## {table.title}" if table.title != "claims" else "### Claims", ""]
-        lines += [_row(table.columns), _row(("---",) * len(table.columns)), *map(_row, table.rows)]
-        if table.notes:
-            lines += ["", *(f"- {note}" for note in table.notes)]
+    for each in report.tables:
+        lines += ["", f"## {each.title}" if each.title != "claims" else "### Claims", ""]
+        lines += [_row(each.columns), _row(("---",) * len(each.columns)), *map(_row, each.rows)]
+        if each.notes:
+            lines += ["", *(f"- {note}" for note in each.notes)]
     return "\n".join(lines) + "\n"
 
 

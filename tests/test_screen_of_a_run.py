@@ -105,5 +105,6 @@ def test_epochs_without_a_test_and_long_places(monkeypatch):
     assert out.getvalue().startswith("step 5  train: loss 0.5000  accuracy 0.2500  epoch 1\n")
     assert max(map(len, out.getvalue().splitlines())) <= 80 and "metric_11 0.5" in out.getvalue()
     shown = io.StringIO()
-    summary({"run folder": "/a/" + "b" * 200}, stream=shown)
+    summary({"run folder": "/a/" + "b" * 200, "name": "[x] :smile:"}, stream=shown)
+    assert "[x] :smile:" in shown.getvalue() and max(map(len, shown.getvalue().splitlines())) == 80
     assert "…" not in shown.getvalue() and shown.getvalue().count("b") == 200

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfscale.console import table
 from tfscale.errors import CheckpointUnusable, Diverged, first_line
 from tfscale.run_dir.manifest import Damaged
 from tfscale.state.train_state import TrainState
@@ -186,10 +187,7 @@ def _unnumbered(some: Set[str], ordered: Iterable[str]) -> dict[str, str]:
 
 
 def _table(rows: list[tuple[str, str, str]]) -> Iterable[str]:
-    shown = [("variable", "checkpoint", "model"), *rows[:_SHOWN]]
-    widths = [max(len(row[column]) for row in shown) for column in (0, 1)]
-    for name, its, ours in shown:
-        yield f"  {name:<{widths[0]}}  {its:<{widths[1]}}  {ours}"
+    yield table(rows[:_SHOWN], ("variable", "checkpoint", "model"), whole=(1, 2), framed=False)
     if len(rows) > _SHOWN:
         yield f"  and {len(rows) - _SHOWN} more"
 

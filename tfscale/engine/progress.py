@@ -9,9 +9,8 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from tfscale.console import columns
+from tfscale.console import columns, table
 
 _BAR = 20
 _AROUND = _BAR + len("train") + len("0:00:00") + 3  # what a live line holds besides its text
@@ -122,13 +121,7 @@ def fold(parts: Sequence[str], width: int) -> str:
 
 def summary(rows: Mapping[str, str], *, stream: TextIO | None = None) -> None:
     """The table at the end of a run."""
-    console = Console(file=stream or sys.stdout, highlight=False, width=columns())
-    table = Table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    console.print(table)
+    print(table(rows.items(), whole=(0,)), file=stream or sys.stdout)
 
 
 def _duration(seconds: float) -> str:

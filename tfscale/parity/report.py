@@ -10,11 +10,13 @@ Owns the tolerances and the verdict. Refuses to know how the numbers were made.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tfscale.console import columns, table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,34 +168,18 @@ class Report:
         return {**dataclasses.asdict(self), "rows": rows, "holds": self.holds, "verdict": self.verdict}
 
     def table(self) -> str:
-        """For people: the rows, the notes and the verdict."""
-        from rich.console import Console
-        from rich.table import Table
-
-        title = f"parity of {self.recipe}: {self.steps} steps of {self.global_batch} examples against 1 replica"
-        table = Table(title=title, title_justify="left")
-        for column in ("layout", "precision", "loss", "norm", "variables", "most in", "traces", "verdict"):
-            table.add_column(column, overflow="fold", no_wrap=column not in ("layout", "most in", "traces"))
+        """For people: the rows, the notes, the verdict and what else doesn't hold."""
+        rows = []
         for row in self.rows:
-            numbers = ["-"] * 4
-            if not row.is_reference:
-                numbers = [*(f"{value:.1e}" for value in (row.loss, row.norm, row.variables)), row.variable]
-            table.add_row(row.title, row.precision, *numbers, _traces(row.traces), row.verdict)
-        out = io.StringIO()
-        console = Console(file=out, width=120, highlight=False)
-        if self.rows:
-            console.print(table)
-        for precision in dict.fromkeys(row.precision for row in self.rows if row.tolerance):
-            console.print(f"tolerance in {precision}: {TOLERANCES[precision]}")
-        for note in self.notes:
-            console.print(f"note: {note}", markup=False)
-        console.print(self.verdict, markup=False)
-        return out.getvalue()
-
-
-def _traces(traces: dict[str, int]) -> str:
-    many = [f"{name} {count}" for name, count in traces.items() if count > 1]
-    return ", ".join(many) or "1 each"
+            numbers = ["-" if row.is_reference else f"{value:.1e}" for value in (row.loss, row.norm, row.variables)]
+            rows.append((row.title, row.precision, *numbers, row.verdict))
+        heads = ("layout", "precision", "loss", "norm", "variables", "verdict")
+        title = f"parity of {self.recipe}: {self.steps} steps of {self.global_batch} examples against 1 replica"
+        judged = dict.fromkeys(row.precision for row in self.rows if row.tolerance)
+        told = [f"tolerance in {precision}: {TOLERANCES[precision]}" for precision in judged]
+        told += [*(f"note: {note}" for note in self.notes), self.verdict, *self.failures[1:]]
+        shown = [table(rows, heads, title=title, whole=range(1, 6))] if rows else []
+        return "\n".join([*shown, *(textwrap.fill(line, columns()) for line in told)]) + "\n"
 
 
 def compare(reference: Run, run: Run, **about: Any) -> Row:

@@ -8,13 +8,13 @@ so that it also plans for a machine that is not there. The memory and time it fo
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.config.schema import PlanConfig, Precision
+from tfscale.console import table
 from tfscale.errors import UsageError
 from tfscale.hardware import Hardware
 from tfscale.plan.batches import decide_batches, decide_memory
@@ -91,21 +91,13 @@ class ExecutionPlan:
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "digest": self.digest}
 
-    def explain(self, width: int = 80) -> str:
-        """A table of every field, its value and its reason, in lines of at most `width` characters."""
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title=f"execution plan {self.digest}", title_justify="left")
-        table.add_column("field", no_wrap=True)
-        for column in ("value", "reason"):
-            table.add_column(column, overflow="fold")
-        for name, value in asdict(self).items():
-            if name != "reasons":
-                table.add_row(name, show(name, value), self.reasons[name])
-        out = io.StringIO()
-        Console(file=out, width=width).print(table)
-        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    def explain(self, width: int | None = None) -> str:
+        """A table of every field, its value and its reason, in lines of at most `width` characters: as wide as the
+        terminal where none is given."""
+        rows = [
+            (name, show(name, value), self.reasons[name]) for name, value in asdict(self).items() if name != "reasons"
+        ]
+        return table(rows, ("field", "value", "reason"), title=f"execution plan {self.digest}", whole=(0,), width=width)
 
 
 def make_plan(hardware: Hardware, cluster: Cluster, request: PlanRequest) -> ExecutionPlan:

@@ -15,7 +15,7 @@ from typing import Any
 from tfscale.cluster import Cluster
 from tfscale.config.schema import RunConfig, validate
 from tfscale.config.unused_settings import refuse_ignored
-from tfscale.console import columns, lenient
+from tfscale.console import lenient
 from tfscale.data.as_recorded import go_on_as_recorded
 from tfscale.data.contents import check_contents
 from tfscale.data.found import refuse_too_few, with_found
@@ -89,7 +89,7 @@ def _fit(
         run_dir.check_lasting(environ)
     if config.plan.dry_run:
         rehearse(config, plan, run_dir)
-        say(with_found(counted_plan(config, plan, environ=environ).explain(columns()), config.data))
+        say(with_found(counted_plan(config, plan, environ=environ).explain(), config.data))
         return Result(status="planned", run_dir="")
     refuse_what_cannot_run(config, plan)
     if cluster.role == "evaluator":
@@ -239,7 +239,7 @@ def _train(context: RunContext) -> Result:
     faults.point("start.meet")
     if cluster.role != "ps":
         plan = counted_plan(config, plan, environ=environ)  # may start TensorFlow: after all that is refused without
-    say(with_found(plan.explain(columns()), config.data))
+    say(with_found(plan.explain(), config.data))
     context = dataclasses.replace(context, plan=plan)
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
     on_stop = (lambda error: None) if serves else stopping.ask

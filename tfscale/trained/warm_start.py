@@ -7,14 +7,13 @@ Owns what fits where, and the table that says so. Refuses to know training.
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfscale.console import columns
+from tfscale.console import table
 from tfscale.errors import CheckpointUnusable, DataMissing, TfscaleError, UsageError
 from tfscale.keras_task.file import check_keras_file
 
@@ -49,20 +48,14 @@ class WarmStart:
 
     def table(self) -> str:
         """A table of what wasn't simply loaded, under a line of counts, and what else is to be known."""
-        from rich.console import Console
-        from rich.table import Table
-
         counts = Counter(row.status for row in self.rows)
-        title = ", ".join(f"{counts[status]} {status}" for status in (LOADED, RESIZED, NEW, UNUSED) if counts[status])
-        table = Table(title=f"weights from {self.source}: {title}", title_justify="left")
-        for column in ("variable", "this model", "there", "status"):
-            table.add_column(column, overflow="fold")
-        for row in self.rows:
-            if row.status != LOADED:
-                table.add_row(row.name, _show(row.shape), _show(row.stored), row.status)
-        out = io.StringIO()
-        Console(file=out, width=columns()).print(table if table.row_count else table.title)
-        return "\n".join(filter(None, [out.getvalue().rstrip(), self.notice]))
+        told = ", ".join(f"{counts[status]} {status}" for status in (LOADED, RESIZED, NEW, UNUSED) if counts[status])
+        title = f"weights from {self.source}: {told}"
+        rows = [
+            (row.name, _show(row.shape), _show(row.stored), row.status) for row in self.rows if row.status != LOADED
+        ]
+        shown = table(rows, ("variable", "this model", "there", "status"), title=title) if rows else title
+        return "\n".join(filter(None, [shown, self.notice]))
 
 
 def check_place(init_from: str) -> None:
