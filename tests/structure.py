@@ -16,7 +16,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # From the ground up. On the first floor a room may import those to its left.
 FLOORS = (
-    ["errors", "version", "files", "redaction", "user_code", "labels", "task", "autograph", "console", "layers"],
+    [
+        "errors",
+        "version",
+        "files",
+        "redaction",
+        "user_code",
+        "labels",
+        "hooks",
+        "task",
+        "autograph",
+        "console",
+        "layers",
+    ],
     ["hardware", "state", "config", "cluster", "process", "tracking"],
     ["plan", "run_dir"],
     ["peers", "runtime", "data", "checkpoint", "models"],
@@ -28,6 +40,15 @@ FLOORS = (
 )
 SPINE = ("train.py", "run", "plan", "runtime", "data/pipeline.py", "engine")
 TOP, LINES, FUNCTION, PARAMETERS = 15, 400, 60, 7
+HOOKS = "hooks"  # the room of all that is private of others
+# Private by name alone: documented by Python, or for those who extend fsspec; and what MLflow doesn't tell otherwise.
+PERMITTED = {
+    "": {"_exit", "_replace", "_asdict", "_fields"},
+    "composition.hydra_compose": {"_left_out", "_overridden", "_yaml"},  # of RunConfig, which reads them by properties
+    "run.keras_fit": {"_overridden"},
+    "run_dir.store_access": {"_strip_protocol"},
+    "tracking.mlflow_sink": {"_active_experiment_id"},
+}
 # They have Keras's signature, or one that people call; each hands one typed object down.
 PUBLIC = ("fit", "evaluate_model", "predict_model", "launch_workers")
 
@@ -141,6 +162,76 @@ def spine(root: Path = ROOT) -> int:
         f for place in SPINE for f in ([package / place] if place.endswith(".py") else (package / place).glob("*"))
     ]
     return sum(len(file.read_text().splitlines()) for file in files if file.suffix == ".py" and file.exists())
+
+
+def _private(name: str) -> bool:
+    return name.startswith("_") and not (name.startswith("__") and name.endswith("__") and name != "__internal__")
+
+
+def _foreign(module: str) -> bool:
+    return module.split(".")[0] not in {"tfscale", "recipes", *sys.stdlib_module_names}
+
+
+def _private_module(module: str) -> bool:
+    first, *parts = module.split(".")
+    inside = first in ("tensorflow", "keras") and parts[:1] in (["python"], ["src"])
+    return _foreign(module) and (inside or any(map(_private, parts)))
+
+
+def _defined(tree: ast.AST) -> set[str]:
+    """Names that this code gives to attributes, functions, classes and variables of its own."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            found.add(node.attr)
+    return found
+
+
+def private_access(path: Path, permitted: Iterable[str] = ()) -> list[str]:
+    """What a file does with others' private names, as far as names tell: "line: what".
+
+    That is modules, attributes (also of `self` below a class of others, and by getattr), and patches: attributes of
+    imported modules and classes that are assigned, and `object.__setattr__` of anything but self.
+    """
+    tree = ast.parse(path.read_text())
+    own = _defined(tree) | PERMITTED[""] | set(permitted)
+    imported = {
+        alias.asname or alias.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if _foreign(node.module or "" if isinstance(node, ast.ImportFrom) else alias.name)
+    }
+    known = {}  # below a class of others `self` has more than this file gives it
+    for cls in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        if any(ast.unparse(base).split(".")[0] in imported for base in cls.bases):
+            known.update(dict.fromkeys((id(node) for node in ast.walk(cls)), _defined(cls)))
+
+    def wrong(node: ast.AST) -> bool:
+        if isinstance(node, ast.Import):
+            return any(_private_module(alias.name) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            return any(_private_module(f"{node.module}.{alias.name}") for alias in node.names)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return node.value.startswith(("keras.src", "tensorflow.python"))
+        if isinstance(node, ast.Call) and node.args:
+            called, first = ast.unparse(node.func), ast.unparse(node.args[0])
+            named = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else ""
+            by_name = called in ("getattr", "hasattr", "setattr", "delattr") and isinstance(named, str)
+            return first != "self" and ((by_name and _private(str(named))) or called == "object.__setattr__")
+        if not isinstance(node, ast.Attribute):
+            return False
+        if isinstance(node.ctx, ast.Store) and ast.unparse(node.value).split(".")[0] in imported:
+            return True
+        if ast.unparse(node.value) in ("self", "cls", "super()"):
+            return _private(node.attr) and node.attr not in known.get(id(node), {node.attr})
+        return _private(node.attr) and node.attr not in own
+
+    return [f"{node.lineno}: {ast.unparse(node)}" for node in ast.walk(tree) if wrong(node)]  # type: ignore[attr-defined]
 
 
 def figures(root: Path = ROOT) -> dict[str, object]:

@@ -11,13 +11,13 @@ import time
 from tests_tiny import plan_for
 
 from tfscale.runtime import global_state as runtime
-from tfscale.runtime import iterators as patches
 
 _COUNT, _AGE = 16, 2.9  # seconds; a tuning thread would sleep from the 2.6th to the 5.1st
 
 
 def test_an_old_iterator_is_dropped_at_once(tf, monkeypatch):
-    made_by = patches._made_by
+    from tensorflow.python.data.ops import multi_device_iterator_ops as made_by
+
     monkeypatch.setattr(made_by, "_create_device_dataset", inspect.unwrap(made_by._create_device_dataset))
     runtime.import_tensorflow(plan_for(8))
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")

@@ -78,6 +78,8 @@ LIGHT = (
     "trained.warm_start",
     "redaction",
     "user_code",
+    "hooks.keras_hooks",
+    "hooks.tensorflow_hooks",
     "keras_task.file",
     "keras_task.given_model",
     "keras_task.kept",
@@ -157,6 +159,46 @@ def test_no_tensorflow_in_facts_and_decisions(floor):
     for name, path in modules().items():
         if structure.room(name) in set(structure.FLOORS[floor]) - parts:
             assert not {i.split(".")[0] for i in all_imports(path, inside=False)} & heavy, name
+
+
+def test_what_is_private_of_others_stands_in_one_room():
+    names = {path: name for name, path in modules().items()}
+    for path in FILES:
+        name = names.get(path, "")
+        if structure.room(name) != structure.HOOKS:
+            found = structure.private_access(path, structure.PERMITTED.get(name, ()))
+            assert not found, f"{path}: make it a function of tfscale/hooks, with a test in tests/hooks: {found}"
+
+
+PRIVATE = """
+import keras
+from tensorflow.python.framework import config
+import tensorflow as tf
+class Own(keras.layers.Layer):
+    def __init__(self): self._mine = self._layers
+def f(model, self):
+    model._flatten_layers()
+    getattr(model, "_compile_loss", None)
+    tf.__internal__.autograph
+    keras.Model.fit = f
+    object.__setattr__(model, "optimizer", None)
+    model.__module__.startswith("keras.src.ops.")
+"""
+
+
+def test_private_access_is_seen(tmp_path):
+    (tmp_path / "it.py").write_text(PRIVATE)
+    found = structure.private_access(tmp_path / "it.py")
+    assert sorted({int(line.split(":")[0]) for line in found}) == [3, 6, 8, 9, 10, 11, 12, 13]
+    for plain in (
+        "self._x",
+        "os._exit(1)",
+        "point._replace(x=1)",
+        "import _thread",
+        "object.__setattr__(self, 'a', 1)",
+    ):
+        (tmp_path / "it.py").write_text(plain)
+        assert structure.private_access(tmp_path / "it.py") == [], plain
 
 
 def test_light_modules_leave_tensorflow_alone():

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.autograph.core import ag_ctx  # private: nothing public turns AutoGraph on inside of "off"
 
-_ON = ag_ctx.ControlStatusCtx(status=ag_ctx.Status.ENABLED)
+from tfscale.hooks.tensorflow_hooks import behind_autograph
+
 as_it_stands = tf.autograph.experimental.do_not_convert  # around functions of ours that tf.data maps
 
 
@@ -21,7 +21,7 @@ def rewritten(method: Any) -> Callable[..., Any]:
     """A method of a task or source, behind AutoGraph if a user wrote it, whatever its caller is behind."""
     if type(method.__self__).__module__.startswith("tfscale."):
         return method
-    return tf.__internal__.autograph.tf_convert(method, _ON)
+    return behind_autograph(method)
 
 
 def repeated(steps: tf.Tensor, body: Callable[..., Sequence[Any]], start: Sequence[Any]) -> Any:

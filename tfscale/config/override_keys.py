@@ -46,14 +46,21 @@ def _wrong(node: DictConfig, schema: type, path: str) -> Iterator[str]:
     types = typing.get_type_hints(schema)
     for key in map(str, node):
         if key not in types:
-            value = node._get_node(key)
+            value = _held(node, key)
             yield from _leaves(f"{path}{key}", OmegaConf.to_container(value) if isinstance(value, DictConfig) else None)
-        elif dataclasses.is_dataclass(types[key]) and not OmegaConf.is_missing(node, key):
-            section = node._get_node(key)
-            if isinstance(section, DictConfig) and not section._is_none() and not section._is_interpolation():
+        elif dataclasses.is_dataclass(types[key]):
+            section = _held(node, key)
+            if isinstance(section, DictConfig):
                 yield from _wrong(section, typing.cast("type", types[key]), f"{path}{key}.")
     there = set(map(str, node))  # `in` leaves out those without a value
     yield from (f"~{path}{field.name}" for field in dataclasses.fields(schema) if field.name not in there)
+
+
+def _held(node: DictConfig, key: str) -> Any:
+    """The value there; None where it is missing, or refers to another place, which is not looked at."""
+    from omegaconf import OmegaConf
+
+    return None if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key) else node[key]
 
 
 def unknown_key(key: str, known: list[str]) -> str:

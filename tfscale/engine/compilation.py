@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from tfscale.errors import UsageError
+from tfscale.hooks.keras_hooks import layers_in
 from tfscale.plan.execution_plan import ExecutionPlan
 
 
@@ -22,7 +23,7 @@ def without_xla_where_needed(plan: ExecutionPlan, model: Any, *, forced: bool | 
     Raises:
         UsageError: the user wants XLA for such a model.
     """
-    layers = [layer for layer in model._flatten_layers() if not layer.supports_jit]
+    layers = [layer for layer in layers_in(model) if not layer.supports_jit]
     if not plan.xla or not layers:
         return plan
     names = ", ".join(f"{layer.name} ({type(layer).__name__})" for layer in layers[:3])

@@ -40,6 +40,7 @@ from tfscale.engine.input_wait import next_timed
 from tfscale.engine.step import EvalStep, TrainStep
 from tfscale.engine.training import Training
 from tfscale.errors import ClusterFault
+from tfscale.hooks.keras_hooks import leave_gradients_as_they_are
 from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.state.train_state import TrainState
 from tfscale.task import Task
@@ -74,8 +75,7 @@ class CoordinatedTrainer(Training):
         control: LoopControl | None = None,
     ):
         control = control or LoopControl()
-        # Keras would reduce gradients over the one replica there is.
-        state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+        leave_gradients_as_they_are(state.optimizer)  # of the one replica there is
         with strategy.scope():
             step = TrainStep(
                 task, state, plan, clip_norm=control.clip_norm, ema=control.ema, report_norm=control.report_norm

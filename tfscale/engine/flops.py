@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfscale.autograph import rewritten
+from tfscale.hooks.tensorflow_hooks import function_in
 from tfscale.task import Footprint, Task
 
 _CONVOLUTIONS = ("Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3DBackpropInputV2")
@@ -129,14 +130,8 @@ def _of(op: tf.Operation) -> int:
 
 
 def _inside(op: tf.Operation, attribute: str) -> int:
-    name = op.get_attr(attribute).name
-    graph: Any = op.graph
-    while graph is not None:
-        function = graph._functions.get(name)
-        if function is not None:
-            return _flops(function.graph.get_operations())
-        graph = getattr(graph, "outer_graph", None)
-    return 0
+    function = function_in(op.graph, op.get_attr(attribute).name)
+    return 0 if function is None else _flops(function.graph.get_operations())
 
 
 def _summed(op: tf.Operation) -> int:

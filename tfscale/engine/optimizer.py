@@ -18,6 +18,7 @@ from tfscale.config import optimizer_keys as optimizers
 from tfscale.config.duration import Duration
 from tfscale.config.schema import OptimizerConfig
 from tfscale.errors import UsageError
+from tfscale.hooks.keras_hooks import given_rate, place_in
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -78,9 +79,8 @@ class SGD(keras.optimizers.SGD):
         self.l2, self.no_decay = l2, tuple(no_decay)
 
     def update_step(self, gradient, variable, learning_rate):
-        place = self._get_variable_index(variable)
-        # By the optimizer's own list: on the second device of a strategy `variable` is called bias/replica_1.
-        if self.l2 and not _matches(self._trainable_variables[place], self.no_decay):
+        place, known = place_in(self, variable)  # on the second device of a strategy it is called bias/replica_1
+        if self.l2 and not _matches(known, self.no_decay):
             gradient = tf.convert_to_tensor(gradient) + self.l2 * tf.convert_to_tensor(variable)
         momentum = self.momentums[place] if self.momentum else None
         if momentum is None or isinstance(gradient, tf.IndexedSlices):
@@ -136,7 +136,7 @@ def build_optimizer(config: OptimizerConfig, *, steps_per_epoch: float, total_st
 
 def remember_rate(optimizer: keras.optimizers.Optimizer) -> None:
     """Keeps the learning rate as it is configured, whatever is scaled or restored from now on."""
-    rate = optimizer._learning_rate
+    rate = given_rate(optimizer)
     optimizer.configured_rate = rate if callable(rate) else float(tf.convert_to_tensor(optimizer.learning_rate))
 
 
@@ -151,9 +151,9 @@ def scale_learning_rate(optimizer: keras.optimizers.Optimizer, scale: float) -> 
     elif not callable(configured):
         optimizer.learning_rate = configured * scale
     elif isinstance(configured, keras.optimizers.schedules.LearningRateSchedule):
-        optimizer._learning_rate = configured if scale == 1.0 else ScaledSchedule(configured, scale)
+        optimizer.learning_rate = configured if scale == 1.0 else ScaledSchedule(configured, scale)
     else:
-        optimizer._learning_rate = configured if scale == 1.0 else lambda: configured() * scale
+        optimizer.learning_rate = configured if scale == 1.0 else lambda: configured() * scale
 
 
 @keras.saving.register_keras_serializable("tfscale")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfscale.hooks.keras_hooks import layers_in, own_statistics
 from tfscale.plan.execution_plan import ExecutionPlan
 
 _CHIEFS, _OWN = 3, 2
@@ -26,9 +27,9 @@ def statistics(model: Any) -> list[Any]:
     Each replica writes its own copy, so that they would drift apart. Frozen layers write none.
     """
     found: dict[int, Any] = {}
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         if layer.trainable:
-            for variable in layer._non_trainable_variables:
+            for variable in own_statistics(layer):
                 if tf.as_dtype(variable.dtype).is_floating:
                     found[id(variable)] = variable
     return list(found.values())

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tfscale.autograph import rewritten
 from tfscale.engine.reduce import Reducer, clip, combined, dense, global_norm, scaled, statistics, summed
+from tfscale.hooks.keras_hooks import leave_gradients_as_they_are
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.state.train_state import TrainState
 from tfscale.task import SUMMED, WHOLE, Task
@@ -115,8 +116,7 @@ class TrainStep:
         self.statistics = [v.value for v in statistics(state.model)] if plan.num_replicas > 1 else []
         self.reducer = Reducer(plan)
         if plan.num_replicas > 1:
-            # Keras would sum the gradients over replicas again; here they are reduced before they are clipped.
-            state.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+            leave_gradients_as_they_are(state.optimizer)  # reduced before they are clipped
         self._compute = (
             tf.function(self._accumulated, autograph=False, jit_compile=True) if plan.xla else self._accumulated
         )

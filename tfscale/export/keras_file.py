@@ -10,14 +10,13 @@ Refuses to know tasks and where the file lies.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from tfscale.errors import UsageError, first_line
+from tfscale.hooks.keras_hooks import is_functional, output_shape_of, uncompiled
 from tfscale.state.keras_state import copy_state, foreign_in, layers_of
 
 
@@ -36,11 +35,6 @@ def full_precision_copy(model: keras.Model) -> keras.Model:
     return copied
 
 
-def is_functional(model: keras.Model) -> bool:
-    """Whether the model is a graph of layers; a subclass of one that brings a `call` of its own is none."""
-    return type(model).__name__ == "Functional" and type(model).__module__.startswith("keras.")
-
-
 def _is_ours(layer: keras.layers.Layer) -> bool:
     return type(layer).__module__.split(".")[0] == "tfscale" and type(layer).__base__ is not keras.layers.Layer
 
@@ -57,7 +51,7 @@ def _stock_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
         layer, keras.layers.Lambda
     ):  # from a configuration its function would be made anew, of its code alone
         named = {key: config[key] for key in ("name", "trainable", "dtype")}
-        shape = layer._output_shape
+        shape = output_shape_of(layer)
         return cls(layer.function, output_shape=shape, mask=layer.mask, arguments=dict(layer.arguments), **named)
     while cls.__module__.split(".")[0] == "tfscale" and cls.__base__ is not keras.layers.Layer:
         cls = cls.__base__  # type: ignore[assignment]
@@ -106,25 +100,7 @@ def left_out(model: keras.Model) -> str:
     return f"the model has {', '.join(foreign[:3])}, {own}" if foreign else ""
 
 
-def save(model: keras.Model, file: str | Path, *, compiled: bool = False) -> None:
-    """Writes a Keras file without the optimizer's variables.
-
-    Args:
-        compiled: with the loss, the metrics and what the optimizer is.
-    """
-    with _without_optimizer(model, compiled=compiled):
+def save(model: keras.Model, file: str | Path) -> None:
+    """Writes a Keras file of the model alone, without what it is compiled with."""
+    with uncompiled(model):
         model.save(file)
-
-
-@contextlib.contextmanager
-def _without_optimizer(model: keras.Model, *, compiled: bool) -> Iterator[None]:
-    kept = {name: vars(model)[name] for name in ("optimizer", "compiled") if name in vars(model)}
-    try:
-        if "optimizer" in kept:
-            object.__setattr__(model, "optimizer", None)
-        if "compiled" in kept and not compiled:
-            object.__setattr__(model, "compiled", False)
-        yield
-    finally:
-        for name, value in kept.items():
-            object.__setattr__(model, name, value)

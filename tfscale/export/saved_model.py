@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tfscale.autograph import rewritten
 from tfscale.export.signature import Signature
+from tfscale.hooks.keras_hooks import layers_in
 from tfscale.task import Task
 
 _NOT_SERVED = ("label", "weight", "seed")  # known in training only
@@ -67,7 +68,7 @@ class Served:
         module.held = [variable.value for variable in self.model.variables]
         module.others = [
             resource
-            for owner in (self.task, *self.model._flatten_layers())
+            for owner in (self.task, *layers_in(self.model))
             for resource in _resources(list(vars(owner).values()))
         ]
         tf.saved_model.save(module, str(folder), signatures={"serving_default": self._function})
@@ -85,7 +86,7 @@ def _at_least_one(examples: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, 
 
 def untracked(model: keras.Model) -> list[tf.Variable]:
     """Variables among the attributes of layers, also those that the model doesn't count, as a stateful RNN's states."""
-    found = [one for layer in model._flatten_layers() for one in _resources(list(vars(layer).values()))]
+    found = [one for layer in layers_in(model) for one in _resources(list(vars(layer).values()))]
     return [one for one in found if isinstance(one, tf.Variable)]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
+from tfscale.hooks.keras_hooks import seed_generators
 from tfscale.state.keras_state import layers_of
 from tfscale.state.train_state import carried_states, stateful_layers
 from tfscale.task import Example
@@ -76,7 +77,7 @@ def kept_states(model: keras.Model) -> Iterator[None]:
     """Puts back what stateful layers carried before, and random streams: RNNs with dropout draw in inference, too."""
     import tensorflow as tf
 
-    carried = carried_states(model) + [seeds.state for layer in layers_of(model) for seeds in layer._seed_generators]
+    carried = carried_states(model) + [seeds.state for layer in layers_of(model) for seeds in seed_generators(layer)]
     before = [tf.identity(v.value) for v in carried]
     try:
         yield

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
+from tfscale.hooks.keras_hooks import layers_in
 from tfscale.keras_task.model_task import KerasModelTask
 from tfscale.state.keras_state import assets_digest
 from tfscale.task import Task
@@ -55,8 +56,8 @@ class GivenModel(KerasModelTask):
         if not isinstance(self.model, keras.Model):
             return {"function": getattr(self.model, "__qualname__", type(self.model).__name__)}
         layers = [
-            _settings(layer) if not layer._layers else type(layer).__name__
-            for layer in self.model._flatten_layers(include_self=False)
+            _settings(layer) if not layers_in(layer, include_self=False) else type(layer).__name__
+            for layer in layers_in(self.model, include_self=False)
             if not isinstance(layer, keras.layers.InputLayer)  # a Sequential has one only once it is built
         ]
         compiled = (_settings(self.model.optimizer), _settings(self.model.loss)) if self.model.compiled else ()

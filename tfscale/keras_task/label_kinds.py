@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tfscale.hooks.keras_hooks import arguments_of, asked_metrics
 from tfscale.labels import Labels
 from tfscale.state.keras_state import flat
 
@@ -92,7 +93,7 @@ def _kind(loss: Any, outputs: int | None, asked: bool) -> tuple[str, int | None,
     """(kind, outputs, why)."""
     name = loss_name(loss)
     kind = _KINDS.get(name, "number")
-    if kind == "sparse" and getattr(loss, "_fn_kwargs", {}).get("ignore_class") is not None:
+    if kind == "sparse" and arguments_of(loss).get("ignore_class") is not None:
         return "number", outputs, name  # a number of its own stands for "no class"
     if kind == "number" and asked and outputs is not None:
         return ("binary" if outputs == 1 else "sparse"), outputs, "accuracy"
@@ -115,8 +116,7 @@ def _last(output: Any) -> int | None:
 
 
 def _asks_accuracy(model: keras.Model) -> bool:
-    metrics = getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
-    return any(_is_accuracy(metric) for metric in flat(metrics))
+    return any(_is_accuracy(metric) for metric in flat(asked_metrics(model)[0]))
 
 
 def _is_accuracy(metric: Any) -> bool:

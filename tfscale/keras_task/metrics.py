@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError, first_line, place_of
+from tfscale.hooks.keras_hooks import compiled_loss, loss_of_batch
 from tfscale.keras_task.partial_losses import Counts, Kind, PartLosses, part_kind, with_gradient
 from tfscale.task import Example
 
@@ -37,7 +38,7 @@ class Measures:
         self._own_loss = type(model).compute_loss is not keras.Model.compute_loss
         given = example["x"], example["y"], y_pred, example.get("sample_weight")
         try:
-            model._compute_loss(*given)  # also of models that override it without `training`, as Keras calls it
+            loss_of_batch(model, *given)  # also of models that override it without `training`, as Keras calls it
             model.compute_metrics(*given)  # creates their variables
             self.parts = PartLosses(model, given)
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
@@ -56,7 +57,8 @@ class Measures:
         model.reset_metrics()
         self.variables = list({id(v): v for metric in model.metrics for v in metric.variables}.values())
         self._initial = [np.asarray(v) for v in self.variables]
-        trackers = model._compile_loss.metrics if model._compile_loss is not None else []
+        compiled = compiled_loss(model)
+        trackers = compiled.metrics if compiled is not None else []
         self._of_losses = {id(v) for tracker in trackers for v in tracker.variables}
         self.size = sum(v.size for v in self._initial)
         once = self._change(given, self._initial)
@@ -79,7 +81,7 @@ class Measures:
             return []
 
         try:
-            kind = part_kind(lambda *part: tf.reduce_mean(self._model._compute_loss(*part)), given)
+            kind = part_kind(lambda *part: tf.reduce_mean(loss_of_batch(self._model, *part)), given)
         except Exception:  # whatever people's own code raises for one example alone
             kind = Kind.WHOLE
         return [] if kind is Kind.MEAN else [f"{type(self._model).__name__}.compute_loss"]
@@ -127,7 +129,7 @@ class Measures:
 
         _, y, y_pred, sample_weight = given
         with self.parts.weighted(counts):
-            compiled = self._model._compile_loss
+            compiled = compiled_loss(self._model)
             loss = compiled(y, y_pred, sample_weight) if compiled is not None else None
         return tf.zeros([]) if loss is None else tf.convert_to_tensor(loss)
 
@@ -135,7 +137,7 @@ class Measures:
         """What a `compute_loss` of people's own gives: whether it adds the penalties or not, the engine does."""
         import tensorflow as tf
 
-        loss = tf.convert_to_tensor(self._model._compute_loss(*given, training=training))
+        loss = tf.convert_to_tensor(loss_of_batch(self._model, *given, training=training))
         penalties = [tf.cast(tf.reduce_sum(p), loss.dtype) for p in self._model.losses]
         return loss - tf.add_n(penalties) if penalties else loss
 
@@ -144,7 +146,7 @@ class Measures:
         import keras
 
         with keras.StatelessScope(), self.parts.counting() as found:
-            self._model._compile_loss(y, y_pred, sample_weight)
+            compiled_loss(self._model)(y, y_pred, sample_weight)
         return found
 
     def measure(

@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError, first_line, place_of
+from tfscale.hooks.keras_hooks import arguments_of, is_operation, layers_in
 from tfscale.keras_task.fixed_batch import (
     check_stateful,
     declared_rows,
@@ -27,7 +28,7 @@ from tfscale.keras_task.fixed_batch import (
 )
 from tfscale.keras_task.label_kinds import Kind, label_kinds, loss_name
 from tfscale.keras_task.metrics import Measures
-from tfscale.keras_task.partial_losses import Counts, rows_of, summed_penalties
+from tfscale.keras_task.partial_losses import Counts, regularized_count, rows_of, summed_penalties
 from tfscale.labels import Labels
 from tfscale.state.keras_state import copy_optimizer, copy_state, flat, layers_of, learnt, own_parts_of
 from tfscale.task import SUMMED, WHOLE, Example, Task
@@ -85,7 +86,7 @@ class KerasModelTask(Task):
             y_pred = _call(model, example)
             _check_copy(model, y_pred, expected)
         self.live = model
-        self._penalised = len(model.losses) > len(model._get_regularization_losses())
+        self._penalised = len(model.losses) > regularized_count(model)
         self._penalties = summed_penalties(model, example["x"])
         self._metrics = Measures(model, example, y_pred) if "y" in example else None  # without labels: prediction only
         return model
@@ -347,9 +348,7 @@ def _names_of(model: keras.Model) -> dict[str, Any]:
     named = functions | {cls.__name__: cls for cls in classes}
     # Keras finds what it has itself, but for operations that serve as functions.
     return {
-        name: thing
-        for name, thing in named.items()
-        if not thing.__module__.startswith("keras.") or thing.__module__.startswith("keras.src.ops.")
+        name: thing for name, thing in named.items() if not thing.__module__.startswith("keras.") or is_operation(thing)
     }
 
 
@@ -362,9 +361,7 @@ def _check_copy(model: keras.Model, got: Any, expected: Any) -> None:
         a, b = (np.asarray(t, np.float64) if t.dtype.is_floating else np.asarray(t) for t in (a, b))
         if a.dtype.kind not in "fiub" or np.allclose(a, b, rtol=1e-2, atol=1e-4, equal_nan=True):
             continue
-        own = {
-            type(layer).__name__ for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")
-        }
+        own = {type(layer).__name__ for layer in layers_in(model) if not type(layer).__module__.startswith("keras.")}
         raise UsageError(
             f"a copy of the model for several replicas answers otherwise: {', '.join(sorted(own)) or 'a layer'} holds"
             " state that saving the model would lose",
@@ -384,11 +381,11 @@ def _classified(model: keras.Model, output: tf.Tensor) -> dict[str, tf.Tensor] |
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     functions = {keras.losses.sparse_categorical_crossentropy, keras.losses.categorical_crossentropy}
     if not more and output.shape.rank == 2 and output.shape[1] == 1 and loss_name(loss).startswith("binary_"):
-        middle = 0.0 if getattr(loss, "_fn_kwargs", {}).get("from_logits", False) else 0.5
+        middle = 0.0 if arguments_of(loss).get("from_logits", False) else 0.5
         return {"class": tf.cast(output[:, 0] > middle, tf.int32), "output": output}
     if more or output.shape.rank != 2 or not (isinstance(loss, kinds) or (callable(loss) and loss in functions)):
         return None
-    logits = getattr(loss, "_fn_kwargs", {}).get("from_logits", False)
+    logits = arguments_of(loss).get("from_logits", False)
     wide = tf.cast(output, tf.float32 if output.dtype.size < 4 else output.dtype)
     return {
         "class": tf.argmax(output, -1, output_type=tf.int32),

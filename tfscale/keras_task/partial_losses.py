@@ -6,8 +6,8 @@ tells what it would divide by, and is divided by what all parts tell. Owns what 
 looked up where Keras says it and tried on two examples where a function decides; refuses to know how parts meet.
 
     parts = PartLosses(model, given)          # given: x, y, y_pred, sample_weight of two examples
-    with parts.counting() as counts: model._compile_loss(y, y_pred, sample_weight)
-    with parts.weighted(Counts(rows, places, whole)): loss = model._compile_loss(y, y_pred, sample_weight)
+    with parts.counting() as counts: compiled_loss(y, y_pred, sample_weight)
+    with parts.weighted(Counts(rows, places, whole)): loss = compiled_loss(y, y_pred, sample_weight)
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from tfscale.hooks.keras_hooks import compiled_loss, give_mask, layers_in, losses_replaced, mask_of, single_losses
 
 if TYPE_CHECKING:
     import keras
@@ -66,8 +68,8 @@ class PartLosses:
     """
 
     def __init__(self, model: keras.Model, given: tuple):
-        self._compiled = model._compile_loss
-        self._losses = list(self._compiled._flat_losses) if self._compiled is not None else []
+        self._compiled = compiled_loss(model)
+        self._losses = single_losses(self._compiled) if self._compiled is not None else []
         seen: list[tuple] = []
 
         def look(_place: int, loss: Any, *call: Any) -> Any:
@@ -141,13 +143,9 @@ class PartLosses:
         def instead(place: int, loss: Any) -> Callable[..., Any]:
             return lambda y_true, y_pred, sample_weight=None: use(place, loss, y_true, y_pred, sample_weight)
 
-        try:
-            self._compiled._flat_losses = [
-                entry._replace(loss=instead(place, entry.loss)) for place, entry in enumerate(self._losses)
-            ]
+        others = [entry._replace(loss=instead(place, entry.loss)) for place, entry in enumerate(self._losses)]
+        with losses_replaced(self._compiled, others):
             yield
-        finally:
-            self._compiled._flat_losses = self._losses
 
 
 def with_gradient(value: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
@@ -194,7 +192,7 @@ def _by_row(tensor: Any, factors: Sequence[float], added: Sequence[float]) -> An
     by, plus = (tf.reshape(tf.cast(tf.constant(n, tf.float32), tensor.dtype), shape) for n in (factors, added))
     found = tensor * by + plus
     if mask_of(tensor) is not None:
-        found._keras_mask = mask_of(tensor)
+        give_mask(found, mask_of(tensor))
     return found
 
 
@@ -281,6 +279,11 @@ def _divisor(loss: Any, _y_true: Any, y_pred: Any, sample_weight: Any) -> tf.Ten
     return tf.reduce_sum(mask * weight)
 
 
+def regularized_count(model: keras.Model) -> int:
+    """How many of `model.losses`, the last, are of variables that have a regularizer."""
+    return sum(variable.regularizer is not None for variable in model.trainable_weights)
+
+
 def summed_penalties(model: keras.Model, x: Any) -> tuple[bool, ...] | None:
     """Which of `model.losses` are sums over the batch, as `add_loss(ops.sum(x))` makes them. The others are means over
     it or, such as regularizers, the same for a part as for the whole; None where one is neither.
@@ -290,9 +293,9 @@ def summed_penalties(model: keras.Model, x: Any) -> tuple[bool, ...] | None:
     """
     import tensorflow as tf
 
-    own = {type(layer).__module__.split(".")[0] for layer in model._flatten_layers()} - {"keras"}
+    own = {type(layer).__module__.split(".")[0] for layer in layers_in(model)} - {"keras"}
     one_example = tf.nest.flatten(x)[0].shape[0] != 2
-    if one_example or (not own and len(model.losses) == len(model._get_regularization_losses())):
+    if one_example or (not own and len(model.losses) == regularized_count(model)):
         return ()
     try:
         # As in evaluation, where dropout doesn't disturb, unless there is less to see then.
@@ -300,7 +303,7 @@ def summed_penalties(model: keras.Model, x: Any) -> tuple[bool, ...] | None:
         values = [_penalties(model, rows_of(x, tf.constant(rows)), training) for rows in _CHOICES]
     except Exception:  # a model of people's own may not take one example, or not be trained outside of a step
         return ()
-    rough = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model._flatten_layers())
+    rough = any(layer.compute_dtype in ("float16", "bfloat16") for layer in layers_in(model))
     tolerance = 2e-2 if rough else 1e-5
     kinds = [_kind_of(both, first, second, tolerance=tolerance) for both, first, second in zip(*values, strict=True)]
     return None if Kind.WHOLE in kinds else tuple(kind is Kind.SUM for kind in kinds)
@@ -316,10 +319,6 @@ def _penalties(model: keras.Model, x: Any, training: bool) -> list[float]:
         return [float(tf.reduce_sum(loss)) for loss in model.losses]
 
 
-def mask_of(tensor: Any) -> tf.Tensor | None:
-    return getattr(tensor, "_keras_mask", None)
-
-
 def rows_of(part: Any, keep: tf.Tensor) -> Any:
     """Only these rows of every tensor, with Keras's masks."""
     import tensorflow as tf
@@ -330,7 +329,7 @@ def rows_of(part: Any, keep: tf.Tensor) -> Any:
         kept = tf.boolean_mask(tensor, keep)
         mask = mask_of(tensor)
         if mask is not None:
-            kept._keras_mask = tf.boolean_mask(mask, keep)
+            give_mask(kept, tf.boolean_mask(mask, keep))
         return kept
 
     return None if part is None else tf.nest.map_structure(one, part)

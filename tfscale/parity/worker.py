@@ -20,6 +20,7 @@ from tfscale.composition.hydra_compose import compose
 from tfscale.config.duration import Duration
 from tfscale.config.schema import Precision, RunConfig, Strategy
 from tfscale.config.unused_settings import refuse_ignored
+from tfscale.hooks.keras_hooks import layers_in, seed_generators
 from tfscale.peers.membership import joined
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import plan_run
@@ -181,8 +182,8 @@ def _about(model: Any, task: Any) -> dict[str, Any]:
     """What of this model bears on comparing: {"batch_norm": its layers' names, "problem": [what, fix] or []}."""
     import keras
 
-    layers = list(model._flatten_layers())
-    drawing = [layer.name for layer in layers if layer._seed_generators]
+    layers = layers_in(model)
+    drawing = [layer.name for layer in layers if seed_generators(layer)]
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
     alone = [layer.name for layer in norms if not layer.synchronized]
     problem: list[str] = []

@@ -1,4 +1,4 @@
-"""TensorFlow's global state and the strategy, all that is private in TensorFlow and Keras that we touch."""
+"""TensorFlow's global state and the strategies."""
 
 from tfscale.runtime.global_state import applied, build_strategy
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from tfscale.cluster import Cluster
 from tfscale.console import hushed
 from tfscale.errors import UsageError
+from tfscale.hooks.tensorflow_hooks import leave_iterators_untuned, set_determinism
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.process.startup import lean
 
@@ -50,7 +51,7 @@ def apply(plan: ExecutionPlan, *, seed: int) -> None:
             where="KERAS_BACKEND",
             fix="set KERAS_BACKEND=tensorflow",
         )
-    _set_determinism(plan.deterministic)
+    set_determinism(plan.deterministic)
     keras.utils.set_random_seed(seed)
     keras.config.set_floatx("float64" if plan.precision == "float64" else "float32")
     keras.config.set_dtype_policy(plan.precision)
@@ -94,9 +95,7 @@ def import_tensorflow(plan: ExecutionPlan) -> None:
     with hushed(), lean():
         import tensorflow  # noqa: F401
 
-        from tfscale.runtime.iterators import leave_untuned
-
-    leave_untuned()
+    leave_iterators_untuned()
 
 
 def _set_environment(plan: ExecutionPlan) -> None:
@@ -115,16 +114,6 @@ def _set_environment(plan: ExecutionPlan) -> None:
     if plan.accelerator == "cpu" and "tensorflow" not in sys.modules:
         # Else TensorFlow looks for a driver and prints an error that frightens people who have no GPU.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-
-
-def _set_determinism(on: bool) -> None:
-    # private: TensorFlow exports only the switch that turns it on, and a second run in a notebook may want it off
-    from tensorflow.python.framework import config as switch
-
-    if on:
-        switch.enable_op_determinism()
-    elif switch.is_op_determinism_enabled():
-        switch.disable_op_determinism()
 
 
 def _set_threads(plan: ExecutionPlan, tf) -> None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfscale.cluster import Cluster
 from tfscale.errors import UsageError, first_line
+from tfscale.hooks.tensorflow_hooks import logical_devices_of_a_worker
 from tfscale.plan.execution_plan import ExecutionPlan
 
 
@@ -56,28 +57,9 @@ def _multi_worker(plan: ExecutionPlan, cluster: Cluster) -> tf.distribute.MultiW
         implementation=kinds.NCCL if plan.collectives == "nccl" else kinds.RING,
     )
     if plan.accelerator == "cpu" and plan.local_devices > 1:
-        return _on_logical_devices(resolver, options, plan.local_devices)
+        with logical_devices_of_a_worker(plan.local_devices):
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
     return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
-
-
-def _on_logical_devices(resolver, options, devices: int) -> tf.distribute.MultiWorkerMirroredStrategy:
-    """Several logical CPU devices per worker, as a stand-in for several GPUs.
-
-    TensorFlow offers that for GPUs and TPUs only: on a CPU it takes one device whatever there is. So its private method
-    is replaced (tensorflow/python/distribute/collective_all_reduce_strategy.py) while the strategy is built.
-    """
-    from tensorflow.python.distribute import collective_all_reduce_strategy as private
-
-    def local_devices(_self, _resolver, worker_device):
-        return tuple(f"{worker_device}/device:CPU:{i}" for i in range(devices)), "CPU"
-
-    extended = private.CollectiveAllReduceExtended
-    former = extended._initialize_local_devices
-    extended._initialize_local_devices = local_devices
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
-    finally:
-        extended._initialize_local_devices = former
 
 
 def _tpu(plan: ExecutionPlan) -> tf.distribute.TPUStrategy:

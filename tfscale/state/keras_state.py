@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from tfscale.hooks.keras_hooks import asked_metrics, function_of, given_rate, layers_in, seed_generators
+
 if TYPE_CHECKING:
     import keras
 
@@ -36,7 +38,7 @@ def copy_state(source: keras.Model, target: keras.Model) -> None:
         if there.built:
             here.load_own_variables(_own(there))
         copy_assets(there, here)
-        for old, new in zip(there._seed_generators, here._seed_generators, strict=True):
+        for old, new in zip(seed_generators(there), seed_generators(here), strict=True):
             new.state.assign(_value(old.state))
     _copy_exactly(source, target)
 
@@ -113,18 +115,16 @@ def layers_of(model: keras.Model) -> list[Any]:
     """The model and all layers in it, without those that only say a shape: a Sequential has one once it is built."""
     import keras
 
-    found = model._flatten_layers()
-    return [layer for layer in found if not isinstance(layer, keras.layers.InputLayer)]
+    return [layer for layer in layers_in(model) if not isinstance(layer, keras.layers.InputLayer)]
 
 
 def own_parts_of(model: keras.Model) -> list[Any]:
     """What a model uses besides layers: losses, metrics, activations, regularizers, schedules and the like; of Keras's
     wrappers around functions the functions."""
-    metrics, optimizer = getattr(model, "_compile_metrics", None), getattr(model, "optimizer", None)
-    given = [getattr(model, "loss", None), optimizer, getattr(optimizer, "_learning_rate", None)]
-    given += [getattr(metrics, "_user_metrics", None), getattr(metrics, "_user_weighted_metrics", None)]
+    optimizer = getattr(model, "optimizer", None)
+    given = [getattr(model, "loss", None), optimizer, given_rate(optimizer), *asked_metrics(model)]
     given += [value for layer in layers_of(model) for value in vars(layer).values()]
-    return [part if isinstance(part, FunctionType) else getattr(part, "_fn", part) for part in flat(given)]
+    return [part if isinstance(part, FunctionType) else function_of(part) for part in flat(given)]
 
 
 def flat(node: Any) -> list[Any]:

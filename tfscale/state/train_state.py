@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tfscale.hooks.keras_hooks import layers_in
+
 if TYPE_CHECKING:
     import keras
 
@@ -102,7 +104,7 @@ class TrainState:
 
 def stateful_layers(model: keras.Model) -> list[Any]:
     """The layers that carry a state from batch to batch."""
-    return [layer for layer in model._flatten_layers(include_self=False) if getattr(layer, "stateful", False)]
+    return [layer for layer in layers_in(model, include_self=False) if getattr(layer, "stateful", False)]
 
 
 def carried_states(model: keras.Model) -> list[Any]:
