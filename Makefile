@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
 
-.PHONY: train test test-slow test-faults test-container soak check bench bench-scaling bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions soak check bench bench-scaling bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -22,6 +22,22 @@ test-faults: $(READY)
 # Of the image that .ci/image builds
 test-container: $(READY)
 	CONTAINERS_CONF=$(CURDIR)/build/container/containers.conf $(BIN)/python -m pytest -m container tests/container
+
+# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own, which is kept: three
+# minutes each, and as long to install. Of another Python: make test-versions PYTHON=python3.13 VERSIONS=newest
+VERSIONS ?= lowest newest
+TRIED := tests/hooks tests/engine/test_step.py tests/test_optim.py tests/test_session.py \
+	tests/keras_task/test_parts.py tests/test_graphs.py::test_a_users_task_and_source_may_branch_in_python \
+	tests/test_train.py::test_result_and_mlflow_hold_everything
+test-versions: $(VERSIONS:%=build/versions/$(notdir $(PYTHON))-%/.ready)
+	for ready in $^; do echo "== $$ready" && $$(dirname $$ready)/bin/python -m pytest -p no:cacheprovider $(TRIED) || exit 1; done
+
+build/versions/$(notdir $(PYTHON))-%/.ready: pyproject.toml tests/lowest.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --disable-pip-version-check -q $(if $(filter lowest,$*),-c tests/lowest.txt) \
+		-e ".[mlflow,digits,tables]" pytest pytest-timeout
+	touch $@
 
 # An hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
 soak: $(READY)

@@ -6,9 +6,12 @@ import ast
 import importlib
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 
 import pytest
 import structure
+from packaging.requirements import Requirement
 from structure import ROOT, all_imports, graph, modules
 
 # Importing these must not import TensorFlow: a run is planned, and refused, without it.
@@ -300,3 +303,20 @@ def test_public_names():
     assert tfscale.__all__ == sorted(names.split())
     for name in tfscale.__all__:
         assert getattr(tfscale, name).__doc__, name
+
+
+def test_the_lowest_versions_are_those_of_pyproject():
+    """`make test-versions` tests what pyproject.toml promises."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    tried = ("mlflow", "digits", "tables")
+    given = [*project["dependencies"], *(one for extra in tried for one in project["optional-dependencies"][extra])]
+    promised = {}
+    for requirement in map(Requirement, given):
+        (lowest,) = (spec.version for spec in requirement.specifier if spec.operator == ">=")
+        promised[requirement.name] = lowest
+        assert requirement.specifier.contains(metadata.version(requirement.name)), requirement
+    lines = (ROOT / "tests/lowest.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert {name: [*map(int, version.split("."))] for name, version in tested.items()} == {
+        name: [*map(int, version.split(".")), 0, 0][:3] for name, version in promised.items()
+    }
