@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +99,24 @@ def tf():
     tensorflow.config.threading.set_intra_op_parallelism_threads(2)
     tensorflow.config.threading.set_inter_op_parallelism_threads(2)
     return tensorflow
+
+
+class Messages(list[str]):
+    """What was logged, oldest first."""
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self)
+
+
+@pytest.fixture
+def messages() -> Iterator[Messages]:
+    """What tfscale logs while a test runs, INFO and above."""
+    from tfscale.console.messages import received
+
+    found = Messages()
+    with received(found.append):
+        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -119,7 +119,7 @@ def test_steps_and_places_in_the_order(skipped, steps):
 
     from tfscale.run.recovery import Recovery
 
-    recovery = Recovery(SimpleNamespace(state=SimpleNamespace(memory={"skipped": skipped})), watchdog=None, say=print)
+    recovery = Recovery(SimpleNamespace(state=SimpleNamespace(memory={"skipped": skipped})), watchdog=None)
     assert [recovery.data_steps(step)[0] for step in range(5)] == steps
     assert recovery.data_steps(0)[1:] == [s for s in sorted(skipped) if s > steps[0]]
 

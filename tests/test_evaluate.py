@@ -98,7 +98,7 @@ def pictures_run(tf, tmp_path_factory):
         checkpoint=CheckpointConfig(every="5st", keep=3, metric="loss", mode="max"),  # the best comes early
         run=RunSection(dir=str(tmp_path_factory.mktemp("pictures") / "it")),
     )
-    result = fit(config, environ={}, say=lambda _: None)
+    result = fit(config, environ={})
     folder = Path(result.run_dir)
     (folder / "config.yaml").write_text(YAML)
     return folder, result
@@ -129,14 +129,14 @@ def test_best_last_and_any_step(pictures_run):
         evaluate_run(folder, [ALLOW], checkpoint=3)
 
 
-def test_damaged_and_missing_checkpoints(pictures_run, tmp_path, capsys):
+def test_damaged_and_missing_checkpoints(pictures_run, tmp_path, messages):
     folder = tmp_path / "copy"
     shutil.copytree(pictures_run[0], folder)
     *_, before, newest = sorted((folder / "checkpoints").glob("step-*"))
     for file in newest.glob("state.data*"):
         file.write_bytes(b"torn")
     assert evaluate_run(folder, [ALLOW], checkpoint="last")["step"] == int(before.name[-9:])
-    assert "damaged" in capsys.readouterr().err
+    assert "damaged" in messages.text
     assert newest.is_dir()  # reading renames nothing
     with pytest.raises(CheckpointUnusable, match="does not match its checksum"):
         evaluate_run(folder, [ALLOW], checkpoint=20)

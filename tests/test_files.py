@@ -60,9 +60,7 @@ def test_a_run_whose_metrics_are_not_finite_leaves_json_and_resumes(tf, policy, 
         model.compile("sgd", loss, metrics=[Share("none", 0.0), Share("share", 1.0)])
         data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
         overrides = ["train.log_every=3st", "checkpoint.every=2st"]
-        return tfscale.fit(
-            model, data, test=data, until=until, run_dir=tmp_path / "r", overrides=overrides, say=lambda text: None
-        )
+        return tfscale.fit(model, data, test=data, until=until, run_dir=tmp_path / "r", overrides=overrides)
 
     for until in ("1ep", "2ep", "2ep"):  # the last is read from result.json
         found = fit(until).metrics

@@ -114,10 +114,6 @@ def our_steps(run_dir: Path):
     return [row for row in rows if row["kind"] == "train"]
 
 
-def quiet(text):
-    pass
-
-
 EACH_STEP = ["train.log_every=1st", "eval.every=1ep"]
 
 
@@ -130,7 +126,6 @@ def test_every_step_is_that_of_keras_fit(tf, classifier, arrays, tmp_path, activ
     expected = keras_steps(theirs, in_order(tf, train), epochs=3)
     result = tfscale.fit(
         ours, in_order(tf, train), test=in_order(tf, test), until="3ep", run_dir=tmp_path / "r", overrides=overrides,
-        say=quiet,
     )  # fmt: skip
     got = our_steps(tmp_path / "r")
     assert len(got) == len(expected) == 18
@@ -150,7 +145,6 @@ def test_two_outputs_regularisers_weights_and_auc_are_those_of_keras_fit(tf, two
     frozen = ours.get_layer("frozen").get_weights()
     result = tfscale.fit(
         ours, in_order(tf, train), test=in_order(tf, test), until="2ep", run_dir=tmp_path / "r", overrides=EACH_STEP,
-        say=quiet,
     )  # fmt: skip
     got = our_steps(tmp_path / "r")
     assert len(got) == len(expected) == 12
@@ -168,7 +162,7 @@ def test_two_outputs_regularisers_weights_and_auc_are_those_of_keras_fit(tf, two
 
 def test_arrays_are_shuffled_and_resumed_bit_for_bit(classifier, arrays, tmp_path):
     train, test = arrays
-    kind = {"test": test, "global_batch": SIZE, "say": quiet, "overrides": [*EACH_STEP, "plan.steps_per_loop=3"]}
+    kind = {"test": test, "global_batch": SIZE, "overrides": [*EACH_STEP, "plan.steps_per_loop=3"]}
     whole, first, second = classifier(), classifier(), classifier()
     tfscale.fit(whole, train, until="20st", run_dir=tmp_path / "whole", **kind)
     tfscale.fit(first, train, until="9st", run_dir=tmp_path / "cut", **kind)
@@ -184,9 +178,10 @@ def test_a_finished_run_gives_its_weights_back(classifier, arrays, tmp_path):
     train, test = arrays
     kind = {"test": test, "until": "2ep", "run_dir": tmp_path / "r", "overrides": ["train.ema=0.5"]}
     trained, fresh = classifier(), classifier()
-    result = tfscale.fit(trained, train, **kind, say=quiet)
+    result = tfscale.fit(trained, train, **kind)
     said = []
-    again = tfscale.fit(fresh, train, **kind, say=said.append)
+    with pytest.warns(DeprecationWarning, match="messages are records of logging"):
+        again = tfscale.fit(fresh, train, **kind, say=said.append)
     assert "already complete" in said[0]
     assert again.metrics == result.metrics
     for a, b in zip(fresh.get_weights(), trained.get_weights(), strict=True):
@@ -195,7 +190,7 @@ def test_a_finished_run_gives_its_weights_back(classifier, arrays, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_an_unbuilt_model_finds_its_run_again_and_another_does_not(policy, tf, arrays, tmp_path):
+def test_an_unbuilt_model_finds_its_run_again_and_another_does_not(policy, tf, arrays, tmp_path, messages):
     import keras
 
     def make(activation="relu"):
@@ -205,15 +200,16 @@ def test_an_unbuilt_model_finds_its_run_again_and_another_does_not(policy, tf, a
         return model
 
     kind = {"until": "2ep", "run_dir": tmp_path / "r"}
-    first, said = make(), []
-    tfscale.fit(first, arrays[0], **kind, say=quiet)
+    first = make()
+    tfscale.fit(first, arrays[0], **kind)
+    messages.clear()
     second = make()
-    tfscale.fit(second, arrays[0], **kind, say=said.append)
-    assert "already complete" in said[0]
+    tfscale.fit(second, arrays[0], **kind)
+    assert "already complete" in messages[0]
     for a, b in zip(second.get_weights(), first.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(CheckpointUnusable, match="another experiment"):
-        tfscale.fit(make("tanh"), arrays[0], **kind, say=quiet)
+        tfscale.fit(make("tanh"), arrays[0], **kind)
 
 
 def test_layers_numbered_otherwise_get_their_own_weights(policy, tf, arrays, tmp_path):
@@ -230,12 +226,12 @@ def test_layers_numbered_otherwise_get_their_own_weights(policy, tf, arrays, tmp
 
     keras.utils.clear_session()
     first = make()
-    tfscale.fit(first, arrays[0], until="1ep", run_dir=tmp_path / "r", say=quiet)
+    tfscale.fit(first, arrays[0], until="1ep", run_dir=tmp_path / "r")
     keras.utils.clear_session()
     keras.layers.Dense(1)  # takes the first number
     second = make()
     assert {layer.name for layer in first.layers} & {layer.name for layer in second.layers}
-    tfscale.fit(second, arrays[0], until="1ep", run_dir=tmp_path / "r", say=quiet)
+    tfscale.fit(second, arrays[0], until="1ep", run_dir=tmp_path / "r")
     for a, b in zip(second.get_weights(), first.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -250,7 +246,7 @@ def test_two_inputs_are_exported_whatever_their_order(policy, tf, tmp_path):
     random = np.random.RandomState(0)
     x = {"user": random.normal(size=(8, 2)).astype("float32"), "item": random.normal(size=(8, 3)).astype("float32")}
     tfscale.fit(model, (x, np.ones((8, 1), np.float32)), global_batch=8, run_dir=tmp_path / "r",
-                overrides=["export.at_end=true"], say=quiet)  # fmt: skip
+                overrides=["export.at_end=true"])  # fmt: skip
     served = tf.saved_model.load(str(tmp_path / "r" / "export" / "saved_model")).signatures["serving_default"]
     (got,) = served(**{name: tf.constant(value) for name, value in x.items()}).values()
     np.testing.assert_allclose(got, model(x), atol=1e-5)
@@ -269,28 +265,28 @@ def test_outputs_without_names_do_not_spoil_the_end(policy, tf, arrays, tmp_path
 
     x, y = arrays[0]
     y = y.astype(np.float32)[:, None]
-    result = tfscale.fit(Two(), (x, (y, y)), loss=["mse", "mse"], run_dir=tmp_path / "r", say=quiet)
+    result = tfscale.fit(Two(), (x, (y, y)), loss=["mse", "mse"], run_dir=tmp_path / "r")
     assert (result.status, result.model_flops) == ("complete", 3 * 2 * 2 * WIDTH)
 
 
 def test_another_model_in_the_same_folder_is_refused(classifier, arrays, tmp_path):
     train, _ = arrays
-    tfscale.fit(classifier(), train, run_dir=tmp_path / "r", say=quiet)
+    tfscale.fit(classifier(), train, run_dir=tmp_path / "r")
     with pytest.raises(CheckpointUnusable, match="another experiment"):
-        tfscale.fit(classifier(loss="mse"), train, run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(classifier(loss="mse"), train, run_dir=tmp_path / "r")
     x, y = train
     with pytest.raises(CheckpointUnusable, match="another experiment"):
-        tfscale.fit(classifier(), (x + 1, y), run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(classifier(), (x + 1, y), run_dir=tmp_path / "r")
 
 
 def test_without_a_folder_every_call_is_a_new_run(classifier, arrays, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train, _ = arrays
     model = classifier()
-    first = tfscale.fit(model, train, say=quiet)
+    first = tfscale.fit(model, train)
     assert first.metrics == {}
     assert first.train_metrics["loss"] > 0
-    second = tfscale.fit(model, train, say=quiet)  # goes on with the weights that it has, as Keras does
+    second = tfscale.fit(model, train)  # goes on with the weights that it has, as Keras does
     assert second.train_metrics["loss"] < first.train_metrics["loss"]
     assert len(list((tmp_path / "runs").glob("*/*"))) == 2
 
@@ -310,7 +306,7 @@ def test_a_bare_subclassed_model_is_compiled_and_built(tf, policy, arrays, tmp_p
     model = Mine()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     result = tfscale.fit(model, train, test=test, until="40ep", loss=loss, metrics=["accuracy"], optimizer=keras.optimizers.Adam(0.02),
-                         global_batch=8, run_dir=tmp_path / "r", say=quiet)  # fmt: skip
+                         global_batch=8, run_dir=tmp_path / "r")  # fmt: skip
     assert result.metrics["accuracy"] > 0.8
     assert result.model_flops == 3 * 2 * (WIDTH * 4 + 4 * 2)
 
@@ -325,21 +321,21 @@ def test_a_function_builds_under_the_plans_precision(classifier, arrays, tmp_pat
         return model
 
     overrides = ["plan.precision=mixed_bfloat16"]
-    tfscale.fit(build, train, run_dir=tmp_path / "r", overrides=overrides, say=quiet)
+    tfscale.fit(build, train, run_dir=tmp_path / "r", overrides=overrides)
     assert seen == ["mixed_bfloat16"]
     with pytest.raises(UsageError, match="built in float32"):
-        tfscale.fit(classifier(), train, run_dir=tmp_path / "s", overrides=overrides, say=quiet)
+        tfscale.fit(classifier(), train, run_dir=tmp_path / "s", overrides=overrides)
 
 
 def test_a_data_set_that_shuffles_counts_and_never_ends(tf, classifier, arrays, tmp_path):
     train, test = arrays
     endless = tf.data.Dataset.from_tensor_slices(train).shuffle(ROWS, seed=1).repeat().batch(SIZE)
     with pytest.raises(UsageError, match="steps_per_epoch"):
-        tfscale.fit(classifier(), endless, run_dir=tmp_path / "r", say=quiet)
-    result = tfscale.fit(classifier(), endless, test=test, steps_per_epoch=6, run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(classifier(), endless, run_dir=tmp_path / "r")
+    result = tfscale.fit(classifier(), endless, test=test, steps_per_epoch=6, run_dir=tmp_path / "r")
     assert (result.step, result.epochs) == (6, 1.0)
     uneven = in_order(tf, train, rows=9)  # 48 examples: five of 9 and one of 3, rebatched to 9 over the epochs' seam
-    result = tfscale.fit(classifier(), uneven, until="2ep", run_dir=tmp_path / "u", say=quiet)
+    result = tfscale.fit(classifier(), uneven, until="2ep", run_dir=tmp_path / "u")
     assert (result.step, result.steps_per_epoch) == (11, pytest.approx(48 / 9))
 
 
@@ -361,7 +357,7 @@ def test_a_data_set_that_shuffles_counts_and_never_ends(tf, classifier, arrays, 
 def test_what_cannot_be_trained_is_told(classifier, arrays, tmp_path, break_it, said):
     model, data = break_it(classifier(), *arrays[0])
     with pytest.raises(UsageError, match=said):
-        tfscale.fit(model, data, run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(model, data, run_dir=tmp_path / "r")
 
 
 def test_a_metric_that_is_no_sum_is_refused(tf, classifier, arrays, tmp_path):
@@ -379,7 +375,7 @@ def test_a_metric_that_is_no_sum_is_refused(tf, classifier, arrays, tmp_path):
             return self.value
 
     with pytest.raises(UsageError, match="no sum over examples"):
-        tfscale.fit(classifier(metrics=[Largest()]), arrays[0], run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(classifier(metrics=[Largest()]), arrays[0], run_dir=tmp_path / "r")
 
 
 def _bare():

@@ -89,7 +89,7 @@ def alone(tf, policy, script, tmp_path):
     _, names = script
     tfscale.fit(
         names["make_model"], names["dataset"], test=names["test_data"], until="2ep", run_dir=tmp_path / "one",
-        overrides=ONE, say=lambda _: None,
+        overrides=ONE,
     )  # fmt: skip
     return tmp_path / "one"
 
@@ -100,7 +100,7 @@ def test_two_replicas_equal_one_device(tf, policy, script, alone, tmp_path, give
     model = names["make_model"] if given == "function" else names["make_model"]()
     result = tfscale.fit(
         model, names["dataset"](), test=names["test_data"](), until="2ep", run_dir=tmp_path / "two",
-        overrides=TWO, say=lambda _: None,
+        overrides=TWO,
     )  # fmt: skip
     assert_same(tmp_path / "two", alone, rel=1e-5)
     assert {"kind_auc", "value_mae"} <= set(result.metrics)
@@ -116,7 +116,7 @@ def test_arrays_on_two_replicas_equal_one_device(tf, policy, script, tmp_path):
     for folder, overrides in (("one", ONE), ("two", TWO)):
         tfscale.fit(
             names["make_model"], names["rows"](ROWS, 1), test=names["rows"](TEST_ROWS, 2), until="2ep",
-            global_batch=8, run_dir=tmp_path / folder, overrides=overrides, say=lambda _: None,
+            global_batch=8, run_dir=tmp_path / folder, overrides=overrides,
         )  # fmt: skip
     assert_same(tmp_path / "two", tmp_path / "one", rel=1e-5)
 

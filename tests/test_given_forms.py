@@ -17,10 +17,6 @@ WORDS = [list(range(1, 1 + length)) for length in [3] * 16 + [4] * 16 + [6] * 10
 BINARY = np.arange(ROWS, dtype=np.int32) % 2
 
 
-def quiet(text):
-    pass
-
-
 @pytest.fixture
 def dense(tf, policy):
     def make(units=3, loss=None):
@@ -70,7 +66,7 @@ def ragged(tf, rows=ROWS):
 def test_batches_that_cannot_be_cut_anew_are_the_steps(tf, text_model, tmp_path, form):
     theirs, ours = text_model(), text_model()
     theirs.fit(form(tf, 44).repeat(), epochs=2, steps_per_epoch=3, verbose=0, shuffle=False)  # the last one is smaller
-    kind = {"test": form(tf, 20), "run_dir": tmp_path / "r", "say": quiet}
+    kind = {"test": form(tf, 20), "run_dir": tmp_path / "r"}
     result = tfscale.fit(ours, form(tf, 44), until="4st", **kind)
     again = text_model()
     result = tfscale.fit(again, form(tf, 44), until="2ep", **kind)  # goes on inside an epoch
@@ -79,7 +75,7 @@ def test_batches_that_cannot_be_cut_anew_are_the_steps(tf, text_model, tmp_path,
     assert result.metrics["loss"] == pytest.approx(theirs.evaluate(form(tf, 20), steps=2, verbose=0), rel=1e-5)
     for arguments, told in (({"global_batch": 8}, "each of them is one step"), ({"overrides": ["train.accumulate=2"]}, "micro-batches")):  # fmt: skip
         with pytest.raises(UsageError, match=told):
-            tfscale.fit(text_model(), form(tf), run_dir=tmp_path / told[:4], say=quiet, **arguments)
+            tfscale.fit(text_model(), form(tf), run_dir=tmp_path / told[:4], **arguments)
 
 
 def test_sparse_batches_train(tf, policy, tmp_path):
@@ -94,7 +90,7 @@ def test_sparse_batches_train(tf, policy, tmp_path):
     sparse = tf.data.Dataset.from_tensor_slices((tf.sparse.from_dense(np.maximum(X, 0)), X[:, :1])).batch(20)
     theirs, ours = make(), make()
     theirs.fit(sparse, verbose=0, shuffle=False)
-    result = tfscale.fit(ours, sparse, test=sparse, run_dir=tmp_path / "r", say=quiet)
+    result = tfscale.fit(ours, sparse, test=sparse, run_dir=tmp_path / "r")
     equal(ours, theirs)
     assert result.step == 3
 
@@ -137,7 +133,7 @@ def test_what_python_makes_batch_by_batch_is_read_as_by_keras(tf, dense, tmp_pat
     }
     for name, data in forms.items():
         ours = dense()
-        result = tfscale.fit(ours, until="2ep", run_dir=tmp_path / name, say=quiet, **data)
+        result = tfscale.fit(ours, until="2ep", run_dir=tmp_path / name, **data)
         equal(ours, theirs)
         assert (result.step, result.steps_per_epoch) == (6, 3), name
     assert called  # at the end of each epoch that was read, some of them ahead
@@ -156,7 +152,7 @@ def test_a_users_batch_that_fails_names_their_line(tf, dense, tmp_path):
             return X[:SIZE], Y[:SIZE]
 
     with pytest.raises(DataCorrupt, match="no such picture") as caught:
-        tfscale.fit(dense(), Failing(), steps_per_epoch=6, run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(dense(), Failing(), steps_per_epoch=6, run_dir=tmp_path / "r")
     assert "test_given_forms.py:" in caught.value.where
     assert "in __getitem__" in caught.value.where
 
@@ -167,7 +163,7 @@ def test_a_generator_that_fails_in_the_look_through_names_their_line(dense, tmp_
         raise ValueError("no such page")
 
     with pytest.raises(DataCorrupt, match="a function that makes the data failed: .*no such page") as caught:
-        tfscale.fit(dense(), failing, run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(dense(), failing, run_dir=tmp_path / "r")
     assert "test_given_forms.py:" in caught.value.where and "in failing" in caught.value.where
 
 
@@ -192,12 +188,12 @@ FORMS = {
 def test_forms_that_cannot_be_read_are_refused_by_name(tf, dense, tmp_path, name):
     make, told = FORMS[name]
     with pytest.raises(UsageError, match=told):
-        tfscale.fit(dense(), make(tf), run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(dense(), make(tf), run_dir=tmp_path / "r")
 
 
 def test_no_examples_at_all_are_missing_data(dense, tmp_path):
     with pytest.raises(DataMissing, match="the train split has no examples"):
-        tfscale.fit(dense(), (X[:0], Y[:0]), run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(dense(), (X[:0], Y[:0]), run_dir=tmp_path / "r")
 
 
 BAD = np.arange(ROWS) == 41
@@ -224,7 +220,7 @@ def test_values_that_cannot_be_trained_on_are_found_before_a_step(dense, tmp_pat
     good = ({"a": X, "b": [X, BAD * 1.0]}, Y) if name == "nested" else (X, Y)
     data = {"data": make()} if split == "data" else {"data": good, "test": make()}
     with pytest.raises(DataCorrupt, match=told):
-        tfscale.fit(model, **data, run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(model, **data, run_dir=tmp_path / "r")
     equal(model, type("Before", (), {"get_weights": lambda self: before})())
 
 
@@ -238,10 +234,10 @@ def test_values_in_data_sets_are_found_in_one_look_through(tf, dense, tmp_path):
         ({"data": of(X, np.where(BAD, 7, Y))}, "y is 7 in example 41"),
     ):
         with pytest.raises(DataCorrupt, match=told):
-            tfscale.fit(dense(), **data, run_dir=tmp_path / "r", say=quiet)
+            tfscale.fit(dense(), **data, run_dir=tmp_path / "r")
     whole = tf.data.Dataset.from_tensor_slices((bad, Y)).batch(SIZE, drop_remainder=True)  # not looked through
     with pytest.raises(DataCorrupt, match="x is nan in row 9 of the batch of step 2"):
-        tfscale.fit(dense(), whole, run_dir=tmp_path / "s", say=quiet)
+        tfscale.fit(dense(), whole, run_dir=tmp_path / "s")
 
 
 def test_labels_stand_as_they_are(dense, tmp_path):
@@ -249,7 +245,7 @@ def test_labels_stand_as_they_are(dense, tmp_path):
     for y, loss in ((Y * 2 - 1, "hinge"), (201600 + Y, "mse"), (Y - 20.0, "mae")):
         theirs, ours = dense(1, loss), dense(1, loss)
         theirs.fit(X, y, batch_size=ROWS, verbose=0, shuffle=False)
-        tfscale.fit(ours, (X, y), global_batch=ROWS, run_dir=tmp_path / f"{loss}", say=quiet)
+        tfscale.fit(ours, (X, y), global_batch=ROWS, run_dir=tmp_path / f"{loss}")
         for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4)
 
@@ -261,7 +257,7 @@ def test_tables_and_lists_are_arrays(dense, tmp_path):
     expected.fit(X, X[:, 0], batch_size=ROWS, verbose=0)
     for i, data in enumerate(((table, pandas.Series(X[:, 0])), (X.tolist(), X[:, 0].tolist()))):
         model = dense(1, "mse")
-        tfscale.fit(model, data, global_batch=ROWS, run_dir=tmp_path / str(i), say=quiet)
+        tfscale.fit(model, data, global_batch=ROWS, run_dir=tmp_path / str(i))
         np.testing.assert_allclose(model.get_weights()[0], expected.get_weights()[0], rtol=1e-4, atol=1e-6)
 
 
@@ -280,15 +276,15 @@ def test_a_stateful_layer_gets_its_batch_and_carries_its_state(tf, policy, tmp_p
 
     ours, theirs = make(), make()
     if form == "arrays":  # shuffled otherwise than Keras does
-        result = tfscale.fit(ours, (x, y), test=(x[:20], y[:20]), run_dir=tmp_path / "r", say=quiet)
+        result = tfscale.fit(ours, (x, y), test=(x[:20], y[:20]), run_dir=tmp_path / "r")
         assert result.step == ROWS // SIZE
         with pytest.raises(UsageError, match="fixed batches of 16") as caught:
-            tfscale.fit(make(), (x, y), global_batch=8, run_dir=tmp_path / "s", say=quiet)
+            tfscale.fit(make(), (x, y), global_batch=8, run_dir=tmp_path / "s")
         assert "use global_batch=16" in caught.value.fix
         return
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(SIZE, drop_remainder=True)
     theirs.fit(data, epochs=3, verbose=0, shuffle=False)
-    kind = {"run_dir": tmp_path / "r", "say": quiet, "overrides": ["plan.steps_per_loop=1"]}
+    kind = {"run_dir": tmp_path / "r", "overrides": ["plan.steps_per_loop=1"]}
     tfscale.fit(ours, data, until="4st", **kind)
     ours = make()
     tfscale.fit(ours, data, until="3ep", **kind)  # the state is in the checkpoint
@@ -312,7 +308,7 @@ def test_arguments_of_keras_are_answered_with_ours(dense):
 
 def test_hints_are_arguments_in_python(dense, tmp_path):
     with pytest.raises(UsageError) as caught:
-        tfscale.fit(dense(), (X[:8], Y[:8]), global_batch=16, run_dir=tmp_path / "r", say=quiet)
+        tfscale.fit(dense(), (X[:8], Y[:8]), global_batch=16, run_dir=tmp_path / "r")
     assert (caught.value.where, caught.value.fix) == ("global_batch", "use global_batch=8 or less")
     shapes = "Received: target.shape=(2,), output.shape=(2, 3)"  # words of Keras's own
     assert in_python(f"{shapes}; use eval.every=1ep") == f'{shapes}; use overrides=["eval.every=1ep"]'
@@ -324,7 +320,7 @@ def test_another_model_is_told_by_what_changed(tf, policy, tmp_path):
     def fit(units=4, rate=0.1):
         model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(units), keras.layers.Dense(1)])
         model.compile(keras.optimizers.SGD(rate), "mse")
-        return tfscale.fit(model, (X, X[:, 0]), run_dir=tmp_path / "r", say=quiet)
+        return tfscale.fit(model, (X, X[:, 0]), run_dir=tmp_path / "r")
 
     fit()
     for changed, told in (({"units": 5}, r"layers\[0\].units was 4, is 5"), ({"rate": 0.2}, r"learning_rate was 0.1\d*, is 0.2")):  # fmt: skip

@@ -107,7 +107,7 @@ def test_nothing_of_ours_is_rewritten(tf, tmp_path, monkeypatch):
     config = compose(
         ["+recipe=resnet", *data, "train.until=2", "train.global_batch=16", "tracker=none", f"run.root={tmp_path}"]
     )
-    result = fit(config, environ={}, say=lambda text: None)
+    result = fit(config, environ={})
     assert result.step == 2
     somebodys = tf.data.Dataset.from_tensor_slices((np.ones((40, 3), np.float32), np.ones(40))).batch(8)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])

@@ -42,7 +42,7 @@ def test_the_function_returns_the_result_in_the_run_folder(environ, tmp_path):
     lines: list[str] = []
     overrides = ["+recipe=resnet", "tracker=none", f"run.dir={tmp_path / 'it'}"]
     result = launch_workers(
-        overrides, devices_per_worker=2, environ=environ, say=lines.append, program=[sys.executable, "-c", STAND_IN]
+        overrides, devices_per_worker=2, environ=environ, write=lines.append, program=[sys.executable, "-c", STAND_IN]
     )
     assert (result.status, result.step, result.run_dir) == ("complete", 6, str(tmp_path / "it"))
     assert of("worker:1", lines) == [" ".join([*overrides, "plan.local_devices=2"])]
@@ -60,7 +60,7 @@ def test_what_people_gave_is_not_overridden(environ, tmp_path, given, added):
     overrides = ["+recipe=resnet", "tracker=none", f"run.dir={tmp_path / 'it'}", *given]
     code = STAND_IN.replace('"worker:0"', '"chief:0"')
     launch_workers(
-        overrides, 1, ps=1, devices_per_worker=3, environ=environ, say=lines.append, program=[sys.executable, "-c", code]
+        overrides, 1, ps=1, devices_per_worker=3, environ=environ, write=lines.append, program=[sys.executable, "-c", code]
     )  # fmt: skip
     assert of("worker:0", lines) == [" ".join([*overrides, *added])]
 
@@ -73,7 +73,7 @@ def test_the_function_raises_the_error_that_belongs_to_the_code(environ, tmp_pat
     def error(code: str, *more: str) -> errors.TfscaleError:
         with pytest.raises(errors.TfscaleError) as raised:
             launch_workers(
-                [*overrides, *more], environ=environ, say=lines.append, program=[sys.executable, "-c", HEAD + code]
+                [*overrides, *more], environ=environ, write=lines.append, program=[sys.executable, "-c", HEAD + code]
             )
         return raised.value
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tfscale.console.messages import received
 from tfscale.errors import ClusterFault, OutputError
 from tfscale.run_dir import lease
 from tfscale.run_dir.lease import claimed, is_free
@@ -21,14 +22,16 @@ from tfscale.run_dir.lease import claimed, is_free
 HOLDER = """
 import sys
 from pathlib import Path
+from tfscale.console.messages import received
 from tfscale.run_dir import lease
 folder, boot, flock, length, renew, start = sys.argv[1:]
 if boot: lease._boot_id = lambda: boot
 if flock == "none": lease._flock = lambda _: None
 if flock == "apart": lease._flock = lambda _: True
 sys.stdin.readline() if start else None
+tell = received(lambda text: print(text, flush=True))
 try:
-    with lease.claimed(Path(folder), lease=float(length), renew=float(renew)) as claim:
+    with tell, lease.claimed(Path(folder), lease=float(length), renew=float(renew)) as claim:
         print("ours", flush=True)
         for line in sys.stdin:
             if line.strip() == "end": break
@@ -103,7 +106,7 @@ def claim_and_end(folder, clock, said=None) -> None:
 
 
 def claim_and_end_with(folder, times, said=None) -> None:
-    with claimed(folder, say=(said if said is not None else []).append, **times) as claim:
+    with received((said if said is not None else []).append), claimed(folder, **times) as claim:
         assert claim.held()
 
 
@@ -155,7 +158,7 @@ def test_a_stopped_holder_loses_the_folder_and_knows_it_when_it_goes_on(tmp_path
     assert first.reads() == "ours"
     first.signal(signal.SIGSTOP)
     time.sleep(0.6)  # three renewals are missing
-    with claimed(tmp_path, say=lambda _: None, lease=1.0, renew=0.2) as claim:
+    with claimed(tmp_path, lease=1.0, renew=0.2) as claim:
         first.signal(signal.SIGCONT)
         assert not first.held()
         time.sleep(0.5)  # time for a renewal of its own
@@ -393,11 +396,12 @@ def test_a_store_that_stays_away_for_a_moment_costs_nothing(tmp_path):
 def test_signals_are_answered_while_waiting(tmp_path):
     write(tmp_path, Clock(), renewed=time.time())
     code = "import sys\nfrom pathlib import Path\nfrom tfscale.run_dir.lease import claimed\n"
-    code += "with claimed(Path(sys.argv[1]), say=lambda text: print(text, flush=True)): print('ours')"
+    code += "from tfscale.console.messages import shown\n"
+    code += "with shown('auto'), claimed(Path(sys.argv[1])): print('ours')"
     waiting = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    assert waiting.stdout.readline().startswith(b"waiting for")
+    assert b" waiting for" in waiting.stdout.readline()
     waiting.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, err = waiting.communicate(timeout=20)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tests_dense import DENSE, environ
 
+from tfscale.console.messages import received
 from tfscale.process.maintenance import GceMetadata, find_watcher
 
 NONE, MIGRATE, TERMINATE = "NONE", "MIGRATE_ON_HOST_MAINTENANCE", "TERMINATE_ON_HOST_MAINTENANCE"
@@ -94,9 +95,10 @@ def server():
 def heard(server):
     """What a watcher of this server tells: its notices and its lines."""
     notices, lines = queue.Queue(), []
-    watcher = GceMetadata(notices.put, host=server.host, say=lines.append, retry=0.05)
-    yield notices, lines
-    watcher.close()
+    with received(lines.append):
+        watcher = GceMetadata(notices.put, host=server.host, retry=0.05)
+        yield notices, lines
+        watcher.close()
 
 
 SEEN = (("maintenance-event", _etag(NONE)), ("preempted", _etag("FALSE")))
@@ -129,10 +131,10 @@ def test_a_migration_is_no_reason_to_stop(server, heard):
     assert not lines
 
 
-def test_a_maintenance_announced_before_does_not_end_every_run_on_this_machine(server):
+def test_a_maintenance_announced_before_does_not_end_every_run_on_this_machine(server, messages):
     server.values["maintenance-event"] = TERMINATE
-    notices, lines = queue.Queue(), []
-    watcher = GceMetadata(notices.put, host=server.host, say=lines.append)
+    notices, lines = queue.Queue(), messages
+    watcher = GceMetadata(notices.put, host=server.host)
     server.await_asked(("maintenance-event", _etag(TERMINATE)))
     assert notices.empty() and len(lines) == 1 and "before this run began" in lines[0]
     server.set("preempted", "TRUE")  # now it does end
@@ -149,10 +151,10 @@ def test_a_preempted_machine_is_told_even_if_the_run_begins_late(server):
 
 
 @pytest.mark.parametrize("fault", ["status", "flavor"])
-def test_a_server_that_fails_costs_one_line_and_is_asked_again(server, fault):
+def test_a_server_that_fails_costs_one_line_and_is_asked_again(server, fault, messages):
     server.status, server.flavor = (503, "Google") if fault == "status" else (200, "Somebody")
-    notices, lines = queue.Queue(), []
-    watcher = GceMetadata(notices.put, host=server.host, say=lines.append, retry=0.05)
+    notices, lines = queue.Queue(), messages
+    watcher = GceMetadata(notices.put, host=server.host, retry=0.05)
     with server.changed:
         assert server.changed.wait_for(lambda: len(server.asked) > 6, 20)
     assert len(lines) == 1 and server.host in lines[0] and notices.empty()
@@ -169,17 +171,18 @@ def test_no_server_costs_one_line():
         bound.bind(("127.0.0.1", 0))
         notices, lines = queue.Queue(), queue.Queue()
         host = f"127.0.0.1:{bound.getsockname()[1]}"
-        watcher = GceMetadata(notices.put, host=host, say=lines.put, retry=0.02)
-        assert "ConnectionRefusedError" in lines.get(timeout=20)
-        time.sleep(0.5)
-        watcher.close()
+        with received(lines.put):
+            watcher = GceMetadata(notices.put, host=host, retry=0.02)
+            assert "ConnectionRefusedError" in lines.get(timeout=20)
+            time.sleep(0.5)
+            watcher.close()
     assert lines.empty() and notices.empty()
 
 
 def test_no_proxy_is_asked(server, heard, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     notices = queue.Queue()
-    watcher = GceMetadata(notices.put, host=server.host, say=pytest.fail)
+    watcher = GceMetadata(notices.put, host=server.host)
     server.set("preempted", "TRUE")
     assert notices.get(timeout=20)
     watcher.close()

@@ -101,5 +101,5 @@ def test_from_python_too(tf, policy, tmp_path, monkeypatch):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
     data = (np.ones((8, 4), "float32"), np.ones((8, 2), "float32"))
-    result = tfscale.fit(model, data, run_dir=Path("~/ü [1]#"), global_batch=8, say=lambda text: None)
+    result = tfscale.fit(model, data, run_dir=Path("~/ü [1]#"), global_batch=8)
     assert os.path.samefile(result.run_dir, tmp_path / "ü [1]#")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests_dense import ALLOW, DENSE, Dense, environ
 
+from tfscale.console.messages import received
 from tfscale.errors import SecurityRefused, UsageError
 from tfscale.parity.check import check_parity
 from tfscale.parity.report import TOLERANCES, Report, Run, compare
@@ -41,7 +42,8 @@ def test_devices_workers_and_micro_batches_agree_with_one_replica():
     """The other layouts take another minute: below, among the slow ones, with other optimizers and models."""
     said: list[str] = []
     some = ("2", "2wx2", "accumulate")
-    report = check_parity([*DENSE, *TRAIN, *SGD], steps=20, layouts=some, environ=environ(), say=said.append)
+    with received(said.append):
+        report = check_parity([*DENSE, *TRAIN, *SGD], steps=20, layouts=some, environ=environ())
     held(report, layouts=some)
     assert all(row.tolerance for row in report.rows if not row.is_reference)
     assert len(said) == 3  # sets of processes; one replica with and without accumulation share theirs
@@ -115,12 +117,12 @@ def test_the_digits_resnet_with_synchronised_batch_norm(data_dir):
 )
 def test_what_cannot_be_run(overrides, options, said):
     with pytest.raises(UsageError, match=said):
-        check_parity([*DENSE, *TRAIN, *overrides], environ=environ(), say=pytest.fail, **options)
+        check_parity([*DENSE, *TRAIN, *overrides], environ=environ(), **options)
 
 
 def test_tasks_are_held_against_the_allow_list():
     with pytest.raises(SecurityRefused):
-        check_parity([*DENSE[1:], *TRAIN], environ=environ(), say=pytest.fail)
+        check_parity([*DENSE[1:], *TRAIN], environ=environ())
 
 
 def test_the_door_refuses_in_one_line(door, tmp_path):

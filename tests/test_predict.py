@@ -12,6 +12,7 @@ from tests_pictures import Classifier, Pictures, encoded, pictures
 from tests_tiny import Classify, Vectors
 
 from tfscale.config.schema import EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
+from tfscale.console.messages import received
 from tfscale.errors import OutputError, UsageError
 from tfscale.evaluate import evaluate_run
 
@@ -113,7 +114,7 @@ def small_run(tf, tmp_path_factory):
             eval=EvalConfig(every="10st"),
             run=RunSection(dir=str(tmp_path_factory.mktemp("small") / "it")),
         )
-        folder = Path(fit(config, environ={}, say=lambda _: None).run_dir)
+        folder = Path(fit(config, environ={}).run_dir)
         names = {kind: f"{type(v).__module__}.{type(v).__qualname__}" for kind, v in (("task", task), ("data", data))}
         (folder / "config.yaml").write_text(YAML.format(**names))
         return folder
@@ -132,8 +133,8 @@ def predict(folder, output, *overrides, split="test", **kind) -> list[str]:
 
     said: list[str] = []
     check_output(output)
-    with RestoredRun.open(folder, [ALLOW, *overrides]) as run:
-        predict_file(run, split, output, say=said.append, **kind)
+    with RestoredRun.open(folder, [ALLOW, *overrides]) as run, received(said.append):
+        predict_file(run, split, output, **kind)
     return said
 
 

@@ -43,7 +43,7 @@ def refused(tmp_path: Path, *, environ=None, plan=None) -> None:
         plan=plan or PlanConfig(),
     )
     with pytest.raises(DataMissing):
-        fit(config, environ=environ or {}, say=lambda _: None)
+        fit(config, environ=environ or {})
 
 
 def test_what_is_refused_before_the_folder_is_held_is_told_there(tmp_path, folder):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import pty
@@ -96,15 +95,13 @@ def test_lines_are_folded_between_figures():
     assert max(map(len, fold(["step 1", "x" * 100], 40).splitlines())) <= 40
 
 
-def test_epochs_without_a_test_and_long_places(monkeypatch):
+def test_epochs_without_a_test_and_long_places(monkeypatch, messages):
     monkeypatch.setenv("COLUMNS", "80")
-    out = io.StringIO()
-    with ProgressLine(total_steps=10, steps_per_epoch=5, stream=out) as progress:
+    with ProgressLine(total_steps=10, steps_per_epoch=5) as progress:
         progress.figures(5, train={"loss": 0.5, "accuracy": 0.25})
         progress.report(6, {f"metric_{i}": 0.5 for i in range(12)}, seconds_left=5)
-    assert out.getvalue().startswith("step 5  train: loss 0.5000  accuracy 0.2500  epoch 1\n")
-    assert max(map(len, out.getvalue().splitlines())) <= 80 and "metric_11 0.5" in out.getvalue()
-    shown = io.StringIO()
-    summary({"run folder": "/a/" + "b" * 200, "name": "[x] :smile:"}, stream=shown)
-    assert "[x] :smile:" in shown.getvalue() and max(map(len, shown.getvalue().splitlines())) == 80
-    assert "…" not in shown.getvalue() and shown.getvalue().count("b") == 200
+    assert messages[0] == "step 5  train: loss 0.5000  accuracy 0.2500  epoch 1"
+    assert max(map(len, messages.text.splitlines())) <= 80 - len("12:00:01 ") and "metric_11 0.5" in messages[1]
+    shown = summary({"run folder": "/a/" + "b" * 200, "name": "[x] :smile:"})
+    assert "[x] :smile:" in shown and max(map(len, shown.splitlines())) == 80
+    assert "…" not in shown and shown.count("b") == 200

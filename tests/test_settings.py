@@ -97,16 +97,17 @@ def test_what_would_do_nothing_is_refused(overrides, told):
     assert told in refused(*overrides)
 
 
-def test_what_a_recipe_meant_for_its_own_optimizer_is_left_out_and_told(capsys):
+def test_what_a_recipe_meant_for_its_own_optimizer_is_left_out_and_told(messages):
     config = compose([*RESNET, "optimizer.name=rmsprop", "optimizer.rho=0.5"])
     validate(config)
     assert config.optimizer.effective | {"rho": 0.5, "momentum": 0.0, "learning_rate": 0.001, "weight_decay": 0.0} == (
         config.optimizer.effective
     )
-    assert "momentum, nesterov, no_decay, weight_decay (meant for sgd)" in capsys.readouterr().err
+    assert "momentum, nesterov, no_decay, weight_decay (meant for sgd)" in messages.text
+    messages.clear()
     assert compose_raw([*RESNET, "optimizer.name=adamw"]).optimizer.momentum is None
     same = compose([*RESNET, "optimizer.name=sgd", "optimizer.learning_rate=0.5"]).optimizer
-    assert (same.momentum, same.nesterov, capsys.readouterr().err.count("sgd")) == (0.9, True, 1)
+    assert (same.momentum, same.nesterov, messages.text.count("sgd")) == (0.9, True, 1)
     validate(compose(["+recipe=resnet50_imagenet", "tracker=none", "optimizer.schedule=cosine"]))
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests_s3 import BUCKET, S3
 from tests_tiny import fit_tiny
 
+from tfscale.console.messages import received
 from tfscale.errors import ClusterFault, OutputError
 from tfscale.run_dir.manifest import MANIFEST
 from tfscale.run_dir.store_access import Access
@@ -45,7 +46,7 @@ def host(s3, tmp_path):
     def host(name: str, *, job: str = "", folder: Path | None = None, **options):
         folder = folder or tmp_path / name
         folder.mkdir(parents=True, exist_ok=True)
-        options = {"times": QUICK, "say": lambda text: None, **options}
+        options = {"times": QUICK, **options}
         return fenced(Access(f"s3://{BUCKET}/runs", RUN), folder, job=job or name, **options)
 
     return host
@@ -85,7 +86,7 @@ def test_a_dead_holder_is_followed_and_what_it_still_does_is_refused(host, s3):
     with host("one") as first:
         killed(first)
         began = time.monotonic()
-        with host("two", say=said.append) as second:
+        with received(said.append), host("two") as second:
             assert second.waited and QUICK[0] < time.monotonic() - began < 10
             assert len(said) == 1 and "waiting for s3://" in said[0]
             with pytest.raises(ClusterFault, match="has taken over"):

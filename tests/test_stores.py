@@ -131,7 +131,7 @@ def test_a_checkpoint_counts_from_its_manifest_on(s3, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "manifest"])
-def test_a_damaged_one_is_passed_over_and_written_anew(s3, tmp_path, damage, capsys):
+def test_a_damaged_one_is_passed_over_and_written_anew(s3, tmp_path, damage, messages):
     url, here, fresh = f"s3://{BUCKET}/runs", tmp_path / "here", tmp_path / "fresh"
     store = Store(url, RUN)
     for number in (10, 20):
@@ -147,7 +147,7 @@ def test_a_damaged_one_is_passed_over_and_written_anew(s3, tmp_path, damage, cap
     again = Store(url, RUN)
     assert again.pull(fresh) == step(10)
     assert names(fresh / "checkpoints") == [step(10)]
-    assert f"{step(20)} is damaged" in capsys.readouterr().err
+    assert f"{step(20)} is damaged" in messages.text
     write(fresh, 20, text="anew")  # training has come to that step once more
     again.push(fresh)
     assert Store(url, RUN).pull(tmp_path / "third") == step(20)
@@ -326,7 +326,7 @@ def test_a_step_that_a_store_does_not_hold(url, tmp_path):
     assert "20, 10" in caught.value.fix
 
 
-def test_a_damaged_step_is_refused_and_a_damaged_best_one_passed_over(s3, tmp_path, capsys):
+def test_a_damaged_step_is_refused_and_a_damaged_best_one_passed_over(s3, tmp_path, messages):
     stored = trained(f"s3://{BUCKET}/runs", tmp_path / "here", 10, 20, best=10)
     s3.flip(data_of(10))
     with pytest.raises(CheckpointUnusable, match="checksum") as caught:
@@ -334,7 +334,7 @@ def test_a_damaged_step_is_refused_and_a_damaged_best_one_passed_over(s3, tmp_pa
     assert "resume" not in caught.value.fix
     folder = run_folder(stored, "best", root=tmp_path / "runs")
     assert names(folder / "checkpoints") == [step(20)]
-    assert f"{step(10)} can't be used" in capsys.readouterr().err
+    assert f"{step(10)} can't be used" in messages.text
 
 
 def test_a_run_that_a_store_does_not_hold(url, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from tests_tiny import Classify, Vectors
 
 from tfscale.composition.hydra_compose import compose
+from tfscale.console.messages import received
 from tfscale.errors import CheckpointUnusable, DataMissing, UsageError
 from tfscale.run.api import fit
 
@@ -20,7 +21,9 @@ def run(tf, tmp_path):
         common = [f"run.dir={tmp_path / name}", "train.until=10st", "train.global_batch=8", "tracker=none"]
         common += ["optimizer.name=sgd", "optimizer.learning_rate=0.1", "optimizer.momentum=0.9"]
         config = compose([*common, *overrides], task=task or Classify(), data=Vectors())
-        return fit(config, environ={}, say=said.append), "\n".join(said)
+        with received(said.append):
+            result = fit(config, environ={})
+        return result, "\n".join(said)
 
     return run
 

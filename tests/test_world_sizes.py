@@ -18,7 +18,7 @@ def test_evaluation_counts_every_example_once(model, tmp_path):
     results = {}
     for workers in (1, 2, 3):
         overrides = [*model, "+train.until=2st", f"train.global_batch={BATCH}", f"run.dir={tmp_path / str(workers)}"]
-        results[workers] = launch_workers(overrides, workers, environ=environ(), say=lambda _: None).metrics
+        results[workers] = launch_workers(overrides, workers, environ=environ()).metrics
     one = results[1]
     assert EXAMPLES % 2
     assert EXAMPLES % 3

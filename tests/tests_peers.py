@@ -37,7 +37,8 @@ signal.signal(signal.SIGTERM, on_sigterm)
 cluster = Cluster("test", {k: tuple(v) for k, v in options["addresses"].items()}, options["role"], options["index"])
 try:
     tell(began=True)
-    meeting = meet(cluster, options["facts"], timeout=options["timeout"], say=lambda text: tell(said=text))
+    with received(lambda text: tell(said=text)):
+        meeting = meet(cluster, options["facts"], timeout=options["timeout"])
 except TfscaleError as error:
     tell(error=str(error), code=error.exit_code)
     sys.exit(error.exit_code)

@@ -29,7 +29,7 @@ from tfscale.launch.job import run_job
 from tfscale.launch.slots import Job
 job = Job(**{job!r})
 labels = [f"{{r}}:{{i}}" for r, i in job.roles()]
-with Crew([sys.executable, "-c", {code!r}], labels, stream=sys.stdout, say=lambda t: print(t, flush=True)) as crew:
+with Crew([sys.executable, "-c", {code!r}], labels, stream=sys.stdout, write=lambda t: print(t, flush=True)) as crew:
     outcome = run_job(job, crew)
 sys.exit(outcome.code)
 """

@@ -23,6 +23,7 @@ from tfscale.config.schema import (
     RunSection,
     TrainConfig,
 )
+from tfscale.console.messages import received
 from tfscale.data.source import Source
 from tfscale.hardware import Cpu, Hardware
 from tfscale.plan.execution_plan import ExecutionPlan, make_plan
@@ -143,5 +144,6 @@ def fit_tiny(root: Path, *, task: Any = None, data: Any = None, **sections: Mapp
     for name, changes in sections.items():
         setattr(config, name, dataclasses.replace(getattr(config, name), **changes))
     said: list[str] = []
-    result = fit(config, environ={}, say=said.append)
+    with received(said.append):
+        result = fit(config, environ={})
     return result, "\n".join(said), locate(config).path

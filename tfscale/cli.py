@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from tfscale import console as streams
 from tfscale.config.override_syntax import plain_path as place
-from tfscale.console import columns, table, write_result
+from tfscale.console import columns, messages, table, write_result
 from tfscale.errors import UsageError, foreseen, nearest, without_secrets
 from tfscale.process.startup import begin_program
 
@@ -230,14 +230,18 @@ def guard(run: Callable[[dict], int]) -> int:
     """
     begin_program()
     streams.begin()
+    messages.begin()
     seen: dict[str, Any] = {}
     try:
-        return run(seen)
+        code = run(seen)
+        messages.end()
+        return code
     except (Exception, KeyboardInterrupt) as error:
         failure = foreseen(error)
         if seen.get("traceback"):
             print(without_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    messages.end()
     streams.leave_reason(failure)
-    if not streams.last_line(failure.line()):
+    if not streams.last_line(messages.error_line(failure)):
         os._exit(failure.exit_code)  # Python's own end would wait for whoever doesn't read
     return failure.exit_code

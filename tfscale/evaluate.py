@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tfscale.cli import Program, print_config
+from tfscale.console.messages import RESULT, bare
+
+_log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,15 +35,14 @@ def _evaluate(options: argparse.Namespace, _: dict) -> int:
     from tfscale.engine.progress import summary
 
     if told["remarks"]:
-        print(told["remarks"])
-    summary(
-        {
-            "checkpoint": f"step {told['step']} ({options.checkpoint})",
-            "data": f"{told['examples']} examples, {told['split']} split of {told['data']['class'].rpartition('.')[2]}",
-            **{name: f"{value:.4f}" for name, value in told["metrics"].items()},
-        }
-    )
-    print(f"written to {told['file']}")
+        _log.log(RESULT, told["remarks"], extra=bare())
+    rows = {
+        "checkpoint": f"step {told['step']} ({options.checkpoint})",
+        "data": f"{told['examples']} examples, {told['split']} split of {told['data']['class'].rpartition('.')[2]}",
+        **{name: f"{value:.4f}" for name, value in told["metrics"].items()},
+    }
+    _log.log(RESULT, summary(rows), extra=bare("evaluation", evaluation=told))
+    _log.log(RESULT, f"written to {told['file']}", extra=bare())
     return 0
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
 from tfscale.cli import Program, choice, place, print_config, whole
+from tfscale.console.messages import RESULT, bare
 from tfscale.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,9 +49,9 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
     ) as run:
         split = "test" if options.input else options.split  # the only one of data without labels
         if noted := remarks(run.source):
-            print(noted)
+            _log.log(RESULT, noted, extra=bare())
         rows = predict_file(run, split, options.output, part_rows=options.predict_part)
-        print(f"{rows} predictions of step {run.state.step}: {options.output}")
+        _log.log(RESULT, f"{rows} predictions of step {run.state.step}: {options.output}", extra=bare())
     return 0
 
 

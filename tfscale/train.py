@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 from tfscale.cli import Program, print_config
-from tfscale.console import write_line
 from tfscale.process.stopping import Stopping
 
 
@@ -33,8 +32,7 @@ def _train(options: argparse.Namespace, seen: dict, stopping: Stopping) -> int:
 
     config = compose(options.overrides, config_dir=options.config_dir)
     seen["traceback"] = config.debug.traceback
-    # A plan is what a dry run is for
-    fit_config(config, stopping=stopping, say=write_line if config.plan.dry_run else print)
+    fit_config(config, stopping=stopping)
     return 0
 
 

@@ -85,13 +85,13 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_newest_falls_back_loudly(saved, state, filled, how, capsys):
+def test_a_damaged_newest_falls_back_loudly(saved, state, filled, how, messages):
     newest = saved.entries()[-1].path
     damage(newest, how)
     fresh = state()
     assert saved.restore(fresh) == 2
     assert filled(fresh) == {2.0}
-    assert str(newest) in capsys.readouterr().err
+    assert str(newest) in messages.text
 
 
 def test_all_damaged_never_starts_from_zero(saved, state):
@@ -126,12 +126,12 @@ def test_what_another_process_only_reads_is_left_as_it_is(saved, state):
     assert [entry.step for entry in saved.entries()] == [1, 2, 3]
 
 
-def test_a_best_one_that_is_gone_is_replaced_by_the_last(saved, state, capsys):
+def test_a_best_one_that_is_gone_is_replaced_by_the_last(saved, state, messages):
     one = state(fill=4)
     one.memory = {"best": {"step": 77}}
     saved.save(one, required=True)
     assert saved.restore_model(state(), "best").step == 4
-    assert "step 77" in capsys.readouterr().err
+    assert "step 77" in messages.text
     with pytest.raises(CheckpointUnusable, match="no checkpoint of step 77"):
         saved.restore_model(state(), 77)
 
@@ -190,34 +190,34 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(saved, state):
 # -- other models, experiments, versions
 
 
-def test_another_model_is_refused_with_a_table_of_what_differs(saved, state, capsys):
+def test_another_model_is_refused_with_a_table_of_what_differs(saved, state, messages):
     with pytest.raises(
         CheckpointUnusable, match=r"hidden/kernel: checkpoint \[6, 8\] float32, model \[9, 8\]"
     ) as caught:
         saved.restore(state(Classify(width=9, dropout=0.5)))
     assert "3 variables differ" in caught.value.what and "\n" not in caught.value.line()  # it and Adam's two moments
-    table = capsys.readouterr().err.splitlines()
-    assert table[0] == "tfscale: 3 variables differ between the checkpoint and the model:"
+    table = messages.text.splitlines()
+    assert table[0] == "3 variables differ between the checkpoint and the model:"
     assert table[1].split() == ["variable", "checkpoint", "model"]
     assert sum("[6, 8] float32  [9, 8] float32" in line for line in table[2:]) == len(table) - 2 == 3
 
 
-def test_variables_that_are_missing_or_new_are_told(saved, state, capsys):
+def test_variables_that_are_missing_or_new_are_told(saved, state, messages):
     with pytest.raises(CheckpointUnusable, match="1 variable differs"):
         saved.restore(state(Classify()))
-    assert capsys.readouterr().err.split()[-3:] == ["[2]", "int64", "missing"]
+    assert messages.text.split()[-3:] == ["[2]", "int64", "missing"]
     saved.save(state(Classify(), fill=9), required=True)
     with pytest.raises(CheckpointUnusable):
         saved.restore(state())
-    assert capsys.readouterr().err.split()[-3:] == ["new", "[2]", "int64"]
+    assert messages.text.split()[-3:] == ["new", "[2]", "int64"]
 
 
-def test_a_long_table_is_cut(saved, state, tf, capsys):
+def test_a_long_table_is_cut(saved, state, tf, messages):
     wide = state()
     wide.averages = {f"v{i:02d}": tf.Variable(0.0) for i in range(30)}
     with pytest.raises(CheckpointUnusable, match="30 variables differ"):
         saved.restore(wide)
-    table = capsys.readouterr().err.splitlines()
+    table = messages.text.splitlines()
     assert len(table) == 1 + 1 + 20 + 1
     assert table[-1] == "  and 10 more"
 
@@ -252,7 +252,7 @@ def test_the_loss_scale_is_optional(tf, saved, state):
     assert saved.restore(state()) == 5
 
 
-def test_of_another_experiment(saved, state, capsys):
+def test_of_another_experiment(saved, state, messages):
     from tfscale.checkpoint import Checkpointer
 
     mine = {"optimizer": {"learning_rate": 0.1}}
@@ -262,10 +262,10 @@ def test_of_another_experiment(saved, state, capsys):
     assert Checkpointer(saved.directory).restore(state()) == 4
     with pytest.raises(CheckpointUnusable, match=r"another experiment: optimizer\.learning_rate was 0\.1, is 0\.3"):
         Checkpointer(saved.directory, experiment=Experiment(yours)).restore(state())
-    assert capsys.readouterr().err == ""
+    assert messages.text == ""
     allowed = Checkpointer(saved.directory, experiment=Experiment(yours, ("optimizer",)))
     assert [allowed.restore(state()) for _ in range(2)] == [4, 4]
-    assert capsys.readouterr().err.count("learning_rate was 0.1, is 0.3") == 1
+    assert messages.text.count("learning_rate was 0.1, is 0.3") == 1
 
 
 def test_every_manifest_tells_what_wrote_it(saved, state):

@@ -67,7 +67,7 @@ def test_training_goes_on_while_the_state_of_the_step_is_written(slow, state, fi
     assert fresh.memory == {"best": {"step": 1}, "deep": [1]}
 
 
-def test_saves_never_overlap_and_none_is_queued(slow, state, capsys):
+def test_saves_never_overlap_and_none_is_queued(slow, state, messages):
     checkpointer, gate = slow
     assert checkpointer.save(state(fill=1))
     assert gate.reached.wait(30)
@@ -80,7 +80,7 @@ def test_saves_never_overlap_and_none_is_queued(slow, state, capsys):
     assert checkpointer.save(state(fill=4))
     checkpointer.finish()
     assert steps(checkpointer) == [1, 4]
-    assert capsys.readouterr().err.count("is skipped: that of step 1 is still being written") == 1
+    assert messages.text.count("is skipped: that of step 1 is still being written") == 1
 
 
 @pytest.mark.parametrize("how", ["required", "wait"])
@@ -195,7 +195,7 @@ def test_one_whose_folder_was_cleaned_by_another_says_so_too(saved, state):
         saved.save(state(fill=4), required=True)
 
 
-def test_a_copy_that_fails_is_a_save_that_fails(saved, state, capsys):
+def test_a_copy_that_fails_is_a_save_that_fails(saved, state, messages):
     copied = []
 
     def copy(folder):
@@ -206,10 +206,7 @@ def test_a_copy_that_fails_is_a_save_that_fails(saved, state, capsys):
     saved.copy = copy
     saved.save(state(fill=4))
     saved.finish()
-    assert (
-        "the checkpoint of step 4 could not be written (the store can't be written: no answer)"
-        in capsys.readouterr().err
-    )
+    assert "the checkpoint of step 4 could not be written (the store can't be written: no answer)" in messages.text
     assert steps(saved) == [1, 2, 3, 4] and saved.committed == 3
     saved.save(state(fill=4), required=True)  # tried again by itself
     assert copied == ["step-000000004"] * 3 and saved.committed == 4
@@ -234,7 +231,7 @@ def fill_up(disk: Path) -> None:
             stream.write(b"x" * 4096)
 
 
-def test_a_full_disk_does_not_stop_training_at_once(disk, state, capsys):
+def test_a_full_disk_does_not_stop_training_at_once(disk, state, messages):
     from tfscale.checkpoint import Checkpointer
 
     checkpointer = Checkpointer(disk / "checkpoints", keep=2, max_failed_saves=3)
@@ -243,7 +240,7 @@ def test_a_full_disk_does_not_stop_training_at_once(disk, state, capsys):
     for step in (2, 3):
         checkpointer.save(state(fill=step))
         checkpointer.finish()
-        assert f"the checkpoint of step {step} could not be written (" in capsys.readouterr().err
+        assert f"the checkpoint of step {step} could not be written (" in messages.text
     (disk / "filler").unlink()
     checkpointer.save(state(fill=4))
     checkpointer.finish()

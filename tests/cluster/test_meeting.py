@@ -11,6 +11,7 @@ import time
 import pytest
 from tests_peers import Peer, addresses, cluster
 
+from tfscale.console.messages import received
 from tfscale.errors import ClusterFault
 from tfscale.peers.channel import MAX_LINE, Channel
 from tfscale.peers.meeting import Event, Meeting
@@ -42,12 +43,13 @@ def pair():
     meetings: dict[str, Meeting] = {}
 
     def join(name: str) -> None:
-        meetings[name] = meet(cluster(of, name), {}, timeout=20, say=said.append)
+        meetings[name] = meet(cluster(of, name), {}, timeout=20)
 
     said: list[str] = []
-    at_once(lambda: join("worker:0"), lambda: join("worker:1"))
-    yield meetings["worker:0"], meetings["worker:1"], said
-    at_once(*(meeting.end for meeting in meetings.values()))
+    with received(said.append):
+        at_once(lambda: join("worker:0"), lambda: join("worker:1"))
+        yield meetings["worker:0"], meetings["worker:1"], said
+        at_once(*(meeting.end for meeting in meetings.values()))
 
 
 def at_once(*calls) -> None:
@@ -239,11 +241,12 @@ def test_people_who_can_be_told_nothing_do_not_end_the_watch():
         raise BrokenPipeError
 
     ours, theirs = socket.socketpair()
-    meeting = Meeting("worker:0", ["worker:0", "worker:1"], {"worker:1": Channel(ours)}, leader="worker:0", say=say)
-    with theirs:
-        meeting.watch(handler)
-        theirs.sendall(b'{"type": "message", "detail": {"a": 1}}\n')
-    until(lambda: len(heard) == 2)
+    meeting = Meeting("worker:0", ["worker:0", "worker:1"], {"worker:1": Channel(ours)}, leader="worker:0")
+    with received(say):
+        with theirs:
+            meeting.watch(handler)
+            theirs.sendall(b'{"type": "message", "detail": {"a": 1}}\n')
+        until(lambda: len(heard) == 2)
     assert [event.kind for event in heard] == ["message", "lost"]
     meeting.end()
 
@@ -314,7 +317,7 @@ def wire():
         yield channel, theirs
 
 
-def received(channel: Channel) -> list[dict]:
+def arrived(channel: Channel) -> list[dict]:
     """All that has come, after a moment."""
     messages: list[dict] = []
     for _ in range(60):
@@ -330,17 +333,17 @@ def test_lines_come_whole_in_whatever_pieces_they_are_sent(wire):
     for piece in (b'{"a"', b': 1}\n{"b": 2}\n{"c', b'": 3', b"}\n"):
         other.sendall(piece)
         time.sleep(0.002)
-    assert received(channel) == [{"a": 1}, {"b": 2}, {"c": 3}] and not channel.closed
+    assert arrived(channel) == [{"a": 1}, {"b": 2}, {"c": 3}] and not channel.closed
     other.sendall(b'{"last": 1}\n{"half": ')
     other.close()
-    assert received(channel) == [{"last": 1}] and channel.closed
+    assert arrived(channel) == [{"last": 1}] and channel.closed
 
 
 @pytest.mark.parametrize("words", [b"hello\n", b"[1]\n", b"\n", b"[" * 50_000 + b"\n", b"9" * 5_000 + b"\n", b"\xff\n"])
 def test_who_sends_no_object_is_closed_for_good(wire, words):
     channel, other = wire
     other.sendall(b'{"before": 1}\n' + words + b'{"after": 1}\n')
-    assert received(channel) == [{"before": 1}] and channel.closed
+    assert arrived(channel) == [{"before": 1}] and channel.closed
     other.sendall(b'{"more": 1}\n')
     channel.receive()
     assert channel.closed

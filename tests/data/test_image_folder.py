@@ -217,17 +217,16 @@ def test_bad_files_stop_the_preparation_and_are_listed(tf, class_folders):
     class_folders.prepare()
 
 
-def test_skip_bad_leaves_them_out(tf, class_folders, capfd):
+def test_skip_bad_leaves_them_out(tf, class_folders, messages):
     put(Path(class_folders.path), {"cat/00.jpg": b"", "dog/01.jpg": JPEG[:500]})
     source = ImageFolder(path=class_folders.path, dir=class_folders.dir, skip_bad=True)
     source.prepare()
     assert source.is_prepared()
     source.prepare()
     source.prepare()
-    err = capfd.readouterr().err
-    assert err.count("2 pictures can't be used and are left out") == 1
+    assert messages.text.count("2 pictures can't be used and are left out") == 1
     (listed,) = Path(source.dir).glob("photos-*.index.bad_files.txt")
-    assert str(listed) in err
+    assert str(listed) in messages.text
     assert [line.split("\t")[0] for line in listed.read_text().splitlines()] and len(
         listed.read_text().splitlines()
     ) == 2

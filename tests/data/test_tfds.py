@@ -88,7 +88,7 @@ def test_names_that_leave_the_folder(tmp_path, name):
         Tfds(dir=str(tmp_path), name=name).check()
 
 
-def test_bad_records_and_pictures_within_the_budget(tf, flowers, tmp_path, capsys):
+def test_bad_records_and_pictures_within_the_budget(tf, flowers, tmp_path, messages):
     (file,) = (tmp_path / "garden" / "1.10.0").glob("*train*")
     records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
     example = tf.train.Example.FromString(records[4])
@@ -109,7 +109,7 @@ def test_bad_records_and_pictures_within_the_budget(tf, flowers, tmp_path, capsy
     patient.prepare()
     assert dataclasses.replace(patient).is_prepared()
     assert (patient.bad_examples("train"), patient.bad_examples("test")) == ((0, 4), ())
-    assert "record 4 at byte" in (told := capsys.readouterr().err) and "neither JPEG" in told
+    assert "record 4 at byte" in (told := messages.text) and "neither JPEG" in told
     assert patient.locate("train", 4).startswith(f"{file}: record 4 at byte ")
     with pytest.raises(DataCorrupt, match="2 records are bad, and data.max_bad_records=1: record 4"):
         dataclasses.replace(flowers, max_bad_records=1).prepare()

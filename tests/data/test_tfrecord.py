@@ -130,7 +130,7 @@ def test_a_flipped_bit_is_found_by_its_record(tf, source, tmp_path):
     assert error.value.where == str(path)
 
 
-def test_bad_records_within_the_budget_count_for_nothing(tf, source, tmp_path, capsys):
+def test_bad_records_within_the_budget_count_for_nothing(tf, source, tmp_path, messages):
     path = tmp_path / "train-2"
     write(tf, path, [record(tf, 4), record(tf, 5), record(tf, 6, x=[1.0, np.nan, 1.0, 1.0])])
     size = len(record(tf, 4)) + 16
@@ -151,7 +151,7 @@ def test_bad_records_within_the_budget_count_for_nothing(tf, source, tmp_path, c
     assert two.is_prepared() and not dataclasses.replace(source, max_bad_records=1).is_prepared()
     two.prepare()
     two.prepare()
-    told = capsys.readouterr().err
+    told = messages.text
     assert told.count("2 bad records of at most 2") == 1 and f"{path}: record 1 at byte {size} does not match" in told
     assert (two.bad_examples("train"), two.bad_examples("test")) == ((5, 6), ())
     assert two.num_examples("train") == 7
@@ -200,14 +200,14 @@ def png(tf, value):
     return tf.io.encode_png(tf.fill([4, 6, 3], tf.constant(value, tf.uint8))).numpy()
 
 
-def test_encoded_pictures_under_any_name(tf, tmp_path, capsys):
+def test_encoded_pictures_under_any_name(tf, tmp_path, messages):
     name = "image/encoded"
     records = [record(tf, i, x=None, name=None, **{name: [png(tf, i)]}) for i in range(3)]
     write(tf, tmp_path / "train-0", records)
     features = {name: {"dtype": "string"}, "label": {"dtype": "int64"}}
     source = TfRecord(dir=str(tmp_path), train=str(tmp_path / "train-*"), features=features)
     source.prepare()
-    assert f"the feature {name} holds encoded pictures: data.image={name}" in capsys.readouterr().err
+    assert f"the feature {name} holds encoded pictures: data.image={name}" in messages.text
     source = dataclasses.replace(source, image=name)
     source.check()
     source.prepare()
@@ -312,7 +312,7 @@ def test_composed(tmp_path):
     assert config.data == TfRecord(dir="d", train="t-*", features={"x": {"dtype": "float32", "shape": [8]}})
 
 
-def test_a_shard_that_the_names_of_others_speak_of(tf, source, tmp_path, capsys):
+def test_a_shard_that_the_names_of_others_speak_of(tf, source, tmp_path, messages):
     for number in (0, 1, 3):
         write(tf, tmp_path / f"part-{number:05d}-of-00004.tfrecord", [record(tf, number)])
     numbered = dataclasses.replace(source, train=str(tmp_path / "part-*"), test=None)
@@ -320,12 +320,12 @@ def test_a_shard_that_the_names_of_others_speak_of(tf, source, tmp_path, capsys)
         numbered.check()
     assert error.value.where == str(tmp_path / "part-00002-of-00004.tfrecord")
     dataclasses.replace(numbered, train=str(tmp_path / "part-0000[013]-*")).check()  # it isn't asked for
-    assert capsys.readouterr().err == ""
+    assert not messages
 
 
-def test_a_file_without_a_record_is_told(source, tmp_path, capsys):
+def test_a_file_without_a_record_is_told(source, tmp_path, messages):
     source.check()
-    assert capsys.readouterr().err == f"tfscale: {tmp_path / 'train-1'} holds no record and counts for nothing\n"
+    assert messages == [f"{tmp_path / 'train-1'} holds no record and counts for nothing"]
 
 
 def test_all_records_beyond_the_budget_are_told(tf, source, tmp_path):

@@ -54,4 +54,4 @@ def test_a_run_refuses_it_before_the_first_step(models, tmp_path):
     model.compile("sgd", "mse")
     data = (np.ones((8, 2), np.int32), np.zeros((8, 2, 2), np.float32))
     with pytest.raises(UsageError, match=r"table \(PartitionedEmbedding\)"):
-        tfscale.fit(model, data, global_batch=8, run_dir=tmp_path / "r", overrides=["plan.xla=true"], say=str)
+        tfscale.fit(model, data, global_batch=8, run_dir=tmp_path / "r", overrides=["plan.xla=true"])

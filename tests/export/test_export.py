@@ -191,7 +191,7 @@ def test_a_folder_that_is_no_export_is_left_alone(export, tmp_path):
     assert (tmp_path / "export" / "thesis.tex").read_text() == "x"
 
 
-def test_a_model_of_ones_own_class_is_served_and_no_keras_file(tf, export, trained, capsys):
+def test_a_model_of_ones_own_class_is_served_and_no_keras_file(tf, export, trained, messages):
     """A Keras file names such a class and doesn't hold it; the SavedModel needs none."""
     import keras
 
@@ -223,7 +223,7 @@ def test_a_model_of_ones_own_class_is_served_and_no_keras_file(tf, export, train
     about = json.loads((path / "export.json").read_text())
     assert "Own" in about["left_out"]["model.keras"] and not (path / "model.keras").exists()
     assert set(about["differences"]) == {"saved_model"}
-    assert "model.keras is left out of the export: the model has Own" in capsys.readouterr().err
+    assert "model.keras is left out of the export: the model has Own" in messages.text
 
 
 def test_no_samples_and_unknown_inputs_are_usage_errors(export):

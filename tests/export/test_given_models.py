@@ -9,6 +9,7 @@ import pytest
 import tests_own_parts
 
 import tfscale
+from tfscale.console.messages import received
 from tfscale.errors import SecurityRefused, UsageError
 
 TEXT = np.array([["good film"], ["bad film"], ["very good"], ["very bad"]] * 4)
@@ -172,7 +173,8 @@ def fitted(make, folder, *overrides, loss="mse"):
     else:
         model.compile("sgd", loss, metrics=["mae"])
     options = {"until": "3ep", "global_batch": 16, "run_dir": folder, "overrides": list(overrides)}
-    return model, x, y, tfscale.fit(model, (x, y), test=(x, y), **options, say=said.append), said
+    with received(said.append):
+        return model, x, y, tfscale.fit(model, (x, y), test=(x, y), **options), said
 
 
 @pytest.mark.parametrize("make", [vectorized, of_own_class], ids=lambda make: make.__name__)
@@ -205,7 +207,7 @@ def test_what_cannot_be_exported_is_refused_before_the_first_step(tf, policy, tm
     before = model.get_weights()
     kind = {"global_batch": 16, "run_dir": tmp_path / "r", "overrides": ["export.at_end=true"]}
     with pytest.raises(UsageError, match=r"can't be exported: .*it can't be served.*export.at_end=false"):
-        tfscale.fit(model, (X, np.zeros((16, 1), np.float32)), **kind, say=str)
+        tfscale.fit(model, (X, np.zeros((16, 1), np.float32)), **kind)
     np.testing.assert_array_equal(model.get_weights()[0], before[0])
 
 
@@ -220,7 +222,7 @@ def test_a_run_is_evaluated_and_predicts_from_its_folder_on_data_given_then(tf, 
     told = evaluate_run(tmp_path / "r", data=(x, y))
     assert told["metrics"] == pytest.approx(result.metrics, rel=1e-5) and told["examples"] == 16
     with RestoredRun.open(tmp_path / "r", data=(x,)) as run:  # without labels, and with words that nobody knows
-        assert predict_file(run, "test", tmp_path / "p.jsonl", say=str) == 16
+        assert predict_file(run, "test", tmp_path / "p.jsonl") == 16
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     (live,) = tf.nest.flatten(model(tf.nest.map_structure(tf.constant, x)))
     np.testing.assert_allclose([row["out" if make is nested else "output"] for row in rows], live, atol=1e-5)

@@ -22,9 +22,10 @@ row = pytest.mark.fault(
 CLAIM = """
 import sys
 from tfscale.cli import guard
+from tfscale.console.messages import shown
 from tfscale.run_dir.folder import RunDir
 def hold(_):
-    with RunDir(sys.argv[1]).claimed(lease=2.0, renew=0.4) as claim:
+    with shown("auto"), RunDir(sys.argv[1]).claimed(lease=2.0, renew=0.4) as claim:
         print("ours", flush=True)
         sys.stdin.read()
         return 0 if claim.held() else 1
@@ -90,7 +91,7 @@ def test_leases_of_another_machine(tmp_path, claim, got):
     write(tmp_path)
     began = time.monotonic()
     silent = claim()
-    assert silent.stdout.readline().startswith("waiting for")
+    assert silent.stdout.readline()[9:].startswith("waiting for")
     assert silent.stdout.readline() == "ours\n"
     took = time.monotonic() - began
     assert 2 < took < 8
@@ -123,7 +124,7 @@ def test_a_stopped_holder_that_goes_on_no_longer_holds_the_folder(tmp_path, clai
     stopped.send_signal(signal.SIGSTOP)
     time.sleep(0.8)  # renewals are missing
     following = claim()
-    assert following.stdout.readline().startswith("waiting for")
+    assert following.stdout.readline()[9:].startswith("waiting for")
     assert following.stdout.readline() == "ours\n"
     stopped.send_signal(signal.SIGCONT)
     stopped.stdin.close()

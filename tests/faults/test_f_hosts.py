@@ -50,7 +50,7 @@ def test_clocks_of_two_machines_differ(tmp_path, monkeypatch, got, late):
     command = [sys.executable, "-c", HOLDER, str(tmp_path), str(late)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "ours\n"
-        with pytest.raises(OutputError, match="locked since"), claimed(tmp_path, lease=1.0, renew=0.2, say=print):
+        with pytest.raises(OutputError, match="locked since"), claimed(tmp_path, lease=1.0, renew=0.2):
             pass
         holder.send_signal(signal.SIGKILL)
     got(f"{late:+d} s: 73")
@@ -65,7 +65,7 @@ def test_a_dead_holder_of_another_machine_is_followed(tmp_path, monkeypatch, got
             assert holder.stdout is not None and holder.stdout.readline() == "ours\n"
             holder.send_signal(signal.SIGKILL)
         began = time.monotonic()
-        with claimed(tmp_path, lease=1.0, renew=0.2, say=print) as claim:
+        with claimed(tmp_path, lease=1.0, renew=0.2) as claim:
             assert claim.held()
             got(f"{late:+d} s: taken over after {time.monotonic() - began:.1f} s with a lease of 1 s")
 
@@ -111,7 +111,7 @@ def test_a_foreign_hello_does_not_end_the_job(got):
     def lead(timeout: float) -> threading.Thread:
         def work() -> None:
             try:
-                found.append(meet(cluster(0), {}, timeout=timeout, say=lambda _: None))
+                found.append(meet(cluster(0), {}, timeout=timeout))
             except ClusterFault as error:
                 found.append(error)
 
@@ -123,7 +123,7 @@ def test_a_foreign_hello_does_not_end_the_job(got):
     answer = json.loads(call(hello))
     assert answer["type"] == "error" and answer["error"]["exit_code"] == 78
     assert call(b"[" * 100_000) == "" and call(json.dumps({**foreign, "facts": [], "index": True}).encode()) == ""
-    follower = meet(cluster(1), {}, timeout=20, say=lambda _: None)
+    follower = meet(cluster(1), {}, timeout=20)
     leader.join(20)
     assert follower.members == found[0].members == ("worker:0", "worker:1")
     for meeting in (follower, found[0]):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tfscale import compose, fit
+from tfscale.console.messages import received
 from tfscale.errors import DataCorrupt, UsageError
 
 ROWS, WIDTH = 60, 4
@@ -52,7 +53,8 @@ def train(tf, policy, tmp_path, monkeypatch):
             f"run.dir={folder}",
         ]  # fmt: skip
         said = []
-        result = fit(compose([*base, *given, *more]), environ={}, say=said.append)
+        with received(said.append):
+            result = fit(compose([*base, *given, *more]), environ={})
         return result, folder, " ".join(said)
 
     return train

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tfscale.composition.hydra_compose import compose
+from tfscale.console.messages import received
 from tfscale.errors import CheckpointUnusable, DataCorrupt, DataMissing, SecurityRefused, UsageError
 from tfscale.run.api import fit
 
@@ -43,7 +44,7 @@ def save(tf, policy, tmp_path):
 def run(tmp_path):
     def run(*overrides):
         common = ["task=keras", "train.until=2ep", "train.global_batch=10", "tracker=none", f"run.dir={tmp_path / 'r'}"]
-        return fit(compose([*common, *overrides]), environ={}, say=lambda text: None)
+        return fit(compose([*common, *overrides]), environ={})
 
     return run
 
@@ -155,7 +156,8 @@ def test_pictures_are_turned_alike_in_training_prediction_and_export(run, save, 
         spec.write_text(json.dumps({k: v for k, v in json.loads(spec.read_text()).items() if k != "reading"}))
         before.setattr(Source, "reading", 2)
         config = compose(["task=keras", "tracker=none", *job, "train.until=2st", f"run.dir={tmp_path / 'old'}"])
-        assert fit(config, environ={}, say=lines.append).step == 2
+        with received(lines.append):
+            assert fit(config, environ={}).step == 2
         assert any("it goes on as it began" in line for line in lines)
         assert "reading" not in json.loads((tmp_path / "old" / "result.json").read_text())["experiment"]
     unturned = rows_of(tmp_path / "old", tmp_path / "p" / "val", tmp_path)

@@ -58,7 +58,7 @@ def batches(arrays, rows=ROWS):
 def ours(model, arrays, folder, overrides=(), until="2ep"):
     result = tfscale.fit(
         model, batches(arrays), test=batches(arrays, TEST_ROWS), until=until, run_dir=folder,
-        overrides=list(overrides), say=lambda text: None,
+        overrides=list(overrides),
     )  # fmt: skip
     return result.metrics["loss"]
 
@@ -264,7 +264,7 @@ def test_the_stand_in_of_a_bad_record_counts_for_nothing(tf, policy, tmp_path, m
          f"data.train={tmp_path}/r.tfrecord", f"data.dir={tmp_path}", "tracker=none", f"train.global_batch={BATCH}", "train.until=1st",
          "data.features={x: {dtype: float32, shape: [3]}, label: {dtype: float32}}", f"run.dir={tmp_path}/r", *way]
     )  # fmt: skip
-    tfscale.fit(config, say=lambda text: None)
+    tfscale.fit(config)
     import scales
 
     from tfscale.checkpoint import Checkpointer

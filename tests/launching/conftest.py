@@ -26,7 +26,7 @@ def launched(environ):
         lines: list[str] = []
         what = Job(**job)
         labels = [f"{role}:{index}" for role, index in what.roles()]
-        with Crew([sys.executable, "-c", HEAD + code], labels, environ=environ, say=lines.append) as crew:
+        with Crew([sys.executable, "-c", HEAD + code], labels, environ=environ, write=lines.append) as crew:
             outcome = run_job(what, crew)
         return outcome, lines
 

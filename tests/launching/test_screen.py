@@ -38,12 +38,14 @@ def test_lines_leave_out_what_was_overwritten_and_keep_colours():
 
 LIVE = """
 if me == "worker:0":
+    import logging
+    from tfscale.console.messages import shown
     from tfscale.engine.progress import ProgressLine
-    with ProgressLine(total_steps=40, steps_per_epoch=10) as line:
+    with shown("auto"), ProgressLine(total_steps=40, steps_per_epoch=10) as line:
         for step in range(1, 41):
             line.live(step, {"loss": 1 / step})
             if step == 20:
-                line.note("half of it")
+                logging.getLogger("tfscale").info("half of it")
             time.sleep(0.02)
     print("size", os.get_terminal_size(1).columns)
 else:

@@ -88,18 +88,18 @@ def test_a_spool_is_one_process_at_a_time_and_does_not_grow_for_ever(tmp_path):
     spool.close()
 
 
-def test_all_is_heard_in_order_and_a_refusal_stops_nothing(tmp_path, capsys):
+def test_all_is_heard_in_order_and_a_refusal_stops_nothing(tmp_path, messages):
     ear = Ear()
     delivery = Delivery(Spool(tmp_path / "s.jsonl"), ear)
     for number in (1, 2, -1, 3, -2, 4):
         delivery.put(step(number))
     assert delivery.close(10)
     assert ear.heard == [1, 2, 3, 4]
-    assert capsys.readouterr().err.count("refuses") == 1
+    assert messages.text.count("refuses") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_who_is_away_is_told_later_and_warned_of_once(tmp_path, capsys):
+def test_who_is_away_is_told_later_and_warned_of_once(tmp_path, messages):
     ear = Ear(there=False)
     delivery = Delivery(Spool(tmp_path / "s.jsonl"), ear)
     began = time.monotonic()
@@ -110,7 +110,7 @@ def test_who_is_away_is_told_later_and_warned_of_once(tmp_path, capsys):
     ear.there = True
     assert delivery.close(10)  # closing tries again at once
     assert ear.heard == list(range(1000))
-    err = capsys.readouterr().err
+    err = messages.text
     assert err.count("out of reach") == 1 and len(err.splitlines()) == 1
     assert "hunter22" not in err and "s.jsonl" in err
 

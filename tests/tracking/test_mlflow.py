@@ -83,7 +83,7 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def test_a_server_that_is_away_neither_blocks_nor_raises(root, capsys):
+def test_a_server_that_is_away_neither_blocks_nor_raises(root, messages):
     began = time.monotonic()
     tracker = opened(root, uri=f"http://me:hunter22@127.0.0.1:{free_port()}")
     tracker.params({"a": 1})
@@ -91,7 +91,7 @@ def test_a_server_that_is_away_neither_blocks_nor_raises(root, capsys):
     assert time.monotonic() - began < 1
     tracker.close("FINISHED")
     assert tracker.run_id is None
-    err = capsys.readouterr().err
+    err = messages.text
     assert err.count("out of reach (Connection refused)") == 1 and len(err.splitlines()) == 1
     assert "hunter22" not in err
     kinds = [
@@ -100,7 +100,7 @@ def test_a_server_that_is_away_neither_blocks_nor_raises(root, capsys):
     assert kinds == ["begin", "params", "metrics", "end"]
 
 
-def test_what_waits_is_delivered_by_the_next_and_refusals_stop_nothing(root, store, capsys):
+def test_what_waits_is_delivered_by_the_next_and_refusals_stop_nothing(root, store, messages):
     import mlflow
 
     away = opened(root, uri=f"http://127.0.0.1:{free_port()}")
@@ -119,12 +119,12 @@ def test_what_waits_is_delivered_by_the_next_and_refusals_stop_nothing(root, sto
     assert [(m.step, m.value) for m in client.get_metric_history(tracker.run_id, "loss")] == [(1, 0.5), (2, 0.25)]
     assert run.info.status == "FINISHED" and run.info.run_name == "exp/run"
     assert not list((root / "exp" / "run").glob("mlflow_spool*"))
-    assert capsys.readouterr().err.count("refuses a part") == 1
+    assert messages.text.count("refuses a part") == 1
 
     MlflowTracker(experiment="exp", uri=store).deliver(run_dir=root / "exp" / "run", root=root)  # nothing is owed
 
 
-def test_names_that_mlflow_does_not_take_are_made_fit(root, store, capsys):
+def test_names_that_mlflow_does_not_take_are_made_fit(root, store, messages):
     import mlflow
 
     tracker = opened(root, uri=store)
@@ -140,11 +140,11 @@ def test_names_that_mlflow_does_not_take_are_made_fit(root, store, capsys):
     [other] = [name for name in data.metrics if name.startswith("recall_2_")]
     assert data.metrics[other] == 7
     assert sorted(data.metrics[name] for name in data.metrics if name.startswith("xxx")) == [7, 8]
-    err = capsys.readouterr().err
+    err = messages.text
     assert err.count("'recall@2'") == 1 and f"there it is {other!r}" in err and "refuses" not in err
 
 
-def test_what_is_refused_costs_nothing_else_and_a_deleted_run_is_made_again(root, store, capsys):
+def test_what_is_refused_costs_nothing_else_and_a_deleted_run_is_made_again(root, store, messages):
     import mlflow
 
     client = mlflow.MlflowClient(tracking_uri=store)
@@ -162,7 +162,7 @@ def test_what_is_refused_costs_nothing_else_and_a_deleted_run_is_made_again(root
     tracker.close("FAILED")
     kept = client.get_run(tracker.run_id).data.metrics
     assert kept == {f"m{i}": float(i) for i in range(20) if i != 7}
-    assert "refuses a part of what it is told: metric m7: no m7" in capsys.readouterr().err
+    assert "refuses a part of what it is told: metric m7: no m7" in messages.text
 
     client.delete_run(tracker.run_id)
     again = opened(root, uri=store)
@@ -195,7 +195,7 @@ def test_the_experiment_is_the_one_that_was_named(root, store, monkeypatch, sett
     assert client.get_experiment(run.info.experiment_id).name == expected
 
 
-def test_an_experiment_or_run_of_the_notebook_is_joined(root, store, monkeypatch, tmp_path, capsys):
+def test_an_experiment_or_run_of_the_notebook_is_joined(root, store, monkeypatch, tmp_path, messages):
     import mlflow
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
@@ -223,7 +223,7 @@ def test_an_experiment_or_run_of_the_notebook_is_joined(root, store, monkeypatch
         assert {client.get_experiment(run.info.experiment_id).name for run in runs} == {"forest"}
         assert [run.data.tags.get("mlflow.parentRunId") for run in runs] == [None, outer.info.run_id]
         assert client.get_run(outer.info.run_id).info.status == "FINISHED"
-        assert "lies in another store" in capsys.readouterr().err
+        assert "lies in another store" in messages.text
     finally:
         mlflow.set_tracking_uri(None)
 
@@ -264,7 +264,7 @@ def test_the_machine_is_watched(root, store, monkeypatch):
     assert "system/cpu_utilization_percentage" in mlflow.MlflowClient(store).get_run(tracker.run_id).data.metrics
 
 
-def test_required_means_there_at_the_start_and_told_all_at_the_end(root, store, monkeypatch, capsys):
+def test_required_means_there_at_the_start_and_told_all_at_the_end(root, store, monkeypatch, messages):
     spec = MlflowTracker(experiment="exp", system_metrics=False, required=True)
     with pytest.raises(IOFailure, match="out of reach: 127.0.0.1"):
         dataclasses.replace(spec, uri=f"http://127.0.0.1:{free_port()}").check()
@@ -274,7 +274,7 @@ def test_required_means_there_at_the_start_and_told_all_at_the_end(root, store, 
         mute.check()
         with pytest.raises(IOFailure, match="out of reach"):
             mute.open(run_dir=root / "exp", root=root, name="x")
-    assert capsys.readouterr().err == ""
+    assert messages.text == ""
     tracker = dataclasses.replace(spec, uri=store).open(run_dir=root / "exp" / "run", root=root, name="x")
 
     def fail(_events):
@@ -284,7 +284,7 @@ def test_required_means_there_at_the_start_and_told_all_at_the_end(root, store, 
     tracker.metrics({"loss": 1.0}, step=1)
     with pytest.raises(IOFailure, match="not told everything: gone"):
         tracker.close("FINISHED")
-    assert capsys.readouterr().err.count("out of reach (gone)") == 1
+    assert messages.text.count("out of reach (gone)") == 1
 
 
 def test_stores_that_mlflow_does_not_have():

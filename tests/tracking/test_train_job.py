@@ -74,13 +74,12 @@ def trainer(tmp_path):
     found.server.server_close()
 
 
-def status(trainer, said, every=0.05) -> TrainJobStatus:
-    return TrainJobStatus(trainer.url, trainer.certificate, trainer.token, say=said.append, every=every)
+def status(trainer, every=0.05) -> TrainJobStatus:
+    return TrainJobStatus(trainer.url, trainer.certificate, trainer.token, every=every)
 
 
-def test_what_is_told_is_posted(trainer):
-    said: list[str] = []
-    ours = status(trainer, said)
+def test_what_is_told_is_posted(trainer, messages):
+    ours = status(trainer)
     ours.tell(0.456, seconds_left=120.4, metrics={"loss": 0.15, "accuracy": 0.5})
     while not trainer.heard:
         time.sleep(0.01)
@@ -97,11 +96,11 @@ def test_what_is_told_is_posted(trainer):
         "accuracy": "0.5",
         "test_accuracy": "0.92",
     }
-    assert trainer.tokens == ["Bearer one", "Bearer two"] and said == []
+    assert trainer.tokens == ["Bearer one", "Bearer two"] and messages == []
 
 
 def test_only_the_newest_is_posted_and_not_often(trainer):
-    ours = status(trainer, [], every=5)
+    ours = status(trainer, every=5)
     for step in range(200):
         ours.tell(step / 200, seconds_left=1.0, metrics={})
     ours.close()
@@ -109,21 +108,21 @@ def test_only_the_newest_is_posted_and_not_often(trainer):
     assert trainer.heard[-1]["trainerStatus"]["progressPercentage"] == 99
 
 
-def test_a_server_that_refuses_is_told_once(tmp_path):
-    trainer, said = Trainer(tmp_path, answer=403), []
-    ours = status(trainer, said)
+def test_a_server_that_refuses_is_told_once(tmp_path, messages):
+    trainer = Trainer(tmp_path, answer=403)
+    ours = status(trainer)
     for step in range(3):
         ours.tell(step / 3, seconds_left=1.0, metrics={})
         time.sleep(0.2)
     ours.close()
     assert len(trainer.heard) >= 2
-    assert len(said) == 1 and "403" in said[0] and said[0].endswith("training goes on")
+    assert len(messages) == 1 and "403" in messages[0] and messages[0].endswith("training goes on")
 
 
 def test_a_server_that_does_not_answer_holds_nobody_up(trainer):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
-        ours = TrainJobStatus(url, trainer.certificate, trainer.token, say=lambda _: None)
+        ours = TrainJobStatus(url, trainer.certificate, trainer.token)
         began = time.monotonic()
         ours.tell(0.5, seconds_left=1.0, metrics={})
         assert time.monotonic() - began < 1
@@ -134,7 +133,7 @@ def test_a_server_that_does_not_answer_holds_nobody_up(trainer):
 @pytest.mark.parametrize("absent", ["URL", "CA_CERT", "TOKEN"])
 def test_without_one_of_the_three_nothing_is_told(trainer, absent):
     told = {name: value for name, value in trainer.environ.items() if not name.endswith(absent)}
-    assert isinstance(open_status(told, say=print), NoStatus)
+    assert isinstance(open_status(told), NoStatus)
 
 
 def test_a_run_tells_how_far_it_is(trainer, door):

@@ -12,8 +12,8 @@ against every kind of update. From an accelerator or a parameter server it is a 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
@@ -26,6 +26,8 @@ from tfscale.console import table
 from tfscale.errors import CheckpointUnusable, Diverged, first_line
 from tfscale.run_dir.manifest import Damaged
 from tfscale.state.train_state import TrainState
+
+_log = logging.getLogger(__name__)
 
 BUNDLE = "state"
 AVERAGE = "average/"  # before the names of the weights' moving averages
@@ -155,7 +157,7 @@ def match(stored: Mapping[str, Any], wanted: Mapping[str, Any], where: Path, *, 
     rows = list(_differences({n: there[n] for n in old}, {n: here[n] for n in new}))
     count = f"{len(rows)} variable{'s differ' if len(rows) > 1 else ' differs'}"
     if tell:
-        print("\n".join([f"tfscale: {count} between the checkpoint and the model:", *_table(rows)]), file=sys.stderr)
+        _log.warning("\n".join([f"{count} between the checkpoint and the model:", *_table(rows)]))
     name, its, ours = rows[0]
     raise CheckpointUnusable(
         f"the checkpoint is of another model: {count}, such as {name}: checkpoint {its}, model {ours}",

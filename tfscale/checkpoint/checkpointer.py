@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from tfscale.run_dir.experiment import Experiment
 from tfscale.run_dir.manifest import Damaged
 from tfscale.state.train_state import TrainState
 from tfscale.version import __version__
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -151,7 +153,7 @@ class Checkpointer:
         self.skipped += 1
         if self.skipped == 1:
             text = f"the checkpoint of step {step} is skipped: that of step {self._writing} is still being written"
-            print(f"tfscale: {text} (said once; a longer checkpoint.every skips none)", file=sys.stderr)
+            _log.warning(f"{text} (said once; a longer checkpoint.every skips none)")
 
     def _write(self, taken: _Snapshot) -> None:
         """On the writer's thread."""
@@ -213,7 +215,7 @@ class Checkpointer:
                 self.restore_entry(entry, state)
             except Damaged as damage:
                 reasons.append(f"{entry.path.name}: {damage}")
-                print(f"tfscale: checkpoint {entry.path} is damaged ({damage}); trying the one before", file=sys.stderr)
+                _log.warning(f"checkpoint {entry.path} is damaged ({damage}); trying the one before")
                 damaged.append(entry)
                 continue
             for bad in damaged if self.writes else ():
@@ -246,7 +248,7 @@ class Checkpointer:
         manifest = read_manifest(entry.path)
         notices = self.experiment.check(manifest, what="the checkpoint is", where=str(entry.path))
         for notice in set(notices) - self._told if self.writes else ():
-            print(f"tfscale: checkpoint of step {entry.step}: {notice}", file=sys.stderr)
+            _log.warning(f"checkpoint of step {entry.step}: {notice}")
         self._told.update(notices)
         bundle.assign(entry.path, manifest["variables"], state.variables(), tell=self.writes)
         state.settle()
@@ -323,7 +325,7 @@ class Checkpointer:
                 reasons.append(f"{entry.path.name}: {damage}")
                 continue
             if reasons:
-                print(f"tfscale: damaged, so an older one is used: {'; '.join(reasons)}", file=sys.stderr)
+                _log.warning(f"damaged, so an older one is used: {'; '.join(reasons)}")
             return used
         raise CheckpointUnusable(
             f"no checkpoint can be used: {'; '.join(reasons)}" if reasons else "the run has no checkpoint",
@@ -357,10 +359,7 @@ def _best_step(newest_first: list[Entry]) -> int | str:
             continue
         if best == "last" or any(other.step == best for other in newest_first):
             return best
-        print(
-            f"tfscale: the best checkpoint, of step {best}, was never written or is gone: the last is used",
-            file=sys.stderr,
-        )
+        _log.warning(f"the best checkpoint, of step {best}, was never written or is gone: the last is used")
         return "last"
     return "last"
 

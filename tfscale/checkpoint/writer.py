@@ -8,12 +8,14 @@ temporary folder, which the next start removes.
 
 from __future__ import annotations
 
-import sys
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 from tfscale.errors import Diverged, IOFailure, first_line
+
+_log = logging.getLogger(__name__)
 
 _PAUSES = (0.5, 2.0)  # seconds before a required write is tried again
 _FIX = "free space or choose another run.dir, then run the same command again: it resumes"
@@ -88,8 +90,7 @@ class Writer:
             self._failure.__cause__ = error
             return
         left = self._max_failures - self._in_a_row
-        print(
-            f"tfscale: {what} could not be written ({cause}); training goes on, and the next save tries again "
-            f"({left} more may fail)",
-            file=sys.stderr,
+        _log.warning(
+            f"{what} could not be written ({cause}); training goes on, and the next save tries again "
+            f"({left} more may fail)"
         )

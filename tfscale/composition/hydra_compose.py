@@ -9,8 +9,8 @@ import contextlib
 import copy
 import dataclasses
 import io
+import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     from tfscale.data.source import Source
     from tfscale.task import Task
+
+_log = logging.getLogger(__name__)
 
 _Problem = tuple[str, str]  # the key or override, and what is wrong with it
 _PREFIX = re.compile(r"\w+(\.\w+)*\.")
@@ -99,7 +101,7 @@ def _composed(
     _check_allowed(list(raw.extensions.allow), overrides)
     left_out, notices = override_keys.leave_out(raw, override_keys.overridden(overrides), attempt, overrides)
     for notice in notices:
-        print(f"tfscale: {notice}", file=sys.stderr)
+        _log.warning(f"{notice}")
     return raw, left_out
 
 

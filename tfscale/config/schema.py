@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 import tfscale.config.optimizer_keys as optimizers
 from tfscale.config.duration import Duration
+from tfscale.console.messages import FORMATS
 from tfscale.errors import UsageError, nearest
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that must be given
@@ -166,6 +167,14 @@ class RunSection:
 
 
 @dataclass
+class LogSection:
+    """How the messages of a run look; they go through Python's logging, below the logger "tfscale"."""
+
+    # auto: for people on a terminal, else plain lines with the time; plain: these everywhere; json: JSON lines
+    format: str = "auto"
+
+
+@dataclass
 class ExportConfig:
     """Whether a finished run leaves export/model.keras and export/saved_model in its folder."""
 
@@ -211,6 +220,7 @@ class RunConfig:
     plan: PlanConfig = field(default_factory=PlanConfig)
     cluster: ClusterSection = field(default_factory=ClusterSection)
     run: RunSection = field(default_factory=RunSection)
+    log: LogSection = field(default_factory=LogSection)
     debug: DebugConfig = field(default_factory=DebugConfig)
     extensions: Extensions = field(default_factory=Extensions)
 
@@ -237,6 +247,7 @@ _CHOICES = {
     "resume.mode": ("auto", "never"),
     "cluster.maintenance": ("auto", "gce", "none"),  # see process/maintenance.py
     "eval.split": ("train", "test"),
+    "log.format": FORMATS,
 }
 _LEAST = {
     "train.global_batch": 1,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from tfscale.config.schema import RunConfig
 from tfscale.data.source import READING, Source
 from tfscale.errors import TfscaleError
 from tfscale.run_dir.folder import RunDir
+
+_log = logging.getLogger(__name__)
 
 SPEC, _KEY, _FIRST = "spec.json", "reading", 1  # the first way had no name
 
@@ -30,7 +33,7 @@ def recorded_reading(run_dir: RunDir) -> int | None:
     return int((spec or {}).get(_KEY, _FIRST)) if begun else None
 
 
-def go_on_as_recorded(config: RunConfig, locate: Callable[[RunConfig], RunDir], say: Callable[[str], None]) -> None:
+def go_on_as_recorded(config: RunConfig, locate: Callable[[RunConfig], RunDir]) -> None:
     """Lets a run that is there already read its data as it began, under the name that it had then."""
     former = config.data.former()
     found = None
@@ -46,7 +49,7 @@ def go_on_as_recorded(config: RunConfig, locate: Callable[[RunConfig], RunDir], 
         return
     config.data = read_as(config.data, config.task, found)
     if former is not None:
-        say(
+        _log.info(
             "this run began before pictures were known by their content and turned as EXIF\n"
             "  says: it goes on as it began (resume.mode=never or another run.name starts anew)"
         )

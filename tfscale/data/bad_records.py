@@ -7,7 +7,7 @@ record is judged. Every worker judges the copy of the data that it reads.
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from tfscale.data.index_file import one_writer, read_index, write_index
 from tfscale.errors import DataCorrupt
+
+_log = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
 _TOLD = 5  # records in one line
@@ -89,7 +91,7 @@ class BadRecords:
         all_of_them = [record for records in found.values() for record in records]
         if all_of_them:
             text = f"{len(all_of_them)} bad records of at most {self.budget} count for nothing: {_told(all_of_them)}"
-            print(f"tfscale: {text} (all in {self.note})", file=sys.stderr)
+            _log.warning(f"{text} (all in {self.note})")
 
 
 def _told(records: Sequence[BadRecord]) -> str:

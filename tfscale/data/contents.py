@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,13 +25,15 @@ from tfscale.files import lines_of, sha256
 from tfscale.hardware import probe
 from tfscale.run_dir.folder import RunDir
 
+_log = logging.getLogger(__name__)
+
 LIST = "data.sha256"  # in the run folder: a hash and a name as JSON in every line
 _TOLD = 5  # files in one message
 _KEEP_EVERY = 30.0  # seconds: what is hashed by then isn't lost with the process
 _LARGE = 2**30  # bytes, from which on people are told what takes so long
 
 
-def check_contents(config: RunConfig, run_dir: RunDir, say: Callable[[str], None]) -> None:
+def check_contents(config: RunConfig, run_dir: RunDir) -> None:
     """Compares the data with those that the run began with, and writes down what they are; for the chief alone.
 
     Raises:
@@ -40,7 +43,7 @@ def check_contents(config: RunConfig, run_dir: RunDir, say: Callable[[str], None
     files = config.data.contents()
     if not files:
         return
-    now = hashes(config.data, Path(getattr(config.data, "dir", "data")), say)
+    now = hashes(config.data, Path(getattr(config.data, "dir", "data")))
     before = dict(_listed(run_dir)) if any(run_dir.checkpoints.glob("step-*")) else {}
     changed = [name for name, file in files.items() if not _same(before.get(name), now[name], file)]
     if changed:
@@ -53,7 +56,7 @@ def check_contents(config: RunConfig, run_dir: RunDir, say: Callable[[str], None
                 fix="put the files back, or go on with them by resume.allow_changed=[data], or choose another run.name,"
                 " or start at zero with resume.mode=never",
             )
-        say(f"going on although changed (resume.allow_changed): {what}")
+        _log.info(f"going on although changed (resume.allow_changed): {what}")
     if now != before:
         run_dir.write_text(LIST, "".join(f"{value} {json.dumps(name)}\n" for name, value in now.items()))
 
@@ -63,7 +66,7 @@ def _same(before: str | None, now: str, file: Path) -> bool:
     return before in (None, now) or (":" in now and ":" not in before and before == sha256(file))
 
 
-def hashes(data: Source, directory: Path, say: Callable[[str], None] = print) -> dict[str, str]:
+def hashes(data: Source, directory: Path) -> dict[str, str]:
     """The content of every file by its name; only of those that changed since the last time is it read."""
     files = data.contents()
     places = sorted(os.fsencode(os.path.abspath(file)).hex() for file in files.values())
@@ -73,7 +76,7 @@ def hashes(data: Source, directory: Path, say: Callable[[str], None] = print) ->
     unknown = [name for name, stat in stats.items() if list(known.get(name, []))[:2] != stat]
     size = sum(stats[name][0] for name in unknown)
     if size > _LARGE:
-        say(f"hashing {size / 2**30:.1f} GiB of data, which is done once")
+        _log.info(f"hashing {size / 2**30:.1f} GiB of data, which is done once")
     if unknown:
         kept = time.monotonic()
         with ThreadPoolExecutor(max(2, int(probe().cores))) as pool:

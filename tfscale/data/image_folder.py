@@ -7,8 +7,8 @@ and augmented: they stay encoded until the task's preprocess.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ from tfscale.hardware import probe
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+_log = logging.getLogger(__name__)
 
 _LOOKED_AT = 1000  # pictures whose headers tell the size before they are verified
 _TOLD = 10  # bad files in the error's text
@@ -230,7 +232,7 @@ class ImageFolder(Source):
         listed = self._index_file.with_name(f"{self._index_file.name.removesuffix('.json')}.bad_files.txt")
         write_text(listed, "".join(f"{name}\t{reason}\n" for name, reason in bad.items()))
         if not self.__dict__.get("_said"):
-            print(f"tfscale: {len(bad)} pictures can't be used and are left out: {listed}", file=sys.stderr)
+            _log.warning(f"{len(bad)} pictures can't be used and are left out: {listed}")
             self.__dict__["_said"] = True
 
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:

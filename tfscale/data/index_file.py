@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def _wait_for(folder: Path, stack: contextlib.ExitStack) -> None:
     folder.mkdir(exist_ok=True)
     while True:
         try:
-            stack.enter_context(claimed(folder, say=lambda text: print(f"tfscale: {text}", file=sys.stderr)))
+            stack.enter_context(claimed(folder))
             return
         except OutputError as error:
             if isinstance(error.__cause__, OSError):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import glob
+import logging
 import math
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfscale.data.record_labels import RecordLabels
+
+_log = logging.getLogger(__name__)
 
 _LOOKED_THROUGH = 2**31  # bytes of files whose labels are read once more; beyond, the step that meets a bad one tells
 _LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
@@ -79,7 +81,7 @@ class TfRecord(RecordSource):
         empty = [file for index in indexes for file, n in zip(index.files, index.counts(), strict=True) if not n]
         if empty:
             more = f" and {len(empty) - 1} more" if empty[1:] else ""
-            print(f"tfscale: {empty[0]}{more} holds no record and counts for nothing", file=sys.stderr)
+            _log.warning(f"{empty[0]}{more} holds no record and counts for nothing")
 
     def _check_features(self) -> None:
         if not self.features:
@@ -223,7 +225,7 @@ class TfRecord(RecordSource):
         if not self._is_unpacked():
             packed = [file for split in ("train", "test") for file in self._files(split) if packing(file)]
             count = unpack(packed, Path(self.dir))
-            print(f"tfscale: {count} packed files were unpacked in {self.dir}", file=sys.stderr)
+            _log.info(f"{count} packed files were unpacked in {self.dir}")
             self.check()  # what could not be counted before
         self._learn_what_is_bad()
         for split in ("train", "test"):
@@ -285,7 +287,7 @@ class TfRecord(RecordSource):
                 values = features[name].bytes_list.value if name in features else []
                 if len(values) == 1 and kind_of(values[0]) in ("JPEG", "PNG"):
                     text = f"data.image={name} has them verified before training"
-                    print(f"tfscale: the feature {name} holds encoded pictures: {text}", file=sys.stderr)
+                    _log.info(f"the feature {name} holds encoded pictures: {text}")
 
     @staticmethod
     def _picture_fault(content: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TextIO
@@ -10,7 +10,9 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tfscale.console import columns, table
+from tfscale.console.messages import figures, room, shows_live, table
+
+_log = logging.getLogger(__name__)
 
 _BAR = 20
 _AROUND = _BAR + len("train") + len("0:00:00") + 3  # what a live line holds besides its text
@@ -23,8 +25,8 @@ class ProgressLine:
         total_steps: where training ends.
         steps_per_epoch: may be fractional.
         first_step: where this process begins.
-        quiet: show nothing at all, as on workers other than the chief.
-        stream: where to write; a live line only if it is a terminal.
+        quiet: no live line, as on workers other than the chief.
+        stream: a terminal for the live line; None: standard output, if it is one.
 
     No line is wider than the terminal, or 80 columns elsewhere: what doesn't fit is folded between two figures.
     """
@@ -39,16 +41,16 @@ class ProgressLine:
         stream: TextIO | None = None,
     ):
         self.total_steps, self.steps_per_epoch, self.first_step = total_steps, steps_per_epoch, first_step
-        self.width = columns()
-        self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
+        self.width = room()
+        console = Console(file=stream, highlight=False, soft_wrap=True)
         self._live: Progress | None = None
-        if self.console.is_terminal and not quiet:
+        if console.is_terminal and not quiet and (stream is not None or shows_live()):
             self._live = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=_BAR),
                 TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(),
-                console=self.console,
+                console=console,
             )
             self._bar = self._live.add_task("train", total=total_steps, completed=first_step, text="compiling")
 
@@ -79,11 +81,8 @@ class ProgressLine:
         """A plain line where there is no live one."""
         if not self._live:
             left = [f"{_duration(seconds_left)} left"] if seconds_left is not None else []
-            self.note(*self._parts(step, metrics), *left)
-
-    def note(self, *parts: str) -> None:
-        """A line that stays, such as the result of an evaluation, folded between its parts."""
-        self.console.print(fold(parts, self.width))
+            told = {"step": step, "metrics": dict(metrics), "seconds_left": seconds_left}
+            _log.info(fold([*self._parts(step, metrics), *left], self.width), extra=figures(**told))
 
     def figures(self, step: int, **of: Mapping[str, float]) -> None:
         """The line that an epoch leaves: figures of each of these, such as test and train."""
@@ -92,7 +91,8 @@ class ProgressLine:
             for name, metrics in of.items()
             for i, (metric, value) in enumerate(metrics.items())
         ]
-        self.note(f"step {step}", *shown, f"epoch {step / self.steps_per_epoch:.4g}")
+        text = fold([f"step {step}", *shown, f"epoch {step / self.steps_per_epoch:.4g}"], self.width)
+        _log.info(text, extra=figures(step=step, **{name: dict(metrics) for name, metrics in of.items()}))
 
     def _parts(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         parts = [f"step {step}/{self.total_steps}", f"epoch {step / self.steps_per_epoch:.2f}"]
@@ -119,9 +119,9 @@ def fold(parts: Sequence[str], width: int) -> str:
     )
 
 
-def summary(rows: Mapping[str, str], *, stream: TextIO | None = None) -> None:
+def summary(rows: Mapping[str, str]) -> str:
     """The table at the end of a run."""
-    print(table(rows.items(), whole=(0,)), file=stream or sys.stdout)
+    return table(rows.items(), whole=[0])
 
 
 def _duration(seconds: float) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tfscale.cli import Program, print_config
+from tfscale.console.messages import RESULT, bare
+
+_log = logging.getLogger("tfscale.export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,8 +63,9 @@ def _show(path: Path, which: str) -> None:
     rows.update({part: f"left out: {why}" for part, why in left_out.items()})
     rows["precision"] = f"trained in {about['live_precision']}, which differs by {about['difference_to_live']:.2g}"
     rows["checked on"] = f"{about['samples']} examples, in a process without tfscale"
-    summary({"checkpoint": f"step {about['step']} ({which})", **rows})
-    print(f"exported to {path}")
+    table = summary({"checkpoint": f"step {about['step']} ({which})", **rows})
+    _log.log(RESULT, table, extra=bare("export", export=about))
+    _log.log(RESULT, f"exported to {path}", extra=bare())
 
 
 if __name__ == "__main__":

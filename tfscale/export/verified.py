@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from tfscale.task import Task
 
 if TYPE_CHECKING:
     import keras
+
+_log = logging.getLogger(__name__)
 
 _ABOUT = "export.json"
 
@@ -107,7 +109,7 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
         with _undisturbed(stock):
             keras_outputs = tf.nest.flatten(stock(inputs, training=False))
     if why:
-        print(f"tfscale: model.keras is left out of the export: {why}; saved_model/ holds the model", file=sys.stderr)
+        _log.warning(f"model.keras is left out of the export: {why}; saved_model/ holds the model")
     else:
         expected |= numbers(keras_outputs, "keras")
         save(stock, folder / "model.keras")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import re
 import shlex
 import sys
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tfscale.config.schema import RunConfig
     from tfscale.k8s.metadata import Manifest
     from tfscale.k8s.spec import Job, JobSpec
+
+_log = logging.getLogger(__name__)
 
 _NOTE = "# Note: "
 _FIELD = re.compile(r"([\w.-]+)\s*:\s*([^,{}\[\]]+)")  # of a mapping in an override
@@ -54,7 +57,7 @@ def _print(options: argparse.Namespace, _: dict) -> int:
     text = text_of(options.overrides, config_dir=options.config_dir)
     for line in text.splitlines() if options.apply or not sys.stdout.isatty() else ():
         if line.startswith(_NOTE):  # kubectl reads it, and people don't
-            print(f"tfscale: {line.removeprefix(_NOTE)}", file=sys.stderr)
+            _log.warning(line.removeprefix(_NOTE))
     if options.apply:
         apply(text)
     else:

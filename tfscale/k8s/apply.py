@@ -6,6 +6,7 @@ Owns what kubectl is asked. Refuses to know what manifests say, but for their ki
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import Any
 import yaml
 
 from tfscale.errors import CheckFailed, UsageError
+
+_log = logging.getLogger(__name__)
 
 OPTION = "--apply"
 _OWNERS = ("Job", "JobSet", "TFJob", "TrainJob")
@@ -76,7 +79,7 @@ def _give_away(manifests: Sequence[dict[str, Any]]) -> None:
     for m in others if owners else ():
         if not known or _kubectl(["patch", *_reference(m), "--type=merge", "-p", patch], None).returncode:
             what = f"{m['kind']} {m['metadata']['name']}"
-            print(f"tfscale: {what} could not be given to its job: delete it when the job is gone", file=sys.stderr)
+            _log.warning(f"{what} could not be given to its job: delete it when the job is gone")
 
 
 def _reference(manifest: dict[str, Any]) -> list[str]:

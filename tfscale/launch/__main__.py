@@ -46,7 +46,7 @@ def _launch(options: argparse.Namespace, _: dict) -> int:
         grace=options.grace,
         evaluator_grace=options.evaluator_grace,
         config_dir=options.config_dir,
-        say=lambda line: print(line, flush=True),
+        write=lambda line: print(line, flush=True),
         stream=sys.stdout,
     )
     return 0

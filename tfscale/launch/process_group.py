@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, TextIO
 
+from tfscale.console.messages import is_json, line_of, read_line
 from tfscale.launch.children import Child, Guard, wait_for_output
 from tfscale.launch.screen import LAUNCHER, Screen
 from tfscale.launch.slots import Place
@@ -30,7 +31,7 @@ class Crew:
         command: the argument list of each.
         labels: of all that there will be; the first one's progress line is shown.
         environ: of every process, besides what its place tells it.
-        say: receives their lines, and the launcher's own.
+        write: receives their lines, and the launcher's own.
         stream: a terminal for colours and the live line.
         quiet: the launcher says nothing of its own but what goes wrong and no process tells.
 
@@ -46,14 +47,14 @@ class Crew:
         labels: Sequence[str],
         *,
         environ: Mapping[str, str] | None = None,
-        say: Callable[[str], None] = print,
+        write: Callable[[str], None] = print,
         stream: TextIO | None = None,
         quiet: bool = False,
         now: Callable[[], float] = time.monotonic,
     ):
         environ = os.environ if environ is None else environ
         self.command, self.now, self._writer, self._quiet = list(command), now, labels[0], quiet
-        self.screen = Screen(labels, say=say, stream=stream, environ=environ)
+        self.screen = Screen(labels, write=write, stream=stream, environ=environ)
         own_size = ("COLUMNS", "LINES") if self.screen.is_live else ()  # they would hide the room that it has
         self.environ = {name: value for name, value in environ.items() if name not in own_size}
         self.environ["PYTHONUNBUFFERED"] = "1"  # else lines come late, and a kill loses them
@@ -131,10 +132,12 @@ class Crew:
 
     def _show(self, label: str, lines: Sequence[str], *, live: str = "") -> None:
         for line in lines:
-            if line.startswith(_ERROR):
-                self.error_lines[label] = line
+            if error := _error_in(line):
+                self.error_lines[label] = error
+        if is_json():
+            lines = [line_of(label, line) for line in lines if line]
         with contextlib.suppress(OSError, ValueError):  # a full disk, a terminal that is gone: no matter of the job's
-            self.screen.lines(label, lines)
+            self.screen.lines(label, lines, prefix=not is_json())
             if label == self._writer:
                 self.screen.live(label, live)
 
@@ -153,3 +156,14 @@ class Crew:
                 if not child.signalled:
                     child.signalled = True
                     child.send(self.signum)
+
+
+def _error_in(line: str) -> str | None:
+    """The last line of a process that failed, as people read it."""
+    if line.startswith(_ERROR):
+        return line
+    told = read_line(line)
+    if told is None or told["level"] != "ERROR" or "exit_code" not in told:
+        return None
+    parts = (told["message"], told.get("where") or "-", told.get("fix") or "-")
+    return f"{_ERROR}{told['exit_code']:04d}] {' | '.join(parts)}"

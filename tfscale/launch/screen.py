@@ -48,11 +48,11 @@ def _visible(line: str) -> str:
 
 
 class Screen:
-    """Writes lines by `say`, or to `stream` where that is a terminal, with one live line below them.
+    """Writes lines by `write`, or to `stream` where that is a terminal, with one live line below them.
 
     Args:
         labels: of the processes; the prefixes are as wide as the longest.
-        say: receives whole lines, prefix included.
+        write: receives whole lines, prefix included.
         stream: a terminal for colours and the live line; anything else is left alone.
     """
 
@@ -60,14 +60,14 @@ class Screen:
         self,
         labels: Iterable[str],
         *,
-        say: Callable[[str], None] = print,
+        write: Callable[[str], None] = print,
         stream: TextIO | None = None,
         environ: Mapping[str, str] | None = None,
     ):
         environ = os.environ if environ is None else environ
         self._width = max(len(label) for label in (LAUNCHER, *labels))
         self._colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
-        self._say, self._live = say, ""
+        self._line, self._live = write, ""
         is_terminal = stream is not None and stream.isatty() and environ.get("TERM") != "dumb"
         self._terminal = stream if is_terminal else None
         self._plain = not is_terminal or bool(environ.get("NO_COLOR"))
@@ -85,12 +85,12 @@ class Screen:
             columns, rows = 0, 0
         return rows or 24, max(20, (columns or 80) - self._width - 3)  # some terminals don't know
 
-    def lines(self, label: str, texts: Iterable[str]) -> None:
-        """Lines that stay."""
-        whole = [self._prefix(label) + text for text in texts]
+    def lines(self, label: str, texts: Iterable[str], *, prefix: bool = True) -> None:
+        """Lines that stay; JSON lines say themselves whose they are."""
+        whole = [(self._prefix(label) if prefix else "") + text for text in texts]
         if self._terminal is None:
             for line in whole:
-                self._say(line)
+                self._line(line)
         elif whole:
             self._write((_ERASE if self._live else "") + "".join(line + "\n" for line in whole) + self._live)
 

@@ -16,6 +16,7 @@ from typing import TextIO
 from tfscale.composition.hydra_compose import compose
 from tfscale.config.schema import RunConfig, validate
 from tfscale.config.unused_settings import refuse_ignored
+from tfscale.console.messages import shown
 from tfscale.errors import ClusterFault, InternalError, TfscaleError, UsageError, kind_of
 from tfscale.launch.job import Outcome, run_job
 from tfscale.launch.process_group import Crew
@@ -39,7 +40,7 @@ def launch_workers(
     evaluator_grace: float = 600.0,
     config_dir: str | None = None,
     environ: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = print,
+    write: Callable[[str], None] = print,
     stream: TextIO | None = None,
     program: Sequence[str] = PROGRAM,
 ) -> Result:
@@ -55,8 +56,8 @@ def launch_workers(
         devices_per_worker: becomes plan.local_devices, unless that was given; None lets the plan decide.
         config_dir: a folder with the user's own configuration groups.
         environ: of the processes.
-        say: receives each line that they write, behind its process's name.
-        stream: a terminal, to show colours and the chief's live progress line there in place of `say`.
+        write: receives each line that they write, behind its process's name.
+        stream: a terminal, to show colours and the chief's live progress line there in place of `write`.
         program: the command of each process, which the overrides follow.
 
     Raises:
@@ -73,7 +74,10 @@ def launch_workers(
     config.task.check()
     command = [*program, *(["--config-dir", config_dir] if config_dir else []), *told]
     labels = [f"{role}:{index}" for role, index in job.roles()]
-    with Crew(command, labels, environ=environ, say=say, stream=stream, quiet=config.run.quiet) as crew:
+    with (
+        shown(config.log.format),
+        Crew(command, labels, environ=environ, write=write, stream=stream, quiet=config.run.quiet) as crew,
+    ):
         outcome = run_job(job, crew)
     if outcome.code:
         raise error_of(outcome)

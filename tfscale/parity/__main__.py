@@ -53,7 +53,6 @@ def _check(options: argparse.Namespace, seen: dict) -> int:
         layouts=[name.strip() for name in options.parity_layouts.split(",") if name.strip()],
         timeout=options.parity_timeout,
         config_dir=options.config_dir,
-        say=lambda line: print(line, flush=True),
     )
     write_result(report.table())
     if file is not None:

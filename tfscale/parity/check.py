@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tfscale.composition.hydra_compose import compose
 from tfscale.config.schema import RunConfig, Strategy, validate
 from tfscale.config.unused_settings import refuse_ignored
+from tfscale.console.messages import shown
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import CheckFailed, UsageError, nearest
 from tfscale.launch.job import run_job
@@ -33,6 +35,8 @@ from tfscale.launch.workers import error_of
 from tfscale.parity.report import TOLERANCES, Report, Row, Run, Tolerance, compare
 from tfscale.parity.worker import LAYOUTS, ORDER, REFERENCE, Layout, arranged, offers_sync
 from tfscale.preflight import plan_run
+
+_log = logging.getLogger(__name__)
 
 _PROGRAM = (sys.executable, "-m", "tfscale.parity", "--worker")
 _MICRO_NORM = "BatchNorm normalises each micro-batch by itself"
@@ -46,7 +50,6 @@ def check_parity(
     timeout: float = 1800.0,
     config_dir: str | None = None,
     environ: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = print,
 ) -> Report:
     """Trains the first steps of a recipe in several layouts, with the same global batch, initial weights and order of
     examples, and compares each with one replica. Everything runs on CPU devices of this machine, in processes that end
@@ -59,7 +62,6 @@ def check_parity(
         timeout: seconds that one layout may take.
         config_dir: a folder with the user's own configuration groups.
         environ: of the processes; what it says of a cluster and of accelerators is left out.
-        say: receives a line for every layout, and the lines of the processes where one fails.
 
     Returns:
         The report: `holds` is the verdict.
@@ -75,30 +77,30 @@ def check_parity(
     config = _composed(overrides, config_dir)
     _refuse(config, chosen)
     environ = _alone(os.environ if environ is None else environ)
-    if not config.data.is_prepared():
-        say(f"preparing the data in {getattr(config.data, 'dir', '')}")
-        prepare_apart(config.data)
-    precisions = _precisions(config, chosen, environ)
-    runs: dict[tuple[str, str], Run] = {}
-    rows: list[Row] = []
-    order = {"overrides": list(overrides), "config_dir": config_dir, "steps": steps}
-    for group in _groups(chosen):
-        found = _run(group, precisions, order, environ=environ, timeout=timeout, say=say)
-        runs.update({key: run for key, run in found.items() if key[0] == REFERENCE.name})
-        problem = _problem(config, runs[REFERENCE.name, precisions[0]])
-        if problem:
-            return Report(config.run.recipe, steps, config.train.global_batch, problem=problem)
-        rows += [
-            _row(layout, precision, runs[REFERENCE.name, precision], found[layout.name, precision])
-            for layout in group
-            for precision in precisions
-        ]
-    rows.sort(key=lambda row: (precisions.index(row.precision), [x.name for x in chosen].index(row.layout)))
-    notes = _notes(config, precisions, next(iter(runs.values())), chosen)
-    return Report(config.run.recipe, steps, config.train.global_batch, tuple(rows), notes)
+    with shown(config.log.format):
+        if not config.data.is_prepared():
+            _log.info(f"preparing the data in {getattr(config.data, 'dir', '')}")
+            prepare_apart(config.data)
+        precisions = _precisions(config, chosen, environ)
+        runs: dict[tuple[str, str], Run] = {}
+        rows: list[Row] = []
+        order = {"overrides": list(overrides), "config_dir": config_dir, "steps": steps}
+        for group in _groups(chosen):
+            found = _run(group, precisions, order, environ=environ, timeout=timeout)
+            runs.update({key: run for key, run in found.items() if key[0] == REFERENCE.name})
+            problem = _problem(config, runs[REFERENCE.name, precisions[0]])
+            if problem:
+                return Report(config.run.recipe, steps, config.train.global_batch, problem=problem)
+            rows += [
+                _row(layout, precision, runs[REFERENCE.name, precision], found[layout.name, precision])
+                for layout in group
+                for precision in precisions
+            ]
+        rows.sort(key=lambda row: (precisions.index(row.precision), [x.name for x in chosen].index(row.layout)))
+        notes = _notes(config, precisions, next(iter(runs.values())), chosen)
+        return Report(config.run.recipe, steps, config.train.global_batch, tuple(rows), notes)
 
-
-# -- what is run
+    # -- what is run
 
 
 def _composed(overrides: Sequence[str], config_dir: str | None) -> RunConfig:
@@ -178,7 +180,6 @@ def _run(
     *,
     environ: Mapping[str, str],
     timeout: float,
-    say: Callable[[str], None],
 ) -> dict[tuple[str, str], Run]:
     """The runs of these layouts, by name and precision, in one set of processes."""
     runs = [(layout.name, precision) for layout in group for precision in precisions]
@@ -187,7 +188,7 @@ def _run(
     labels = [f"{role}:{index}" for role, index in job.roles()]
     with tempfile.TemporaryDirectory(prefix="tfscale-parity-") as folder:
         Path(folder, ORDER).write_text(json.dumps({**order, "runs": runs}))
-        with Crew([*_PROGRAM, folder], labels, environ=environ, say=lines.append) as crew:
+        with Crew([*_PROGRAM, folder], labels, environ=environ, write=lines.append) as crew:
             late = threading.Timer(timeout, crew.kill)
             late.start()
             try:
@@ -196,7 +197,7 @@ def _run(
                 late.cancel()
         if outcome.code:
             for line in lines:
-                say(line)
+                _log.warning(line)
             if time.monotonic() - began >= timeout:
                 raise CheckFailed(
                     f"{titles}: still running after {timeout:g} s",
@@ -206,7 +207,7 @@ def _run(
             error = error_of(outcome)
             error.what = f"{titles}: {error.what}"
             raise error
-        say(f"{titles}: {', '.join(precisions)} in {time.monotonic() - began:.1f} s")
+        _log.info(f"{titles}: {', '.join(precisions)} in {time.monotonic() - began:.1f} s")
         files = {(name, precision): Path(folder, f"{name}-{precision}.npz") for name, precision in runs}
         return {key: Run.read(file) for key, file in files.items() if file.exists()}
 

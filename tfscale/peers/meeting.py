@@ -7,6 +7,7 @@ Owns the heartbeats and the relay through the leader. Refuses to know how the pr
 from __future__ import annotations
 
 import contextlib
+import logging
 import selectors
 import threading
 import time
@@ -16,6 +17,8 @@ from typing import Any
 
 from tfscale.errors import ClusterFault, Interrupted, Preempted, TfscaleError
 from tfscale.peers.channel import Channel
+
+_log = logging.getLogger(__name__)
 
 BEAT = 1.0  # seconds between two heartbeats
 _END_WITHIN = 2.0  # seconds that end() may take
@@ -73,14 +76,13 @@ class Meeting:
         channels: Mapping[str, Channel] | None = None,
         *,
         leader: str = "",
-        say: Callable[[str], Any] = print,
         now: Callable[[], float] = time.monotonic,
     ):
         self.me = me
         self.members = tuple(members)
         self._channels = dict(channels or {})  # replaced, never changed, so that other threads need no lock
         self._leads = me == leader
-        self._say, self._now = say, now
+        self._now = now
         self._lock = threading.RLock()
         self._selector: selectors.BaseSelector | None = None
         self._heard: dict[str, float] = {}  # when a peer was last heard
@@ -259,4 +261,4 @@ class Meeting:
 
     def _complain(self, text: str) -> None:
         with contextlib.suppress(Exception):  # a closed standard output must not end the watch
-            self._say(f"tfscale: {text}")
+            _log.warning(text)

@@ -185,7 +185,6 @@ def joined(
     *,
     on_exit: Callable[[TfscaleError], None],
     on_stop: Callable[[TfscaleError], None] = lambda error: None,
-    say: Callable[[str], None] = print,
 ) -> Iterator[Peers]:
     """Meets all processes of the job, and tells them how this one ended.
 
@@ -195,7 +194,7 @@ def joined(
     """
     asynchronous = plan.strategy == "parameter_server"  # whose workers come and go
     told, timeout = facts(config, plan), config.cluster.start_timeout
-    meeting = meet(cluster, told, timeout=timeout, say=say, again=asynchronous)
+    meeting = meet(cluster, told, timeout=timeout, again=asynchronous)
     peers = Peers(
         meeting,
         silence=config.cluster.silence,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import selectors
 import socket
@@ -27,6 +28,8 @@ from tfscale.errors import ClusterConfigError, ClusterFault, TfscaleError
 from tfscale.peers.channel import Call, Channel, encode, listen
 from tfscale.peers.meeting import Event, Meeting
 from tfscale.peers.readmission import keep_open
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Event", "Meeting", "meet"]
 
@@ -45,7 +48,6 @@ def meet(
     facts: Mapping[str, Any],
     *,
     timeout: float,
-    say: Callable[[str], Any] = print,
     now: Callable[[], float] = time.monotonic,
     again: bool = False,
 ) -> Meeting:
@@ -59,7 +61,6 @@ def meet(
             the cluster are compared in any case.
         timeout: seconds to wait for the others.
         again: let processes that were lost come again later (see reception.py).
-        say: told in one line, after ten seconds and each half minute, who is missing.
 
     Raises:
         ClusterConfigError: processes disagree, or the addresses of some are not known. All processes raise it.
@@ -80,12 +81,12 @@ def meet(
     }
     encode(hello)  # what can't be sent is refused before the wait
     if place.me == place.leader:
-        channels = _Leader(place, hello, timeout, say, now).gather()
+        channels = _Leader(place, hello, timeout, now).gather()
     else:
         with _listen(place, lambda: None, now() + timeout, now):
             pass  # only to know early that TensorFlow can have the port
-        channels = {place.leader: _Follower(place, hello, timeout, say, now).join()}
-    meeting = Meeting(place.me, place.addresses, channels, leader=place.leader, say=say, now=now)
+        channels = {place.leader: _Follower(place, hello, timeout, now).join()}
+    meeting = Meeting(place.me, place.addresses, channels, leader=place.leader, now=now)
     if again and place.me == place.leader:
         keep_open(meeting, place.port, hello)
     return meeting
@@ -168,8 +169,8 @@ def _sleep(seconds: float) -> None:
 class _Leader:
     """The side that listens: collects the hellos, decides, and tells everybody."""
 
-    def __init__(self, place: _Place, hello: dict[str, Any], timeout: float, say: Callable, now: Callable[[], float]):
-        self._place, self._hello, self._say, self._now = place, hello, say, now
+    def __init__(self, place: _Place, hello: dict[str, Any], timeout: float, now: Callable[[], float]):
+        self._place, self._hello, self._now = place, hello, now
         self._deadline = now() + timeout
         self._say_at = now() + _SAY_AFTER
         self._present: dict[str, tuple[Channel, dict[str, Any]]] = {}
@@ -211,7 +212,7 @@ class _Leader:
     def _claim(self) -> TfscaleError | None:
         """The own port is in use: where another leader of this cluster holds it, it and we learn so from our hello."""
         there = _Place(self._place.me, self._place.leader, {self._place.leader: f"localhost:{self._place.port}"})
-        return _Follower(there, self._hello, 1.0, self._say, self._now).verdict(0.5)
+        return _Follower(there, self._hello, 1.0, self._now).verdict(0.5)
 
     def _missing(self) -> list[str]:
         return [name for name in self._place.addresses if name != self._place.me and name not in self._present]
@@ -288,7 +289,7 @@ class _Leader:
             self._drop(channel)
         if self._now() >= self._say_at and self._missing() and self._error is None:
             self._say_at = self._now() + _SAY_EVERY
-            self._say(f"tfscale: {self._place.me} waits for {self._place.with_addresses(self._missing())}")
+            _log.warning(f"{self._place.me} waits for {self._place.with_addresses(self._missing())}")
             self._tell_all(self._waiting())
 
     def _tell_all(self, message: dict[str, Any]) -> None:
@@ -311,8 +312,8 @@ class _Leader:
 class _Follower:
     """The side that calls: finds the leader, says hello and waits for the verdict."""
 
-    def __init__(self, place: _Place, hello: dict[str, Any], timeout: float, say: Callable, now: Callable[[], float]):
-        self._place, self._hello, self._say, self._now = place, hello, say, now
+    def __init__(self, place: _Place, hello: dict[str, Any], timeout: float, now: Callable[[], float]):
+        self._place, self._hello, self._now = place, hello, now
         self._timeout, self._deadline = timeout, now() + timeout
         self._say_at = now() + _SAY_AFTER
         self._problem = "no answer"  # why the leader was not reached
@@ -404,4 +405,4 @@ class _Follower:
             self._say_at = self._now() + _SAY_EVERY
             leader = self._place.leader
             who = self._place.with_addresses(self._missing or [leader])
-            self._say(f"tfscale: {self._place.me} waits for {who}" + ("" if self._missing else f": {self._problem}"))
+            _log.warning(f"{self._place.me} waits for {who}" + ("" if self._missing else f": {self._problem}"))

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode
+
+_log = logging.getLogger(__name__)
 
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _HOST = "metadata.google.internal"
@@ -85,8 +87,6 @@ class GceMetadata:
         on_notice: see `find_watcher`. A maintenance that was announced before we began doesn't count, since it may be
             an hour away, and a run that ends at once would only be started again on this machine.
         host: the server, with its port where that isn't 80.
-        say: receives one line at most if the server can't be asked, and one for a maintenance that was announced
-            before we began.
         retry: seconds until a server that failed is asked again.
     """
 
@@ -95,10 +95,9 @@ class GceMetadata:
         on_notice: Callable[[str], None],
         *,
         host: str = _HOST,
-        say: Callable[[str], None] = lambda text: print(f"tfscale: {text}", file=sys.stderr),
         retry: float = 10.0,
     ):
-        self._on_notice, self._host, self._say, self._retry = on_notice, host, say, retry
+        self._on_notice, self._host, self._retry = on_notice, host, retry
         self._over, self._lock, self._complained = threading.Event(), threading.Lock(), False
         for key, ending in (_TERMINATES, _PREEMPTED):
             threading.Thread(target=self._watch, args=(key, ending), name=f"gce-{key}", daemon=True).start()
@@ -117,7 +116,9 @@ class GceMetadata:
                 self._over.wait(self._retry)
                 continue
             if value == ending and before is None and key == _TERMINATES[0]:
-                self._say(f"{self._host} announced the end of this machine before this run began; training until then")
+                _log.warning(
+                    f"{self._host} announced the end of this machine before this run began; training until then"
+                )
             elif value == ending and before != ending:
                 self._notify(f"{key} {value}")
             before = value
@@ -152,4 +153,4 @@ class GceMetadata:
             first = not self._complained and not self._over.is_set()
             self._complained = True
         if first:
-            self._say(f"no notice of maintenance or preemption can be had from {self._host}: {why}")
+            _log.warning(f"no notice of maintenance or preemption can be had from {self._host}: {why}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from tfscale.config.schema import RunConfig
+from tfscale.console.messages import received
 from tfscale.run.attempt import fit_config
 from tfscale.run.keras_fit import fit_model, refuse_beside_config
 from tfscale.run_dir.result import Result
@@ -16,7 +20,7 @@ def fit(
     data: Any = None,
     *,
     environ: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Result:
     """Trains what a configuration describes, or a Keras model on people's own data.
@@ -45,7 +49,7 @@ def fit(
 
     Args:
         environ: where the cluster is read from.
-        say: receives the plan and the notices for people.
+        say: deprecated: receives the messages, which go through logging, to the logger "tfscale".
 
     Returns:
         What the run came to; a model that was given holds the trained weights.
@@ -54,7 +58,17 @@ def fit(
         TfscaleError: each with its exit code. Bad input is found before a step is made; bad configurations before
             TensorFlow is imported.
     """
-    if isinstance(what, RunConfig):
-        refuse_beside_config({"data": data, **options} if data is not None else options)
-        return fit_config(what, environ=environ, say=say)
-    return fit_model(what, data, environ=environ, say=say, **options)
+    with _received(say):
+        if isinstance(what, RunConfig):
+            refuse_beside_config({"data": data, **options} if data is not None else options)
+            return fit_config(what, environ=environ)
+        return fit_model(what, data, environ=environ, **options)
+
+
+def _received(say: Callable[[str], None] | None) -> AbstractContextManager[None]:
+    if say is None:
+        return contextlib.nullcontext()
+    warnings.warn(
+        'fit(say=...) will go: messages are records of logging.getLogger("tfscale")', DeprecationWarning, stacklevel=3
+    )
+    return received(say)

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.config.schema import RunConfig, validate
 from tfscale.config.unused_settings import refuse_ignored
-from tfscale.console import lenient
+from tfscale.console import lenient, written
+from tfscale.console.messages import RESULT, at_least, bare, of_process, shown
 from tfscale.data.as_recorded import go_on_as_recorded
 from tfscale.data.contents import check_contents
 from tfscale.data.found import refuse_too_few, with_found
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, foreseen
 from tfscale.peers.membership import joined
+from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import (
     finished_result,
     import_code,
@@ -46,12 +49,13 @@ from tfscale.run_dir.store import Store, hold
 from tfscale.tracking.train_job import NoStatus, open_status
 from tfscale.trained.warm_start import check_place
 
+_log = logging.getLogger(__name__)
+
 
 def fit_config(
     config: RunConfig,
     *,
     environ: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = print,
     stopping: Stopping | None = None,
 ) -> Result:
     """`fit` from a configuration, see api.py. `stopping` hears signals already; None hears them meanwhile."""
@@ -59,13 +63,13 @@ def fit_config(
     environ = os.environ if environ is None else environ
     if stopping is None:
         with Stopping().listening() as stopping:
-            return fit_config(config, environ=environ, say=say, stopping=stopping)
-    with lenient(), _left_if_refused(config, environ):
+            return fit_config(config, environ=environ, stopping=stopping)
+    with lenient(), shown(config.log.format), _left_if_refused(config, environ):
         validate(config)
-        go_on_as_recorded(config, locate, say)
+        go_on_as_recorded(config, locate)
         stopping.grace = config.cluster.grace
         with watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ):
-            return _fit(config, stopping, environ=environ, began=began, say=say)
+            return _fit(config, stopping, environ=environ, began=began)
 
 
 def _fit(
@@ -74,7 +78,6 @@ def _fit(
     *,
     environ: Mapping[str, str],
     began: float,
-    say: Callable[[str], None],
 ) -> Result:
     store = open_store(config)
     config.data.check()
@@ -83,47 +86,54 @@ def _fit(
     if config.init_from:
         check_place(config.init_from)
     cluster = Cluster.resolve(environ)
+    label = f"{cluster.role}:{cluster.index}"
+    of_process(label, max(0, cluster.worker_index), is_one_of_many=bool(cluster.addresses))
     plan, run_dir = plan_run(config, environ=environ), locate(config)
     run_dir.refuse_links()
     if store is None:
         run_dir.check_lasting(environ)
     if config.plan.dry_run:
         rehearse(config, plan, run_dir)
-        say(with_found(counted_plan(config, plan, environ=environ).explain(), config.data))
+        with written():  # a plan is what a dry run is for
+            _tell_plan(config, counted_plan(config, plan, environ=environ), level=RESULT)
         return Result(status="planned", run_dir="")
     refuse_what_cannot_run(config, plan)
     if cluster.role == "evaluator":
         from tfscale.run.evaluator import follow
 
         with stopping.as_request():
-            return follow(config, plan, run_dir, say=say)
+            return follow(config, plan, run_dir)
     if config.resume.mode == "auto":
         if store is not None:
             store = named_as_before(config, store)
             store.pull_files(run_dir.path)
-            go_on_as_recorded(config, lambda _: run_dir, say)
+            go_on_as_recorded(config, lambda _: run_dir)
         if finished := finished_result(config, run_dir):
-            _say_finished(config, finished, run_dir, store, cluster, say)
+            _tell_finished(config, finished, run_dir, store, cluster)
             return Result.read(finished)
-    say = _silent if config.run.quiet else say
+    if config.run.quiet:
+        at_least(RESULT)
     if not cluster.is_chief:
-        say(whereabouts(cluster, run_dir))
-        run_dir, say = run_dir.for_reading(), _silent
+        _log.info(whereabouts(cluster, run_dir))
+        at_least(logging.WARNING)  # what the chief says once
+        run_dir = run_dir.for_reading()
     elif store is not None:
         store.check()
     run_dir.check_writable()
     import_code(config, plan, cluster)
     run_dir.create()
     owner = store if cluster.is_chief else None
-    with run_dir.claimed(say=say, job=cluster.job) as claim, hold(owner, run_dir.path, cluster, say=say) as waited:
+    with run_dir.claimed(job=cluster.job) as claim, hold(owner, run_dir.path, cluster) as waited:
         if waited and (finished := _finished_meanwhile(config, run_dir, store)):
-            say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+            _log.log(RESULT, f"already {finished['status']} at step {finished['step']}: {run_dir.path}", extra=bare())
             return Result.read(finished)
         _clear(config, run_dir, store)
         attempts = Attempts(run_dir, began=began)
-        return _attempt(
-            RunContext(config, plan, cluster, run_dir, store, claim, attempts, stopping, environ, began, say)
-        )
+        return _attempt(RunContext(config, plan, cluster, run_dir, store, claim, attempts, stopping, environ, began))
+
+
+def _tell_plan(config: RunConfig, plan: ExecutionPlan, *, level: int) -> None:
+    _log.log(level, with_found(plan.explain(), config.data), extra=bare("execution plan", plan=plan.to_dict()))
 
 
 def _clear(config: RunConfig, run_dir: RunDir, store: Store | None) -> None:
@@ -143,34 +153,33 @@ def _finished_meanwhile(config: RunConfig, run_dir: RunDir, store: Store | None)
     return finished_result(config, run_dir)
 
 
-def _say_finished(
+def _tell_finished(
     config: RunConfig,
     finished: Mapping[str, Any],
     run_dir: RunDir,
     store: Store | None,
     cluster: Cluster,
-    say: Callable[[str], None],
 ) -> None:
     """Tells people, and makes good what the end of the run may have owed."""
-    say(f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+    _log.log(RESULT, f"already {finished['status']} at step {finished['step']}: {run_dir.path}", extra=bare())
     if config.tracker is not None and cluster.is_chief:
         config.tracker.deliver(run_dir=run_dir.path, root=config.run.beside(run_dir.path))
     if store is not None and cluster.is_chief:
         try:
-            with hold(store, run_dir.path, cluster, say=say, patient=False):
+            with hold(store, run_dir.path, cluster, patient=False):
                 store.push(run_dir.path)
         except (OutputError, ClusterFault) as error:
-            say(f"{error.what}: what it lacks is not copied")
+            _log.info(f"{error.what}: what it lacks is not copied")
     exported = run_dir.read_json("export/export.json") is not None
     if config.export.at_end and not exported and not (store is not None and store.holds("export/export.json")):
-        say(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")
+        _log.info(f"its export is missing: tfscale export run.dir={run_dir.path} checkpoint=last")
 
 
 def _attempt(context: RunContext) -> Result:
     """What stands in the log of the run's attempts, and what in exit.json."""
     attempts, run_dir, store = context.attempts, context.run_dir, context.store
     if told := attempts.last_end():
-        context.say(told)
+        _log.info(told)
     attempts.start()
     context.stopping.before_exit.append(context.leave)
     try:
@@ -205,19 +214,15 @@ def _left_if_refused(config: RunConfig, environ: Mapping[str, str]) -> Iterator[
         raise
 
 
-def _silent(_text: str) -> None:
-    """What a worker other than the chief says to people."""
-
-
 def _look_back(context: RunContext) -> None:
     """The newest checkpoint to this machine, and what this one has to the store, where the others find it; and whether
     the data are still those that it was trained on."""
     store, run_dir = context.store, context.run_dir
     if store is not None and (brought := store.pull(run_dir.path)):
-        context.say(f"{brought} was brought from {store.url}")
+        _log.info(f"{brought} was brought from {store.url}")
     if store is not None:
         context.attempts.refuse_without_checkpoints()
-    check_contents(context.config, run_dir, context.say)
+    check_contents(context.config, run_dir)
     if store is not None:
         store.push(run_dir.path)
 
@@ -225,9 +230,9 @@ def _look_back(context: RunContext) -> None:
 def _train(context: RunContext) -> Result:
     """What needs the run folder, which the chief holds."""
     config, plan, cluster, stopping = context.config, context.plan, context.cluster, context.stopping
-    environ, store, say = context.environ, context.store, context.say
+    environ, store = context.environ, context.store
     if not config.data.is_prepared() and cluster.role != "ps":
-        say(f"preparing the data in {getattr(config.data, 'dir', '')}")
+        _log.info(f"preparing the data in {getattr(config.data, 'dir', '')}")
         prepare_apart(config.data)
         plan = plan_run(config, environ=environ)  # the prepared data tell more
     if cluster.role != "ps":
@@ -239,7 +244,7 @@ def _train(context: RunContext) -> Result:
     faults.point("start.meet")
     if cluster.role != "ps":
         plan = counted_plan(config, plan, environ=environ)  # may start TensorFlow: after all that is refused without
-    say(with_found(plan.explain(), config.data))
+    _tell_plan(config, plan, level=logging.INFO)
     context = dataclasses.replace(context, plan=plan)
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
     on_stop = (lambda error: None) if serves else stopping.ask
@@ -253,7 +258,7 @@ def _train(context: RunContext) -> Result:
             store.follow(context.run_dir.path)
         from tfscale.run.session import run_session  # the first import of TensorFlow
 
-        status = open_status(environ, say=say) if cluster.is_chief else NoStatus()
+        status = open_status(environ) if cluster.is_chief else NoStatus()
         try:
             result = run_session(context, peers, status)
         except (Preempted, Interrupted):

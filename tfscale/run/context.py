@@ -5,7 +5,7 @@ Owns nothing but these names; what travels together through run/ is this one obj
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tfscale.cluster import Cluster
@@ -34,7 +34,6 @@ class RunContext:
         stopping: hears requests to stop.
         environ: where the cluster and its launcher are read from.
         began: when `fit` began, by time.monotonic.
-        say: receives what people should read.
     """
 
     config: RunConfig
@@ -47,7 +46,6 @@ class RunContext:
     stopping: Stopping
     environ: Mapping[str, str]
     began: float
-    say: Callable[[str], None]
 
     def leave(self, error: TfscaleError) -> None:
         """Writes why this attempt ends."""

@@ -7,9 +7,10 @@ Refuses to train. It is a cluster of its own: it meets nobody, and training neit
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tfscale.config.schema import RunConfig
@@ -23,11 +24,13 @@ from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.result import Result
 from tfscale.runtime import global_state as runtime
 
+_log = logging.getLogger(__name__)
+
 METRICS = "evaluator.jsonl"
 _POLL = 1.0  # seconds between two looks at the folder
 
 
-def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Callable[[str], None] = print) -> Result:
+def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> Result:
     """Evaluates every checkpoint that the training writes, until the training has ended and the last one is done.
 
     Returns:
@@ -45,7 +48,7 @@ def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, *, say: Call
         if not config.data.is_prepared():
             prepare_apart(config.data)
         with runtime.applied(plan, seed=config.train.seed), contextlib.ExitStack() as open_things:
-            work = _Work(config, plan, run_dir, open_things, say)
+            work = _Work(config, plan, run_dir, open_things)
             while True:
                 finished = watch.finished()  # asked first: what is written afterwards is seen in the next round
                 for step in watch.waiting():
@@ -142,8 +145,8 @@ class _Watch:
 class _Work:
     """The model, restored again for each checkpoint; built at the first one."""
 
-    def __init__(self, config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, open_things: Any, say: Callable):
-        self.config, self.plan, self.run_dir, self.say = config, plan, run_dir, say
+    def __init__(self, config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, open_things: Any):
+        self.config, self.plan, self.run_dir = config, plan, run_dir
         self.open_things = open_things
         self.run: Any = None
         self.tracker: Any = None
@@ -160,12 +163,12 @@ class _Work:
             else:
                 Checkpointer(self.run_dir.checkpoints).restore_model(self.run.state, step)
         except CheckpointUnusable as error:
-            self.say(f"step {step}: not evaluated: {error.what}")
+            _log.info(f"step {step}: not evaluated: {error.what}")
             return None
         split = self.config.eval.split
         metrics = self.run.evaluate(split)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        self.say(f"step {step}  {split} (evaluator): {shown}")
+        _log.info(f"step {step}  {split} (evaluator): {shown}")
         self._track(metrics, step)
         return metrics
 

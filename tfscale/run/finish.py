@@ -6,16 +6,20 @@ Owns the order of the end: the state, the result on disk, then what may take lon
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tfscale.console.messages import RESULT, bare
 from tfscale.run.context import RunContext
 from tfscale.run.parts import Parts
 from tfscale.run_dir.goodput import measure
 from tfscale.run_dir.result import Result
 from tfscale.tracking.tracker import Tracker
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,9 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
         tracker.artifact(run_dir.path / name)
     if parts.config.export.at_end:
         tracker.artifact(run_dir.path / "export" / "model.keras")
-    summary(result.rows(parts.config.eval.split))
+    _log.log(RESULT, summary(result.rows(parts.config.eval.split)), extra=bare("result", result=result.to_dict()))
     for line in tracker.page():
-        print(line)
+        _log.log(RESULT, line, extra=bare())
     return result
 
 

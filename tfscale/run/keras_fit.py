@@ -9,7 +9,7 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfscale.composition.hydra_compose import compose
@@ -43,7 +43,7 @@ _AS_IN_KERAS = {
     "callbacks": "callbacks are not called; what they do is asked for by overrides=[...]: checkpoint.every=..., "
     "train.stop_patience=..., optimizer.schedule=..., tracker=mlflow",
     "shuffle": "leave it away: arrays are shuffled anew in every epoch, and a tf.data data set keeps its own order",
-    "verbose": "leave it away; say=lambda text: None keeps the plan from being shown",
+    "verbose": 'leave it away; overrides=["run.quiet=true"] shows the result alone',
     "lr": "give optimizer=keras.optimizers.Adam(0.001) with loss=..., or compile the model with it",
     "learning_rate": "give optimizer=keras.optimizers.Adam(0.001) with loss=..., or compile the model with it",
     "weighted_metrics": "compile the model with them",
@@ -143,7 +143,6 @@ def fit_model(
     data: Any,
     *,
     environ: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = print,
     **options: Any,
 ) -> Result:
     """`tfscale.fit` for a model and data; see there.
@@ -153,7 +152,7 @@ def fit_model(
     """
     _refuse_unknown(options)
     with hints_in_python():
-        return _fit(model, data, environ=environ, say=say, options=options)
+        return _fit(model, data, environ=environ, options=options)
 
 
 def _fit(
@@ -161,7 +160,6 @@ def _fit(
     data: Any,
     *,
     environ: Mapping[str, str] | None,
-    say: Callable[[str], None],
     options: Mapping[str, Any],
 ) -> Result:
     from tfscale.keras_task.given_model import GivenModel
@@ -172,7 +170,7 @@ def _fit(
         raise UsageError(
             "the workers of one run must agree on its folder", where="run_dir", fix='give run_dir="runs/my-run"'
         )
-    result = fit_config(config, environ=environ, say=say)
+    result = fit_config(config, environ=environ)
     if isinstance(config.task, GivenModel) and result.status != "planned":
         _bring_back(config, model)
     return result

@@ -7,6 +7,7 @@ what the run's folder keeps of data and model. Refuses to restore and to train.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from tfscale.data.order import Shard
     from tfscale.engine.reduce import Agreement
     from tfscale.state.train_state import TrainState
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
     )
 
 
-def refuse_unexportable(parts: Parts, say: Callable[[str], None]) -> None:
+def refuse_unexportable(parts: Parts) -> None:
     """What can't be exported at the end is refused before the first step; a resumed run has been there.
 
     Raises:
@@ -164,7 +167,7 @@ def refuse_unexportable(parts: Parts, say: Callable[[str], None]) -> None:
         from tfscale.export.run_export import rehearse_export
 
         if notice := rehearse_export(parts.task, parts.state, parts.config.data):
-            say(notice)
+            _log.info(notice)
 
 
 def _suited(context: RunContext, model: Any) -> ExecutionPlan:
@@ -173,7 +176,7 @@ def _suited(context: RunContext, model: Any) -> ExecutionPlan:
 
     suited = without_xla_where_needed(context.plan, model, forced=context.config.plan.xla)
     if suited.xla != context.plan.xla:
-        context.say(f"plan: xla off: {suited.reasons['xla']}")
+        _log.info(f"plan: xla off: {suited.reasons['xla']}")
         context.run_dir.write_json("plan.json", suited.to_dict())
     return suited
 
@@ -198,7 +201,7 @@ def _keep_model(context: RunContext, task: Task, model: Any) -> None:
         try:
             run_dir.write_text("model.json", described(model))
         except Indescribable as why:
-            context.say(f"the run's folder can't hold the model, so evaluate and predict will need tfscale.fit: {why}")
+            _log.info(f"the run's folder can't hold the model, so evaluate and predict will need tfscale.fit: {why}")
 
 
 def _trainer(

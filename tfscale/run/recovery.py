@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import Diverged
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Recovery:
-    """Of one run, whose parts are built. Args: its watchdog rests while a state is restored; `say` as everywhere."""
+    """Of one run, whose parts are built. Args: its watchdog rests while a state is restored."""
 
-    def __init__(self, parts: Parts, watchdog: Watchdog, say: Callable[[str], None]):
-        self.parts, self.watchdog, self.say = parts, watchdog, say
+    def __init__(self, parts: Parts, watchdog: Watchdog):
+        self.parts, self.watchdog = parts, watchdog
 
     def recall(self) -> None:
         """Puts what earlier roll-backs changed back into force; call it whenever the state was restored."""
@@ -78,7 +77,7 @@ class Recovery:
             parts.checkpointer.finish()
         with parts.trainer.clock("restore"), self.watchdog.paused():
             step = restore(parts)
-            share_state(parts, self.say)
+            share_state(parts)
         return step
 
     def _refuse_not_finite(self, data_step: int) -> None:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import CheckpointUnusable, DataCorrupt
 
 if TYPE_CHECKING:
     from tfscale.run.parts import Parts
+
+_log = logging.getLogger(__name__)
 
 
 def check_data(parts: Parts) -> None:
@@ -65,7 +68,7 @@ def restore(parts: Parts) -> int | None:
     return None if chiefs == -1 else chiefs
 
 
-def share_state(parts: Parts, say: Callable[[str], None]) -> None:
+def share_state(parts: Parts) -> None:
     """Gives the chief's state to all workers where that of any differs; all must call it, with equal models."""
     agreement = parts.agreement
     if agreement is None:
@@ -78,7 +81,7 @@ def share_state(parts: Parts, say: Callable[[str], None]) -> None:
     told = agreement.bytes_of_chief(b"".join(_pieces(parts)) if agreement.worker == 0 else b"")
     if differs:
         _put(parts, told)
-    say(f"{_named(others)} had another state than the chief's of step {parts.state.step}, and got that one")
+    _log.info(f"{_named(others)} had another state than the chief's of step {parts.state.step}, and got that one")
 
 
 def _local(parts: Parts) -> Iterator[tuple[Any, ...]]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from tfscale.config.duration import Duration
 from tfscale.config.unused_settings import refuse_without_test
+from tfscale.console.messages import bare
 from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
 from tfscale.files import dumps
 from tfscale.peers.membership import Peers
@@ -32,6 +34,8 @@ from tfscale.run_dir.result import Result
 from tfscale.runtime import global_state as runtime
 from tfscale.tracking.tracker import Tracker
 from tfscale.tracking.train_job import Status
+
+_log = logging.getLogger(__name__)
 
 
 def run_session(context: RunContext, peers: Peers, status: Status) -> Result:
@@ -114,10 +118,10 @@ class Session:
         self.state, self.trainer, self.checkpointer = parts.state, parts.trainer, parts.checkpointer
         self._bad_records = self.config.data.count_bad("train")
         tell_model(self.tracker, parts.state.model)
-        context.say(parts.reading())
+        _log.info(parts.reading())
         check_data(parts)
-        refuse_unexportable(parts, context.say)
-        self.recovery = Recovery(parts, self.watchdog, context.say)
+        refuse_unexportable(parts)
+        self.recovery = Recovery(parts, self.watchdog)
 
     def _heartbeat(self, what: str) -> None:
         self.watchdog.beat(what)
@@ -128,22 +132,21 @@ class Session:
     def restore(self) -> None:
         """Precedence: 1. the newest good checkpoint (resume.mode=never has set all aside), 2. init_from, 3. fresh
         variables."""
-        say = self.context.say
         self.checkpointer.clean()
         with self.trainer.clock("restore"):
             step = restore(self.parts)
             if step is None and self.config.init_from:
                 from tfscale.trained.warm_start import warm_start
 
-                say(warm_start(self.state.model, self.config.init_from).table())
+                _log.info(warm_start(self.state.model, self.config.init_from).table(), extra=bare())
                 self.state.reset_averages()
-            share_state(self.parts, say)
+            share_state(self.parts)
         self.recovery.recall()
         if step is not None:
-            say(f"resuming at step {step} of {self.parts.total_steps} from {self.run_dir.path}")
+            _log.info(f"resuming at step {step} of {self.parts.total_steps} from {self.run_dir.path}")
             durable = self.context.attempts.durable
             if step < durable:
-                say(f"step {durable} was durable once: what lies behind step {step} is trained again")
+                _log.info(f"step {durable} was durable once: what lies behind step {step} is trained again")
         self._go_on_from_here()
 
     def _go_on_from_here(self) -> None:
@@ -185,7 +188,7 @@ class Session:
                 try:
                     self.trainer.train(self._training_batches(), until=self.parts.total_steps)
                 except Diverged as error:
-                    self.progress.note(self.recovery.roll_back(error))
+                    _log.warning(self.recovery.roll_back(error))
                     self._go_on_from_here()
         if self.trainer.signum:
             self._leave_early()

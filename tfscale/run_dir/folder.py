@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import operator
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -28,6 +28,8 @@ from tfscale.run_dir.manifest import MANIFEST, steps
 
 if TYPE_CHECKING:
     from tfscale.run_dir.experiment import Experiment
+
+_log = logging.getLogger(__name__)
 
 
 # What a run reads and writes in its folder; whatever else people keep there is theirs.
@@ -129,14 +131,14 @@ class RunDir:
                 fix="choose another with run.dir=PATH",
             ) from None
 
-    def claimed(self, *, say: Callable[[str], None] = print, **times: Any) -> AbstractContextManager[Claim]:
+    def claimed(self, **times: Any) -> AbstractContextManager[Claim]:
         """Holds the folder against any other run; see `lease.claimed` for the rest.
 
         Raises:
             OutputError: another run holds it.
             ClusterFault: an earlier attempt of this job does.
         """
-        return lease.claimed(self.path, say=say, **times)
+        return lease.claimed(self.path, **times)
 
     def is_free(self) -> bool:
         """Whether the folder is there and nobody holds it, as far as can be told without waiting."""
@@ -218,7 +220,7 @@ class RunDir:
                 kept.unlink(missing_ok=True)
         if aside:
             text = f"{aside} lines of {file} say nothing" if aside > 1 else f"a line of {file} says nothing"
-            print(f"tfscale: {text} that can be read; set aside in {bad.name}", file=sys.stderr)
+            _log.warning(f"{text} that can be read; set aside in {bad.name}")
 
     def refuse_links(self) -> None:
         """Raises SecurityRefused where anything of ours in the folder is a link, a pipe or a device; the folder itself
@@ -282,7 +284,7 @@ class _ReadOnly(RunDir):
     def create(self) -> None:
         pass
 
-    def claimed(self, *, say: Callable[[str], None] = print, **times: Any) -> AbstractContextManager[Claim]:
+    def claimed(self, **times: Any) -> AbstractContextManager[Claim]:
         return contextlib.nullcontext(Claim())
 
     def write_text(self, name: str, text: str) -> None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -35,6 +36,8 @@ from typing import Any
 
 from tfscale.errors import ClusterFault, OutputError
 from tfscale.files import kernel_lock, open_plain, parse_json, read_plain
+
+_log = logging.getLogger(__name__)
 
 LEASE = 30.0  # seconds without a renewal after which another machine may take the folder
 RENEW = 5.0  # seconds between two renewals
@@ -48,6 +51,8 @@ _MOST = 4096  # bytes that it may have where others made it
 class Claim:
     """What holds a folder. This one is of a process that leaves all writing to another."""
 
+    waited = False  # for another holder
+
     def held(self) -> bool:
         """Whether the folder is still this process's: asked before anything is committed."""
         return True
@@ -60,7 +65,6 @@ class Claim:
 def claimed(
     folder: Path,
     *,
-    say: Callable[[str], None] = print,
     job: str = "",
     lease: float = LEASE,
     renew: float = RENEW,
@@ -84,7 +88,7 @@ def claimed(
             guard = stack.enter_context(open_plain(folder / ".lock.flock", "a+b"))
             mine = _Lease(folder, guard.fileno(), lease=lease, renew=renew, wall=wall, now=now, sleep=sleep)
             mine.job = hashlib.sha256(job.encode()).hexdigest()[:16] if job else ""
-            mine.take(say)
+            mine.take()
         except OSError as error:
             raise OutputError(
                 f"the run folder {folder} can't be locked: {error.strerror or error}",
@@ -135,11 +139,11 @@ class _Lease(Claim):
 
     # -- taking
 
-    def take(self, say: Callable[[str], None]) -> None:
+    def take(self) -> None:
         """Returns once the folder is ours; raises OutputError or OSError."""
         began = unchanged_since = self._now()
         before: Any = self  # nothing was seen yet
-        renewals, told = -1, False
+        renewals = -1
         while True:
             self._flocked = self._flocked or _flock(self._guard)
             raw = _read(self.folder)
@@ -151,9 +155,10 @@ class _Lease(Claim):
                 break
             if self._is_alive(record, waited, renewals) or waited > self._lease + self._renew_every:
                 raise self._held_by(record)
-            if not told and waited > _BLINK:
-                say(f"waiting for {self.folder}, {_since(record)}: taken over once it is silent for {self._lease:g} s")
-                told = True
+            if not self.waited and waited > _BLINK:
+                whose = f"{self.folder}, {_since(record)}"
+                _log.info(f"waiting for {whose}: taken over once it is silent for {self._lease:g} s")
+                self.waited = True
             self._sleep(_PIECE)
         self._thread.start()
 

@@ -15,10 +15,10 @@ its folder on this machine, which may be empty again after a restart.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from tfscale.process import fault_points as faults
 from tfscale.run_dir.manifest import MANIFEST, STEP, Damaged, best_of, files_of, is_whole, number, steps, verify
 from tfscale.run_dir.store_access import Access
 from tfscale.run_dir.store_fence import Fence, fenced
+
+_log = logging.getLogger(__name__)
 
 _RESULT = "result.json"
 # The files of a run folder that another machine needs to go on, or to say that there is nothing left to do.
@@ -245,7 +247,7 @@ class Store:
                         self._due.add(name)
                         damaged.append(f"{name}: {damage}")
                         text = f"checkpoint {self.url}/checkpoints/{name} is damaged ({damage}); trying the one before"
-                        print(f"tfscale: {text}", file=sys.stderr)
+                        _log.warning(text)
         if damaged and not here:
             raise CheckpointUnusable(
                 f"no checkpoint can be used: {'; '.join(damaged)}",

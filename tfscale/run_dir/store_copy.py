@@ -10,8 +10,8 @@ the store.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.manifest import MANIFEST, Damaged, best_in, is_whole, number, steps
 from tfscale.run_dir.store import Store
 from tfscale.run_dir.store_access import check_url
+
+_log = logging.getLogger(__name__)
 
 _CONFIG = "config.yaml"
 _FILES = (_CONFIG, "spec.json", "classes.json", "model.json")  # what it takes to build the model again
@@ -81,7 +83,7 @@ def _bring_checkpoint(store: Store, which: str | int, directory: Path) -> None:
                 return _bring(store, name, there[name], directory)
             except Damaged as damage:
                 reasons[name] = str(damage)
-                print(f"tfscale: checkpoint {store.url}/checkpoints/{name} can't be used ({damage})", file=sys.stderr)
+                _log.warning(f"checkpoint {store.url}/checkpoints/{name} can't be used ({damage})")
         before, there = there, store.complete()
         if there.keys() == before.keys():  # else the training went on meanwhile, and removed what was listed
             break

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -33,6 +34,8 @@ from typing import Any
 import tfscale.run_dir.lease as lease
 from tfscale.errors import ClusterFault, OutputError
 from tfscale.run_dir.store_access import Access
+
+_log = logging.getLogger(__name__)
 
 OBJECT = ".holder"
 LEASE = 30.0  # seconds without a renewal after which another machine may take the store
@@ -58,7 +61,6 @@ def fenced(
     *,
     job: str,
     patient: bool = True,
-    say: Callable[[str], None] = print,
     times: tuple[float, float] = (LEASE, RENEW),
     now: Callable[[], float] = time.monotonic,
 ) -> Iterator[Fence]:
@@ -76,11 +78,11 @@ def fenced(
         ClusterFault: an earlier attempt of this job still does, and didn't end within the lease.
     """
     if access.protocol == "file":
-        with _by_file(Path(access.root), say) as fence:
+        with _by_file(Path(access.root)) as fence:
             yield fence
         return
     hold = _Hold(access, folder, job=job, times=times, now=now)
-    hold.take(say, patient=patient)
+    hold.take(patient=patient)
     try:
         yield hold
     finally:
@@ -103,7 +105,7 @@ class _Hold(Fence):
 
     # -- taking
 
-    def take(self, say: Callable[[str], None], *, patient: bool) -> None:
+    def take(self, *, patient: bool) -> None:
         began = unchanged_since = self._now()
         before: Any = self  # nothing was seen yet
         alive = False
@@ -119,9 +121,8 @@ class _Hold(Fence):
                 raise self._held_by(raw or b"")
             if not free and not self.waited:
                 self.waited = True
-                say(
-                    f"waiting for {self._access.url}, {_since(raw)}: taken over once it is silent for {self._lease:g} s"
-                )
+                whose = f"{self._access.url}, {_since(raw)}"
+                _log.info(f"waiting for {whose}: taken over once it is silent for {self._lease:g} s")
             time.sleep(min(_POLL, self._renew_every))
         with contextlib.suppress(OSError):
             self._memory.write_text(json.dumps({"token": self.token, "folder": self._memory.parent.stat().st_ino}))
@@ -263,23 +264,18 @@ class _FileFence(Fence):
 
 
 @contextlib.contextmanager
-def _by_file(root: Path, say: Callable[[str], None]) -> Iterator[Fence]:
-    said: list[str] = []
-
-    def note(text: str) -> None:
-        said.append(text)
-        say(text)
-
+def _by_file(root: Path) -> Iterator[Fence]:
     with contextlib.ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            fence = _FileFence(stack.enter_context(lease.claimed(root, say=note)))
+            claim = stack.enter_context(lease.claimed(root))
         except OutputError as error:
             error.where = "run.store"
             raise
         except OSError as error:
             raise OutputError(f"the store {root} can't be made: {error.strerror}", where="run.store") from error
-        fence.waited = bool(said)
+        fence = _FileFence(claim)
+        fence.waited = claim.waited
         yield fence
 
 

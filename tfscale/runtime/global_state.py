@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from tfscale.process.startup import lean
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+_log = logging.getLogger(__name__)
 
 _JOINING = ("multi_worker", "parameter_server")  # they must reach TensorFlow before it has started
 
@@ -124,7 +127,7 @@ def _set_threads(plan: ExecutionPlan, tf) -> None:
     except RuntimeError:
         # TensorFlow has started in this process (a notebook's second run): it keeps what it has.
         current = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
-        print(f"tfscale: TensorFlow already runs with {current} threads; the plan's are not applied", file=sys.stderr)
+        _log.warning(f"TensorFlow already runs with {current} threads; the plan's are not applied")
 
 
 def _set_logical_devices(plan: ExecutionPlan, tf) -> None:

@@ -12,13 +12,15 @@ makes those.
 from __future__ import annotations
 
 import itertools
-import sys
+import logging
 import threading
 import time
 from typing import Any, Protocol
 
 from tfscale.errors import first_line, without_secrets
 from tfscale.tracking.spool import Spool
+
+_log = logging.getLogger(__name__)
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds before an absent tracker is tried again
 
@@ -80,7 +82,7 @@ class Delivery:
         """Says it once in a run, whatever else happens."""
         if not (self._warned or self.quiet):
             self._warned = True
-            print(f"tfscale: {without_secrets(text)}", file=sys.stderr)
+            _log.warning(f"{without_secrets(text)}")
 
     # -- on the thread
 

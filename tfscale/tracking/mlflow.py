@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import socket
-import sys
 import threading
 import urllib.parse
 import urllib.request
@@ -26,6 +26,8 @@ from tfscale.tracking.delivery import Delivery, milliseconds
 from tfscale.tracking.mlflow_sink import Sink, choose_place, import_mlflow, leave_patience, monitors
 from tfscale.tracking.spool import Spool, SpoolBusy
 from tfscale.tracking.tracker import NullTracker, Tracker
+
+_log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 60.0  # how long a finished run waits for MLflow to take the rest
 _FAILED_SECONDS = 5.0
@@ -79,7 +81,7 @@ class MlflowTracker:
         except (OSError, SpoolBusy) as error:
             if self.required:
                 raise IOFailure(f"what MLflow is to be told can't be kept: {error}", where=str(run_dir)) from error
-            print(f"tfscale: this run is only in its folder: {first_line(error)}", file=sys.stderr)
+            _log.warning(f"this run is only in its folder: {first_line(error)}")
             return NullTracker()
         return _MlflowRun(self, sink, spool, run_dir, name)
 

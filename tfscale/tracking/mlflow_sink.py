@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shlex
@@ -24,6 +25,8 @@ from typing import Any
 from tfscale.errors import SecurityRefused, first_line, without_secrets
 from tfscale.files import inside, read_plain, write_whole
 from tfscale.tracking.delivery import Refused
+
+_log = logging.getLogger(__name__)
 
 RUN_ID = "mlflow_run_id"  # the file of the run folder that names its run
 _REFUSALS = (400, 409, 413, 422)  # HTTP codes that another try would not change
@@ -67,7 +70,7 @@ def choose_place(mlflow: Any, *, uri: str | None, experiment: str | None, otherw
     if active and here:
         return Place(uri, "", active.info.experiment_id, active.info.run_id)
     if active:
-        _tell("the active MLflow run lies in another store than tracker.uri, so that this run is none of its children")
+        _warn("the active MLflow run lies in another store than tracker.uri, so that this run is none of its children")
     if chosen and here:
         return Place(uri, "", chosen)
     named, by_id = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
@@ -283,7 +286,7 @@ class Sink:
             short, there = name.rpartition("/")[2], fitted.rpartition("/")[2]
             if fitted != name and short not in self._said:
                 self._said.add(short)
-                _tell(f"MLflow takes no {kind} named {short!r}: there it is {there!r}")
+                _warn(f"MLflow takes no {kind} named {short!r}: there it is {there!r}")
         return {self._names[kind, name]: value for name, value in values.items()}
 
 
@@ -293,8 +296,8 @@ def fit_name(name: str) -> str:
     return "/".join(parts)[:_LONGEST].rstrip("/") or "_"
 
 
-def _tell(text: str) -> None:
-    print(f"tfscale: {without_secrets(text)}", file=sys.stderr)
+def _warn(text: str) -> None:
+    _log.warning(f"{without_secrets(text)}")
 
 
 def _parts(some: list[Any], size: int) -> Iterable[list[Any]]:

@@ -5,7 +5,7 @@ shown by `kubectl describe trainjob` and by the Python client. Owns the posts, w
 neither waits for them nor fails with them.
 https://github.com/kubeflow/trainer/tree/master/docs/proposals/2779-trainjob-progress
 
-    status = open_status(environ, say=print)
+    status = open_status(environ)
     status.tell(0.45, seconds_left=120.0, metrics={"loss": 0.15})
     status.close()
 """
@@ -13,14 +13,17 @@ https://github.com/kubeflow/trainer/tree/master/docs/proposals/2779-trainjob-pro
 from __future__ import annotations
 
 import json
+import logging
 import math
 import ssl
 import threading
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+
+_log = logging.getLogger(__name__)
 
 _URL, _CERTIFICATE, _TOKEN = (f"KUBEFLOW_TRAINER_SERVER_{name}" for name in ("URL", "CA_CERT", "TOKEN"))
 _EVERY = 5.0  # seconds between posts, as Trainer asks
@@ -45,10 +48,10 @@ class NoStatus:
         pass
 
 
-def open_status(environ: Mapping[str, str], *, say: Callable[[str], None]) -> Status:
+def open_status(environ: Mapping[str, str]) -> Status:
     """The status of the TrainJob that the environment tells of, else one that hears nothing."""
     told = [environ.get(name, "") for name in (_URL, _CERTIFICATE, _TOKEN)]
-    return TrainJobStatus(told[0], Path(told[1]), Path(told[2]), say=say) if all(told) else NoStatus()
+    return TrainJobStatus(told[0], Path(told[1]), Path(told[2])) if all(told) else NoStatus()
 
 
 class TrainJobStatus:
@@ -58,11 +61,10 @@ class TrainJobStatus:
         url: where to.
         certificate: file of the authority that signed the server's.
         token: file of the token; it is read for every post, since it is renewed.
-        say: told once when a post failed.
     """
 
-    def __init__(self, url: str, certificate: Path, token: Path, *, say: Callable[[str], None], every: float = _EVERY):
-        self._url, self._certificate, self._token, self._say, self._every = url, certificate, token, say, every
+    def __init__(self, url: str, certificate: Path, token: Path, *, every: float = _EVERY):
+        self._url, self._certificate, self._token, self._every = url, certificate, token, every
         self._metrics: dict[str, float] = {}
         self._left: float | None = None
         self._next: dict[str, Any] | None = None
@@ -107,7 +109,7 @@ class TrainJobStatus:
                     self._post(payload)
                 except Exception as error:  # whatever it is, it must not disturb training
                     if not failed:
-                        self._say(f"tfscale: the TrainJob's status can't be posted: {error}; training goes on")
+                        _log.warning(f"the TrainJob's status can't be posted: {error}; training goes on")
                     failed = True
             if self._over.is_set() and self._next is None:
                 return

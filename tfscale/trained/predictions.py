@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -33,6 +34,8 @@ from tfscale.trained.restored_run import RestoredRun
 
 if TYPE_CHECKING:
     import numpy as np
+
+_log = logging.getLogger(__name__)
 
 _MANIFEST, _FORMAT = "manifest.json", 1
 _SAY_SECONDS = 10.0
@@ -65,7 +68,6 @@ def predict_file(
     output: str | Path,
     *,
     part_rows: int = 1024,
-    say: Callable[[str], None] = print,
     now: Callable[[], float] = time.monotonic,
 ) -> int:
     """Writes what the run says about every example of a split, in order; the same call again skips finished parts.
@@ -87,14 +89,14 @@ def predict_file(
     try:
         parts.folder.mkdir(exist_ok=True)
         with _claimed(parts.folder):
-            done = parts.begin(say)
+            done = parts.begin()
             told = now()
             for number, columns in enumerate(_columns(run, split, parts, done), start=done):
                 faults.point("predict.part", step=number)
                 parts.write(number, columns)
                 if now() - told > _SAY_SECONDS:
                     told = now()
-                    say(f"{min(parts.count, (number + 1) * parts.rows)} of {parts.count} rows")
+                    _log.info(f"{min(parts.count, (number + 1) * parts.rows)} of {parts.count} rows")
             parts.finish(output)
     except OSError as error:
         raise IOFailure(
@@ -144,7 +146,7 @@ class _Parts:
     def path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}{self.kind.suffix}"
 
-    def begin(self, say: Callable[[str], None]) -> int:
+    def begin(self) -> int:
         """How many parts are there already; those of something else are removed."""
         manifest = RunDir(self.folder)
         found = manifest.read_json(_MANIFEST)
@@ -153,13 +155,15 @@ class _Parts:
             for path in old:
                 path.unlink()
             if old:
-                say(f"{self.folder} holds parts of another checkpoint or input: starting afresh")
+                _log.info(f"{self.folder} holds parts of another checkpoint or input: starting afresh")
             manifest.write_json(_MANIFEST, self.pinned)
         done = 0
         while done < self.total and self.path(done).is_file():
             done += 1
         if done:
-            say(f"{done} of {self.total} parts are there already: going on at row {min(self.count, done * self.rows)}")
+            _log.info(
+                f"{done} of {self.total} parts are there already: going on at row {min(self.count, done * self.rows)}"
+            )
         return done
 
     def write(self, number: int, columns: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale.composition.hydra_compose import compose_run
 from tfscale.config.schema import RunConfig, Strategy, validate
 from tfscale.config.unused_settings import refuse_training
+from tfscale.console.messages import shown
 from tfscale.data.as_recorded import SPEC, read_as, recorded_reading
 from tfscale.data.prepare import prepare_apart
 from tfscale.data.source import READING, Source
@@ -101,7 +102,7 @@ class RestoredRun:
             prepare_apart(config.data)
         plan = plan_run(config, environ=environ)
         refuse_what_cannot_run(config, plan)
-        with runtime.applied(plan, seed=config.train.seed):
+        with shown(config.log.format), runtime.applied(plan, seed=config.train.seed):
             yield cls.restore(folder, config, plan, checkpoint)
 
     @classmethod

@@ -17,15 +17,15 @@ import io
 import json
 import os
 import select
-import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tfscale.console.messages import error_line
 from tfscale.errors import IOFailure, TfscaleError
 
 _ROOM_WITHIN = 1.0  # seconds that a stream which doesn't block may stay full before what comes is dropped
@@ -75,47 +75,6 @@ class _Dropping(io.RawIOBase):
         super().close()
 
 
-def columns() -> int:
-    """How wide a line for people may be: the terminal's width, 80 where there is none."""
-    return max(40, min(118, shutil.get_terminal_size((80, 24)).columns))
-
-
-def table(
-    rows: Iterable[Sequence[str]],
-    heads: Sequence[str] = (),
-    *,
-    title: str = "",
-    whole: Collection[int] = (),
-    framed: bool = True,
-    width: int | None = None,
-) -> str:
-    """A table for people, in lines of at most `width` characters: `columns()` where none is given.
-
-    Args:
-        heads: above the columns; without them there is no line for them.
-        whole: the numbers of columns whose cells are never folded.
-    """
-    from rich.box import HEAVY_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    told = [list(row) for row in rows]
-    look: dict[str, Any] = {} if framed else {"padding": (0, 2), "collapse_padding": True}
-    drawn = Table(
-        title=title or None, title_justify="left", show_header=bool(heads), box=HEAVY_HEAD if framed else None, **look
-    )
-    for number in range(len(heads or told[0])):
-        drawn.add_column(heads[number] if heads else "", overflow="fold", no_wrap=number in whole)
-    for row in told:
-        drawn.add_row(*row)
-    out = io.StringIO()
-    # Cells are people's words: what looks like rich's markup in them is none. In a notebook rich would show the table
-    # in place of writing it.
-    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "color_system": None}
-    Console(file=out, width=width or columns(), force_terminal=False, force_jupyter=False, **plain).print(drawn)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
-
-
 def begin() -> None:
     """Makes this process's streams drop what they can't write, for good; descriptors that are closed are filled, else
     the next file that is opened would get what libraries print."""
@@ -153,18 +112,21 @@ def lenient() -> Iterator[None]:
 
 
 def write_result(text: str) -> None:
-    """Writes what people asked for to standard output.
+    """Writes what people asked for to standard output; raises IOFailure where not all of it was written."""
+    with written():
+        print(text, end="", flush=True)
 
-    Raises:
-        IOFailure: not all of it was written.
-    """
+
+@contextlib.contextmanager
+def written() -> Iterator[None]:
+    """Raises IOFailure where what is written to standard output meanwhile is lost."""
     raw = _raw(sys.stdout)
     cause: BaseException | None = OSError(errno.EBADF, "it is closed") if sys.stdout is None else None
     try:
         if raw is not None:
             sys.stdout.flush()
             raw.failure = None
-        print(text, end="", flush=True)
+        yield
         cause = cause or (raw.failure if raw is not None else None)
     except (OSError, ValueError) as error:
         cause = error
@@ -228,7 +190,7 @@ def end_process(error: TfscaleError, *before: Callable[[], Any]) -> NoReturn:
     try:
         call_within(_BEFORE_EXIT, *before, _flush, lambda: leave_reason(error))
         start = "\r\x1b[2K" if os.isatty(_error_descriptor) else ""  # in the place of a progress line
-        data = f"{start}{error.line()}\n".encode(errors="backslashreplace")
+        data = f"{start}{error_line(error)}\n".encode(errors="backslashreplace")
         call_within(_LAST_LINE, lambda: os.write(_error_descriptor, data))
     finally:
         os._exit(error.exit_code)
