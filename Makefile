@@ -23,8 +23,8 @@ test-faults: $(READY)
 test-container: $(READY)
 	CONTAINERS_CONF=$(CURDIR)/build/container/containers.conf $(BIN)/python -m pytest -m container tests/container
 
-# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own, which is kept: three
-# minutes each, and as long to install. Of another Python: make test-versions PYTHON=python3.13 VERSIONS=newest
+# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own, which is kept: minutes
+# each, and as long to install. Of another Python: make test-versions PYTHON=python3.13 VERSIONS=newest
 VERSIONS ?= lowest newest
 TRIED := tests/hooks tests/engine/test_step.py tests/test_optim.py tests/test_session.py \
 	tests/keras_task/test_parts.py tests/test_graphs.py::test_a_users_task_and_source_may_branch_in_python \
