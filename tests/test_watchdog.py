@@ -11,6 +11,7 @@ _PROGRAM = """
 import sys, time
 from pathlib import Path
 from tfscale.process.watchdog import Watchdog
+{before}
 
 def told(error):
     print(f"told {{error.exit_code}}", flush=True)
@@ -23,9 +24,9 @@ print("well", flush=True)
 """
 
 
-def run(body: str, file, *, stop: bool = False, timeout: float = 1.5):
+def run(body: str, file, *, stop: bool = False, timeout: float = 1.5, before: str = ""):
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM.format(body=body, timeout=timeout), str(file)],
+        [sys.executable, "-c", _PROGRAM.format(body=body, timeout=timeout, before=before), str(file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -67,6 +68,14 @@ def test_a_process_that_was_stopped_did_not_hang(tmp_path):
     # A stop counts as two ticks, and some more may pass before it where the machine is busy.
     code, *_ = run("time.sleep(1)", tmp_path / "hang.txt", stop=True, timeout=3)
     assert code == 0
+
+
+def test_a_hang_that_holds_the_interpreters_lock_is_ended_by_another_process(tmp_path):
+    held = "import ctypes, tfscale.process.watchdog as w; w._LATER = 1.0"
+    body = "watchdog.beat()\n    ctypes.PyDLL(None).sleep(30)"
+    code, out, err = run(body, tmp_path / "hang.txt", before=held)
+    assert (code, out) == (-signal.SIGUSR1, "ready\n")
+    assert "error[E-0138] nothing has ended for 1.5 s" in err and "most recent call first" in err.split("E-0138")[1]
 
 
 _HELD = """
