@@ -32,6 +32,7 @@ LIGHT = (
     "run.data_errors",
     "run.finish",
     "run.parts",
+    "engine.assembly",
     "run.counted",
     "run.same_state",
     "run.tracked",

@@ -17,9 +17,7 @@ from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.composition.hydra_compose import compose
-from tfscale.config.duration import Duration
 from tfscale.config.schema import Precision, RunConfig, Strategy
-from tfscale.config.unused_settings import refuse_ignored
 from tfscale.hooks.keras_hooks import layers_in, seed_generators
 from tfscale.peers.membership import joined
 from tfscale.plan.execution_plan import ExecutionPlan
@@ -102,39 +100,36 @@ def work(folder: str | Path, *, environ: Mapping[str, str] | None = None) -> Non
 
 
 def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: Any, steps: int) -> dict[str, Any]:
-    """Losses, norms and the model's variables after these steps. As in run/session.py, without a run folder."""
+    """Losses, norms and the model's variables after these steps."""
+    import keras
+
     from tfscale.data.culprit import as_data_fault
     from tfscale.data.order import Shard
-    from tfscale.data.pipeline import FirstExamples, build_dataset
+    from tfscale.data.pipeline import build_dataset
     from tfscale.engine.actions import Action, Every
+    from tfscale.engine.assembly import assemble
     from tfscale.engine.control import LoopControl
-    from tfscale.engine.loop import Trainer
     from tfscale.engine.step import NORM
 
     source, train = config.data, config.train
     source.prepare()
-    task = config.task.for_data(source.spec())
-    task.meet(FirstExamples(source, task, "train"))
-    if source.bad_examples("train"):
-        task.expect_left_out()
-    state = _state(config, task, strategy)
+    # Seeded once more, so that the first weights don't depend on whether this process had to prepare the data, which
+    # draws. The schedule is the whole run's.
+    made = assemble(config, strategy, before_model=lambda: keras.utils.set_random_seed(train.seed))
+    task, state = made.task, made.state
+    if config.init_from:
+        from tfscale.trained.warm_start import warm_start
+
+        warm_start(state.model, config.init_from)
+        state.reset_averages()
     found: dict[str, Any] = {"losses": [], "norms": [], "variables": [], **_about(state.model, task)}
     if found["problem"]:
         return found
     found["start"] = _fingerprint(state.model)
-    trainer = Trainer(
-        task,
-        state,
-        strategy,
-        plan,
-        control=LoopControl(
-            clip_norm=train.clip_norm,
-            ema=train.ema,
-            report_norm=True,
-            worker=cluster.worker_index,
-            fixed_loop=True,
-        ),
+    control = LoopControl(
+        clip_norm=train.clip_norm, ema=train.ema, report_norm=True, worker=cluster.worker_index, fixed_loop=True
     )
+    trainer = made.trainer(plan, control)
 
     def record() -> None:
         metrics = trainer.drain()
@@ -154,28 +149,6 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
     variables = [(v.path, v.numpy()) for v in state.model.variables]
     variables += [(f"average of {name}", v.numpy()) for name, v in state.averages.items()]
     return {**found, "variables": variables, "traces": trainer.traces}
-
-
-def _state(config: RunConfig, task: Any, strategy: Any) -> Any:
-    import keras
-
-    from tfscale.engine.optimizer import build_optimizer
-    from tfscale.state.train_state import TrainState
-
-    per_epoch = config.data.count_steps("train", config.train.global_batch)
-    total = Duration.parse(config.train.until).steps(steps_per_epoch=per_epoch)  # the schedule is the whole run's
-    # Once more, so that the first weights don't depend on whether this process had to prepare the data, which draws.
-    keras.utils.set_random_seed(config.train.seed)
-    with strategy.scope():
-        optimizer = build_optimizer(config.optimizer, steps_per_epoch=per_epoch, total_steps=total)
-        state = TrainState.create(task, optimizer, averaged=config.train.ema is not None)
-    refuse_ignored(config, task, brings_optimizer=state.optimizer is not optimizer)
-    if config.init_from:
-        from tfscale.trained.warm_start import warm_start
-
-        warm_start(state.model, config.init_from)
-        state.reset_averages()
-    return state
 
 
 def _about(model: Any, task: Any) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def counted_footprint(config: RunConfig, plan: ExecutionPlan) -> Footprint | Non
 def _count(config: RunConfig) -> Footprint | None:
     from tfscale.autograph import rewritten
     from tfscale.data.pipeline import first_examples
+    from tfscale.engine.assembly import adapted
     from tfscale.engine.flops import footprint_of
     from tfscale.keras_task.model_task import KerasModelTask
 
@@ -69,7 +70,7 @@ def _count(config: RunConfig) -> Footprint | None:
         call: Any = model
         return footprint_of(lambda batch: call(batch["x"], training=True), model, examples)
     examples = first_examples(source, task, "train")
-    task.meet(lambda: examples)
+    task = adapted(task, source, first=lambda: examples)
     model = task.build_model()
     loss: Any = rewritten(task.loss)
     return footprint_of(lambda batch: loss(model, batch, training=True)[0], model, examples)

@@ -1,7 +1,7 @@
-"""Parts: what a run trains with, built in one place: task, state, trainer, checkpointer, and the data of any step.
+"""Parts: what a run trains with: task, state and trainer as assembled, the checkpointer, and the data of any step.
 
-Owns the order in which they are built, and what is settled meanwhile: what the plan could not know of the model, and
-what the run's folder keeps of data and model. Refuses to restore and to train.
+Owns what is settled once they are there: what the plan could not know of the model, and what the run's folder keeps of
+data and model. Refuses to restore and to train.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.cluster import Cluster
-from tfscale.config.duration import Duration
 from tfscale.config.schema import RunConfig
-from tfscale.config.unused_settings import refuse_ignored
 from tfscale.data.as_recorded import SPEC, spec_of
+from tfscale.engine.assembly import assemble
 from tfscale.engine.control import LoopControl
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.run.context import RunContext
@@ -122,38 +121,23 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
     Raises:
         UsageError: a setting takes no effect on this model, or it can't be built as asked for.
     """
-    from tfscale.data.pipeline import FirstExamples
-    from tfscale.engine.optimizer import build_optimizer, remember_rate
-    from tfscale.state.train_state import TrainState
-
-    config, source = context.config, context.config.data
-    task = config.task.for_data(source.spec())
-    steps_per_epoch = source.count_steps("train", config.train.global_batch)
-    total_steps = Duration.parse(config.train.until).steps(steps_per_epoch=steps_per_epoch)
-    task.meet(FirstExamples(source, task, "train"))
-    if source.bad_examples("train"):
-        task.expect_left_out()
-    with strategy.scope():
-        optimizer = build_optimizer(config.optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
-        state = TrainState.create(task, optimizer, averaged=config.train.ema is not None)
-    plan = _suited(context, state.model)
+    config = context.config
+    made = assemble(config, strategy)
+    plan = _suited(context, made.state.model)
     _describe_data(context)
-    _keep_model(context, task, state.model)
-    brings_optimizer = state.optimizer is not optimizer
-    refuse_ignored(config, task, brings_optimizer=brings_optimizer)
-    remember_rate(state.optimizer)
+    _keep_model(context, made.task, made.state.model)
     return Parts(
         config=config,
         plan=plan,
         cluster=context.cluster,
         run_dir=context.run_dir,
         strategy=strategy,
-        task=task,
-        state=state,
-        trainer=_trainer(context, task, state, strategy, plan, heartbeat),
-        checkpointer=_checkpointer(context, Experiment.of(config, brings_optimizer=brings_optimizer)),
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
+        task=made.task,
+        state=made.state,
+        trainer=made.trainer(plan, _control(context, heartbeat)),
+        checkpointer=_checkpointer(context, Experiment.of(config, brings_optimizer=made.brings_optimizer)),
+        steps_per_epoch=made.steps_per_epoch,
+        total_steps=made.total_steps,
     )
 
 
@@ -204,11 +188,9 @@ def _keep_model(context: RunContext, task: Task, model: Any) -> None:
             _log.info(f"the run's folder can't hold the model, so evaluate and predict will need tfscale.fit: {why}")
 
 
-def _trainer(
-    context: RunContext, task: Task, state: TrainState, strategy: Any, plan: ExecutionPlan, heartbeat: Any
-) -> Any:
+def _control(context: RunContext, heartbeat: Callable[[str], None]) -> LoopControl:
     config = context.config
-    control = LoopControl(
+    return LoopControl(
         clip_norm=config.train.clip_norm,
         ema=config.train.ema,
         worker=context.cluster.worker_index,
@@ -216,13 +198,6 @@ def _trainer(
         stop_requested=lambda: context.stopping.asked,
         heartbeat=heartbeat,
     )
-    if plan.strategy == "parameter_server":
-        from tfscale.engine.coordinated import CoordinatedTrainer
-
-        return CoordinatedTrainer(task, state, strategy, plan, control=control)
-    from tfscale.engine.loop import Trainer
-
-    return Trainer(task, state, strategy, plan, control=control)
 
 
 def _checkpointer(context: RunContext, experiment: Experiment) -> Checkpointer:

@@ -112,19 +112,13 @@ class RestoredRun:
         Raises:
             CheckpointUnusable: no checkpoint, or not this one.
         """
-        import keras
-
         from tfscale.checkpoint import Checkpointer
-        from tfscale.data.pipeline import FirstExamples
-        from tfscale.state.train_state import TrainState
+        from tfscale.engine.assembly import assemble_to_look_at
 
         strategy = runtime.build_strategy(plan)
         config.data.prepare()
-        task = config.task.for_data(config.data.spec())
         split = "train" if config.data.num_examples("train") else "test"
-        task.meet(FirstExamples(config.data, task, split))
-        with strategy.scope():
-            state = TrainState(task.build_model(), keras.optimizers.SGD(0.0))
+        task, state = assemble_to_look_at(config, strategy, split=split)
         checkpointer, best = Checkpointer(run_dir / "checkpoints"), best_step(RunDir(run_dir), config)
         if which == "best" and best in [entry.step for entry in checkpointer.entries()]:
             which = best

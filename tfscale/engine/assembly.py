@@ -1,0 +1,117 @@
+"""Assembly: task, state and trainer put together, in the one order that training, parity and a run opened again share.
+
+Owns what must come before what: the data fill in the task, the task meets examples, the model is built under the
+strategy's scope, and then it is known which settings do nothing. Refuses to know run folders, and to restore.
+
+    assembled = assemble(config, strategy)             # the data are prepared; inside `runtime.applied`
+    trainer = assembled.trainer(plan, LoopControl())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tfscale.config.duration import Duration
+from tfscale.config.schema import RunConfig
+from tfscale.config.unused_settings import refuse_ignored
+from tfscale.data.source import Source
+from tfscale.engine.control import LoopControl
+from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.task import Example, Task
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfscale.state.train_state import TrainState
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What trains, before anything is restored.
+
+    Attributes:
+        task: with the fields that the data fill in.
+        state: created under the strategy's scope.
+        brings_optimizer: whether the optimizer is the task's own, so that the configuration's does nothing.
+        steps_per_epoch: a fraction where the last step of an epoch reaches into the next.
+        total_steps: the step at which training ends.
+    """
+
+    strategy: tf.distribute.Strategy
+    task: Task
+    state: TrainState
+    brings_optimizer: bool
+    steps_per_epoch: float
+    total_steps: int
+
+    def trainer(self, plan: ExecutionPlan, control: LoopControl) -> Any:
+        """`Trainer`, or `CoordinatedTrainer` where the plan's steps are asynchronous."""
+        if plan.strategy == "parameter_server":
+            from tfscale.engine.coordinated import CoordinatedTrainer
+
+            return CoordinatedTrainer(self.task, self.state, self.strategy, plan, control=control)
+        from tfscale.engine.loop import Trainer
+
+        return Trainer(self.task, self.state, self.strategy, plan, control=control)
+
+
+def assemble(
+    config: RunConfig, strategy: tf.distribute.Strategy, *, before_model: Callable[[], None] = lambda: None
+) -> Assembled:
+    """Puts together what a configuration trains.
+
+    Args:
+        before_model: called when the task has met the data, just before the model draws its first weights.
+
+    Raises:
+        UsageError: the model can't be built as asked for, or a setting takes no effect on it.
+    """
+    from tfscale.engine.optimizer import build_optimizer, remember_rate
+    from tfscale.state.train_state import TrainState
+
+    source, train = config.data, config.train
+    steps_per_epoch = source.count_steps("train", train.global_batch)
+    total_steps = Duration.parse(train.until).steps(steps_per_epoch=steps_per_epoch)
+    task = adapted(config.task, source)
+    if source.bad_examples("train"):
+        task.expect_left_out()
+    before_model()
+    with strategy.scope():
+        optimizer = build_optimizer(config.optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+        state = TrainState.create(task, optimizer, averaged=train.ema is not None)
+    brings_optimizer = state.optimizer is not optimizer
+    refuse_ignored(config, task, brings_optimizer=brings_optimizer)
+    remember_rate(state.optimizer)
+    return Assembled(strategy, task, state, brings_optimizer, steps_per_epoch, total_steps)
+
+
+def assemble_to_look_at(
+    config: RunConfig, strategy: tf.distribute.Strategy, *, split: str = "train"
+) -> tuple[Task, TrainState]:
+    """The task and the state of a model that isn't trained: its optimizer is a stand-in that is never built.
+
+    Args:
+        split: whose examples the task meets.
+    """
+    import keras
+
+    from tfscale.state.train_state import TrainState
+
+    task = adapted(config.task, config.data, split=split)
+    with strategy.scope():
+        return task, TrainState(task.build_model(), keras.optimizers.SGD(0.0))
+
+
+def adapted(task: Task, source: Source, *, split: str = "train", first: Callable[[], Example] | None = None) -> Task:
+    """The task with the fields that the data fill in, once it has met the first examples.
+
+    Args:
+        first: gives these examples, where they are read already.
+    """
+    from tfscale.data.pipeline import FirstExamples
+
+    task = task.for_data(source.spec())
+    task.meet(first or FirstExamples(source, task, split))
+    return task
