@@ -8,8 +8,10 @@ import pytest
 
 from tfscale.config.duration import Duration
 from tfscale.errors import CheckpointUnusable, OutputError, SecurityRefused, UsageError
+from tfscale.run_dir.choice import candidates
 from tfscale.run_dir.experiment import Experiment, digest
 from tfscale.run_dir.folder import RunDir
+from tfscale.run_dir.manifest import Damaged, name_of
 
 
 def locate(tmp_path, **change):
@@ -89,3 +91,37 @@ def test_a_volume_that_may_not_be_written_is_named_with_the_user(tmp_path):
     told = ended.stderr.splitlines()[-1]
     assert f"this process is user 65532, and {tmp_path} belongs to user 0" in told and "on the volume at /" in told
     assert "let user 65532 write there" in told
+
+
+@pytest.mark.parametrize(
+    ("which", "evaluated", "chosen"),
+    [
+        ("last", 10, [30, 20, 10]),
+        ("best", None, [20]),  # what the newest one that can be read remembers
+        ("best", 10, [10]),  # an evaluator has looked at more than the training
+        ("best", 11, [20]),  # which is gone
+        (10, 20, [10]),
+    ],
+)
+def test_which_checkpoint_is_meant(which, evaluated, chosen):
+    there = [name_of(step) for step in (30, 20, 10)]
+
+    def best_in(name: str) -> str:
+        if name == there[0]:
+            raise Damaged("torn")
+        return there[1]
+
+    found = candidates(which, there, best_in, where="run", evaluated_best=evaluated)
+    assert found == [name_of(step) for step in chosen]
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_and_a_best_one_that_is_gone_said(messages):
+    there = [name_of(step) for step in (30, 20)]
+    with pytest.raises(CheckpointUnusable, match="no checkpoint of step 10") as caught:
+        candidates(10, there, lambda name: "", where="run")
+    assert "30, 20" in caught.value.fix
+    assert candidates("best", there, lambda name: name_of(10), where="run") == there
+    assert "of step 10, was never written or is gone" in messages.text
+    assert candidates("best", there, lambda name: "", where="run") == there
+    assert messages.text.count("is gone") == 1
+    assert candidates(10, [], lambda name: "", where="run") == []

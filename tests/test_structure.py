@@ -46,6 +46,7 @@ LIGHT = (
     "process.watchdog",
     "process.maintenance",
     "run_dir.manifest",
+    "run_dir.choice",
     "run_dir.store_access",
     "run_dir.store_fence",
     "run_dir.store",

@@ -72,11 +72,12 @@ def evaluate_run(
     """
     from tfscale.config.schema import identity
     from tfscale.data.found import remarks
+    from tfscale.run_dir.choice import parse_choice
     from tfscale.run_dir.experiment import digest
     from tfscale.run_dir.folder import RunDir
-    from tfscale.trained.restored_run import RestoredRun, checkpoint_choice
+    from tfscale.trained.restored_run import RestoredRun
 
-    which = checkpoint_choice(str(checkpoint))
+    which = parse_choice(str(checkpoint))
     opened: dict[str, Any] = {"checkpoint": which, "config_dir": config_dir, "data": data, "environ": environ}
     with RestoredRun.open(run_dir, overrides, **opened) as run:
         folder, split = RunDir(run.folder), run.config.eval.split

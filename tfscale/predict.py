@@ -35,10 +35,11 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
     if options.predict_part < 1:
         raise UsageError(f"{options.predict_part} rows are no part", where="predict.part", fix="use predict.part=1024")
     from tfscale.data.found import remarks
+    from tfscale.run_dir.choice import parse_choice
     from tfscale.trained.predictions import check_output, predict_file
-    from tfscale.trained.restored_run import RestoredRun, checkpoint_choice
+    from tfscale.trained.restored_run import RestoredRun
 
-    which = checkpoint_choice(options.checkpoint)
+    which = parse_choice(options.checkpoint)
     check_output(options.output)
     with RestoredRun.open(
         options.run_dir,

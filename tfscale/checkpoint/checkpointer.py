@@ -22,8 +22,9 @@ import tfscale.checkpoint.bundle as bundle
 from tfscale.checkpoint.entries import Entry, Folder, read_manifest
 from tfscale.checkpoint.writer import Writer
 from tfscale.errors import CheckpointUnusable, ClusterFault
+from tfscale.run_dir.choice import candidates
 from tfscale.run_dir.experiment import Experiment
-from tfscale.run_dir.manifest import Damaged
+from tfscale.run_dir.manifest import Damaged, best_remembered
 from tfscale.state.train_state import TrainState
 from tfscale.version import __version__
 
@@ -255,14 +256,16 @@ class Checkpointer:
         state.step, state.memory = manifest["step"], manifest["memory"]
         self._committed = entry.step
 
-    def restore_model(self, state: TrainState, which: str | int = "last") -> Entry:
+    def restore_model(
+        self, state: TrainState, which: str | int = "last", *, evaluated_best: int | None = None
+    ) -> Entry:
         """Puts a checkpoint's model, step and memory into the state, whose optimizer is left alone and may be any.
 
         Nothing on disk is changed, so that a run that goes on meanwhile isn't disturbed.
 
         Args:
-            which: "last" is the newest good one; "best" the one that the newest remembers as best, or the last where
-                it remembers none; a number is the one of that step.
+            which: "best", "last" or a step, see run_dir/choice.py.
+            evaluated_best: the step that an evaluator beside the training found best.
 
         Raises:
             CheckpointUnusable: there are none, this one is absent or damaged, or its model is another.
@@ -276,7 +279,7 @@ class Checkpointer:
             state.step, state.memory = manifest["step"], manifest["memory"]
             return Entry(entry.step, entry.path, manifest.get("identity", ""))
 
-        return self._with(which, use)
+        return self._with(which, use, evaluated_best)
 
     def restore_trained(self, state: TrainState) -> Entry:
         """Puts the newest good checkpoint into the state as `restore` does, in a folder that another run may hold: with
@@ -313,12 +316,14 @@ class Checkpointer:
 
         return self._with(which, use)
 
-    def _with(self, which: str | int, use: Callable[[Entry, dict[str, Any]], _T]) -> _T:
+    def _with(
+        self, which: str | int, use: Callable[[Entry, dict[str, Any]], _T], evaluated_best: int | None = None
+    ) -> _T:
         """What `use` makes of the first good checkpoint among those to try."""
         self._writer.wait()
         self._folder.refuse_links()
         reasons = []
-        for entry in self._choose(which):
+        for entry in self._choose(which, evaluated_best):
             try:
                 used = use(entry, read_manifest(entry.path))
             except Damaged as damage:
@@ -333,35 +338,15 @@ class Checkpointer:
             fix="restore the files, or choose another with checkpoint=STEP" if reasons else "train it first",
         )
 
-    def _choose(self, which: str | int) -> list[Entry]:
+    def _choose(self, which: str | int, evaluated_best: int | None) -> list[Entry]:
         """The checkpoints to try, in this order."""
-        newest_first = self.entries()[::-1]
-        if which == "best":
-            which = _best_step(newest_first)
-        if which == "last" or not newest_first:
-            return newest_first
-        chosen = [entry for entry in newest_first if entry.step == which]
-        if not chosen:
-            raise CheckpointUnusable(
-                f"there is no checkpoint of step {which}",
-                where=str(self.directory),
-                fix=f"use checkpoint=best, last, or one of {', '.join(str(e.step) for e in newest_first)}",
-            )
-        return chosen
+        there = {entry.path.name: entry for entry in self.entries()[::-1]}
 
+        def best(name: str) -> str:
+            return best_remembered(read_manifest(there[name].path)["memory"])
 
-def _best_step(newest_first: list[Entry]) -> int | str:
-    """What the newest readable manifest remembers as best, or "last"."""
-    for entry in newest_first:
-        try:
-            best = read_manifest(entry.path)["memory"].get("best", {}).get("step", "last")
-        except Damaged:
-            continue
-        if best == "last" or any(other.step == best for other in newest_first):
-            return best
-        _log.warning(f"the best checkpoint, of step {best}, was never written or is gone: the last is used")
-        return "last"
-    return "last"
+        chosen = candidates(which, list(there), best, where=str(self.directory), evaluated_best=evaluated_best)
+        return [there[name] for name in chosen]
 
 
 def _only_model(by_name: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 from tfscale.errors import CheckpointUnusable, SecurityRefused, first_line
 from tfscale.files import dumps, numbers, parse_json, plain, read_plain, refuse_links, sha256
 from tfscale.process import fault_points as faults
-from tfscale.run_dir.manifest import MANIFEST, Damaged, digest, files_of, number, steps, verify
+from tfscale.run_dir.manifest import MANIFEST, Damaged, digest, files_of, name_of, number, steps, verify
 
 FORMAT = 1
 # Every place of a save where a fault can be injected, in their order.
@@ -56,7 +56,7 @@ class Folder:
         return [Entry(number(name), self.path / name) for name in reversed(steps(self.path))]
 
     def path_of(self, step: int) -> Path:
-        return self.path / f"step-{step:09d}"
+        return self.path / name_of(step)
 
     # -- writing
 

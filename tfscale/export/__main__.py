@@ -29,10 +29,11 @@ def _export(options: argparse.Namespace, _: dict) -> int:
     if options.cfg:
         return print_config(options)
     from tfscale.export.run_export import export_run
+    from tfscale.run_dir.choice import parse_choice
     from tfscale.run_dir.folder import RunDir
-    from tfscale.trained.restored_run import RestoredRun, checkpoint_choice
+    from tfscale.trained.restored_run import RestoredRun
 
-    which = checkpoint_choice(options.checkpoint)
+    which = parse_choice(options.checkpoint)
     with RestoredRun.open(options.run_dir, options.overrides, checkpoint=which, config_dir=options.config_dir) as run:
         RunDir(run.folder).check_writable()
         path = export_run(

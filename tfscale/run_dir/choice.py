@@ -5,11 +5,13 @@ Owns the rule, for a run's folder and for its copy in a store. Refuses to open a
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Sequence
 
 from tfscale.errors import CheckpointUnusable, UsageError
 from tfscale.run_dir.manifest import Damaged, name_of, number
+
+_log = logging.getLogger(__name__)
 
 
 def parse_choice(text: str) -> str | int:
@@ -56,10 +58,7 @@ def candidates(
         if best in there:
             return [best]
         if best:
-            print(
-                f"tfscale: the best checkpoint, of step {number(best)}, was never written or is gone: the last is used",
-                file=sys.stderr,
-            )
+            _log.warning(f"the best checkpoint, of step {number(best)}, was never written or is gone: the last is used")
     return list(there)
 
 

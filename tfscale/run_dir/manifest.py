@@ -37,6 +37,11 @@ def number(name: str) -> int:
     return int(name.removeprefix("step-"))
 
 
+def name_of(step: int) -> str:
+    """The name of the checkpoint of a step."""
+    return f"step-{step:09d}"
+
+
 def best_of(folder: Path) -> str:
     """The name of the checkpoint that this one remembers as best, or ""."""
     with contextlib.suppress(OSError):
@@ -47,7 +52,14 @@ def best_of(folder: Path) -> str:
 def best_in(manifest: bytes) -> str:
     """The same of a manifest's content."""
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        return f"step-{parse_json(manifest, where=MANIFEST)['memory']['best']['step']:09d}"
+        return best_remembered(parse_json(manifest, where=MANIFEST)["memory"])
+    return ""
+
+
+def best_remembered(memory: Mapping[str, Any]) -> str:
+    """The same of what a state remembers."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return name_of(memory["best"]["step"])
     return ""
 
 

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfscale.errors import CheckpointUnusable, DataMissing, UsageError
+from tfscale.run_dir.choice import candidates
 from tfscale.run_dir.folder import RunDir
-from tfscale.run_dir.manifest import MANIFEST, Damaged, best_in, is_whole, number, steps
+from tfscale.run_dir.manifest import MANIFEST, Damaged, best_in, is_whole, steps
 from tfscale.run_dir.store import Store
 from tfscale.run_dir.store_access import check_url
 
@@ -97,17 +98,12 @@ def _bring_checkpoint(store: Store, which: str | int, directory: Path) -> None:
 
 def _wanted(store: Store, which: str | int, there: Mapping[str, object]) -> list[str]:
     """Those that would do, the first choice first."""
-    if isinstance(which, int):
-        name = f"step-{which:09d}"
-        if name not in there:
-            shown = ", ".join(str(number(known)) for known in there) or "none"
-            fix = f"use checkpoint=best, last, or one of {shown}"
-            raise CheckpointUnusable(f"there is no checkpoint of step {which}", where=store.url, fix=fix)
-        return [name]
-    if which == "best" and there:
-        best = best_in(store.read(f"checkpoints/{next(iter(there))}/{MANIFEST}") or b"")
-        return list(dict.fromkeys(name for name in (best, *there) if name in there))
-    return list(there)
+
+    def best(name: str) -> str:
+        return best_in(store.read(f"checkpoints/{name}/{MANIFEST}") or b"")
+
+    chosen = candidates(which, list(there), best, where=store.url)
+    return chosen if isinstance(which, int) else list(dict.fromkeys([*chosen, *there]))  # a damaged best one is passed
 
 
 def _bring(store: Store, name: str, sizes: Mapping[str, int], directory: Path) -> None:

@@ -119,10 +119,8 @@ class RestoredRun:
         config.data.prepare()
         split = "train" if config.data.num_examples("train") else "test"
         task, state = assemble_to_look_at(config, strategy, split=split)
-        checkpointer, best = Checkpointer(run_dir / "checkpoints"), best_step(RunDir(run_dir), config)
-        if which == "best" and best in [entry.step for entry in checkpointer.entries()]:
-            which = best
-        entry = checkpointer.restore_model(state, which)
+        best = best_step(RunDir(run_dir), config)
+        entry = Checkpointer(run_dir / "checkpoints").restore_model(state, which, evaluated_best=best)
         names = _class_names(run_dir) or config.data.class_names()
         return cls(run_dir, config, plan, strategy, task, state, entry, tuple(names) if names else None)
 
@@ -275,12 +273,3 @@ def _unlabelled(config: RunConfig, path: str) -> Source:
         channels = getattr(config.task, "channels", None) or ImageFolder.channels
         return ImageFolder(dir=getattr(config.data, "dir", ImageFolder.dir), channels=channels).unlabelled(path)
     return config.data.unlabelled(path)
-
-
-def checkpoint_choice(text: str) -> str | int:
-    """ "best", "last" or a step from a door's checkpoint=...; raises UsageError."""
-    if text in ("best", "last"):
-        return text
-    if text.isdecimal():
-        return int(text)
-    raise UsageError(f"{text!r} names no checkpoint", where="checkpoint", fix="use best, last or a step")
