@@ -226,6 +226,14 @@ def test_no_two_modules_share_a_name():
             seen[path.stem] = name
 
 
+def test_loggers_stand_below_ours():
+    """A program that is started by its name is `__main__`."""
+    for name, path in modules().items():
+        text = path.read_text()
+        if '__name__ == "__main__"' in text:
+            assert "getLogger(__name__)" not in text, name
+
+
 def test_files_and_functions_stay_small():
     for path in FILES:
         name = ".".join(path.relative_to(ROOT / "tfscale").with_suffix("").parts) if "recipes" not in path.parts else ""

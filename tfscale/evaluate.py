@@ -12,7 +12,7 @@ from typing import Any
 from tfscale.cli import Program, print_config
 from tfscale.console.messages import RESULT, bare
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tfscale.evaluate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from tfscale.cli import Program, choice, place, print_config, whole
 from tfscale.console.messages import RESULT, bare
 from tfscale.errors import UsageError
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tfscale.predict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tfscale.k8s.metadata import Manifest
     from tfscale.k8s.spec import Job, JobSpec
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tfscale.k8s")
 
 _NOTE = "# Note: "
 _FIELD = re.compile(r"([\w.-]+)\s*:\s*([^,{}\[\]]+)")  # of a mapping in an override
