@@ -241,7 +241,7 @@ def test_a_peer_that_was_lost_does_not_count_but_one_that_failed_does(book):
 def test_a_run_that_is_set_aside_takes_its_book_along(tmp_path, book):
     for _ in range(3):
         attempt(book, 70)
-    RunDir(tmp_path).set_aside()
+    RunDir(tmp_path).archive()
     attempt(book, 70)
     assert (tmp_path / "previous-001" / "attempts.jsonl").exists()
     assert len(book().lines()) == 4

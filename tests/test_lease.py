@@ -26,8 +26,8 @@ from tfscale.console.messages import received
 from tfscale.run_dir import lease
 folder, boot, flock, length, renew, start = sys.argv[1:]
 if boot: lease._boot_id = lambda: boot
-if flock == "none": lease._flock = lambda _: None
-if flock == "apart": lease._flock = lambda _: True
+if flock == "none": lease.kernel_lock = lambda _: None
+if flock == "apart": lease.kernel_lock = lambda _: True
 sys.stdin.readline() if start else None
 tell = received(lambda text: print(text, flush=True))
 try:
@@ -174,7 +174,7 @@ def test_a_holder_of_this_machine_that_awakes_is_respected_at_once(tmp_path):
     clock = Clock(lambda: write(tmp_path, clock, ago=99, **mine) if 1005 < clock.at < 1005.3 else None)
     write(tmp_path, clock, ago=100, **mine)
     with (tmp_path / ".lock.flock").open("w") as held:
-        assert lease._flock(held.fileno())
+        assert lease.kernel_lock(held.fileno())
         with pytest.raises(OutputError, match="another run holds"):
             claim_and_end(tmp_path, clock)
         assert clock.at < 1007
@@ -329,7 +329,7 @@ def test_of_many_takers_exactly_one_wins(tmp_path, holder, flock, found):
 @pytest.fixture
 def no_flock(monkeypatch):
     """A file system without the kernel's locks: nothing but the file decides."""
-    monkeypatch.setattr(lease, "_flock", lambda descriptor: None)
+    monkeypatch.setattr(lease, "kernel_lock", lambda descriptor: None)
 
 
 @pytest.mark.parametrize("found", ["nothing", "an expired lease"])

@@ -16,7 +16,8 @@ import pytest
 from tests_s3 import BUCKET, S3
 
 from tfscale.errors import CheckpointUnusable, DataMissing, IOFailure, OutputError, SecurityRefused, UsageError
-from tfscale.run_dir.manifest import digest, is_whole
+from tfscale.files import digest_of
+from tfscale.run_dir.manifest import is_whole
 from tfscale.run_dir.store import Store
 from tfscale.run_dir.store_access import check_url
 from tfscale.run_dir.store_copy import run_folder
@@ -60,7 +61,7 @@ def write(run: Path, step: int, *, best: int | None = None, text: str = "") -> P
     }
     memory = {} if best is None else {"best": {"step": best}}
     manifest = {"step": step, "memory": memory, "files": files}
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "digest": digest(manifest)}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "digest": digest_of(manifest)}))
     return folder
 
 
@@ -183,7 +184,7 @@ def test_a_worker_follows_a_run_that_began_anew(url, tmp_path):
     other, chief = tmp_path / "other", Store(url, RUN)
     chief.committed(write(tmp_path / "first", 10))
     assert Store(url, RUN).follow(other) == step(10)
-    chief.set_aside()
+    chief.archive()
     assert Store(url, RUN).follow(other) is None
     assert names(other / "checkpoints") == [f"damaged-{step(10)}"]
 
@@ -254,16 +255,16 @@ def test_the_small_files_follow(url, tmp_path):
     assert again.holds("export/export.json") and again.holds("export/saved_model/x") and not again.holds("other.txt")
 
 
-def test_set_aside(url, tmp_path):
+def test_archive(url, tmp_path):
     store = Store(url, RUN)
     store.committed(write(tmp_path / "here", 10))
     (tmp_path / "result.json").write_text("{}")
     store.push(tmp_path)
-    store.set_aside()
+    store.archive()
     assert not store.holds("result.json") and store.holds("previous-001/result.json")
     assert Store(url, RUN).pull(tmp_path / "fresh") is None
     store.committed(write(tmp_path / "second", 5))
-    store.set_aside()
+    store.archive()
     assert store.holds(f"previous-002/checkpoints/{step(5)}/manifest.json")
     assert store.holds(f"previous-001/checkpoints/{step(10)}/manifest.json")
 
@@ -300,14 +301,14 @@ def test_what_is_looked_at_is_what_the_store_holds_now(url, tmp_path):
     stored = trained(url, tmp_path / "first", 10, 30, best=30)
     folder = run_folder(stored, "last", root=tmp_path / "runs")
     assert names(folder / "checkpoints") == [step(30)]
-    Store(url, RUN).set_aside()  # it was told to start at zero
+    Store(url, RUN).archive()  # it was told to start at zero
     assert trained(url, tmp_path / "second", 10, best=10) == stored
     with pytest.raises(CheckpointUnusable, match="no checkpoint of step 30"):
         run_folder(stored, 30, root=tmp_path / "runs")
     run_folder(stored, "last", root=tmp_path / "runs")
     assert names(folder / "checkpoints") == [step(10)]
     assert (folder / "config.yaml").read_text() == "# second\n"
-    Store(url, RUN).set_aside()
+    Store(url, RUN).archive()
     trained(url, tmp_path / "third", 10, best=10)  # of the same step, and another
     run_folder(stored, "best", root=tmp_path / "runs")
     data = folder / "checkpoints" / step(10) / "state.data-00000-of-00001"

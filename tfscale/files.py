@@ -1,12 +1,16 @@
-"""Files of a folder that somebody else may have made: plain files inside it, of bounded size, or none at all.
+"""Files: opened, read, replaced, archived, locked and hashed in one way each.
 
-Owns how such files are opened, locked, read and replaced, which of them are refused, and the strict JSON that we write:
-a number that isn't finite is the text "NaN", "Infinity" or "-Infinity", which `float()` and pandas read. Refuses to
-know what they say.
+Files of a folder that somebody else may have made are plain files inside it, of bounded size, or none at all. What is
+written is there whole or not at all. Our JSON is strict: a number that isn't finite is the text "NaN", "Infinity" or
+"-Infinity", which `float()` and pandas read. Refuses to know what files say.
 
     open_plain(run_dir / "metrics.jsonl", "ab")          # no link, no pipe, no device
-    parse_json(read_plain(run_dir / "result.json"), where=...)
+    read_json(run_dir / "result.json")                   # None: there is none, or it is torn
     write_whole(run_dir / "result.json", b"...")         # whole or not at all
+    with replacing(output, durable=True) as temporary:   # the same, for whoever writes to a path
+        write_table(temporary)
+    archive(checkpoint, folder / "damaged-step-000000500")
+    sha256(file), sha256_of("text"), digest_of({"any": "JSON"})
     dumps({"loss": math.nan})                            # {"loss": "NaN"}
     numbers(json.loads(text))                            # {"loss": nan}
 """
@@ -20,8 +24,10 @@ import hashlib
 import json
 import math
 import os
+import shutil
+import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -75,7 +81,29 @@ def read_plain(file: Path, *, most: int = MAX_JSON) -> bytes:
 def sha256(file: Path) -> str:
     """64 hexadecimal digits for the content of a file, which may be a link; raises OSError."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of_stream(stream)
+
+
+def sha256_of_stream(stream: IO[bytes]) -> str:
+    return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def sha256_of(content: str | bytes | Iterable[bytes | memoryview]) -> str:
+    """64 hexadecimal digits for a text, for bytes, or for pieces as if they were one."""
+    found = hashlib.sha256()
+    pieces = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes) else content
+    for piece in pieces:
+        found.update(piece)
+    return found.hexdigest()
+
+
+def digest_of(value: Any, *, default: Callable[[Any], Any] | None = None) -> str:
+    """64 hexadecimal digits for a value that JSON can hold, in whatever order its keys are.
+
+    Args:
+        default: what to write for something that JSON can't hold, as for `json.dumps`.
+    """
+    return sha256_of(json.dumps(value, sort_keys=True, default=default))
 
 
 def lines_of(file: Path) -> Iterator[bytes]:
@@ -89,6 +117,32 @@ def lines_of(file: Path) -> Iterator[bytes]:
                     fix="remove it, or put the file aside",
                 )
             yield line
+
+
+def read_json(file: Path, *, trusted: bool = False) -> Any | None:
+    """What a file of JSON says, None where it is missing or torn: for what can be found out anew.
+
+    Args:
+        trusted: of a user's own folder: links are followed, and any size and bytes that are no UTF-8 are read.
+
+    Raises:
+        SecurityRefused: it is a link, or larger or deeper than anything of ours.
+    """
+    try:
+        if trusted:
+            return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(read_plain(file), where=str(file))
+    except (OSError, ValueError):
+        return None
+
+
+def parsed_mapping(content: bytes | None, *, where: str) -> dict[str, Any]:
+    """What a JSON object says, {} where it is absent, torn or no object; raises SecurityRefused, as `parse_json`."""
+    try:
+        value = parse_json(content or b"{}", where=where)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def parse_json(content: bytes, *, where: str) -> Any:
@@ -122,16 +176,61 @@ def _refuse_depth(value: Any) -> None:
 
 def write_whole(file: Path, content: bytes) -> None:
     """Puts a file in the place of what has this name, be it a link; raises OSError, and leaves nothing then."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with replacing(file) as temporary, open_plain(temporary, "xb") as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def replacing(file: Path, temporary: Path | None = None, *, durable: bool = False) -> Iterator[Path]:
+    """Gives a path to write to, which takes the place of `file` at the end; nothing is left where that fails.
+
+    Args:
+        temporary: this path, of the same file system; else a name beside the file, `unfinished` of its name.
+        durable: the content and the name are on the disk at the end, so that no power cut undoes it.
+    """
+    temporary = temporary or file.with_name(unfinished(file.name))
     try:
         temporary.unlink(missing_ok=True)  # of an earlier process, or a trap
-        with open_plain(temporary, "xb") as stream:
-            stream.write(content)
-        os.replace(temporary, file)
-    except OSError:
+        yield temporary
+        if durable:
+            sync(temporary)
+        move(temporary, file, durable=durable)
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def unfinished(name: str) -> str:
+    """What a file or folder is called while this process writes it: those of other pods that share the folder may have
+    the same number."""
+    return f".{name}.{socket.gethostname()}-{os.getpid()}.tmp"
+
+
+def move(path: Path, target: Path, *, durable: bool = False) -> None:
+    """Gives a file or folder another name, whatever file has it now; raises OSError.
+
+    Args:
+        durable: the name is on the disk when this returns.
+    """
+    os.replace(path, target)
+    if durable:
+        sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Returns once a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def archive(path: Path, target: Path) -> None:
+    """Moves a file or folder to a name under which nothing reads it; a folder of that name is removed."""
+    shutil.rmtree(target, ignore_errors=True)
+    move(path, target)
 
 
 def inside(folder: Path, name: str) -> Path:

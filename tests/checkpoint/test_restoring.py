@@ -10,8 +10,8 @@ import pytest
 from tests_tiny import Classify
 
 from tfscale.errors import CheckpointUnusable, SecurityRefused
+from tfscale.files import digest_of
 from tfscale.run_dir.experiment import Experiment
-from tfscale.run_dir.manifest import digest
 
 
 def rewrite(folder, change) -> None:
@@ -19,7 +19,7 @@ def rewrite(folder, change) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest.pop("digest")
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "digest": digest(manifest)}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "digest": digest_of(manifest)}))
 
 
 def test_restores_everything_also_dropout_seeds_and_memory(saved, state, filled):

@@ -254,7 +254,7 @@ def test_a_garbage_state_file(again, alone, tmp_path, got):
 )
 @pytest.mark.parametrize("what", ["manifest", "link"])
 def test_what_leads_out_of_the_run_folder(again, tmp_path, tmp_path_factory, got, what):
-    from tfscale.run_dir.manifest import digest
+    from tfscale.files import digest_of
 
     outside, newest = tmp_path_factory.mktemp("outside"), checkpoint(tmp_path, 20)
     if what == "link":
@@ -264,7 +264,7 @@ def test_what_leads_out_of_the_run_folder(again, tmp_path, tmp_path_factory, got
         told = json.loads((newest / "manifest.json").read_text())
         told.pop("digest")
         told["files"]["../../../../etc/passwd"] = {"bytes": 1, "sha256": ""}
-        (newest / "manifest.json").write_text(json.dumps({**told, "digest": digest(told)}))
+        (newest / "manifest.json").write_text(json.dumps({**told, "digest": digest_of(told)}))
     run = again()
     assert run.codes(within=120) == [77], run.tails()
     assert str(Path("step-000000020")) in run.error(0)

@@ -348,7 +348,7 @@ def test_a_pickle_as_a_checkpoint(door, alone_dir, marker, payload, tmp_path, go
     """Its manifest is right, so that only reading tells. That is never an unpickling, whoever wrote the file."""
     import hashlib
 
-    from tfscale.run_dir.manifest import digest
+    from tfscale.files import digest_of
 
     shutil.copytree(alone_dir, tmp_path / "it")
     (tmp_path / "it" / "result.json").unlink()
@@ -358,7 +358,7 @@ def test_a_pickle_as_a_checkpoint(door, alone_dir, marker, payload, tmp_path, go
             (checkpoint / name).write_bytes(payload)
             told["files"][name] = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
         told.pop("digest")
-        (checkpoint / "manifest.json").write_text(json.dumps({**told, "digest": digest(told)}))
+        (checkpoint / "manifest.json").write_text(json.dumps({**told, "digest": digest_of(told)}))
     ended = door(*tiny_job(), environ=environ(), deadline=60)
     got(f"a checkpoint: {ended.code}")
     assert ended.code == 76, ended.err

@@ -25,7 +25,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from tfscale.run_dir import lease
-lease._boot_id, lease._flock = lambda: "another", lambda _: True
+lease._boot_id, lease.kernel_lock = lambda: "another", lambda _: True
 late = float(sys.argv[2])
 with lease.claimed(Path(sys.argv[1]), lease=1.0, renew=0.2, wall=lambda: time.time() + late):
     print("ours", flush=True)
@@ -46,7 +46,7 @@ F14 = pytest.mark.fault(
 @F13
 @pytest.mark.parametrize("late", [-3600, 3600, -30 * 86400])
 def test_clocks_of_two_machines_differ(tmp_path, monkeypatch, got, late):
-    monkeypatch.setattr(lease, "_flock", lambda _: True)
+    monkeypatch.setattr(lease, "kernel_lock", lambda _: True)
     command = [sys.executable, "-c", HOLDER, str(tmp_path), str(late)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "ours\n"
@@ -58,7 +58,7 @@ def test_clocks_of_two_machines_differ(tmp_path, monkeypatch, got, late):
 
 @F14
 def test_a_dead_holder_of_another_machine_is_followed(tmp_path, monkeypatch, got):
-    monkeypatch.setattr(lease, "_flock", lambda _: True)
+    monkeypatch.setattr(lease, "kernel_lock", lambda _: True)
     for late in (-3600, 3600):
         command = [sys.executable, "-c", HOLDER, str(tmp_path), str(late)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:

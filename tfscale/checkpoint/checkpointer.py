@@ -24,7 +24,7 @@ from tfscale.checkpoint.writer import Writer
 from tfscale.errors import CheckpointUnusable, ClusterFault
 from tfscale.run_dir.choice import candidates
 from tfscale.run_dir.experiment import Experiment
-from tfscale.run_dir.manifest import Damaged, best_remembered
+from tfscale.run_dir.manifest import Damaged, archive_damaged, best_remembered
 from tfscale.state.train_state import TrainState
 from tfscale.version import __version__
 
@@ -220,7 +220,7 @@ class Checkpointer:
                 damaged.append(entry)
                 continue
             for bad in damaged if self.writes else ():
-                self._folder.set_aside(bad)
+                archive_damaged(bad.path)
             return entry.step
         if not reasons:
             return None

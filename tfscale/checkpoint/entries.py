@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import CheckpointUnusable, SecurityRefused, first_line
-from tfscale.files import dumps, numbers, parse_json, plain, read_plain, refuse_links, sha256
+from tfscale.files import digest_of, dumps, move, numbers, parse_json, plain, read_plain, refuse_links, sha256, sync
 from tfscale.process import fault_points as faults
-from tfscale.run_dir.manifest import MANIFEST, Damaged, digest, files_of, name_of, number, steps, verify
+from tfscale.run_dir.manifest import MANIFEST, Damaged, files_of, name_of, number, steps, verify
 
 FORMAT = 1
 # Every place of a save where a fault can be injected, in their order.
@@ -81,12 +80,12 @@ class Folder:
         try:
             if not self.path.exists():
                 self.path.mkdir(parents=True)
-                _sync(self.path.parent)
+                sync(self.path.parent)
             temporary.mkdir()
             write(temporary)
             files = sorted(temporary.iterdir())  # the data before their index
             for file in files:
-                _sync(file)
+                sync(file)
                 if file is files[0]:
                     faults.point("ckpt.mid_data", step=step)
             faults.point("ckpt.before_manifest", step=step)
@@ -95,8 +94,7 @@ class Folder:
             faults.point("ckpt.before_commit", step=step)
             if not may_commit():
                 return False
-            os.replace(temporary, self.path_of(step))
-            _sync(self.path)
+            move(temporary, self.path_of(step), durable=True)
             return True
         finally:
             if temporary.exists():
@@ -117,7 +115,7 @@ class Folder:
 
     def _remove(self, entry: Entry, step: int) -> None:
         doomed = self.path / f".removing-{entry.path.name}-{uuid.uuid4().hex[:8]}"
-        os.replace(entry.path, doomed)
+        move(entry.path, doomed)
         for file in sorted(doomed.iterdir()):
             file.unlink()
             faults.point("ckpt.mid_prune", step=step)
@@ -128,12 +126,6 @@ class Folder:
         for pattern in _UNFINISHED:
             for path in self.path.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
-
-    def set_aside(self, entry: Entry) -> None:
-        """Renames a damaged checkpoint, which would otherwise stand in the way of the one that is written anew."""
-        aside = entry.path.with_name(f"damaged-{entry.path.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(entry.path, aside)
 
     # -- reading
 
@@ -182,17 +174,7 @@ def _looks_whole(folder: Path) -> bool:
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    with (folder / MANIFEST).open("w") as stream:
-        told = plain(manifest)
-        stream.write(dumps({**told, "digest": digest(told)}, indent=1))
-        stream.flush()
-        os.fsync(stream.fileno())
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    told = plain(manifest)
+    (folder / MANIFEST).write_text(dumps({**told, "digest": digest_of(told)}, indent=1))
+    sync(folder / MANIFEST)
+    sync(folder)

@@ -6,10 +6,10 @@ ever changed here, and what later versions add to a class is no part of it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from tfscale.files import digest_of
 
 _REQUIRED: Any = object()
 _TFDS = {"name": _REQUIRED, "train_split": "train", "test_split": "test"}
@@ -113,8 +113,7 @@ def former_name(
     if train["ema"] is not None:
         found["train"]["ema"] = train["ema"]
     found["optimizer"] = {k: v if optimizer.get(k) is None else optimizer[k] for k, v in _OPTIMIZER.items()}
-    text = json.dumps(found, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return digest_of(found, default=str)[:10]
 
 
 def _part(now: Mapping[str, Any], defaults: Mapping[str, Any], path: str) -> dict[str, Any]:

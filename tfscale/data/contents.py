@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tfscale.config.schema import RunConfig
-from tfscale.data.index_file import digest, one_writer, read_index, write_index
+from tfscale.data.index_file import one_writer, read_index, write_index
 from tfscale.data.source import Source
 from tfscale.errors import CheckpointUnusable, DataMissing, OutputError
-from tfscale.files import lines_of, sha256
+from tfscale.files import digest_of, lines_of, sha256
 from tfscale.hardware import probe
 from tfscale.run_dir.folder import RunDir
 
@@ -70,7 +70,7 @@ def hashes(data: Source, directory: Path) -> dict[str, str]:
     """The content of every file by its name; only of those that changed since the last time is it read."""
     files = data.contents()
     places = sorted(os.fsencode(os.path.abspath(file)).hex() for file in files.values())
-    note = directory / f"contents-{digest([type(data).content_of.__qualname__, *places])[:12]}.json"
+    note = directory / f"contents-{digest_of([type(data).content_of.__qualname__, *places])[:12]}.json"
     stats = {name: _stat(file) for name, file in files.items()}
     known = read_index(note)
     unknown = [name for name, stat in stats.items() if list(known.get(name, []))[:2] != stat]

@@ -6,7 +6,6 @@ Owns reading of the idx files and their checksums (Xiao, Rasul & Vollgraf, 2017:
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.data.tfds import Tfds, _import_tfds
 from tfscale.errors import DataCorrupt, first_line
+from tfscale.files import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ def _read_idx(file: Path) -> np.ndarray:
 
     try:
         raw = gzip.decompress(file.read_bytes())
-        digest = hashlib.sha256(raw).hexdigest()
+        digest = sha256_of(raw)
     except (OSError, EOFError, zlib.error) as error:
         digest, raw = first_line(error), b""
     if digest != _SHA256[file.name]:

@@ -6,7 +6,6 @@ class folders lie is for layout.py to say. Refuses to know whether a picture can
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from tfscale.data.layout import Layout, find_layout, folders, is_visible, layout_before
 from tfscale.data.pictures import DECODED, HEAD, kind_of
 from tfscale.errors import DataCorrupt, DataMissing, UsageError, nearest
+from tfscale.files import sha256_of
 
 ENDINGS = (
     ".jpg",
@@ -272,9 +272,7 @@ def _counted(count: int, what: str) -> str:
 
 def _hold_out(pictures: list[Picture], share: float) -> tuple[list[Picture], list[Picture]]:
     """(kept, held out) by a hash of the name, so that a new picture moves no other; of a class at least one is kept."""
-    places = {
-        p.name: int.from_bytes(hashlib.sha256(os.fsencode(p.name)).digest()[:8], "big") / 2.0**64 for p in pictures
-    }
+    places = {p.name: int(sha256_of(os.fsencode(p.name))[:16], 16) / 2.0**64 for p in pictures}
     last: dict[int, float] = {}
     for p in pictures:
         last[p.label] = max(last.get(p.label, 0.0), places[p.name])

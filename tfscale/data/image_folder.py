@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.folder_tree import Picture, Tree, read_flat, read_tree
-from tfscale.data.index_file import digest, one_writer, read_index, write_index, write_text
+from tfscale.data.index_file import one_writer, read_index, write_index, write_text
 from tfscale.data.pictures import MAX_PIXELS, size_of_file
 from tfscale.data.source import READING, Source
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
+from tfscale.files import digest_of
 from tfscale.hardware import probe
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class ImageFolder(Source):
     def identity(self) -> dict[str, Any]:
         files = sorted((os.fsencode(p.name).hex(), p.size) for p in self._tree.pictures())
         reading = {} if self.reading == 1 else {"reading": self.reading}  # it had no name when there was only one
-        return {**super().identity(), **reading, "files": digest(files)}
+        return {**super().identity(), **reading, "files": digest_of(files)}
 
     def former(self) -> Source | None:
         if self.reading == 1:
@@ -159,7 +160,7 @@ class ImageFolder(Source):
             self.max_pixels,
             *([] if self.reading == 1 else [self.reading]),
         ]
-        name = f"{root.name}-{digest(read_as)[:12]}.index.json"
+        name = f"{root.name}-{digest_of(read_as)[:12]}.index.json"
         return Path(self.dir) / name
 
     def _index(self) -> dict[str, dict[str, list]]:

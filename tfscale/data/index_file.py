@@ -1,22 +1,20 @@
 """What preparation found out about files on disk, remembered as JSON under data.dir.
 
-Owns the lock of one writer, whole-or-nothing writes and the digest that names such a file. Refuses to know its content.
+Owns the lock of one writer, and whose fault a failed write is. Refuses to know the content.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tfscale.errors import OutputError
-from tfscale.files import kernel_lock, sha256
+from tfscale.files import kernel_lock, read_json, sha256, sha256_of, write_whole
 from tfscale.run_dir.folder import whose
 from tfscale.run_dir.lease import claimed
 
@@ -38,8 +36,9 @@ def one_writer(directory: Path, name: str) -> Iterator[None]:
     with stream, contextlib.ExitStack() as stack:
         if kernel_lock(stream.fileno(), wait=True) is None:
             _wait_for(lock.with_suffix(".lease"), stack)
-        for left in directory.glob(f"{glob.escape(name)}.*.tmp"):
-            left.unlink(missing_ok=True)
+        for pattern in (".{}.*.tmp", "{}.*.tmp"):  # as `files.replacing` names it, and as earlier versions did
+            for left in directory.glob(pattern.format(glob.escape(name))):
+                left.unlink(missing_ok=True)
         yield
 
 
@@ -57,10 +56,7 @@ def _wait_for(folder: Path, stack: contextlib.ExitStack) -> None:
 
 def read_index(file: Path) -> dict[str, Any]:
     """The file's content; {} where it is missing or damaged, since preparing again makes it anew."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    content = read_json(file, trusted=True)
     return content if isinstance(content, dict) else {}
 
 
@@ -70,28 +66,15 @@ def write_index(file: Path, content: dict[str, Any]) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Writes the whole file or leaves the former one; raises OutputError."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        try:
-            temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(file, text.encode("utf-8", errors="surrogateescape"))
     except OSError as error:
         raise _unwritable(file.parent, error) from None
 
 
-def digest(value: Any) -> str:
-    """64 hexadecimal digits for a value that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def digest_files(files: list[Path]) -> str:
     """64 hexadecimal digits for the content of these files."""
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(bytes.fromhex(sha256(file)))
-    return whole.hexdigest()
+    return sha256_of(bytes.fromhex(sha256(file)) for file in files)
 
 
 def _unwritable(directory: Path, error: OSError) -> OutputError:

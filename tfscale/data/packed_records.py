@@ -6,15 +6,15 @@ Owns telling such files by their content, and the unpacked copies under data.dir
 from __future__ import annotations
 
 import functools
-import os
 import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.data.index_file import digest, one_writer
+from tfscale.data.index_file import one_writer
 from tfscale.data.records import is_header
 from tfscale.errors import DataCorrupt, OutputError
+from tfscale.files import digest_of, replacing
 
 _GZIP = b"\x1f\x8b"
 _BLOCK = 2**20  # bytes
@@ -59,15 +59,14 @@ def unpack(files: Sequence[Path], folder: Path) -> int:
 
 def _copy_of(file: Path, folder: Path) -> Path:
     stat = file.stat()
-    name = digest([str(file.resolve()), stat.st_size, stat.st_mtime_ns])[:12]
+    name = digest_of([str(file.resolve()), stat.st_size, stat.st_mtime_ns])[:12]
     return folder / "tfrecord-unpacked" / name / file.name
 
 
 def _unpack(file: Path, copy: Path) -> None:
-    temporary = copy.with_name(f"{copy.name}.{os.getpid()}.tmp")
     unpacker = zlib.decompressobj(wbits=47)  # either form
     try:
-        with file.open("rb") as packed, temporary.open("wb") as out:
+        with replacing(copy, durable=True) as temporary, file.open("rb") as packed, temporary.open("wb") as out:
             while block := packed.read(_BLOCK):
                 while block:
                     out.write(unpacker.decompress(block))
@@ -76,9 +75,6 @@ def _unpack(file: Path, copy: Path) -> None:
                         unpacker = zlib.decompressobj(wbits=47)
             if not unpacker.eof:
                 raise zlib.error("it is cut short")
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, copy)
     except zlib.error as error:
         raise DataCorrupt(
             f"the packed file can't be unpacked: {error}", where=str(file), fix="restore the file"
@@ -89,5 +85,3 @@ def _unpack(file: Path, copy: Path) -> None:
             where=str(copy),
             fix="set data.dir=PATH to a place with room, or unpack the file yourself",
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)

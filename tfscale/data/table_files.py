@@ -9,7 +9,6 @@ Owns the two formats. Refuses to know what the columns mean.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,14 +36,12 @@ class JsonLines:
         with path.open("w") as stream:
             for row in zip(*values, strict=True):
                 stream.write(dumps(dict(zip(columns, map(_text, row), strict=True))) + "\n")
-            _to_disk(stream)
 
     def join(self, parts: Sequence[Path], path: Path) -> None:
         with path.open("wb") as stream:
             for part in parts:
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, stream)
-            _to_disk(stream)
 
 
 class Parquet:
@@ -61,16 +58,13 @@ class Parquet:
         table = pa.table({name: _arrow(column) for name, column in columns.items()})
         with path.open("wb") as stream:
             pa.parquet.write_table(table, stream)
-            _to_disk(stream)
 
     def join(self, parts: Sequence[Path], path: Path) -> None:
         pa = _pyarrow()
         schema = pa.parquet.read_schema(parts[0])
-        with path.open("wb") as stream:
-            with pa.parquet.ParquetWriter(stream, schema) as writer:
-                for part in parts:
-                    writer.write_table(pa.parquet.read_table(part, schema=schema))
-            _to_disk(stream)
+        with path.open("wb") as stream, pa.parquet.ParquetWriter(stream, schema) as writer:
+            for part in parts:
+                writer.write_table(pa.parquet.read_table(part, schema=schema))
 
 
 def table_kind(path: str | Path) -> JsonLines | Parquet:
@@ -120,8 +114,3 @@ def _text(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return [_text(v) for v in value] if isinstance(value, list) else value
-
-
-def _to_disk(stream: Any) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.data.bad_records import SPLITS, BadRecord, BadRecords
-from tfscale.data.index_file import digest, one_writer
+from tfscale.data.index_file import one_writer
 from tfscale.data.reach import offline_host
 from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, hash_of_examples, index_records, whole_records
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
+from tfscale.files import digest_of
 from tfscale.hardware import probe
 from tfscale.process.startup import lean
 
@@ -208,7 +209,7 @@ class Tfds(RecordSource):
     def _bad_records(self) -> BadRecords:
         shards = [file for split in SPLITS for file in self._shards(self._name_of(split))]
         files = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in shards}
-        note = Path(self.dir) / f"records-{digest([str(file.resolve()) for file in shards])[:12]}.json"
+        note = Path(self.dir) / f"records-{digest_of([str(file.resolve()) for file in shards])[:12]}.json"
         return BadRecords(note, {"files": files}, self.max_bad_records)
 
     def _judge(self, split: str) -> Iterator[BadRecord]:

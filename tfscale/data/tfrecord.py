@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.bad_records import BadRecord, BadRecords
-from tfscale.data.index_file import digest
 from tfscale.data.packed_records import packing, readable, unpack
 from tfscale.data.pictures import kind_of
 from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, index_records, whole_records
 from tfscale.errors import DataMissing, UsageError, nearest
+from tfscale.files import digest_of
 from tfscale.labels import Labels, spoken
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class TfRecord(RecordSource):
         files = {
             split: [[file.name, file.stat().st_size] for file in self._files(split)] for split in ("train", "test")
         }
-        return {**super().identity(), "files": digest(files)}
+        return {**super().identity(), "files": digest_of(files)}
 
     def _is_unpacked(self) -> bool:
         return all(
@@ -207,7 +207,7 @@ class TfRecord(RecordSource):
     def _note(self, ending: str) -> Path:
         """A file for what is found in these files, read as declared."""
         files = [str(file.resolve()) for split in ("train", "test") for file in self._files(split)]
-        return Path(self.dir) / f"tfrecord-{digest([files, self._declared()])[:12]}{ending}"
+        return Path(self.dir) / f"tfrecord-{digest_of([files, self._declared()])[:12]}{ending}"
 
     def _declared(self) -> list[Any]:
         given = [self.features, self.label, self.num_classes]
@@ -217,7 +217,7 @@ class TfRecord(RecordSource):
         """What a judgement depends on, as it is now."""
         stats = [(file, file.stat()) for split in ("train", "test") for file in self._files(split)]
         files = {str(file.resolve()): [stat.st_size, stat.st_mtime_ns] for file, stat in stats}
-        return {"features": digest(self._declared()), "files": files}
+        return {"features": digest_of(self._declared()), "files": files}
 
     # -- with TensorFlow
 

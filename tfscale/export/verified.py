@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import IOFailure, OutputError, UsageError, first_line
-from tfscale.files import dumps, sha256
+from tfscale.files import dumps, move, sha256
 from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
 from tfscale.task import Task
@@ -229,6 +229,6 @@ def _remove_leftovers(directory: Path) -> None:
 def _put_in_place(temporary: Path, directory: Path) -> None:
     former = directory.with_name(f".{directory.name}.former-{os.getpid()}")
     if directory.exists():
-        os.replace(directory, former)  # a folder can't be renamed onto one that holds files
-    os.replace(temporary, directory)
+        move(directory, former)  # a folder can't be renamed onto one that holds files
+    move(temporary, directory)
     shutil.rmtree(former, ignore_errors=True)

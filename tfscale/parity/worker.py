@@ -8,7 +8,6 @@ Owns the layouts and what a run of one consists of. Refuses to know what the num
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from tfscale.cluster import Cluster
 from tfscale.composition.hydra_compose import compose
 from tfscale.config.schema import Precision, RunConfig, Strategy
 from tfscale.hooks.keras_hooks import layers_in, seed_generators
+from tfscale.files import sha256_of
 from tfscale.peers.membership import joined
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import plan_run
@@ -176,10 +176,7 @@ def _about(model: Any, task: Any) -> dict[str, Any]:
 
 def _fingerprint(model: Any) -> str:
     """Of all bits of the model's variables."""
-    found = hashlib.sha256()
-    for variable in model.variables:
-        found.update(variable.numpy().tobytes())
-    return found.hexdigest()
+    return sha256_of(variable.numpy().tobytes() for variable in model.variables)
 
 
 def _list(names: list[str]) -> str:

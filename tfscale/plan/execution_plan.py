@@ -7,8 +7,6 @@ so that it also plans for a machine that is not there. The memory and time it fo
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +14,7 @@ from tfscale.cluster import Cluster
 from tfscale.config.schema import PlanConfig, Precision
 from tfscale.console import table
 from tfscale.errors import UsageError
+from tfscale.files import digest_of
 from tfscale.hardware import Hardware
 from tfscale.plan.batches import decide_batches, decide_memory
 from tfscale.plan.request import GIB, Decisions, PlanRequest, show
@@ -81,8 +80,7 @@ class ExecutionPlan:
     @property
     def digest(self) -> str:
         """A hash of what all workers must agree on; threads, memory and reasons may differ."""
-        text = json.dumps(self.agreed(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_of(self.agreed())[:16]
 
     def agreed(self) -> dict[str, Any]:
         """What all workers must have alike."""

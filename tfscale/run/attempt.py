@@ -140,9 +140,9 @@ def _clear(config: RunConfig, run_dir: RunDir, store: Store | None) -> None:
     """Takes away what an earlier attempt said of its end, and with resume.mode=never all that it left."""
     run_dir.remove("exit.json")
     if config.resume.mode == "never":
-        run_dir.set_aside()
+        run_dir.archive()
         if store is not None and run_dir.writes:
-            store.set_aside()
+            store.archive()
 
 
 def _finished_meanwhile(config: RunConfig, run_dir: RunDir, store: Store | None) -> dict[str, Any] | None:

@@ -8,13 +8,13 @@ Refuses to know files and the wire. What is known before TensorFlow starts is co
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import CheckpointUnusable, DataCorrupt
+from tfscale.files import sha256_of
 
 if TYPE_CHECKING:
     from tfscale.run.parts import Parts
@@ -103,10 +103,7 @@ def _pieces(parts: Parts) -> Iterator[bytes]:
 
 def _digest(parts: Parts) -> int:
     """48 bits, which a float64 holds."""
-    digest = hashlib.sha256()
-    for piece in _pieces(parts):
-        digest.update(piece)
-    return int.from_bytes(digest.digest()[:6], "big")
+    return int(sha256_of(_pieces(parts))[:12], 16)
 
 
 def _put(parts: Parts, told: bytes) -> None:

@@ -6,7 +6,6 @@ experiment, but for keys that `resume.allow_changed` names; other code is only t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from tfscale.config.former_names import former_name
 from tfscale.config.optimizer_keys import effective
 from tfscale.config.schema import OptimizerConfig, RunConfig, identity, identity_defaults
 from tfscale.errors import CheckpointUnusable, without_secrets
-from tfscale.files import dumps, plain, sha256
+from tfscale.files import digest_of, dumps, plain, sha256
 from tfscale.version import __version__
 
 _ABSENT = object()
@@ -237,5 +236,4 @@ def _show(value: Any) -> str:
 
 def digest(identity: Mapping[str, Any]) -> str:
     """Ten hexadecimal digits that name an experiment."""
-    text = json.dumps(identity, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return digest_of(identity, default=str)[:10]

@@ -22,7 +22,18 @@ import tfscale.run_dir.lease as lease
 from tfscale.cluster.kubernetes import EPHEMERAL
 from tfscale.config.duration import Duration
 from tfscale.errors import IOFailure, OutputError, SecurityRefused, TfscaleError, UsageError
-from tfscale.files import dumps, lines_of, open_plain, parse_json, read_plain, refuse_links, write_whole
+from tfscale.files import (
+    archive,
+    dumps,
+    lines_of,
+    move,
+    open_plain,
+    parse_json,
+    read_json,
+    refuse_links,
+    unfinished,
+    write_whole,
+)
 from tfscale.run_dir.lease import Claim
 from tfscale.run_dir.manifest import MANIFEST, steps
 
@@ -158,10 +169,7 @@ class RunDir:
         Raises:
             SecurityRefused: it is a link, or larger or deeper than anything of ours.
         """
-        try:
-            value = parse_json(read_plain(self.path / name), where=str(self.path / name))
-        except (OSError, ValueError):
-            return None
+        value = read_json(self.path / name)
         return value if isinstance(value, dict) else None
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
@@ -206,11 +214,11 @@ class RunDir:
             SecurityRefused: as `read_json` does.
         """
         file = self.path / name
-        kept, bad = file.with_name(f".{name}.{os.getpid()}"), file.with_name(f"{file.stem}-bad{file.suffix}")
+        kept, bad = file.with_name(unfinished(file.name)), file.with_name(f"{file.stem}-bad{file.suffix}")
         try:
             dropped, aside = _sift(file, kept, bad, keeps)
             if dropped or aside:
-                os.replace(kept, file)
+                move(kept, file)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -229,7 +237,7 @@ class RunDir:
             for path in self.path.glob(pattern):
                 refuse_links(path)
 
-    def set_aside(self) -> None:
+    def archive(self) -> None:
         """Moves what earlier runs left into previous-NNN, for a run that was told to start at zero."""
         names = [
             *("checkpoints", "metrics.jsonl", "result.json", "plan.json", "config.yaml", "mlflow_run_id", "export"),
@@ -248,10 +256,10 @@ class RunDir:
         ]
         present = [name for name in names if (self.path / name).exists()]
         if present:
-            aside = self.path / f"previous-{len(list(self.path.glob('previous-*'))) + 1:03d}"
-            aside.mkdir()
+            previous = self.path / f"previous-{len(list(self.path.glob('previous-*'))) + 1:03d}"
+            previous.mkdir()
             for name in present:
-                os.replace(self.path / name, aside / name)
+                archive(self.path / name, previous / name)
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
@@ -296,7 +304,7 @@ class _ReadOnly(RunDir):
     def sift(self, name: str, keeps: Callable[[dict[str, Any]], bool]) -> None:
         pass
 
-    def set_aside(self) -> None:
+    def archive(self) -> None:
         pass
 
     def remove(self, name: str) -> None:

@@ -6,7 +6,7 @@ Refuses to know what is written under the lease.
     with claimed(folder) as claim:
         ...
         if claim.held():      # still ours? Asked before anything is committed
-            os.replace(...)
+            move(temporary, final)
 
 The holder is a token, for pods come again with the same host name and process number. On one machine the kernel tells
 at once that a holder is dead; another machine only sees that the lease is no longer renewed. Clocks of two machines are
@@ -22,7 +22,6 @@ So a process that was stopped for longer than its lease finds another's token wh
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -35,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import ClusterFault, OutputError
-from tfscale.files import kernel_lock, open_plain, parse_json, read_plain
+from tfscale.files import kernel_lock, move, open_plain, parsed_mapping, read_plain, sha256_of
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ def claimed(
         try:
             guard = stack.enter_context(open_plain(folder / ".lock.flock", "a+b"))
             mine = _Lease(folder, guard.fileno(), lease=lease, renew=renew, wall=wall, now=now, sleep=sleep)
-            mine.job = hashlib.sha256(job.encode()).hexdigest()[:16] if job else ""
+            mine.job = sha256_of(job)[:16] if job else ""
             mine.take()
         except OSError as error:
             raise OutputError(
@@ -106,7 +105,7 @@ def is_free(folder: Path) -> bool:
         return True
     try:
         with open_plain(folder / ".lock.flock", "r+b") as guard:
-            locked = _flock(guard.fileno())
+            locked = kernel_lock(guard.fileno())
     except OSError:
         locked = None
     if locked is False:
@@ -145,7 +144,7 @@ class _Lease(Claim):
         before: Any = self  # nothing was seen yet
         renewals = -1
         while True:
-            self._flocked = self._flocked or _flock(self._guard)
+            self._flocked = self._flocked or kernel_lock(self._guard)
             raw = _read(self.folder)
             if raw != before:
                 renewals, before, unchanged_since = renewals + 1, raw, self._now()
@@ -204,7 +203,7 @@ class _Lease(Claim):
                 return _create(temporary, self.folder / ".lock")
             if _read(self.folder) != expected:
                 return False
-            os.replace(temporary, self.folder / ".lock")
+            move(temporary, self.folder / ".lock")
         finally:
             temporary.unlink(missing_ok=True)
         if settles:
@@ -287,11 +286,8 @@ def _read(folder: Path) -> bytes | None:
 
 def _parse(raw: bytes | None) -> dict[str, Any]:
     """The record, or nothing where it is torn or of somebody else's making."""
-    try:
-        value = parse_json(raw or b"{}", where=".lock")
-    except ValueError:
-        return {}
-    whole = isinstance(value, dict) and {"token", "host", "boot_id", "pid", "since", "renewed"} <= value.keys()
+    value = parsed_mapping(raw, where=".lock")
+    whole = {"token", "host", "boot_id", "pid", "since", "renewed"} <= value.keys()
     return value if whole and isinstance(value["renewed"], int | float) else {}
 
 
@@ -308,10 +304,6 @@ def _create(temporary: Path, final: Path) -> bool:
         except FileExistsError:
             return False
     return True
-
-
-def _flock(descriptor: int) -> bool | None:
-    return kernel_lock(descriptor)
 
 
 def _mount(folder: Path) -> int:

@@ -7,8 +7,6 @@ tensors.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import SecurityRefused, first_line
-from tfscale.files import open_plain, parse_json, read_plain
+from tfscale.files import archive, digest_of, open_plain, parse_json, read_plain, sha256_of_stream
 
 MANIFEST = "manifest.json"
 STEP = re.compile(r"step-\d{9,}")  # the name of a checkpoint's folder
@@ -63,16 +61,17 @@ def best_remembered(memory: Mapping[str, Any]) -> str:
     return ""
 
 
-def digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of what a manifest says, which it holds as its own `digest` besides."""
-    return hashlib.sha256(json.dumps({**manifest}, sort_keys=True).encode()).hexdigest()
+def archive_damaged(folder: Path) -> None:
+    """Renames a damaged checkpoint, which would otherwise stand in the way of the one that is written anew."""
+    archive(folder, folder.with_name(f"damaged-{folder.name}"))
 
 
 def files_of(manifest: bytes, where: str) -> dict[str, tuple[int, str]]:
-    """Size in bytes and SHA-256 of each file that a manifest lists; raises Damaged and SecurityRefused."""
+    """Size in bytes and SHA-256 of each file that a manifest lists, whose own digest must agree with all that it says
+    besides; raises Damaged and SecurityRefused."""
     try:
         told = parse_json(manifest, where=where)
-        if told.pop("digest", None) not in (None, digest(told)):  # older versions wrote none
+        if told.pop("digest", None) not in (None, digest_of(told)):  # older versions wrote none
             raise Damaged("its manifest does not match its checksum")
         files = {name: (int(said["bytes"]), str(said["sha256"])) for name, said in told["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -92,7 +91,7 @@ def verify(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
     for name, (size, digest) in files.items():
         with open_plain(folder / name) as stream:
             same = os.fstat(stream.fileno()).st_size == size
-            same = same and hashlib.file_digest(stream, "sha256").hexdigest() == digest  # type: ignore[arg-type]
+            same = same and sha256_of_stream(stream) == digest
         if not same:
             raise Damaged(f"{name} does not match its checksum")
 

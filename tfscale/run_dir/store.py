@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,8 +24,20 @@ from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.errors import CheckpointUnusable, ClusterFault, IOFailure
+from tfscale.files import move, replacing, unfinished
 from tfscale.process import fault_points as faults
-from tfscale.run_dir.manifest import MANIFEST, STEP, Damaged, best_of, files_of, is_whole, number, steps, verify
+from tfscale.run_dir.manifest import (
+    MANIFEST,
+    STEP,
+    Damaged,
+    archive_damaged,
+    best_of,
+    files_of,
+    is_whole,
+    number,
+    steps,
+    verify,
+)
 from tfscale.run_dir.store_access import Access
 from tfscale.run_dir.store_fence import Fence, fenced
 
@@ -106,9 +117,8 @@ class Store:
                 own = (folder / name).exists() and self._sent.get(name) != _mark(folder / name)
                 if f"{self._root}/{name}" in there and not own:
                     folder.mkdir(parents=True, exist_ok=True)
-                    temporary = folder / f".{name}.{_own_name()}"
-                    self._fs.get_file(f"{self._root}/{name}", str(temporary))
-                    os.replace(temporary, folder / name)
+                    with replacing(folder / name) as temporary:
+                        self._fs.get_file(f"{self._root}/{name}", str(temporary))
                     self._sent[name] = _mark(folder / name)
 
     def push_files(self, folder: Path, *, soon: bool = False) -> None:
@@ -139,7 +149,7 @@ class Store:
         with self._access.reaching("can't be read"):
             return bool(self._fs.isfile(f"{self._root}/{name}"))
 
-    def set_aside(self) -> None:
+    def archive(self) -> None:
         """Moves all of it to previous-NNN, for a run that was told to start at zero."""
         self._fence.check()
         with self._access.reaching("can't be written"):
@@ -260,7 +270,7 @@ class Store:
         """Brings the newest checkpoint that is there, for a worker that must begin where the chief does.
 
         The chief has pulled and pushed before, so the newest one there is its own. What is newer here, on a machine
-        that was part of the run before, is set aside.
+        that was part of the run before, is archived as damaged.
         """
         directory = folder / "checkpoints"
         with self._access.reaching("can't be read"):
@@ -268,7 +278,7 @@ class Store:
             chosen = next(iter(there), "")
             for name in here:
                 if (not chosen or number(name) > number(chosen)) and is_whole(directory / name):
-                    _set_aside(directory / name)
+                    archive_damaged(directory / name)
             if not chosen or (chosen in here and is_whole(directory / chosen)):
                 return None
             try:
@@ -308,7 +318,7 @@ class Store:
         for file, (size, _) in files.items():
             if sizes.get(file) != size:  # before gigabytes are fetched
                 raise Damaged(f"{file} is missing" if file not in sizes else f"{file} has not the size it should have")
-        temporary, final = directory / f".pulling-{name}-{_own_name()}", directory / name
+        temporary, final = directory / unfinished(f"pulling-{name}"), directory / name
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
@@ -317,9 +327,9 @@ class Store:
             (temporary / MANIFEST).write_bytes(manifest)
             verify(temporary, files)
             if final.exists() and not is_whole(final):
-                _set_aside(final)
+                archive_damaged(final)
             with contextlib.suppress(OSError):  # another worker of this machine was faster
-                os.replace(temporary, final)
+                move(temporary, final)
             if not final.exists():
                 raise OSError(f"{final} can't be made")
         finally:
@@ -361,14 +371,3 @@ def hold(store: Store | None, folder: Path, cluster: Cluster, **options: Any) ->
 def _mark(file: Path) -> tuple[int, int]:
     stat = file.stat()
     return stat.st_mtime_ns, stat.st_size
-
-
-def _set_aside(folder: Path) -> None:
-    aside = folder.with_name(f"damaged-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.replace(folder, aside)
-
-
-def _own_name() -> str:
-    """Of this process among all that may share a folder: processes of different pods have the same number."""
-    return f"{socket.gethostname()}-{os.getpid()}"

@@ -9,13 +9,13 @@ the store.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from tfscale.errors import CheckpointUnusable, DataMissing, UsageError
+from tfscale.files import sha256_of
 from tfscale.run_dir.choice import candidates
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.manifest import MANIFEST, Damaged, best_in, is_whole, steps
@@ -51,7 +51,7 @@ def run_folder(run: str | Path, which: str | int | None, *, root: Path = Path("r
     if place.endswith(("/", ":")):
         raise UsageError(f"{run} names no run in a store", where=_KEY, fix=_FIX)
     store = Store(place, "/".join(names), key=_KEY)
-    folder = root.joinpath("stored", hashlib.sha256(place.encode()).hexdigest()[:8], *names)
+    folder = root.joinpath("stored", sha256_of(place)[:8], *names)
     RunDir(folder).check_writable()  # first, for the store would get the blame
     _bring_files(store, folder)
     if which is not None:

@@ -33,6 +33,7 @@ from typing import Any
 
 import tfscale.run_dir.lease as lease
 from tfscale.errors import ClusterFault, OutputError
+from tfscale.files import parsed_mapping, read_json, write_whole
 from tfscale.run_dir.store_access import Access
 
 _log = logging.getLogger(__name__)
@@ -125,13 +126,14 @@ class _Hold(Fence):
                 _log.info(f"waiting for {whose}: taken over once it is silent for {self._lease:g} s")
             time.sleep(min(_POLL, self._renew_every))
         with contextlib.suppress(OSError):
-            self._memory.write_text(json.dumps({"token": self.token, "folder": self._memory.parent.stat().st_ino}))
+            known = {"token": self.token, "folder": self._memory.parent.stat().st_ino}
+            write_whole(self._memory, json.dumps(known).encode())
         self._thread.start()
 
     def _is_of_this_folder(self, raw: bytes) -> bool:
         """Whether it is of an attempt that had this very folder, which no copy of it is."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            known = json.loads(self._memory.read_text())
+        with contextlib.suppress(OSError, AttributeError):
+            known = read_json(self._memory)
             same = known.get("folder") == self._memory.parent.stat().st_ino
             return same and known.get("token") == _parse(raw).get("token")
         return False
@@ -299,11 +301,7 @@ def _has_ended(raw: bytes) -> bool:
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+    return parsed_mapping(raw, where="the store's lease")
 
 
 def _since(raw: bytes | None) -> str:

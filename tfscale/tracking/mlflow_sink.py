@@ -7,7 +7,6 @@ address of the page that shows the run. Refuses to know threads: the delivery ca
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import SecurityRefused, first_line, without_secrets
-from tfscale.files import inside, read_plain, write_whole
+from tfscale.files import inside, read_plain, sha256_of, write_whole
 from tfscale.tracking.delivery import Refused
 
 _log = logging.getLogger(__name__)
@@ -281,7 +280,7 @@ class Sink:
         for name in sorted(fresh, key=lambda name: fit_name(name) != name):  # those that are fit keep theirs
             fitted = fit_name(name)
             if any(other == fitted and of == kind for (of, _), other in self._names.items()):
-                fitted = f"{fitted[: _LONGEST - 7]}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+                fitted = f"{fitted[: _LONGEST - 7]}_{sha256_of(name)[:6]}"
             self._names[kind, name] = fitted
             short, there = name.rpartition("/")[2], fitted.rpartition("/")[2]
             if fitted != name and short not in self._said:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -26,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale.data.given import GivenArrays, GivenDataset, GivenFunctions
 from tfscale.data.table_files import JsonLines, Parquet, table_kind
 from tfscale.errors import DataCorrupt, IOFailure, OutputError, UsageError
-from tfscale.files import sha256
+from tfscale.files import replacing, sha256, sha256_of
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.experiment import digest
 from tfscale.run_dir.folder import RunDir
@@ -167,14 +165,12 @@ class _Parts:
         return done
 
     def write(self, number: int, columns: dict[str, Any]) -> None:
-        temporary = self.folder / f".writing{self.kind.suffix}"
-        self.kind.write(columns, temporary)
-        os.replace(temporary, self.path(number))
+        with replacing(self.path(number), durable=True) as temporary:
+            self.kind.write(columns, temporary)
 
     def finish(self, output: Path) -> None:
-        whole = self.folder / f".whole{self.kind.suffix}"
-        self.kind.join([self.path(number) for number in range(self.total)], whole)
-        os.replace(whole, output)
+        with replacing(output, self.folder / f".whole{self.kind.suffix}", durable=True) as whole:
+            self.kind.join([self.path(number) for number in range(self.total)], whole)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -261,7 +257,7 @@ def _input_identity(run: RestoredRun, split: str) -> str:
             "fields": fields,
             "split": split,
             "examples": run.num_examples(split),
-            "names": hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest() if names else None,
+            "names": sha256_of("\n".join(map(str, names))) if names else None,
             "changed": changed,
         }
     )

@@ -26,7 +26,7 @@ from tfscale.data.as_recorded import SPEC, read_as, recorded_reading
 from tfscale.data.prepare import prepare_apart
 from tfscale.data.source import READING, Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line
-from tfscale.files import parse_json, read_plain
+from tfscale.files import read_json
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import plan_run, refuse_what_cannot_run
 from tfscale.run_dir.evaluated import best_step
@@ -220,7 +220,7 @@ def _configure(
     own = data is None and len(others) == len(overrides)
     reading = recorded_reading(RunDir(run_dir)) or READING
     config.data = read_as(config.data, config.task, reading, only_task=not own)
-    spec = _read_json(run_dir / SPEC)
+    spec = read_json(run_dir / SPEC)
     if not isinstance(spec, dict):
         trained_on = config.data if own else _trained_on(run_dir, others, config_dir)
         _keep_labels(trained_on, run_dir)
@@ -249,16 +249,8 @@ def _keep_labels(source: Source, run_dir: Path) -> None:
 
 
 def _class_names(run_dir: Path) -> list[str] | None:
-    names = _read_json(run_dir / _CLASSES)
+    names = read_json(run_dir / _CLASSES)
     return [str(name) for name in names] if isinstance(names, list) else None
-
-
-def _read_json(file: Path) -> Any:
-    """The file's content, or None where it is missing or torn; raises SecurityRefused for what is none of ours."""
-    try:
-        return parse_json(read_plain(file), where=str(file))
-    except (OSError, ValueError):
-        return None
 
 
 def _unlabelled(config: RunConfig, path: str) -> Source:
