@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import dataclass
 
@@ -130,11 +129,13 @@ def test_a_pipeline_that_leaves_steps_out(tf, devices):
 
     from tests_tiny import plan_for
 
-    from tfscale.data.order import Shard
+    from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import build_dataset
 
     plan = dataclasses.replace(plan_for(BATCH), local_devices=devices)
-    build = functools.partial(build_dataset, Vectors(), Classify(), "train", Shard(BATCH), plan, training=True, seed=0)
+
+    def build(**options):
+        return build_dataset(Vectors(), Classify(), Portion("train", Shard(BATCH), training=True, **options), plan)
 
     def steps(count, **options):
         batches = [b["index"].numpy().tolist() for b in build(**options).take(count * devices)]

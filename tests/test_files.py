@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from tfscale import files
 from tfscale.files import dumps, numbers
 
 
@@ -32,6 +33,37 @@ def test_what_is_not_finite_comes_back(value):
 def test_what_is_finite_is_written_as_json_writes_it():
     value = {"a": 0.1, "b": [1, None, True, "x"]}
     assert dumps(value, indent=2, sort_keys=True) == json.dumps(value, indent=2, sort_keys=True)
+
+
+def test_what_is_replaced_is_whole_or_as_it_was(tmp_path):
+    file = tmp_path / "table"
+    for text, durable in (("one", False), ("two", True)):
+        with files.replacing(file, durable=durable) as temporary:
+            temporary.write_text(text)
+        assert file.read_text() == text
+    with pytest.raises(ZeroDivisionError), files.replacing(file) as temporary:
+        temporary.write_text("hal")
+        1 / 0  # noqa: B018
+    assert file.read_text() == "two" and list(tmp_path.iterdir()) == [file]
+    files.write_whole(file, b"three")
+    assert file.read_text() == "three" and list(tmp_path.iterdir()) == [file]
+
+
+def test_what_is_archived_takes_the_place_of_what_was_archived_before(tmp_path):
+    for text in ("one", "two"):
+        (tmp_path / "step").mkdir()
+        (tmp_path / "step" / text).touch()
+        files.archive(tmp_path / "step", tmp_path / "damaged-step")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+        "damaged-step",
+        "damaged-step/two",
+    ]
+
+
+def test_digests_are_of_content_whatever_pieces_and_keys_it_comes_in(tmp_path):
+    (tmp_path / "file").write_bytes(b"one two")
+    assert files.sha256(tmp_path / "file") == files.sha256_of("one two") == files.sha256_of([b"one", b" two"])
+    assert files.digest_of({"a": 1, "b": 2}) == files.digest_of({"b": 2, "a": 1}) != files.digest_of({"a": 2, "b": 1})
 
 
 def test_a_run_whose_metrics_are_not_finite_leaves_json_and_resumes(tf, policy, tmp_path):

@@ -115,13 +115,11 @@ class Chief:
         self.test = self.batches("test", training=False)
 
     def batches(self, split: str, *, training: bool) -> Any:
-        from tfscale.data.order import Shard
+        from tfscale.data.order import Portion, Shard
         from tfscale.data.pipeline import build_dataset
 
         def build(first):
-            return build_dataset(
-                Rule(), self.task, split, Shard(BATCH), self.plan, training=training, seed=0, start_step=first
-            )
+            return build_dataset(Rule(), self.task, Portion(split, Shard(BATCH), training, start_step=first), self.plan)
 
         return build
 

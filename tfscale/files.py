@@ -119,7 +119,7 @@ def lines_of(file: Path) -> Iterator[bytes]:
             yield line
 
 
-def read_json(file: Path, *, trusted: bool = False) -> Any | None:
+def read_json(file: Path, *, trusted: bool = False) -> Any:
     """What a file of JSON says, None where it is missing or torn: for what can be found out anew.
 
     Args:

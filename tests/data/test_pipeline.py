@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from tests_tiny import Classify, Vectors, plan_for
 
+from tfscale.data.source import StreamedSource
 from tfscale.errors import DataCorrupt, UsageError
 
 
 @pytest.fixture
 def build(tf):
-    from tfscale.data.order import Shard
+    from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import build_dataset
 
     def build(
@@ -28,8 +29,8 @@ def build(tf):
         **plan,
     ):
         return build_dataset(
-            source or Vectors(), task or Classify(), split, Shard(batch, worker, workers), plan_for(batch, **plan),
-            training=training, seed=seed, start_step=start_step,
+            source or Vectors(), task or Classify(),
+            Portion(split, Shard(batch, worker, workers), training, seed, start_step), plan_for(batch, **plan),
         )  # fmt: skip
 
     return build
@@ -113,7 +114,7 @@ class Patchy(Vectors):
 
 
 def test_bad_examples_keep_their_place_with_weight_zero(tf, build):
-    from tfscale.data.order import Shard
+    from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import first_examples, places
 
     whole, patchy = list(build().take(13)), list(build(source=Patchy()).take(13))
@@ -129,7 +130,41 @@ def test_bad_examples_keep_their_place_with_weight_zero(tf, build):
     assert seen.tolist() == [i for i in range(23) if i not in (0, 7, 22)]
     assert first_examples(Patchy(), Classify(), "train")["index"].numpy().tolist() == [1, 1]
     with pytest.raises(DataCorrupt, match="no example of the test split is good"):
-        places(Patchy(bad=tuple(range(23))), "test", Shard(2), training=False, seed=0)
+        places(Patchy(bad=tuple(range(23))), Portion("test", Shard(2), training=False))
+
+
+@dataclass
+class Stream(StreamedSource):
+    """The numbers from 0 on, again and again."""
+
+    def num_examples(self, split):
+        return 24
+
+    def stream(self, split, shard, *, training, start_step):
+        import tensorflow as tf
+
+        numbers = tf.data.Dataset.range(24)
+        numbers = (numbers.repeat() if training else numbers).skip(start_step * shard.global_batch)
+        return numbers.map(lambda number: {"x": number})
+
+
+class OnceWritten(Vectors):
+    """As one could be before there was a class for streams: a Source that isn't read by index."""
+
+    by_index = False
+    num_examples, stream = Stream.num_examples, Stream.stream
+    read = StreamedSource.read
+
+
+@pytest.mark.parametrize("source", [Stream, OnceWritten])
+def test_a_source_that_only_streams_keeps_its_own_order(tf, build, source):
+    from tfscale.data.pipeline import first_examples
+
+    assert [b["x"].numpy().tolist() for b in build(source=source(), start_step=1).take(3)] == [
+        list(range(8, 16)), list(range(16, 24)), list(range(8))
+    ]  # fmt: skip
+    assert len(list(build("test", training=False, source=source()))) == 3
+    assert first_examples(source(), Classify(), "train")["x"].numpy().tolist() == [0, 1]
 
 
 def test_the_example_behind_an_error_is_found(tf, build):

@@ -142,7 +142,7 @@ def test_a_checkpoint_needs_no_servers(tf, ended):
     from tests_embedded import BATCH, TEST, Embedded, Rule, plan_of
 
     from tfscale.checkpoint import Checkpointer
-    from tfscale.data.order import Shard
+    from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import build_dataset
     from tfscale.engine.evaluation import Evaluator
     from tfscale.state.train_state import TrainState
@@ -151,7 +151,7 @@ def test_a_checkpoint_needs_no_servers(tf, ended):
     task, plan = Embedded(), plan_of(1)
     state = TrainState.create(task, keras.optimizers.Adam(0.02))
     assert Checkpointer(job.folder / "checkpoints").restore(state) == STEPS
-    batches = build_dataset(Rule(), task, "test", Shard(BATCH), plan, training=False, seed=0)
+    batches = build_dataset(Rule(), task, Portion("test", Shard(BATCH), training=False), plan)
     alone = Evaluator(task, state, tf.distribute.get_strategy(), plan).evaluate(batches, -(-TEST // BATCH))
     assert alone == pytest.approx(facts["after"], rel=1e-6)
 

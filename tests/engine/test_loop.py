@@ -12,7 +12,7 @@ from tfscale.errors import Diverged
 def trainer(tf, policy):
     import keras
 
-    from tfscale.data.order import Shard
+    from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import build_dataset
     from tfscale.engine.control import LoopControl
     from tfscale.engine.loop import Trainer
@@ -30,7 +30,7 @@ def trainer(tf, policy):
         def batches(split="train", training=True):
             return strategy.distribute_datasets_from_function(
                 lambda _: build_dataset(
-                    Vectors(), task, split, Shard(8), made, training=training, seed=0, start_step=start_step
+                    Vectors(), task, Portion(split, Shard(8), training, start_step=start_step), made
                 )
             )
 

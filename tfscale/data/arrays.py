@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError
+from tfscale.files import sha256, sha256_of
 from tfscale.labels import Labels, class_values, spoken, too_many
 
 if TYPE_CHECKING:
@@ -222,6 +224,29 @@ class ArraySource(Source):
     def __getstate__(self) -> dict[str, Any]:
         # another process reads for itself: what is kept may be large, and tensors don't travel
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+
+@dataclass
+class ArrayFiles(ArraySource):
+    """Base of those that are read whole from a file of the train split, and another one of the test split if there is
+    one; subclasses give `arrays`. Their identity is the content of these files."""
+
+    places: ClassVar[tuple[str, ...]] = ("path", "test_path")
+    numbers_classes: ClassVar[bool] = True
+
+    path: str = "???"
+    test_path: Optional[str] = None
+
+    @property
+    def files(self) -> list[Path]:
+        return [Path(file) for file in (self.path, self.test_path) if file is not None]
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "content": self._content}
+
+    @cached_property
+    def _content(self) -> str:
+        return sha256_of(bytes.fromhex(sha256(file)) for file in self.files)
 
 
 def leaves(nested: Any, name: str = "") -> Iterator[tuple[str, Any]]:

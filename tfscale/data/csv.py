@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.config.override_syntax import as_override
-from tfscale.data.arrays import ArraySource, check_finite
+from tfscale.data.arrays import ArrayFiles, ArraySource, check_finite
 from tfscale.data.csv_form import DELIMITERS, Form, not_decodable
-from tfscale.data.index_file import digest_files
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line, nearest
 
@@ -28,7 +27,7 @@ _NUMBER_BY_COMMA = r"^[+-]?\d*,?\d+(?:[eE][+-]?\d+)?$"
 
 
 @dataclass
-class Csv(ArraySource):
+class Csv(ArrayFiles):
     """Numeric columns as "x": float32 [columns], and one column as the "label".
 
     A label of text is the place among the sorted texts of the train split. Whether a number is a class or a quantity
@@ -37,11 +36,6 @@ class Csv(ArraySource):
     number.
     """
 
-    places: ClassVar[tuple[str, ...]] = ("path", "test_path")
-    numbers_classes: ClassVar[bool] = True
-
-    path: str = "???"
-    test_path: Optional[str] = None
     test_share: float = 0.0
     label: str = "???"
     columns: Optional[list[str]] = None  # null: all but the label
@@ -71,13 +65,6 @@ class Csv(ArraySource):
 
     def class_names(self) -> tuple[str, ...] | None:
         return self._read[1] or super().class_names()
-
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "content": self._content}
-
-    @cached_property
-    def _content(self) -> str:
-        return digest_files([Path(file) for file in (self.path, self.test_path) if file is not None])
 
     def unlabelled(self, path: str) -> Source:
         # the model takes the columns in the order of the table that it learnt from

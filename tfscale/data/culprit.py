@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tfscale.autograph import as_it_stands
-from tfscale.data.order import Shard
+from tfscale.data.order import Portion
 from tfscale.data.pipeline import finisher, places
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, first_line, place_of
@@ -24,14 +24,9 @@ _SECONDS = 30.0  # that a search may take; what is found later helps nobody more
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What this worker may have been reading when it failed."""
+class Reading(Portion):
+    """What this worker may have been reading when it failed: so many steps of a portion."""
 
-    split: str
-    shard: Shard
-    training: bool
-    seed: int = 0
-    start_step: int = 0
     steps: int = 1
 
 
@@ -73,14 +68,7 @@ def culprit(source: Source, task: Task, readings: Iterable[Reading], *, seconds:
 
 
 def _search(source: Source, task: Task, reading: Reading, deadline: float) -> str | None:
-    steps = places(
-        source,
-        reading.split,
-        reading.shard,
-        training=reading.training,
-        seed=reading.seed,
-        start_step=reading.start_step,
-    ).take(reading.steps)
+    steps = places(source, reading).take(reading.steps)
     raw = source.read(reading.split, steps.map(as_it_stands(lambda place: place["index"])), ram_bytes=0)
     count = source.num_examples(reading.split)
     finish = finisher(source, task, count, training=reading.training, seed=reading.seed)

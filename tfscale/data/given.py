@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.data.arrays import ArraySource
 from tfscale.data.plain_arrays import named, plain_arrays
-from tfscale.data.source import Source
+from tfscale.data.source import Source, StreamedSource
 from tfscale.errors import DataMissing, UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _digest(fields: dict[str, Any]) -> str:
 
 
 @dataclass
-class GivenDataset(Source):
+class GivenDataset(StreamedSource):
     """tf.data data sets whose elements are (x, y) or (x, y, sample_weight), batched as for Keras's `fit`.
 
     Their own order is kept: training reads `train` over and over. A run resumes by skipping what it has seen, which
@@ -75,8 +75,6 @@ class GivenDataset(Source):
         steps_per_epoch: only for a training data set that never ends.
         made_from: what people gave, where it was no data set.
     """
-
-    by_index = False
 
     train: Any = None
     test: Any = None
@@ -147,9 +145,6 @@ class GivenDataset(Source):
             for one in labels:
                 if one.is_class and one.outputs is not None:
                     check_range(found, one.field, one.outputs, "data" if split == "train" else "test")
-
-    def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
-        raise NotImplementedError("a data set can't be read by index")
 
     def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset:
         import tensorflow as tf
@@ -247,22 +242,14 @@ class GivenFunctions(Source):
     def num_examples(self, split: str) -> int:
         return self.made.num_examples(split)
 
-    def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
-        return self.made.read(split, indices, ram_bytes=ram_bytes)
+    def bad_examples(self, split: str) -> Sequence[int]:
+        return self.made.bad_examples(split)
 
-    def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset | None:
-        return self.made.stream(split, shard, training=training, start_step=start_step)
+    def count_bad(self, split: str) -> int:
+        return self.made.count_bad(split)
 
-    def whole_steps(
-        self, split: str, indices: tf.data.Dataset, shard: Shard, *, training: bool, start_step: int
-    ) -> tf.data.Dataset | None:
-        return self.made.whole_steps(split, indices, shard, training=training, start_step=start_step)
-
-    def own_steps(self, split: str) -> str:
-        return self.made.own_steps(split)
-
-    def steps(self, split: str, *, global_batch: int, training: bool, start_step: int) -> tf.data.Dataset:
-        return self.made.steps(split, global_batch=global_batch, training=training, start_step=start_step)
+    def resolved(self) -> Source:
+        return self.made.resolved()
 
     def count_steps(self, split: str, global_batch: int) -> float:
         return self.made.count_steps(split, global_batch)
@@ -270,11 +257,6 @@ class GivenFunctions(Source):
     def settle(self, labels: Sequence[Labels]) -> None:
         if labels:  # else the functions would be called before they are needed
             self.made.settle(labels)
-
-    def parse(self, raw: Any) -> dict[str, Any]:
-        from tfscale.autograph import rewritten
-
-        return rewritten(self.made.parse)(raw)  # a user's own source may stand behind the functions
 
 
 def _why_own(dataset: Any) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import OutputError
-from tfscale.files import kernel_lock, read_json, sha256, sha256_of, write_whole
+from tfscale.files import kernel_lock, read_json, write_whole
 from tfscale.run_dir.folder import whose
 from tfscale.run_dir.lease import claimed
 
@@ -70,11 +70,6 @@ def write_text(file: Path, text: str) -> None:
         write_whole(file, text.encode("utf-8", errors="surrogateescape"))
     except OSError as error:
         raise _unwritable(file.parent, error) from None
-
-
-def digest_files(files: list[Path]) -> str:
-    """64 hexadecimal digits for the content of these files."""
-    return sha256_of(bytes.fromhex(sha256(file)) for file in files)
 
 
 def _unwritable(directory: Path, error: OSError) -> OutputError:

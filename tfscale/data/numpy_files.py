@@ -11,12 +11,10 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Optional
 
-from tfscale.data.arrays import ArraySource, check_fields, check_finite, check_labels
-from tfscale.data.index_file import digest_files
+from tfscale.data.arrays import ArrayFiles, ArraySource, check_fields, check_finite, check_labels
 from tfscale.data.npz_names import by_split, held_out, plain
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class NumpyFiles(ArraySource):
+class NumpyFiles(ArrayFiles):
     """One .npz file with Keras's names (x_train, y_train, x_test, y_test) or others that say the same (train_images,
     X_val), or one per split with the fields by name.
 
@@ -36,11 +34,6 @@ class NumpyFiles(ArraySource):
     split. Whether a number is a class or a quantity the task says (`settle`).
     """
 
-    places: ClassVar[tuple[str, ...]] = ("path", "test_path")
-    numbers_classes: ClassVar[bool] = True
-
-    path: str = "???"
-    test_path: Optional[str] = None
     num_classes: Optional[int] = None  # null: as many as the train split has
 
     def check(self) -> None:
@@ -112,16 +105,8 @@ class NumpyFiles(ArraySource):
         classes = {"num_classes": self.num_classes} if self.num_classes is not None else self.class_spec()
         return _picture_spec(self.held("train")) | classes
 
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "content": self._content}
-
-    @cached_property
-    def _content(self) -> str:
-        return digest_files([Path(file) for file in (self.path, self.test_path) if file is not None])
-
     def remarks(self) -> list[str]:
-        files = [Path(file) for file in (self.path, self.test_path) if file is not None]
-        left_out = [told for file in files for told in _left_out(file)]
+        left_out = [told for file in self.files for told in _left_out(file)]
         return [f"left out: {', '.join(left_out)}"] if left_out else []
 
     def unlabelled(self, path: str) -> Source:

@@ -32,6 +32,27 @@ class Shard:
         return self.global_batch // self.num_workers
 
 
+@dataclass(frozen=True)
+class Portion:
+    """Which batches of the data: for one worker, from a step on.
+
+    Attributes:
+        split: "train" or "test".
+        shard: which part of every step this worker reads.
+        training: endless and shuffled with augmentation; otherwise every example once, filled up with weight 0.
+        seed: of the order and of the augmentation, together with epoch and index.
+        start_step: the first step; a resumed run passes the step it restored, a resumed prediction its next part's.
+        skip: steps of the order from start_step on that are left out, rising.
+    """
+
+    split: str
+    shard: Shard
+    training: bool
+    seed: int = 0
+    start_step: int = 0
+    skip: tuple[int, ...] = ()
+
+
 def training_order(num_examples: int, shard: Shard, *, seed: int, start_step: int = 0) -> tf.data.Dataset:
     """Endless; one element per step: {"index", "epoch": int64 [worker_batch], "weight": float32 [worker_batch]}."""
 

@@ -2,20 +2,21 @@
 
 Owns parallelism, batching and prefetch as the plan says. Refuses to know kinds of data and strategies.
 
-    dataset = build_dataset(source, task, "train", Shard(64), plan, training=True, seed=0, start_step=500)
+    dataset = build_dataset(source, task, Portion("train", Shard(64), training=True, start_step=500), plan)
     batches = strategy.distribute_datasets_from_function(lambda context: dataset)
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 import tfscale.data.order as order
 from tfscale.autograph import as_it_stands, rewritten
-from tfscale.data.order import Shard
+from tfscale.data.order import Portion, Shard
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError
 from tfscale.labels import Labels
@@ -23,70 +24,72 @@ from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.task import Example, Task
 
 
-def build_dataset(
-    source: Source,
-    task: Task,
-    split: str,
-    shard: Shard,
-    plan: ExecutionPlan,
-    *,
-    training: bool,
-    seed: int,
-    start_step: int = 0,
-    skip: Sequence[int] = (),
-) -> tf.data.Dataset:
+def build_dataset(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -> tf.data.Dataset:
     """The batches of one worker, each replica_batch examples, local_devices of them per step.
-
-    Args:
-        split: "train" or "test".
-        shard: which part of every step this worker reads.
-        training: endless and shuffled with augmentation; otherwise every example once, filled up with weight 0.
-        seed: of the order and of the augmentation, together with epoch and index.
-        start_step: the first step; a resumed run passes the step it restored, a resumed prediction its next part's.
-        skip: steps of the order from start_step on that are left out, rising.
 
     Raises:
         UsageError: fewer examples than one global batch, so that one step would repeat an example.
     """
-    if source.own_steps(split):
-        return _tuned(_own_steps(source, task, split, shard, plan, training=training, start_step=start_step), plan)
+    source, split, shard = source.resolved(), portion.split, portion.shard
+    if _why_own(source, split):
+        return _tuned(_own_steps(source, task, portion, plan), plan)
     count = source.num_examples(split)
-    if training and count < shard.global_batch:
+    if portion.training and count < shard.global_batch:
         raise UsageError(
             f"the {split} split has {count} examples, fewer than one global batch of {shard.global_batch}",
             where="train.global_batch",
             fix=f"use train.global_batch={count} or less",
         )
-    if skip:
-        build = functools.partial(build_dataset, source, task, split, shard, plan, training=training, seed=seed)
-        before = build(start_step=start_step).take((skip[0] - start_step) * plan.local_devices)
-        return _endless(before.concatenate(build(start_step=skip[0] + 1, skip=skip[1:])))
-    steps = places(source, split, shard, training=training, seed=seed, start_step=start_step)
-    replica_batch = shard.worker_batch // plan.local_devices
+    if portion.skip:
+        left_out, *more = portion.skip
+        before = build_dataset(source, task, dataclasses.replace(portion, skip=()), plan)
+        behind = dataclasses.replace(portion, start_step=left_out + 1, skip=tuple(more))
+        steps_before = (left_out - portion.start_step) * plan.local_devices
+        return _endless(before.take(steps_before).concatenate(build_dataset(source, task, behind, plan)))
+    steps = places(source, portion)
     indices = steps.map(as_it_stands(lambda place: place["index"]))
     whole = None
     if type(task).preprocess is Task.preprocess:
-        whole = source.whole_steps(split, indices, shard, training=training, start_step=start_step)
+        whole = source.whole_steps(split, indices, shard, **_from(portion))
     if whole is not None:
         dataset = _weighted(whole, steps, plan.local_devices)
     else:
-        raw = source.stream(split, shard, training=training, start_step=start_step)
-        if raw is None:
-            raw = source.read(split, indices, ram_bytes=plan.input_ram_bytes)
-        finish = finisher(source, task, count, training=training, seed=seed)
+        raw = raw_examples(source, portion, lambda: indices, ram_bytes=plan.input_ram_bytes)
+        finish = finisher(source, task, count, training=portion.training, seed=portion.seed)
         dataset = (
             tf.data.Dataset.zip((steps.unbatch(), raw))
             .map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
-            .batch(replica_batch, drop_remainder=True)
+            .batch(shard.worker_batch // plan.local_devices, drop_remainder=True)
         )
-    return _tuned(_endless(dataset) if training else dataset, plan)
+    return _tuned(_endless(dataset) if portion.training else dataset, plan)
 
 
-def _own_steps(
-    source: Source, task: Task, split: str, shard: Shard, plan: ExecutionPlan, *, training: bool, start_step: int
+def raw_examples(
+    source: Source, portion: Portion, indices: Callable[[], tf.data.Dataset], *, ram_bytes: int
 ) -> tf.data.Dataset:
+    """The raw examples of a portion one by one, in its order: by their indices or, of a StreamedSource, streamed."""
+    stream = getattr(source, "stream", None)  # any source could have it once, which then gave None or a stream
+    raw = stream(portion.split, portion.shard, **_from(portion)) if stream is not None else None
+    return source.read(portion.split, indices(), ram_bytes=ram_bytes) if raw is None else raw
+
+
+def _from(portion: Portion) -> dict[str, Any]:
+    return {"training": portion.training, "start_step": portion.start_step}
+
+
+def _why_own(source: Source, split: str) -> str:
+    """Why a StreamedSource's steps can't be cut anew, "" where they can."""
+    why = getattr(source, "own_steps", None)
+    return why(split) if why is not None else ""
+
+
+def _steps(source: Any, portion: Portion) -> tf.data.Dataset:
+    return source.steps(portion.split, global_batch=portion.shard.global_batch, **_from(portion))
+
+
+def _own_steps(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -> tf.data.Dataset:
     """Steps as the source has them, for one replica alone: they can't be divided."""
-    why = source.own_steps(split)
+    split, why = portion.split, _why_own(source, portion.split)
     parts = plan.num_replicas * plan.accumulate
     if parts > 1 or type(task).preprocess is not Task.preprocess:
         raise UsageError(
@@ -95,23 +98,22 @@ def _own_steps(
             where="data" if split == "train" else "test",
             fix="pad all of them to one length, or train on one device: plan.strategy=one_device train.accumulate=1",
         )
-    steps = source.steps(split, global_batch=shard.global_batch, training=training, start_step=start_step)
-    return _endless(steps) if training else steps
+    steps = _steps(source, portion)
+    return _endless(steps) if portion.training else steps
 
 
-def places(
-    source: Source, split: str, shard: Shard, *, training: bool, seed: int, start_step: int = 0
-) -> tf.data.Dataset:
+def places(source: Source, portion: Portion) -> tf.data.Dataset:
     """Which examples this worker reads, step by step: {"index", "epoch", "weight"}, each [worker_batch].
 
     Raises:
         DataCorrupt: no example is good.
     """
+    split, shard = portion.split, portion.shard
     count, bad = source.num_examples(split), source.bad_examples(split)
-    if training:
-        steps = order.training_order(count, shard, seed=seed, start_step=start_step)
+    if portion.training:
+        steps = order.training_order(count, shard, seed=portion.seed, start_step=portion.start_step)
     else:
-        steps = order.evaluation_order(count, shard, start_step=start_step)
+        steps = order.evaluation_order(count, shard, start_step=portion.start_step)
     if not bad:
         return steps
     if len(bad) == count:
@@ -182,14 +184,17 @@ class FirstExamples:
 def first_examples(source: Source, task: Task, split: str) -> Example:
     """The first two examples of a split, preprocessed as for evaluation and stacked; of a source that has steps of its
     own the first step."""
-    if source.own_steps(split):
-        step = next(iter(source.steps(split, global_batch=1, training=False, start_step=0)))
+    source = source.resolved()
+    if _why_own(source, split):
+        step = next(iter(_steps(source, Portion(split, Shard(1), training=False))))
         return {name: value for name, value in step.items() if name != "weight"}
-    raw = source.stream(split, Shard(2), training=False, start_step=0)
-    if raw is None:
-        first = next(iter(places(source, split, Shard(2), training=False, seed=0)))["index"]
-        some = first[: min(2, source.num_examples(split))]
-        raw = source.read(split, tf.data.Dataset.from_tensors(some), ram_bytes=0)
+    two = Portion(split, Shard(2), training=False)
+
+    def indices() -> tf.data.Dataset:
+        first = next(iter(places(source, two)))["index"]
+        return tf.data.Dataset.from_tensors(first[: min(2, source.num_examples(split))])
+
+    raw = raw_examples(source, two, indices, ram_bytes=0)
     zero = tf.constant(0, tf.int64)
     place = tf.data.Dataset.from_tensors({"index": zero, "epoch": zero, "weight": tf.constant(1.0)})
     finish = finisher(source, task, 2, training=False, seed=0)

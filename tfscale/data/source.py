@@ -31,7 +31,8 @@ READING = 2  # how pictures are found and decoded now, see `Source.reading`
 
 @dataclass
 class Source:
-    """Base of all sources. Splits are named by their role: "train" and "test"."""
+    """Base of all sources, from which your own derives: it gives `num_examples` and, by index, `read`. One that can't
+    be read by index derives from StreamedSource. Splits are named by their role: "train" and "test"."""
 
     # 1: pictures are known by the ending of their file, and decoded without their EXIF orientation and the palette of a
     # BMP. Runs that began like that go on like that; nothing else is read so.
@@ -161,13 +162,6 @@ class Source:
         """
         raise NotImplementedError
 
-    def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset | None:
-        """For sources that can't be read by index: this worker's raw examples from step `start_step` on, one by one.
-
-        Endless in training; in evaluation every example once, then any of them to fill the last step up. None: `read`.
-        """
-        return None
-
     def whole_steps(
         self, split: str, indices: tf.data.Dataset, shard: Shard, *, training: bool, start_step: int
     ) -> tf.data.Dataset | None:
@@ -176,6 +170,36 @@ class Source:
         Asked only for tasks that don't preprocess. Elements have the static shape [shard.worker_batch, ...].
         """
         return None
+
+    def parse(self, raw: Any) -> dict[str, Any]:
+        """One raw element as a dict of tensors; traced by tf.data."""
+        return raw
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that say which data this is, without where it lies and how much of it may be damaged."""
+        left_out = (*self.places, "max_bad_records")
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
+
+    def resolved(self) -> Source:
+        """The source that examples are read from: itself, but for one that stands for another."""
+        return self
+
+
+@dataclass
+class StreamedSource(Source):
+    """Base of the sources that can't be read by index: their own order is kept, and a run resumes by skipping."""
+
+    by_index: ClassVar[bool] = False
+
+    def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
+        raise NotImplementedError(f"{type(self).__name__} can't be read by index")
+
+    def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset:
+        """This worker's raw examples from step `start_step` on, one by one.
+
+        Endless in training; in evaluation every example once, then any of them to fill the last step up.
+        """
+        raise NotImplementedError
 
     def own_steps(self, split: str) -> str:
         """Why this split's steps can't be cut anew, so that `steps` gives them as they are; "" where they can."""
@@ -187,13 +211,4 @@ class Source:
         Args:
             global_batch: the weights of a training step add up to it.
         """
-        raise NotImplementedError("steps of this source are cut by the order of examples")
-
-    def parse(self, raw: Any) -> dict[str, Any]:
-        """One raw element as a dict of tensors; traced by tf.data."""
-        return raw
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that say which data this is, without where it lies and how much of it may be damaged."""
-        left_out = (*self.places, "max_bad_records")
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
+        raise NotImplementedError

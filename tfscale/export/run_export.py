@@ -69,15 +69,18 @@ def raw_samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:
     import tensorflow as tf
 
     from tfscale.autograph import as_it_stands, rewritten
-    from tfscale.data.order import Shard
+    from tfscale.data.order import Portion, Shard
+    from tfscale.data.pipeline import raw_examples
     from tfscale.export.saved_model import serving_inputs
 
     split = "test" if source.num_examples("test") else "train"
     count = min(count, source.num_examples(split))
-    dataset = source.stream(split, Shard(count), training=False, start_step=0)
-    if dataset is None:
-        places = tf.data.Dataset.from_tensors(tf.range(count, dtype=tf.int64))
-        dataset = source.read(split, places, ram_bytes=0)  # so few that holding a split doesn't pay
+    source, few = source.resolved(), Portion(split, Shard(count), training=False)
+
+    def indices() -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensors(tf.range(count, dtype=tf.int64))
+
+    dataset = raw_examples(source, few, indices, ram_bytes=0)  # so few that holding a split doesn't pay
     examples = [dict(example) for example in dataset.map(as_it_stands(rewritten(source.parse))).take(count)]
     wanted = serving_inputs(task)
     names = list(wanted) if wanted is not None else list(examples[0])

@@ -17,8 +17,8 @@ from typing import Any
 from tfscale.cluster import Cluster
 from tfscale.composition.hydra_compose import compose
 from tfscale.config.schema import Precision, RunConfig, Strategy
-from tfscale.hooks.keras_hooks import layers_in, seed_generators
 from tfscale.files import sha256_of
+from tfscale.hooks.keras_hooks import layers_in, seed_generators
 from tfscale.peers.membership import joined
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import plan_run
@@ -104,7 +104,7 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
     import keras
 
     from tfscale.data.culprit import as_data_fault
-    from tfscale.data.order import Shard
+    from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import build_dataset
     from tfscale.engine.actions import Action, Every
     from tfscale.engine.assembly import assemble
@@ -138,7 +138,7 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
 
     def build(_context):
         shard = Shard(train.global_batch, cluster.worker_index, plan.num_workers)
-        return build_dataset(source, task, "train", shard, plan, training=True, seed=train.seed)
+        return build_dataset(source, task, Portion("train", shard, training=True, seed=train.seed), plan)
 
     trainer.actions = [Action(Every(steps=1), record)]
     try:

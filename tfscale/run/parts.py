@@ -82,20 +82,12 @@ class Parts:
         self, split: str, shard: Shard, *, training: bool, start_step: int = 0, skip: tuple[int, ...] = ()
     ) -> Any:
         """The batches of a split from a step on, as the trainer takes them."""
+        from tfscale.data.order import Portion
         from tfscale.data.pipeline import build_dataset
 
         def build(start: Any) -> tf.data.Dataset:
-            return build_dataset(
-                self.config.data,
-                self.task,
-                split,
-                shard,
-                self.plan,
-                training=training,
-                seed=self.config.train.seed,
-                start_step=start,
-                skip=skip,
-            )
+            portion = Portion(split, shard, training, self.config.train.seed, start, skip)
+            return build_dataset(self.config.data, self.task, portion, self.plan)
 
         if self.asynchronous:
             return build  # called for every piece of work, on the worker that does it

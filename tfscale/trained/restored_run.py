@@ -146,19 +146,12 @@ class RestoredRun:
 
     def batches(self, split: str, *, start_step: int = 0) -> tf.data.Dataset:
         """Every example of a split once, in order, from a step on; the last step is filled up with weight 0."""
-        from tfscale.data.order import Shard
+        from tfscale.data.order import Portion, Shard
         from tfscale.data.pipeline import build_dataset
 
-        return build_dataset(
-            self.source,
-            self.task,
-            split,
-            Shard(self.global_batch),
-            self.plan,
-            training=False,
-            seed=self.config.train.seed,
-            start_step=start_step,
-        )
+        seed, shard = self.config.train.seed, Shard(self.global_batch)
+        portion = Portion(split, shard, training=False, seed=seed, start_step=start_step)
+        return build_dataset(self.source, self.task, portion, self.plan)
 
     def evaluate(self, split: str | None = None) -> dict[str, float]:
         """Loss and metrics over a split, eval.split where none is named.
