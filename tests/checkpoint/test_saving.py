@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -29,10 +30,10 @@ class Gate:
 @pytest.fixture
 def slow(tmp_path):
     """(a checkpointer whose saves wait at the gate, the gate)."""
-    from tfscale.checkpoint import Checkpointer
+    from tfscale.checkpoint import Checkpointer, SaveHooks
 
     gate = Gate()
-    checkpointer = Checkpointer(tmp_path / "checkpoints", keep=9, may_commit=gate)
+    checkpointer = Checkpointer(tmp_path / "checkpoints", keep=9, hooks=SaveHooks(may_commit=gate))
     yield checkpointer, gate
     gate.open.set()
     checkpointer.wait()
@@ -133,7 +134,7 @@ def test_keeps_the_newest_and_the_best(saved, state):
 
 
 def test_what_somebody_still_needs_is_kept(saved, state):
-    saved.keep, saved.held = 1, lambda step: step == 2
+    saved.keep, saved.hooks = 1, dataclasses.replace(saved.hooks, held=lambda step: step == 2)
     saved.save(state(fill=4), required=True)
     assert steps(saved) == [2, 4]
 
@@ -169,7 +170,7 @@ def test_a_ruined_state_is_not_saved(saved, state):
 
 
 def test_a_process_that_was_replaced_commits_nothing(saved, state):
-    saved.may_commit = lambda: False
+    saved.hooks = dataclasses.replace(saved.hooks, may_commit=lambda: False)
     saved.save(state(fill=4))
     saved.wait()
     with pytest.raises(ClusterFault, match="another process has taken the run over"):
@@ -190,7 +191,7 @@ def test_one_whose_folder_was_cleaned_by_another_says_so_too(saved, state):
         asked.append(True)
         return len(asked) == 1
 
-    saved.may_commit = taken
+    saved.hooks = dataclasses.replace(saved.hooks, may_commit=taken)
     with pytest.raises(ClusterFault):
         saved.save(state(fill=4), required=True)
 
@@ -203,7 +204,7 @@ def test_a_copy_that_fails_is_a_save_that_fails(saved, state, messages):
         if len(copied) < 3:
             raise IOFailure("the store can't be written: no answer")
 
-    saved.copy = copy
+    saved.hooks = dataclasses.replace(saved.hooks, copy=copy)
     saved.save(state(fill=4))
     saved.finish()
     assert "the checkpoint of step 4 could not be written (the store can't be written: no answer)" in messages.text

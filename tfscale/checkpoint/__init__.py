@@ -10,7 +10,7 @@ Owns the folder checkpoints/ of a run: its layout (folder.py), the tensors in it
     checkpointer.finish()                      # waits for what is being written
 """
 
-from tfscale.checkpoint.checkpointer import Checkpointer
+from tfscale.checkpoint.checkpointer import Checkpointer, SaveHooks
 from tfscale.checkpoint.entries import Entry
 
-__all__ = ["Checkpointer", "Entry"]
+__all__ = ["Checkpointer", "Entry", "SaveHooks"]

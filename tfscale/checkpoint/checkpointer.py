@@ -42,6 +42,22 @@ class _Snapshot:
     tensors: Mapping[str, tf.Tensor]
 
 
+@dataclass(frozen=True)
+class SaveHooks:
+    """Whom a checkpointer asks, and tells, when it writes.
+
+    Attributes:
+        held: whether somebody else still needs the checkpoint of a step, which is kept then.
+        may_commit: asked just before a checkpoint begins to count: False where another process has taken the run over.
+        copy: called with every new checkpoint's folder, on the thread that writes; where it raises OSError or
+            IOFailure, the save has failed.
+    """
+
+    held: Callable[[int], bool] = lambda step: False
+    may_commit: Callable[[], bool] = lambda: True
+    copy: Callable[[Path], None] = lambda folder: None
+
+
 class Checkpointer:
     """Writes and restores the checkpoints of one run.
 
@@ -50,10 +66,7 @@ class Checkpointer:
         keep: how many of the newest are kept; the best one is kept besides.
         experiment: what the run is of, remembered in every manifest; the default goes on from any.
         writes: whether this process writes; of several workers only the chief does.
-        held: whether somebody else still needs the checkpoint of a step, which is kept then.
-        may_commit: asked just before a checkpoint begins to count: False where another process has taken the run over.
-        copy: called with every new checkpoint's folder, on the thread that writes; where it raises OSError or
-            IOFailure, the save has failed.
+        hooks: whom it asks and tells when it writes.
         max_failed_saves: how many saves in a row fail before training does.
     """
 
@@ -64,13 +77,11 @@ class Checkpointer:
         keep: int = 2,
         experiment: Experiment | None = None,
         writes: bool = True,
-        held: Callable[[int], bool] = lambda step: False,
-        may_commit: Callable[[], bool] = lambda: True,
-        copy: Callable[[Path], None] = lambda folder: None,
+        hooks: SaveHooks | None = None,
         max_failed_saves: int = 3,
     ):
         self.directory, self.keep, self.experiment = Path(directory), max(1, keep), experiment or Experiment()
-        self.writes, self.held, self.may_commit, self.copy = writes, held, may_commit, copy
+        self.writes, self.hooks = writes, hooks or SaveHooks()
         self.skipped = 0  # saves that were not made, since the one before was still at work
         self._folder = Folder(self.directory)
         self._writer = Writer(max_failures=max_failed_saves, where=str(self.directory))
@@ -162,10 +173,10 @@ class Checkpointer:
         if not path.exists():
             bundle.refuse_ruined(taken.tensors, taken.step)
             self._commit(taken)
-        self.copy(path)
+        self.hooks.copy(path)
         self._committed = taken.step
         best = taken.memory.get("best", {}).get("step")
-        self._folder.prune(self.keep, lambda step: step in (best, taken.step) or self.held(step), step=taken.step)
+        self._folder.prune(self.keep, lambda step: step in (best, taken.step) or self.hooks.held(step), step=taken.step)
 
     def _commit(self, taken: _Snapshot) -> None:
         manifest = {
@@ -181,9 +192,9 @@ class Checkpointer:
             bundle.write(folder, taken.tensors)
 
         try:
-            done = self._folder.commit(taken.step, write, manifest, may_commit=self.may_commit)
+            done = self._folder.commit(taken.step, write, manifest, may_commit=self.hooks.may_commit)
         except OSError:
-            if self.may_commit():
+            if self.hooks.may_commit():
                 raise
             done = False  # the other process has cleaned up
         if not done:

@@ -7,8 +7,10 @@ Owns the conversion of durations to steps for schedules and the fused momentum u
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -21,50 +23,64 @@ from tfscale.errors import UsageError
 from tfscale.hooks.keras_hooks import given_rate, place_in
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A learning rate over the steps of a run.
+
+    Attributes:
+        kind: constant, cosine, linear or step.
+        peak: the rate behind the warm-up.
+        warmup_steps: how many steps it rises linearly, from `warmup_from` on.
+        decay_steps: where `step` multiplies it by `decay_by`.
+        final: the share of the peak that cosine and linear end at.
+    """
+
+    kind: str
+    peak: float
+    total_steps: int
+    warmup_steps: int = 0
+    warmup_from: float = 0.0
+    decay_steps: tuple[int, ...] = ()
+    decay_by: float = 0.1
+    final: float = 0.0
+
+
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then constant, cosine, linear or stepwise decay. Steps count optimizer updates from 0.
 
     The warm-up and the cosine follow Goyal et al. (2017) and Loshchilov & Hutter (2017), without restarts.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        peak: float,
-        *,
-        total_steps: int,
-        warmup_steps: int = 0,
-        warmup_from: float = 0.0,
-        decay_steps: tuple[int, ...] = (),
-        decay_by: float = 0.1,
-        final: float = 0.0,
-    ):
-        self.kind, self.peak, self.total_steps = kind, peak, total_steps
-        self.warmup_steps, self.warmup_from = warmup_steps, warmup_from
-        self.decay_steps, self.decay_by, self.final = tuple(decay_steps), decay_by, final
+    def __init__(self, curve: Curve):
+        self.curve = curve
         self.scale = 1.0  # taken as a constant when the step is traced
 
     def __call__(self, step):
-        step = tf.cast(step, tf.float32)
+        step, curve = tf.cast(step, tf.float32), self.curve
         rate = self._after_warmup(step)
-        if self.warmup_steps:
-            ramp = self.warmup_from + (self.peak - self.warmup_from) * (step + 1) / self.warmup_steps
-            rate = tf.where(step < self.warmup_steps, ramp, rate)
+        if curve.warmup_steps:
+            ramp = curve.warmup_from + (curve.peak - curve.warmup_from) * (step + 1) / curve.warmup_steps
+            rate = tf.where(step < curve.warmup_steps, ramp, rate)
         return rate if self.scale == 1.0 else rate * self.scale
 
     def _after_warmup(self, step: tf.Tensor) -> tf.Tensor:
-        if self.kind == "constant":
-            return tf.constant(self.peak, tf.float32)
-        if self.kind == "step":
-            passed = tf.reduce_sum(tf.cast(step >= tf.constant(self.decay_steps, tf.float32), tf.float32))
-            return self.peak * tf.pow(self.decay_by, passed)
-        length = max(1, self.total_steps - self.warmup_steps)
-        done = tf.clip_by_value((step - self.warmup_steps) / length, 0.0, 1.0)
-        share = (1 + tf.cos(math.pi * done)) / 2 if self.kind == "cosine" else 1 - done
-        return self.peak * (self.final + (1 - self.final) * share)
+        curve = self.curve
+        if curve.kind == "constant":
+            return tf.constant(curve.peak, tf.float32)
+        if curve.kind == "step":
+            passed = tf.reduce_sum(tf.cast(step >= tf.constant(curve.decay_steps, tf.float32), tf.float32))
+            return curve.peak * tf.pow(curve.decay_by, passed)
+        length = max(1, curve.total_steps - curve.warmup_steps)
+        done = tf.clip_by_value((step - curve.warmup_steps) / length, 0.0, 1.0)
+        share = (1 + tf.cos(math.pi * done)) / 2 if curve.kind == "cosine" else 1 - done
+        return curve.peak * (curve.final + (1 - curve.final) * share)
 
     def get_config(self):
-        return {name: value for name, value in vars(self).items() if name != "scale"}
+        return dataclasses.asdict(self.curve)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(Curve(**{**config, "decay_steps": tuple(config["decay_steps"])}))
 
 
 class SGD(keras.optimizers.SGD):
@@ -121,7 +137,7 @@ def build_optimizer(config: OptimizerConfig, *, steps_per_epoch: float, total_st
     warmup, peak = steps(given["warmup"], "optimizer.warmup"), given["learning_rate"]
     rate: float | Schedule = peak
     if given["schedule"] != "constant" or warmup:
-        rate = Schedule(
+        curve = Curve(
             given["schedule"],
             peak,
             total_steps=total_steps,
@@ -131,6 +147,7 @@ def build_optimizer(config: OptimizerConfig, *, steps_per_epoch: float, total_st
             decay_by=given.get("decay_by", 0.1),
             final=given.get("final", 0.0),
         )
+        rate = Schedule(curve)
     return _make(given, rate)
 
 

@@ -5,11 +5,13 @@ Owns what `tfscale.fit(model, data, ...)` means. Refuses to know how a run works
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.composition.hydra_compose import compose
@@ -52,37 +54,40 @@ _AS_IN_KERAS = {
 }
 
 
-def config_for(
-    model: Any,
-    data: Any,
-    *,
-    test: Any = None,
-    until: str = "1ep",
-    global_batch: int | None = None,
-    steps_per_epoch: int | None = None,
-    loss: Any = None,
-    optimizer: Any = None,
-    metrics: Sequence[Any] | None = None,
-    run_dir: str | os.PathLike | None = None,
-    seed: int = 0,
-    overrides: Sequence[str] = (),
-    deferred: bool = False,
-) -> RunConfig:
-    """The configuration of a run of these objects; the arguments are those of `tfscale.fit`.
+@dataclass(frozen=True)
+class Arguments:
+    """What `tfscale.fit` takes besides model and data; it says there what each means."""
+
+    test: Any = None
+    until: str = "1ep"
+    global_batch: int | None = None
+    steps_per_epoch: int | None = None
+    loss: Any = None
+    optimizer: Any = None
+    metrics: Sequence[Any] | None = None
+    run_dir: str | os.PathLike | None = None
+    seed: int = 0
+    overrides: Sequence[str] = ()
+
+
+def config_for(model: Any, data: Any, arguments: Arguments, *, deferred: bool = False) -> RunConfig:
+    """The configuration of a run of these objects.
 
     Args:
         deferred: call functions that return data only once the run needs them.
     """
-    source = _source(model, data, test, steps_per_epoch, deferred, wide=_computes_in_float64(model, overrides))
-    task = _task(model, loss, optimizer, metrics)
-    global_batch = _global_batch(model, source, global_batch)
+    overrides, run_dir = arguments.overrides, arguments.run_dir
+    wide = _computes_in_float64(model, overrides)
+    source = _source(model, data, arguments.test, arguments.steps_per_epoch, deferred, wide=wide)
+    task = _task(model, arguments.loss, arguments.optimizer, arguments.metrics)
+    global_batch = _global_batch(model, source, arguments.global_batch)
     for override in overrides:
         if override.lstrip("+~").split("=")[0] in ARGUMENTS:
             raise UsageError(f"{override!r} is an argument of fit", where="overrides", fix="give it as fit(...)")
     given = {
-        "train.until": until,
+        "train.until": arguments.until,
         "train.global_batch": global_batch,
-        "train.seed": seed,
+        "train.seed": arguments.seed,
         "run.recipe": _name(model),
         "checkpoint.metric": "loss",
         "checkpoint.mode": "min",
@@ -152,7 +157,7 @@ def fit_model(
     """
     _refuse_unknown(options)
     with hints_in_python():
-        return _fit(model, data, environ=environ, options=options)
+        return _fit(model, data, environ=environ, arguments=Arguments(**options))
 
 
 def _fit(
@@ -160,13 +165,13 @@ def _fit(
     data: Any,
     *,
     environ: Mapping[str, str] | None,
-    options: Mapping[str, Any],
+    arguments: Arguments,
 ) -> Result:
     from tfscale.keras_task.given_model import GivenModel
 
     several = _is_multi_worker(environ)
-    config = config_for(model, data, deferred=several, **options)
-    if options.get("run_dir") is None and several:
+    config = config_for(model, data, arguments, deferred=several)
+    if arguments.run_dir is None and several:
         raise UsageError(
             "the workers of one run must agree on its folder", where="run_dir", fix='give run_dir="runs/my-run"'
         )
@@ -178,7 +183,7 @@ def _fit(
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:
     """All unknown arguments at once, each with the word that says the same here."""
-    known = [name for name in inspect.signature(config_for).parameters if name not in ("model", "data", "deferred")]
+    known = [field.name for field in dataclasses.fields(Arguments)]
     unknown = [name for name in options if name not in known]
     if unknown:
         fixes = dict.fromkeys(_AS_IN_KERAS.get(name, _known(name, known)) for name in unknown)

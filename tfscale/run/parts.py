@@ -193,7 +193,7 @@ def _control(context: RunContext, heartbeat: Callable[[str], None]) -> LoopContr
 
 
 def _checkpointer(context: RunContext, experiment: Experiment) -> Checkpointer:
-    from tfscale.checkpoint.checkpointer import Checkpointer
+    from tfscale.checkpoint.checkpointer import Checkpointer, SaveHooks
 
     config, run_dir = context.config, context.run_dir
     return Checkpointer(
@@ -201,8 +201,10 @@ def _checkpointer(context: RunContext, experiment: Experiment) -> Checkpointer:
         keep=config.checkpoint.keep,
         experiment=experiment,
         writes=context.cluster.is_chief,
-        held=lambda step: holds(run_dir, step),
-        may_commit=context.claim.held,
-        copy=context.store.committed if context.store is not None else lambda folder: None,
+        hooks=SaveHooks(
+            held=lambda step: holds(run_dir, step),
+            may_commit=context.claim.held,
+            copy=context.store.committed if context.store is not None else lambda folder: None,
+        ),
         max_failed_saves=config.checkpoint.max_failed_saves,
     )
