@@ -48,6 +48,30 @@ def test_the_function_returns_the_result_in_the_run_folder(environ, tmp_path):
     assert of("worker:1", lines) == [" ".join([*overrides, "plan.local_devices=2"])]
 
 
+SPEAKS_JSON = (
+    HEAD
+    + """
+import json
+print("of TensorFlow")
+if me == "worker:1":
+    told = {"level": "ERROR", "process": me, "message": "a row", "where": "rows.csv:7", "fix": "", "exit_code": 65}
+    print(json.dumps(told), file=sys.stderr)
+sys.exit(138 if me == "worker:0" else 65)
+"""
+)
+
+
+def test_a_collector_gets_json_lines_alone_and_the_error_is_known(environ, tmp_path):
+    lines: list[str] = []
+    overrides = ["+recipe=resnet", "tracker=none", f"run.dir={tmp_path / 'it'}", "log.format=json"]
+    with pytest.raises(errors.DataCorrupt, match="worker:1: a row") as error:
+        launch_workers(overrides, environ=environ, write=lines.append, program=[sys.executable, "-c", SPEAKS_JSON])
+    assert error.value.where == "rows.csv:7" and error.value.fix == ""
+    told = [json.loads(line) for line in lines]
+    assert {one["process"] for one in told} == {"worker:0", "worker:1", "launch"}
+    assert sum(one["message"] == "of TensorFlow" for one in told) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "added"),
     [

@@ -26,6 +26,7 @@ def log():
     yield logging.getLogger("tfscale.run.attempt")
     root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, Messages)]
     root.level, root.propagate = before
+    messages._Process.format = "auto"
 
 
 def test_plain_lines_have_the_time_warnings_their_level_and_several_processes_their_name(log, capsys):

@@ -35,8 +35,9 @@ _CLOCK = len("12:00:01 ")
 
 
 class _Process:
-    """Who writes; a process has one of them, whatever its threads do."""
+    """Who writes, and how; a process has one of them, whatever its threads do."""
 
+    format = "auto"
     label = ""
     rank = 0
     is_one_of_many = False
@@ -125,8 +126,7 @@ def columns() -> int:
 
 def is_json() -> bool:
     """Whether what people should read goes out as JSON lines."""
-    ours = _ours()
-    return ours is not None and ours.format_of == "json"
+    return _Process.format == "json"
 
 
 def line_of(process: str, text: str) -> str:
@@ -222,13 +222,6 @@ def end() -> None:
         ours.use("auto")
 
 
-def use(format: str) -> None:
-    """How messages of this program look from now on; nothing where the program isn't ours."""
-    ours = _ours()
-    if ours is not None:
-        ours.use(format)
-
-
 @contextlib.contextmanager
 def shown(format: str) -> Iterator[None]:
     """Shows messages while it is open. In a user's program that has handlers of its own for them, those do.
@@ -239,6 +232,7 @@ def shown(format: str) -> Iterator[None]:
     level, propagate, ours = _ROOT.level, _ROOT.propagate, _ours()
     process = (_Process.label, _Process.rank, _Process.is_one_of_many)
     added = None
+    before, _Process.format = _Process.format, format
     if ours is not None:
         ours.use(format)
     elif not _ROOT.hasHandlers():
@@ -255,6 +249,8 @@ def shown(format: str) -> Iterator[None]:
         if added is not None:
             _ROOT.removeHandler(added)
             _ROOT.propagate = propagate
+        if ours is None:  # a program of ours speaks on as it began
+            _Process.format = before
 
 
 def of_process(label: str, rank: int, *, is_one_of_many: bool) -> None:
