@@ -71,12 +71,11 @@ class Messages(logging.Handler):
         if stream is None:
             return
         try:
-            if self.format_of == "json":
-                print(as_json(record), file=stream, flush=True)
-            elif self.format_of == "auto" and stream.isatty():
-                print(_coloured(record), file=stream, flush=True)
-            else:
-                print(_plain(record), file=stream, flush=True)
+            look = as_json if self.format_of == "json" else _plain
+            if self.format_of == "auto" and stream.isatty():
+                look = _coloured
+            stream.write(look(record) + "\n")  # at once, or a live line comes between the lines of a message
+            stream.flush()
         except Exception:  # as logging does it: a message must not end a run
             self.handleError(record)
 
