@@ -45,6 +45,17 @@ def test_a_number_of_steps_needs_no_unit():
         (["+recipe=resnet", "train.until=10m"], "wall time"),
         (["+recipe=resnet", "data=tfds"], "data.name"),
         (["+recipe=resnet", "train.until=["], "train.until"),
+        (["recipe=resnet"], "write +recipe=resnet"),
+        (["+recipe=resnet", "+data=csv", "~job=x", "trian"], "data has a choice already; leave the plus away"),
+        (["+recipe=[resnet,resnt]"], "unknown recipe 'resnt'; did you mean 'resnet'?"),
+        (["+recipe=resnet", "data=sub/x"], "unknown data 'sub/x'"),
+        (["+recipe=resnet", "trian"], "'trian' is not key=value"),
+        (["+recipe=resnet", "+train.until=3ep"], "train.until is there already; leave the plus away"),
+        (["+recipe=resnet", "~train.sed"], "did you mean 'train.seed'?"),
+        (["+recipe=resnet", "~task.depth=3"], "task.depth has another value"),
+        (["+recipe=resnet", "train={sed:1}"], "unknown key 'train.sed'; did you mean 'train.seed'?"),
+        (["+recipe=resnet", "train.seed=${nope}"], "Interpolation key 'nope' not found | train.seed"),
+        (["+recipe=resnet", "train.seed=range(1,3)"], "train.seed: several values"),
     ],
 )
 def test_refused_with_the_nearest_name(overrides, expected):
@@ -73,6 +84,37 @@ def test_what_is_missing_is_in_the_same_report():
     assert [part for part in parts if part not in text] == []
     text = refused("+recipe=resnt", "train.seed=many")
     assert "train.seed" in text and "no value" not in text  # what the recipe would have brought is unknown
+
+
+def test_what_is_wrong_in_a_file_is_told_with_its_override(tmp_path):
+    recipe = tmp_path / "recipe" / "mine.yaml"
+    recipe.parent.mkdir()
+    for content, said in (
+        (
+            "train: {seed: many}",
+            "train.seed: Value 'many' of type 'str' could not be converted to Integer; train.global",
+        ),
+        ("train: {sed: 1}", "unknown key 'train.sed'; did you mean 'train.seed'?; train.global_batch: Value"),
+        ("trian: {seed: 1}", "unknown key 'trian'; did you mean 'train'?; train.global"),
+        ("defaults: [resnt]", "unknown recipe 'resnt'; did you mean 'resnet'?"),
+        ("defaults: [override /data: mnst]", "unknown data 'mnst'; did you mean 'mnist'?"),
+        ("train: {seed: 1\nrun: [", "mine.yaml:3 isn't YAML: expected"),
+    ):
+        recipe.write_text(f"# @package _global_\n{content}\n")
+        with pytest.raises(UsageError) as error:
+            compose(["+recipe=mine", "train.global_batch=many", "task.x=1"], config_dir=str(tmp_path))
+        assert said in error.value.what and "task.x" not in error.value.what
+        assert error.value.where == "+recipe=mine, train.global_batch=many"
+
+
+def test_composing_is_not_repeated_for_every_override(monkeypatch):
+    import hydra
+
+    composed = []
+    real = hydra.compose
+    monkeypatch.setattr(hydra, "compose", lambda *a, **k: composed.append(k) or real(*a, **k))
+    refused("+recipe=resnet", "optimzer.lr=1", "train.seed=many", "train.until=3ep", "train.global_batch=8", "eval=x")
+    assert len(composed) == 2
 
 
 def test_an_override_may_build_on_one_before():

@@ -31,7 +31,7 @@ def test_quotes_interpolations_and_lists_mean_what_they_mean(monkeypatch):
     assert compose([*BASE, "run.dir=null"]).run.dir is None
     assert compose([*BASE, "optimizer.no_decay=[a,b]"]).optimizer.no_decay == ["a", "b"]
     assert as_typed(["+recipe=resnet", "train.seed=3", "~tracker"]) == ["+recipe=resnet", "train.seed=3", "~tracker"]
-    with pytest.raises(UsageError, match="Ambiguous value"):
+    with pytest.raises(UsageError, match=r"several values; write eval.every=\[1ep,2ep\] for a list"):
         compose([*BASE, "eval.every=1ep,2ep"])
     with pytest.raises(UsageError, match="did you mean 'run.dir'"):
         compose([*BASE, "run.dirr=a (1)"])

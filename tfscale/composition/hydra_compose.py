@@ -11,11 +11,12 @@ import dataclasses
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from tfscale.composition.hydra_errors import Groups, Problem, problems_of, refusals
 from tfscale.composition.plug_points import ALLOWED, ALLOWED_FUNCTIONS, PLUG_POINTS, build, check_code, check_targets
 from tfscale.config import override_keys
 from tfscale.config.override_syntax import as_typed, resolve_home, searched
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_Problem = tuple[str, str]  # the key or override, and what is wrong with it
 _PREFIX = re.compile(r"\w+(\.\w+)*\.")
 
 
@@ -235,7 +235,7 @@ def _compose_from(
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
+    from hydra.core.global_hydra import GlobalHydra
 
     ConfigStore.instance().store(name="schema", node=schema)
     typed, extra = as_typed(overrides), searched(config_dir)
@@ -257,8 +257,9 @@ def _compose_from(
     with initialize_config_module("tfscale.configs", version_base="1.3"):
         try:
             return attempt(typed)
-        except (HydraException, ValueError) as error:
-            raise _explain(error, typed, attempt, given) from None
+        except refusals() as error:
+            groups = Groups(GlobalHydra.instance().config_loader(), primary, extra)
+            raise _explained(*problems_of(error, typed, attempt, groups, schema), typed, given) from None
 
 
 def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
@@ -293,7 +294,7 @@ def to_run_config(
 
 def _typed(
     raw: DictConfig, given: Mapping[str, Any], excused: Sequence[str] = ()
-) -> tuple[RunConfig | None, list[_Problem], list[str]]:
+) -> tuple[RunConfig | None, list[Problem], list[str]]:
     """(the typed objects where they can be had, all that is wrong, the keys without a value).
 
     Args:
@@ -303,11 +304,13 @@ def _typed(
     from omegaconf.errors import OmegaConfBaseException
 
     keep_secrets(raw)
-    absent = OmegaConf.missing_keys(raw) - given.keys()
-    missing = sorted(absent - set(excused))
-    problems: list[_Problem] = [(", ".join(missing), _missing_text(missing))] if missing else []
+    problems: list[Problem] = []
+    missing: list[str] = []
     allowed = (*ALLOWED, *raw.extensions.allow)
     try:
+        absent = OmegaConf.missing_keys(raw) - given.keys()
+        missing = sorted(absent - set(excused))
+        problems += [(", ".join(missing), _missing_text(missing))] if missing else []
         plain = OmegaConf.to_container(raw, resolve=True)
         assert isinstance(plain, dict)
         check_targets(plain, allowed)
@@ -337,7 +340,7 @@ def _typed(
 
 
 @contextlib.contextmanager
-def _collecting(problems: list[_Problem]) -> Iterator[None]:
+def _collecting(problems: list[Problem]) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
@@ -356,67 +359,16 @@ def _missing_fix(missing: list[str]) -> str:
     return " ".join(f"{key}=..." for key in missing)
 
 
-def _explain(
-    error: Exception,
-    overrides: list[str],
-    attempt: Callable[[Sequence[str]], DictConfig],
-    given: Mapping[str, Any],
+def _explained(
+    problems: list[Problem], rest: DictConfig | None, overrides: list[str], given: Mapping[str, Any]
 ) -> UsageError:
-    """One UsageError for everything that is wrong with these overrides.
-
-    Hydra stops at the first problem. Each plain override is tried on top of the groups and overrides that compose, so
-    that all of them are reported at once, with what is wrong or missing in the rest.
-    """
-    from hydra.errors import HydraException
-
-    groups = [o for o in overrides if re.match(r"^\+?[\w/@]+=", o) and "." not in o.split("=", 1)[0]]
-    problems: list[_Problem] = []
-    good_groups: list[str] = []
-    for group in groups:
-        try:
-            attempt([*good_groups, group])
-            good_groups.append(group)
-        except (HydraException, ValueError) as one:
-            problems.append((group, _reason(one, group, attempt, good_groups)))
-    good = list(good_groups)
-    for override in overrides:
-        if override in groups:
-            continue
-        try:
-            attempt([*good, override])
-            good.append(override)
-        except (HydraException, ValueError) as one:
-            problems.append((override, _reason(one, override, attempt, good)))
-    if not problems:
-        problems = [(" ".join(overrides), _reason(error, "", attempt, []))]
-    elif good_groups == groups:  # else what a group would have brought is unknown
-        with contextlib.suppress(HydraException, ValueError):
-            rest = attempt(good)
-            _check_allowed(list(rest.extensions.allow), overrides)
-            problems += _typed(rest, given, [key.lstrip("+~").split("=", 1)[0] for key, _ in problems])[1]
+    """One UsageError for everything that is wrong with these overrides, and wrong or missing in the rest."""
+    found = list(problems)
+    if rest is not None:
+        _check_allowed(list(rest.extensions.allow), overrides)
+        found += _typed(rest, given, [key.lstrip("+~").split("=", 1)[0] for key, _ in problems])[1]
     return UsageError(
-        "; ".join(reason for _, reason in problems),
-        where=", ".join(override for override, _ in problems if override),
+        "; ".join(reason for _, reason in found),
+        where=", ".join(override for override, _ in found if override),
         fix="correct the override; --help lists recipes and groups, --cfg job every key",
     )
-
-
-def _reason(error: Exception, override: str, attempt: Callable[[Sequence[str]], DictConfig], groups: list[str]) -> str:
-    """One sentence for one of Hydra's errors, with the nearest name where a name is unknown."""
-    text, cause = str(error), error.__cause__ or error
-    found = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
-    if found:
-        group, name = found[1], found[2]
-        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
-        return f"unknown {group} '{name}'{nearest(name, options)} available: {', '.join(options) or 'none'}"
-    key = override.lstrip("+~").split("=", 1)[0]
-    if isinstance(error, override_keys.UnknownKeys):
-        known = override_keys.all_keys(attempt(groups))
-        return "; ".join(override_keys.unknown_key(one, known) for one in error.keys)
-    if key and ("not in struct" in str(cause) or re.search(r"Key '[^']+' not in '", str(cause))):
-        inner = re.search(r"full_key: ([\w.]+)", str(cause))  # where it stands in a file or a mapping
-        key = inner[1] if inner and not key.startswith(inner[1]) else key
-        return override_keys.unknown_key(key, override_keys.all_keys(attempt(groups)))
-    told = next((line for line in str(cause).splitlines() if "while composing config" not in line), "")
-    told = told.strip()[:300] or first_line(cause)
-    return f"{key}: {told}" if key else told
