@@ -262,6 +262,12 @@ def _dropping(stream: Any, descriptor: int) -> io.TextIOWrapper:
         io.BufferedWriter(raw),
         encoding=getattr(stream, "encoding", None) or "utf-8",
         errors="tfscale",
-        line_buffering=bool(stream is None or stream.line_buffering or raw.isatty() or descriptor == 2),
+        line_buffering=(
+            stream is None
+            or stream.line_buffering
+            or stream.write_through  # `python -u`, PYTHONUNBUFFERED
+            or raw.isatty()
+            or descriptor == 2
+        ),
         write_through=bool(stream is not None and stream.write_through),
     )
