@@ -2,7 +2,8 @@
 # Arguments are the program's: docker run tfscale train +recipe=resnet
 ARG BASE=python:3.11-slim-bookworm
 
-# What is installed, gigabytes that a change of code doesn't touch.
+# What is installed, gigabytes that a change of code doesn't touch. pip's own bytecode says when its source was written, to
+# a fraction of a second that an image doesn't keep: it would count as stale, and every start would compile TensorFlow.
 FROM ${BASE} AS dependencies
 ARG ACCELERATOR=cpu
 ARG EXTRAS="mlflow digits tables s3 gcs"
@@ -12,7 +13,8 @@ RUN python3 -c "import tomllib; p = tomllib.load(open('/source/pyproject.toml', 
         wanted = '${EXTRAS}'.split() + (['gpu'] if '${ACCELERATOR}' == 'gpu' else []); \
         print(*p['dependencies'], *(r for e in wanted for r in p['optional-dependencies'][e]), sep='\n')" \
         > /source/requirements.txt \
-    && /opt/tfscale/bin/pip install --no-cache-dir -c /source/constraints.txt -r /source/requirements.txt
+    && /opt/tfscale/bin/pip install --no-cache-dir --no-compile -c /source/constraints.txt -r /source/requirements.txt \
+    && { /opt/tfscale/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/tfscale/lib || true; }
 
 FROM dependencies AS wheel
 COPY . /source/
@@ -32,7 +34,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf 
     && mkdir -p /work/runs /work/data && chown -R 65532:65532 /work
 COPY --from=dependencies /opt/tfscale /opt/tfscale
 COPY --from=wheel /wheel /wheel
-RUN /opt/tfscale/bin/pip install --no-cache-dir --no-deps --no-index /wheel/*.whl && rm -rf /wheel
+RUN /opt/tfscale/bin/pip install --no-cache-dir --no-compile --no-deps --no-index /wheel/*.whl && rm -rf /wheel \
+    && /opt/tfscale/bin/python -m compileall -q --invalidation-mode checked-hash /opt/tfscale/lib/python3*/site-packages/tfscale
 # The driver's parts that a GPU's runtime mounts; the rest comes with the extra gpu.
 ENV PATH=/opt/tfscale/bin:$PATH \
     PYTHONUNBUFFERED=1 \

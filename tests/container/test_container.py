@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,31 +13,39 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests_controllers import Pod, pods
-from tests_faults import fingerprint
+from tests_faults import fingerprint, steps_of
 
 from tfscale.k8s.manifests import Job, JobSpec, render
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
-IMAGE = os.environ.get("TFSCALE_IMAGE", "localhost/tfscale")
+IMAGE = os.environ.get("CONTAINER_IMAGE", "localhost/tfscale")
 USER = 65532
+KINDS = ("tfjob", "job", "runtime")
 # As k8s/pod.py locks pods up; the anonymous volume belongs to the image's user, as an emptyDir does by fsGroup.
 LOCKED_UP = (
     "--read-only", "--tmpfs=/tmp", "--volume=/work/data", "--cap-drop=all", "--security-opt=no-new-privileges",
     "--unsetenv=HOME",
 )  # fmt: skip
+# Data that need no preparation: what it writes, the first test shows.
 SMALL = (
-    "+recipe=resnet",
-    "task.width=4",
-    "tracker=none",
-    "export.at_end=false",
-    "eval.every=20st",
-    "train.log_every=1st",
+    *(
+        "+recipe=resnet",
+        "task.width=4",
+        "tracker=none",
+        "export.at_end=false",
+        "eval.every=10st",
+        "train.log_every=1st",
+    ),
+    *("data=synthetic", "data.image_size=16", "data.channels=1", "data.num_classes=10", "data.train_examples=640"),
+    *("data.test_examples=64", "train.until=10st", "run.name=together"),
 )
+STEPS = 10
 
 
 def podman(*words: str, within: float = 120) -> subprocess.CompletedProcess:
@@ -49,37 +58,52 @@ def _image() -> None:
         pytest.skip(f"no podman, or no image {IMAGE}")
 
 
+def runs_in(folder: Path) -> Path:
+    """A folder that the image's user writes, as a volume claim is."""
+    runs = folder / "runs"
+    runs.mkdir()
+    os.chown(runs, USER, USER)
+    return runs
+
+
 @pytest.fixture
 def runs(tmp_path) -> Path:
-    """A folder that the image's user writes, as a volume claim is."""
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    os.chown(folder, USER, USER)
-    return folder
+    return runs_in(tmp_path)
 
 
-@pytest.fixture
-def started(runs) -> Iterator:
-    """Starts a pod's container on a network on which pods find each other by name; removes all of it afterwards."""
-    network, names = f"tfscale-{uuid.uuid4().hex[:8]}", []
-    assert podman("network", "create", network).returncode == 0
+class Pods:
+    """The two pods of a job, on a network on which they find each other by name. Use it as a context: at its end all of
+    it is removed."""
 
-    def start(pod: Pod) -> str:
-        name = f"{network}-{len(names)}"
-        names.append(name)
-        told = [f"--env={key}={value}" for key, value in pod.environ.items()]
-        place = [f"--network={network}", f"--network-alias={pod.host}", f"--name={name}", f"--volume={runs}:/work/runs"]
-        done = podman("run", "--detach", *place, *LOCKED_UP, *told, IMAGE, *pod.args)
+    def __init__(self, kind: str, runs: Path):
+        self.pods, self.runs, self.names = two_pods(kind, *SMALL), runs, list[str]()
+        self.network = f"tfscale-{uuid.uuid4().hex[:8]}"
+
+    def __enter__(self) -> Pods:
+        assert podman("network", "create", self.network).returncode == 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        podman("rm", "--force", "--time=0", "--volumes", *self.names)
+        podman("network", "rm", "--force", self.network)
+
+    @property
+    def run_dir(self) -> Path:
+        return self.runs / "resnet" / "together"
+
+    def start(self, index: int, **more_environ: str) -> str:
+        """Starts a container of this pod, and returns its name."""
+        pod, name = self.pods[index], f"{self.network}-{len(self.names)}"
+        self.names.append(name)
+        told = [f"--env={key}={value}" for key, value in {**pod.environ, **more_environ}.items()]
+        place = [f"--network={self.network}", f"--network-alias={pod.host}", f"--volume={self.runs}:/work/runs"]
+        done = podman("run", "--detach", f"--name={name}", *place, *LOCKED_UP, *told, IMAGE, *pod.args)
         assert done.returncode == 0, done.stderr
         return name
 
-    yield start
-    podman("rm", "--force", "--time=0", "--volumes", *names)
-    podman("network", "rm", "--force", network)
 
-
-def code(name: str, *, within: float = 300) -> int:
-    return int(podman("wait", name, within=within).stdout)
+def codes(names: Sequence[str], *, within: float = 300) -> list[int]:
+    return [int(podman("wait", name, within=within).stdout) for name in names]
 
 
 def said(name: str) -> str:
@@ -92,7 +116,8 @@ def seen(name: str, text: str, *, within: float = 240) -> None:
     until = time.monotonic() + within
     while text not in said(name):
         assert time.monotonic() < until, said(name)
-        time.sleep(1)
+        assert podman("inspect", "--format={{.State.Running}}", name).stdout.strip() == "true", said(name)
+        time.sleep(0.5)
 
 
 def two_pods(kind: str, *overrides: str) -> list[Pod]:
@@ -119,6 +144,21 @@ def test_it_trains_without_network_rights_home_or_a_writable_root(runs):
     assert list(runs.glob("resnet/*/export/saved_model/saved_model.pb"))
 
 
+def test_nothing_is_compiled_at_a_start():
+    """An image keeps whole seconds of a file's time: bytecode that goes by it may be stale, and can't be written anew."""
+    program = (
+        "import importlib.util, pathlib, sys; found = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}\n"
+        "print(*(f'{name}:{pathlib.Path(one.cached).read_bytes()[4]}' for name, one in found.items()))"
+    )
+    names = ("tensorflow", "keras", "numpy", "hydra", "tfscale", "tfscale.cli")
+    done = podman("run", "--rm", "--network=none", "--entrypoint=/opt/tfscale/bin/python", IMAGE, "-c", program, *names)
+    assert done.returncode == 0, done.stderr
+    assert dict(one.split(":") for one in done.stdout.split()) == {
+        name: "3" if name.startswith("tfscale") else "1"
+        for name in names  # hashes of the source, checked or not
+    }
+
+
 def test_its_limits_are_in_the_plan(runs):
     place = ("--rm", f"--volume={runs}:/work/runs")  # a dry run too fails where the run's folder can't be written
     words = ("train", "+recipe=resnet", "plan.dry_run=true")
@@ -128,42 +168,57 @@ def test_its_limits_are_in_the_plan(runs):
     assert re.search(r"accelerator cpu 1 core of [^,]+, 4\.0 GiB", told), told
 
 
+# -- two containers, three launchers, at once
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a job: of its two containers, and of those that were told to stop before them."""
+
+    run_dir: Path
+    codes: list[int]
+    texts: list[str]
+    stopped: list[int]
+    committed: list[int]
+
+
 @pytest.fixture(scope="module")
-def outcomes() -> dict:
-    return {}
+def done(tmp_path_factory) -> Iterator[dict[str, Done]]:
+    """As TFJob, Indexed Jobs and a TrainJob's torch policy tell them, all at once. Each second container starts when the
+    first waits for it, and is a name until then unknown. The chief of the Indexed Job gets SIGTERM; then the same again."""
+    with contextlib.ExitStack() as stack:
+        jobs = {kind: stack.enter_context(Pods(kind, runs_in(tmp_path_factory.mktemp(kind)))) for kind in KINDS}
+        slowly = {"job": {"TFSCALE_FAULT": "train.loop:sleep1"}}
+        names = {kind: [job.start(0, **slowly.get(kind, {}))] for kind, job in jobs.items()}
+        for kind, job in jobs.items():
+            seen(names[kind][0], "waits for worker:1")
+            names[kind].append(job.start(1))
+        seen(names["job"][0], "step 4/")
+        podman("kill", "--signal=TERM", names["job"][0])
+        stopped, first = codes(names["job"], within=60), [said(name) for name in names["job"]]
+        committed = steps_of(jobs["job"].run_dir)
+        names["job"] = [jobs["job"].start(index) for index in (0, 1)]
+        found = {}
+        for kind, job in jobs.items():
+            ended, texts = codes(names[kind]), [said(name) for name in names[kind]]
+            stops = (stopped, committed) if kind == "job" else ([], [])
+            found[kind] = Done(job.run_dir, ended, [*texts, *(first if kind == "job" else [])], *stops)
+        yield found
 
 
-@pytest.mark.parametrize("kind", ["tfjob", "job", "runtime"])
-def test_two_containers_train_together_by_name(kind, started, runs, outcomes):
-    """As TFJob, Indexed Jobs and a TrainJob's torch policy tell them. The second is 20 s late, and a name until then unknown."""
-    first, second = two_pods(kind, *SMALL, "train.until=20st", "run.name=together")
-    names = [started(first)]
-    time.sleep(20)
-    assert podman("inspect", "--format={{.State.Running}}", names[0]).stdout.strip() == "true"
-    names.append(started(second))
-    codes = [code(name) for name in names]
-    assert codes == [0, 0], [said(name) for name in names]
-    assert "waits for worker:1" in said(names[0])
-    outcomes[kind] = fingerprint(runs / "resnet" / "together")
-    assert outcomes[kind].step == 20
-    plan = json.loads((runs / "resnet" / "together" / "plan.json").read_text())
-    assert plan["num_workers"] == 2
-    assert len(set(map(str, outcomes.values()))) == 1  # whoever told them, the same bits
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_containers_train_together_by_name(done, kind):
+    """The Indexed Job comes to the others' bits although it was stopped in the middle."""
+    job = done[kind]
+    assert job.codes == [0, 0], job.texts
+    assert json.loads((job.run_dir / "plan.json").read_text())["num_workers"] == 2
+    assert fingerprint(job.run_dir) == fingerprint(done[KINDS[0]].run_dir)  # whoever told them, the same bits
+    assert fingerprint(job.run_dir).step == STEPS
 
 
-def test_sigterm_to_one_ends_both_and_the_same_command_resumes(started, runs):
+def test_sigterm_to_one_ends_both_and_the_same_command_resumes(done):
     """Row E10 of the matrix of faults."""
-    both = two_pods("job", *SMALL, "train.until=5000st", "run.name=stopped")
-    names = [started(pod) for pod in both]
-    seen(names[0], "step 8/")
-    podman("kill", "--signal=TERM", names[1])
-    assert [code(name, within=60) for name in names] == [143, 143], [said(name) for name in names]
-    committed = sorted((runs / "resnet" / "stopped" / "checkpoints").glob("*"))
-    assert committed
-    again = [started(pod) for pod in both]
-    seen(again[0], "resuming at step ")
-    step = int(said(again[0]).split("resuming at step ")[1].split()[0])
-    assert step >= 8
-    seen(again[0], f"step {step + 2}/")
-    podman("kill", "--signal=TERM", again[0])
-    assert [code(name, within=60) for name in again] == [143, 143], [said(name) for name in again]
+    job = done["job"]
+    assert job.stopped == [143, 143], job.texts
+    step = int(job.texts[0].split("resuming at step ")[1].split()[0])
+    assert 4 <= step < STEPS and job.committed[-1] == step
