@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,10 @@ from importlib import metadata
 import pytest
 import structure
 from packaging.requirements import Requirement
+from packaging.version import Version
 from structure import ROOT, all_imports, graph, modules
+
+import tfscale
 
 # Importing these must not import TensorFlow: a run is planned, and refused, without it.
 LIGHT = (
@@ -302,9 +306,17 @@ def test_what_documents_name_is_where_it_was():
         assert getattr(importlib.import_module(f"tfscale.{module}"), name).__name__ == name
 
 
-def test_public_names():
-    import tfscale
+def test_the_changelog_knows_the_version():
+    """What a release is named by, newest first; the program's own number is the newest or comes next."""
+    first, *named = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first == "Unreleased"
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)", name) for name in named), named
+    numbers = [Version(name.split()[0]) for name in named]
+    assert numbers == sorted(set(numbers), reverse=True)
+    assert Version(tfscale.__version__) >= max(numbers, default=Version("0"))
 
+
+def test_public_names():
     names = (
         "Checkpointer Cluster ExecutionPlan Hardware PlanRequest Result RunConfig Source Task Tracker Trainer"
         " compose export_model fit launch_workers make_plan probe"
