@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
 
-.PHONY: train test test-slow test-faults test-container test-versions soak check bench bench-scaling bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions coverage soak check bench bench-scaling bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -38,6 +38,15 @@ build/versions/$(notdir $(PYTHON))-%/.ready: pyproject.toml tests/lowest.txt
 	$(@D)/bin/pip install --disable-pip-version-check -q $(if $(filter lowest,$*),-c tests/lowest.txt) \
 		-e ".[mlflow,digits,tables]" pytest pytest-timeout
 	touch $@
+
+# Which lines of tfscale/ the tests run, also in the processes that they start: twice the time of `make test`. No number is
+# an aim. Of some tests alone: make coverage COVERED="tests/engine tests/checkpoint"
+COVERED ?= tests
+coverage: $(READY)
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile --timeout 900 -m "not slow and not fault and not container" $(COVERED)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --sort cover
 
 # An hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
 soak: $(READY)
