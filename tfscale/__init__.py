@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tfscale.version import __version__
+from tfscale.version import __version__ as __version__
 
 _HOMES = {
     "Checkpointer": "tfscale.checkpoint",
@@ -29,7 +29,26 @@ _HOMES = {
     "make_plan": "tfscale.plan",
     "probe": "tfscale.hardware",
 }
-__all__ = sorted(_HOMES)
+# Written out: a type checker doesn't follow _HOMES, and takes for private what isn't here.
+__all__ = [
+    "Checkpointer",
+    "Cluster",
+    "ExecutionPlan",
+    "Hardware",
+    "PlanRequest",
+    "Result",
+    "RunConfig",
+    "Source",
+    "Task",
+    "Tracker",
+    "Trainer",
+    "compose",
+    "export_model",
+    "fit",
+    "launch_workers",
+    "make_plan",
+    "probe",
+]
 
 if TYPE_CHECKING:
     from tfscale.checkpoint import Checkpointer
@@ -49,10 +68,12 @@ if TYPE_CHECKING:
     from tfscale.tracking.tracker import Tracker
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'tfscale' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker it would mean that there is every name
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'tfscale' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tfscale.cli import Program, print_config
 from tfscale.process.stopping import Stopping
@@ -20,13 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return program.run(argv, _listening)
 
 
-def _listening(options: argparse.Namespace, seen: dict) -> int:
+def _listening(options: argparse.Namespace, seen: dict[str, Any]) -> int:
     """Hears signals before anything is imported that starts threads: NumPy does."""
     with Stopping(owns_process=True).listening() as stopping:
         return print_config(options) if options.cfg else _train(options, seen, stopping)
 
 
-def _train(options: argparse.Namespace, seen: dict, stopping: Stopping) -> int:
+def _train(options: argparse.Namespace, seen: dict[str, Any], stopping: Stopping) -> int:
     from tfscale.composition.hydra_compose import compose
     from tfscale.run.attempt import fit_config
 

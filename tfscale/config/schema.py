@@ -372,7 +372,7 @@ def class_name(part: Any) -> str:
     return cls.__qualname__ if cls.__module__.startswith("tfscale.") else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _defaults(cls: type) -> dict[str, Any]:
+def _defaults(cls: type[Any]) -> dict[str, Any]:
     found = {}
     for one in dataclasses.fields(cls):
         if one.default is not dataclasses.MISSING:

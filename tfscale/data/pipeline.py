@@ -9,7 +9,7 @@ Owns parallelism, batching and prefetch as the plan says. Refuses to know kinds 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -141,7 +141,7 @@ def finisher(source: Source, task: Task, count: int, *, training: bool, seed: in
     """From a raw example and its place in the order to what the step takes."""
 
     @as_it_stands
-    def finish(place, raw):
+    def finish(place: Mapping[str, tf.Tensor], raw: Any) -> Example:
         example = rewritten(source.parse)(raw)
         # All randomness of one example: a pure function of (seed, epoch, index).
         example["seed"] = tf.stack([tf.constant(seed, tf.int64), place["epoch"] * count + place["index"]])
@@ -161,7 +161,7 @@ def _weighted(whole: tf.data.Dataset, steps: tf.data.Dataset, parts: int) -> tf.
         return dataset
 
     @as_it_stands
-    def cut(step):
+    def cut(step: Any) -> Any:
         return tf.nest.map_structure(lambda t: tf.reshape(t, [parts, t.shape[0] // parts, *t.shape[1:]]), step)
 
     return dataset.map(cut).unbatch()

@@ -202,12 +202,12 @@ class CoordinatedTrainer(Training):
         options.experimental_optimization.apply_default_optimizations = False  # they take half the time of opening
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2, autograph=False)
-        def piece(first, count):
+        def piece(first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             self._traces[kind] += 1
             iterator = iter(batches(first).with_options(options))
             began = tf.timestamp()
 
-            def one(sums, waited):
+            def one(sums: tf.Tensor, waited: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 batch, seconds = next_timed(iterator, deterministic=False)
                 return sums + local_sum(self.strategy, step(self.strategy, batch)), waited + seconds
 

@@ -43,7 +43,7 @@ class Evaluator:
         plan: ExecutionPlan,
         *,
         agree: Agreement | None = None,
-        clock: Callable[[str], contextlib.AbstractContextManager] | None = None,
+        clock: Callable[[str], contextlib.AbstractContextManager[Any]] | None = None,
         control: LoopControl | None = None,
     ):
         self.strategy, self.agree = strategy, agree
@@ -84,7 +84,7 @@ class Evaluator:
         return self._step.sums.means(total)
 
     def _graph(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:
-        def one(sums):
+        def one(sums: tf.Tensor) -> tuple[tf.Tensor]:
             return (sums + local_sum(self.strategy, self._step(self.strategy, next(iterator))),)
 
         return repeated(steps, one, (self._step.sums.no_steps(),))[0]

@@ -153,7 +153,7 @@ class Trainer(Training):
         """(sums, seconds of waiting, how many steps there were before the loss ceased to be finite)."""
         faults.point("train.trace")
 
-        def one(sums, waited, good):
+        def one(sums: tf.Tensor, waited: tf.Tensor, good: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
             sums += local_sum(self.strategy, self._train_step(self.strategy, batch))
             return sums, waited + seconds, good + tf.cast(tf.math.is_finite(sums[0]), tf.int32)
@@ -162,7 +162,7 @@ class Trainer(Training):
         return repeated(steps, one, start)
 
     def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        def one(sums, good):
+        def one(sums: tf.Tensor, good: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             sums += local_sum(self.strategy, self._train_step(self.strategy, next(iterator)))
             return sums, good + tf.cast(tf.math.is_finite(sums[0]), tf.int32)
 

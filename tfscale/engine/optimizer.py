@@ -55,7 +55,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.curve = curve
         self.scale = 1.0  # taken as a constant when the step is traced
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> tf.Tensor:
         step, curve = tf.cast(step, tf.float32), self.curve
         rate = self._after_warmup(step)
         if curve.warmup_steps:
@@ -75,11 +75,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         share = (1 + tf.cos(math.pi * done)) / 2 if curve.kind == "cosine" else 1 - done
         return curve.peak * (curve.final + (1 - curve.final) * share)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self.curve)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> Schedule:
         return cls(Curve(**{**config, "decay_steps": tuple(config["decay_steps"])}))
 
 
@@ -90,11 +90,11 @@ class SGD(keras.optimizers.SGD):
     operations per variable, which is what a step of a small model spends its time on.
     """
 
-    def __init__(self, *, l2: float = 0.0, no_decay: tuple[str, ...] = (), **kwargs):
+    def __init__(self, *, l2: float = 0.0, no_decay: tuple[str, ...] = (), **kwargs: Any):
         super().__init__(**kwargs)
         self.l2, self.no_decay = l2, tuple(no_decay)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         place, known = place_in(self, variable)  # on the second device of a strategy it is called bias/replica_1
         if self.l2 and not _matches(known, self.no_decay):
             gradient = tf.convert_to_tensor(gradient) + self.l2 * tf.convert_to_tensor(variable)
@@ -113,15 +113,15 @@ class SGD(keras.optimizers.SGD):
             use_nesterov=self.nesterov,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l2": self.l2, "no_decay": self.no_decay}
 
 
-def _handle(variable) -> tf.Tensor:
+def _handle(variable: Any) -> tf.Tensor:
     return getattr(variable, "value", variable).handle if isinstance(variable, keras.Variable) else variable.handle
 
 
-def _matches(variable, names: tuple[str, ...]) -> bool:
+def _matches(variable: Any, names: tuple[str, ...]) -> bool:
     return variable.name.split("/")[-1].split(":")[0] in names
 
 
@@ -180,14 +180,14 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, scale: float):
         self.schedule, self.scale = schedule, scale
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> tf.Tensor:
         return self.schedule(step) * self.scale
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "scale": self.scale}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> ScaledSchedule:
         return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["scale"])
 
 

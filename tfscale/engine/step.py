@@ -206,7 +206,7 @@ class TrainStep:
         first = tf.nest.map_structure(lambda t: t[0], cut)
         sparse = self._sparse(first, whole, scale) if self.task.follows_keras else [None] * len(self.variables)
 
-        def more(i, gradients, sums):
+        def more(i: tf.Tensor, gradients: list[Any], sums: tf.Tensor) -> tuple[tf.Tensor, list[Any], tf.Tensor]:
             fresh, seen = self._one(tf.nest.map_structure(lambda t: t[i], cut), whole, scale)
             return i + 1, [_more(a, b, i) for a, b in zip(gradients, fresh, strict=True)], sums + seen
 
@@ -298,7 +298,9 @@ def _whole(task: Task, model: Any, batch: Any, parts: int) -> tf.Tensor | None:
     return summed(rewritten(task.count)(model, batch))
 
 
-def _losses(task: Task, model: Any, batch: Any, whole: tf.Tensor | None, parts: int, *, training: bool):
+def _losses(
+    task: Task, model: Any, batch: Any, whole: tf.Tensor | None, parts: int, *, training: bool
+) -> tuple[tf.Tensor, tf.Tensor, Mapping[str, tf.Tensor], tf.Tensor | None]:
     """(losses [batch], weights [batch], metrics, the model's penalty or None), in at least float32."""
     if whole is not None:
         batch = {**batch, WHOLE: whole}

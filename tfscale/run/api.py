@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, overload
 
 from tfscale.config.schema import RunConfig
 from tfscale.console.messages import received
 from tfscale.run.attempt import fit_config
 from tfscale.run.keras_fit import fit_model, refuse_beside_config
 from tfscale.run_dir.result import Result
+
+
+@overload
+def fit(
+    what: RunConfig,
+    *,
+    environ: Mapping[str, str] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Result: ...
+
+
+@overload
+def fit(
+    what: Any,
+    data: Any,
+    *,
+    test: Any = None,
+    until: str = "1ep",
+    global_batch: int | None = None,
+    steps_per_epoch: int | None = None,
+    loss: Any = None,
+    optimizer: Any = None,
+    metrics: Sequence[Any] | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Result: ...
 
 
 def fit(

@@ -65,7 +65,7 @@ class Arguments:
     loss: Any = None
     optimizer: Any = None
     metrics: Sequence[Any] | None = None
-    run_dir: str | os.PathLike | None = None
+    run_dir: str | os.PathLike[str] | None = None
     seed: int = 0
     overrides: Sequence[str] = ()
 

@@ -16,6 +16,7 @@ from typing import Any
 from tfscale.config.duration import Duration
 from tfscale.config.unused_settings import refuse_without_test
 from tfscale.console.messages import bare
+from tfscale.engine.actions import Action, Every
 from tfscale.errors import Diverged, Interrupted, IOFailure, Preempted, UsageError, nearest
 from tfscale.files import dumps
 from tfscale.peers.membership import Peers
@@ -215,10 +216,8 @@ class Session:
         first, *skipped = self.recovery.data_steps(self.state.step)
         return self.parts.dataset("train", self.parts.shard(), training=True, start_step=first, skip=tuple(skipped))
 
-    def _actions(self) -> list:
+    def _actions(self) -> list[Action]:
         """In order: what is learnt (evaluation) before what is kept (checkpoint)."""
-        from tfscale.engine.actions import Action, Every
-
         parts = self.parts
 
         def every(text: str) -> Every:

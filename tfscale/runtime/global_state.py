@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfscale.cluster import Cluster
 from tfscale.console import hushed
@@ -119,7 +119,7 @@ def _set_environment(plan: ExecutionPlan) -> None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 
-def _set_threads(plan: ExecutionPlan, tf) -> None:
+def _set_threads(plan: ExecutionPlan, tf: Any) -> None:
     threading = tf.config.threading
     try:
         threading.set_intra_op_parallelism_threads(plan.intra_op_threads)
@@ -130,7 +130,7 @@ def _set_threads(plan: ExecutionPlan, tf) -> None:
         _log.warning(f"TensorFlow already runs with {current} threads; the plan's are not applied")
 
 
-def _set_logical_devices(plan: ExecutionPlan, tf) -> None:
+def _set_logical_devices(plan: ExecutionPlan, tf: Any) -> None:
     """Several devices of one CPU, where the plan wants them."""
     if plan.accelerator != "cpu" or plan.local_devices == 1:
         return
