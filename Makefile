@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
 
-.PHONY: train test test-slow test-faults test-container test-versions coverage soak check bench bench-scaling bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions coverage soak check types bench bench-scaling bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -55,7 +55,13 @@ soak: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(MAKE) --no-print-directory types
+
+# Of tfscale/, of a user's program, and of the examples in docstrings
+types: $(READY)
+	rm -rf build/examples
+	$(BIN)/python tests/docstrings.py build/examples
+	$(BIN)/mypy tfscale tests/user_program.py build/examples
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.overhead

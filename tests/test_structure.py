@@ -326,6 +326,20 @@ def test_public_names():
         assert getattr(tfscale, name).__doc__, name
 
 
+def test_fit_shows_its_arguments():
+    """Its signature for type checkers is what it takes; an unknown one is refused by a message, and so it has **options."""
+    import inspect
+    from typing import get_overloads
+
+    from tfscale.run.keras_fit import Arguments
+
+    _, of_model = map(inspect.signature, get_overloads(tfscale.fit))
+    shown = {name: one.default for name, one in of_model.parameters.items()}
+    taken = {name: one.default for name, one in inspect.signature(Arguments).parameters.items()}
+    assert {name: shown[name] for name in taken} == taken
+    assert set(shown) - set(taken) == {"what", "data", "environ", "say"}
+
+
 def test_the_lowest_versions_are_those_of_pyproject():
     """`make test-versions` tests what pyproject.toml promises."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -4,11 +4,11 @@ Files of a folder that somebody else may have made are plain files inside it, of
 written is there whole or not at all. Our JSON is strict: a number that isn't finite is the text "NaN", "Infinity" or
 "-Infinity", which `float()` and pandas read. Refuses to know what files say.
 
-    open_plain(run_dir / "metrics.jsonl", "ab")          # no link, no pipe, no device
-    read_json(run_dir / "result.json")                   # None: there is none, or it is torn
-    write_whole(run_dir / "result.json", b"...")         # whole or not at all
+    open_plain(folder / "metrics.jsonl", "ab")           # no link, no pipe, no device
+    read_json(folder / "result.json")                    # None: there is none, or it is torn
+    write_whole(folder / "result.json", b"...")          # whole or not at all
     with replacing(output, durable=True) as temporary:   # the same, for whoever writes to a path
-        write_table(temporary)
+        table.to_csv(temporary)
     archive(checkpoint, folder / "damaged-step-000000500")
     sha256(file), sha256_of("text"), digest_of({"any": "JSON"})
     dumps({"loss": math.nan})                            # {"loss": "NaN"}

@@ -5,7 +5,7 @@ of hyper-parameters; TensorFlow is imported inside its methods, so that a run ca
 
     task = ResNet(depth=20).for_data(spec)
     model = task.build_model()
-    batch = task.preprocess(example, training=True)          # one example, inside tf.data
+    fields = task.preprocess(example, training=True)         # one example, inside tf.data
     loss, metrics = task.loss(model, batch, training=True)   # one batch, inside the compiled step
     answers = task.predict(model, batch)                     # one batch, without labels
 """

@@ -2,7 +2,7 @@
 
 Owns what can be read again and what can't. Refuses to know what the batches hold.
 
-    dataset = py_batches(Batches(), "data")              # read by index, in as many threads as it has workers
+    dataset = py_batches(py_dataset, "data")             # read by index, in as many threads as it has workers
     dataset = py_batches(generator, "data", steps=100)   # read once, as far as training goes
 """
 

@@ -4,7 +4,7 @@ Owns what is told of such data by name: elements that are no batches, data that 
 NaN. Refuses to know how it is read later.
 
     found = survey(dataset, "test")
-    found.batches, found.rows, found.classes("y")
+    found.batches, found.rows, found.labels["y"]
 """
 
 from __future__ import annotations

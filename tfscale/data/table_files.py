@@ -3,8 +3,8 @@
 Owns the two formats. Refuses to know what the columns mean.
 
     kind = table_kind("preds.parquet")
-    kind.write({"name": ["a", "b"], "probabilities": array}, "part-000000.parquet")
-    kind.join(parts, "whole.parquet")
+    kind.write({"name": ["a", "b"], "probabilities": array}, folder / "part-000000.parquet")
+    kind.join(parts, folder / "whole.parquet")
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """What happens between loops: when (`Every`) apart from what (any callable).
 
-actions = [Action(Every(steps=100), log), Action(Every(seconds=600), save, at_end=True)]
+Refuses to know what is done: the loop only asks what is due.
+
+    actions = [Action(Every(steps=100), log), Action(Every(seconds=600), save, at_end=True)]
 """
 
 from __future__ import annotations

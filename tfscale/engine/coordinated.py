@@ -5,8 +5,8 @@ configuration, like loop.py, whose Trainer has the same face.
 
     strategy = make_ps_strategy(cluster)                      # runtime/strategies.py
     trainer = CoordinatedTrainer(task, state, strategy, plan, actions=[log, evaluate, save])
-    trainer.train(lambda first: build_dataset(..., start_step=first), until=1500)
-    trainer.evaluate(lambda first: build_dataset(..., training=False, start_step=first), steps=16)
+    trainer.train(lambda first: build_dataset(source, task, Portion(..., start_step=first), plan), until=1500)
+    trainer.evaluate(lambda first: build_dataset(source, task, Portion(..., start_step=first), plan), steps=16)
 
 The chief cuts the steps into pieces [first, first + count) and hands each to whichever worker is free. A worker
 computes whole steps of plan.global_batch examples alone: it reads the weights as they are, which other workers may just

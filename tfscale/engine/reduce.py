@@ -2,7 +2,7 @@
 
 Owns the packing by type and the precision of the wire. Refuses to know the model's task and the optimizer.
 
-    gradients, means = Reducer(plan)(gradients, statistics)      # replica context, inside a tf.function
+    summed, means = Reducer(plan)(gradients, moving)      # replica context, inside a tf.function
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class Agreement:
         return bytes(told[:length]) if self.workers > 1 else data
 
     def _graph(self, vector: tf.Tensor) -> tf.Tensor:
-        def share():
+        def share() -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             first = context.replica_id_in_sync_group % self.local_devices == 0
             part = tf.where(first, vector, tf.zeros_like(vector))

@@ -3,7 +3,7 @@
 Owns the serving signature and its graph. Refuses to know files besides its own folder, and Keras's file format.
 
     served = Served(task, model, inputs)        # the model in full precision, and what it is called with
-    served.save("saved_model")                  # signature serving_default
+    served.save(folder / "saved_model")         # signature serving_default
     served.inputs, served.outputs               # TensorSpecs by name, [None, ...] each
     answers(task, model, fields, inputs)        # the same numbers without a graph, for comparison
 """

@@ -3,7 +3,7 @@
 Owns the translation of Keras's training protocol (`compile`, `compute_loss`, `compute_metrics`) into a Task. Refuses to
 know where examples come from, loops and strategies' devices.
 
-    task = GivenModel(model=model)              # an instance, or a function that returns one
+    task = GivenModel(model=theirs)             # an instance, or a function that returns one
     task.meet(lambda: {"x": ..., "y": ...})     # two examples, to build what is still unbuilt
     model = task.build_model()
     loss, metrics = task.loss(model, batch, training=True)

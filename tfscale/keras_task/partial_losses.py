@@ -6,8 +6,8 @@ tells what it would divide by, and is divided by what all parts tell. Owns what 
 looked up where Keras says it and tried on two examples where a function decides; refuses to know how parts meet.
 
     parts = PartLosses(model, given)          # given: x, y, y_pred, sample_weight of two examples
-    with parts.counting() as counts: compiled_loss(y, y_pred, sample_weight)
-    with parts.weighted(Counts(rows, places, whole)): loss = compiled_loss(y, y_pred, sample_weight)
+    with parts.counting() as counts: model.compute_loss(x, y, y_pred, sample_weight)
+    with parts.weighted(Counts(rows, places, whole)): loss = model.compute_loss(x, y, y_pred, sample_weight)
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Owns the tolerances and the verdict. Refuses to know how the numbers were made.
 
     row = compare(reference, run, layout="2", title="2 replicas", precision="float64")
-    report = Report(rows=(row,), ...)
+    report = Report(..., rows=(row,))
     report.holds, report.table()
 """
 

@@ -2,7 +2,7 @@
 
 Owns the thread that waits for beats. Refuses to know what a beat means: the loops give one after each compiled piece.
 
-    watchdog = Watchdog(1800, on_hang=..., stacks=run_dir / "hang.txt")
+    watchdog = Watchdog(1800, on_hang=..., stacks=run_dir.path / "hang.txt")
     with watchdog.watching():
         watchdog.beat()
 """

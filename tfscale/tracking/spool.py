@@ -3,7 +3,7 @@
 Owns one append-only file of JSON lines and how far of it is delivered, so that what is written survives a kill and an
 absent server, and waits for the next attempt. Refuses to know what events mean and who takes them.
 
-    spool = Spool(run_dir / "mlflow_spool.jsonl")
+    spool = Spool(run_dir.path / "mlflow_spool.jsonl")
     spool.append({"kind": "metrics", "values": {"loss": 0.5}, "step": 1})
     for event, place in spool.pending():
         ...

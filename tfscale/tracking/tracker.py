@@ -3,7 +3,7 @@
 Trackers receive Python floats that are already reduced, never tensors. A worker that isn't the chief gets NullTracker,
 so that no call needs to ask who calls.
 
-    tracker = spec.open(run_dir=path, root=root, name="resnet/1a2b")
+    tracker = tracker_spec.open(run_dir=path, root=root, name="resnet/1a2b")
     tracker.params({"train.global_batch": 64})
     tracker.metrics({"loss": 0.3}, step=100)
     tracker.artifact(path)
