@@ -173,7 +173,8 @@ class Source:
 
     def parse(self, raw: Any) -> dict[str, Any]:
         """One raw element as a dict of tensors; traced by tf.data."""
-        return raw
+        parsed: dict[str, Any] = raw
+        return parsed
 
     def identity(self) -> dict[str, Any]:
         """The fields that say which data this is, without where it lies and how much of it may be damaged."""

@@ -80,7 +80,8 @@ def export_model(
 
 def read_about(directory: str | Path) -> dict[str, Any]:
     """What export.json says of an export."""
-    return json.loads((Path(directory) / _ABOUT).read_text())
+    about: dict[str, Any] = json.loads((Path(directory) / _ABOUT).read_text())
+    return about
 
 
 def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class _Work:
             _log.info(f"step {step}: not evaluated: {error.what}")
             return None
         split = self.config.eval.split
-        metrics = self.run.evaluate(split)
+        metrics: dict[str, float] = self.run.evaluate(split)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         _log.info(f"step {step}  {split} (evaluator): {shown}")
         self._track(metrics, step)
