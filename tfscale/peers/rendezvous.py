@@ -19,7 +19,6 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import tfscale.peers.agreement as agreement
@@ -28,6 +27,7 @@ from tfscale.errors import ClusterConfigError, ClusterFault, TfscaleError
 from tfscale.peers.channel import Call, Channel, encode, listen
 from tfscale.peers.meeting import Event, Meeting
 from tfscale.peers.readmission import keep_open
+from tfscale.peers.roster import Roster
 
 _log = logging.getLogger(__name__)
 
@@ -60,15 +60,15 @@ def meet(
         facts: JSON values that all processes must agree on, as nested dicts, such as {"plan": {...}}. The addresses of
             the cluster are compared in any case.
         timeout: seconds to wait for the others.
-        again: let processes that were lost come again later (see reception.py).
+        again: let processes that were lost come again later (see readmission.py).
 
     Raises:
         ClusterConfigError: processes disagree, or the addresses of some are not known. All processes raise it.
         ClusterFault: a process is missing after `timeout`, an index is claimed twice, or the own port is in use.
         ValueError, TypeError: `facts` are longer than a MiB or no JSON.
     """
-    place = None if cluster.source == "local" or cluster.role == "evaluator" else _Place.of(cluster)
-    if place is None or len(place.addresses) == 1:
+    roster = None if cluster.source == "local" or cluster.role == "evaluator" else Roster.of(cluster)
+    if roster is None or len(roster.addresses) == 1:
         me = f"{cluster.role}:{cluster.index}"
         return Meeting(me, [me], leader=me, now=now)
     hello = {
@@ -80,54 +80,20 @@ def meet(
         "facts": json.loads(json.dumps({**facts, "cluster": cluster.shared()})),
     }
     encode(hello)  # what can't be sent is refused before the wait
-    if place.me == place.leader:
-        channels = _Leader(place, hello, timeout, now).gather()
+    if roster.me == roster.leader:
+        channels = _Leader(roster, hello, timeout, now).gather()
     else:
-        with _listen(place, lambda: None, now() + timeout, now):
+        with _listen(roster, lambda: None, now() + timeout, now):
             pass  # only to know early that TensorFlow can have the port
-        channels = {place.leader: _Follower(place, hello, timeout, now).join()}
-    meeting = Meeting(place.me, place.addresses, channels, leader=place.leader, now=now)
-    if again and place.me == place.leader:
-        keep_open(meeting, place.port, hello)
+        channels = {roster.leader: _Follower(roster, hello, timeout, now).join()}
+    meeting = Meeting(roster.me, roster.addresses, channels, leader=roster.leader, now=now)
+    if again and roster.me == roster.leader:
+        keep_open(meeting, roster.port, hello)
     return meeting
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Who is who: names are "role:index", and `addresses` are all processes' in rank order."""
-
-    me: str
-    leader: str
-    addresses: Mapping[str, str]
-
-    @classmethod
-    def of(cls, cluster: Cluster) -> _Place:
-        roles = [role for role in ("chief", "worker", "ps") if cluster.addresses.get(role)]
-        names = {f"{role}:{i}": a for role in roles for i, a in enumerate(cluster.addresses[role])}
-        unknown = [name for name, address in names.items() if not address]
-        if unknown or not roles or roles[0] == "ps":
-            raise ClusterConfigError(
-                f"the address of {', '.join(unknown)} is not known here, so the processes can't meet"
-                if unknown
-                else "the cluster has neither a chief nor a worker to lead it",
-                where=cluster.source,
-                fix="tell every process all addresses (TFJob: enableDynamicWorker: false)",
-            )
-        return cls(f"{cluster.role}:{cluster.index}", f"{roles[0]}:0", names)
-
-    @property
-    def port(self) -> int:
-        """This process's own."""
-        return int(self.addresses[self.me].rpartition(":")[2])
-
-    def with_addresses(self, names: list[str]) -> str:
-        """Names and addresses for a message, not too many."""
-        shown = ", ".join(f"{name} ({self.addresses[name]})" for name in names[:20])
-        return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-
-
 def _listen(
-    place: _Place, taken: Callable[[], TfscaleError | None], deadline: float, now: Callable[[], float]
+    roster: Roster, taken: Callable[[], TfscaleError | None], deadline: float, now: Callable[[], float]
 ) -> socket.socket:
     """Listens on this process's own port, on all interfaces as TensorFlow does.
 
@@ -138,14 +104,14 @@ def _listen(
         ClusterFault: the port is in use, also after three more tries.
         ClusterConfigError: this user may not use it.
     """
-    address, port = place.addresses[place.me], place.port
+    address, port = roster.addresses[roster.me], roster.port
     for attempt in range(_PORT_RETRIES + 1):
         try:
             return listen(port)
         except OSError as error:
             if error.errno == errno.EACCES:
                 raise ClusterConfigError(
-                    f"{place.me} may not listen on port {port}", where=address, fix="choose a port above 1023"
+                    f"{roster.me} may not listen on port {port}", where=address, fix="choose a port above 1023"
                 ) from None
             why = "is in use" if error.errno == errno.EADDRINUSE else f"can't be used: {error.strerror}"
         better = taken()
@@ -155,7 +121,7 @@ def _listen(
             break
         _sleep(_PORT_PAUSE)
     raise ClusterFault(
-        f"port {port} of {place.me} {why}, also after {attempt} more tries", where=address, fix=_FIX_PORT
+        f"port {port} of {roster.me} {why}, also after {attempt} more tries", where=address, fix=_FIX_PORT
     )
 
 
@@ -169,21 +135,21 @@ def _sleep(seconds: float) -> None:
 class _Leader:
     """The side that listens: collects the hellos, decides, and tells everybody."""
 
-    def __init__(self, place: _Place, hello: dict[str, Any], timeout: float, now: Callable[[], float]):
-        self._place, self._hello, self._now = place, hello, now
+    def __init__(self, roster: Roster, hello: dict[str, Any], timeout: float, now: Callable[[], float]):
+        self._roster, self._hello, self._now = roster, hello, now
         self._deadline = now() + timeout
         self._say_at = now() + _SAY_AFTER
         self._present: dict[str, tuple[Channel, dict[str, Any]]] = {}
         self._strangers: dict[Channel, float] = {}  # and when their time to say hello is over
         self._error: TfscaleError | None = None
         self._foreign = ""  # the last that called and is of another cluster
-        self._unaware = set(place.addresses) - {place.me}  # who has not come at all, to hear of an error
+        self._unaware = set(roster.addresses) - {roster.me}  # who has not come at all, to hear of an error
         self._selector = selectors.DefaultSelector()
 
     def gather(self) -> dict[str, Channel]:
         """Returns a channel to every follower; raises what all of them raise."""
         try:
-            with self._selector, _listen(self._place, self._claim, self._deadline, self._now) as listener:
+            with self._selector, _listen(self._roster, self._claim, self._deadline, self._now) as listener:
                 listener.setblocking(False)
                 self._selector.register(listener, selectors.EVENT_READ)
                 while (self._unaware if self._error else self._missing()) and self._now() < self._deadline:
@@ -194,7 +160,7 @@ class _Leader:
                             self._read(key.fileobj)
                     self._keep_house()
             hellos = {name: hello for name, (_, hello) in self._present.items()}
-            leader = self._place.leader
+            leader = self._roster.leader
             error = self._error or agreement.facts_differ(hellos, leader, self._hello) or self._absence()
             if error:
                 self._fail(error)
@@ -211,11 +177,11 @@ class _Leader:
 
     def _claim(self) -> TfscaleError | None:
         """The own port is in use: where another leader of this cluster holds it, it and we learn so from our hello."""
-        there = _Place(self._place.me, self._place.leader, {self._place.leader: f"localhost:{self._place.port}"})
+        there = Roster(self._roster.me, self._roster.leader, {self._roster.leader: f"localhost:{self._roster.port}"})
         return _Follower(there, self._hello, 1.0, self._now).verdict(0.5)
 
     def _missing(self) -> list[str]:
-        return [name for name in self._place.addresses if name != self._place.me and name not in self._present]
+        return [name for name in self._roster.addresses if name != self._roster.me and name not in self._present]
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -248,27 +214,27 @@ class _Leader:
 
     def _welcome(self, name: str, channel: Channel, hello: dict[str, Any]) -> None:
         """Takes a process in, or finds at once that the meeting fails; one of another cluster is sent away."""
-        differs = agreement.worlds_differ(name, hello, self._place.leader, self._hello)
-        if differs and agreement.address_of(hello) not in self._place.addresses.values():
+        differs = agreement.worlds_differ(name, hello, self._roster.leader, self._hello)
+        if differs and agreement.address_of(hello) not in self._roster.addresses.values():
             self._foreign = f"process {hello.get('pid')} on {hello.get('host')}"
             channel.send({"type": "error", "error": differs.as_dict()})
             self._drop(channel)
             return
         self._unaware.discard(name)
-        first = self._hello if name == self._place.me else None
+        first = self._hello if name == self._roster.me else None
         if name in self._present:
             self._read(self._present[name][0])  # has it just gone?
             first = self._present[name][1] if name in self._present else None
         error = differs
         if error and not self._error:
-            self._unaware |= agreement.names(hello) - {self._place.me, *self._present, name}
+            self._unaware |= agreement.names(hello) - {self._roster.me, *self._present, name}
         if first:
             error = agreement.claimed_twice(name, first, hello)
         if error:
             self._fail(error)
         if self._error:
             channel.send({"type": "error", "error": self._error.as_dict()})
-        if first or name not in self._place.addresses:
+        if first or name not in self._roster.addresses:
             self._drop(channel)
             return
         self._present[name] = channel, hello
@@ -289,7 +255,7 @@ class _Leader:
             self._drop(channel)
         if self._now() >= self._say_at and self._missing() and self._error is None:
             self._say_at = self._now() + _SAY_EVERY
-            _log.warning(f"{self._place.me} waits for {self._place.with_addresses(self._missing())}")
+            _log.warning(f"{self._roster.me} waits for {self._roster.with_addresses(self._missing())}")
             self._tell_all(self._waiting())
 
     def _tell_all(self, message: dict[str, Any]) -> None:
@@ -301,10 +267,10 @@ class _Leader:
         if not missing:
             return None
         return ClusterFault(
-            f"{len(missing)} of {len(self._place.addresses)} processes did not come in time: "
-            + self._place.with_addresses(missing)
+            f"{len(missing)} of {len(self._roster.addresses)} processes did not come in time: "
+            + self._roster.with_addresses(missing)
             + (f"; {self._foreign}, of another cluster, called and was sent away" if self._foreign else ""),
-            where=f"{self._place.leader} ({self._place.addresses[self._place.leader]})",
+            where=f"{self._roster.leader} ({self._roster.addresses[self._roster.leader]})",
             fix="see why they did not start, or wait longer with cluster.start_timeout",
         )
 
@@ -312,8 +278,8 @@ class _Leader:
 class _Follower:
     """The side that calls: finds the leader, says hello and waits for the verdict."""
 
-    def __init__(self, place: _Place, hello: dict[str, Any], timeout: float, now: Callable[[], float]):
-        self._place, self._hello, self._now = place, hello, now
+    def __init__(self, roster: Roster, hello: dict[str, Any], timeout: float, now: Callable[[], float]):
+        self._roster, self._hello, self._now = roster, hello, now
         self._timeout, self._deadline = timeout, now() + timeout
         self._say_at = now() + _SAY_AFTER
         self._problem = "no answer"  # why the leader was not reached
@@ -329,11 +295,11 @@ class _Follower:
             _sleep(pause)
             pause = min(1.0, pause * 1.5)
             self._keep_house()
-        address = self._place.addresses[self._place.leader]
+        address = self._roster.addresses[self._roster.leader]
         raise ClusterFault(
-            f"{self._place.leader} at {address} could not be met: {self._problem}",
+            f"{self._roster.leader} at {address} could not be met: {self._problem}",
             where=address,
-            fix=f"see why {self._place.leader} did not start, or wait longer with cluster.start_timeout",
+            fix=f"see why {self._roster.leader} did not start, or wait longer with cluster.start_timeout",
         )
 
     def verdict(self, seconds: float) -> TfscaleError | None:
@@ -347,7 +313,7 @@ class _Follower:
         return None
 
     def _call(self) -> Channel | None:
-        call = Call(self._place.addresses[self._place.leader])
+        call = Call(self._roster.addresses[self._roster.leader])
         try:
             while not call.over(_POLL) and self._now() < self._deadline:
                 self._keep_house()
@@ -396,13 +362,13 @@ class _Follower:
             return until
         # The leader may have started later than we did; it has the same timeout
         self._deadline = self._now() + min(seconds, self._timeout) + _GRACE
-        self._missing = [name for name in self._place.addresses if name in missing]
+        self._missing = [name for name in self._roster.addresses if name in missing]
         self._problem = "it went away before all had come"
         return self._deadline
 
     def _keep_house(self) -> None:
         if self._now() >= self._say_at:
             self._say_at = self._now() + _SAY_EVERY
-            leader = self._place.leader
-            who = self._place.with_addresses(self._missing or [leader])
-            _log.warning(f"{self._place.me} waits for {who}" + ("" if self._missing else f": {self._problem}"))
+            leader = self._roster.leader
+            who = self._roster.with_addresses(self._missing or [leader])
+            _log.warning(f"{self._roster.me} waits for {who}" + ("" if self._missing else f": {self._problem}"))
