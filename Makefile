@@ -39,7 +39,7 @@ build/versions/$(notdir $(PYTHON))-%/.ready: pyproject.toml tests/lowest.txt
 		-e ".[mlflow,digits,tables]" pytest pytest-timeout
 	touch $@
 
-# Which lines of tfscale/ the tests run, also in the processes that they start: twice the time of `make test`. No number is
+# Which lines of tfscale/ the tests run, also in the processes that they start (those that are killed tell nothing). No number is
 # an aim. Of some tests alone: make coverage COVERED="tests/engine tests/checkpoint"
 COVERED ?= tests
 coverage: $(READY)
