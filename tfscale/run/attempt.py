@@ -87,7 +87,8 @@ def _fit(
         check_place(config.init_from)
     cluster = Cluster.resolve(environ)
     label = f"{cluster.role}:{cluster.index}"
-    of_process(label, max(0, cluster.worker_index), is_one_of_many=bool(cluster.addresses))
+    rank = cluster.index if cluster.role == "ps" else cluster.worker_index  # parameter servers count by themselves
+    of_process(label, max(0, rank), is_one_of_many=bool(cluster.addresses))
     plan, run_dir = plan_run(config, environ=environ), locate(config)
     run_dir.refuse_links()
     if store is None:
