@@ -24,6 +24,7 @@ if options["slow_names"]:
     socket.getaddrinfo = lambda *_, **__: time.sleep(60)
 
 from tfscale.cluster import Cluster
+from tfscale.console.messages import received
 from tfscale.peers.rendezvous import meet
 from tfscale.errors import Preempted, TfscaleError
 
