@@ -3,7 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
+PYTEST := $(BIN)/python -m pytest --durations 15
+# For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
+WAITING := --dist loadgroup --no-loadscope-reorder
 
 .PHONY: train test test-slow test-faults test-container test-versions coverage soak check types bench bench-scaling bench-checkpoint clean
 
@@ -11,13 +13,15 @@ train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
 
 test: $(READY)
-	$(PYTEST) -m "not slow and not fault and not container"
+	$(PYTEST) --numprocesses 2 --dist loadfile -m "not slow and not fault and not container"
 
+# Of these files alone, since reading all of them takes half a minute
 test-slow: $(READY)
-	$(PYTEST) -m "slow and not fault"
+	$(PYTEST) --numprocesses 3 $(WAITING) -m "slow and not fault" \
+		$(shell grep -rl --include 'test_*.py' 'mark\.slow' tests)
 
 test-faults: $(READY)
-	$(PYTEST) -m fault tests/faults
+	$(PYTEST) --numprocesses 4 $(WAITING) -m fault tests/faults
 
 # Of the image that .ci/image builds
 test-container: $(READY)

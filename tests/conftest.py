@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +36,46 @@ class Ended:
     out: str
     err: str
     seconds: float
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: tests of a file that share what a fixture makes run one after another in one process, and
+    those of the mark `long` come first, or the last of them would have a core and nothing beside it."""
+    first = set()
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        made = [definitions[-1].scope for definitions in item._fixtureinfo.name2fixturedefs.values()]  # type: ignore
+        if {"module", "class"} & set(made):
+            item.add_marker(pytest.mark.xdist_group(file))
+        if item.get_closest_marker("long"):
+            first.add(_group(item))
+    items.sort(key=lambda item: _group(item) not in first)
+
+
+def _group(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    return mark.args[0] if mark else item.nodeid
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """made_once("name", make): a folder that `make(folder)` fills, once for all processes of pytest-xdist."""
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        folder, done = base / name, base / f"{name}.made"
+        with (base / f"{name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
 
 
 @pytest.fixture(scope="session")

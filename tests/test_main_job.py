@@ -7,6 +7,7 @@ import json
 import pytest
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ten_epochs_of_the_main_job_reach_97_on_held_out_digits(door, tmp_path):

@@ -10,7 +10,6 @@ Several tests may share a row; it has passed when all of them have.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import subprocess
 import sys
@@ -39,7 +38,6 @@ from tests_garden import Garden, jpeg, put, reshard
 _ROWS: pytest.StashKey[_Rows] = pytest.StashKey()
 _IMPORT_SECONDS = 5.0
 _GOT: pytest.StashKey[list[str]] = pytest.StashKey()
-_CORES: pytest.StashKey[Path] = pytest.StashKey()
 
 
 @pytest.fixture
@@ -141,11 +139,12 @@ def refused(one_line, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def garden_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("garden")
-    Garden(dir=str(folder)).prepare()
-    reshard(folder / "garden" / "1.0.0", 4)
-    return folder
+def garden_once(made_once) -> Path:
+    def make(folder: Path) -> None:
+        Garden(dir=str(folder)).prepare()
+        reshard(folder / "garden" / "1.0.0", 4)
+
+    return made_once("garden", make)
 
 
 @pytest.fixture
@@ -163,16 +162,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _whole(workers: int, folder: Path) -> Path:
+def _whole(workers: int, folder: Path) -> None:
     with Crew(tiny_job(), workers, cwd=folder, logs=folder / "logs") as crew:
         assert crew.codes(within=120) == [0] * workers, crew.tails()
-    return crew.run_dir
 
 
 @pytest.fixture(scope="session")
-def alone_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of tiny() in one process that nothing happens to."""
-    return _whole(1, tmp_path_factory.mktemp("alone"))
+def alone_dir(made_once) -> Path:
+    """The run folder of tiny() in one process that nothing happens to. All tests share it."""
+    return made_once("alone", lambda folder: _whole(1, folder)) / "it"
 
 
 @pytest.fixture(scope="session")
@@ -182,9 +180,9 @@ def alone(alone_dir: Path) -> Fingerprint:
 
 
 @pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Fingerprint:
+def pair(made_once) -> Fingerprint:
     """What tiny() comes to in two workers that nothing happens to."""
-    return fingerprint(_whole(2, tmp_path_factory.mktemp("pair")))
+    return fingerprint(made_once("pair", lambda folder: _whole(2, folder)) / "it")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -203,16 +201,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
         told = [line[:160] for line in cause] + (item.stash.get(_GOT, []) if report.when == "teardown" else [])
         report.fault = {"row": mark.args[0], **mark.kwargs, "got": told}
     return report
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item):
-    """With pytest-xdist no other fault test runs beside one of the mark `alone`."""
-    if item.get_closest_marker("fault") is None:
-        return (yield)
-    with item.config.stash[_CORES].open("ab") as cores:
-        fcntl.flock(cores, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
-        return (yield)
 
 
 class _Rows:
@@ -239,8 +227,6 @@ class _Rows:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = rows = _Rows()
     config.pluginmanager.register(rows)
-    config.stash[_CORES] = config.rootpath / "build" / "cores.lock"
-    config.stash[_CORES].parent.mkdir(exist_ok=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -249,6 +235,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     lines = list(table(rows))
     path = config.rootpath / "build" / "faults.md"
+    path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
     terminalreporter.section("faults")
     for line in lines:

@@ -29,12 +29,13 @@ RECORDS = 50
 FEATURES = "{x: {dtype: float32, shape: [6]}, label: {dtype: int64}, number: {dtype: int64}}"
 
 
-@pytest.fixture(scope="module")
-def shards_once(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    for i, (first, end) in enumerate(((0, 20), (20, 30), (30, RECORDS))):
-        write_records(folder / f"train-0000{i}-of-00003", [numbered(n) for n in range(first, end)])
-    return folder
+@pytest.fixture(scope="session")
+def shards_once(made_once) -> Path:
+    def make(folder: Path) -> None:
+        for i, (first, end) in enumerate(((0, 20), (20, 30), (30, RECORDS))):
+            write_records(folder / f"train-0000{i}-of-00003", [numbered(n) for n in range(first, end)])
+
+    return made_once("shards", make)
 
 
 @pytest.fixture
@@ -60,7 +61,6 @@ d1 = pytest.mark.fault(
 )
 
 
-@pytest.mark.alone
 @d1
 def test_a_flipped_bit_is_named(refused, shards):
     file = shards / "train-00001-of-00003"
@@ -168,7 +168,6 @@ d8 = pytest.mark.fault(
 )
 
 
-@pytest.mark.alone
 @d8
 def test_values_of_records(refused, shards):
     records = [numbered(0, label=[2]), numbered(1, x=[0.0, float("nan"), 0, 0, 0, 0]), numbered(2, without="label")]
@@ -254,7 +253,6 @@ def test_a_package_that_differs(refused, tmp_path_factory):
     refused(job, 65, *said, more_environ={"PYTHONPATH": path}, tell="the digits: ")
 
 
-@pytest.mark.alone
 @pytest.mark.fault(
     "D11",
     injected="a network that refuses; one that swallows everything",

@@ -37,7 +37,6 @@ def broken() -> dict[str, bytes]:
     return {"half.jpg": jpeg(200)[:-300], "empty.jpg": b"", "text.jpg": b"To be done: pictures"}
 
 
-@pytest.mark.alone
 @d4
 def test_broken_pictures_are_listed_or_left_out(refused, trained, photos, got):
     for name, content in broken().items():

@@ -257,7 +257,6 @@ def test_safe_mode_can_not_be_switched_off(refused, models):
     assert not (models / "ran").exists()
 
 
-@pytest.mark.alone
 @E4
 def test_a_module_in_the_configuration(refused, altered, marker):
     """Who may name which class is for Keras alone to know, so that this takes TensorFlow's start."""

@@ -295,6 +295,7 @@ def again(crew, *runs) -> None:
         assert not warnings_in(run.text(0)), run.text(0)
 
 
+@pytest.mark.long
 @E7
 def test_a_server_that_is_absent_killed_or_forbids(server, crew, got):
     """One has ended before the server comes up; it is killed in the middle of the others, and later comes back."""

@@ -200,6 +200,7 @@ def at_work(tmp_path_factory) -> Path:
 LONG = tiny_job(steps=1_000_000, every=1_000_000)
 
 
+@pytest.mark.long
 @F17
 def test_a_storm_of_sigterm_saves(at_work, got):
     run = Running(LONG, at_work, redirect="<&- >&- 2>&-")

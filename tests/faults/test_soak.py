@@ -9,6 +9,7 @@ from tests_faults import fingerprint
 SEED, HITS = 10, 5
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.fault(
     "B10",
