@@ -27,6 +27,7 @@ def names(run_dir: Path) -> list[str]:
 # -- killed while saving
 
 
+@pytest.mark.long
 @pytest.mark.fault(
     "C1",
     injected="SIGKILL at every phase of a save, one after the other in one run",
@@ -168,10 +169,11 @@ def trained(tmp_path_factory) -> Path:
     """A folder with a run of 20 steps in it/, and the code of its model."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "edited.py").write_text(f"{MODEL}    pass\n")
-    job = edited(steps=20)
-    with Crew(job, cwd=folder, logs=folder / "logs", more_environ=where_code(folder)) as crew:
+    job = edited("checkpoint.keep=3", steps=20, every=5)
+    slowly = {0: SLOWLY}  # else saves are skipped while one is being written
+    with Crew(job, cwd=folder, logs=folder / "logs", more_environ=where_code(folder), faults=slowly) as crew:
         assert crew.codes(within=120) == [0], crew.tails()
-    assert steps_of(folder / "it") == [10, 20]
+    assert steps_of(folder / "it") == [10, 15, 20]
     return folder
 
 
@@ -191,36 +193,56 @@ def checkpoint(tmp_path: Path, step: int) -> Path:
     return tmp_path / "it" / "checkpoints" / f"step-{step:09d}"
 
 
-def fell_back(run: Crew, alone, reason: str) -> None:
-    assert run.codes(within=120) == [0], run.tails()
-    text = run.text(0)
-    assert re.search(rf"checkpoint \S*step-000000020 is damaged \({reason}.*trying the one before", text), text
-    assert "resuming at step 10 of 40" in text
-    assert names(run.run_dir)[0] == "damaged-step-000000020"
-    assert fingerprint(run.run_dir) == alone
-
-
-@pytest.mark.fault("C4", injected="the newest .index deleted", expected="falls back to the one before, says so")
-def test_the_newest_index_is_gone(again, alone, tmp_path, got):
-    (checkpoint(tmp_path, 20) / "state.index").unlink()
-    fell_back(again(), alone, "No such file|.*state.index")
-    got("resumed at step 10 with a line that names step 20; the same bits at step 40")
-
-
-@pytest.mark.fault("C5", injected="a bit flipped in the newest data", expected="as C4")
-def test_a_bit_of_the_newest_is_flipped(again, alone, tmp_path, got):
-    data = next(checkpoint(tmp_path, 20).glob("state.data*"))
+@pytest.fixture(scope="module")
+def fell_back(trained, alone, tmp_path_factory) -> str:
+    """What a run says whose newest checkpoint has lost its index, the one before has a flipped bit, beside which lies a
+    garbage file, and whose code has another comment. It comes to the bits of one that nothing happens to."""
+    folder = tmp_path_factory.mktemp("fell-back")
+    shutil.copytree(trained / "it", folder / "it")
+    (folder / "edited.py").write_text((trained / "edited.py").read_text() + "# a comment\n")
+    (checkpoint(folder, 20) / "state.index").unlink()
+    data = next(checkpoint(folder, 15).glob("state.data*"))
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-    fell_back(again(), alone, "state.data-00000-of-00001 does not match its checksum")
-    got("resumed at step 10 with a line that names step 20; the same bits at step 40")
+    (folder / "it" / "checkpoints" / "checkpoint").write_bytes(b'model_checkpoint_path: "/etc/passwd"\x00\xff')
+    with Crew(edited(), cwd=folder, logs=folder / "logs", more_environ=where_code(folder)) as crew:
+        assert crew.codes(within=120) == [0], crew.tails()
+        assert "resuming at step 10 of 40" in crew.text(0), crew.text(0)
+        assert names(crew.run_dir)[:3] == ["checkpoint", "damaged-step-000000015", "damaged-step-000000020"]
+        assert fingerprint(crew.run_dir) == alone
+        return crew.text(0)
+
+
+def damaged(text: str, step: int, reason: str) -> None:
+    assert re.search(rf"checkpoint \S*step-0000000{step} is damaged \({reason}.*trying the one before", text), text
+
+
+@pytest.mark.fault("C4", injected="the newest .index deleted", expected="falls back to the one before, says so")
+def test_the_newest_index_is_gone(fell_back, got):
+    damaged(fell_back, 20, "No such file|.*state.index")
+    got("a line that names step 20, and on to the one before; resumed at step 10, the same bits at step 40")
+
+
+@pytest.mark.fault("C5", injected="a bit flipped in the newest data", expected="as C4")
+def test_a_bit_of_the_newest_is_flipped(fell_back, got):
+    damaged(fell_back, 15, "state.data-00000-of-00001 does not match its checksum")
+    got("a line that names step 15, the newest that is left; resumed at step 10, the same bits at step 40")
+
+
+@pytest.mark.fault(
+    "C7", injected="a garbage `checkpoint` file beside them", expected="the list of folders is the truth"
+)
+def test_a_garbage_state_file(fell_back, got):
+    assert "passwd" not in fell_back
+    got("the newest whole folder counts: resumed at step 10, the same bits at step 40")
 
 
 @pytest.mark.fault(
     "C6", injected="all checkpoints damaged", expected="76, each with its reason; zero only with resume.mode=never"
 )
 def test_all_are_damaged(again, tmp_path, got):
+    shutil.rmtree(checkpoint(tmp_path, 15))
     (checkpoint(tmp_path, 20) / "state.index").unlink()
     (checkpoint(tmp_path, 10) / "manifest.json").write_text("{")
     run = again()
@@ -233,18 +255,6 @@ def test_all_are_damaged(again, tmp_path, got):
     assert fresh.codes(within=120) == [0], fresh.tails()
     assert "resuming" not in fresh.text(0) and steps_of(fresh.run_dir)[-1] == 40
     got("76 with both reasons, nothing changed; resume.mode=never begins at zero")
-
-
-@pytest.mark.fault(
-    "C7", injected="a garbage `checkpoint` file beside them", expected="the list of folders is the truth"
-)
-def test_a_garbage_state_file(again, alone, tmp_path, got):
-    (tmp_path / "it" / "checkpoints" / "checkpoint").write_bytes(b'model_checkpoint_path: "/etc/passwd"\x00\xff')
-    run = again()
-    assert run.codes(within=120) == [0], run.tails()
-    assert "resuming at step 20 of 40" in run.text(0)
-    assert fingerprint(run.run_dir) == alone
-    got("resumed at step 20; the same bits at step 40")
 
 
 @pytest.mark.fault(
@@ -288,7 +298,7 @@ def test_the_model_has_changed(again, tmp_path, got):
     assert re.search(r"model/more/kernel +new +\[9, 3\] float32\n", text), text
     assert re.search(r"model/seed_generator/\S+ +\[2\] \w+ +missing\n", text), text
     assert re.search(r"of another model: \d+ variables differ, such as \S+: checkpoint", run.error(0))
-    assert names(run.run_dir) == ["step-000000010", "step-000000020"]
+    assert names(run.run_dir) == [f"step-0000000{step}" for step in (10, 15, 20)]
     got("76 with a line for each of the variables that differ, are new or missing")
 
 
@@ -314,13 +324,8 @@ def test_a_hyper_parameter_has_changed(again, got):
 
 
 @other
-def test_the_code_has_changed(again, alone, tmp_path, got):
-    with (tmp_path / "edited.py").open("a") as stream:
-        stream.write("# a comment\n")
-    run = again()
-    assert run.codes(within=120) == [0], run.tails()
-    assert len(re.findall(r"the code has changed since it was saved: edited \w{10} -> \w{10}\n", run.text(0))) == 1
-    assert fingerprint(run.run_dir) == alone
+def test_the_code_has_changed(fell_back, got):
+    assert len(re.findall(r"the code has changed since it was saved: edited \w{10} -> \w{10}\n", fell_back)) == 1
     got("changed code: one line, and it goes on")
 
 
