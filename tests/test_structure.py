@@ -256,6 +256,13 @@ def test_the_walk_and_the_table_name_what_there_is():
     assert told == {name: number for name, number in floors.items() if name != "__init__"}
 
 
+def test_the_budgets_are_those_of_ci():
+    given = re.search(r"^tiers=\((.*)\)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    assert given is not None
+    table = re.findall(r"^\| `([\w-]+)`.* \| (\d+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert [f"{name}:{minutes}" for name, minutes in table] == given[1].split()
+
+
 def test_every_module_says_what_it_is():
     for path in FILES:
         assert ast.get_docstring(ast.parse(path.read_text())), path
