@@ -48,6 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         made = [definitions[-1].scope for definitions in item._fixtureinfo.name2fixturedefs.values()]  # type: ignore
         if {"module", "class"} & set(made):
             item.add_marker(pytest.mark.xdist_group(file))
+            if hasattr(item, "_id") and item.config.getoption("loadgroup", False):
+                # pytest 9.2 keeps a test's name where pytest-xdist 3.8, which marks it by its group, doesn't look
+                item._id = type(item._id).parse(f"{item.nodeid}@{file}")  # type: ignore
         if item.get_closest_marker("long"):
             first.add(_group(item))
     items.sort(key=lambda item: _group(item) not in first)

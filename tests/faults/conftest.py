@@ -87,7 +87,7 @@ def in_time() -> Callable[..., bool]:
         if ended.seconds < within:
             return True
         began = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, capture_output=True, timeout=60)
+        subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, capture_output=True, timeout=150)
         return ended.seconds < within * (time.monotonic() - began) / _IMPORT_SECONDS
 
     return check
