@@ -66,8 +66,9 @@ def test_an_evaluator_completes_the_result(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, by MLflow's store
 def test_every_checkpoint_is_evaluated_once_and_the_job_ends(data_dir, tmp_path):
+    """Two workers and their evaluator, as tfscale launch starts them, agree on a run folder that none was told of."""
     command = ["--workers", "2", "--evaluator", "--", "+recipe=resnet", "task.width=4", "train.until=12st"]
-    command += ["checkpoint.every=3st", "checkpoint.keep=1", "eval.every=6st", "run.dir=it", "export.at_end=false"]
+    command += ["checkpoint.every=3st", "checkpoint.keep=1", "eval.every=6st"]
     ended = subprocess.run(
         [sys.executable, "-m", "tfscale.launch", *command],
         cwd=tmp_path,
@@ -77,23 +78,26 @@ def test_every_checkpoint_is_evaluated_once_and_the_job_ends(data_dir, tmp_path)
         timeout=290,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    rows = [json.loads(line) for line in (tmp_path / "it" / "evaluator.jsonl").read_text().splitlines()]
+    (run_dir,) = (path for path in (tmp_path / "runs" / "resnet").iterdir())
+    rows = [json.loads(line) for line in (run_dir / "evaluator.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
-    trained = [json.loads(line) for line in (tmp_path / "it" / "metrics.jsonl").read_text().splitlines()]
+    trained = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert not [row for row in trained if row["kind"] == "test"]  # the workers leave it to the evaluator
-    result = json.loads((tmp_path / "it" / "result.json").read_text())
+    result = json.loads((run_dir / "result.json").read_text())
+    assert (result["status"], result["step"]) == ("complete", 12)
+    assert (run_dir / "export" / "saved_model" / "saved_model.pb").exists()
     assert result["metrics"] == {"loss": rows[-1]["loss"], "accuracy": rows[-1]["accuracy"]}
     best = max(rows, key=lambda row: (row["accuracy"], -row["step"]))
     assert (result["best"]["step"], result["best"]["value"]) == (best["step"], best["accuracy"])
-    _check_again(tmp_path, best, {**os.environ, "TFSCALE_DATA_DIR": str(data_dir)})
-    _check_mlflow(tmp_path)
+    _check_again(run_dir, best, {**os.environ, "TFSCALE_DATA_DIR": str(data_dir)})
+    _check_mlflow(tmp_path / "runs")
 
 
-def _check_again(root, best, environ) -> None:
+def _check_again(run_dir, best, environ) -> None:
     """The best checkpoint was kept, is what tfscale evaluate takes, and has these metrics."""
-    command = [sys.executable, "-m", "tfscale.evaluate", "run.dir=it"]
-    subprocess.run(command, cwd=root, env=environ, check=True, timeout=200, stdout=subprocess.DEVNULL)
-    [file] = (root / "it").glob("evaluation-*.json")
+    command = [sys.executable, "-m", "tfscale.evaluate", f"run.dir={run_dir}"]
+    subprocess.run(command, cwd=run_dir, env=environ, check=True, timeout=200, stdout=subprocess.DEVNULL)
+    [file] = run_dir.glob("evaluation-*.json")
     told = json.loads(file.read_text())
     assert (told["step"], told["metrics"]["accuracy"]) == (best["step"], best["accuracy"])
     assert told["metrics"]["loss"] == pytest.approx(best["loss"], rel=1e-6)

@@ -1,4 +1,4 @@
-"""The launcher as people call it, from Python and by its door; one real training at the end."""
+"""The launcher as people call it, from Python and by its door. test_evaluator.py has a real training."""
 
 from __future__ import annotations
 
@@ -152,13 +152,3 @@ def test_the_door_starts_the_program_train(door):
     assert ended.code == 0, ended.err
     assert any("multi_worker" in line for line in of("worker:0", ended.out.splitlines()))
     assert any("multi_worker" in line for line in of("worker:1", ended.out.splitlines()))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_two_workers_train_into_one_run_folder(door, tmp_path):
-    short = ("+recipe=resnet", "task.width=4", "train.until=6st", "tracker=none")
-    ended = door("--workers", "2", "--", *short, program=("-m", "tfscale.launch"), deadline=500)
-    assert ended.code == 0, ended.out[-4000:]
-    (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/resnet/*/result.json"))
-    assert (result["status"], result["step"]) == ("complete", 6)

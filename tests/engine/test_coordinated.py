@@ -1,5 +1,6 @@
-"""Asynchronous training with real servers on 127.0.0.1: a run that loses a server after its end, and one that loses a
-worker and gets it back."""
+"""Asynchronous training with real servers on 127.0.0.1: a run that is told to stop, and loses a server after its end.
+
+test_parameter_server.py has one that loses a worker and gets it back."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "tests_embedded.py"
-DEADLINE, STEPS = 200.0, 400
+DEADLINE, STEPS = 200.0, 400  # at least
 
 pytestmark = pytest.mark.slow  # five processes of TensorFlow
 
@@ -32,14 +33,14 @@ def free_addresses(count: int) -> list[str]:
 
 
 class Job:
-    """Two workers, two servers and a chief. All that still runs at its end is killed."""
+    """Two workers, two servers and a chief that trains until SIGUSR1. All that still runs at its end is killed."""
 
-    def __init__(self, folder: Path, steps: int):
+    def __init__(self, folder: Path):
         addresses = free_addresses(5)
         self.cluster = {"chief": addresses[:1], "worker": addresses[1:3], "ps": addresses[3:]}
         self.folder, self.processes = folder, []
         self.servers = {(role, i): self.serve(role, i) for role in ("worker", "ps") for i in range(2)}
-        self.chief = self.start("train", str(folder), str(steps), log="chief")
+        self.chief = self.start("train", str(folder), str(10**6), log="chief")
         self.lines: list[str] = []
         self._reader = threading.Thread(target=lambda: self.lines.extend(self.chief.stdout))
         self._reader.start()
@@ -68,8 +69,8 @@ class Job:
         self.processes.append(process)
         return process
 
-    def serve(self, role: str, index: int, life: int = 1) -> subprocess.Popen:
-        return self.start("serve", role, str(index), log=f"{role}{index}-{life}")
+    def serve(self, role: str, index: int) -> subprocess.Popen:
+        return self.start("serve", role, str(index), log=f"{role}{index}")
 
     def wait_for(self, what, deadline: float = DEADLINE) -> None:
         give_up = time.monotonic() + deadline
@@ -98,7 +99,9 @@ def check(facts: dict) -> None:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    with Job(tmp_path_factory.mktemp("job"), steps=STEPS) as job:
+    with Job(tmp_path_factory.mktemp("job")) as job:
+        job.wait_for_step(STEPS)
+        job.chief.send_signal(signal.SIGUSR1)
         facts = job.facts()
         job.servers["ps", 1].kill()
         killed = time.monotonic()
@@ -109,18 +112,20 @@ def ended(tmp_path_factory):
 def test_it_learns_and_both_workers_work(ended):
     job, facts = ended
     check(facts)
-    assert facts["step"] == STEPS
-    assert all("a step" in job.log(f"worker{i}-1") for i in range(2))
+    assert STEPS <= facts["step"] < 10**6
+    assert all("a step" in job.log(f"worker{i}") for i in range(2))
     assert facts["examples_per_second"] > 0
-    assert [row["step"] for row in facts["log"]] == list(range(25, STEPS + 1, 25))
+    steps = list(range(25, facts["step"] + 1, 25))
+    assert [row["step"] for row in facts["log"]] == steps + [facts["step"]] * (steps[-1] < facts["step"])
 
 
 def test_every_step_is_done_once(ended):
-    lines = [line for i in range(2) for line in ended[0].log(f"worker{i}-1").splitlines() if line.startswith("a step:")]
+    job, facts = ended
+    lines = [line for i in range(2) for line in job.log(f"worker{i}").splitlines() if line.startswith("a step:")]
     seen = collections.Counter(int(index) for line in lines for index in line.split("[")[1].rstrip("]").split())
-    assert len(lines) == STEPS
-    assert set(seen.values()) == {3, 4}  # 400 steps of 32 are 3.2 epochs of 4000
-    assert len(seen) == 4000
+    assert len(lines) == facts["step"]
+    epochs, rest = divmod(facts["step"] * 32, 4000)
+    assert collections.Counter(seen.values()) == collections.Counter({epochs: 4000 - rest, epochs + 1: rest})
 
 
 def test_the_table_lies_on_both_servers(ended):
@@ -150,7 +155,7 @@ def test_a_checkpoint_needs_no_servers(tf, ended):
     job, facts = ended
     task, plan = Embedded(), plan_of(1)
     state = TrainState.create(task, keras.optimizers.Adam(0.02))
-    assert Checkpointer(job.folder / "checkpoints").restore(state) == STEPS
+    assert Checkpointer(job.folder / "checkpoints").restore(state) == facts["step"]
     batches = build_dataset(Rule(), task, Portion("test", Shard(BATCH), training=False), plan)
     alone = Evaluator(task, state, tf.distribute.get_strategy(), plan).evaluate(batches, -(-TEST // BATCH))
     assert alone == pytest.approx(facts["after"], rel=1e-6)
@@ -162,15 +167,3 @@ def test_a_killed_server_ends_the_run_and_is_named(ended):
     assert code != 0
     assert seconds < 20
     assert "ClusterFault: parameter server 1 was lost" in job.log("chief")
-
-
-def test_a_killed_worker_is_replaced(tmp_path):
-    with Job(tmp_path, steps=10**6) as job:
-        job.wait_for_step(50)
-        job.servers["worker", 1].kill()
-        before = job.log("worker0-1").count("a step")
-        job.wait_for(lambda: job.log("worker0-1").count("a step") > before + 50)  # the other goes on without it
-        job.serve("worker", 1, life=2)
-        job.wait_for(lambda: job.log("worker1-2").count("a step") > 50)
-        job.chief.send_signal(signal.SIGUSR1)
-        check(job.facts())
