@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import tensorflow as tf
@@ -13,10 +14,18 @@ _SECONDS = 0.5
 
 
 def matmul_peak(plan: ExecutionPlan) -> float:
-    """FLOP/s of one replica's square matrix product in the plan's compute precision: the best of half a second."""
-    size = _SIZE[plan.accelerator]
+    """FLOP/s of one replica's square matrix product in the plan's compute precision: the best of half a second.
+
+    Measured once for a process: a notebook's next run has the same device and threads, which TensorFlow doesn't change.
+    """
+    return _measured(plan.accelerator, plan.precision)
+
+
+@functools.cache
+def _measured(accelerator: str, precision: str) -> float:
+    size = _SIZE[accelerator]
     dtype = {"mixed_bfloat16": tf.bfloat16, "mixed_float16": tf.float16, "float64": tf.float64}.get(
-        plan.precision, tf.float32
+        precision, tf.float32
     )
     a = tf.cast(tf.random.stateless_uniform([size, size], [0, 1]), dtype)
 

@@ -1,4 +1,4 @@
-"""ResNets: the ImageNet family v1.5 (18/34/50/101/152) and the CIFAR family (20/32/56/110).
+"""ResNets: the ImageNet family v1.5 (18/34/50/101/152) and the CIFAR family (8/20/32/56/110).
 
 Owns the architecture, written once as a list of convolutions (`layout`), from which both the Keras model and its cost
 without TensorFlow are derived. He et al., "Deep Residual Learning" (2015); v1.5 strides in the 3x3 convolution; the
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 IMAGENET = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-CIFAR = {depth: ((depth - 2) // 6,) * 3 for depth in (20, 32, 56, 110)}
+CIFAR = {depth: ((depth - 2) // 6,) * 3 for depth in (8, 20, 32, 56, 110)}
 DEPTHS = (*IMAGENET, *CIFAR)
 
 
