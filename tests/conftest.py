@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support import warm
 
 _FOREIGN = re.compile(r"^(TF_CONFIG|JOB_COMPLETION_INDEX|TPU_|CUDA_|SLURM_|MLFLOW_|TFSCALE_|LWS_|PET_|KUBEFLOW_)")
 for _name in [name for name in os.environ if _FOREIGN.match(name)]:
@@ -26,6 +27,17 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
+# The files that take longest, in processor seconds: they begin first, so that at the end no core waits for one of them.
+LONGEST = (
+    "test_stores_run", "test_named", "test_train", "test_parts", "test_export", "test_overrides", "test_labels",
+    "test_predict", "test_unequal_workers", "test_evaluate", "test_given_forms", "test_fit_model", "test_tfrecord",
+    "test_session", "test_graphs", "test_given_models", "test_parity", "test_stores", "test_screen_of_a_run",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # pytest-xdist would take the files with most tests first
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item._id = type(item._id).parse(f"{item.nodeid}@{file}")  # type: ignore
         if item.get_closest_marker("long"):
             first.add(_group(item))
-    items.sort(key=lambda item: _group(item) not in first)
+    items.sort(key=lambda item: (_group(item) not in first, _rank(item)))
+
+
+def _rank(item: pytest.Item) -> int:
+    return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
 
 
 def _group(item: pytest.Item) -> str:
@@ -82,29 +98,50 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of data that the tests of one session share: the digits are prepared once."""
-    return tmp_path_factory.mktemp("data")
+def data_dir(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A folder of data that all tests share: the digits are prepared once."""
+    return made_once("data", lambda folder: None)
 
 
 @pytest.fixture(scope="session")
-def trained_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(
+    data_dir: Path,
+    made_once: Callable[[str, Callable[[Path], object]], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """The folder of a run of six steps on the digits, made once: evaluation, prediction and export open it again."""
-    folder = tmp_path_factory.mktemp("trained")
-    command = ("+recipe=resnet", "task.width=4", "train.until=6st", "tracker=none", "run.dir=it")
-    subprocess.run(
-        [sys.executable, "-m", "tfscale.train", *command],
-        cwd=folder,
-        env={**os.environ, "TFSCALE_DATA_DIR": str(data_dir)},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return folder / "it"
+    job = ("+recipe=resnet", "task.depth=8", "task.width=4", "train.until=6st", "tracker=none", "run.dir=it")
+
+    def make(folder: Path) -> None:
+        process = warm.Popen(
+            [sys.executable, "-m", "tfscale.train", *job],
+            cwd=folder,
+            env={**os.environ, "TFSCALE_DATA_DIR": str(data_dir)},
+            stdout=subprocess.DEVNULL,
+        )
+        assert process.wait() == 0
+
+    return shutil.copytree(made_once("trained", make) / "it", tmp_path_factory.mktemp("trained") / "it")
+
+
+def is_cold(request: pytest.FixtureRequest) -> bool:
+    """Whether the test is about how programs start, so that Python is started for each; see support/warm.py."""
+    return any(request.node.get_closest_marker(name) for name in ("cold", "slow", "fault", "container"))
+
+
+@pytest.fixture(autouse=True)
+def processes_apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What modules of ours start to prepare data, to check an export or as workers has no `import tensorflow`."""
+    if not is_cold(request):
+        warm.start_apart_warm(lambda owner, name, value: monkeypatch.setattr(f"{owner}.{name}", value))
 
 
 @pytest.fixture
-def door(data_dir: Path, tmp_path: Path) -> Callable[..., Ended]:
-    """Runs `python -m tfscale.train ARGUMENTS` in an empty folder; kills it after `deadline` seconds."""
+def door(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Callable[..., Ended]:
+    """Runs `python -m tfscale.train ARGUMENTS` in an empty folder; kills it after `deadline` seconds.
+
+    It is forked by a process that has imported TensorFlow, unless it is `cold`, the test is marked so, or it is code.
+    """
 
     def run(
         *arguments: str,
@@ -112,10 +149,12 @@ def door(data_dir: Path, tmp_path: Path) -> Callable[..., Ended]:
         deadline: float = 120.0,
         program: tuple[str, ...] = ("-m", "tfscale.train"),
         cwd: Path = tmp_path,
+        cold: bool = is_cold(request),
     ) -> Ended:
         began = time.monotonic()
-        process = subprocess.Popen(
+        process = warm.Popen(
             [sys.executable, *program, *arguments],
+            cold=cold or program[0] == "-c",
             cwd=cwd,
             env={**os.environ, "TFSCALE_DATA_DIR": str(data_dir), **(environ or {})},
             stdout=subprocess.PIPE,

@@ -18,7 +18,7 @@ OTHERS = ("data=synthetic", "data.num_classes=10", "data.image_size=32", "data.c
 
 def test_the_door_reproduces_the_last_evaluation(door, trained_run):
     result = json.loads((trained_run / "result.json").read_text())
-    ended = door(f"run.dir={trained_run}", "checkpoint=last", program=EVALUATE)
+    ended = door(f"run.dir={trained_run}", "checkpoint=last", program=EVALUATE, cold=True)
     assert ended.code == 0, ended.err
     (file,) = trained_run.glob("evaluation-*.json")
     told = json.loads(file.read_text())
@@ -43,6 +43,7 @@ def test_other_data_take_the_place_of_the_runs(door, trained_run):
     assert "11 classes, and the model has 10 outputs" in more.err
 
 
+@pytest.mark.cold
 def test_export_is_a_door_that_leaves_checked_files(door, trained_run):
     ended = door("export", f"run.dir={trained_run}", "checkpoint=6", program=("-m", "tfscale"))
     assert ended.code == 0, ended.err

@@ -83,15 +83,16 @@ def assert_same(one: Path, other: Path, rel: float) -> None:
             assert a == pytest.approx(b, rel=rel, abs=1e-6)
 
 
-@pytest.fixture
-def alone(tf, policy, script, tmp_path):
+@pytest.fixture(scope="module")
+def alone(tf, script, tmp_path_factory):
     """The run folder of one device."""
     _, names = script
+    folder = tmp_path_factory.mktemp("alone") / "one"
     tfscale.fit(
-        names["make_model"], names["dataset"], test=names["test_data"], until="2ep", run_dir=tmp_path / "one",
+        names["make_model"], names["dataset"], test=names["test_data"], until="2ep", run_dir=folder,
         overrides=ONE,
     )  # fmt: skip
-    return tmp_path / "one"
+    return folder
 
 
 @pytest.mark.parametrize("given", ["function", "instance"])

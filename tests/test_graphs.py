@@ -105,7 +105,16 @@ def test_nothing_of_ours_is_rewritten(tf, tmp_path, monkeypatch):
     monkeypatch.setattr(api, "_convert_actual", lambda entity, context: seen.append(entity) or convert(entity, context))
     data = ["data=synthetic", "data.image_size=8", "data.train_examples=64", "data.test_examples=40"]
     config = compose(
-        ["+recipe=resnet", *data, "train.until=2", "train.global_batch=16", "tracker=none", f"run.root={tmp_path}"]
+        [
+            "+recipe=resnet",
+            "task.depth=8",
+            "task.width=4",
+            *data,
+            "train.until=2",
+            "train.global_batch=16",
+            "tracker=none",
+            f"run.root={tmp_path}",
+        ]
     )
     result = fit(config, environ={})
     assert result.step == 2

@@ -35,7 +35,7 @@ def test_killed_it_goes_on_and_the_file_is_the_same(door, trained_run, tmp_path)
     again = door(*command, program=PREDICT)
     assert again.code == 0, again.err
     assert "2 of 4 parts are there already: going on at row 512" in again.out  # 200 rows are four steps of 64
-    whole = door(f"run.dir={trained_run}", "output=whole.jsonl", "predict.part=200", program=PREDICT)
+    whole = door(f"run.dir={trained_run}", "output=whole.jsonl", "predict.part=200", program=PREDICT, cold=True)
     assert whole.code == 0, whole.err
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not (tmp_path / "killed.jsonl.parts").exists()

@@ -13,11 +13,12 @@ import sys
 import termios
 
 import pytest
+from support import warm
 
 from tfscale.engine.progress import ProgressLine, fold, summary
 
 SHORT = ("+recipe=resnet", "data=synthetic", "data.image_size=8", "data.channels=1", "data.num_classes=10",
-         "data.train_examples=64", "data.test_examples=32", "task.depth=20", "task.width=4", "train.until=3ep", "train.global_batch=16",
+         "data.train_examples=64", "data.test_examples=32", "task.depth=8", "task.width=4", "train.until=3ep", "train.global_batch=16",
          "export.at_end=false", "checkpoint.every=3ep")  # fmt: skip
 
 
@@ -26,8 +27,9 @@ def on_terminal(folder, columns, *arguments):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
-    child = subprocess.Popen(
+    child = warm.Popen(
         [sys.executable, "-m", "tfscale.train", *arguments],
+        cold=columns == 80,
         cwd=folder,
         env={**environ, "TERM": "xterm"},
         stdin=theirs,

@@ -31,7 +31,9 @@ def crew(tmp_path, tmp_path_factory):
     crews: list[Crew] = []
 
     def start(overrides: list[str], workers: int = 1, **options) -> Crew:
-        crews.append(Crew(overrides, workers, cwd=tmp_path, logs=tmp_path_factory.mktemp("crew"), **options))
+        crews.append(
+            Crew(overrides, workers, cwd=tmp_path, logs=tmp_path_factory.mktemp("crew"), cold=False, **options)
+        )
         return crews[-1].__enter__()
 
     yield start

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import warm
 
 GOLDEN = Path(__file__).parent / "golden" / "hardware"
 RESNET = ("+recipe=resnet",)
@@ -118,8 +119,8 @@ def test_the_program_tfscale_is_the_same_door(door):
     assert door("trian", program=("-m", "tfscale")).code == 64
 
 
-# A ResNet-20 of a quarter of the width: the same code, seconds long.
-SHORT = (*RESNET, "task.width=4", "train.until=40st", "train.log_every=1st", "checkpoint.every=10st", "tracker=none",
+# A ResNet-8 of a quarter of the width: the same code, seconds long.
+SHORT = (*RESNET, "task.depth=8", "task.width=4", "train.until=40st", "train.log_every=1st", "checkpoint.every=10st", "tracker=none",
          "eval.every=20st", "plan.steps_per_loop=4", "run.name=it", "export.at_end=false")  # fmt: skip
 
 
@@ -133,7 +134,8 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 def test_killed_in_mid_epoch_it_goes_on_bit_for_bit(door, tmp_path):
-    whole = door(*SHORT, "run.root=whole")
+    """The whole run is started as people do, the others are forked: both leave the same bits."""
+    whole = door(*SHORT, "run.root=whole", cold=True)
     assert whole.code == 0, whole.err
     killed = door(*SHORT, "run.root=killed", environ={"TFSCALE_FAULT": "train.loop:step=27:kill"})
     assert killed.code == -signal.SIGKILL
@@ -156,7 +158,8 @@ def test_killed_in_mid_epoch_it_goes_on_bit_for_bit(door, tmp_path):
 
 
 def test_result_and_mlflow_hold_everything(door, tmp_path):
-    ended = door(*RESNET, "task.width=4", "train.until=6st", "eval.every=3st", "run.name=it")
+    job = (*RESNET, "task.depth=8", "task.width=4", "eval.every=3st", "run.name=it")
+    ended = door(*job, "train.until=6st", cold=True)
     assert ended.code == 0, ended.err
     folder = tmp_path / "runs" / "resnet" / "it"
     names = {path.name for path in folder.iterdir()}
@@ -187,22 +190,20 @@ print(json.dumps([run.data.params, run.data.metrics, names, run.info.status]))
     assert {"config.yaml", "plan.json", "result.json", "metrics.jsonl"} <= set(artifacts)
     assert status == "FINISHED"
 
-    longer = door(*RESNET, "task.width=4", "train.until=8st", "eval.every=3st", "run.name=it", "export.at_end=false")
+    longer = door(*job, "train.until=8st", "export.at_end=false")
     assert longer.code == 0, longer.err
     assert "resuming at step 6 of 8" in longer.out
     assert json.loads((folder / "result.json").read_text())["mlflow_run_id"] == result["mlflow_run_id"]
 
 
 def test_interrupt_from_the_keyboard(door, data_dir, tmp_path):
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-m", "tfscale.train", *SHORT, "train.until=100000st"],
         cwd=tmp_path,
         env={**os.environ, "TFSCALE_DATA_DIR": str(data_dir)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a shell starts background jobs with SIGINT ignored, and Python keeps it so
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     metrics = tmp_path / "runs" / "resnet" / "it" / "metrics.jsonl"
     deadline = time.monotonic() + 90

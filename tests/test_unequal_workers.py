@@ -17,7 +17,7 @@ def crew(tmp_path, tmp_path_factory):
     crews: list[Crew] = []
 
     def start(overrides, **options) -> Crew:
-        crews.append(Crew(overrides, 2, cwd=tmp_path, logs=tmp_path_factory.mktemp("crew"), **options))
+        crews.append(Crew(overrides, 2, cwd=tmp_path, logs=tmp_path_factory.mktemp("crew"), cold=False, **options))
         return crews[-1].__enter__()
 
     yield start

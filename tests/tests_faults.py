@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support import warm
 from tests_dense import environ
 from tests_peers import free_ports
 
@@ -171,6 +172,7 @@ class Crew:
         each: further overrides of some of them.
         tf_config: what each is told, in place of a cluster of `workers` on free ports.
         program, programs: Python's arguments in all, and in some of them.
+        cold: False where start-up isn't what is tested; see support/warm.py.
     """
 
     def __init__(
@@ -186,13 +188,14 @@ class Crew:
         tf_config: Sequence[str] | None = None,
         program: Sequence[str] = TRAIN,
         programs: Mapping[int, Sequence[str]] | None = None,
+        cold: bool = True,
     ):
         self.overrides, self.cwd, self.logs = list(overrides), cwd, logs
         self.run_dir = run_dir_of(overrides, cwd)
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)] if workers > 1 else []
         self._environ = {**environ(), **(more_environ or {})}
         self._faults, self._each = faults or {}, each or {}
-        self._program, self._programs = program, programs or {}
+        self._program, self._programs, self._cold = program, programs or {}, cold
         self._told = list(tf_config) if tf_config is not None else [self.describe(i) for i in range(workers)]
         self._workers: list[_Worker] = []
         self._began = time.monotonic()
@@ -226,8 +229,9 @@ class Crew:
         command = [sys.executable, *program, *self.overrides, *self._each.get(index, ())]
         out = self.logs / f"worker-{len(self._workers)}.txt"
         with out.open("wb") as stream:
-            process = subprocess.Popen(
+            process = warm.Popen(
                 command,
+                cold=self._cold,
                 cwd=self.cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from tfscale.data.tfds import Tfds
 from tfscale.errors import ClusterFault, DataMissing
 
 
+@pytest.mark.cold
 def test_a_child_prepares_the_data(tmp_path):
     source = Mnist(dir=str(tmp_path))
     assert not source.is_prepared()
@@ -27,6 +28,7 @@ def test_the_childs_error_is_the_parents(tmp_path):
     assert error.value.where == "data.dir"
 
 
+@pytest.mark.cold
 def test_a_child_that_is_killed_is_said_to_be(tmp_path, monkeypatch):
     """A pod with too little memory; the child's last line on standard error would be TensorFlow's notice about CUDA."""
     monkeypatch.setattr(prepare, "_ENTRY", "import os, sys; print('no CUDA', file=sys.stderr); os.kill(os.getpid(), 9)")

@@ -10,7 +10,7 @@ import pytest
 SHARED = Path(__file__).parents[3] / "shared"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def validate():
     """The problems that the schemas find in a manifest."""
     file = SHARED / "tools" / "validate_manifests.py"
@@ -21,6 +21,15 @@ def validate():
     module = importlib.util.module_from_spec(loaded)
     loaded.loader.exec_module(module)
     crds = module.load_crds(SHARED / "crds")
+    strict, made = module.strict, {}
+
+    def strict_once(schema, root=False):
+        """A custom resource's schema is made once, not for every manifest."""
+        if not root:
+            return strict(schema)
+        return made[id(schema)] if id(schema) in made else made.setdefault(id(schema), strict(schema, root=True))
+
+    module.strict = strict_once
 
     def problems(manifest) -> list[str]:
         found, how = module.check(manifest, crds, "1.36")

@@ -50,6 +50,7 @@ def train(tf, policy, tmp_path, monkeypatch):
         base = [
             "task=keras", f"task.model={model}", ALLOW, f"+task.arguments.units={units}",
             f"+task.arguments.loss={loss}", f"data={data}", "tracker=none", "train.until=20ep", "train.global_batch=20",
+            "eval.every=20ep", "checkpoint.every=20ep",
             f"run.dir={folder}",
         ]  # fmt: skip
         said = []
