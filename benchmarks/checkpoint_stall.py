@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks import report
 from benchmarks.checkpoint_stall_member import LEAST_STEPS, Window
 from benchmarks.checkpoint_stall_savers import BATCH, COPIES, DEPTH, counted, width_for
-from benchmarks.scaling_crew import Crew
+from benchmarks.scaling_processes import ProcessGroup
 from benchmarks.side_by_side import (
     LATE_SECONDS,
     ROOT,
@@ -154,7 +154,7 @@ def orbax_python(say: Callable[[str], None]) -> Path:
 
 @dataclass(frozen=True)
 class _Told:
-    """What a contestant's process is told, as a crew tells its members."""
+    """What a contestant's process is told, as a group tells its members."""
 
     parameters: int
     folder: str
@@ -163,8 +163,8 @@ class _Told:
         return json.dumps(dataclasses.asdict(self))
 
 
-class Process(Crew):
-    """A contestant's process, for one window: a crew of one."""
+class Process(ProcessGroup):
+    """A contestant's process, for one window: a group of one."""
 
     def __init__(self, contestant: Contestant, python: Path, told: _Told):
         command = [str(python), "-m", "benchmarks.checkpoint_stall_member", contestant.function]

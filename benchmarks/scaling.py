@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.scaling_crew import Crew, free_addresses
 from benchmarks.scaling_member import LEARNING_RATE, MOMENTUM, Member, Workload
+from benchmarks.scaling_processes import ProcessGroup, free_addresses
 from benchmarks.scaling_torch import REQUIREMENT
 from benchmarks.side_by_side import (
     ROOT,
@@ -139,7 +139,7 @@ def measure(
     seed: int,
     say: Callable[[str], None],
 ) -> Measured:
-    """Starts the crews one after another and runs the blocks, each with one window per crew in random order.
+    """Starts the groups one after another and runs the blocks, each with one window per group in random order.
 
     Args:
         interpreters: the parties that take part, and the Python that runs them.
@@ -149,17 +149,17 @@ def measure(
         ContestantFailed: a process ended or hung, or two contestants' models differ in size.
     """
     with contextlib.ExitStack() as stack:
-        crews = []
+        groups = []
         for party, python in interpreters.items():
             begun = time.monotonic()
             command = [str(python), "-m", party.module]
-            crews.append(stack.enter_context(Crew(party.name, command, _members(party, workload))))
-            crews[-1].wait_until_ready()  # before the next one starts, so that no two compile at once
+            groups.append(stack.enter_context(ProcessGroup(party.name, command, _members(party, workload))))
+            groups[-1].wait_until_ready()  # before the next one starts, so that no two compile at once
             say(f"{party.name} is ready after {time.monotonic() - begun:.0f} s")
-        facts = {crew.name: crew.facts for crew in crews}
-        if len({crew.facts["parameters"] for crew in crews}) > 1:
+        facts = {group.name: group.facts for group in groups}
+        if len({group.facts["parameters"] for group in groups}) > 1:
             raise ContestantFailed(f"the models differ in size, so that nothing can be compared: {facts}")
-        per_step, cpu = in_blocks(crews, blocks=blocks, seconds=seconds, seed=seed, say=say)
+        per_step, cpu = in_blocks(groups, blocks=blocks, seconds=seconds, seed=seed, say=say)
     question = Question(
         title=title,
         unit="examples/s",
@@ -189,7 +189,7 @@ def build_report(results: list[Measured], *, blocks: int, seconds: float, missin
     """As the other benchmarks report, with ratios of throughputs in the place of claims."""
     made = report.build("Scaling from one worker to two", results, blocks=blocks, seconds=seconds)
     method = (
-        f"method: one crew of long-lived processes per contestant, one running at a time while the others wait;"
+        f"method: one group of long-lived processes per contestant, one running at a time while the others wait;"
         f" {blocks} blocks of one window of about {seconds:g} s per contestant in random order; ratios within each"
         f" block; median with 95 % bootstrap interval; inconclusive unless the A/A control reads 1.00 +- {TOLERANCE:g}"
     )

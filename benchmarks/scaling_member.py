@@ -1,7 +1,7 @@
 """One process of a contestant of the scaling benchmark, from its own side: what it is told, and how it obeys.
 
 Needs the standard library only, since PyTorch's contestants run it in an environment of their own. Who starts the
-processes and tells them how many steps to do is scaling_crew.py.
+processes and tells them how many steps to do is scaling_processes.py.
 
     member = start(sys.argv[1])                  # confined to its cores from here on
     serve(run, {"parameters": 1000})             # answers lines of "STEPS" with "WALL_SECONDS CPU_SECONDS"

@@ -1,6 +1,6 @@
 """tfscale's process in the scaling benchmark: Trainer.train as a run wires it, without actions.
 
-python -m benchmarks.scaling_ours MEMBER        # started by scaling_crew.py
+python -m benchmarks.scaling_ours MEMBER        # started by scaling_processes.py
 """
 
 from __future__ import annotations

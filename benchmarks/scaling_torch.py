@@ -2,7 +2,7 @@
 
 Runs in an environment of its own, hence it imports nothing of tfscale; REQUIREMENT is what that must hold.
 
-    python -m benchmarks.scaling_torch MEMBER       # started by scaling_crew.py
+    python -m benchmarks.scaling_torch MEMBER       # started by scaling_processes.py
 """
 
 from __future__ import annotations

@@ -281,7 +281,7 @@ def measure(
 
 
 class Windowed(Protocol):
-    """What runs a window: a process, or a crew of them that step together."""
+    """What runs a window: a process, or a group of them that step together."""
 
     @property
     def name(self) -> str: ...

@@ -137,7 +137,7 @@ def processes_apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def door(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Callable[..., Ended]:
+def cli(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Callable[..., Ended]:
     """Runs `python -m tfscale.train ARGUMENTS` in an empty folder; kills it after `deadline` seconds.
 
     It is forked by a process that has imported TensorFlow, unless it is `cold`, the test is marked so, or it is code.

@@ -33,14 +33,14 @@ def clock():
 
 
 @pytest.fixture
-def book(tmp_path, clock):
-    """Opens the book for the next attempt."""
+def log(tmp_path, clock):
+    """Opens the log for the next attempt."""
     return lambda run_dir=None: Attempts(run_dir or RunDir(tmp_path), wall=clock.wall, now=clock.now)
 
 
-def attempt(book, code: int | None, *, step: int = 0, commits: int | None = None, what: str = "a bug", begins=True):
+def attempt(log, code: int | None, *, step: int = 0, commits: int | None = None, what: str = "a bug", begins=True):
     """A whole attempt; code None: it was killed."""
-    it = book()
+    it = log()
     it.start()
     it.refuse_without_progress()
     if begins:
@@ -50,8 +50,8 @@ def attempt(book, code: int | None, *, step: int = 0, commits: int | None = None
         it.ended(code, what)
 
 
-def test_lines_of_an_attempt(book, clock):
-    it = book()
+def test_lines_of_an_attempt(log, clock):
+    it = log()
     it.start()
     clock.at += 2
     it.begin(10, {"restore": 0.5, "train": 0.0})
@@ -67,14 +67,14 @@ def test_lines_of_an_attempt(book, clock):
     assert (note["step"], note["committed"], note["seconds"]) == (14, 0, {"restore": 0.5, "train": 2.0})
     assert (ended["code"], ended["step"], ended["what"], ended["seconds"]["train"]) == (70, 14, "a bug", 2.5)
     assert [line["attempt"] for line in (begin, note, ended)] == [1, 1, 1]
-    following = book()
+    following = log()
     following.start()
     assert following.lines()[-1]["attempt"] == 2
 
 
-def test_the_book_holds_no_secret(tmp_path, book):
-    errors.keep_secret(["s3cr3t-of-the-book"])
-    attempt(book, 70, what="nobody is known as s3cr3t-of-the-book")
+def test_the_book_holds_no_secret(tmp_path, log):
+    errors.keep_secret(["s3cr3t-of-the-log"])
+    attempt(log, 70, what="nobody is known as s3cr3t-of-the-log")
     text = (tmp_path / "attempts.jsonl").read_text()
     assert "nobody is known as <redacted>" in text and "s3cr3t" not in text
 
@@ -85,21 +85,21 @@ def test_elapsed_counts_from_where_the_process_began(tmp_path, clock):
     assert it.lines()[0]["elapsed"] == 2.5
 
 
-def test_a_new_attempt_tells_how_the_one_before_ended(book):
-    assert book().last_end() == ""
-    attempt(book, 143, step=10, what="stopped by SIGTERM")
+def test_a_new_attempt_tells_how_the_one_before_ended(log):
+    assert log().last_end() == ""
+    attempt(log, 143, step=10, what="stopped by SIGTERM")
     assert re.fullmatch(
         r"attempt 2; the one before ended at step 13, \d{4}-\S+ \S+, with code 143: stopped by SIGTERM",
-        book().last_end(),
+        log().last_end(),
     )
-    attempt(book, None, step=20)
-    assert "at step 23" in book().last_end() and "without a word: it was killed" in book().last_end()
-    attempt(book, 0, step=30)
-    assert book().last_end() == ""
+    attempt(log, None, step=20)
+    assert "at step 23" in log().last_end() and "without a word: it was killed" in log().last_end()
+    attempt(log, 0, step=30)
+    assert log().last_end() == ""
 
 
-def test_most_notes_are_not_written_but_new_checkpoints_are(book, clock):
-    it = book()
+def test_most_notes_are_not_written_but_new_checkpoints_are(log, clock):
+    it = log()
     it.begin(0)
     for step in range(10_000):
         clock.at += 1.0
@@ -113,16 +113,16 @@ def test_most_notes_are_not_written_but_new_checkpoints_are(book, clock):
     assert it.lines()[-1]["step"] == 10_002
 
 
-def test_a_torn_line_is_skipped_and_the_next_one_stands_alone(tmp_path, book):
-    attempt(book, 70)
+def test_a_torn_line_is_skipped_and_the_next_one_stands_alone(tmp_path, log):
+    attempt(log, 70)
     with (tmp_path / "attempts.jsonl").open("a") as stream:
         stream.write('{"kind": "note", "attem')
-    assert len(book().lines()) == 4
-    attempt(book, 70)
-    assert [line["attempt"] for line in book().lines()] == [1] * 4 + [2] * 4
+    assert len(log().lines()) == 4
+    attempt(log, 70)
+    assert [line["attempt"] for line in log().lines()] == [1] * 4 + [2] * 4
     with (tmp_path / "attempts.jsonl").open("ab") as stream:
         stream.write(b"\xff\x00[]\nnull\n7\n{}\n")
-    assert len(book().lines()) == 8
+    assert len(log().lines()) == 8
 
 
 def test_lines_survive_a_kill(tmp_path):
@@ -133,8 +133,8 @@ def test_lines_survive_a_kill(tmp_path):
     assert [line["kind"] for line in Attempts(RunDir(tmp_path)).lines()] == ["start", "begin"]
 
 
-def test_a_full_disk_does_not_end_the_run(tmp_path, book):
-    it = book()
+def test_a_full_disk_does_not_end_the_run(tmp_path, log):
+    it = log()
     it.start()
     (tmp_path / "attempts.jsonl").unlink()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -150,11 +150,11 @@ def test_a_full_disk_does_not_end_the_run(tmp_path, book):
     assert [line["kind"] for line in it.lines()] == ["ended"]
 
 
-def test_only_the_chief_writes(tmp_path, book):
+def test_only_the_chief_writes(tmp_path, log):
     for _ in range(3):
-        attempt(book, 70)
+        attempt(log, 70)
     before = (tmp_path / "attempts.jsonl").read_text()
-    it = book(RunDir(tmp_path).for_reading())
+    it = log(RunDir(tmp_path).for_reading())
     it.start()
     it.refuse_without_progress()
     it.begin(3)
@@ -166,85 +166,85 @@ def test_only_the_chief_writes(tmp_path, book):
 # -- no progress
 
 
-def test_three_failures_in_a_row_without_a_checkpoint_are_refused_once(book):
+def test_three_failures_in_a_row_without_a_checkpoint_are_refused_once(log):
     for _ in range(3):
-        attempt(book, 70, step=10, commits=10, what="ValueError: at the same step")
+        attempt(log, 70, step=10, commits=10, what="ValueError: at the same step")
     with pytest.raises(InternalError, match=r"no progress in 3 attempts.* step 13 with code 70: ValueError: at the sa"):
-        attempt(book, 70)
+        attempt(log, 70)
     for _ in range(3):
-        attempt(book, 70)  # people who mended something have three more
+        attempt(log, 70)  # people who mended something have three more
     with pytest.raises(InternalError, match="no progress"):
-        attempt(book, 70)
+        attempt(log, 70)
 
 
-def test_two_failures_are_not_enough(book):
-    attempt(book, 70)
-    attempt(book, 81)
-    attempt(book, None)
-    attempt(book, None)
+def test_two_failures_are_not_enough(log):
+    attempt(log, 70)
+    attempt(log, 81)
+    attempt(log, None)
+    attempt(log, None)
 
 
-def test_a_new_checkpoint_begins_the_count_anew(book):
-    attempt(book, 70)
-    attempt(book, 70)
-    attempt(book, 70, step=0, commits=10)
-    attempt(book, 70, step=10, commits=10)
-    attempt(book, 70, step=10, commits=10)
-    attempt(book, None, step=10, commits=20)  # killed, but with progress
-    attempt(book, 70, step=20, commits=20)
-    attempt(book, 70, step=20, commits=20)
-    attempt(book, 70, step=20, commits=20)
+def test_a_new_checkpoint_begins_the_count_anew(log):
+    attempt(log, 70)
+    attempt(log, 70)
+    attempt(log, 70, step=0, commits=10)
+    attempt(log, 70, step=10, commits=10)
+    attempt(log, 70, step=10, commits=10)
+    attempt(log, None, step=10, commits=20)  # killed, but with progress
+    attempt(log, 70, step=20, commits=20)
+    attempt(log, 70, step=20, commits=20)
+    attempt(log, 70, step=20, commits=20)
     with pytest.raises(InternalError):
-        attempt(book, None)
+        attempt(log, None)
 
 
-def test_success_begins_the_count_anew(book):
-    attempt(book, 70)
-    attempt(book, 70)
-    attempt(book, 0, commits=50)
-    attempt(book, 70, step=50, commits=50)
-    attempt(book, None)
+def test_success_begins_the_count_anew(log):
+    attempt(log, 70)
+    attempt(log, 70)
+    attempt(log, 0, commits=50)
+    attempt(log, 70, step=50, commits=50)
+    attempt(log, None)
 
 
 @pytest.mark.parametrize("code", [None, 0, 130, 137, 143, 64, 66, 73, 76, 77, 78])
-def test_ends_that_do_not_count(book, code):
-    attempt(book, 70)
-    attempt(book, 70)
+def test_ends_that_do_not_count(log, code):
+    attempt(log, 70)
+    attempt(log, 70)
     for _ in range(4):
-        attempt(book, code)
-    attempt(book, 70)  # nor do they separate those that do
+        attempt(log, code)
+    attempt(log, 70)  # nor do they separate those that do
     with pytest.raises(InternalError):
-        attempt(book, None)
+        attempt(log, None)
 
 
 @pytest.mark.parametrize("code", [1, 65, 70, 74, 81])
-def test_ends_that_count(book, code):
+def test_ends_that_count(log, code):
     for _ in range(3):
-        attempt(book, code)
+        attempt(log, code)
     with pytest.raises(InternalError, match=f"code {code}"):
-        attempt(book, None)
+        attempt(log, None)
 
 
-def test_a_peer_that_was_lost_does_not_count_but_one_that_failed_does(book):
+def test_a_peer_that_was_lost_does_not_count_but_one_that_failed_does(log):
     """With the very texts that a peer's end is told with."""
     for kind in ("lost", "silent", "done"):
         for _ in range(3):
-            attempt(book, 138, what=Event(kind, "worker:1").fault().what)
+            attempt(log, 138, what=Event(kind, "worker:1").fault().what)
     for _ in range(3):
-        attempt(book, 138, begins=False, what="these never came: worker:1")
+        attempt(log, 138, begins=False, what="these never came: worker:1")
     for _ in range(3):
-        attempt(book, 138, what=Event("failed", "worker:1", {"exit_code": 70, "what": "a bug"}).fault().what)
+        attempt(log, 138, what=Event("failed", "worker:1", {"exit_code": 70, "what": "a bug"}).fault().what)
     with pytest.raises(InternalError, match="peer worker:1 failed: a bug"):
-        attempt(book, None)
+        attempt(log, None)
 
 
-def test_a_run_that_is_set_aside_takes_its_book_along(tmp_path, book):
+def test_a_run_that_is_set_aside_takes_its_book_along(tmp_path, log):
     for _ in range(3):
-        attempt(book, 70)
+        attempt(log, 70)
     RunDir(tmp_path).archive()
-    attempt(book, 70)
+    attempt(log, 70)
     assert (tmp_path / "previous-001" / "attempts.jsonl").exists()
-    assert len(book().lines()) == 4
+    assert len(log().lines()) == 4
 
 
 def test_every_exit_code_is_known_here():
@@ -253,7 +253,7 @@ def test_every_exit_code_is_known_here():
     assert codes == {1, 64, 65, 66, 70, 73, 74, 76, 77, 78, 81, 130, 138, 143}
 
 
-def test_lines_are_json(tmp_path, book):
-    attempt(book, 70, what='a "quoted"\nsecond line')
+def test_lines_are_json(tmp_path, log):
+    attempt(log, 70, what='a "quoted"\nsecond line')
     text = (tmp_path / "attempts.jsonl").read_text()
     assert len([json.loads(line) for line in text.splitlines()]) == 4

@@ -16,9 +16,9 @@ EVALUATE, EXPORT = ("-m", "tfscale.evaluate"), ("-m", "tfscale.export")
 OTHERS = ("data=synthetic", "data.num_classes=10", "data.image_size=32", "data.channels=1", "data.test_examples=70")
 
 
-def test_the_door_reproduces_the_last_evaluation(door, trained_run):
+def test_the_door_reproduces_the_last_evaluation(cli, trained_run):
     result = json.loads((trained_run / "result.json").read_text())
-    ended = door(f"run.dir={trained_run}", "checkpoint=last", program=EVALUATE, cold=True)
+    ended = cli(f"run.dir={trained_run}", "checkpoint=last", program=EVALUATE, cold=True)
     assert ended.code == 0, ended.err
     (file,) = trained_run.glob("evaluation-*.json")
     told = json.loads(file.read_text())
@@ -30,22 +30,22 @@ def test_the_door_reproduces_the_last_evaluation(door, trained_run):
     assert f"written to {file}" in ended.out
 
 
-def test_other_data_take_the_place_of_the_runs(door, trained_run):
-    ended = door(f"run.dir={trained_run}", *OTHERS, program=EVALUATE)
+def test_other_data_take_the_place_of_the_runs(cli, trained_run):
+    ended = cli(f"run.dir={trained_run}", *OTHERS, program=EVALUATE)
     assert ended.code == 0, ended.err
     (file,) = trained_run.glob("evaluation-*.json")
     told = json.loads(file.read_text())
     file.unlink()
     assert told["data"]["class"] == "tfscale.data.synthetic.Synthetic"
     assert told["examples"] == 70
-    more = door(f"run.dir={trained_run}", *OTHERS, "data.num_classes=11", program=EVALUATE)
+    more = cli(f"run.dir={trained_run}", *OTHERS, "data.num_classes=11", program=EVALUATE)
     assert more.code == 64
     assert "11 classes, and the model has 10 outputs" in more.err
 
 
 @pytest.mark.cold
-def test_export_is_a_door_that_leaves_checked_files(door, trained_run):
-    ended = door("export", f"run.dir={trained_run}", "checkpoint=6", program=("-m", "tfscale"))
+def test_export_is_a_door_that_leaves_checked_files(cli, trained_run):
+    ended = cli("export", f"run.dir={trained_run}", "checkpoint=6", program=("-m", "tfscale"))
     assert ended.code == 0, ended.err
     about = json.loads((trained_run / "export" / "export.json").read_text())
     assert (about["step"], about["samples"]) == (6, 8)
@@ -69,9 +69,9 @@ def test_export_is_a_door_that_leaves_checked_files(door, trained_run):
         (("run.dir={run}", "task._target_=os.system"), 77, "task._target_"),
     ],
 )
-def test_bad_input_is_found_without_tensorflow(door, trained_run, arguments, code, said):
+def test_bad_input_is_found_without_tensorflow(cli, trained_run, arguments, code, said):
     program = "import sys; sys.modules['tensorflow'] = None; from tfscale.evaluate import main; sys.exit(main())"
-    ended = door(*(a.format(run=trained_run) for a in arguments), program=("-c", program), deadline=30)
+    ended = cli(*(a.format(run=trained_run) for a in arguments), program=("-c", program), deadline=30)
     assert ended.code == code, ended.err
     assert said in ended.err
     assert len(ended.err.strip().splitlines()) == 1

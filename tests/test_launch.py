@@ -1,4 +1,4 @@
-"""The launcher as people call it, from Python and by its door. test_evaluator.py has a real training."""
+"""The launcher as people call it, from Python and by its cli. test_evaluator.py has a real training."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ NO_TENSORFLOW = (
         ((), "no recipe"),
     ],
 )
-def test_bad_input_is_one_line_before_anything_starts(door, tmp_path, arguments, said):
-    ended = door(*arguments, program=("-c", NO_TENSORFLOW), deadline=20)
+def test_bad_input_is_one_line_before_anything_starts(cli, tmp_path, arguments, said):
+    ended = cli(*arguments, program=("-c", NO_TENSORFLOW), deadline=20)
     assert (ended.code, ended.out) == (64, ""), ended.err
     assert len(ended.err.strip().splitlines()) == 1, ended.err
     assert ended.err.startswith("tfscale: error[E-0064]")
@@ -141,14 +141,14 @@ def test_bad_input_is_one_line_before_anything_starts(door, tmp_path, arguments,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_the_doors_own(door):
-    ended = door("launch", "--help", program=("-m", "tfscale"))
+def test_help_is_the_doors_own(cli):
+    ended = cli("launch", "--help", program=("-m", "tfscale"))
     assert ended.code == 0
     assert "--max-restarts" in ended.out
 
 
-def test_the_door_starts_the_program_train(door):
-    ended = door("--", "+recipe=resnet", "plan.dry_run=true", "tracker=none", program=("-m", "tfscale.launch"))
+def test_the_door_starts_the_program_train(cli):
+    ended = cli("--", "+recipe=resnet", "plan.dry_run=true", "tracker=none", program=("-m", "tfscale.launch"))
     assert ended.code == 0, ended.err
     assert any("multi_worker" in line for line in of("worker:0", ended.out.splitlines()))
     assert any("multi_worker" in line for line in of("worker:1", ended.out.splitlines()))

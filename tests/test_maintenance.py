@@ -209,7 +209,7 @@ def test_who_watches(server, tmp_path):
         watcher.close()
 
 
-def test_a_run_that_is_told_saves_and_ends(server, door, tmp_path):
+def test_a_run_that_is_told_saves_and_ends(server, cli, tmp_path):
     def take_it_away():
         deadline = time.monotonic() + 100
         while time.monotonic() < deadline and not (tmp_path / "it" / "metrics.jsonl").exists():
@@ -217,7 +217,7 @@ def test_a_run_that_is_told_saves_and_ends(server, door, tmp_path):
         server.set("preempted", "TRUE")
 
     threading.Thread(target=take_it_away, daemon=True).start()
-    ended = door(
+    ended = cli(
         *DENSE,
         *("train.until=100000000st", "train.global_batch=10", "train.log_every=1s", "eval.every=100000000st"),
         *("checkpoint.every=100000000st", "cluster.maintenance=gce", "run.dir=it"),

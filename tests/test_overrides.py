@@ -51,7 +51,7 @@ def test_home_is_resolved_wherever_a_place_is_named(monkeypatch, tmp_path):
         compose(BASE, config_dir="absent")
 
 
-def test_a_run_in_folders_of_any_name_is_trained_and_opened_again(door, tmp_path):
+def test_a_run_in_folders_of_any_name_is_trained_and_opened_again(cli, tmp_path):
     """Configuration, data, run folder, warm start and what comes after training: all behind a name with all that is odd."""
     name = "ö [x] {y}, 'q' \"z\" #1 = (2)~;&%3F?!"
     odd = tmp_path / name
@@ -72,7 +72,7 @@ def test_a_run_in_folders_of_any_name_is_trained_and_opened_again(door, tmp_path
     environ = {"PYTHONPATH": str(odd)}
 
     def run(command, *arguments):
-        ended = door(command, *arguments, "extensions.allow=[mine.]", program=("-m", "tfscale"), environ=environ)
+        ended = cli(command, *arguments, "extensions.allow=[mine.]", program=("-m", "tfscale"), environ=environ)
         assert ended.code == 0, (command, ended.err)
         return ended.out
 

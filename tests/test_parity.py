@@ -49,9 +49,9 @@ def test_devices_workers_and_micro_batches_agree_with_one_replica():
     assert len(said) == 3  # sets of processes; one replica with and without accumulation share theirs
 
 
-def test_a_wrong_task_fails_with_a_table_and_a_file(door, tmp_path):
+def test_a_wrong_task_fails_with_a_table_and_a_file(cli, tmp_path):
     wrong = (*DENSE, *TRAIN, "task._target_=tests_dense.Wrong", "parity.layouts=accumulate", "parity.steps=3")
-    ended = door(*wrong, "parity.json=found.json", program=("-m", "tfscale.parity"), environ=environ())
+    ended = cli(*wrong, "parity.json=found.json", program=("-m", "tfscale.parity"), environ=environ())
     assert ended.code == 1, ended.err
     assert "FAILS" in ended.out
     (line,) = ended.err.strip().splitlines()
@@ -62,9 +62,9 @@ def test_a_wrong_task_fails_with_a_table_and_a_file(door, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
 
 
-def test_a_model_with_dropout_is_not_comparable(door):
+def test_a_model_with_dropout_is_not_comparable(cli):
     overrides = (*DENSE, *TRAIN, "+task.dropout=0.2", "parity.layouts=accumulate")
-    ended = door(*overrides, program=("-m", "tfscale", "parity"), environ=environ())
+    ended = cli(*overrides, program=("-m", "tfscale", "parity"), environ=environ())
     assert ended.code == 1
     (line,) = ended.err.strip().splitlines()
     assert "not comparable: dropout draw random numbers" in line
@@ -126,9 +126,9 @@ def test_tasks_are_held_against_the_allow_list():
         check_parity([*DENSE[1:], *TRAIN], environ=environ())
 
 
-def test_the_door_refuses_in_one_line(door, tmp_path):
+def test_the_door_refuses_in_one_line(cli, tmp_path):
     def line(*arguments):
-        ended = door(*arguments, program=("-m", "tfscale.parity"), environ=environ())
+        ended = cli(*arguments, program=("-m", "tfscale.parity"), environ=environ())
         return ended.code, ended.err.strip()
 
     code, said = line(*DENSE, *TRAIN, "parity.steps=many")

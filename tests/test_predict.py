@@ -23,19 +23,19 @@ def rows(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_killed_it_goes_on_and_the_file_is_the_same(door, trained_run, tmp_path):
+def test_killed_it_goes_on_and_the_file_is_the_same(cli, trained_run, tmp_path):
     command = (f"run.dir={trained_run}", "output=killed.jsonl", "predict.part=200")
-    killed = door(*command, program=PREDICT, environ={"TFSCALE_FAULT": "predict.part:step=2:kill"})
+    killed = cli(*command, program=PREDICT, environ={"TFSCALE_FAULT": "predict.part:step=2:kill"})
     assert killed.code == -signal.SIGKILL
     assert sorted(p.name for p in (tmp_path / "killed.jsonl.parts").glob("part-*")) == [
         "part-000000.jsonl",
         "part-000001.jsonl",
     ]
     assert not (tmp_path / "killed.jsonl").exists()
-    again = door(*command, program=PREDICT)
+    again = cli(*command, program=PREDICT)
     assert again.code == 0, again.err
     assert "2 of 4 parts are there already: going on at row 512" in again.out  # 200 rows are four steps of 64
-    whole = door(f"run.dir={trained_run}", "output=whole.jsonl", "predict.part=200", program=PREDICT, cold=True)
+    whole = cli(f"run.dir={trained_run}", "output=whole.jsonl", "predict.part=200", program=PREDICT, cold=True)
     assert whole.code == 0, whole.err
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not (tmp_path / "killed.jsonl.parts").exists()
@@ -47,7 +47,7 @@ def test_killed_it_goes_on_and_the_file_is_the_same(door, trained_run, tmp_path)
     assert all(int(np.argmax(row["probabilities"])) == row["class"] for row in told)
 
 
-def test_pictures_of_a_folder_need_no_labels(door, trained_run, tmp_path):
+def test_pictures_of_a_folder_need_no_labels(cli, trained_run, tmp_path):
     folder = tmp_path / "some pictures"
     (folder / "deeper").mkdir(parents=True)
     pixels, _ = pictures(3, 4)
@@ -57,7 +57,7 @@ def test_pictures_of_a_folder_need_no_labels(door, trained_run, tmp_path):
         ("deeper/c.png", pixels[2], "PNG"),
     ):
         (folder / name).write_bytes(encoded(one, kind))
-    ended = door(f"run.dir={trained_run}", f"input={folder}", "output=p.parquet", program=PREDICT)
+    ended = cli(f"run.dir={trained_run}", f"input={folder}", "output=p.parquet", program=PREDICT)
     assert ended.code == 0, ended.err
     import pyarrow.parquet
 
@@ -80,9 +80,9 @@ def test_pictures_of_a_folder_need_no_labels(door, trained_run, tmp_path):
         (("run.dir={run}", "output=p.jsonl", "predict.part=0"), 64, "predict.part"),
     ],
 )
-def test_bad_input_is_found_without_tensorflow(door, trained_run, arguments, code, said):
+def test_bad_input_is_found_without_tensorflow(cli, trained_run, arguments, code, said):
     program = "import sys; sys.modules['tensorflow'] = None; from tfscale.predict import main; sys.exit(main())"
-    ended = door(*(a.format(run=trained_run) for a in arguments), program=("-c", program), deadline=30)
+    ended = cli(*(a.format(run=trained_run) for a in arguments), program=("-c", program), deadline=30)
     assert ended.code == code, ended.err
     assert said in ended.err
     assert len(ended.err.strip().splitlines()) == 1

@@ -9,10 +9,10 @@ from pathlib import Path
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def test_the_ten_lines_train_a_model(door, tmp_path):
+def test_the_ten_lines_train_a_model(cli, tmp_path):
     (code,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
-    ended = door(program=("-c", code))
+    ended = cli(program=("-c", code))
     assert ended.code == 0, ended.err
     assert float(ended.out.splitlines()[-1]) > 0.9
     result = json.loads((tmp_path / "runs" / "digits" / "result.json").read_text())

@@ -64,8 +64,8 @@ def test_nothing_is_wider_than_the_terminal_and_every_epoch_leaves_a_line(tmp_pa
         assert f"epoch {epoch}" in text
 
 
-def test_quiet_is_the_result_and_its_page_alone(door, tmp_path):
-    ended = door(*SHORT, "tracker=mlflow", "tracker.system_metrics=false", "run.name=it", "run.quiet=true")
+def test_quiet_is_the_result_and_its_page_alone(cli, tmp_path):
+    ended = cli(*SHORT, "tracker=mlflow", "tracker.system_metrics=false", "run.name=it", "run.quiet=true")
     assert (ended.code, ended.err) == (0, "")
     first, *table = ended.out.splitlines()
     assert first.startswith("┌") and "execution plan" not in ended.out and "\nstep 4" not in ended.out
@@ -86,7 +86,7 @@ print(json.dumps([run.info.run_name, run.data.params, run.data.metrics, data.nam
     assert params["model"].startswith("Functional") and int(params["model.parameters"]) > result["parameters"] > 0
     assert metrics["best/accuracy"] == result["best"]["value"]
     assert (data, profile["train"], profile["test"], profile["num_classes"]) == ("synthetic", 64, 32, 10)
-    again = door(*SHORT, "tracker=none", "run.name=it", "run.quiet=true")
+    again = cli(*SHORT, "tracker=none", "run.name=it", "run.quiet=true")
     assert again.out.startswith("already complete") and again.code == 0
 
 

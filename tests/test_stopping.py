@@ -40,7 +40,7 @@ except TfscaleError as error:
     sys.exit(error.exit_code)
 say("well")
 """
-_LOOP = "say('ready')\n        while not stopping.asked: time.sleep(0.05)\n        say(f'asked {stopping.asked}')"
+_LOOP = "say('ready')\n        while not stopping.stop_requested: time.sleep(0.05)\n        say(f'asked {stopping.stop_requested}')"
 
 
 def ended(body: str, *signals: int, grace: float = 20.0, owns: bool = True, pause: float = 0.7):
@@ -83,7 +83,9 @@ def test_with_work_to_keep_it_waits_to_be_asked_for(signum, number):
 
 
 def test_a_compiled_loop_is_asked_afterwards():
-    returned, lines, *_ = ended("stopping.hold(); say('ready'); compiled(3); say(stopping.asked)", signal.SIGTERM)
+    returned, lines, *_ = ended(
+        "stopping.hold(); say('ready'); compiled(3); say(stopping.stop_requested)", signal.SIGTERM
+    )
     assert (returned, lines) == (0, ["ready", "15", "well"])
 
 
@@ -107,7 +109,9 @@ def test_a_storm_of_signals_counts_once():
 
 def test_the_first_signal_after_another_request_is_no_second_one():
     """A notice of the machine's or a peer's end comes first, the cluster's SIGTERM while the work is being kept."""
-    body = "stopping.hold(); stopping.ask(Preempted('maintenance')); time.sleep(0.7); say('ready'); time.sleep(1)"
+    body = (
+        "stopping.hold(); stopping.request_stop(Preempted('maintenance')); time.sleep(0.7); say('ready'); time.sleep(1)"
+    )
     returned, lines, *_ = ended(body, signal.SIGTERM)
     assert (returned, lines) == (0, ["ready", "well"])
 
@@ -125,7 +129,7 @@ def test_what_others_do_with_the_signal_does_not_matter():
 
 def test_a_signal_that_comes_while_no_python_runs_is_not_lost():
     """TensorFlow's own rendezvous holds the interpreter's lock while it waits."""
-    body = "stopping.hold(); say('ready'); ctypes.PyDLL(None).sleep(2); time.sleep(0.5); say(stopping.asked)"
+    body = "stopping.hold(); say('ready'); ctypes.PyDLL(None).sleep(2); time.sleep(0.5); say(stopping.stop_requested)"
     returned, lines, *_ = ended(body, signal.SIGTERM)
     assert (returned, lines) == (0, ["ready", "15", "well"])
 
@@ -138,13 +142,13 @@ def test_in_a_process_that_is_not_ours_a_replaced_handler_comes_back():
 
 def test_a_replaced_handler_hears_nothing():
     """What listen_again() is for: the test of the test above."""
-    body = "stopping.hold(); swallow(); say('ready'); time.sleep(1); say(stopping.asked)"
+    body = "stopping.hold(); swallow(); say('ready'); time.sleep(1); say(stopping.stop_requested)"
     assert ended(body, signal.SIGTERM, owns=False)[1] == ["ready", "0", "well"]
 
 
 def test_another_thread_may_ask():
     body = (
-        "import threading\n        threading.Timer(0.3, lambda: stopping.ask(Preempted('maintenance'))).start()\n"
+        "import threading\n        threading.Timer(0.3, lambda: stopping.request_stop(Preempted('maintenance'))).start()\n"
         "        say('ready'); time.sleep(15)"
     )
     returned, lines, _, seconds = ended(body)
@@ -168,7 +172,7 @@ def test_handlers_are_put_back():
 
 def test_a_request_before_hold_is_not_forgotten():
     stopping = Stopping(grace=1)
-    stopping.ask(Preempted("a notice"))
+    stopping.request_stop(Preempted("a notice"))
     with pytest.raises(Preempted, match="a notice"):
         stopping.hold()
 
@@ -176,9 +180,9 @@ def test_a_request_before_hold_is_not_forgotten():
 def test_whoever_holds_already_is_not_interrupted():
     stopping = Stopping(grace=1)
     stopping.hold()
-    stopping.ask(Preempted("a notice"))
+    stopping.request_stop(Preempted("a notice"))
     stopping.hold()
-    assert stopping.asked == 15
+    assert stopping.stop_requested == 15
 
 
 _SWALLOWED = """say('ready')
@@ -200,7 +204,7 @@ def test_an_error_of_ones_own_stays_what_it_is():
         with pytest.raises(type(error)) as caught, stopping.as_request():
             raise error
         assert caught.value is error
-    stopping.ask(Preempted("asked for, and not raised yet"))
+    stopping.request_stop(Preempted("asked for, and not raised yet"))
     with pytest.raises(RuntimeError), stopping.as_request():
         raise RuntimeError("x")
 

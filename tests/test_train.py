@@ -1,4 +1,4 @@
-"""The door, run as users run it: bad input, help, the dry run, a kill and the same command again."""
+"""The cli, run as users run it: bad input, help, the dry run, a kill and the same command again."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NO_TENSORFLOW = "import sys; sys.modules['tensorflow'] = None; from tfscale.trai
 
 
 @pytest.fixture
-def light_door(door):
-    return lambda *arguments, **kind: door(*arguments, program=("-c", NO_TENSORFLOW), deadline=20, **kind)
+def light_door(cli):
+    return lambda *arguments, **kind: cli(*arguments, program=("-c", NO_TENSORFLOW), deadline=20, **kind)
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_a_dry_run_refuses_what_the_run_would(light_door, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"p"}
 
 
-def test_the_program_tfscale_is_the_same_door(door):
-    ended = door("train", *RESNET, "plan.dry_run=true", program=("-m", "tfscale"))
+def test_the_program_tfscale_is_the_same_door(cli):
+    ended = cli("train", *RESNET, "plan.dry_run=true", program=("-m", "tfscale"))
     assert ended.code == 0
     assert "execution plan" in ended.out
-    assert door("trian", program=("-m", "tfscale")).code == 64
+    assert cli("trian", program=("-m", "tfscale")).code == 64
 
 
 # A ResNet-8 of a quarter of the width: the same code, seconds long.
@@ -133,15 +133,15 @@ def losses(folder: Path) -> dict[int, float]:
     return {step: row["loss"] for step, row in rows(folder).items()}
 
 
-def test_killed_in_mid_epoch_it_goes_on_bit_for_bit(door, tmp_path):
+def test_killed_in_mid_epoch_it_goes_on_bit_for_bit(cli, tmp_path):
     """The whole run is started as people do, the others are forked: both leave the same bits."""
-    whole = door(*SHORT, "run.root=whole", cold=True)
+    whole = cli(*SHORT, "run.root=whole", cold=True)
     assert whole.code == 0, whole.err
-    killed = door(*SHORT, "run.root=killed", environ={"TFSCALE_FAULT": "train.loop:step=27:kill"})
+    killed = cli(*SHORT, "run.root=killed", environ={"TFSCALE_FAULT": "train.loop:step=27:kill"})
     assert killed.code == -signal.SIGKILL
     folder = tmp_path / "killed" / "resnet" / "it"
     assert not (folder / "result.json").exists()
-    again = door(*SHORT, "run.root=killed")
+    again = cli(*SHORT, "run.root=killed")
     assert again.code == 0, again.err
     assert "resuming at step 20 of 40" in again.out
     expected, got = losses(tmp_path / "whole" / "resnet" / "it"), losses(folder)
@@ -151,15 +151,15 @@ def test_killed_in_mid_epoch_it_goes_on_bit_for_bit(door, tmp_path):
                  for p in (tmp_path / "whole", tmp_path / "killed")]  # fmt: skip
     assert manifests[0]["files"] == manifests[1]["files"]  # the same bytes, hence the same weights
 
-    third = door(*SHORT, "run.root=killed", program=("-c", NO_TENSORFLOW))
+    third = cli(*SHORT, "run.root=killed", program=("-c", NO_TENSORFLOW))
     assert third.code == 0
     assert "already complete at step 40" in third.out
     assert third.seconds < 10
 
 
-def test_result_and_mlflow_hold_everything(door, tmp_path):
+def test_result_and_mlflow_hold_everything(cli, tmp_path):
     job = (*RESNET, "task.depth=8", "task.width=4", "eval.every=3st", "run.name=it")
-    ended = door(*job, "train.until=6st", cold=True)
+    ended = cli(*job, "train.until=6st", cold=True)
     assert ended.code == 0, ended.err
     folder = tmp_path / "runs" / "resnet" / "it"
     names = {path.name for path in folder.iterdir()}
@@ -190,13 +190,13 @@ print(json.dumps([run.data.params, run.data.metrics, names, run.info.status]))
     assert {"config.yaml", "plan.json", "result.json", "metrics.jsonl"} <= set(artifacts)
     assert status == "FINISHED"
 
-    longer = door(*job, "train.until=8st", "export.at_end=false")
+    longer = cli(*job, "train.until=8st", "export.at_end=false")
     assert longer.code == 0, longer.err
     assert "resuming at step 6 of 8" in longer.out
     assert json.loads((folder / "result.json").read_text())["mlflow_run_id"] == result["mlflow_run_id"]
 
 
-def test_interrupt_from_the_keyboard(door, data_dir, tmp_path):
+def test_interrupt_from_the_keyboard(cli, data_dir, tmp_path):
     process = warm.Popen(
         [sys.executable, "-m", "tfscale.train", *SHORT, "train.until=100000st"],
         cwd=tmp_path,

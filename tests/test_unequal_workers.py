@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests_faults import Crew, fingerprint, tiny_job, training_rows
+from tests_faults import ProcessGroup, fingerprint, tiny_job, training_rows
 
 # Cores, memory and loops of two machines; without plan.steps_per_loop the clock shortens the loops.
 CHIEF = ["plan.steps_per_loop=4", "plan.intra_op_threads=2", "plan.input_threads=2", "plan.prefetch=3"]
@@ -13,15 +13,17 @@ OTHER = ["plan.intra_op_threads=1", "plan.input_ram_bytes=0", "plan.inter_op_thr
 
 
 @pytest.fixture
-def crew(tmp_path, tmp_path_factory):
-    crews: list[Crew] = []
+def group(tmp_path, tmp_path_factory):
+    groups: list[ProcessGroup] = []
 
-    def start(overrides, **options) -> Crew:
-        crews.append(Crew(overrides, 2, cwd=tmp_path, logs=tmp_path_factory.mktemp("crew"), cold=False, **options))
-        return crews[-1].__enter__()
+    def start(overrides, **options) -> ProcessGroup:
+        groups.append(
+            ProcessGroup(overrides, 2, cwd=tmp_path, logs=tmp_path_factory.mktemp("group"), cold=False, **options)
+        )
+        return groups[-1].__enter__()
 
     yield start
-    for each in crews:
+    for each in groups:
         each.__exit__()
 
 
@@ -37,18 +39,18 @@ def evaluations(run_dir) -> list[tuple]:
 
 
 @pytest.mark.timeout(240)
-def test_unequal_machines_train_evaluate_roll_back_and_resume_as_equal_ones_do(crew, tmp_path):
+def test_unequal_machines_train_evaluate_roll_back_and_resume_as_equal_ones_do(group, tmp_path):
     """Each has a folder of its own, so that only the chief has checkpoints; worker 1 has those of an older attempt."""
-    equal = crew(job("equal"))
+    equal = group(job("equal"))
     assert equal.codes(within=100) == [0, 0], equal.tails()
     own = {0: [*CHIEF, "run.dir=chief"], 1: [*OTHER, "run.dir=other"]}
-    killed = crew(job("chief"), each=own, faults={1: "train.loop:step=24:kill"})
+    killed = group(job("chief"), each=own, faults={1: "train.loop:step=24:kill"})
     assert killed.codes(within=100) == [138, 137], killed.tails()
     assert "back to step 10" in killed.text(0) and "worker 1 had another state" in killed.text(0)
     stale = tmp_path / "other" / "checkpoints"
     stale.mkdir(parents=True)
     (tmp_path / "chief" / "checkpoints" / "step-000000010").rename(stale / "step-000000010")
-    again = crew(job("chief"), each=own)
+    again = group(job("chief"), each=own)
     assert again.codes(within=100) == [0, 0], again.tails()
     assert "resuming at step 20 of 30" in again.text(0)
     assert fingerprint(tmp_path / "chief") == fingerprint(tmp_path / "equal")
@@ -57,10 +59,10 @@ def test_unequal_machines_train_evaluate_roll_back_and_resume_as_equal_ones_do(c
 
 
 @pytest.mark.timeout(120)
-def test_workers_with_unequal_data_end_before_the_first_step(crew, tmp_path):
+def test_workers_with_unequal_data_end_before_the_first_step(group, tmp_path):
     """One with less data would make fewer steps and leave the others waiting."""
     job = tiny_job(data="tests_faulty.Partial", steps=20)
-    ended = crew([*job, "train.until=4ep"], each={1: ["+data.test_examples=20", "run.dir=other"]})
+    ended = group([*job, "train.until=4ep"], each={1: ["+data.test_examples=20", "run.dir=other"]})
     assert ended.codes(within=60) == [65, 65], ended.tails()
     told = "worker 1 has other data than the chief, which has 50 training and 25 test examples"
     assert told in ended.error(0) and f"{told}; 50 training and 20 test examples here" in ended.error(1)

@@ -106,13 +106,13 @@ INSTALLED = (str(Path(sys.executable).with_name("tfscale")),)
 
 
 @pytest.fixture
-def program(door, tmp_path):
+def program(cli, tmp_path):
     """The installed program in a folder with a table and the file mine.py."""
     (tmp_path / "t.csv").write_text(TABLE)
 
     def run(content, *arguments, **kind):
         (tmp_path / "mine.py").write_text(content)
-        return door(*RUN, *arguments, program=INSTALLED, **kind)
+        return cli(*RUN, *arguments, program=INSTALLED, **kind)
 
     return run
 

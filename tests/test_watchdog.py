@@ -45,7 +45,7 @@ def run(body: str, file, *, stop: bool = False, timeout: float = 1.5, before: st
 
 
 def test_a_step_that_never_ends_leaves_all_stacks(tmp_path):
-    code, out, err = run("watchdog.beat('step 7')\n    time.sleep(15)", tmp_path / "hang.txt")
+    code, out, err = run("watchdog.heartbeat('step 7')\n    time.sleep(15)", tmp_path / "hang.txt")
     assert code == 138
     assert out == "ready\ntold 138\n"
     assert "step 7 has not ended for 1.5 s" in err and "hang.txt" in err
@@ -54,7 +54,9 @@ def test_a_step_that_never_ends_leaves_all_stacks(tmp_path):
 
 
 def test_beats_keep_it_quiet(tmp_path):
-    code, out, _ = run("for _ in range(8):\n        time.sleep(0.4)\n        watchdog.beat()", tmp_path / "hang.txt")
+    code, out, _ = run(
+        "for _ in range(8):\n        time.sleep(0.4)\n        watchdog.heartbeat()", tmp_path / "hang.txt"
+    )
     assert (code, out) == (0, "ready\nwell\n")
     assert not (tmp_path / "hang.txt").exists()
 
@@ -72,7 +74,7 @@ def test_a_process_that_was_stopped_did_not_hang(tmp_path):
 
 def test_a_hang_that_holds_the_interpreters_lock_is_ended_by_another_process(tmp_path):
     held = "import ctypes, tfscale.process.watchdog as w; w._LATER = 1.0"
-    body = "watchdog.beat()\n    ctypes.PyDLL(None).sleep(30)"
+    body = "watchdog.heartbeat()\n    ctypes.PyDLL(None).sleep(30)"
     code, out, err = run(body, tmp_path / "hang.txt", before=held)
     assert (code, out) == (-signal.SIGUSR1, "ready\n")
     assert "error[E-0138] nothing has ended for 1.5 s" in err and "most recent call first" in err.split("E-0138")[1]

@@ -155,14 +155,14 @@ class _Worker:
         return self.out.read_text(errors="replace")
 
 
-class Crew:
+class ProcessGroup:
     """Real processes of one job on this machine. Use it as a context: at its end all of them are killed.
 
-        with Crew(tiny_job(), 2, cwd=tmp_path, logs=logs) as crew:
-            crew.wait_step(20)
-            crew.signal(1, signal.SIGTERM)
-            assert crew.codes(within=10) == [143, 143]
-            assert max(crew.seconds) < 10
+        with ProcessGroup(tiny_job(), 2, cwd=tmp_path, logs=logs) as group:
+            group.wait_step(20)
+            group.signal(1, signal.SIGTERM)
+            assert group.codes(within=10) == [143, 143]
+            assert max(group.seconds) < 10
 
     Args:
         overrides: of every worker.
@@ -206,7 +206,7 @@ class Crew:
             return ""
         return json.dumps({"cluster": {"worker": self.addresses}, "task": {"type": "worker", "index": index}})
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ProcessGroup:
         for index in range(len(self._told)):
             self.start(index)
         return self

@@ -24,13 +24,13 @@ def wait_for(name):
 
 DRIVER = """
 import sys
-from tfscale.launch.process_group import Crew
+from tfscale.launch.process_group import ProcessGroup
 from tfscale.launch.job import run_job
 from tfscale.launch.slots import Job
 job = Job(**{job!r})
 labels = [f"{{r}}:{{i}}" for r, i in job.roles()]
-with Crew([sys.executable, "-c", {code!r}], labels, stream=sys.stdout, write=lambda t: print(t, flush=True)) as crew:
-    outcome = run_job(job, crew)
+with ProcessGroup([sys.executable, "-c", {code!r}], labels, stream=sys.stdout, write=lambda t: print(t, flush=True)) as group:
+    outcome = run_job(job, group)
 sys.exit(outcome.code)
 """
 

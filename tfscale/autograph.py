@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from tfscale.hooks.tensorflow_hooks import behind_autograph
 
-as_it_stands = tf.autograph.experimental.do_not_convert  # around functions of ours that tf.data maps
+no_autograph = tf.autograph.experimental.do_not_convert  # around functions of ours that tf.data maps
 
 
-def rewritten(method: Any) -> Callable[..., Any]:
+def with_autograph(method: Any) -> Callable[..., Any]:
     """A method of a task or source, behind AutoGraph if a user wrote it, whatever its caller is behind."""
     if type(method.__self__).__module__.startswith("tfscale."):
         return method

@@ -1,6 +1,6 @@
 """The errors that a run can end with: one class per exit code.
 
-Owns the exit codes and the one final line. Refuses to know who catches them: only doors do.
+Owns the exit codes and the one final line. Refuses to know who catches them: only entry points do.
 
 Every error states the fact (`what`), where it was found (`where`: a key, a file, a variable) and what to do about it
 (`fix`: the override or command that mends it).
@@ -66,7 +66,7 @@ class TfscaleError(Exception):
         return " | ".join(part for part in (self.what, self.where, self.fix) if part)
 
     def line(self) -> str:
-        """The one line that a door prints to standard error before it exits."""
+        """The one line that an entry point prints to standard error before it exits."""
         parts = [self.what, self.where or "-", self.fix or "-"]
         told = " | ".join(_one_line(part) for part in parts)
         return f"tfscale: error[E-{self.exit_code:04d}] {without_secrets(told)}"

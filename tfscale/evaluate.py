@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.evaluate run.dir=PATH|URL [checkpoint=best] [data=...]`, and its function."""
+"""Entry point: `python -m tfscale.evaluate run.dir=PATH|URL [checkpoint=best] [data=...]`, and its function."""
 
 from __future__ import annotations
 

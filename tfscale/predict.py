@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.predict run.dir=PATH|URL output=preds.jsonl [input=PATH]`: parse, convert, call."""
+"""Entry point: `python -m tfscale.predict run.dir=PATH|URL output=preds.jsonl [input=PATH]`: parse, convert, call."""
 
 from __future__ import annotations
 

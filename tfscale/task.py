@@ -13,6 +13,7 @@ of hyper-parameters; TensorFlow is imported inside its methods, so that a run ca
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Example = dict[str, Any]  # field name -> tensor
-SUMMED = "_summed"  # the key of `Task.summed_size` numbers among the metrics
+METRIC_STATE = "_summed"  # the key of `Task.metric_state_size` numbers among the metrics
+# What methods were called that people's tasks may override
+_FORMER = {"meet": "adapt", "summed_size": "metric_state_size", "summarise": "metric_result"}
 WHOLE = "_whole"  # the key of `Task.counted_size` numbers in a batch
 
 
@@ -59,6 +62,13 @@ class Task:
         """ "package.function" of people's own that is imported to build the model, or ""."""
         return ""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for before, now in _FORMER.items():
+            if before in vars(cls) and now not in vars(cls):
+                warnings.warn(f"{cls.__name__}.{before} is called {now} now", DeprecationWarning, stacklevel=2)
+                setattr(cls, now, vars(cls)[before])
+
     def check_data(self, spec: Mapping[str, int]) -> None:
         """Finds what is wrong on data that are prepared, without TensorFlow; called after `for_data`.
 
@@ -71,7 +81,7 @@ class Task:
         model is built."""
         return {}
 
-    def meet(self, first: Callable[[], Example]) -> None:
+    def adapt(self, first: Callable[[], Example]) -> None:
         """Called once before `build_model`, for tasks that can't build their model without having seen data.
 
         Args:
@@ -169,13 +179,13 @@ class Task:
         return False
 
     @property
-    def summed_size(self) -> int:
-        """How many numbers `loss` may return besides the metrics, under `SUMMED` as one float [summed_size]: each of
-        them is summed over the examples of many steps, for metrics that are no mean, such as AUC."""
+    def metric_state_size(self) -> int:
+        """How many numbers `loss` may return besides the metrics, under `METRIC_STATE` as one float vector: each
+        is summed over the examples of many steps, for metrics that are no mean, such as AUC."""
         return 0
 
-    def summarise(self, summed: np.ndarray) -> dict[str, float]:
-        """The metrics from the sums of `SUMMED` over all steps since the last report, [summed_size]."""
+    def metric_result(self, state: np.ndarray) -> dict[str, float]:
+        """The metrics from the sums of `METRIC_STATE` over all steps since the last report."""
         return {}
 
     @property

@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.train +recipe=resnet [override ...]`: parse, convert, call."""
+"""Entry point: `python -m tfscale.train +recipe=resnet [override ...]`: parse, convert, call."""
 
 from __future__ import annotations
 

@@ -88,12 +88,12 @@ assert logging.getLogger("tfscale").level == logging.ERROR and len(root.handlers
     assert re.fullmatch(f"{TIME}ours\ntheirs: hello\n", done.stdout) and done.stderr == ""
 
 
-def test_a_program_speaks_json_from_its_first_message_to_its_last_error(door):
+def test_a_program_speaks_json_from_its_first_message_to_its_last_error(cli):
     job = ("+recipe=resnet", "tracker=none", "plan.dry_run=true", "log.format=json")
-    planned = door(*job)
+    planned = cli(*job)
     (line,) = map(json.loads, planned.out.splitlines())
     assert line["message"] == "execution plan" and line["plan"]["num_replicas"] == 1 and not planned.err
-    refused = door(*job, "optimizer.name=adam", "train.until=no")
+    refused = cli(*job, "optimizer.name=adam", "train.until=no")
     notice, error = map(json.loads, refused.err.splitlines())
     assert notice["level"] == "WARNING" and "learning_rate" in notice["message"]
     assert (error["level"], error["exit_code"], refused.code, refused.out) == ("ERROR", 64, 64, "")

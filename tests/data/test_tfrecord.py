@@ -354,7 +354,7 @@ LIGHT = "import sys; sys.modules['tensorflow'] = None; from tfscale.train import
 
 
 @pytest.mark.timeout(300)
-def test_labels_are_looked_at_while_the_data_are_prepared(tf, tmp_path, door):
+def test_labels_are_looked_at_while_the_data_are_prepared(tf, tmp_path, cli):
     """So that nothing but the child that prepares needs TensorFlow before workers have met."""
     write(tf, tmp_path / "r", [record(tf, i, label=[5 + 10 * (i % 3)]) for i in range(24)])
     tmp_path.joinpath("mine.py").write_text(OWN_TASK)
@@ -363,15 +363,15 @@ def test_labels_are_looked_at_while_the_data_are_prepared(tf, tmp_path, door):
     own = ["extensions.allow=[mine.]", "+task._target_=mine.Own", "tracker=none", "train.until=2st", *data]
     own += ["train.global_batch=8", "checkpoint.metric=loss", "checkpoint.mode=min"]
     light, dry = ("-c", LIGHT), "plan.dry_run=true"
-    before = door(*own, dry, program=light)
+    before = cli(*own, dry, program=light)
     assert before.code == 0 and "data: not prepared yet" in before.out, before.err
     assert not (tmp_path / "d").exists()
-    refused = door(*own, "+task.num_classes=2", program=light)  # by the plan that is made once they are prepared
+    refused = cli(*own, "+task.num_classes=2", program=light)  # by the plan that is made once they are prepared
     assert refused.code == 64 and "the data have 3 classes (5, 15, 25)" in refused.err
-    trained = door("--workers", "2", "--", *own, "run.dir=it", program=("-m", "tfscale.launch"))
+    trained = cli("--workers", "2", "--", *own, "run.dir=it", program=("-m", "tfscale.launch"))
     assert trained.code == 0, trained.out[-3000:]
     assert json.loads(tmp_path.joinpath("it/classes.json").read_text()) == ["5", "15", "25"]
-    assert door(*own, dry, "+task.num_classes=2", program=light).code == 64
+    assert cli(*own, dry, "+task.num_classes=2", program=light).code == 64
 
 
 def test_labels_of_records_left_out_count_for_nothing(tf, source, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """The matrix of faults: the marker `fault`, what its tests record, and the table of the rows at the end.
 
     @pytest.mark.fault("C4", injected="newest data file removed", expected="falls back, says so")
-    def test_...(tiny, crew, got):
+    def test_...(tiny, group, got):
         ...
         got("138 in 3.1 s")
 
@@ -23,8 +23,8 @@ from tests_faults import (
     LIGHT,
     NOT_BUILT,
     ROWS,
-    Crew,
     Fingerprint,
+    ProcessGroup,
     Row,
     exit_code_in,
     fingerprint,
@@ -53,25 +53,25 @@ def tiny(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def crew(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Starts real workers: crew(overrides, workers, faults={1: "..."}) -> Crew. All are killed after the test."""
-    crews: list[Crew] = []
+def group(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Starts real workers: group(overrides, workers, faults={1: "..."}) -> ProcessGroup. All are killed after the test."""
+    groups: list[ProcessGroup] = []
 
-    def start(overrides: list[str], workers: int = 1, *, cwd: Path = tmp_path, **options) -> Crew:
-        crews.append(Crew(overrides, workers, cwd=cwd, logs=tmp_path_factory.mktemp("crew"), **options))
-        return crews[-1].__enter__()
+    def start(overrides: list[str], workers: int = 1, *, cwd: Path = tmp_path, **options) -> ProcessGroup:
+        groups.append(ProcessGroup(overrides, workers, cwd=cwd, logs=tmp_path_factory.mktemp("group"), **options))
+        return groups[-1].__enter__()
 
     yield start
-    for each in crews:
+    for each in groups:
         each.__exit__()
 
 
 @pytest.fixture
-def trained(crew):
+def trained(group):
     """trained(job, workers=1): (the run, its result.json, its entries of training in metrics.jsonl)."""
 
     def train(job: list[str], workers: int = 1):
-        run = crew(job, workers)
+        run = group(job, workers)
         assert run.codes(within=120) == [0] * workers, run.tails()
         return run, result_of(run.run_dir), training_rows(run.run_dir)
 
@@ -80,7 +80,7 @@ def trained(crew):
 
 @pytest.fixture
 def in_time() -> Callable[..., bool]:
-    """in_time(ended, seconds): whether a program of `door` ended by then, on a machine that imports TensorFlow in five
+    """in_time(ended, seconds): whether a program of `cli` ended by then, on a machine that imports TensorFlow in five
     seconds; one that takes longer just now has so much longer."""
 
     def check(ended, within: float) -> bool:
@@ -94,18 +94,18 @@ def in_time() -> Callable[..., bool]:
 
 
 @pytest.fixture
-def one_line(door, got, in_time):
+def one_line(cli, got, in_time):
     """one_line(code, job): the job ends soon, with this code and one line of an error, which is returned.
 
     Args:
         within: seconds.
         tell: before what is told of the row.
-        more_environ, options: of the program, as `door` takes them.
+        more_environ, options: of the program, as `cli` takes them.
     """
 
     def check(code, job, *, within=10.0, tell="", more_environ=None, program=LIGHT, **options):
         told = {**environ(), **(more_environ or {})}
-        ended = door(*job, environ=told, program=program, deadline=60, **options)
+        ended = cli(*job, environ=told, program=program, deadline=60, **options)
         got(f"{tell}{ended.code} in {ended.seconds:.1f} s")
         assert ended.code == code, ended.out[-2000:] + ended.err
         (line,) = ended.err.splitlines()
@@ -163,8 +163,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _whole(workers: int, folder: Path) -> None:
-    with Crew(tiny_job(), workers, cwd=folder, logs=folder / "logs") as crew:
-        assert crew.codes(within=120) == [0] * workers, crew.tails()
+    with ProcessGroup(tiny_job(), workers, cwd=folder, logs=folder / "logs") as group:
+        assert group.codes(within=120) == [0] * workers, group.tails()
 
 
 @pytest.fixture(scope="session")

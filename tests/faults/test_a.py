@@ -50,8 +50,8 @@ ROWS = {
         for case in BAD
     ],
 )  # fmt: skip
-def test_a_bad_description_is_one_line(door, tmp_path, got, tf_config, said):
-    ended = door(*tiny_job(), environ={**environ(), "TF_CONFIG": tf_config}, program=LIGHT, deadline=20)
+def test_a_bad_description_is_one_line(cli, tmp_path, got, tf_config, said):
+    ended = cli(*tiny_job(), environ={**environ(), "TF_CONFIG": tf_config}, program=LIGHT, deadline=20)
     got(f"{ended.code} in {ended.seconds:.1f} s")
     assert ended.code == 78, ended.err
     (line,) = ended.err.splitlines()
@@ -62,10 +62,10 @@ def test_a_bad_description_is_one_line(door, tmp_path, got, tf_config, said):
 
 
 @pytest.mark.fault("A4", **ROWS["A4"])
-def test_parameter_servers_are_refused_where_the_strategy_has_none(door, tmp_path, got):
+def test_parameter_servers_are_refused_where_the_strategy_has_none(cli, tmp_path, got):
     cluster = {"chief": ["127.0.0.1:2221"], **TWO, "ps": ["127.0.0.1:2224"]}
     overrides = tiny_job("plan.strategy=multi_worker")
-    ended = door(*overrides, environ={**environ(), "TF_CONFIG": told(cluster)}, program=LIGHT, deadline=20)
+    ended = cli(*overrides, environ={**environ(), "TF_CONFIG": told(cluster)}, program=LIGHT, deadline=20)
     got(f"ps: {ended.code} in {ended.seconds:.1f} s")
     assert ended.code == 78, ended.err
     assert "lists ps" in ended.err and "use plan.strategy=parameter_server" in ended.err
@@ -74,9 +74,9 @@ def test_parameter_servers_are_refused_where_the_strategy_has_none(door, tmp_pat
 
 @pytest.mark.fault("A2", **ROWS["A2"])
 @pytest.mark.parametrize("tf_config", ["{}", None])
-def test_no_cluster_is_announced_as_one_worker(door, got, tf_config):
+def test_no_cluster_is_announced_as_one_worker(cli, got, tf_config):
     told = {} if tf_config is None else {"TF_CONFIG": tf_config}
-    ended = door(*tiny_job("plan.dry_run=true"), environ={**environ(), **told}, program=LIGHT, deadline=20)
+    ended = cli(*tiny_job("plan.dry_run=true"), environ={**environ(), **told}, program=LIGHT, deadline=20)
     assert ended.code == 0, ended.err
     lines = [line for line in ended.out.splitlines() if "local, one worker" in line]
     got(f"{tf_config or 'unset'}: announced in {len(lines)} line")
@@ -106,16 +106,16 @@ def can_connect(address: str) -> bool:
     return False
 
 
-def reasons(crew) -> list[str]:
-    return [crew.error(index) for index in range(len(crew.seconds))]
+def reasons(group) -> list[str]:
+    return [group.error(index) for index in range(len(group.seconds))]
 
 
 @A7
 @pytest.mark.parametrize("indices", [(0, 0), (0, 1, 1)], ids=["leaders", "followers"])
-def test_one_index_twice_ends_all(tiny, crew, got, indices):
+def test_one_index_twice_ends_all(tiny, group, got, indices):
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(max(indices) + 2)]}
     own_folders = {position: [f"run.dir=it-{position}"] for position in range(len(indices))}  # as on two machines
-    started = crew(
+    started = group(
         tiny("cluster.start_timeout=20", "train.global_batch=12"),
         tf_config=[told(cluster, index=index) for index in indices],
         each=own_folders,
@@ -130,11 +130,11 @@ def test_one_index_twice_ends_all(tiny, crew, got, indices):
 
 
 @A7
-def test_a_second_leader_in_one_run_folder_is_sent_away(tiny, crew, got):
+def test_a_second_leader_in_one_run_folder_is_sent_away(tiny, group, got):
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    first = crew(tiny(), tf_config=[told(cluster)], program=LIGHT)
+    first = group(tiny(), tf_config=[told(cluster)], program=LIGHT)
     first.wait(lambda: can_connect(cluster["worker"][0]), within=20)
-    second = crew(tiny(), tf_config=[told(cluster)], program=LIGHT)
+    second = group(tiny(), tf_config=[told(cluster)], program=LIGHT)
     (code,) = second.codes(within=20)
     got(f"a second leader in the same run folder: {code} in {second.seconds[0]:.1f} s")
     assert code == 73 and "another run holds" in second.error(0), second.tails()
@@ -144,9 +144,9 @@ def test_a_second_leader_in_one_run_folder_is_sent_away(tiny, crew, got):
 
 @A8
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_peer_that_never_comes_is_named(tiny, crew, got, index):
+def test_a_peer_that_never_comes_is_named(tiny, group, got, index):
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    started = crew(tiny("cluster.start_timeout=5"), tf_config=[told(cluster, index=index)], program=LIGHT)
+    started = group(tiny("cluster.start_timeout=5"), tf_config=[told(cluster, index=index)], program=LIGHT)
     assert started.codes(within=20) == [138], started.tails()
     got(f"absent worker:{1 - index}: 138 in {started.seconds[0]:.1f} s")
     assert f"worker:{1 - index}" in started.error(0) and cluster["worker"][1 - index] in started.error(0)
@@ -156,13 +156,13 @@ def test_a_peer_that_never_comes_is_named(tiny, crew, got, index):
 
 
 @A8
-def test_a_host_that_does_not_resolve_is_named(tiny, crew, got):
+def test_a_host_that_does_not_resolve_is_named(tiny, group, got):
     ports = free_ports(4)
     worlds = [
         told({"worker": [f"127.0.0.1:{ports[0]}", f"nowhere.invalid:{ports[1]}"]}, index=0),
         told({"worker": [f"nowhere.invalid:{ports[2]}", f"127.0.0.1:{ports[3]}"]}, index=1),
     ]
-    started = crew(tiny("cluster.start_timeout=5"), tf_config=worlds, program=LIGHT)
+    started = group(tiny("cluster.start_timeout=5"), tf_config=worlds, program=LIGHT)
     assert started.codes(within=30) == [138, 138], started.tails()
     got(f"unknown host: 138 in {max(started.seconds):.1f} s")
     assert all("nowhere.invalid" in reason for reason in reasons(started)), started.tails()
@@ -171,20 +171,20 @@ def test_a_host_that_does_not_resolve_is_named(tiny, crew, got):
 
 
 @A8
-def test_sigterm_during_the_wait_is_obeyed_by_the_leader(tiny, crew, got):
+def test_sigterm_during_the_wait_is_obeyed_by_the_leader(tiny, group, got):
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    started = crew(tiny(), tf_config=[told(cluster)], program=LIGHT)
+    started = group(tiny(), tf_config=[told(cluster)], program=LIGHT)
     started.wait(lambda: can_connect(cluster["worker"][0]), within=20, what="nobody listens")
     preempt(started, got, "worker:0")
     assert exit_code_in(started.run_dir) == 143
 
 
 @A8
-def test_sigterm_during_the_wait_is_obeyed_by_a_follower(tiny, crew, got):
+def test_sigterm_during_the_wait_is_obeyed_by_a_follower(tiny, group, got):
     with socket.create_server(("127.0.0.1", 0)) as leader:
         leader.settimeout(20)
         cluster = {"worker": [f"127.0.0.1:{leader.getsockname()[1]}", f"127.0.0.1:{free_ports(1)[0]}"]}
-        started = crew(tiny(), tf_config=[told(cluster, index=1)], program=LIGHT)
+        started = group(tiny(), tf_config=[told(cluster, index=1)], program=LIGHT)
         connection, _ = leader.accept()
         with connection:
             connection.settimeout(20)
@@ -201,12 +201,12 @@ def preempt(started, got, name: str) -> None:
 
 
 @A9
-def test_two_sizes_of_the_world(tiny, crew, got):
+def test_two_sizes_of_the_world(tiny, group, got):
     ports = free_ports(3)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     worlds = [told({"worker": addresses[:2]}), told({"worker": addresses}, index=1)]
     overrides = tiny("cluster.start_timeout=20", "train.global_batch=12")
-    started = crew(overrides, tf_config=worlds, program=LIGHT)
+    started = group(overrides, tf_config=worlds, program=LIGHT)
     codes = started.codes(within=30)
     got(f"2 and 3 workers: {codes} in {max(started.seconds):.1f} s")
     assert codes == [78, 78], started.tails()
@@ -216,8 +216,8 @@ def test_two_sizes_of_the_world(tiny, crew, got):
 
 
 @A9
-def test_two_configurations(tiny, crew, got):
-    started = crew(tiny(), 2, each={1: ["optimizer.learning_rate=0.2"]}, program=LIGHT)
+def test_two_configurations(tiny, group, got):
+    started = group(tiny(), 2, each={1: ["optimizer.learning_rate=0.2"]}, program=LIGHT)
     codes = started.codes(within=30)
     got(f"two learning rates: {codes} in {max(started.seconds):.1f} s")
     assert codes == [78, 78], started.tails()
@@ -228,12 +228,12 @@ def test_two_configurations(tiny, crew, got):
 
 @A10
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_port_in_use_is_named(tiny, crew, got, index):
+def test_a_port_in_use_is_named(tiny, group, got, index):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         addresses = [f"127.0.0.1:{free_ports(1)[0]}", f"127.0.0.1:{free_ports(1)[0]}"]
         addresses[index] = f"127.0.0.1:{port}"
-        started = crew(tiny(), tf_config=[told({"worker": addresses}, index=index)], program=LIGHT)
+        started = group(tiny(), tf_config=[told({"worker": addresses}, index=index)], program=LIGHT)
         assert started.codes(within=30) == [138], started.tails()
     got(f"port of worker:{index}: 138 in {started.seconds[0]:.1f} s")
     assert f"port {port} of worker:{index} is in use, also after 3 more tries" in started.error(0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests_faults import LIGHT, Crew, exit_code_in, fingerprint, last_step, steps_of, tiny_job, training_rows
+from tests_faults import LIGHT, ProcessGroup, exit_code_in, fingerprint, last_step, steps_of, tiny_job, training_rows
 
 SLOWLY = "train.loop:sleep0.1"  # so that there is a middle of the training to hit
 EVERY = 10  # steps between checkpoints in tiny()
@@ -68,20 +68,20 @@ def stops(tmp_path_factory, alone) -> dict[str, Stopped]:
     for where in ("mid-step", *MOMENTS, ""):
         faults = {"": {}, "mid-step": {0: SLOWLY}}.get(where, {0: f"{SLOWLY},{where}:term"})
         logs = folder / f"logs-{len(found)}"
-        with Crew(overrides, cwd=folder, logs=logs, faults=faults) as crew:
+        with ProcessGroup(overrides, cwd=folder, logs=logs, faults=faults) as group:
             began = 0
             if where == "mid-step":
-                began = crew.wait_step(15)
-                crew.signal(0, signal.SIGTERM)
-            assert crew.codes(within=120) == [143 if where else 0], crew.tails()
-            check_whole(crew.run_dir)
+                began = group.wait_step(15)
+                group.signal(0, signal.SIGTERM)
+            assert group.codes(within=120) == [143 if where else 0], group.tails()
+            check_whole(group.run_dir)
             if saved:
-                assert f"resuming at step {saved} of 40" in crew.text(0), crew.text(0)
-            saved = steps_of(crew.run_dir)[-1]
-            found[where] = Stopped(crew.seconds[0], began, saved, crew.error(0))
+                assert f"resuming at step {saved} of 40" in group.text(0), group.text(0)
+            saved = steps_of(group.run_dir)[-1]
+            found[where] = Stopped(group.seconds[0], began, saved, group.error(0))
             if where == "mid-step":
-                assert saved == last_step(crew.run_dir) < 40
-    assert fingerprint(crew.run_dir) == alone
+                assert saved == last_step(group.run_dir) < 40
+    assert fingerprint(group.run_dir) == alone
     return found
 
 
@@ -102,8 +102,8 @@ def test_sigterm_where_no_step_is_made(stops, got):
 
 
 @B3
-def test_sigterm_in_the_rendezvous(tiny, crew, got):
-    first = crew(tiny(), 2, faults={0: "start.meet:term", 1: "start.meet:term"}, program=LIGHT)
+def test_sigterm_in_the_rendezvous(tiny, group, got):
+    first = group(tiny(), 2, faults={0: "start.meet:term", 1: "start.meet:term"}, program=LIGHT)
     assert first.codes(within=30) == [143, 143], first.tails()
     got(f"before the rendezvous: 143 in {max(first.seconds):.1f} s from the start")
     assert exit_code_in(first.run_dir) == 143
@@ -111,9 +111,9 @@ def test_sigterm_in_the_rendezvous(tiny, crew, got):
 
 
 @B3
-def test_sigterm_before_the_barrier_of_tensorflow(tiny, crew, got):
+def test_sigterm_before_the_barrier_of_tensorflow(tiny, group, got):
     """The other worker has met this one and never starts TensorFlow, in whose barrier no Python would run."""
-    first = crew(tiny("cluster.silence=120"), 2, programs={1: STOPS_AT_TENSORFLOW})
+    first = group(tiny("cluster.silence=120"), 2, programs={1: STOPS_AT_TENSORFLOW})
     first.wait(lambda: _state(first.pid(1)) == "T", within=60, what="worker 1 is not stopped")
     time.sleep(8)  # TensorFlow is imported by now, and worker 0 waits
     first.signal(0, signal.SIGTERM)
@@ -135,8 +135,8 @@ def _listens(address: str) -> bool:
 
 
 @B3
-def test_a_second_sigterm_ends_at_once(tiny, crew, got):
-    first = crew(tiny(), faults={0: "train.loop:step=15:sleep20"})
+def test_a_second_sigterm_ends_at_once(tiny, group, got):
+    first = group(tiny(), faults={0: "train.loop:step=15:sleep20"})
     first.wait_step(14)
     first.wait(lambda: last_step(first.run_dir) == 14 and _state(first.pid(0)) == "S", within=20)
     time.sleep(0.5)  # it sleeps now, as a step would that takes long
@@ -172,21 +172,21 @@ def losses(tmp_path_factory, pair) -> dict[str, Lost]:
     moments = {"SIGTERM": (1, signal.SIGTERM, 12), "worker": (1, signal.SIGKILL, 18), "chief": (0, signal.SIGKILL, 27)}
     for what in (*moments, ""):
         faults = {0: SLOWLY} if what else {}
-        with Crew(tiny_job(), 2, cwd=folder, logs=folder / f"logs-{len(found)}", faults=faults) as crew:
+        with ProcessGroup(tiny_job(), 2, cwd=folder, logs=folder / f"logs-{len(found)}", faults=faults) as group:
             if what:
                 index, signum, step = moments[what]
-                crew.wait_step(step)
-                crew.signal(index, signum)
-            codes = crew.codes(within=120)
+                group.wait_step(step)
+                group.signal(index, signum)
+            codes = group.codes(within=120)
             if found:
-                assert f"resuming at step {list(found.values())[-1].saved} of 40" in crew.text(0), crew.tails()
-            errors, saved = [crew.error(0), crew.error(1)], steps_of(crew.run_dir)[-1]
-            found[what] = Lost(codes, errors, crew.seconds, last_step(crew.run_dir), saved)
+                assert f"resuming at step {list(found.values())[-1].saved} of 40" in group.text(0), group.tails()
+            errors, saved = [group.error(0), group.error(1)], steps_of(group.run_dir)[-1]
+            found[what] = Lost(codes, errors, group.seconds, last_step(group.run_dir), saved)
             if what == "SIGTERM":
-                assert exit_code_in(crew.run_dir) == 143
-                check_whole(crew.run_dir)
-    assert found[""].codes == [0, 0], crew.tails()
-    assert fingerprint(crew.run_dir) == pair
+                assert exit_code_in(group.run_dir) == 143
+                check_whole(group.run_dir)
+    assert found[""].codes == [0, 0], group.tails()
+    assert fingerprint(group.run_dir) == pair
     return found
 
 
@@ -223,9 +223,9 @@ def test_a_killed_worker(losses, got):
 @pytest.mark.fault(
     "B4", injected="SIGKILL of worker 1 in TensorFlow's barrier", expected="138 in cluster.start_timeout"
 )
-def test_a_worker_that_is_killed_in_the_barrier_of_tensorflow(tiny, crew, got):
+def test_a_worker_that_is_killed_in_the_barrier_of_tensorflow(tiny, group, got):
     """No Python runs there, so that the meeting's threads can't notice: the deadline of the start-up ends it."""
-    first = crew(tiny("cluster.start_timeout=15"), 2, faults={1: "start.join:kill"})
+    first = group(tiny("cluster.start_timeout=15"), 2, faults={1: "start.join:kill"})
     assert first.codes(within=60, of=[1]) == [137], first.tails()
     assert first.codes(within=60, of=[0]) == [138], first.tails()
     assert "tfscale: error[E-0138] TensorFlow's workers did not find each other within 15 s" in first.text(0)
@@ -243,8 +243,8 @@ def test_a_killed_chief(losses, got):
     "B6", injected="SIGSTOP of a worker", expected="survivor 138; after SIGCONT the stopped one ends 138, saves nothing"
 )
 @pytest.mark.parametrize("index", [1, 0], ids=["worker", "chief"])
-def test_a_stopped_worker(tiny, crew, got, index):
-    first = crew(tiny("cluster.silence=3"), 2, faults={0: SLOWLY})
+def test_a_stopped_worker(tiny, group, got, index):
+    first = group(tiny("cluster.silence=3"), 2, faults={0: SLOWLY})
     first.wait_step(15)
     first.signal(index, signal.SIGSTOP)
     assert first.codes(within=60, of=[1 - index]) == [138], first.tails()
@@ -265,12 +265,12 @@ def test_a_stopped_worker(tiny, crew, got, index):
 @pytest.mark.fault(
     "B7", injected="the input waits for a FIFO without a writer", expected="138 after run.hang_timeout, with stacks"
 )
-def test_an_input_that_stalls(tiny, crew, tmp_path, got):
+def test_an_input_that_stalls(tiny, group, tmp_path, got):
     gate = tmp_path / "gate"
     gate.touch()
     timeout = 8
     overrides = tiny(f"run.hang_timeout={timeout}", f"+data.gate={gate}", data="tests_faulty.Gated")
-    first = crew(overrides, faults={0: SLOWLY})
+    first = group(overrides, faults={0: SLOWLY})
     first.wait_step(5)
     os.mkfifo(tmp_path / "fifo")
     os.replace(tmp_path / "fifo", gate)
@@ -290,8 +290,8 @@ def test_an_input_that_stalls(tiny, crew, tmp_path, got):
     "B8", injected="an exception in one worker", expected="it tells the cause (70); the peer 138, naming it"
 )
 @pytest.mark.parametrize("index", [1, 0], ids=["worker", "chief"])
-def test_an_exception_in_one_worker(tiny, crew, got, index):
-    first = crew(tiny(), 2, faults={index: "train.loop:step=15:raise"})
+def test_an_exception_in_one_worker(tiny, group, got, index):
+    first = group(tiny(), 2, faults={index: "train.loop:step=15:raise"})
     codes = first.codes(within=90)
     got(f"worker:{index} fails: {codes}")
     assert codes[index] == 70 and codes[1 - index] == 138, first.tails()
@@ -315,8 +315,8 @@ def poisoned(tiny, *more: str) -> list[str]:
 
 
 @B9
-def test_a_record_that_is_no_number(tiny, crew, got):
-    first = crew(poisoned(tiny), faults={0: SLOWLY})  # else saves are skipped while one is being written
+def test_a_record_that_is_no_number(tiny, group, got):
+    first = group(poisoned(tiny), faults={0: SLOWLY})  # else saves are skipped while one is being written
     assert first.codes(within=90) == [81], first.tails()
     error, step = first.error(0), last_step(first.run_dir)
     report = json.loads((first.run_dir / "diverged.json").read_text())
@@ -331,8 +331,8 @@ def test_a_record_that_is_no_number(tiny, crew, got):
 
 
 @B9
-def test_rolled_back_it_goes_on_without_that_batch(tiny, crew, got):
-    first = crew(poisoned(tiny, "train.max_rollbacks=1"), faults={0: SLOWLY})
+def test_rolled_back_it_goes_on_without_that_batch(tiny, group, got):
+    first = group(poisoned(tiny, "train.max_rollbacks=1"), faults={0: SLOWLY})
     assert first.codes(within=90) == [0], first.tails()
     rates = {row["step"]: row["learning_rate"] for row in training_rows(first.run_dir)}
     assert sorted(rates) == list(range(1, 21))
@@ -348,10 +348,10 @@ def test_rolled_back_it_goes_on_without_that_batch(tiny, crew, got):
 
 
 @pytest.mark.fault("B11", injected="the same command after success", expected="0 at once, no new checkpoint")
-def test_the_same_command_after_success(tiny, crew, alone, alone_dir, tmp_path, got):
+def test_the_same_command_after_success(tiny, group, alone, alone_dir, tmp_path, got):
     run_dir = Path(shutil.copytree(alone_dir, tmp_path / "it"))
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
-    again = crew(tiny(), program=LIGHT)
+    again = group(tiny(), program=LIGHT)
     assert again.codes(within=30) == [0], again.tails()
     got(f"0 in {again.seconds[0]:.1f} s, without TensorFlow")
     assert "already complete at step 40" in again.text(0)
@@ -365,13 +365,13 @@ B12 = pytest.mark.fault(
 
 
 @B12
-def test_a_crash_at_the_same_step_again_and_again(tiny, crew, got):
+def test_a_crash_at_the_same_step_again_and_again(tiny, group, got):
     overrides = tiny(every=20)
     for _ in range(3):
-        failed = crew(overrides, faults={0: "train.loop:step=15:raise"})
+        failed = group(overrides, faults={0: "train.loop:step=15:raise"})
         assert failed.codes(within=90) == [70], failed.tails()
         assert "injected fault at train.loop" in failed.error(0)
-    fourth = crew(overrides, program=LIGHT)
+    fourth = group(overrides, program=LIGHT)
     assert fourth.codes(within=30) == [70], fourth.tails()
     got(f"the fourth: 70 in {fourth.seconds[0]:.1f} s")
     assert "no progress in 3 attempts" in fourth.error(0) and "step 14" in fourth.error(0)
@@ -380,8 +380,8 @@ def test_a_crash_at_the_same_step_again_and_again(tiny, crew, got):
 
 @B12
 @pytest.mark.parametrize(("action", "code"), [("kill", 137), ("term", 143)])
-def test_kills_and_preemptions_are_no_reason_to_give_up(tiny, crew, got, action, code):
+def test_kills_and_preemptions_are_no_reason_to_give_up(tiny, group, got, action, code):
     for _ in range(4):  # the fourth is not refused
-        ended = crew(tiny(), faults={0: f"start.meet:{action}"}, program=LIGHT)
+        ended = group(tiny(), faults={0: f"start.meet:{action}"}, program=LIGHT)
         assert ended.codes(within=30) == [code], ended.tails()
     got(f"{code} four times")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests_dense import environ
-from tests_faults import LIGHT, Crew, fingerprint, last_step, result_of, run_dir_of, steps_of, tiny_job
+from tests_faults import LIGHT, ProcessGroup, fingerprint, last_step, result_of, run_dir_of, steps_of, tiny_job
 from tests_seen import seen
 
 SLOWLY = "train.loop:sleep0.1"  # so that there is a middle of the training to hit
@@ -33,7 +33,7 @@ def names(run_dir: Path) -> list[str]:
     injected="SIGKILL at every phase of a save, one after the other in one run",
     expected="only whole checkpoints are seen, remains are cleaned, resumed from the one before, the same bits",
 )
-def test_killed_at_every_phase_of_a_save(tiny, crew, alone, got):
+def test_killed_at_every_phase_of_a_save(tiny, group, alone, got):
     moments = {
         "ckpt.before_write": (5, []),
         "ckpt.mid_data": (10, [5]),
@@ -45,13 +45,13 @@ def test_killed_at_every_phase_of_a_save(tiny, crew, alone, got):
     from_where = None
     for point, (step, kept) in moments.items():
         wait = f"train.loop:step={step - 1}:sleep2"  # for the save before, or this one is skipped
-        run = crew(tiny(every=5), faults={0: f"{wait},{point}:step={step}:kill"})
+        run = group(tiny(every=5), faults={0: f"{wait},{point}:step={step}:kill"})
         assert run.codes(within=120) == [128 + signal.SIGKILL], run.tails()
         assert steps_of(run.run_dir) == kept, point
         if from_where is not None:
             assert f"resuming at step {from_where} of 40" in run.text(0)
         from_where = kept[-1] if kept else None
-    last = crew(tiny(every=5))
+    last = group(tiny(every=5))
     assert last.codes(within=120) == [0], last.tails()
     assert "resuming at step 30 of 40" in last.text(0)
     assert names(last.run_dir) == ["step-000000035", "step-000000040"]
@@ -96,11 +96,11 @@ full = pytest.mark.fault(
 
 
 @full
-def test_a_disk_that_is_full_for_a_while(small_disk, tiny, crew, alone, tmp_path, got):
+def test_a_disk_that_is_full_for_a_while(small_disk, tiny, group, alone, tmp_path, got):
     """Also its metrics lie there: none is lost."""
     overrides = tiny(every=5)
     disk = small_disk(run_dir_of(overrides, tmp_path), "300k")
-    run = crew(overrides, faults={0: SLOWLY})
+    run = group(overrides, faults={0: SLOWLY})
     run.wait(lambda: 5 in steps_of(disk))
     filler = fill(disk)
     run.wait_for(0, "could not be written")
@@ -115,10 +115,10 @@ def test_a_disk_that_is_full_for_a_while(small_disk, tiny, crew, alone, tmp_path
 
 
 @full
-def test_a_disk_that_stays_full(small_disk, tiny, crew, tmp_path, got):
+def test_a_disk_that_stays_full(small_disk, tiny, group, tmp_path, got):
     overrides = tiny("checkpoint.max_failed_saves=2", every=5, steps=200)
     disk = small_disk(run_dir_of(overrides, tmp_path) / "checkpoints", "100k")
-    run = crew(overrides, faults={0: SLOWLY})
+    run = group(overrides, faults={0: SLOWLY})
     run.wait(lambda: 5 in steps_of(run.run_dir))
     fill(disk)
     assert run.codes(within=120) == [74], run.tails()
@@ -131,18 +131,18 @@ def test_a_disk_that_stays_full(small_disk, tiny, crew, tmp_path, got):
     assert names(run.run_dir) == sorted([*(f"step-{step:09d}" for step in kept), "filler"])
     assert last_step(run.run_dir) < kept[-1] + 20  # told soon after the second one, and not at the next save
     (disk / "filler").unlink()
-    again = crew(tiny("checkpoint.max_failed_saves=2", every=5, steps=20))
+    again = group(tiny("checkpoint.max_failed_saves=2", every=5, steps=20))
     assert again.codes(within=120) == [0], again.tails()
     assert f"resuming at step {kept[-1]} of 20" in again.text(0)
     got("74 after the second failed save in a row; resumed once there is room")
 
 
 @pytest.mark.fault("C3", injected="a read-only run.dir", expected="73 at the start, before data and TensorFlow")
-def test_a_read_only_folder(small_disk, door, tmp_path, got):
+def test_a_read_only_folder(small_disk, cli, tmp_path, got):
     disk = small_disk(tmp_path / "disk", "1m")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     job = tiny_job(run_dir=disk / "it")
-    ended = door(*job, environ=environ(), program=LIGHT, deadline=30)
+    ended = cli(*job, environ=environ(), program=LIGHT, deadline=30)
     assert ended.code == 73, ended.err
     (line,) = ended.err.splitlines()
     assert "Read-only file system" in line and str(disk / "it") in line and "run.dir" in line
@@ -171,20 +171,20 @@ def trained(tmp_path_factory) -> Path:
     (folder / "edited.py").write_text(f"{MODEL}    pass\n")
     job = edited("checkpoint.keep=3", steps=20, every=5)
     slowly = {0: SLOWLY}  # else saves are skipped while one is being written
-    with Crew(job, cwd=folder, logs=folder / "logs", more_environ=where_code(folder), faults=slowly) as crew:
-        assert crew.codes(within=120) == [0], crew.tails()
+    with ProcessGroup(job, cwd=folder, logs=folder / "logs", more_environ=where_code(folder), faults=slowly) as group:
+        assert group.codes(within=120) == [0], group.tails()
     assert steps_of(folder / "it") == [10, 15, 20]
     return folder
 
 
 @pytest.fixture
-def again(trained, crew, tmp_path):
+def again(trained, group, tmp_path):
     """again(*overrides): runs a copy of the trained run, which the test has done something to, on to step 40."""
     shutil.copytree(trained / "it", tmp_path / "it")
     shutil.copy(trained / "edited.py", tmp_path)
 
-    def start(*more: str) -> Crew:
-        return crew(edited(*more), more_environ=where_code(tmp_path))
+    def start(*more: str) -> ProcessGroup:
+        return group(edited(*more), more_environ=where_code(tmp_path))
 
     return start
 
@@ -206,12 +206,12 @@ def fell_back(trained, alone, tmp_path_factory) -> str:
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
     (folder / "it" / "checkpoints" / "checkpoint").write_bytes(b'model_checkpoint_path: "/etc/passwd"\x00\xff')
-    with Crew(edited(), cwd=folder, logs=folder / "logs", more_environ=where_code(folder)) as crew:
-        assert crew.codes(within=120) == [0], crew.tails()
-        assert "resuming at step 10 of 40" in crew.text(0), crew.text(0)
-        assert names(crew.run_dir)[:3] == ["checkpoint", "damaged-step-000000015", "damaged-step-000000020"]
-        assert fingerprint(crew.run_dir) == alone
-        return crew.text(0)
+    with ProcessGroup(edited(), cwd=folder, logs=folder / "logs", more_environ=where_code(folder)) as group:
+        assert group.codes(within=120) == [0], group.tails()
+        assert "resuming at step 10 of 40" in group.text(0), group.text(0)
+        assert names(group.run_dir)[:3] == ["checkpoint", "damaged-step-000000015", "damaged-step-000000020"]
+        assert fingerprint(group.run_dir) == alone
+        return group.text(0)
 
 
 def damaged(text: str, step: int, reason: str) -> None:
@@ -337,15 +337,15 @@ def test_the_code_has_changed(fell_back, got):
     injected="resumed in one process after two workers",
     expected="the same steps from the same examples, each once; losses within the rounding of float32",
 )
-def test_resumed_on_fewer_workers(crew, tmp_path, got):
+def test_resumed_on_fewer_workers(group, tmp_path, got):
     def job(folder, steps):
         allow = ("extensions.allow=[tests_seen.]", "task.dropout=0.0")
         return tiny_job(*allow, steps=steps, task="tests_seen.Seen", data="tests_seen.Numbered", run_dir=folder)
 
-    whole = crew(job("whole", 40))
-    two = crew(job("it", 20), 2)
+    whole = group(job("whole", 40))
+    two = group(job("it", 20), 2)
     assert two.codes(within=120) == [0, 0], two.tails()
-    one = crew(job("it", 40))
+    one = group(job("it", 40))
     assert one.codes(within=120) == [0], one.tails()
     assert whole.codes(within=120) == [0], whole.tails()
     assert "resuming at step 20 of 40" in one.text(0)
@@ -370,16 +370,16 @@ slow = pytest.mark.fault(
 
 
 @slow
-def test_storage_slower_than_the_interval(tiny, crew, alone, got):
-    run = crew(tiny(every=5), faults={0: f"{SLOWLY},ckpt.before_commit:sleep1.5"})
+def test_storage_slower_than_the_interval(tiny, group, alone, got):
+    run = group(tiny(every=5), faults={0: f"{SLOWLY},ckpt.before_commit:sleep1.5"})
     run.wait_step(38)
-    book = (run.run_dir / "attempts.jsonl").read_text().splitlines()
-    stalled = max(json.loads(line).get("seconds", {}).get("checkpoint", 0.0) for line in book)
+    log = (run.run_dir / "attempts.jsonl").read_text().splitlines()
+    stalled = max(json.loads(line).get("seconds", {}).get("checkpoint", 0.0) for line in log)
     assert run.codes(within=120) == [0], run.tails()
     text = run.text(0)
     assert text.count("the checkpoint of step 10 is skipped: that of step 5 is still being written") == 1
     assert text.count("is skipped:") == 1
-    assert stalled < 0.5, book  # while at least two writes took 3 s
+    assert stalled < 0.5, log  # while at least two writes took 3 s
     assert steps_of(run.run_dir)[-1] == 40 and len(names(run.run_dir)) == 2
     assert fingerprint(run.run_dir) == alone
     final = result_of(run.run_dir)["seconds"]["checkpoint"]
@@ -388,10 +388,10 @@ def test_storage_slower_than_the_interval(tiny, crew, alone, got):
 
 
 @slow
-def test_a_save_that_one_worker_skips_is_read_by_all(tiny, crew, got):
+def test_a_save_that_one_worker_skips_is_read_by_all(tiny, group, got):
     """One of the variables is summed over the workers when it is read: all have to, or none."""
     job = tiny("extensions.allow=[tests_dense.,tests_seen.]", every=5, task="tests_seen.Summing")
-    run = crew(job, 2, faults={0: f"{SLOWLY},ckpt.before_commit:sleep1.5"})
+    run = group(job, 2, faults={0: f"{SLOWLY},ckpt.before_commit:sleep1.5"})
     assert run.codes(within=120) == [0, 0], run.tails()
     assert "is skipped:" in run.text(0)
     import tensorflow as tf

@@ -60,10 +60,10 @@ def claim(tmp_path):
 
 
 @row
-def test_a_second_run_is_refused_and_a_killed_one_is_followed_at_once(crew, tiny, got):
-    first = crew(tiny(steps=100_000))
+def test_a_second_run_is_refused_and_a_killed_one_is_followed_at_once(group, tiny, got):
+    first = group(tiny(steps=100_000))
     first.wait_step(12)
-    second = crew(tiny(steps=100_000))
+    second = group(tiny(steps=100_000))
     assert second.codes(within=20) == [73]
     assert "locked since" in second.error(0)
     assert f"process {first.pid(0)}" in second.error(0)
@@ -71,7 +71,7 @@ def test_a_second_run_is_refused_and_a_killed_one_is_followed_at_once(crew, tiny
     first.signal(0, signal.SIGKILL)
     assert first.codes() == [137]
     at = steps_of(first.run_dir)[-1]
-    third = crew(tiny(steps=at + 20))
+    third = group(tiny(steps=at + 20))
     assert third.codes() == [0]
     assert f"resuming at step {at} " in third.text(0)
     assert "waiting for" not in third.text(0)

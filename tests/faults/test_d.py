@@ -71,10 +71,10 @@ def test_a_flipped_bit_is_named(refused, shards):
 
 
 @d1
-def test_a_flipped_bit_of_a_tfds_shard_is_named(garden, crew, tmp_path, got):
+def test_a_flipped_bit_of_a_tfds_shard_is_named(garden, group, tmp_path, got):
     """Its records are verified as they are read."""
     flip(shard(garden, 2), 40)
-    run = crew(garden_job(garden))
+    run = group(garden_job(garden))
     assert run.codes(within=60) == [65], run.tails()
     got(f"TFDS: 65 in {run.seconds[0]:.1f} s")
     assert f"record 0 at byte 0 does not match its checksum | {shard(garden, 2)} |" in run.error(0)
@@ -105,7 +105,7 @@ def test_flipped_bits_within_the_budget(trained, shards, got):
 )
 @pytest.mark.parametrize("kind", ["tfds", "tfrecord"])
 @pytest.mark.parametrize("fault", ["cut", "empty", "junk"])
-def test_files_that_hold_less_than_they_should(refused, request, door, got, kind, fault):
+def test_files_that_hold_less_than_they_should(refused, request, cli, got, kind, fault):
     """How many records a TFRecord file should hold is known of TFDS's alone: elsewhere an empty one gets a line."""
     tfds = kind == "tfds"
     folder = request.getfixturevalue("garden" if tfds else "shards")
@@ -114,7 +114,7 @@ def test_files_that_hold_less_than_they_should(refused, request, door, got, kind
     file.write_bytes({"cut": content[:-9], "empty": b"", "junk": b"junk" * 200}[fault])
     job = garden_job(folder) if tfds else shards_job(folder)
     if (kind, fault) == ("tfrecord", "empty"):
-        ended = door(*job, "plan.dry_run=true", environ=environ(), program=LIGHT)
+        ended = cli(*job, "plan.dry_run=true", environ=environ(), program=LIGHT)
         got(f"empty, of an unknown number: {ended.code} and a line")
         assert ended.code == 0 and ended.err[9:] == f"WARNING {file} holds no record and counts for nothing\n"
         return
@@ -204,11 +204,11 @@ d9 = pytest.mark.fault(
 
 
 @d9
-def test_a_killed_preparation_and_two_at_once(crew, trained, tmp_path_factory, got):
+def test_a_killed_preparation_and_two_at_once(group, trained, tmp_path_factory, got):
     folder = tmp_path_factory.mktemp("data")
     where = (ALLOW, f"+data.dir={folder}", "+data.pause=0.02")
     job = tiny_job(*where, steps=2, task="tests_garden.Colours", data="tests_garden.Garden")
-    killed = crew(job)
+    killed = group(job)
     killed.wait(lambda: any((folder / "garden").glob("incomplete.*")), what="nothing is packed")
     os.killpg(killed.pid(0), signal.SIGKILL)  # the writer with it
     assert killed.codes(within=20) == [128 + signal.SIGKILL]

@@ -113,12 +113,12 @@ sys.exit(code)
     injected="a JPEG that claims 65500 x 65500 pixels, and one that has 12000 x 12000",
     expected="65 by the header; less than 100 MB more than without",
 )
-def test_bombs_take_no_memory(door, photos, got):
+def test_bombs_take_no_memory(cli, photos, got):
     """Measured while preparing, where files are decoded; both runs end there, by a file of text."""
     put(photos / "a" / "text.jpg", b"text")
 
     def peak(told: str) -> int:
-        ended = door("-c", PEAK, *LIGHT, *photos_job(photos), environ=environ(), program=(), deadline=40)
+        ended = cli("-c", PEAK, *LIGHT, *photos_job(photos), environ=environ(), program=(), deadline=40)
         assert ended.code == 65 and told in ended.err, ended.err
         return int(ended.out.rpartition("peak ")[2])
 

@@ -343,7 +343,7 @@ def test_a_pickle_as_weights(refused, marker, payload, tmp_path, name):
 
 
 @E5
-def test_a_pickle_as_a_checkpoint(door, alone_dir, marker, payload, tmp_path, got):
+def test_a_pickle_as_a_checkpoint(cli, alone_dir, marker, payload, tmp_path, got):
     """Its manifest is right, so that only reading tells. That is never an unpickling, whoever wrote the file."""
     import hashlib
 
@@ -358,7 +358,7 @@ def test_a_pickle_as_a_checkpoint(door, alone_dir, marker, payload, tmp_path, go
             told["files"][name] = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
         told.pop("digest")
         (checkpoint / "manifest.json").write_text(json.dumps({**told, "digest": digest_of(told)}))
-    ended = door(*tiny_job(), environ=environ(), deadline=60)
+    ended = cli(*tiny_job(), environ=environ(), deadline=60)
     got(f"a checkpoint: {ended.code}")
     assert ended.code == 76, ended.err
     assert not marker.exists()

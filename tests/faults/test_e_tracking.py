@@ -144,10 +144,10 @@ def test_nobody_outside_is_spoken_to(traced, got):
 
 @E8
 @pytest.mark.parametrize("how", ["override", "environment"])
-def test_a_store_of_plain_files_is_refused(door, tmp_path, got, how):
+def test_a_store_of_plain_files_is_refused(cli, tmp_path, got, how):
     uri = (tmp_path / "store").as_uri()
     override, variable = ([f"tracker.uri={uri}"], {}) if how == "override" else ([], {"MLFLOW_TRACKING_URI": uri})
-    ended = door(*tracked(*override), environ={**environ(), **variable}, program=LIGHT)
+    ended = cli(*tracked(*override), environ={**environ(), **variable}, program=LIGHT)
     assert ended.code == 64, ended.err
     assert "| tracker.uri |" in ended.err.splitlines()[-1] and not (tmp_path / "store").exists()
     assert ended.seconds < 10
@@ -184,7 +184,7 @@ def leaks(folder: Path) -> list[str]:
 
 
 @E6
-def test_secrets_stay_where_they_are(crew, traced, tmp_path, got, monkeypatch):
+def test_secrets_stay_where_they_are(group, traced, tmp_path, got, monkeypatch):
     """All files of three runs and the store are searched, and what they print.
 
     TensorFlow's own log would show an error's text. tfscale keeps it silent unless TF_CPP_MIN_LOG_LEVEL says otherwise.
@@ -192,7 +192,7 @@ def test_secrets_stay_where_they_are(crew, traced, tmp_path, got, monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
     away, secret = f"http://me:{SECRETS['uri']}@127.0.0.1:{free_ports(1)[0]}", {"AWS_SECRET": SECRETS["env"]}
     ill = [
-        crew(
+        group(
             leaking(f"tracker.uri={away}", f"+task.fails={how}", "debug.traceback=true", run_dir=how),
             more_environ=secret,
         )
@@ -286,9 +286,9 @@ def warnings_in(text: str) -> list[str]:
     return [line for line in text.splitlines() if "MLflow" in line and " WARNING " in line]
 
 
-def again(crew, *runs) -> None:
+def again(group, *runs) -> None:
     """The same commands again: all say that they are complete, deliver what is owed and end well."""
-    later = [crew(run.overrides) for run in runs]
+    later = [group(run.overrides) for run in runs]
     for run in later:
         assert run.codes(within=120) == [0], run.tails()
         assert f"already complete at step {STEPS}" in run.text(0)
@@ -297,14 +297,14 @@ def again(crew, *runs) -> None:
 
 @pytest.mark.long
 @E7
-def test_a_server_that_is_absent_killed_or_forbids(server, crew, got):
+def test_a_server_that_is_absent_killed_or_forbids(server, group, got):
     """One has ended before the server comes up; it is killed in the middle of the others, and later comes back."""
     server.kill()
-    absent = crew(tracked(server.uri(), run_dir="absent"))
+    absent = group(tracked(server.uri(), run_dir="absent"))
     assert absent.codes(within=120) == [0], absent.tails()
     server.start()
-    killed = crew(tracked(server.uri(), run_dir="killed"), faults=SLOWLY)
-    forbidden = crew(tracked(server.uri("127.0.0.1"), run_dir="forbidden"))
+    killed = group(tracked(server.uri(), run_dir="killed"), faults=SLOWLY)
+    forbidden = group(tracked(server.uri("127.0.0.1"), run_dir="forbidden"))
     killed.wait(lambda: len(told_steps(server.store, killed.run_dir)) >= 3)
     forbidden.wait(lambda: AWAY in forbidden.text(0))
     server.kill()
@@ -319,16 +319,16 @@ def test_a_server_that_is_absent_killed_or_forbids(server, crew, got):
         assert last_step(run.run_dir) == STEPS
         assert 0 <= len(told_steps(server.store, run.run_dir)) < STEPS
     server.start("127.0.0.1")
-    again(crew, absent, killed, forbidden)
+    again(group, absent, killed, forbidden)
     assert all(ended_well(server.store, run.run_dir) for run in (absent, killed, forbidden))
     got(f"absent, 403, killed at step {at}: 0 and one line; later all {STEPS} steps once")
 
 
 @E7
-def test_a_server_that_does_not_answer(server, crew, got):
+def test_a_server_that_does_not_answer(server, group, got):
     """SIGSTOP: connections are accepted by the kernel, and then nothing comes. The run requires what it doesn't get."""
     server.start()
-    run = crew(tracked(server.uri(), "tracker.required=true"), faults=SLOWLY)
+    run = group(tracked(server.uri(), "tracker.required=true"), faults=SLOWLY)
     run.wait(lambda: len(told_steps(server.store, run.run_dir)) >= 3)
     server.signal(signal.SIGSTOP)
     stopped = time.monotonic()
@@ -340,7 +340,7 @@ def test_a_server_that_does_not_answer(server, crew, got):
     assert AWAY in line and last_step(run.run_dir) == STEPS
     assert "MLflow was not told everything" in run.error(0) and "| tracker.required |" in run.error(0)
     server.signal(signal.SIGCONT)
-    again(crew, run)
+    again(group, run)
     assert ended_well(server.store, run.run_dir)
     got(
         f"stopped at step {first}: 15 more steps in {passed:.1f} s, and 74 at the end as it is required; later all {STEPS} steps once"
@@ -348,9 +348,9 @@ def test_a_server_that_does_not_answer(server, crew, got):
 
 
 @E7
-def test_a_server_that_is_required_and_absent(door, tmp_path, got):
+def test_a_server_that_is_required_and_absent(cli, tmp_path, got):
     nobody = f"tracker.uri=http://localhost:{free_ports(1)[0]}"
-    ended = door(*tracked(nobody, "tracker.required=true"), environ=environ(), program=LIGHT)
+    ended = cli(*tracked(nobody, "tracker.required=true"), environ=environ(), program=LIGHT)
     assert ended.code == 74, ended.err
     (line,) = ended.err.splitlines()
     assert "| tracker.uri |" in line and "MLflow is out of reach" in line
@@ -359,14 +359,14 @@ def test_a_server_that_is_required_and_absent(door, tmp_path, got):
 
 
 @E7
-def test_a_store_whose_disk_is_full(crew, empty_store, tmp_path_factory, got):
+def test_a_store_whose_disk_is_full(group, empty_store, tmp_path_factory, got):
     disk = tmp_path_factory.mktemp("disk")
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True)
     if done.returncode:
         pytest.skip("may not mount a tmpfs here")
     try:
         store = empty_store(disk)
-        run = crew(tracked(f"tracker.uri=sqlite:///{store}"), faults=SLOWLY)
+        run = group(tracked(f"tracker.uri=sqlite:///{store}"), faults=SLOWLY)
         run.wait(lambda: len(told_steps(store, run.run_dir)) >= 3)
         with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
             while filler.write(b"x" * 4096):
@@ -378,7 +378,7 @@ def test_a_store_whose_disk_is_full(crew, empty_store, tmp_path_factory, got):
         before = len(told_steps(store, run.run_dir))
         assert before < STEPS
         (disk / "filler").unlink()
-        again(crew, run)
+        again(group, run)
         assert ended_well(store, run.run_dir)
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -88,18 +88,18 @@ def test_a_link_in_a_run_folder(run_dir, mine, one_line, got, kind):
 def test_a_link_is_refused_by_whoever_opens_a_run(run_dir, mine, tmp_path, got):
     (run_dir / "spec.json").unlink()
     (run_dir / "spec.json").symlink_to(mine)
-    for door in ("evaluate", "export"):
-        command = [sys.executable, "-m", f"tfscale.{door}", "run.dir=it"]
+    for cli in ("evaluate", "export"):
+        command = [sys.executable, "-m", f"tfscale.{cli}", "run.dir=it"]
         done = subprocess.run(command, cwd=tmp_path, env=environ(), capture_output=True, text=True, timeout=60)
-        got(f"{door}: {done.returncode}")
+        got(f"{cli}: {done.returncode}")
         assert done.returncode == 77 and "spec.json is a link to" in done.stderr, done.stderr
 
 
 @F6
-def test_the_folder_itself_may_be_a_link(run_dir, tmp_path, door, got):
+def test_the_folder_itself_may_be_a_link(run_dir, tmp_path, cli, got):
     os.replace(run_dir, tmp_path / "elsewhere")
     run_dir.symlink_to(tmp_path / "elsewhere")
-    ended = door(*tiny_job(), environ=environ(), program=LIGHT)
+    ended = cli(*tiny_job(), environ=environ(), program=LIGHT)
     assert ended.code == 0 and "already complete at step 40" in ended.out, ended.err
     got("the folder as a link: 0")
 
@@ -200,7 +200,7 @@ def test_the_checkpoints_are_gone(run_dir, one_line, got, how):
 
 
 @F11
-def test_damaged_lines_and_a_newest_checkpoint_that_is_gone(run_dir, crew, got):
+def test_damaged_lines_and_a_newest_checkpoint_that_is_gone(run_dir, group, got):
     metrics, attempts = run_dir / "metrics.jsonl", run_dir / "attempts.jsonl"
     rows = metrics.read_bytes().splitlines(keepends=True)
     rows[3:3] = [b'{"step": 4, "kind": "tr\xff\xfein"}\n', b"[1, 2]\n", b'{"step": "five"}\n', b"5\n"]
@@ -213,7 +213,7 @@ def test_damaged_lines_and_a_newest_checkpoint_that_is_gone(run_dir, crew, got):
     attempts.write_bytes(b"".join(lines))
     shutil.rmtree(committed(run_dir)[-1])
     left = steps_of(run_dir)[-1]
-    run = crew(longer())
+    run = group(longer())
     assert run.codes(within=120) == [0], run.tails()
     text = run.text(0)
     assert "4 lines of it/metrics.jsonl say nothing that can be read; set aside in metrics-bad.jsonl" in text

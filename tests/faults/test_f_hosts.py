@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_faults import Crew, steps_of, tiny_job
+from tests_faults import ProcessGroup, steps_of, tiny_job
 from tests_peers import free_ports
 
 from tfscale.errors import OutputError
@@ -144,14 +144,14 @@ def test_a_foreign_hello_does_not_end_the_job(got):
     expected="74, and the older ones stay",
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-def test_a_disk_that_becomes_read_only(crew, tmp_path, got):
+def test_a_disk_that_becomes_read_only(group, tmp_path, got):
     place = tmp_path / "it" / "checkpoints"
     place.mkdir(parents=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], capture_output=True)
     if done.returncode:
         pytest.skip("nothing can be mounted here")
     try:
-        run = crew(tiny_job("checkpoint.max_failed_saves=2", steps=1_000_000, every=20))
+        run = group(tiny_job("checkpoint.max_failed_saves=2", steps=1_000_000, every=20))
         run.wait(lambda: bool(steps_of(run.run_dir)), within=60, what="no checkpoint")
         while subprocess.run(["mount", "-o", "remount,ro", place], capture_output=True).returncode:
             time.sleep(0.01)  # a save is at work
@@ -218,9 +218,9 @@ def machine(tmp_path, tmp_path_factory):
     """machine("one", *overrides): a run of one machine, in a folder of its own, with the store that both have."""
     from test_stores_run import ENDLESS, job
 
-    def start(name: str, *more: str) -> Crew:
+    def start(name: str, *more: str) -> ProcessGroup:
         words = job(*ENDLESS, *more, run_dir=name, store=f"file://{tmp_path}/store", pause=0.01)
-        return Crew(words, 1, cwd=tmp_path, logs=tmp_path_factory.mktemp("crew"))
+        return ProcessGroup(words, 1, cwd=tmp_path, logs=tmp_path_factory.mktemp("group"))
 
     return start
 

@@ -27,4 +27,4 @@ def test_a_job_that_is_killed_again_and_again(tiny, pair, tmp_path, got):
     got(f"seed {SEED}: {run.hits} signals, {run.restarts} restarts, the same bits at step 40")
     assert fingerprint(folder) == pair
     assert run.hits == run.restarts == HITS
-    assert 0 < run.goodput["restarts"] <= HITS  # those that a signal ended before they were noted stand in no book
+    assert 0 < run.goodput["restarts"] <= HITS  # those that a signal ended before they were noted stand in no log

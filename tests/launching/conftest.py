@@ -9,7 +9,7 @@ import pytest
 from tests_standins import HEAD
 
 from tfscale.launch.job import Outcome, run_job
-from tfscale.launch.process_group import Crew
+from tfscale.launch.process_group import ProcessGroup
 from tfscale.launch.slots import Job
 
 
@@ -26,8 +26,8 @@ def launched(environ):
         lines: list[str] = []
         what = Job(**job)
         labels = [f"{role}:{index}" for role, index in what.roles()]
-        with Crew([sys.executable, "-c", HEAD + code], labels, environ=environ, write=lines.append) as crew:
-            outcome = run_job(what, crew)
+        with ProcessGroup([sys.executable, "-c", HEAD + code], labels, environ=environ, write=lines.append) as group:
+            outcome = run_job(what, group)
         return outcome, lines
 
     return run

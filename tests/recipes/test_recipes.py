@@ -43,8 +43,8 @@ def test_planned_for_every_machine(recipe, hardware):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_two_steps(door, tmp_path, recipe):
-    ended = door(f"+recipe={recipe}", "+debug=fast", "tracker=none", "run.dir=it", *SMALL[recipe])
+def test_two_steps(cli, tmp_path, recipe):
+    ended = cli(f"+recipe={recipe}", "+debug=fast", "tracker=none", "run.dir=it", *SMALL[recipe])
     assert ended.code == 0, ended.err
     result = json.loads((tmp_path / "it" / "result.json").read_text())
     assert (result["status"], result["step"]) == ("complete", 2)

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from tests_faults import Crew, fingerprint
+from tests_faults import ProcessGroup, fingerprint
 
 from tfscale.cli import groups
 
@@ -37,9 +37,9 @@ def test_killed_and_started_again_it_is_the_same_run(recipe, workers, data_dir, 
         cwd = tmp_path / name
         cwd.mkdir(exist_ok=True)
         logs = tmp_path / "logs" / f"{name}-{len(os.listdir(cwd))}"
-        with Crew(overrides, workers, cwd=cwd, logs=logs, faults=faults, **kinds) as crew:
-            codes = crew.codes(within=280)
-            return codes, cwd / "it", crew.text(0)
+        with ProcessGroup(overrides, workers, cwd=cwd, logs=logs, faults=faults, **kinds) as group:
+            codes = group.codes(within=280)
+            return codes, cwd / "it", group.text(0)
 
     codes, whole, _ = run("whole")
     assert codes == [0] * workers

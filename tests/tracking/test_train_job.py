@@ -136,18 +136,18 @@ def test_without_one_of_the_three_nothing_is_told(trainer, absent):
     assert isinstance(open_status(told), NoStatus)
 
 
-def test_a_run_tells_how_far_it_is(trainer, door):
+def test_a_run_tells_how_far_it_is(trainer, cli):
     job = (*DENSE, "+train.until=30st", "train.global_batch=10", "train.log_every=1st", "run.dir=it")
-    ended = door(*job, environ={**environ(), **trainer.environ})
+    ended = cli(*job, environ={**environ(), **trainer.environ})
     assert ended.code == 0, ended.err
     last = trainer.heard[-1]["trainerStatus"]
     assert last["progressPercentage"] == 100 and last["estimatedRemainingSeconds"] == 0
     assert {"loss", "test_loss", "test_accuracy"} <= {each["name"] for each in last["metrics"]}
 
 
-def test_a_run_goes_on_without_its_listener(trainer, door):
+def test_a_run_goes_on_without_its_listener(trainer, cli):
     trainer.certificate.unlink()
     job = (*DENSE, "+train.until=30st", "train.global_batch=10", "train.log_every=1st", "run.dir=it")
-    ended = door(*job, environ={**environ(), **trainer.environ})
+    ended = cli(*job, environ={**environ(), **trainer.environ})
     assert ended.code == 0, ended.err
     assert (ended.out + ended.err).count("status can't be posted") == 1

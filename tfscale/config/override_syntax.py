@@ -95,7 +95,7 @@ def _is_quoted(value: str) -> bool:
 
 
 def plain_path(value: str) -> str:
-    """The path that a door's own option names: without the quotes that an override may have, ~ resolved."""
+    """The path that an entry point's own option names: without the quotes that an override may have, ~ resolved."""
     return os.path.expanduser(value[1:-1] if _is_quoted(value) else value)
 
 

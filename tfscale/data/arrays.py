@@ -198,7 +198,7 @@ class ArraySource(Source):
     def _gathered(self, split: str, indices: tf.data.Dataset) -> tf.data.Dataset:
         import tensorflow as tf
 
-        from tfscale.autograph import as_it_stands
+        from tfscale.autograph import no_autograph
 
         if tf.inside_function():  # asynchronous training: the arrays become part of the function that workers get
             held = tf.nest.map_structure(tf.constant, self.held(split))
@@ -207,7 +207,7 @@ class ArraySource(Source):
                 with tf.device("CPU:0"):  # an accelerator's memory is for the model
                     self._tensors[split] = tf.nest.map_structure(tf.constant, self.held(split))
             held = self._tensors[split]
-        gather = as_it_stands(lambda some: tf.nest.map_structure(lambda whole: tf.gather(whole, some), held))
+        gather = no_autograph(lambda some: tf.nest.map_structure(lambda whole: tf.gather(whole, some), held))
         return indices.map(gather)
 
     def parse(self, raw: Any) -> dict[str, Any]:

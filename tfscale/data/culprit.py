@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfscale.autograph import as_it_stands
+from tfscale.autograph import no_autograph
 from tfscale.data.order import Portion
 from tfscale.data.pipeline import finisher, places
 from tfscale.data.source import Source
@@ -69,7 +69,7 @@ def culprit(source: Source, task: Task, readings: Iterable[Reading], *, seconds:
 
 def _search(source: Source, task: Task, reading: Reading, deadline: float) -> str | None:
     steps = places(source, reading).take(reading.steps)
-    raw = source.read(reading.split, steps.map(as_it_stands(lambda place: place["index"])), ram_bytes=0)
+    raw = source.read(reading.split, steps.map(no_autograph(lambda place: place["index"])), ram_bytes=0)
     count = source.num_examples(reading.split)
     finish = finisher(source, task, count, training=reading.training, seed=reading.seed)
     examples = iter(tf.data.Dataset.zip((steps.unbatch(), raw)).map(finish))

@@ -149,7 +149,7 @@ class GivenDataset(StreamedSource):
     def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset:
         import tensorflow as tf
 
-        from tfscale.autograph import as_it_stands
+        from tfscale.autograph import no_autograph
 
         if training:
             examples = self._epoch(split).repeat().unbatch()
@@ -161,7 +161,7 @@ class GivenDataset(StreamedSource):
             return examples.skip(start_step * shard.global_batch)
         begin, end = shard.worker * shard.worker_batch, (shard.worker + 1) * shard.worker_batch
         steps = examples.batch(shard.global_batch, drop_remainder=True).skip(start_step)
-        return steps.map(as_it_stands(lambda step: tf.nest.map_structure(lambda t: t[begin:end], step))).unbatch()
+        return steps.map(no_autograph(lambda step: tf.nest.map_structure(lambda t: t[begin:end], step))).unbatch()
 
     def whole_steps(
         self, split: str, indices: tf.data.Dataset, shard: Shard, *, training: bool, start_step: int
@@ -169,14 +169,14 @@ class GivenDataset(StreamedSource):
         """The data set's own elements, where each of them is one step."""
         import tensorflow as tf
 
-        from tfscale.autograph import as_it_stands
+        from tfscale.autograph import no_autograph
 
         dataset, rows = self._given(split), shard.global_batch
         even = self.rows == rows and self.num_examples(split) == int(dataset.cardinality()) * rows
         if not (training and shard.num_workers == 1 and (even or _fixed_rows(dataset) == rows)):
             return None
 
-        @as_it_stands
+        @no_autograph
         def fix(element):
             return tf.nest.map_structure(lambda t: tf.ensure_shape(t, [rows, *t.shape[1:]]), element)
 
@@ -189,10 +189,10 @@ class GivenDataset(StreamedSource):
         """The elements as they are; in training they weigh the same whatever their size, as in Keras's fit."""
         import tensorflow as tf
 
-        from tfscale.autograph import as_it_stands
+        from tfscale.autograph import no_autograph
         from tfscale.data.survey import count_rows
 
-        @as_it_stands
+        @no_autograph
         def weighted(step):
             count = count_rows(tf.nest.flatten(step)[0])
             weight = global_batch / count if training else tf.constant(1.0, tf.float64)
@@ -211,9 +211,9 @@ class GivenDataset(StreamedSource):
         return self._of_fields(self._given(split))
 
     def _of_fields(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        from tfscale.autograph import as_it_stands
+        from tfscale.autograph import no_autograph
 
-        return dataset.map(as_it_stands(lambda *element: named(element, "data")))
+        return dataset.map(no_autograph(lambda *element: named(element, "data")))
 
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)

@@ -239,7 +239,7 @@ class ImageFolder(Source):
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
         import tensorflow as tf
 
-        from tfscale.autograph import as_it_stands
+        from tfscale.autograph import no_autograph
 
         pictures = self._good(split)
         with tf.device("CPU:0"):  # an accelerator's memory is for the model
@@ -250,7 +250,7 @@ class ImageFolder(Source):
         else:
             key, column = "file", files  # read by parse, which the pipeline runs in parallel
 
-        @as_it_stands
+        @no_autograph
         def at(some):
             label = {"label": tf.gather(labels, some)} if self._tree.classes else {}
             return {key: tf.gather(column, some), **label}

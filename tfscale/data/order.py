@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfscale.autograph import as_it_stands
+from tfscale.autograph import no_autograph
 
 _FOREVER = 2**62
 _ROUNDS = 8  # of the cipher; fewer leave visible patterns
@@ -56,7 +56,7 @@ class Portion:
 def training_order(num_examples: int, shard: Shard, *, seed: int, start_step: int = 0) -> tf.data.Dataset:
     """Endless; one element per step: {"index", "epoch": int64 [worker_batch], "weight": float32 [worker_batch]}."""
 
-    @as_it_stands
+    @no_autograph
     def at(step):
         position = _positions(step, shard)
         epoch, offset = position // num_examples, position % num_examples
@@ -69,7 +69,7 @@ def evaluation_order(num_examples: int, shard: Shard, *, start_step: int = 0) ->
     """Every example once from start_step on, in the order stored; the last step is filled up with weight 0. Elements as
     in training."""
 
-    @as_it_stands
+    @no_autograph
     def at(step):
         position = _positions(step, shard)
         real = position < num_examples
@@ -88,7 +88,7 @@ def without(steps: tf.data.Dataset, bad: Sequence[int], num_examples: int) -> tf
     places = tf.constant(sorted(known), tf.int64)
     good = tf.constant(next(i for i in range(num_examples) if i not in known), tf.int64)
 
-    @as_it_stands
+    @no_autograph
     def mend(place):
         index = place["index"]
         nearest = tf.minimum(tf.searchsorted(places, index), len(known) - 1)

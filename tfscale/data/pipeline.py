@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 import tfscale.data.order as order
-from tfscale.autograph import as_it_stands, rewritten
+from tfscale.autograph import no_autograph, with_autograph
 from tfscale.data.order import Portion, Shard
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError
@@ -47,7 +47,7 @@ def build_dataset(source: Source, task: Task, portion: Portion, plan: ExecutionP
         steps_before = (left_out - portion.start_step) * plan.local_devices
         return _endless(before.take(steps_before).concatenate(build_dataset(source, task, behind, plan)))
     steps = places(source, portion)
-    indices = steps.map(as_it_stands(lambda place: place["index"]))
+    indices = steps.map(no_autograph(lambda place: place["index"]))
     whole = None
     if type(task).preprocess is Task.preprocess:
         whole = source.whole_steps(split, indices, shard, **_from(portion))
@@ -140,12 +140,12 @@ def _tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
 def finisher(source: Source, task: Task, count: int, *, training: bool, seed: int) -> Callable[..., Example]:
     """From a raw example and its place in the order to what the step takes."""
 
-    @as_it_stands
+    @no_autograph
     def finish(place: Mapping[str, tf.Tensor], raw: Any) -> Example:
-        example = rewritten(source.parse)(raw)
+        example = with_autograph(source.parse)(raw)
         # All randomness of one example: a pure function of (seed, epoch, index).
         example["seed"] = tf.stack([tf.constant(seed, tf.int64), place["epoch"] * count + place["index"]])
-        example = dict(rewritten(task.preprocess)(example, training=training))
+        example = dict(with_autograph(task.preprocess)(example, training=training))
         example.pop("seed", None)
         example["weight"] = place["weight"]
         return example
@@ -155,12 +155,12 @@ def finisher(source: Source, task: Task, count: int, *, training: bool, seed: in
 
 def _weighted(whole: tf.data.Dataset, steps: tf.data.Dataset, parts: int) -> tf.data.Dataset:
     """Whole steps with their weights, cut into one part for every local device."""
-    weighted = as_it_stands(lambda step, place: {**step, "weight": place["weight"]})
+    weighted = no_autograph(lambda step, place: {**step, "weight": place["weight"]})
     dataset = tf.data.Dataset.zip((whole, steps)).map(weighted)
     if parts == 1:
         return dataset
 
-    @as_it_stands
+    @no_autograph
     def cut(step: Any) -> Any:
         return tf.nest.map_structure(lambda t: tf.reshape(t, [parts, t.shape[0] // parts, *t.shape[1:]]), step)
 

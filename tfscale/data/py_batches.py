@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfscale.autograph import as_it_stands
+from tfscale.autograph import no_autograph
 from tfscale.data.plain_arrays import named
 from tfscale.errors import DataMissing, UsageError
 
@@ -96,7 +96,7 @@ def _of_py_dataset(data: Any, where: str) -> tf.data.Dataset:
     def load(i: np.ndarray) -> list[np.ndarray]:
         return spec.flat(_batch(data[int(i)], where))
 
-    @as_it_stands
+    @no_autograph
     def at(i: tf.Tensor) -> Any:
         return spec.packed(tf.numpy_function(load, [i], spec.dtypes))
 

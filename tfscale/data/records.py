@@ -263,14 +263,14 @@ def read_records(index: RecordIndex, indices, *, ram_bytes: int, bad: Collection
     """
     import tensorflow as tf
 
-    from tfscale.autograph import as_it_stands
+    from tfscale.autograph import no_autograph
 
     if index.size <= ram_bytes:
         held = _load_all(index, bad)
-        return indices.map(as_it_stands(lambda some: tf.gather(held, some))).unbatch()
+        return indices.map(no_autograph(lambda some: tf.gather(held, some))).unbatch()
     files, shard = tf.constant(index.files), tf.constant(index.shard)
     offset = tf.constant(index.offset)
-    return indices.unbatch().flat_map(as_it_stands(lambda i: _from_byte(files[shard[i]], offset[i]).take(1)))
+    return indices.unbatch().flat_map(no_autograph(lambda i: _from_byte(files[shard[i]], offset[i]).take(1)))
 
 
 def _load_all(index: RecordIndex, bad: Collection[int]):

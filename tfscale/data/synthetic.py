@@ -33,12 +33,12 @@ class Synthetic(Source):
         import numpy as np
         import tensorflow as tf
 
-        from tfscale.autograph import as_it_stands
+        from tfscale.autograph import no_autograph
 
         shape = (_POOL, self.image_size, self.image_size, self.channels)
         pool = tf.constant(np.random.RandomState(0).randint(0, 256, shape, np.uint8))
 
-        @as_it_stands
+        @no_autograph
         def at(some):
             return {"image": tf.gather(pool, some % _POOL), "label": some % self.num_classes}
 

@@ -113,5 +113,5 @@ def adapted(task: Task, source: Source, *, split: str = "train", first: Callable
     from tfscale.data.pipeline import FirstExamples
 
     task = task.for_data(source.spec())
-    task.meet(first or FirstExamples(source, task, split))
+    task.adapt(first or FirstExamples(source, task, split))
     return task

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfscale.autograph import rewritten
+from tfscale.autograph import with_autograph
 from tfscale.hooks.tensorflow_hooks import function_in
 from tfscale.task import Footprint, Task
 
@@ -36,7 +36,7 @@ def profiled_flops(task: Task, model: Any, examples: dict[str, Any]) -> int | No
     if not rows:
         return None
     try:
-        predict = tf.function(lambda fields: rewritten(task.predict)(model, fields), autograph=False)
+        predict = tf.function(lambda fields: with_autograph(task.predict)(model, fields), autograph=False)
         graph = predict.get_concrete_function(specs).graph
     except Exception:  # a task's own code, which may say nothing about prediction; no count is no reason to fail
         return None

@@ -1,7 +1,7 @@
 """Trainer: Python outside, one compiled function of many steps inside, actions between the loops.
 
-Owns the loop and how long it is. Its books are training.py's. Refuses to know files, trackers and configuration: those
-come as actions.
+Owns the loop and how long it is. Its figures are training.py's. Refuses to know files, trackers and configuration:
+those come as actions.
 
     trainer = Trainer(task, state, strategy, plan, actions=[log, evaluate, save])
     trainer.train(batches, until=1500)        # batches: from strategy.distribute_datasets_from_function

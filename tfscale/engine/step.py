@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale.autograph import rewritten
+from tfscale.autograph import with_autograph
 from tfscale.engine.reduce import Reducer, clip, combined, dense, global_norm, scaled, statistics, summed
 from tfscale.hooks.keras_hooks import leave_gradients_as_they_are
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.state.train_state import TrainState
-from tfscale.task import SUMMED, WHOLE, Task
+from tfscale.task import METRIC_STATE, WHOLE, Task
 
 SLOTS = 17  # length of the vector of sums: loss, weight, up to 14 metrics and the gradients' norm
 _GROWTH_STEPS = 2000  # finite steps before the float16 loss scale doubles (Micikevicius et al., 2018)
@@ -33,13 +33,13 @@ NORM = "gradient_norm"  # its name among the metrics
 class Sums:
     """Names the slots of the vector of sums; they are learnt when a step is traced.
 
-    The vector is [SLOTS + task.summed_size]: what the task sums by itself stands behind the slots.
+    The vector is [SLOTS + task.metric_state_size]: what the task sums by itself stands behind the slots.
     """
 
     def __init__(self, task: Task, plan: ExecutionPlan):
         self.task = task
         self.dtype = tf.float64 if plan.precision == "float64" else tf.float32
-        self.size = SLOTS + task.summed_size
+        self.size = SLOTS + task.metric_state_size
         self.names: tuple[str, ...] = ()
 
     def zeros(self) -> tf.Tensor:
@@ -55,7 +55,7 @@ class Sums:
     ) -> tf.Tensor:
         """[size]: sums over the batch of weight * (loss + penalty), of the weights, and of weight * each metric."""
         metrics = dict(metrics)
-        summed = metrics.pop(SUMMED, None)
+        summed = metrics.pop(METRIC_STATE, None)
         if len(metrics) > SLOTS - 3:
             raise ValueError(f"a task may return {SLOTS - 3} metrics and returned {len(metrics)}")
         extra = tuple(name for name in self.names if name == NORM)
@@ -81,7 +81,7 @@ class Sums:
         return {
             "loss": float(vector[0]) / weight,
             **{name: float(vector[i + 2]) / weight for i, name in enumerate(self.names)},
-            **(self.task.summarise(np.asarray(vector[SLOTS:])) if self.size > SLOTS else {}),
+            **(self.task.metric_result(np.asarray(vector[SLOTS:])) if self.size > SLOTS else {}),
         }
 
 
@@ -295,7 +295,7 @@ def _whole(task: Task, model: Any, batch: Any, parts: int) -> tf.Tensor | None:
     """What the task counts in a replica's batch, summed over all replicas; None where nothing is needed."""
     if parts == 1 or not task.counted_size:
         return None
-    return summed(rewritten(task.count)(model, batch))
+    return summed(with_autograph(task.count)(model, batch))
 
 
 def _losses(
@@ -304,7 +304,7 @@ def _losses(
     """(losses [batch], weights [batch], metrics, the model's penalty or None), in at least float32."""
     if whole is not None:
         batch = {**batch, WHOLE: whole}
-    losses, metrics = rewritten(task.loss)(model, batch, training=training)
+    losses, metrics = with_autograph(task.loss)(model, batch, training=training)
     if losses.shape.rank != 1:
         raise ValueError(f"{type(task).__name__}.loss must return one loss per example, not shape {losses.shape}")
     dtype = losses.dtype if losses.dtype == tf.float64 else tf.float32

@@ -59,7 +59,7 @@ class Window:
 
 
 class Training:
-    """The books of one training. Args: as of `Trainer`; `step` is the compiled one, whose sums name the metrics."""
+    """The figures of one training. Args: as of `Trainer`; `step` is the compiled one, whose sums name the metrics."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.export run.dir=PATH|URL [checkpoint=best]`: parse, convert, call."""
+"""Entry point: `python -m tfscale.export run.dir=PATH|URL [checkpoint=best]`: parse, convert, call."""
 
 from __future__ import annotations
 

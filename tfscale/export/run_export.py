@@ -68,7 +68,7 @@ def raw_samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:
     """The first raw examples by field, as a served model takes them: pictures that were decoded are encoded as PNG."""
     import tensorflow as tf
 
-    from tfscale.autograph import as_it_stands, rewritten
+    from tfscale.autograph import no_autograph, with_autograph
     from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import raw_examples
     from tfscale.export.saved_model import serving_inputs
@@ -81,7 +81,7 @@ def raw_samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:
         return tf.data.Dataset.from_tensors(tf.range(count, dtype=tf.int64))
 
     dataset = raw_examples(source, few, indices, ram_bytes=0)  # so few that holding a split doesn't pay
-    examples = [dict(example) for example in dataset.map(as_it_stands(rewritten(source.parse))).take(count)]
+    examples = [dict(example) for example in dataset.map(no_autograph(with_autograph(source.parse))).take(count)]
     wanted = serving_inputs(task)
     names = list(wanted) if wanted is not None else list(examples[0])
     missing = [name for name in names if name not in examples[0]]

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfscale.autograph import rewritten
+from tfscale.autograph import with_autograph
 from tfscale.export.signature import Signature
 from tfscale.hooks.keras_hooks import layers_in
 from tfscale.task import Task
@@ -59,7 +59,7 @@ class Served:
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in signature.items()}
         rows = tf.shape(next(iter(fields.values())))[0]
         examples = _at_least_one(tf.map_fn(one, fields, fn_output_signature=specs), rows)
-        answer = rewritten(self.task.predict)(self.model, examples)
+        answer = with_autograph(self.task.predict)(self.model, examples)
         return {name: value[:rows] for name, value in answer.items()}
 
     def save(self, folder: Path) -> None:
@@ -113,7 +113,7 @@ def serving_inputs(task: Task) -> dict[str, tf.TensorSpec] | None:
 
 def preprocessed(task: Task, example: Mapping[str, Any]) -> dict[str, Any]:
     """One raw example as the model's task takes it, without what only training knows."""
-    fields = rewritten(task.preprocess)({**example, "seed": tf.zeros([2], tf.int64)}, training=False)
+    fields = with_autograph(task.preprocess)({**example, "seed": tf.zeros([2], tf.int64)}, training=False)
     return {name: value for name, value in fields.items() if name not in _NOT_SERVED}
 
 
@@ -139,5 +139,5 @@ def named_outputs(model: keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
 def answers(task: Task, model: keras.Model, fields: Mapping[str, tf.Tensor], inputs: Any) -> dict[str, tf.Tensor]:
     """What the exported signature must say about these preprocessed fields; `inputs` is what the model takes."""
     if serving_inputs(task) is not None:
-        return dict(rewritten(task.predict)(model, dict(fields)))
+        return dict(with_autograph(task.predict)(model, dict(fields)))
     return named_outputs(model, model(inputs, training=False))

@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.k8s +recipe=resnet job=tfjob job.image=... [override ...]`: prints manifests."""
+"""Entry point: `python -m tfscale.k8s +recipe=resnet job=tfjob job.image=... [override ...]`: prints manifests."""
 
 from __future__ import annotations
 

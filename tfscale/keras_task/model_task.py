@@ -4,7 +4,7 @@ Owns the translation of Keras's training protocol (`compile`, `compute_loss`, `c
 know where examples come from, loops and strategies' devices.
 
     task = GivenModel(model=theirs)             # an instance, or a function that returns one
-    task.meet(lambda: {"x": ..., "y": ...})     # two examples, to build what is still unbuilt
+    task.adapt(lambda: {"x": ..., "y": ...})     # two examples, to build what is still unbuilt
     model = task.build_model()
     loss, metrics = task.loss(model, batch, training=True)
 """
@@ -31,7 +31,7 @@ from tfscale.keras_task.metrics import Measures
 from tfscale.keras_task.partial_losses import Counts, regularized_count, rows_of, summed_penalties
 from tfscale.labels import Labels
 from tfscale.state.keras_state import copy_optimizer, copy_state, flat, layers_of, learnt, own_parts_of
-from tfscale.task import SUMMED, WHOLE, Example, Task
+from tfscale.task import METRIC_STATE, WHOLE, Example, Task
 
 if TYPE_CHECKING:
     import keras
@@ -61,7 +61,7 @@ class KerasModelTask(Task):
 
     # -- the model
 
-    def meet(self, first: Callable[[], Example]) -> None:
+    def adapt(self, first: Callable[[], Example]) -> None:
         self._first = first
 
     def build_model(self) -> keras.Model:
@@ -148,7 +148,7 @@ class KerasModelTask(Task):
             some = counts.rows > 0
             value = tf.where(some, value, tf.zeros_like(value))
             summed = tf.where(some, summed, tf.zeros_like(summed))
-        return value * tf.ones_like(batch["weight"], value.dtype), {SUMMED: summed}
+        return value * tf.ones_like(batch["weight"], value.dtype), {METRIC_STATE: summed}
 
     @property
     def counted_size(self) -> int:
@@ -192,11 +192,11 @@ class KerasModelTask(Task):
         return (batch["x"], batch["y"], batch.get("sample_weight")), Counts(rows, places, whole), keep
 
     @property
-    def summed_size(self) -> int:
+    def metric_state_size(self) -> int:
         return self._metrics.size if self._metrics else 0
 
-    def summarise(self, summed: np.ndarray) -> dict[str, float]:
-        return self._metrics.results(summed)
+    def metric_result(self, state: np.ndarray) -> dict[str, float]:
+        return self._metrics.results(state)
 
     def model_inputs(self, batch):
         return batch["x"]

@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.launch --workers 2 [...] -- +recipe=resnet [override ...]`: parse, convert, call."""
+"""Entry point: `python -m tfscale.launch --workers 2 [...] -- +recipe=resnet [override ...]`: parse, convert, call."""
 
 from __future__ import annotations
 

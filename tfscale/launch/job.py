@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from tfscale.errors import KILLED, RETRYABLE, ClusterFault
 from tfscale.hardware import memory_kills, probe
 from tfscale.launch.children import Child
-from tfscale.launch.process_group import Crew
-from tfscale.launch.slots import Job, Place, places
+from tfscale.launch.process_group import ProcessGroup
+from tfscale.launch.slots import Job, Slot, slots_of
 
 
 @dataclass(frozen=True)
@@ -33,84 +33,84 @@ class Outcome:
     retryable: bool = False
 
 
-def run_job(job: Job, crew: Crew) -> Outcome:
+def run_job(job: Job, group: ProcessGroup) -> Outcome:
     """Runs all processes of a job, and all over again after a retryable end. Returns when the last has ended."""
     for attempt in range(job.max_restarts + 1):
-        outcome = _Attempt(job, crew).run()
-        if not outcome.retryable or attempt == job.max_restarts or crew.signum is not None:
+        outcome = _Attempt(job, group).run()
+        if not outcome.retryable or attempt == job.max_restarts or group.signum is not None:
             break
-        crew.tell(f"restart {attempt + 1} of {job.max_restarts}: {outcome.cause} ended with {outcome.code}")
+        group.tell(f"restart {attempt + 1} of {job.max_restarts}: {outcome.cause} ended with {outcome.code}")
     return outcome
 
 
 class _Attempt:
     """All processes of the job, once."""
 
-    def __init__(self, job: Job, crew: Crew):
-        self.job, self.crew = job, crew
+    def __init__(self, job: Job, group: ProcessGroup):
+        self.job, self.group = job, group
         self.causes: list[Child] = []  # failures of the training
-        self.running: set[Place] = set()
-        self.restarts: Counter[Place] = Counter()
+        self.running: set[Slot] = set()
+        self.restarts: Counter[Slot] = Counter()
         self.training_ended = self.late = False
         self.memory_kills = memory_kills()  # before there was one of ours
 
     def run(self) -> Outcome:
-        crew = self.crew
+        group = self.group
         try:
-            with places(self.job, probe(environ=crew.environ), environ=crew.environ) as order:
+            with slots_of(self.job, probe(environ=group.environ), environ=group.environ) as order:
                 pass  # from here on the ports are free again
-            for place in order:
-                if crew.signum is None:
-                    crew.start(place)
-                    self.running.add(place)
+            for slot in order:
+                if group.signum is None:
+                    group.start(slot)
+                    self.running.add(slot)
             while self.running:
-                crew.pump()
-                for place in [place for place in order if place in self.running]:
-                    child = crew.ended(place)
+                group.pump()
+                for slot in [slot for slot in order if slot in self.running]:
+                    child = group.ended(slot)
                     if child:
-                        self.running.discard(place)
-                        self._judge(place, child)
+                        self.running.discard(slot)
+                        self._judge(slot, child)
                 self._keep_time()
             outcome = self._outcome(order)
             if outcome.code:
                 self._table()
             return outcome
         finally:
-            crew.clear()
+            group.clear()
 
-    def _judge(self, place: Place, child: Child) -> None:
+    def _judge(self, slot: Slot, child: Child) -> None:
         """Decides what one process's end means for the others."""
         self._blame_memory(child)
         failed = bool(child.code) and not child.killed
-        if place.role != "evaluator" and failed and not self._after_chief(place) and not self._replaced(place, child):
+        if slot.role != "evaluator" and failed and not self._after_chief(slot) and not self._replaced(slot, child):
             self._tell_failure(child)
             self.causes.append(child)
-            if self.crew.signum is None:  # else all were told to end, and writing a checkpoint takes its time
+            if self.group.signum is None:  # else all were told to end, and writing a checkpoint takes its time
                 self._limit(self.job.grace)
-        if place.role == "chief" and self.job.ps:
+        if slot.role == "chief" and self.job.ps:
             self._limit(self.job.ps_grace)
         if not self.training_ended and not self._training():
             self.training_ended = True
-            patience = self.job.grace if self.crew.signum is not None else 0.0
+            patience = self.job.grace if self.group.signum is not None else 0.0
             for evaluator in self._children("evaluator"):
                 wait = self.job.evaluator_grace if self._trained_well() else patience
-                evaluator.kill_at = self.crew.now() + wait
+                evaluator.kill_at = self.group.now() + wait
 
-    def _replaced(self, place: Place, child: Child) -> bool:
+    def _replaced(self, slot: Slot, child: Child) -> bool:
         """Under parameter servers a lost worker is started again, or done without; False if the job must end."""
-        if place.role != "worker" or not self.job.ps or not _retryable(child):
+        if slot.role != "worker" or not self.job.ps or not _retryable(child):
             return False
-        if self.causes or self.crew.signum is not None:
+        if self.causes or self.group.signum is not None:
             return False
-        end = f"{place.label} ended with {child.code}"
-        if self.restarts[place] < self.job.max_restarts:
-            self.restarts[place] += 1
-            self.crew.tell(f"{end}: it is started again ({self.restarts[place]} of {self.job.max_restarts})")
-            self.crew.start(place)
-            self.running.add(place)
+        end = f"{slot.label} ended with {child.code}"
+        if self.restarts[slot] < self.job.max_restarts:
+            self.restarts[slot] += 1
+            self.group.tell(f"{end}: it is started again ({self.restarts[slot]} of {self.job.max_restarts})")
+            self.group.start(slot)
+            self.running.add(slot)
             return True
         if any(other.role == "worker" for other in self.running):
-            self.crew.tell(f"{end}: the job goes on without it")
+            self.group.tell(f"{end}: the job goes on without it")
             return True
         return False
 
@@ -122,63 +122,63 @@ class _Attempt:
         self.memory_kills = now
         text = "killed for memory: the kernel says so in the control group's oom_kill count"
         fix = "give the machine or container more memory, or use fewer workers or a smaller train.global_batch"
-        self.crew.error_lines.setdefault(child.label, f"tfscale: error[E-0137] {text} | memory | {fix}")
-        self.crew.tell(f"{child.label} was {text}")
+        self.group.error_lines.setdefault(child.label, f"tfscale: error[E-0137] {text} | memory | {fix}")
+        self.group.tell(f"{child.label} was {text}")
 
-    def _after_chief(self, place: Place) -> bool:
+    def _after_chief(self, slot: Slot) -> bool:
         """Under parameter servers the chief's end is the training's; how the others end then is no failure."""
-        return self.job.ps > 0 and place.role != "chief" and not self._children("chief")
+        return self.job.ps > 0 and slot.role != "chief" and not self._children("chief")
 
     def _tell_failure(self, child: Child) -> None:
         others = self._training()
-        if others and not self.causes and self.crew.signum is None:
+        if others and not self.causes and self.group.signum is None:
             who = ", ".join(other.label for other in others)
-            self.crew.note(f"{child.label} ended with {child.code}: {self.job.grace:g} s for {who} to end, too")
+            self.group.note(f"{child.label} ended with {child.code}: {self.job.grace:g} s for {who} to end, too")
 
     def _training(self) -> list[Child]:
         return self._children("chief", "worker", "ps")
 
     def _children(self, *roles: str) -> list[Child]:
         """Those that still run."""
-        return [child for place, child in self.crew.children.items() if place.role in roles and place in self.running]
+        return [child for slot, child in self.group.children.items() if slot.role in roles and slot in self.running]
 
     def _limit(self, seconds: float) -> None:
         """The training's processes must end within so many seconds, or sooner where that was said before."""
-        at = self.crew.now() + seconds
+        at = self.group.now() + seconds
         for child in self._training():
             child.kill_at = min(at, child.kill_at or at)
 
     def _keep_time(self) -> None:
-        for place in self.running:
-            child = self.crew.children[place]
-            if child.kill_at is not None and self.crew.now() > child.kill_at and not child.killed:
-                if place.role == "evaluator" and self._trained_well():
+        for slot in self.running:
+            child = self.group.children[slot]
+            if child.kill_at is not None and self.group.now() > child.kill_at and not child.killed:
+                if slot.role == "evaluator" and self._trained_well():
                     self.late = True
-                    self.crew.tell(f"{place.label} is stopped: the training ended {self.job.evaluator_grace:g} s ago")
+                    self.group.tell(f"{slot.label} is stopped: the training ended {self.job.evaluator_grace:g} s ago")
                 child.kill()
 
     def _trained_well(self) -> bool:
         """Of the ended training: under parameter servers the chief speaks for all."""
         decisive = ("chief",) if self.job.ps else ("chief", "worker")
-        codes = [child.code for place, child in self.crew.children.items() if place.role in decisive]
+        codes = [child.code for slot, child in self.group.children.items() if slot.role in decisive]
         return bool(codes) and not any(codes)
 
-    def _outcome(self, order: list[Place]) -> Outcome:
-        crew, signum = self.crew, self.crew.signum
-        if len(crew.children) == len(order) and self._trained_well():
-            evaluators = [child for place, child in crew.children.items() if place.role == "evaluator"]
+    def _outcome(self, order: list[Slot]) -> Outcome:
+        group, signum = self.group, self.group.signum
+        if len(group.children) == len(order) and self._trained_well():
+            evaluators = [child for slot, child in group.children.items() if slot.role == "evaluator"]
             if not any(child.code for child in evaluators):
                 return Outcome(0)
             if self.late:
                 return Outcome(
-                    ClusterFault.exit_code, evaluators[0].label, crew.error_lines.get(evaluators[0].label, "")
+                    ClusterFault.exit_code, evaluators[0].label, group.error_lines.get(evaluators[0].label, "")
                 )
             causes = [child for child in evaluators if not child.killed]
         else:
             causes = self.causes
         if not causes:  # a second signal killed all, or the first came before there was a process
             return Outcome(
-                KILLED if any(c.killed for c in crew.children.values()) else 128 + (signum or signal.SIGTERM)
+                KILLED if any(c.killed for c in group.children.values()) else 128 + (signum or signal.SIGTERM)
             )
 
         def rank(child: Child) -> tuple[int, float]:
@@ -187,12 +187,12 @@ class _Attempt:
 
         cause = min(causes, key=rank)
         assert cause.code is not None
-        return Outcome(cause.code, cause.label, crew.error_lines.get(cause.label, ""), _retryable(cause))
+        return Outcome(cause.code, cause.label, group.error_lines.get(cause.label, ""), _retryable(cause))
 
     def _table(self) -> None:
-        for child in self.crew.children.values():
+        for child in self.group.children.values():
             how = ", killed by the launcher" if child.killed else ""
-            self.crew.note(f"{child.label} ended with {child.code} after {child.seconds:.1f} s{how}")
+            self.group.note(f"{child.label} ended with {child.code} after {child.seconds:.1f} s{how}")
 
 
 def _retryable(child: Child) -> bool:

@@ -17,26 +17,26 @@ from typing import Any, TextIO
 from tfscale.console.messages import is_json, line_of, read_line
 from tfscale.launch.children import Child, Guard, wait_for_output
 from tfscale.launch.screen import LAUNCHER, Screen
-from tfscale.launch.slots import Place
+from tfscale.launch.slots import Slot
 
 _WAIT = 0.05  # seconds between two looks at the processes
 _SAME_SIGNAL = 0.5  # seconds between signals that count as one: `timeout` sends two, and some send a storm
 _ERROR = "tfscale: error[E-"
 
 
-class Crew:
-    """Processes that run the same command, each in its place. A context: at its end none is left.
+class ProcessGroup:
+    """Processes that run the same command, each in its slot. A context: at its end none is left.
 
     Args:
         command: the argument list of each.
         labels: of all that there will be; the first one's progress line is shown.
-        environ: of every process, besides what its place tells it.
+        environ: of every process, besides what its slot tells it.
         write: receives their lines, and the launcher's own.
         stream: a terminal for colours and the live line.
         quiet: the launcher says nothing of its own but what goes wrong and no process tells.
 
     Attributes:
-        children: the newest process of each place.
+        children: the newest process of each slot.
         signum: what people sent, or None.
         error_lines: the last line that a process wrote about an error, by label.
     """
@@ -58,13 +58,13 @@ class Crew:
         own_size = ("COLUMNS", "LINES") if self.screen.is_live else ()  # they would hide the room that it has
         self.environ = {name: value for name, value in environ.items() if name not in own_size}
         self.environ["PYTHONUNBUFFERED"] = "1"  # else lines come late, and a kill loses them
-        self.children: dict[Place, Child] = {}
+        self.children: dict[Slot, Child] = {}
         self.error_lines: dict[str, str] = {}
         self.signum: int | None = None
         self._signalled_at = 0.0
         self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ProcessGroup:
         self._guard = Guard()
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -80,13 +80,13 @@ class Crew:
             for signum, handler in self._handlers.items():
                 signal.signal(signum, handler)
 
-    def start(self, place: Place) -> None:
-        """Starts the process of this place, anew where there was one."""
-        room = self.screen.room() if self.screen.is_live and place.label == self._writer else None
-        environ = {**self.environ, **place.environ}
-        self.error_lines.pop(place.label, None)
-        child = Child(place.label, self.command, environ=environ, cores=place.cores, room=room, now=self.now)
-        self.children[place] = child
+    def start(self, slot: Slot) -> None:
+        """Starts the process of this slot, anew where there was one."""
+        room = self.screen.room() if self.screen.is_live and slot.label == self._writer else None
+        environ = {**self.environ, **slot.environ}
+        self.error_lines.pop(slot.label, None)
+        child = Child(slot.label, self.command, environ=environ, cores=slot.cores, room=room, now=self.now)
+        self.children[slot] = child
         self._guard.watch(self.children.values())
         self._forward()  # a signal may have come in the meantime
 
@@ -97,9 +97,9 @@ class Crew:
             if self.screen.is_live and child.label == self._writer:
                 child.resize(self.screen.room())
 
-    def ended(self, place: Place) -> Child | None:
-        """The process of this place, if it has ended and all its lines were shown."""
-        child = self.children[place]
+    def ended(self, slot: Slot) -> Child | None:
+        """The process of this slot, if it has ended and all its lines were shown."""
+        child = self.children[slot]
         if not child.has_ended():
             return None
         if child.output >= 0:  # somebody it started left its group and still holds the output

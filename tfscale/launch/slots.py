@@ -1,4 +1,4 @@
-"""The places in a job: who takes part, with which TF_CONFIG, on which cores and GPUs of this machine.
+"""The slots in a job: who takes part, with which TF_CONFIG, on which cores and GPUs of this machine.
 
 Owns roles, ports and shares. Refuses to know processes.
 """
@@ -66,7 +66,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """One process of a job: what it is told by its environment, and the cores that it may use (None: all)."""
 
     role: str
@@ -84,28 +84,28 @@ class Place:
 
 
 @contextlib.contextmanager
-def places(job: Job, hardware: Hardware, *, environ: Mapping[str, str] | None = None) -> Iterator[list[Place]]:
-    """The places of a job on this machine. Inside, their ports are held; leave it just before they are to be used."""
+def slots_of(job: Job, hardware: Hardware, *, environ: Mapping[str, str] | None = None) -> Iterator[list[Slot]]:
+    """The slots of a job on this machine. Inside, their ports are held; leave it just before they are to be used."""
     environ = os.environ if environ is None else environ
     roles = job.roles()
-    training = [place for place in roles if place[0] in ("chief", "worker")]
+    training = [slot for slot in roles if slot[0] in ("chief", "worker")]
     cores, gpus = _shares(job, hardware, len(training), environ)
     with _free_ports(len(roles)) as ports:
-        addresses = {place: f"{_HOST}:{port}" for place, port in zip(roles, ports, strict=True)}
+        addresses = {slot: f"{_HOST}:{port}" for slot, port in zip(roles, ports, strict=True)}
         cluster: dict[str, list[str]] = {}
         for (role, _), address in addresses.items():
             if role != "evaluator":
                 cluster.setdefault(role, []).append(address)
         found = []
-        for place in roles:
-            role, index = place
-            seen = cluster if role != "evaluator" else {role: [addresses[place]]}  # a cluster of its own
+        for slot in roles:
+            role, index = slot
+            seen = cluster if role != "evaluator" else {role: [addresses[slot]]}  # a cluster of its own
             config = {"cluster": seen, "task": {"type": role, "index": index}}
             told = {"TF_CONFIG": json.dumps(config), "TFSCALE_CLUSTER": ""}  # whatever this process was told
-            rank = training.index(place) if place in training else None
+            rank = training.index(slot) if slot in training else None
             if gpus and rank is not None:
                 told["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[rank])
-            found.append(Place(role, index, told, cores[rank] if cores and rank is not None else None))
+            found.append(Slot(role, index, told, cores[rank] if cores and rank is not None else None))
         yield found
 
 

@@ -1,7 +1,8 @@
 """Launching: all processes of a multi-worker run on this machine, as one call with one result.
 
-Owns `launch_workers`. Its parts: places.py (who, where), children.py (processes), screen.py (their lines), crew.py (all
-of them together), job.py (the rules by which a job ends). Refuses to import TensorFlow, which only the processes need.
+Owns `launch_workers`. Its parts: slots.py (who, where), children.py (processes), screen.py (their lines),
+process_group.py (all of them together), job.py (the rules by which a job ends). Refuses to import TensorFlow, which
+only the processes need.
 
     result = launch_workers(["+recipe=resnet", "train.until=5ep"], workers=2)
     print(result.metrics["accuracy"])
@@ -19,7 +20,7 @@ from tfscale.config.unused_settings import refuse_ignored
 from tfscale.console.messages import shown
 from tfscale.errors import ClusterFault, InternalError, TfscaleError, UsageError, kind_of
 from tfscale.launch.job import Outcome, run_job
-from tfscale.launch.process_group import Crew
+from tfscale.launch.process_group import ProcessGroup
 from tfscale.launch.slots import Job
 from tfscale.run_dir.result import Result
 
@@ -76,9 +77,9 @@ def launch_workers(
     labels = [f"{role}:{index}" for role, index in job.roles()]
     with (
         shown(config.log.format),
-        Crew(command, labels, environ=environ, write=write, stream=stream, quiet=config.run.quiet) as crew,
+        ProcessGroup(command, labels, environ=environ, write=write, stream=stream, quiet=config.run.quiet) as group,
     ):
-        outcome = run_job(job, crew)
+        outcome = run_job(job, group)
     if outcome.code:
         raise error_of(outcome)
     return _result(config)

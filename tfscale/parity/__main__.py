@@ -1,4 +1,4 @@
-"""The door `python -m tfscale.parity +recipe=resnet [parity.steps=20] [override ...]`: parse, convert, call."""
+"""Entry point: `python -m tfscale.parity +recipe=resnet [parity.steps=20] [override ...]`: parse, convert, call."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from tfscale.console.messages import shown
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import CheckFailed, UsageError, nearest
 from tfscale.launch.job import run_job
-from tfscale.launch.process_group import Crew
+from tfscale.launch.process_group import ProcessGroup
 from tfscale.launch.slots import Job
 from tfscale.launch.workers import error_of
 from tfscale.parity.report import TOLERANCES, Report, Row, Run, Tolerance, compare
@@ -188,11 +188,11 @@ def _run(
     labels = [f"{role}:{index}" for role, index in job.roles()]
     with tempfile.TemporaryDirectory(prefix="tfscale-parity-") as folder:
         Path(folder, ORDER).write_text(json.dumps({**order, "runs": runs}))
-        with Crew([*_PROGRAM, folder], labels, environ=environ, write=lines.append) as crew:
-            late = threading.Timer(timeout, crew.kill)
+        with ProcessGroup([*_PROGRAM, folder], labels, environ=environ, write=lines.append) as processes:
+            late = threading.Timer(timeout, processes.kill)
             late.start()
             try:
-                outcome = run_job(job, crew)
+                outcome = run_job(job, processes)
             finally:
                 late.cancel()
         if outcome.code:

@@ -1,4 +1,4 @@
-"""The leader's door after the meeting: a process that was lost and started again comes in by it.
+"""How a process that was lost and started again is let in after the meeting.
 
 Owns the listening socket for the rest of the job. Only for strategies whose leader's port TensorFlow doesn't take:
 under parameter servers the chief connects to others and listens at a port of its own choosing.
@@ -31,7 +31,7 @@ def keep_open(meeting: Meeting, port: int, hello: Mapping[str, Any]) -> None:
                     connection, _ = listener.accept()
                 except OSError:  # nobody came
                     continue
-                with contextlib.suppress(Exception):  # whatever a stranger does, the door stays open
+                with contextlib.suppress(Exception):  # whatever a stranger does, others are let in
                     _greet(meeting, Channel(connection), hello)
 
     threading.Thread(target=receive, name="tfscale-reception", daemon=True).start()

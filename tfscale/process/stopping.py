@@ -96,7 +96,7 @@ class Stopping:
             raise self.request
         self._holding = True
 
-    def ask(self, error: TfscaleError) -> None:
+    def request_stop(self, error: TfscaleError) -> None:
         """Asks the run to stop for this reason, as a signal does; may be called from any thread."""
         if self.request is not None or self._over:
             return
@@ -108,7 +108,9 @@ class Stopping:
 
     def take_notice(self, text: str) -> None:
         """Asks the run to stop because its machine is about to be taken away."""
-        self.ask(Preempted(f"this machine is taken away ({text})", fix="run the same command again: it resumes"))
+        self.request_stop(
+            Preempted(f"this machine is taken away ({text})", fix="run the same command again: it resumes")
+        )
 
     @contextlib.contextmanager
     def as_request(self) -> Iterator[None]:
@@ -132,7 +134,7 @@ class Stopping:
         return link is not None
 
     @property
-    def asked(self) -> int:
+    def stop_requested(self) -> int:
         """0, or the number of the signal that the request stands for."""
         return 0 if self.request is None else self.request.exit_code - 128
 

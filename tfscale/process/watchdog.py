@@ -1,10 +1,10 @@
 """Watchdog: a step that never ends becomes an error and the stacks of all threads.
 
-Owns the thread that waits for beats. Refuses to know what a beat means: the loops give one after each compiled piece.
+Owns the thread that waits for heartbeats. Refuses to know what one means: the loops give it after each compiled piece.
 
     watchdog = Watchdog(1800, on_hang=..., stacks=run_dir.path / "hang.txt")
     with watchdog.watching():
-        watchdog.beat()
+        watchdog.heartbeat()
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ if not select.select([0], [], [], 2.0)[0]:
 
 
 class Watchdog:
-    """Ends the process when no beat came for `timeout` seconds.
+    """Ends the process when no heartbeat came for `timeout` seconds.
 
     Args:
         stacks: the file that the stacks of all threads are written to.
@@ -76,25 +76,25 @@ class Watchdog:
         now: Callable[[], float] = time.monotonic,
     ):
         self.timeout, self.stacks, self.on_hang, self._now = timeout, stacks, on_hang, now
-        self._silent = 0.0  # seconds since the last beat in which this process was running
+        self._silent = 0.0  # seconds since the last heartbeat in which this process was running
         self._what = ""
         self._paused = threading.Event()
         self._killer: subprocess.Popen[bytes] | None = None
 
-    def beat(self, what: str = "a step") -> None:
+    def heartbeat(self, what: str = "a step") -> None:
         """Says that the run is alive and what it begins now."""
         self._silent, self._what = 0.0, what
         self._tell_killer(b".")
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Expects beats while it is open.
+        """Expects heartbeats while it is open.
 
         A thread looks after them; and for a hang that holds the interpreter's lock, in which no thread of ours runs,
         another process, whose signal writes the stacks of all threads to standard error.
         """
         over = threading.Event()
-        self.beat("the first step")
+        self.heartbeat("the first step")
         threading.Thread(target=self._watch, args=(over,), name="tfscale-watchdog", daemon=True).start()
         error = ClusterFault(
             f"nothing has ended for {self.timeout:g} s, and nothing of Python can run; the stacks are behind this line",
@@ -122,7 +122,7 @@ class Watchdog:
             yield
         finally:
             self._paused.clear()
-            self.beat()
+            self.heartbeat()
 
     def _watch(self, over: threading.Event) -> None:
         last = self._now()

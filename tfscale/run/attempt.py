@@ -248,7 +248,7 @@ def _train(context: RunContext) -> Result:
     _tell_plan(config, plan, level=logging.INFO)
     context = dataclasses.replace(context, plan=plan)
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
-    on_stop = (lambda error: None) if serves else stopping.ask
+    on_stop = (lambda error: None) if serves else stopping.request_stop
     with joined(config, plan, cluster, on_exit=context.leave, on_stop=on_stop) as peers, stopping.as_request():
         stopping.before_exit.append(lambda error: peers.meeting.end(error.as_dict()))
         if serves:

@@ -51,7 +51,7 @@ def counted_footprint(config: RunConfig, plan: ExecutionPlan) -> Footprint | Non
 
 
 def _count(config: RunConfig) -> Footprint | None:
-    from tfscale.autograph import rewritten
+    from tfscale.autograph import with_autograph
     from tfscale.data.pipeline import first_examples
     from tfscale.engine.assembly import adapted
     from tfscale.engine.flops import footprint_of
@@ -72,5 +72,5 @@ def _count(config: RunConfig) -> Footprint | None:
     examples = first_examples(source, task, "train")
     task = adapted(task, source, first=lambda: examples)
     model = task.build_model()
-    loss: Any = rewritten(task.loss)
+    loss: Any = with_autograph(task.loss)
     return footprint_of(lambda batch: loss(model, batch, training=True)[0], model, examples)

@@ -187,7 +187,7 @@ def _control(context: RunContext, heartbeat: Callable[[str], None]) -> LoopContr
         ema=config.train.ema,
         worker=context.cluster.worker_index,
         fixed_loop=config.plan.steps_per_loop is not None,
-        stop_requested=lambda: context.stopping.asked,
+        stop_requested=lambda: context.stopping.stop_requested,
         heartbeat=heartbeat,
     )
 

@@ -125,7 +125,7 @@ class Session:
         self.recovery = Recovery(parts, self.watchdog)
 
     def _heartbeat(self, what: str) -> None:
-        self.watchdog.beat(what)
+        self.watchdog.heartbeat(what)
         self.checkpointer.check()
         if self.state.step > self.first_step:
             self.context.stopping.hold()

@@ -1,4 +1,4 @@
-"""Attempts: the book of a run's attempts, attempts.jsonl in the run folder.
+"""Attempts: the log of a run's attempts, attempts.jsonl in the run folder.
 
 Owns its lines, and refuses an attempt where those before it failed alike. Refuses to know what a second of training is
 worth: goodput.py reads that out of the lines.
@@ -42,12 +42,12 @@ _PATIENCE = 3  # attempts
 _ENDED_FROM_OUTSIDE = (Interrupted.exit_code, KILLED, Preempted.exit_code)
 _NOT_RETRIED = (64, 66, 73, 76, 77, 78)  # a person has to mend these first
 _LOST = re.compile(r"peer \S+ (was lost|is silent|has ended)|the workers lost each other")
-# Seconds between two notes: at most one in a hundred of the attempt's own, so that the book of a month is short
+# Seconds between two notes: at most one in a hundred of the attempt's own, so that the log of a month is short
 _OFTEN, _SELDOM = 0.5, 0.01
 
 
 class Attempts:
-    """The book of one run, open for the attempt that begins now. A folder for reading takes no lines.
+    """The attempt log of one run, open for the attempt that begins now. A folder for reading takes no lines.
 
     Args:
         began: when this attempt's process began, by `now`.
@@ -129,7 +129,7 @@ class Attempts:
         and none that a person has to mend before anybody runs it again.
 
         Raises:
-            InternalError: three such attempts stand at the end of the book, without any progress between them. Once
+            InternalError: three such attempts stand at the end of the log, without any progress between them. Once
                 this is told the count begins anew, so that people who mended the cause can run the same command.
         """
         failures: list[dict[str, Any]] = []  # newest first
@@ -191,7 +191,7 @@ class Attempts:
             self._run_dir.append(NAME, f"\n{text}" if self._torn else text)
             self._torn = False
         except IOFailure:
-            self._torn = True  # a full disk: the book isn't worth the run
+            self._torn = True  # a full disk: the log isn't worth the run
 
     def _ends_torn(self) -> bool:
         try:

@@ -1,6 +1,6 @@
 """Goodput: the share of a run's wall time that became training which was kept, and what the rest went to.
 
-Owns the sum over all attempts of a run. Refuses to know who wrote the book: it reads the lines of attempts.py.
+Owns the sum over all attempts of a run. Refuses to know who wrote the log: it reads the lines of attempts.py.
 
 The method is that of Google's ML Goodput Measurement library (https://github.com/AI-Hypercomputer/ml-goodput-measurement,
 https://pypi.org/project/ml-goodput-measurement): goodput is the time of training steps that were completed and not lost
@@ -72,7 +72,7 @@ class Goodput:
 
 
 def measure(lines: list[dict[str, Any]]) -> Goodput | None:
-    """What the lines of a book come to, or None where it is empty; see `Attempts.lines`."""
+    """What the lines of an attempt log come to, or None where it is empty; see `Attempts.lines`."""
     losses, wall, work, restarts, left = dict.fromkeys(CAUSES, 0.0), 0.0, _Work(), -1, None
     for attempt in by_attempt(lines):
         first, last = attempt[0], attempt[-1]

@@ -98,7 +98,7 @@ class _Hold(Fence):
         self._object, self._memory = _Object(access), folder / _MEMORY
         self._lease, self._renew_every = times
         self._since = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._beats = 0
+        self._heartbeats = 0
         self._lost = False
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -152,7 +152,7 @@ class _Hold(Fence):
         )
 
     def _record(self) -> bytes:
-        self._beats += 1
+        self._heartbeats += 1
         record = {
             "token": self.token,
             "job": self._job,
@@ -160,7 +160,7 @@ class _Hold(Fence):
             "pid": os.getpid(),
             "process": _process(os.getpid()),
             "since": self._since,
-            "renewals": self._beats,
+            "renewals": self._heartbeats,
         }
         return json.dumps(record).encode()
 

@@ -196,13 +196,13 @@ def _answers(run: RestoredRun, split: str, start_step: int) -> Iterator[dict[str
     """Step by step the labels, where there are any, and what the task predicts, without the last step's filling."""
     import tensorflow as tf
 
-    from tfscale.autograph import rewritten
+    from tfscale.autograph import with_autograph
 
     @tf.function(autograph=False)
     def predict(fields):
-        return dict(rewritten(run.task.predict)(run.state.model, fields))
+        return dict(with_autograph(run.task.predict)(run.state.model, fields))
 
-    with run.data_blamed():
+    with run.data_errors_named():
         for step in run.batches(split, start_step=start_step):
             step = dict(step)
             real = step.pop("weight").numpy() > 0

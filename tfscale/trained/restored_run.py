@@ -162,7 +162,7 @@ class RestoredRun:
         split = split or self.config.eval.split
         self.num_examples(split)
         steps = math.ceil(self.source.count_steps(split, self.global_batch))
-        with self.data_blamed():
+        with self.data_errors_named():
             batches = self.strategy.distribute_datasets_from_function(lambda _: self.batches(split))
             return self._evaluator.evaluate(batches, steps)
 
@@ -173,7 +173,7 @@ class RestoredRun:
         return Evaluator(self.task, self.state, self.strategy, self.plan)
 
     @contextlib.contextmanager
-    def data_blamed(self) -> Iterator[None]:
+    def data_errors_named(self) -> Iterator[None]:
         """What goes wrong inside because of the data, said as such: UsageError for a missing field, DataCorrupt."""
         from tfscale.data.culprit import as_data_fault
 

@@ -301,14 +301,14 @@ def test_what_controllers_do_and_images_need_is_said(capfd):
     assert "the image must hold mypkg" in printed.out and "the image must hold mypkg" in printed.err
 
 
-def test_a_run_of_the_shared_runtime_is_not_lost_with_its_pod(door):
+def test_a_run_of_the_shared_runtime_is_not_lost_with_its_pod(cli):
     """Its pods know that their folder is gone with them: without a store the run is refused, and so is its dry run."""
     [runtime] = list(yaml.safe_load_all(text_of(["job=runtime", JOB[0]])))
     [container] = [c for t in nested(runtime, "template") for c in t.get("spec", {}).get("containers", [])]
     told = {each["name"]: each["value"] for each in container["env"]}
-    lost = door(*GIVEN, "run.root=/work/runs", "plan.dry_run=true", environ=told)
+    lost = cli(*GIVEN, "run.root=/work/runs", "plan.dry_run=true", environ=told)
     assert (lost.code, "gone with its pod" in lost.err) == (64, True), lost.err
-    kept = door(*GIVEN, "run.root=/work/runs", "plan.dry_run=true", "run.store=file:///tmp/runs", environ=told)
+    kept = cli(*GIVEN, "run.root=/work/runs", "plan.dry_run=true", "run.store=file:///tmp/runs", environ=told)
     assert kept.code == 0, kept.err
     [runtime] = list(yaml.safe_load_all(text_of(["job=runtime", *JOB])))
     [container] = [c for t in nested(runtime, "template") for c in t.get("spec", {}).get("containers", [])]

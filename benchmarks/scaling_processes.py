@@ -1,11 +1,11 @@
 """A contestant of several processes that step together, as one unit: started, told how far to run, ended.
 
-The controller writes the same number of steps to all of a crew's processes and reads one line from each; while another
-crew runs, they wait for the next line on stdin.
+The controller writes the same number of steps to all of a group's processes and reads one line from each; while another
+group runs, they wait for the next line on stdin.
 
-    with Crew("two workers", command, members) as crew:
-        crew.wait_until_ready()
-        steps, wall, cpu = crew.window(3.0)
+    with ProcessGroup("two workers", command, members) as group:
+        group.wait_until_ready()
+        steps, wall, cpu = group.window(3.0)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.side_by_side import CALIBRATION_SECONDS, LATE_SECONDS, ROOT, STA
 _WARM_UP_STEPS = 3  # compile all graphs and fill caches; their times are not looked at
 
 
-class Crew:
+class ProcessGroup:
     """The processes of one contestant, from their start to their SIGKILL. Use it as a context manager.
 
     Args:
@@ -58,7 +58,7 @@ class Crew:
             self._processes.append(process)
             self._outputs.append(process.stdout)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ProcessGroup:
         return self
 
     def __exit__(self, *_exception: object) -> None:

@@ -11,7 +11,7 @@ from tests_standins import of
 
 from tfscale.cluster import Cluster
 from tfscale.hardware import Hardware
-from tfscale.launch.slots import Job, divide, places, spread
+from tfscale.launch.slots import Job, divide, slots_of, spread
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hardware"
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -31,7 +31,7 @@ def machine(name: str = "") -> Hardware:
     ],
 )
 def test_every_place_has_a_valid_cluster_in_which_one_is_the_chief(job, labels):
-    with places(job, machine(), environ={}) as found:
+    with slots_of(job, machine(), environ={}) as found:
         assert " ".join(place.label for place in found) == labels
         clusters = [Cluster.resolve(place.environ) for place in found]
         for place, cluster in zip(found, clusters, strict=True):
@@ -61,7 +61,7 @@ def test_gpus_are_divided_where_there_are_enough():
     (name,) = [path.name for path in GOLDEN.glob("*.json") if len(machine(path.name).gpus) == 8][:1]
 
     def told(workers: int, environ: dict[str, str], pin: bool = True) -> list[str | None]:
-        with places(Job(workers=workers, evaluator=True, pin=pin), machine(name), environ=environ) as found:
+        with slots_of(Job(workers=workers, evaluator=True, pin=pin), machine(name), environ=environ) as found:
             return [place.environ.get("CUDA_VISIBLE_DEVICES") for place in found]
 
     assert told(2, {}) == ["0,1,2,3", "4,5,6,7", None]
