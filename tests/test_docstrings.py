@@ -47,7 +47,7 @@ def test_facts_plan_and_configuration(tmp_path, capsys):
 def test_one_training_part_by_part(tf, policy, tmp_path):
     """Source, pipeline, state, trainer, evaluation and checkpoints, one example's results in the next one."""
     import keras
-    from tests_tiny import Classify, Vectors, plan_for, strategy_for
+    from support.tiny_run import Classify, Vectors, plan_for, strategy_for
 
     from tfscale.run_dir.folder import RunDir
 

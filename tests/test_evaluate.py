@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from tests_pictures import Classifier, Pictures
+from support.tiny_pictures import Classifier, Pictures
 
 from tfscale.config.schema import CheckpointConfig, EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
 from tfscale.errors import CheckpointUnusable, DataMissing, SecurityRefused, UsageError
@@ -106,12 +106,12 @@ def pictures_run(tf, tmp_path_factory):
 
 
 YAML = """
-task: {_target_: tests_pictures.Classifier}
-data: {_target_: tests_pictures.Pictures}
+task: {_target_: support.tiny_pictures.Classifier}
+data: {_target_: support.tiny_pictures.Pictures}
 train: {until: 20st, global_batch: 8}
-extensions: {allow: [tests_pictures.]}
+extensions: {allow: [support.tiny_pictures.]}
 """
-ALLOW = "extensions.allow=[tests_pictures.]"
+ALLOW = "extensions.allow=[support.tiny_pictures.]"
 
 
 def test_best_last_and_any_step(pictures_run):
@@ -147,7 +147,7 @@ def test_damaged_and_missing_checkpoints(pictures_run, tmp_path, messages):
 
 
 def test_a_run_folder_does_not_widen_the_allow_list_for_itself(pictures_run):
-    with pytest.raises(SecurityRefused, match=r"allows tests_pictures\. for itself"):
+    with pytest.raises(SecurityRefused, match=r"allows support.tiny_pictures\. for itself"):
         evaluate_run(pictures_run[0])
 
 

@@ -8,8 +8,8 @@ import signal
 
 import numpy as np
 import pytest
-from tests_pictures import Classifier, Pictures, encoded, pictures
-from tests_tiny import Classify, Vectors
+from support.tiny_pictures import Classifier, Pictures, encoded, pictures
+from support.tiny_run import Classify, Vectors
 
 from tfscale.config.schema import EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
 from tfscale.console.messages import received
@@ -90,12 +90,12 @@ def test_bad_input_is_found_without_tensorflow(cli, trained_run, arguments, code
 
 # -- in this process, on a tiny model
 
-ALLOW = "extensions.allow=[tests_pictures.,tests_tiny.]"
+ALLOW = "extensions.allow=[support.tiny_pictures.,support.tiny_run.]"
 YAML = """
 task: {{_target_: {task}}}
 data: {{_target_: {data}}}
 train: {{until: 20st, global_batch: 8}}
-extensions: {{allow: [tests_pictures., tests_tiny.]}}
+extensions: {{allow: [support.tiny_pictures., support.tiny_run.]}}
 """
 
 

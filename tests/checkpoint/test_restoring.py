@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from tests_tiny import Classify
+from support.tiny_run import Classify
 
 from tfscale.errors import CheckpointUnusable, SecurityRefused
 from tfscale.files import digest_of

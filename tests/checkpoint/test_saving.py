@@ -278,7 +278,7 @@ def test_a_required_save_on_a_full_disk_is_tried_again(disk, state):
 ENDING = """
 import sys; sys.path.insert(0, sys.argv[2])
 import keras
-from tests_tiny import Classify
+from support.tiny_run import Classify
 from tfscale.state.train_state import TrainState
 from tfscale.checkpoint import Checkpointer
 state = TrainState.create(Classify(), keras.optimizers.SGD())

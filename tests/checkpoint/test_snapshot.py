@@ -10,7 +10,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64", "uint32
 
 @pytest.fixture(params=["one_device", "mirrored"])
 def strategy(tf, request):
-    from tests_tiny import strategy_for
+    from support.tiny_run import strategy_for
 
     return strategy_for(1 if request.param == "one_device" else 2)
 

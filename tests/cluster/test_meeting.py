@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from tests_peers import Peer, addresses, cluster
+from support.peers import Peer, addresses, cluster
 
 from tfscale.console.messages import received
 from tfscale.errors import ClusterFault

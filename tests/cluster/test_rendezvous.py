@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from tests_peers import Peer, addresses, cluster
+from support.peers import Peer, addresses, cluster
 
 from tfscale.cluster import Cluster
 from tfscale.console.messages import received

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests_controllers import Pod, pods
-from tests_faults import fingerprint, steps_of
+from support.controllers import Pod, pods
+from support.fault_rows import fingerprint, steps_of
 
 from tfscale.k8s.manifests import Job, JobSpec, render
 

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from tests_turned import HEIGHT, WIDTH, stored, upright
+from support.turned_pictures import HEIGHT, WIDTH, stored, upright
 
 PIL = pytest.importorskip("PIL.Image")
 

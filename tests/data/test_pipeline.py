@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from tests_tiny import Classify, Vectors, plan_for
+from support.tiny_run import Classify, Vectors, plan_for
 
 from tfscale.data.source import StreamedSource
 from tfscale.errors import DataCorrupt, UsageError

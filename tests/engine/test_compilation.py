@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from tests_tiny import plan_for
+from support.tiny_run import plan_for
 
 from tfscale.errors import UsageError
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "tests_embedded.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "embedding_task.py"
 DEADLINE, STEPS = 200.0, 400  # at least
 
 pytestmark = pytest.mark.slow  # five processes of TensorFlow
@@ -144,7 +144,7 @@ def test_a_checkpoint_brings_all_back(ended):
 
 def test_a_checkpoint_needs_no_servers(tf, ended):
     import keras
-    from tests_embedded import BATCH, TEST, Embedded, Rule, plan_of
+    from support.embedding_task import BATCH, TEST, Embedded, Rule, plan_of
 
     from tfscale.checkpoint import Checkpointer
     from tfscale.data.order import Portion, Shard

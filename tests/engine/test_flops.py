@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests_tiny import Classify
+from support.tiny_run import Classify
 
 from tfscale.cli import groups
 from tfscale.composition.hydra_compose import compose
@@ -72,7 +72,7 @@ def test_what_a_step_keeps_is_what_the_layout_says(tf, policy, depth, size):
 
 
 def test_a_run_counts_what_its_task_does_not_declare(tf, policy, tmp_path):
-    from tests_tiny import fit_tiny
+    from support.tiny_run import fit_tiny
 
     _, said, _ = fit_tiny(tmp_path, train={"until": "2st"})
     assert "counted from the built model" in " ".join(said.replace("│", " ").split())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests_tiny import Classify, Vectors, plan_for, strategy_for
+from support.tiny_run import Classify, Vectors, plan_for, strategy_for
 
 from tfscale.engine.actions import Action, Every
 from tfscale.errors import Diverged

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from tests_tiny import Classify, Vectors, plan_for, strategy_for
+from support.tiny_run import Classify, Vectors, plan_for, strategy_for
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests_tiny import Classify, Vectors, plan_for, strategy_for
+from support.tiny_run import Classify, Vectors, plan_for, strategy_for
 
 
 @pytest.fixture

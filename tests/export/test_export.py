@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from tests_pictures import CLASSES, SIZE, Classifier, Pictures, encoded, pictures
-from tests_tiny import Classify, Vectors
+from support.tiny_pictures import CLASSES, SIZE, Classifier, Pictures, encoded, pictures
+from support.tiny_run import Classify, Vectors
 
 from tfscale.errors import CheckFailed, OutputError, UsageError
 

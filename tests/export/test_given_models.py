@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-import tests_own_parts
+from support import own_parts
 
 import tfscale
 from tfscale.console.messages import received
@@ -66,7 +66,7 @@ def nested():
 
 
 def of_own_class():
-    return tests_own_parts.OwnModel(), {"left": X, "right": 2 * X}
+    return own_parts.OwnModel(), {"left": X, "right": 2 * X}
 
 
 def with_lambda():
@@ -265,10 +265,10 @@ def test_functions_of_keras_need_no_leave(tf, policy, tmp_path):
 def test_own_classes_need_their_module_and_leave(tf, policy, tmp_path):
     from tfscale.evaluate import evaluate_run
 
-    _, x, y, result, _ = fitted(of_own_class, tmp_path / "r", loss=tests_own_parts.own_loss)
-    with pytest.raises(SecurityRefused, match=r"extensions.allow=\[tests_own_parts.\]"):
+    _, x, y, result, _ = fitted(of_own_class, tmp_path / "r", loss=own_parts.own_loss)
+    with pytest.raises(SecurityRefused, match=r"extensions.allow=\[support.own_parts.\]"):
         evaluate_run(tmp_path / "r", data=(x, y))
-    told = evaluate_run(tmp_path / "r", ["extensions.allow=[tests_own_parts.]"], data=(x, y))
+    told = evaluate_run(tmp_path / "r", ["extensions.allow=[support.own_parts.]"], data=(x, y))
     assert told["metrics"] == pytest.approx(result.metrics, rel=1e-5)
     kept = json.loads((tmp_path / "r" / "model.json").read_text())
     assert set(kept["modules"]) == {"OwnModel", "own_activation", "own_loss"} - (
@@ -277,7 +277,7 @@ def test_own_classes_need_their_module_and_leave(tf, policy, tmp_path):
     kept["modules"] = {}  # a folder from somebody else that names a class without its module
     (tmp_path / "r" / "model.json").write_text(json.dumps(kept))
     with pytest.raises(SecurityRefused, match="unknown origin"):
-        evaluate_run(tmp_path / "r", ["extensions.allow=[tests_own_parts.]"], data=(x, y))
+        evaluate_run(tmp_path / "r", ["extensions.allow=[support.own_parts.]"], data=(x, y))
 
 
 def test_a_model_without_a_module_is_said_to_be_lost(tf, policy, tmp_path):

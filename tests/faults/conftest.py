@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests_dense import environ
-from tests_faults import (
+from support.data_files import Garden, jpeg, put, reshard
+from support.dense_models import environ
+from support.fault_rows import (
     LIGHT,
     NOT_BUILT,
     ROWS,
@@ -33,7 +34,6 @@ from tests_faults import (
     tiny_job,
     training_rows,
 )
-from tests_garden import Garden, jpeg, put, reshard
 
 _ROWS: pytest.StashKey[_Rows] = pytest.StashKey()
 _IMPORT_SECONDS = 5.0

@@ -8,9 +8,9 @@ import signal
 import socket
 
 import pytest
-from tests_dense import environ
-from tests_faults import LIGHT, exit_code_in, tiny_job
-from tests_peers import free_ports
+from support.dense_models import environ
+from support.fault_rows import LIGHT, exit_code_in, tiny_job
+from support.peers import free_ports
 
 SOON = 10.0  # seconds in which bad input must have ended; quiet, it takes one
 

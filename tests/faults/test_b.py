@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests_faults import LIGHT, ProcessGroup, exit_code_in, fingerprint, last_step, steps_of, tiny_job, training_rows
+from support.fault_rows import (
+    LIGHT,
+    ProcessGroup,
+    exit_code_in,
+    fingerprint,
+    last_step,
+    steps_of,
+    tiny_job,
+    training_rows,
+)
 
 SLOWLY = "train.loop:sleep0.1"  # so that there is a middle of the training to hit
 EVERY = 10  # steps between checkpoints in tiny()
@@ -269,7 +278,7 @@ def test_an_input_that_stalls(tiny, group, tmp_path, got):
     gate = tmp_path / "gate"
     gate.touch()
     timeout = 8
-    overrides = tiny(f"run.hang_timeout={timeout}", f"+data.gate={gate}", data="tests_faulty.Gated")
+    overrides = tiny(f"run.hang_timeout={timeout}", f"+data.gate={gate}", data="support.faulty_tables.Gated")
     first = group(overrides, faults={0: SLOWLY})
     first.wait_step(5)
     os.mkfifo(tmp_path / "fifo")
@@ -311,7 +320,7 @@ B9 = pytest.mark.fault(
 
 
 def poisoned(tiny, *more: str) -> list[str]:
-    return tiny(f"+data.record={RECORD}", *more, steps=20, every=5, data="tests_faulty.Poisoned")
+    return tiny(f"+data.record={RECORD}", *more, steps=20, every=5, data="support.faulty_tables.Poisoned")
 
 
 @B9

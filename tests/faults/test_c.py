@@ -11,13 +11,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests_dense import environ
-from tests_faults import LIGHT, ProcessGroup, fingerprint, last_step, result_of, run_dir_of, steps_of, tiny_job
-from tests_seen import seen
+from support.dense_models import environ
+from support.fault_rows import LIGHT, ProcessGroup, fingerprint, last_step, result_of, run_dir_of, steps_of, tiny_job
+from support.numbered_table import seen
 
 SLOWLY = "train.loop:sleep0.1"  # so that there is a middle of the training to hit
 BATCH = 10  # tiny's
-MODEL = "from dataclasses import dataclass\nfrom tests_dense import Dense\n@dataclass\nclass Net(Dense):\n"
+MODEL = "from dataclasses import dataclass\nfrom support.dense_models import Dense\n@dataclass\nclass Net(Dense):\n"
 
 
 def names(run_dir: Path) -> list[str]:
@@ -156,7 +156,7 @@ def test_a_read_only_folder(small_disk, cli, tmp_path, got):
 
 def edited(*more: str, steps: int = 40, **options) -> list[str]:
     """tiny() with a model of the user's own, in a file that the tests edit."""
-    allow = "extensions.allow=[tests_dense.,edited.]"
+    allow = "extensions.allow=[support.dense_models.,edited.]"
     return tiny_job(allow, *more, steps=steps, task="edited.Net", **options)
 
 
@@ -339,8 +339,14 @@ def test_the_code_has_changed(fell_back, got):
 )
 def test_resumed_on_fewer_workers(group, tmp_path, got):
     def job(folder, steps):
-        allow = ("extensions.allow=[tests_seen.]", "task.dropout=0.0")
-        return tiny_job(*allow, steps=steps, task="tests_seen.Seen", data="tests_seen.Numbered", run_dir=folder)
+        allow = ("extensions.allow=[support.numbered_table.]", "task.dropout=0.0")
+        return tiny_job(
+            *allow,
+            steps=steps,
+            task="support.numbered_table.Seen",
+            data="support.numbered_table.Numbered",
+            run_dir=folder,
+        )
 
     whole = group(job("whole", 40))
     two = group(job("it", 20), 2)
@@ -390,7 +396,11 @@ def test_storage_slower_than_the_interval(tiny, group, alone, got):
 @slow
 def test_a_save_that_one_worker_skips_is_read_by_all(tiny, group, got):
     """One of the variables is summed over the workers when it is read: all have to, or none."""
-    job = tiny("extensions.allow=[tests_dense.,tests_seen.]", every=5, task="tests_seen.Summing")
+    job = tiny(
+        "extensions.allow=[support.dense_models.,support.numbered_table.]",
+        every=5,
+        task="support.numbered_table.Summing",
+    )
     run = group(job, 2, faults={0: f"{SLOWLY},ckpt.before_commit:sleep1.5"})
     assert run.codes(within=120) == [0, 0], run.tails()
     assert "is skipped:" in run.text(0)

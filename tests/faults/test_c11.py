@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from tests_faults import steps_of
+from support.fault_rows import steps_of
 
 row = pytest.mark.fault(
     "C11",

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests_dense import environ
-from tests_faults import LIGHT, exit_code_in, tiny_job
-from tests_garden import ALLOW, flip, garden_job, numbered, photos_job, put, shard, write_records
-from tests_peers import free_ports
-from tests_seen import seen
+from support.data_files import ALLOW, flip, garden_job, numbered, photos_job, put, shard, write_records
+from support.dense_models import environ
+from support.fault_rows import LIGHT, exit_code_in, tiny_job
+from support.numbered_table import seen
+from support.peers import free_ports
 
 RECORDS = 50
 FEATURES = "{x: {dtype: float32, shape: [6]}, label: {dtype: int64}, number: {dtype: int64}}"
@@ -48,7 +48,7 @@ def shards_job(shards: Path, *more: str) -> list[str]:
     where = (f"+data.dir={shards.parent / 'dir'}", f"+data.train={shards}/train-*", f"+data.features={FEATURES}")
     seen_whole = ("task.dropout=0", "+data.num_classes=2", f"train.global_batch={RECORDS}")  # a step sees all
     data = "tfscale.data.tfrecord.TfRecord"
-    job = tiny_job(ALLOW, *seen_whole, *where, *more, steps=2, task="tests_seen.Seen", data=data)
+    job = tiny_job(ALLOW, *seen_whole, *where, *more, steps=2, task="support.numbered_table.Seen", data=data)
     return [word for word in job if not word.startswith("eval.every")]  # there is no test split
 
 
@@ -207,7 +207,7 @@ d9 = pytest.mark.fault(
 def test_a_killed_preparation_and_two_at_once(group, trained, tmp_path_factory, got):
     folder = tmp_path_factory.mktemp("data")
     where = (ALLOW, f"+data.dir={folder}", "+data.pause=0.02")
-    job = tiny_job(*where, steps=2, task="tests_garden.Colours", data="tests_garden.Garden")
+    job = tiny_job(*where, steps=2, task="support.data_files.Colours", data="support.data_files.Garden")
     killed = group(job)
     killed.wait(lambda: any((folder / "garden").glob("incomplete.*")), what="nothing is packed")
     os.killpg(killed.pid(0), signal.SIGKILL)  # the writer with it

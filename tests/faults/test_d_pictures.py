@@ -11,9 +11,7 @@ import struct
 
 import numpy as np
 import pytest
-from tests_dense import environ
-from tests_faults import LIGHT
-from tests_garden import (
+from support.data_files import (
     PLANTS,
     garden_job,
     jpeg,
@@ -25,6 +23,8 @@ from tests_garden import (
     shard,
     write_records,
 )
+from support.dense_models import environ
+from support.fault_rows import LIGHT
 
 d4 = pytest.mark.fault(
     "D4",

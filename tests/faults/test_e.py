@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests_dense import environ
-from tests_faults import TRAIN, committed, tiny_job
+from support.dense_models import environ
+from support.fault_rows import TRAIN, committed, tiny_job
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ E1 = pytest.mark.fault(
     "target",
     [
         *("os.system", "builtins.eval", "subprocess.check_output", "os.getpid"),
-        *("logging.os.system", "pdb.Pdb._getval", "tfscaled.Evil", "tests_faulty.Gated"),
+        *("logging.os.system", "pdb.Pdb._getval", "tfscaled.Evil", "support.faulty_tables.Gated"),
     ],
 )
 def test_a_target_outside_the_allowed_packages(refused, marker, target):
-    overrides = [*tiny_job(task=target), "extensions.allow=[tests_dense.]"]
+    overrides = [*tiny_job(task=target), "extensions.allow=[support.dense_models.]"]
     line = refused(77, *overrides, f"+task.command='mkdir {marker}'", told=target)
     assert f"_target_ '{target}' is outside the allowed packages" in line and "| task._target_ |" in line
     assert not marker.exists() and not list(marker.parent.iterdir())
@@ -89,7 +89,7 @@ def test_a_target_below(refused, marker, where):
 def test_a_file_does_not_allow_itself(refused, marker, tmp_path):
     (tmp_path / "groups" / "recipe").mkdir(parents=True)
     (tmp_path / "groups" / "recipe" / "evil.yaml").write_text(
-        "# @package _global_\nextensions:\n  allow: ['os.', 'tests_dense.']\n"
+        "# @package _global_\nextensions:\n  allow: ['os.', 'support.dense_models.']\n"
         f"task:\n  _target_: os.system\n  command: mkdir {marker}\n"
     )
     job = without("task._target_", "task.dropout", "extensions.allow", of=tiny_job("+recipe=evil"))
@@ -196,7 +196,7 @@ E4 = pytest.mark.fault(
 
 
 def keras_job(model: Path | str, *more: str) -> list[str]:
-    """Trains this model on the table of tests_dense."""
+    """Trains this model on the table of support.dense_models."""
     return ["task=keras", f"task.model={model}", *without("task._target_", "task.dropout", of=tiny_job(*more))]
 
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests_dense import environ
-from tests_faults import LIGHT, last_step, tiny_job
-from tests_peers import free_ports
+from support.dense_models import environ
+from support.fault_rows import LIGHT, last_step, tiny_job
+from support.peers import free_ports
 
 STEPS = 40  # tiny_job's
 SLOWLY = {0: "train.loop:sleep0.15"}  # so that there is a middle of the training to hit
@@ -37,7 +37,13 @@ SECRETS = {"env": "AKIA-hunter2-of-the-cloud", "key": "key-hunter3-given-here", 
 
 def leaking(*more: str, **job) -> list[str]:
     secret = ("+task.note=${oc.env:AWS_SECRET}", f"+task.api_key={SECRETS['key']}")
-    return tracked("extensions.allow=[tests_dense.,tests_leaky.]", *secret, *more, task="tests_leaky.Leaky", **job)
+    return tracked(
+        "extensions.allow=[support.dense_models.,support.leaky_model.]",
+        *secret,
+        *more,
+        task="support.leaky_model.Leaky",
+        **job,
+    )
 
 
 def query(store: Path, text: str, *values: str) -> list[tuple]:

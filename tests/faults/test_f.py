@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests_dense import environ
-from tests_faults import LIGHT, TRAIN, exit_code_in, last_step, run_dir_of, steps_of, tiny_job, training_rows
+from support.dense_models import environ
+from support.fault_rows import LIGHT, TRAIN, exit_code_in, last_step, run_dir_of, steps_of, tiny_job, training_rows
 
 FULL = "/dev/full"  # a full disk, as far as streams can tell
 

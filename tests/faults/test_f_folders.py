@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_dense import environ
-from tests_faults import LIGHT, committed, exit_code_in, result_of, steps_of, tiny_job, training_rows
+from support.dense_models import environ
+from support.fault_rows import LIGHT, committed, exit_code_in, result_of, steps_of, tiny_job, training_rows
 
 SECRET = "what is nobody's business"
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_faults import ProcessGroup, steps_of, tiny_job
-from tests_peers import free_ports
+from support.fault_rows import ProcessGroup, steps_of, tiny_job
+from support.peers import free_ports
 
 from tfscale.errors import OutputError
 from tfscale.run_dir import lease
@@ -201,7 +201,7 @@ def test_a_worker_that_is_killed_for_memory(tmp_path, version, got):
         "sys.exit(launch.main(['--workers', '2', '--', *sys.argv[3:]]))\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path), str(group / name), *tiny_job()]
-    from tests_dense import environ
+    from support.dense_models import environ
 
     done = subprocess.run(command, cwd=tmp_path, env=environ(), capture_output=True, text=True, timeout=60)
     got(f"{version}: {done.returncode}, and said")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from tests_dense import environ
+from support.dense_models import environ
 
 from tfscale.errors import is_plain, is_secret, without_secrets
 
@@ -114,7 +114,7 @@ def test_a_redacted_run_can_be_evaluated(alone_dir, tmp_path, got):
     )
     program = (
         "import sys, omegaconf\nfrom tfscale.errors import keep_secret\nfrom tfscale.redaction import redacted_yaml\n"
-        "keep_secret(['tests_dense'])\nprint(redacted_yaml(omegaconf.OmegaConf.create(sys.stdin.read())), end='')\n"
+        "keep_secret(['support.dense_models'])\nprint(redacted_yaml(omegaconf.OmegaConf.create(sys.stdin.read())), end='')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -126,11 +126,11 @@ def test_a_redacted_run_can_be_evaluated(alone_dir, tmp_path, got):
     redacted = omegaconf.OmegaConf.create(done.stdout)
     assert redacted.tracker.uri == "postgresql://<redacted>@host/db?token=<redacted>"
     assert redacted.job.auth == {"retries": 3, "on": True, "pin": "<redacted>"}
-    assert redacted.task._target_ == "tests_dense.Dense" and redacted.data == tree.data
+    assert redacted.task._target_ == "support.dense_models.Dense" and redacted.data == tree.data
     del redacted["job"]
     redacted.extensions.allow = []
     file.write_text(redacted_yaml(redacted))
-    command = ["-m", "tfscale.evaluate", "run.dir=it", "extensions.allow=[tests_dense.]"]
+    command = ["-m", "tfscale.evaluate", "run.dir=it", "extensions.allow=[support.dense_models.]"]
     ended = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environ(), capture_output=True, text=True)
     got(f"evaluated: {ended.returncode}")
     assert ended.returncode == 0, ended.stderr

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests_dense import environ
-from tests_faults import fingerprint
+from support.dense_models import environ
+from support.fault_rows import fingerprint
 
 SEED, HITS = 10, 5
 

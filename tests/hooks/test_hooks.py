@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from tests_tiny import strategy_for
+from support.tiny_run import strategy_for
 
 from tfscale.hooks import keras_hooks, tensorflow_hooks
 from tfscale.hooks.keras_hooks import (

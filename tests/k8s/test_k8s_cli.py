@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests_controllers import nested, pods
+from support.controllers import nested, pods
 
 from tfscale.errors import SecurityRefused, TfscaleError, UsageError
 from tfscale.k8s.__main__ import main, text_of

@@ -6,7 +6,7 @@ import copy
 import itertools
 
 import pytest
-from tests_controllers import nested
+from support.controllers import nested
 
 from tfscale.errors import UsageError
 from tfscale.k8s.manifests import Job, JobSpec, render

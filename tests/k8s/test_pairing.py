@@ -8,7 +8,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests_controllers import pods, slurm
+from support.controllers import pods, slurm
 
 from tfscale.cluster import Cluster
 from tfscale.errors import UsageError

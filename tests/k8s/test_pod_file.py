@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from tests_controllers import nested
+from support.controllers import nested
 
 from tfscale.errors import SecurityRefused, UsageError
 from tfscale.k8s.__main__ import text_of

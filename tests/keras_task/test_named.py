@@ -117,7 +117,7 @@ def rows_of(run_dir, folder, tmp_path):
 def test_pictures_are_turned_alike_in_training_prediction_and_export(run, save, tf, tmp_path, monkeypatch):
     """Eight photos of one thing, the camera held in eight ways; and a run that began before they were turned."""
     import keras
-    from tests_turned import stored
+    from support.turned_pictures import stored
 
     from tfscale.data.source import Source
 

@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from tests_faults import ProcessGroup, fingerprint
+from support.fault_rows import ProcessGroup, fingerprint
 
 from tfscale.cli import groups
 

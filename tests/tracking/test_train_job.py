@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from tests_dense import DENSE, environ
+from support.dense_models import DENSE, environ
 
 from tfscale.tracking.train_job import NoStatus, TrainJobStatus, open_status
 
