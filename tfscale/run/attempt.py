@@ -1,6 +1,19 @@
 """One attempt of a run: from a typed configuration to a trained model. The file to read first, top to bottom.
 
-facts -> plan -> parts -> engine, and the run folder that remembers it all
+facts -> plan -> parts -> engine, and the run folder that remembers it all. A run is these steps, and nothing else:
+
+     1. what was given is checked, as far as that needs no TensorFlow: `fit_config`, `_fit`
+     2. facts: which processes take part, what this machine is; from them the plan: `_fit`
+     3. a dry run, an evaluator and a run that is complete already go no further: `_fit`
+     4. the run folder, and the store, are held against all others: `_fit`
+     5. whatever happens now stands in the attempt log and in exit.json: `_attempt`
+     6. data are prepared, and what an earlier attempt left is looked at: `_train`, `_look_back`
+     7. all processes meet, and compare their plans: `_train`
+     8. TensorFlow starts, and the strategy is built: session.py, `run_session`
+     9. task, state, trainer and checkpointer are built, and the state is restored: `Session.build`, `Session.restore`
+    10. the compiled loop, with actions in between: `Session.train`
+    11. the last state is saved, exported, and its result written: finish.py
+    12. processes leave together, and what is held is let go
 """
 
 from __future__ import annotations
@@ -72,19 +85,15 @@ def fit_config(
             return _fit(config, stopping, environ=environ, began=began)
 
 
-def _fit(
-    config: RunConfig,
-    stopping: Stopping,
-    *,
-    environ: Mapping[str, str],
-    began: float,
-) -> Result:
+def _fit(config: RunConfig, stopping: Stopping, *, environ: Mapping[str, str], began: float) -> Result:
+    # 1. What was given
     store = open_store(config)
     config.data.check()
     config.task.check()
     refuse_ignored(config)  # behind what is refused for security
     if config.init_from:
         check_place(config.init_from)
+    # 2. Facts and the plan
     cluster = Cluster.resolve(environ)
     label = f"{cluster.role}:{cluster.index}"
     rank = cluster.index if cluster.role == "ps" else cluster.worker_index  # parameter servers count by themselves
@@ -93,6 +102,7 @@ def _fit(
     run_dir.refuse_links()
     if store is None:
         run_dir.check_lasting(environ)
+    # 3. Who goes no further
     if config.plan.dry_run:
         rehearse(config, plan, run_dir)
         with written():  # a plan is what a dry run is for
@@ -120,6 +130,7 @@ def _fit(
         run_dir = run_dir.for_reading()
     elif store is not None:
         store.check()
+    # 4. The run folder is held
     run_dir.check_writable()
     import_code(config, plan, cluster)
     run_dir.create()
@@ -177,7 +188,7 @@ def _tell_finished(
 
 
 def _attempt(context: RunContext) -> Result:
-    """What stands in the log of the run's attempts, and what in exit.json."""
+    """5. What stands in the log of the run's attempts, and what in exit.json."""
     attempts, run_dir, store = context.attempts, context.run_dir, context.store
     if told := attempts.last_end():
         _log.info(told)
@@ -232,6 +243,7 @@ def _train(context: RunContext) -> Result:
     """What needs the run folder, which the chief holds."""
     config, plan, cluster, stopping = context.config, context.plan, context.cluster, context.stopping
     environ, store = context.environ, context.store
+    # 6. Data, and what an earlier attempt left
     if not config.data.is_prepared() and cluster.role != "ps":
         _log.info(f"preparing the data in {getattr(config.data, 'dir', '')}")
         prepare_apart(config.data)
@@ -247,6 +259,7 @@ def _train(context: RunContext) -> Result:
         plan = counted_plan(config, plan, environ=environ)  # may start TensorFlow: after all that is refused without
     _tell_plan(config, plan, level=logging.INFO)
     context = dataclasses.replace(context, plan=plan)
+    # 7. All processes meet
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped
     on_stop = (lambda error: None) if serves else stopping.request_stop
     with joined(config, plan, cluster, on_exit=context.leave, on_stop=on_stop) as peers, stopping.as_request():

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def run_session(context: RunContext, peers: Peers, status: Status) -> Result:
-    """Builds, restores, trains, evaluates and writes the result; raises TfscaleError.
+    """Steps 8 to 11 of attempt.py: builds, restores, trains, evaluates and writes the result; raises TfscaleError.
 
     Every worker runs all of this; what it must not write goes to a folder for reading, a tracker that tracks nothing
     and a checkpointer that writes nothing.
