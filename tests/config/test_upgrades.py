@@ -17,6 +17,7 @@ from tfscale.config.schema import OptimizerConfig, RunConfig, RunSection, TrainC
 from tfscale.errors import CheckpointUnusable
 from tfscale.preflight import locate
 from tfscale.run_dir.experiment import Experiment, digest
+from tfscale.task import Task
 
 
 def experiment(task: Any = None, **optimizer: Any) -> Experiment:
@@ -160,3 +161,15 @@ def test_our_classes_are_known_by_names_that_last():
         stable_name: ClassVar[str] = ""
 
     assert class_name(Inherits()).endswith("Inherits") and digest({}) != ""
+
+
+def test_a_task_under_the_names_of_before_still_works_and_is_told():
+    with pytest.warns(DeprecationWarning, match="Mine.meet is called adapt now"):
+
+        class Mine(Task):
+            def meet(self, first):
+                self.seen = first()
+
+    mine = Mine()
+    mine.adapt(lambda: 3)
+    assert mine.seen == 3

@@ -41,9 +41,10 @@ sys.exit(138 if me == "worker:0" else 65)
 def test_the_function_returns_the_result_in_the_run_folder(environ, tmp_path):
     lines: list[str] = []
     overrides = ["+recipe=resnet", "tracker=none", f"run.dir={tmp_path / 'it'}"]
-    result = launch_workers(
-        overrides, devices_per_worker=2, environ=environ, write=lines.append, program=[sys.executable, "-c", STAND_IN]
-    )
+    with pytest.warns(DeprecationWarning, match="write="):
+        result = launch_workers(
+            overrides, devices_per_worker=2, environ=environ, say=lines.append, program=[sys.executable, "-c", STAND_IN]
+        )
     assert (result.status, result.step, result.run_dir) == ("complete", 6, str(tmp_path / "it"))
     assert of("worker:1", lines) == [" ".join([*overrides, "plan.local_devices=2"])]
 

@@ -11,6 +11,7 @@ only the processes need.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
@@ -44,6 +45,7 @@ def launch_workers(
     write: Callable[[str], None] = print,
     stream: TextIO | None = None,
     program: Sequence[str] = PROGRAM,
+    say: Callable[[str], None] | None = None,
 ) -> Result:
     """Trains in several processes on this machine, each with a real TF_CONFIG on 127.0.0.1.
 
@@ -52,20 +54,23 @@ def launch_workers(
 
     Args:
         overrides: as for `compose`, such as ["+recipe=resnet", "train.until=5ep"].
-        workers, chief, ps, evaluator, max_restarts, pin, grace, evaluator_grace: see `places.Job`. With `ps`,
+        workers, chief, ps, evaluator, max_restarts, pin, grace, evaluator_grace: see `slots.Job`. With `ps`,
             plan.strategy=parameter_server is added, unless a strategy was given.
         devices_per_worker: becomes plan.local_devices, unless that was given; None lets the plan decide.
         config_dir: a folder with the user's own configuration groups.
         environ: of the processes.
         write: receives each line that they write, behind its process's name.
         stream: a terminal, to show colours and the chief's live progress line there in place of `write`.
-        program: the command of each process, which the overrides follow.
+        program: the command of each process, which the overrides follow. `say` is `write`, deprecated.
 
     Raises:
         UsageError, SecurityRefused: as `compose` does, before a process is started.
         TfscaleError: the class that belongs to the job's exit code, which is `exit_code`; ClusterFault where a signal
             ended a process.
     """
+    if say is not None:
+        warnings.warn("launch_workers(say=...) is called write=... now", DeprecationWarning, stacklevel=2)
+        write = say
     job = Job(workers, chief, ps, evaluator, max_restarts, pin, grace, evaluator_grace=evaluator_grace)
     told = _with_defaults(overrides, ps=ps, devices_per_worker=devices_per_worker)
     config = compose(told, config_dir=config_dir)
