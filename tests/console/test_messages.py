@@ -21,11 +21,11 @@ TIME = r"\d\d:\d\d:\d\d "
 def log():
     """A logger of ours whose messages are shown as in a program of ours."""
     root = logging.getLogger("tfscale")
-    before = root.level, root.propagate
+    before = root.level, root.propagate, list(root.handlers)
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, Messages)]  # of programs here
     messages.begin()
     yield logging.getLogger("tfscale.run.attempt")
-    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, Messages)]
-    root.level, root.propagate = before
+    root.level, root.propagate, root.handlers[:] = before
     messages._Process.format = "auto"
 
 
