@@ -2,18 +2,18 @@
 
 facts -> plan -> parts -> engine, and the run folder that remembers it all. A run is these steps, and nothing else:
 
-     1. what was given is checked, as far as that needs no TensorFlow: `fit_config`, `_fit`
-     2. facts: which processes take part, what this machine is; from them the plan: `_fit`
-     3. a dry run, an evaluator and a run that is complete already go no further: `_fit`
-     4. the run folder, and the store, are held against all others: `_fit`
-     5. whatever happens now stands in the attempt log and in exit.json: `_attempt`
-     6. data are prepared, and what an earlier attempt left is looked at: `_train`, `_look_back`
-     7. all processes meet, and compare their plans: `_train`
-     8. TensorFlow starts, and the strategy is built: session.py, `run_session`
-     9. task, state, trainer and checkpointer are built, and the state is restored: `Session.build`, `Session.restore`
-    10. the compiled loop, with actions in between: `Session.train`
-    11. the last state is saved, exported, and its result written: finish.py
-    12. processes leave together, and what is held is let go
+1. what was given is checked, as far as that needs no TensorFlow: `fit_config`, `_fit`
+2. facts: which processes take part, what this machine is; from them the plan: `_fit`
+3. a dry run, an evaluator and a run that is complete already go no further: `_fit`
+4. the run folder, and the store, are held against all others: `_fit`
+5. whatever happens now stands in the attempt log and in exit.json: `_attempt`
+6. data are prepared, and what an earlier attempt left is looked at: `_train`, `_look_back`
+7. all processes meet, and compare their plans: `_train`
+8. TensorFlow starts, and the strategy is built: session.py, `run_session`
+9. task, state, trainer and checkpointer are built, and the state is restored: `Session.build`, `Session.restore`
+10. the compiled loop, with actions in between: `Session.train`
+11. the last state is saved, exported, and its result written: finish.py
+12. processes leave together, and what is held is let go
 """
 
 from __future__ import annotations
