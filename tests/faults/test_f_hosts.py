@@ -216,7 +216,7 @@ def test_a_worker_that_is_killed_for_memory(tmp_path, version, got):
 @pytest.fixture
 def machine(tmp_path, tmp_path_factory):
     """machine("one", *overrides): a run of one machine, in a folder of its own, with the store that both have."""
-    from test_stores_run import ENDLESS, job
+    from support.stored_runs import ENDLESS, job
 
     def start(name: str, *more: str) -> ProcessGroup:
         words = job(*ENDLESS, *more, run_dir=name, store=f"file://{tmp_path}/store", pause=0.01)

@@ -7,12 +7,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.fault_rows import ProcessGroup, fingerprint, steps_of, tiny_job
+from support.fault_rows import ProcessGroup, fingerprint, steps_of
 from support.s3_server import BUCKET, S3
+from support.stored_runs import ENDLESS, job
 
 RUN = "runs/dense/it"
 PAUSE = 0.01  # seconds: a save is copied before the next one is due
-ENDLESS = ("train.until=100000000st", "train.log_every=1s", "eval.every=100000000st", "checkpoint.every=1s")
 
 
 @pytest.fixture
@@ -39,13 +39,6 @@ def group(tmp_path, tmp_path_factory):
     yield start
     for each in groups:
         each.__exit__()
-
-
-def job(*more: str, run_dir: str, store: str | None = f"s3://{BUCKET}/runs", pause: float = 0.0, **options):
-    """A tiny job; with a pause for every example where each save must have been copied before the next one is due."""
-    named = ("extensions.allow=[support.dense_models.,support.slow_table.]", "run.recipe=dense", f"+data.pause={pause}")
-    kept = () if store is None else (f"run.store={store}", "run.name=it")
-    return tiny_job(*named, *kept, *more, run_dir=run_dir, data="support.slow_table.Slow", **options)
 
 
 def there(server: S3) -> list[int]:
