@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "support" / "embedding_task.py"
+TESTS = Path(__file__).parents[1]
 DEADLINE, STEPS = 200.0, 400  # at least
 
 pytestmark = pytest.mark.slow  # five processes of TensorFlow
@@ -59,8 +59,8 @@ class Job:
     def start(self, what: str, first: str, second: str, *, log: str) -> subprocess.Popen:
         with (self.folder / f"{log}.txt").open("w") as err:
             process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), what, json.dumps(self.cluster), first, second],
-                env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)},
+                [sys.executable, "-m", "support.embedding_task", what, json.dumps(self.cluster), first, second],
+                env={**os.environ, "PYTHONPATH": str(TESTS)},
                 stdin=subprocess.PIPE,  # a server ends when this process does
                 stdout=subprocess.PIPE if what == "train" else subprocess.DEVNULL,
                 stderr=err,
