@@ -107,7 +107,7 @@ def test_the_same_data_prepared_again_are_the_same(tmp_path, tf, data_dir):
     ours.prepare()
     shutil.copytree(data_dir / "mnist5k", tmp_path / "d" / "mnist5k")
     for file in theirs.contents().values():
-        examples = [turned(tf.train.Example.FromString(r.numpy())) for r in tf.data.TFRecordDataset(str(file))]
+        examples = [turned(record.numpy(), tf.train.Example) for record in tf.data.TFRecordDataset(str(file))]
         with tf.io.TFRecordWriter(str(file)) as writer:
             for example in examples:
                 writer.write(example)
@@ -132,13 +132,12 @@ def test_the_same_data_prepared_again_are_the_same(tmp_path, tf, data_dir):
         check_contents(job, folders[0])
 
 
-def turned(example) -> bytes:
-    """The example with its features in the other order of their names, as protobuf may write them as well."""
-    whole = type(example)
-    parts = [
-        whole(features={"feature": {name: example.features.feature[name]}}).features.SerializeToString()
-        for name in sorted(example.features.feature, reverse=example.SerializeToString()[3:].startswith(b"\n\x05image"))
-    ]
+def turned(record: bytes, whole) -> bytes:
+    """The example with its features in the other order, as protobuf may write them as well."""
+    features = whole.FromString(record).features.feature
+    names = sorted(features, key=lambda name: record.find(b"\n\x05" + name.encode()), reverse=True)
+    assert sorted(names) == ["image", "label"]
+    parts = [whole(features={"feature": {name: features[name]}}).features.SerializeToString() for name in names]
     features = b"".join(parts)
     head, size = b"\n", len(features)
     while size > 127:
