@@ -35,14 +35,14 @@ def _evaluate(options: argparse.Namespace, _: dict) -> int:
     from tfscale.engine.progress import summary
 
     if told["remarks"]:
-        _log.log(RESULT, told["remarks"], extra=bare())
+        _log.log(RESULT, told["remarks"])
     rows = {
         "checkpoint": f"step {told['step']} ({options.checkpoint})",
         "data": f"{told['examples']} examples, {told['split']} split of {told['data']['class'].rpartition('.')[2]}",
         **{name: f"{value:.4f}" for name, value in told["metrics"].items()},
     }
     _log.log(RESULT, summary(rows), extra=bare("evaluation", evaluation=told))
-    _log.log(RESULT, f"written to {told['file']}", extra=bare())
+    _log.log(RESULT, f"written to {told['file']}")
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from tfscale.cli import Program, choice, place, print_config, whole
-from tfscale.console.messages import RESULT, bare
+from tfscale.console.messages import RESULT
 from tfscale.errors import UsageError
 
 _log = logging.getLogger("tfscale.predict")
@@ -50,9 +50,9 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
     ) as run:
         split = "test" if options.input else options.split  # the only one of data without labels
         if noted := remarks(run.source):
-            _log.log(RESULT, noted, extra=bare())
+            _log.log(RESULT, noted)
         rows = predict_file(run, split, options.output, part_rows=options.predict_part)
-        _log.log(RESULT, f"{rows} predictions of step {run.state.step}: {options.output}", extra=bare())
+        _log.log(RESULT, f"{rows} predictions of step {run.state.step}: {options.output}")
     return 0
 
 

@@ -8,7 +8,7 @@ handlers of its own, messages go to them instead.
     with shown("auto"):
         of_process("worker:1", 1, is_one_of_many=True)
         log.info("resuming at step 8")                 # 12:00:01 worker:1 resuming at step 8
-        log.log(RESULT, table, extra=bare("result", loss=0.1))  # shown with run.quiet, too; a key for JSON
+        log.log(RESULT, table, extra=bare("result", loss=0.1))  # also with run.quiet, without the time; a key for JSON
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tfscale.errors import TfscaleError, without_secrets
@@ -37,42 +38,36 @@ _CLOCK = len("12:00:01 ")
 class _Process:
     """Who writes, and how; a process has one of them, whatever its threads do."""
 
-    format = "auto"
+    format: str | None = "auto"  # one of FORMATS; None: messages wait until it is known
     label = ""
     rank = 0
     is_one_of_many = False
 
 
 class Messages(logging.Handler):
-    """Writes each message to the standard stream of its level, whichever that is at the moment.
+    """Writes each message to the standard stream of its level, whichever that is at the moment, in the format of this
+    process: "auto" is coloured on a terminal, and plain elsewhere."""
 
-    Args:
-        format: one of FORMATS, "auto" is coloured on a terminal, and plain elsewhere; None keeps messages until `use`
-            says how they shall look.
-    """
-
-    def __init__(self, format: str | None):
+    def __init__(self) -> None:
         super().__init__()
-        self.format_of = format
         self._waiting: list[logging.LogRecord] = []
 
-    def use(self, format: str) -> None:
-        """Shows what waits, and from now on all, like this."""
-        self.format_of = format
+    def show_waiting(self) -> None:
+        """Shows what came before the format was known."""
         waiting, self._waiting = self._waiting, []
         for record in waiting:
             self.emit(record)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.format_of is None:
+        if _Process.format is None:
             self._waiting = [*self._waiting, record][-_KEPT:]
             return
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         if stream is None:
             return
         try:
-            look = as_json if self.format_of == "json" else _plain
-            if self.format_of == "auto" and stream.isatty():
+            look = _json if is_json() else _plain
+            if _Process.format == "auto" and stream.isatty():
                 look = _coloured
             stream.write(look(record) + "\n")  # at once, or a live line comes between the lines of a message
             stream.flush()
@@ -95,27 +90,25 @@ def _coloured(record: logging.LogRecord) -> str:
 
 def _plain(record: logging.LogRecord) -> str:
     message = without_secrets(record.getMessage())
-    if getattr(record, "is_bare", False):
+    if record.levelno == RESULT or getattr(record, "is_bare", False):
         return message
     level = record.levelname if record.levelno >= logging.WARNING else ""
     process = _Process.label if _Process.is_one_of_many else ""
-    time = datetime.datetime.fromtimestamp(record.created).strftime(_TIME)
-    return " ".join(part for part in (time, level, process, message) if part)
+    clock = datetime.datetime.fromtimestamp(record.created).strftime(_TIME)
+    return " ".join(part for part in (clock, level, process, message) if part)
 
 
-def as_json(record: logging.LogRecord) -> str:
-    """One line: time in UTC, level, the process and its rank, the message, and the figures that it tells."""
-    time = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
-    told = {
-        "time": time.replace("+00:00", "Z"),
-        "level": "INFO" if record.levelno == RESULT else record.levelname,
-        "logger": record.name,
-        "process": _Process.label,
-        "rank": _Process.rank,
-        "message": getattr(record, "title", "") or without_secrets(record.getMessage()).replace("\n  ", "  "),
-        **getattr(record, "figures", {}),
-    }
-    return dumps(told)
+def _json(record: logging.LogRecord) -> str:
+    message = getattr(record, "title", "") or without_secrets(record.getMessage()).replace("\n  ", "  ")
+    level = "INFO" if record.levelno == RESULT else record.levelname
+    told = {"process": _Process.label, "rank": _Process.rank, "message": message, **getattr(record, "figures", {})}
+    return _json_line(record.created, level, record.name, told)
+
+
+def _json_line(created: float, level: str, logger: str, told: Mapping[str, Any]) -> str:
+    """For a collector; `created` in seconds since the epoch."""
+    when = datetime.datetime.fromtimestamp(created, datetime.UTC).isoformat(timespec="milliseconds")
+    return dumps({"time": when.replace("+00:00", "Z"), "level": level, "logger": logger, **told})
 
 
 def columns() -> int:
@@ -132,8 +125,7 @@ def line_of(process: str, text: str) -> str:
     """The JSON line of what another process has written: itself, if it is one."""
     if read_line(text) is not None:
         return text
-    time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return dumps({"time": time, "level": "INFO", "logger": "tfscale.launch", "process": process, "message": text})
+    return _json_line(time.time(), "INFO", "tfscale.launch", {"process": process, "message": text})
 
 
 def read_line(text: str) -> dict[str, Any] | None:
@@ -156,8 +148,7 @@ def room() -> int:
 
 def shows_live() -> bool:
     """Whether a line that changes may be shown on standard output."""
-    ours = _ours()
-    return sys.stdout is not None and sys.stdout.isatty() and (ours is None or ours.format_of in (None, "auto"))
+    return sys.stdout is not None and sys.stdout.isatty() and _Process.format in (None, "auto")
 
 
 def table(
@@ -202,23 +193,31 @@ def figures(**values: Any) -> dict[str, Any]:
 
 
 def bare(title: str = "", **values: Any) -> dict[str, Any]:
-    """The same for a table, which stands in a text without the time before it; in JSON its title is the message."""
+    """The same for a table, which stands in a text without the time before it, as every RESULT does; in JSON its title
+    is the message."""
     return {"figures": values, "is_bare": True, "title": title}
 
 
 def begin() -> None:
     """For a program of ours: keeps what is told before its configuration is known."""
     if _ours() is None:
-        _ROOT.addHandler(Messages(None))
+        _Process.format = None
+        _ROOT.addHandler(Messages())
         _ROOT.propagate = False
         _ROOT.setLevel(logging.INFO)
 
 
 def end() -> None:
     """Shows what still waits: the program ends before its configuration is known."""
+    if _Process.format is None:
+        _use("auto")
+
+
+def _use(format: str) -> None:
+    _Process.format = format
     ours = _ours()
-    if ours is not None and ours.format_of is None:
-        ours.use("auto")
+    if ours is not None:
+        ours.show_waiting()
 
 
 @contextlib.contextmanager
@@ -230,12 +229,10 @@ def shown(format: str) -> Iterator[None]:
     """
     level, propagate, ours = _ROOT.level, _ROOT.propagate, _ours()
     process = (_Process.label, _Process.rank, _Process.is_one_of_many)
-    added = None
-    before, _Process.format = _Process.format, format
-    if ours is not None:
-        ours.use(format)
-    elif not _ROOT.hasHandlers():
-        added = Messages(format)
+    before, added = _Process.format, None
+    _use(format)
+    if not _ROOT.hasHandlers():
+        added = Messages()
         _ROOT.addHandler(added)
         _ROOT.propagate = False
     if level == logging.NOTSET:
@@ -286,9 +283,8 @@ def error_line(error: TfscaleError) -> str:
     if not is_json():
         return error.line()
     told = error.as_dict()
-    record = logging.LogRecord("tfscale", logging.ERROR, "", 0, "%s", (told.pop("what"),), None)
-    record.figures = told
-    return as_json(record)
+    told = {"process": _Process.label, "rank": _Process.rank, "message": told.pop("what"), **told}
+    return _json_line(time.time(), "ERROR", "tfscale", told)
 
 
 def _ours() -> Messages | None:

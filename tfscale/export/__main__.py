@@ -66,7 +66,7 @@ def _show(path: Path, which: str) -> None:
     rows["checked on"] = f"{about['samples']} examples, in a process without tfscale"
     table = summary({"checkpoint": f"step {about['step']} ({which})", **rows})
     _log.log(RESULT, table, extra=bare("export", export=about))
-    _log.log(RESULT, f"exported to {path}", extra=bare())
+    _log.log(RESULT, f"exported to {path}")
 
 
 if __name__ == "__main__":

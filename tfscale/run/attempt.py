@@ -137,7 +137,7 @@ def _fit(config: RunConfig, stopping: Stopping, *, environ: Mapping[str, str], b
     owner = store if cluster.is_chief else None
     with run_dir.claimed(job=cluster.job) as claim, hold(owner, run_dir.path, cluster) as waited:
         if waited and (finished := _finished_meanwhile(config, run_dir, store)):
-            _log.log(RESULT, f"already {finished['status']} at step {finished['step']}: {run_dir.path}", extra=bare())
+            _tell_complete(finished, run_dir)
             return Result.read(finished)
         _clear(config, run_dir, store)
         attempts = Attempts(run_dir, began=began)
@@ -165,6 +165,10 @@ def _finished_meanwhile(config: RunConfig, run_dir: RunDir, store: Store | None)
     return finished_result(config, run_dir)
 
 
+def _tell_complete(finished: Mapping[str, Any], run_dir: RunDir) -> None:
+    _log.log(RESULT, f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
+
+
 def _tell_finished(
     config: RunConfig,
     finished: Mapping[str, Any],
@@ -173,7 +177,7 @@ def _tell_finished(
     cluster: Cluster,
 ) -> None:
     """Tells people, and makes good what the end of the run may have owed."""
-    _log.log(RESULT, f"already {finished['status']} at step {finished['step']}: {run_dir.path}", extra=bare())
+    _tell_complete(finished, run_dir)
     if config.tracker is not None and cluster.is_chief:
         config.tracker.deliver(run_dir=run_dir.path, root=config.run.beside(run_dir.path))
     if store is not None and cluster.is_chief:

@@ -63,7 +63,7 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
         tracker.artifact(run_dir.path / "export" / "model.keras")
     _log.log(RESULT, summary(result.rows(parts.config.eval.split)), extra=bare("result", result=result.to_dict()))
     for line in tracker.page():
-        _log.log(RESULT, line, extra=bare())
+        _log.log(RESULT, line)
     return result
 
 
