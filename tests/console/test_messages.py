@@ -53,7 +53,7 @@ def test_json_lines_hold_the_rank_and_the_figures(log, capsys):
     with messages.shown("json"):
         messages.of_process("chief:0", 0, is_one_of_many=True)
         log.info("step 2\n  loss nan", extra=figures(step=2, metrics={"loss": float("nan")}))
-        log.log(RESULT, "┌──┐", extra=bare("result", result={"step": 2}))
+        log.log(RESULT, "┌──┐", extra=bare("result", result={"step": 2, "from": ["http://me:hunter22@host/x"]}))
         error = messages.error_line(UsageError("no", where="train.until", fix="give it"))
         assert line_of("worker:1", error) == error
         other = line_of("worker:1", "I0000 of TensorFlow")
@@ -61,7 +61,11 @@ def test_json_lines_hold_the_rank_and_the_figures(log, capsys):
     told = {"level": "INFO", "logger": "tfscale.run.attempt", "process": "chief:0", "rank": 0}
     assert told.items() <= first.items() and first["time"].endswith("Z")
     assert (first["message"], first["step"], first["metrics"]) == ("step 2  loss nan", 2, {"loss": "NaN"})
-    assert (result["message"], result["result"], result["level"]) == ("result", {"step": 2}, "INFO")
+    assert (result["message"], result["result"], result["level"]) == (
+        "result",
+        {"step": 2, "from": ["http://<redacted>@host/x"]},
+        "INFO",
+    )
     told = {"level": "ERROR", "message": "no", "where": "train.until", "fix": "give it", "exit_code": 64}
     assert told.items() <= json.loads(error).items()
     assert json.loads(other)["message"] == "I0000 of TensorFlow" and read_line("{not json") is None

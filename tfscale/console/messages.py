@@ -99,7 +99,7 @@ def _plain(record: logging.LogRecord) -> str:
 
 
 def _json(record: logging.LogRecord) -> str:
-    message = getattr(record, "title", "") or without_secrets(record.getMessage()).replace("\n  ", "  ")
+    message = getattr(record, "title", "") or record.getMessage().replace("\n  ", "  ")
     level = "INFO" if record.levelno == RESULT else record.levelname
     told = {"process": _Process.label, "rank": _Process.rank, "message": message, **getattr(record, "figures", {})}
     return _json_line(record.created, level, record.name, told)
@@ -108,7 +108,16 @@ def _json(record: logging.LogRecord) -> str:
 def _json_line(created: float, level: str, logger: str, told: Mapping[str, Any]) -> str:
     """For a collector; `created` in seconds since the epoch."""
     when = datetime.datetime.fromtimestamp(created, datetime.UTC).isoformat(timespec="milliseconds")
-    return dumps({"time": when.replace("+00:00", "Z"), "level": level, "logger": logger, **told})
+    return dumps({"time": when.replace("+00:00", "Z"), "level": level, "logger": logger, **_hidden(told)})
+
+
+def _hidden(value: Any) -> Any:
+    """The same without secrets, in whatever text of it they stand."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return {key: _hidden(one) for key, one in value.items()}
+    return [_hidden(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def columns() -> int:
