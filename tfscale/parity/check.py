@@ -1,7 +1,7 @@
 """The parity check: the same first steps in several layouts, and how far their numbers are from one replica's.
 
-Owns what is run where, and what of it is judged. Its parts: parity_worker.py (one process of a layout),
-parity_report.py (numbers and verdict). Refuses to import TensorFlow, which only the processes need.
+Owns what is run where, and what of it is judged. Its parts: worker.py (one process of a layout),
+report.py (numbers and verdict). Refuses to import TensorFlow, which only the processes need.
 
     report = check_parity(["+recipe=resnet"], steps=20)
     print(report.table())
@@ -58,7 +58,7 @@ def check_parity(
     Args:
         overrides: as for `compose`, such as ["+recipe=resnet", "task.width=4"].
         steps: optimizer updates.
-        layouts: names from `parity_worker.LAYOUTS`.
+        layouts: names from `worker.LAYOUTS`.
         timeout: seconds that one layout may take.
         config_dir: a folder with the user's own configuration groups.
         environ: of the processes; what it says of a cluster and of accelerators is left out.
@@ -100,7 +100,8 @@ def check_parity(
         notes = _notes(config, precisions, next(iter(runs.values())), chosen)
         return Report(config.run.recipe, steps, config.train.global_batch, tuple(rows), notes)
 
-    # -- what is run
+
+# -- what is run
 
 
 def _composed(overrides: Sequence[str], config_dir: str | None) -> RunConfig:
