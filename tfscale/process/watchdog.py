@@ -96,13 +96,11 @@ class Watchdog:
         over = threading.Event()
         self.heartbeat("the first step")
         threading.Thread(target=self._watch, args=(over,), name="tfscale-watchdog", daemon=True).start()
-        error = ClusterFault(
-            f"nothing has ended for {self.timeout:g} s, and nothing of Python can run; the stacks are behind this line",
-            where="run.hang_timeout",
-            fix="see where it hangs; the same command resumes, with a longer run.hang_timeout where it is only slow",
+        what = (
+            f"nothing has ended for {self.timeout:g} s, and nothing of Python can run; the stacks are behind this line"
         )
         try:
-            with _ended_by_another(self.timeout + _LATER, error) as self._killer, _stacks_at_the_end():
+            with ended_from_outside(self.timeout + _LATER, _hang(what)) as self._killer, _stacks_at_the_end():
                 yield
         finally:
             over.set()
@@ -135,11 +133,8 @@ class Watchdog:
                 self._end()
 
     def _end(self) -> None:
-        error = ClusterFault(
-            f"{self._what} has not ended for {self.timeout:g} s; the stacks of all threads are in {self.stacks}",
-            where="run.hang_timeout",
-            fix="see where it hangs; the same command resumes, with a longer run.hang_timeout where it is only slow",
-        )
+        what = f"{self._what} has not ended for {self.timeout:g} s; the stacks of all threads are in {self.stacks}"
+        error = _hang(what)
         end_process(error, self._leave_stacks, lambda: self.on_hang(error))
 
     def _leave_stacks(self) -> None:
@@ -147,18 +142,17 @@ class Watchdog:
             faulthandler.dump_traceback(stream, all_threads=True)
 
 
+def _hang(what: str) -> ClusterFault:
+    fix = "see where it hangs; the same command resumes, with a longer run.hang_timeout where it is only slow"
+    return ClusterFault(what, where="run.hang_timeout", fix=fix)
+
+
 @contextlib.contextmanager
-def ended_from_outside(timeout: float, error: ClusterFault) -> Iterator[None]:
+def ended_from_outside(timeout: float, error: ClusterFault) -> Iterator[subprocess.Popen[bytes]]:
     """Ends this process, with the error's line and code, if what it is opened for takes longer than `timeout` seconds.
 
-    Another process does it, for what holds the interpreter's lock lets none of our threads run.
+    Another process does it, for what holds the interpreter's lock lets none of our threads run. Gives that process.
     """
-    with _ended_by_another(timeout, error):
-        yield
-
-
-@contextlib.contextmanager
-def _ended_by_another(timeout: float, error: ClusterFault) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-I", "-S", "-c", _KILLER, str(os.getpid()), str(timeout), error_line(error)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as killer:
         assert killer.stdin is not None
