@@ -6,7 +6,6 @@ by its offset. Refuses to know what a record means.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tfscale.errors import DataCorrupt, DataMissing
+from tfscale.files import sha256_of
 
 _HEADER = struct.Struct("<QI")  # length of the payload and its checksum
 _OVERHEAD = 16  # bytes around every payload
@@ -180,18 +180,20 @@ def hash_of_examples(file: Path) -> str:
         DataMissing, DataCorrupt: as `index_records`.
     """
     starts = index_records([file], mend=True).offset.tolist()
-    hashed = hashlib.sha256()
-    with file.open("rb") as stream:
-        for start, end in pairwise([*starts, file.stat().st_size]):
-            stream.seek(start + _HEADER.size)
-            record = stream.read(end - start - _OVERHEAD)
-            features = _fields(record)
-            entries = _fields(features[0]) if features and len(features) == 1 else None
-            parts = [record] if entries is None else sorted(entries)
-            for part in (struct.pack("<Q", len(parts)), *parts):
-                hashed.update(struct.pack("<Q", len(part)))
-                hashed.update(part)
-    return hashed.hexdigest()
+
+    def pieces() -> Iterator[bytes]:
+        with file.open("rb") as stream:
+            for start, end in pairwise([*starts, file.stat().st_size]):
+                stream.seek(start + _HEADER.size)
+                record = stream.read(end - start - _OVERHEAD)
+                features = _fields(record)
+                entries = _fields(features[0]) if features and len(features) == 1 else None
+                parts = [record] if entries is None else sorted(entries)
+                for part in (struct.pack("<Q", len(parts)), *parts):
+                    yield struct.pack("<Q", len(part))
+                    yield part
+
+    return sha256_of(pieces())
 
 
 def _fields(message: bytes) -> list[bytes] | None:
