@@ -208,10 +208,9 @@ def kernels_as_before():
     """A run switches deterministic kernels on for its process; the next test begins without."""
     yield
     if "tensorflow" in sys.modules:
-        from tensorflow.python.framework import config as switch
+        from tfscale.hooks.tensorflow_hooks import set_determinism
 
-        if switch.is_op_determinism_enabled():
-            switch.disable_op_determinism()
+        set_determinism(False)
 
 
 @pytest.fixture

@@ -5,11 +5,9 @@ test_parameter_server.py has one that loses a worker and gets it back."""
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.peers import free_ports
 
 TESTS = Path(__file__).parents[1]
 DEADLINE, STEPS = 200.0, 400  # at least
@@ -24,19 +23,11 @@ DEADLINE, STEPS = 200.0, 400  # at least
 pytestmark = pytest.mark.slow  # five processes of TensorFlow
 
 
-def free_addresses(count: int) -> list[str]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-
-
 class Job:
     """Two workers, two servers and a chief that trains until SIGUSR1. All that still runs at its end is killed."""
 
     def __init__(self, folder: Path):
-        addresses = free_addresses(5)
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(5)]
         self.cluster = {"chief": addresses[:1], "worker": addresses[1:3], "ps": addresses[3:]}
         self.folder, self.processes = folder, []
         self.servers = {(role, i): self.serve(role, i) for role in ("worker", "ps") for i in range(2)}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.peers import free_ports
 
 import tfscale
 from tfscale.errors import UsageError
@@ -153,13 +153,3 @@ def test_workers_need_functions_a_folder_and_a_batch(script, tmp_path):
         tfscale.fit(names["make_model"], names["dataset"], global_batch=8, environ=environ)
     with pytest.raises(UsageError, match="global batch"):
         tfscale.fit(names["make_model"], names["dataset"], run_dir=tmp_path / "r", environ=environ)
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.s3_server import BUCKET, S3
+from support.s3_server import BUCKET
 from support.tiny_run import fit_tiny
 
 from tfscale.console.messages import received
@@ -22,21 +22,6 @@ from tfscale.run_dir.store_fence import OBJECT, fenced
 
 RUN = "dense/it"
 QUICK = (1.0, 0.2)  # seconds of a lease, and between two renewals
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = S3().start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def s3(server, monkeypatch):
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
-    server.empty()
-    return server
 
 
 @pytest.fixture

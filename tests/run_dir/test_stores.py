@@ -25,22 +25,6 @@ from tfscale.run_dir.store_copy import run_folder
 RUN = "dense/a1b2"
 
 
-@pytest.fixture(scope="module")
-def server():
-    server = S3().start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def s3(server, monkeypatch):
-    """The server with an empty bucket, and the environment that finds it."""
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
-    server.empty()
-    return server
-
-
 @pytest.fixture(params=["s3", "file"])
 def url(request, tmp_path):
     if request.param == "file":

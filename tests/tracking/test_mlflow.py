@@ -9,6 +9,7 @@ import socket
 import time
 
 import pytest
+from support.peers import free_ports
 
 from tfscale.errors import IOFailure, UsageError
 from tfscale.tracking.mlflow import MlflowTracker
@@ -77,15 +78,9 @@ def test_store_and_artifacts_lie_beside_the_runs_and_a_resumed_run_goes_on(tmp_p
     assert list((root / "mlartifacts").rglob("note.txt"))
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def test_a_server_that_is_away_neither_blocks_nor_raises(root, messages):
     began = time.monotonic()
-    tracker = opened(root, uri=f"http://me:hunter22@127.0.0.1:{free_port()}")
+    tracker = opened(root, uri=f"http://me:hunter22@127.0.0.1:{free_ports(1)[0]}")
     tracker.params({"a": 1})
     tracker.metrics({"loss": 1.0}, step=1)
     assert time.monotonic() - began < 1
@@ -103,7 +98,7 @@ def test_a_server_that_is_away_neither_blocks_nor_raises(root, messages):
 def test_what_waits_is_delivered_by_the_next_and_refusals_stop_nothing(root, store, messages):
     import mlflow
 
-    away = opened(root, uri=f"http://127.0.0.1:{free_port()}")
+    away = opened(root, uri=f"http://127.0.0.1:{free_ports(1)[0]}")
     away.params({"a": 1})
     away.metrics({"loss": 0.5}, step=1)
     away.artifact(root / "exp" / "run" / "gone.txt")
@@ -216,7 +211,7 @@ def test_an_experiment_or_run_of_the_notebook_is_joined(root, store, monkeypatch
             second.close("FINISHED")
             assert mlflow.active_run().info.run_id == outer.info.run_id
             (root / "exp" / "run" / "mlflow_run_id").unlink()
-            elsewhere = opened(root, uri=f"http://127.0.0.1:{free_port()}", experiment=None)
+            elsewhere = opened(root, uri=f"http://127.0.0.1:{free_ports(1)[0]}", experiment=None)
             assert (elsewhere._sink._place.name, elsewhere._sink._place.id) == ("tfscale", None)
             elsewhere.close("FAILED")
         runs = [client.get_run(tracker.run_id) for tracker in (first, second)]
@@ -267,7 +262,7 @@ def test_the_machine_is_watched(root, store, monkeypatch):
 def test_required_means_there_at_the_start_and_told_all_at_the_end(root, store, monkeypatch, messages):
     spec = MlflowTracker(experiment="exp", system_metrics=False, required=True)
     with pytest.raises(IOFailure, match="out of reach: 127.0.0.1"):
-        dataclasses.replace(spec, uri=f"http://127.0.0.1:{free_port()}").check()
+        dataclasses.replace(spec, uri=f"http://127.0.0.1:{free_ports(1)[0]}").check()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         mute = dataclasses.replace(spec, uri=f"http://127.0.0.1:{silent.getsockname()[1]}")
