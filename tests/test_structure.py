@@ -32,6 +32,8 @@ LIGHT = (
     "run_dir.evaluated",
     "preflight",
     "run.session",
+    "run.periodic_evaluation",
+    "run.training_report",
     "run.context",
     "run.data_errors",
     "run.finish",

@@ -40,7 +40,7 @@ def open_tracker(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, cluste
     return tracker
 
 
-def tell_model(tracker: Tracker, model: Any) -> None:
+def report_model(tracker: Tracker, model: Any) -> None:
     """What was built: a Keras model, its size and what of it is trained."""
     count = {
         "model.parameters": sum(math.prod(v.shape) for v in model.variables),
