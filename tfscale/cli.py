@@ -114,18 +114,33 @@ class Program(Parser):
         self.word("run.dir", "PATH|URL", told, type=place, required=True)
         self.word("checkpoint", "best|last|STEP", "which of its checkpoints", default="best")
 
-    def run(self, argv: Sequence[str] | None, work: Callable[[argparse.Namespace, dict], int]) -> int:
-        """Calls `work` with the options and `guard`'s dict; returns the exit code.
+    def run(
+        self,
+        argv: Sequence[str] | None,
+        work: Callable[[argparse.Namespace, dict], int],
+        *,
+        configuration: Callable[[argparse.Namespace], str] | None = None,
+    ) -> int:
+        """Calls `work` with the options and `guard`'s dict, unless --cfg asks for no more than the configuration.
 
         Args:
             argv: the arguments, the process's where it is None.
-        """
-        return guard(lambda seen: self._run(sys.argv[1:] if argv is None else argv, work, seen))
+            configuration: the YAML that --cfg prints; None: what the overrides compose, on top of a trained run's where
+                the program has `run.dir`.
 
-    def _run(self, argv: Sequence[str], work: Callable[[argparse.Namespace, dict], int], seen: dict) -> int:
-        options = self.parse(argv)
-        seen["traceback"] = "debug.traceback=true" in options.overrides
-        return work(options, seen)
+        Returns:
+            The exit code.
+        """
+
+        def guarded(seen: dict) -> int:
+            options = self.parse(sys.argv[1:] if argv is None else argv)
+            seen["traceback"] = "debug.traceback=true" in options.overrides
+            if not options.cfg:
+                return work(options, seen)
+            write_result((configuration or _configuration)(options))
+            return 0
+
+        return guard(guarded)
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Raises UsageError, also where a word is missing, or nearly one of ours. A lone -- says nothing: no override
@@ -205,22 +220,17 @@ def groups() -> dict[str, list[str]]:
     return found
 
 
-def print_config(options: argparse.Namespace) -> int:
-    """What --cfg is for: prints what the overrides compose, on top of a trained run's where the program has `run.dir`;
-    returns the exit code."""
+def _configuration(options: argparse.Namespace) -> str:
     from tfscale.composition.hydra_compose import compose_raw, compose_run
 
     if "run_dir" in options:
         from tfscale.run_dir.store_copy import run_folder
 
         folder = run_folder(options.run_dir, None)
-        write_result(compose_run(folder, options.overrides, config_dir=options.config_dir).yaml)
-        return 0
+        return compose_run(folder, options.overrides, config_dir=options.config_dir).yaml
     from omegaconf import OmegaConf
 
-    raw = compose_raw(options.overrides, config_dir=options.config_dir)
-    write_result(OmegaConf.to_yaml(raw, resolve=False))
-    return 0
+    return OmegaConf.to_yaml(compose_raw(options.overrides, config_dir=options.config_dir), resolve=False)
 
 
 def guard(run: Callable[[dict], int]) -> int:

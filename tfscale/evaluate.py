@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfscale.cli import Program, print_config
+from tfscale.cli import Program
 from tfscale.console.messages import RESULT, bare
 
 _log = logging.getLogger("tfscale.evaluate")
@@ -27,8 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace, _: dict) -> int:
-    if options.cfg:
-        return print_config(options)
     told = evaluate_run(
         options.run_dir, options.overrides, checkpoint=options.checkpoint, config_dir=options.config_dir
     )

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from tfscale.cli import Program, choice, place, print_config, whole
+from tfscale.cli import Program, choice, place, whole
 from tfscale.console.messages import RESULT
 from tfscale.errors import UsageError
 
@@ -30,8 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(options: argparse.Namespace, _: dict) -> int:
-    if options.cfg:
-        return print_config(options)
     if options.predict_part < 1:
         raise UsageError(f"{options.predict_part} rows are no part", where="predict.part", fix="use predict.part=1024")
     from tfscale.data.found import remarks

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tfscale.cli import Program, print_config
+from tfscale.cli import Program
 from tfscale.process.stopping import Stopping
 
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _listening(options: argparse.Namespace, seen: dict[str, Any]) -> int:
     """Hears signals before anything is imported that starts threads: NumPy does."""
     with Stopping(owns_process=True).listening() as stopping:
-        return print_config(options) if options.cfg else _train(options, seen, stopping)
+        return _train(options, seen, stopping)
 
 
 def _train(options: argparse.Namespace, seen: dict[str, Any], stopping: Stopping) -> int:

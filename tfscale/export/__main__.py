@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli import Program, print_config
+from tfscale.cli import Program
 from tfscale.console.messages import RESULT, bare
 
 _log = logging.getLogger("tfscale.export")
@@ -26,8 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace, _: dict) -> int:
-    if options.cfg:
-        return print_config(options)
     from tfscale.export.run_export import export_run
     from tfscale.run_dir.choice import parse_choice
     from tfscale.run_dir.folder import RunDir

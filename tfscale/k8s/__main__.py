@@ -45,15 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         " | kubectl apply -f -",
     )
     program.add_argument(OPTION, action="store_true", help="hand them to kubectl, in the order that controllers need")
-    return program.run(argv, _print)
+    return program.run(argv, _print, configuration=_configuration)
 
 
 def _print(options: argparse.Namespace, _: dict) -> int:
-    if options.cfg:
-        from omegaconf import OmegaConf
-
-        write_result(OmegaConf.to_yaml(_compose(options.overrides, options.config_dir), resolve=False))
-        return 0
     text = text_of(options.overrides, config_dir=options.config_dir)
     for line in text.splitlines() if options.apply or not sys.stdout.isatty() else ():
         if line.startswith(_NOTE):  # kubectl reads it, and people don't
@@ -63,6 +58,12 @@ def _print(options: argparse.Namespace, _: dict) -> int:
     else:
         write_result(text)
     return 0
+
+
+def _configuration(options: argparse.Namespace) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(_compose(options.overrides, options.config_dir), resolve=False)
 
 
 def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tfscale.cli import Program, number, print_config, whole
+from tfscale.cli import Program, number, whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _launch(options: argparse.Namespace, _: dict) -> int:
-    if options.cfg:
-        return print_config(options)
     from tfscale.launch.workers import launch_workers
 
     launch_workers(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli import Program, number, place, print_config, whole
+from tfscale.cli import Program, number, place, whole
 from tfscale.console import write_result
 from tfscale.errors import CheckFailed, OutputError
 from tfscale.files import dumps
@@ -40,8 +40,6 @@ def _work(folder: str, seen: dict) -> int:
 def _check(options: argparse.Namespace, seen: dict) -> int:
     if options.worker:
         return _work(options.worker, seen)
-    if options.cfg:
-        return print_config(options)
     file = Path(options.parity_json) if options.parity_json else None
     if file is not None and not file.absolute().parent.is_dir():
         raise OutputError(f"there is no folder {file.parent}", where="parity.json", fix="make it")
