@@ -191,7 +191,7 @@ def done(tmp_path_factory) -> Iterator[dict[str, Done]]:
         slowly = {"job": {"TFSCALE_FAULT": "train.loop:sleep1"}}
         names = {kind: [job.start(0, **slowly.get(kind, {}))] for kind, job in jobs.items()}
         for kind, job in jobs.items():
-            seen(names[kind][0], "waits for worker:1")
+            seen(names[kind][0], "waiting for worker:1")
             names[kind].append(job.start(1))
         seen(names["job"][0], "step 4/")
         podman("kill", "--signal=TERM", names["job"][0])

@@ -178,7 +178,7 @@ class Meeting:
                     self._hear(name)  # what came together with the end of the rendezvous
                 self._listen(silence)
         except Exception as error:
-            self._complain(f"{self.me} no longer hears its peers: {type(error).__name__}: {error}")
+            self._complain(f"no longer hears its peers: {type(error).__name__}: {error}")
             for name in self._channels:
                 self._emit(Event("lost", name))
         for channel in self._channels.values():

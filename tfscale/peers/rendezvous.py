@@ -255,7 +255,7 @@ class _Leader:
             self._drop(channel)
         if self._now() >= self._say_at and self._missing() and self._error is None:
             self._say_at = self._now() + _SAY_EVERY
-            _log.warning(f"{self._roster.me} waits for {self._roster.with_addresses(self._missing())}")
+            _log.warning(f"waiting for {self._roster.with_addresses(self._missing())}")
             self._tell_all(self._waiting())
 
     def _tell_all(self, message: dict[str, Any]) -> None:
@@ -371,4 +371,4 @@ class _Follower:
             self._say_at = self._now() + _SAY_EVERY
             leader = self._roster.leader
             who = self._roster.with_addresses(self._missing or [leader])
-            _log.warning(f"{self._roster.me} waits for {who}" + ("" if self._missing else f": {self._problem}"))
+            _log.warning(f"waiting for {who}" + ("" if self._missing else f": {self._problem}"))
