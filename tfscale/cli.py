@@ -100,9 +100,9 @@ class Program(Parser):
             default: None where it may be left away.
         """
         shown = f"{name}={value}"
-        told = help if default is None else f"{help} (default {default})"
+        text = help if default is None else f"{help} (default {default})"
         self.add_argument(
-            f"--{name}", dest=name.replace(".", "_"), metavar=shown, help=told, type=type, default=default
+            f"--{name}", dest=name.replace(".", "_"), metavar=shown, help=text, type=type, default=default
         )
         self._words[name] = required
         if required:
@@ -110,8 +110,8 @@ class Program(Parser):
 
     def trained_run(self) -> None:
         """Declares the words that name a checkpoint of a trained run."""
-        told = "folder of the trained run, or its URL in a store"
-        self.word("run.dir", "PATH|URL", told, type=place, required=True)
+        text = "folder of the trained run, or its URL in a store"
+        self.word("run.dir", "PATH|URL", text, type=place, required=True)
         self.word("checkpoint", "best|last|STEP", "which of its checkpoints", default="best")
 
     def run(
@@ -175,8 +175,8 @@ class Program(Parser):
     def print_help(self, file: Any = None) -> None:
         """With the recipes and groups that there are."""
         rows = [(group, ", ".join(names)) for group, names in groups().items()]
-        told = "configuration groups (GROUP=NAME; a recipe, debug: +GROUP=NAME):"
-        write_result(f"{self.format_help()}\n{told}\n{table(rows, framed=False)}\n")
+        text = "configuration groups (GROUP=NAME; a recipe, debug: +GROUP=NAME):"
+        write_result(f"{self.format_help()}\n{text}\n{table(rows, framed=False)}\n")
 
 
 def whole(text: str) -> int:

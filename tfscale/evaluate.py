@@ -27,20 +27,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace, _: dict) -> int:
-    told = evaluate_run(
+    found = evaluate_run(
         options.run_dir, options.overrides, checkpoint=options.checkpoint, config_dir=options.config_dir
     )
     from tfscale.engine.progress import summary
 
-    if told["remarks"]:
-        _log.log(RESULT, told["remarks"])
+    if found["remarks"]:
+        _log.log(RESULT, found["remarks"])
     rows = {
-        "checkpoint": f"step {told['step']} ({options.checkpoint})",
-        "data": f"{told['examples']} examples, {told['split']} split of {told['data']['class'].rpartition('.')[2]}",
-        **{name: f"{value:.4f}" for name, value in told["metrics"].items()},
+        "checkpoint": f"step {found['step']} ({options.checkpoint})",
+        "data": f"{found['examples']} examples, {found['split']} split of {found['data']['class'].rpartition('.')[2]}",
+        **{name: f"{value:.4f}" for name, value in found["metrics"].items()},
     }
-    _log.log(RESULT, summary(rows), extra=bare("evaluation", evaluation=told))
-    _log.log(RESULT, f"written to {told['file']}")
+    _log.log(RESULT, summary(rows), extra=bare("evaluation", evaluation=found))
+    _log.log(RESULT, f"written to {found['file']}")
     return 0
 
 
@@ -81,7 +81,7 @@ def evaluate_run(
         folder, split = RunDir(run.folder), run.config.eval.split
         folder.check_writable()
         seen = identity(run.config)["data"]
-        told = {
+        result = {
             "step": run.state.step,
             "split": split,
             "examples": run.num_examples(split),
@@ -91,9 +91,9 @@ def evaluate_run(
             "precision": run.plan.precision,
         }
         name = f"evaluation-{digest({'data': seen, 'split': split, 'step': run.state.step})}.json"
-        folder.write_json(name, told)
+        folder.write_json(name, result)
         noted = remarks(run.source)
-    return {**told, "file": str(folder.path / name), "remarks": noted}
+    return {**result, "file": str(folder.path / name), "remarks": noted}
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def test_who_waits_in_a_long_call_of_its_own_does_not_think_others_silent(pair):
 
     leader.watch(slow, silence=2.1)
     follower.watch(lambda event: None, silence=10)
-    follower.tell({})
+    follower.send({})
     assert over.wait(10)
     time.sleep(0.3)
     assert [event.kind for event in heard] == ["message"]
@@ -154,7 +154,7 @@ def test_who_ends_well_is_done_and_nobody_is_lost(met):
     assert peers[0].end() < 1
     assert who(peers[1].hear("heard")) == ("done", "worker:0")
     assert peers[1].end() < 1
-    assert not any(peer.has_told("heard") for peer in peers)
+    assert not any(peer.has_printed("heard") for peer in peers)
 
 
 def test_all_may_end_at_the_same_time(met):
@@ -163,7 +163,7 @@ def test_all_may_end_at_the_same_time(met):
         peer.process.stdin.close()
     for peer in peers:
         assert peer.hear("ended")["ended"] < 2.5 and peer.code() == 0
-        while peer.has_told("heard"):
+        while peer.has_printed("heard"):
             assert peer.hear("heard")["heard"] == "done"
 
 
@@ -198,9 +198,9 @@ def test_an_end_is_soon_though_the_handler_is_busy_and_buffers_are_full(pair):
         free.wait(20)
 
     follower.watch(handler)
-    leader.tell({})
+    leader.send({})
     assert busy.wait(5)
-    flood = threading.Thread(target=lambda: [leader.tell({"text": "x" * 500_000}) for _ in range(40)])
+    flood = threading.Thread(target=lambda: [leader.send({"text": "x" * 500_000}) for _ in range(40)])
     flood.start()
     time.sleep(0.5)
     began = time.monotonic()
@@ -223,7 +223,7 @@ def test_a_handler_that_raises_does_not_end_the_watch(pair):
 
     leader.watch(handler)
     for i in range(3):
-        follower.tell({"i": i})
+        follower.send({"i": i})
     until(lambda: len(heard) == 3)
     assert [event.detail["i"] for event in heard] == [0, 1, 2]
     until(lambda: len(said) == 3)
@@ -256,7 +256,7 @@ def test_a_handler_may_end_the_meeting(pair):
     heard: list[Event] = []
     leader.watch(lambda event: leader.end({"what": "because of you"}))
     follower.watch(heard.append)
-    follower.tell({})
+    follower.send({})
     until(lambda: heard)
     assert heard[0].fault().what == "peer worker:0 failed: because of you"
 
@@ -267,7 +267,7 @@ def test_the_end_is_once_and_nothing_follows(pair):
     follower.watch(heard.append)
     leader.end({"what": "first"})
     leader.end({"what": "second"})
-    leader.tell({"too": "late"})
+    leader.send({"too": "late"})
     until(lambda: heard)
     time.sleep(0.3)
     assert [event.detail for event in heard] == [{"what": "first"}]
@@ -281,10 +281,10 @@ def test_a_message_that_cannot_be_sent_is_refused(pair):
     heard: list[Event] = []
     follower.watch(heard.append)
     with pytest.raises(ValueError, match="longer"):
-        leader.tell({"text": "x" * MAX_LINE})
+        leader.send({"text": "x" * MAX_LINE})
     with pytest.raises(TypeError):
-        leader.tell({"text": object()})
-    leader.tell({"text": "x" * (MAX_LINE - 200)})
+        leader.send({"text": object()})
+    leader.send({"text": "x" * (MAX_LINE - 200)})
     until(lambda: heard)
     assert len(heard[0].detail["text"]) == MAX_LINE - 200
 
@@ -292,7 +292,7 @@ def test_a_message_that_cannot_be_sent_is_refused(pair):
 def test_alone_nothing_happens():
     meeting = Meeting("worker:0", ["worker:0"])
     meeting.watch(lambda event: pytest.fail("nobody is there"))
-    meeting.tell({"a": 1})
+    meeting.send({"a": 1})
     meeting.end()
     meeting.end({"what": "twice"})
     assert meeting.alone and meeting.members == ("worker:0",)

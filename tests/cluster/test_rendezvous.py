@@ -144,7 +144,7 @@ def test_the_present_wait_for_a_late_process(start):
     for peer in early:
         peer.hear("began")
     time.sleep(1)
-    assert not any(peer.has_told("met") or peer.has_told("error") for peer in early)
+    assert not any(peer.has_printed("met") or peer.has_printed("error") for peer in early)
     for peer in [start(of, "worker:1"), *early]:
         peer.hear("met")
 

@@ -181,7 +181,7 @@ F10 = pytest.mark.fault(
 F11 = pytest.mark.fault(
     "F11",
     injected="a byte that is no UTF-8, lines of another kind, in metrics.jsonl and attempts.jsonl; the newest checkpoint is gone",
-    expected="it goes on from the one before; the lines are set aside in *-bad.jsonl; both are said",
+    expected="it goes on from the one before; the lines are moved to *-bad.jsonl; both are reported",
 )
 
 
@@ -216,10 +216,10 @@ def test_damaged_lines_and_a_newest_checkpoint_that_is_gone(run_dir, group, got)
     run = group(longer())
     assert run.codes(within=120) == [0], run.tails()
     text = run.text(0)
-    assert "4 lines of it/metrics.jsonl say nothing that can be read; set aside in metrics-bad.jsonl" in text
-    assert "2 lines of it/attempts.jsonl say nothing that can be read; set aside in attempts-bad.jsonl" in text
+    assert "4 lines of it/metrics.jsonl say nothing that can be read; moved to metrics-bad.jsonl" in text
+    assert "2 lines of it/attempts.jsonl say nothing that can be read; moved to attempts-bad.jsonl" in text
     assert f"step 40 was durable once: what lies behind step {left} is trained again" in text
     assert (run_dir / "metrics-bad.jsonl").read_bytes().splitlines(keepends=True) == rows[3:7]
     assert (run_dir / "attempts-bad.jsonl").read_bytes().splitlines(keepends=True) == lines[1:3]
     assert [row["step"] for row in training_rows(run_dir)] == list(range(1, 51)) and steps_of(run_dir)[-1] == 50
-    got(f"4 + 2 lines set aside; resumed at step {left}, complete at step 50")
+    got(f"4 + 2 lines moved; resumed at step {left}, complete at step 50")

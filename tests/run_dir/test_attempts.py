@@ -72,7 +72,7 @@ def test_lines_of_an_attempt(log, clock):
     assert following.lines()[-1]["attempt"] == 2
 
 
-def test_the_book_holds_no_secret(tmp_path, log):
+def test_the_attempt_log_holds_no_secret(tmp_path, log):
     errors.keep_secret(["s3cr3t-of-the-log"])
     attempt(log, 70, what="nobody is known as s3cr3t-of-the-log")
     text = (tmp_path / "attempts.jsonl").read_text()
@@ -238,7 +238,7 @@ def test_a_peer_that_was_lost_does_not_count_but_one_that_failed_does(log):
         attempt(log, None)
 
 
-def test_a_run_that_is_set_aside_takes_its_book_along(tmp_path, log):
+def test_a_run_that_is_archived_takes_its_attempt_log_along(tmp_path, log):
     for _ in range(3):
         attempt(log, 70)
     RunDir(tmp_path).archive()

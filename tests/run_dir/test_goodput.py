@@ -123,13 +123,13 @@ def test_an_empty_book():
 def test_for_people_and_trackers():
     losses = dict.fromkeys(CAUSES, 0.0) | {"start_up": 1.31, "compile": 2.1, "other": 0.01}
     found = Goodput(0.9711, 123.4, 119.8, losses, 0)
-    assert found.told() == "97.1 % of 123 s; lost: compile 2.1 s, start_up 1.3 s"
-    assert Goodput(1.0, 10.0, 10.0, {}, 3).told() == "100.0 % of 10 s; 3 restarts"
-    assert Goodput(1.0, 10.0, 10.0, {}, 1).told() == "100.0 % of 10 s; 1 restart"
+    assert found.summary() == "97.1 % of 123 s; lost: compile 2.1 s, start_up 1.3 s"
+    assert Goodput(1.0, 10.0, 10.0, {}, 3).summary() == "100.0 % of 10 s; 3 restarts"
+    assert Goodput(1.0, 10.0, 10.0, {}, 1).summary() == "100.0 % of 10 s; 1 restart"
     metrics = found.metrics()
     assert (metrics["goodput/share"], metrics["goodput/lost_compile"], metrics["goodput/restarts"]) == (0.9711, 2.1, 0)
     assert all(isinstance(value, float) for value in metrics.values())
     result = Result("complete", "runs/it", goodput=found.to_dict())
     assert Result.read(result.to_dict()) == result
-    assert result.rows("test")["goodput"] == found.told()
+    assert result.rows("test")["goodput"] == found.summary()
     assert "goodput" not in Result("complete", "runs/it").rows("test")

@@ -51,7 +51,7 @@ meeting.watch(
 for line in sys.stdin:
     command, _, argument = line.strip().partition(" ")
     if command == "tell":
-        meeting.tell(json.loads(argument))
+        meeting.send(json.loads(argument))
     elif command == "fail":
         meeting.end({"exit_code": 70, "what": argument, "where": "here", "fix": "mend it"})
         sys.exit(70)
@@ -117,7 +117,7 @@ class Peer:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._told: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._printed: queue.Queue[dict[str, Any]] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -128,22 +128,22 @@ class Peer:
     def _read(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
-            self._told.put(json.loads(line))
+            self._printed.put(json.loads(line))
 
     def hear(self, key: str, within: float = 20) -> dict[str, Any]:
         """The next thing it tells that has this key."""
         deadline = time.monotonic() + within
         while True:
             try:
-                told = self._told.get(timeout=max(0.0, deadline - time.monotonic()))
+                told = self._printed.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 raise AssertionError(f"{self.name} told nothing of '{key}' in {within} s") from None
             if key in told:
                 return told
 
-    def has_told(self, key: str) -> bool:
+    def has_printed(self, key: str) -> bool:
         """Whether it has told such a thing and `hear` has not taken it yet."""
-        return any(key in told for told in list(self._told.queue))
+        return any(key in told for told in list(self._printed.queue))
 
     def obey(self, command: str) -> None:
         assert self.process.stdin

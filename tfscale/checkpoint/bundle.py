@@ -112,18 +112,18 @@ def _no_pattern(folder: Path) -> Iterator[Path]:
         yield link
 
 
-def assign(folder: Path, stored: Mapping[str, Any], variables: Mapping[str, Any], *, tell: bool) -> None:
+def assign(folder: Path, stored: Mapping[str, Any], variables: Mapping[str, Any], *, report: bool) -> None:
     """Reads all these variables, then assigns them.
 
     Args:
         stored: shape and dtype of what is there, as the manifest has them.
-        tell: whether to print the table of variables that don't match.
+        report: whether to print the table of variables that don't match.
 
     Raises:
         CheckpointUnusable: they don't match.
         Damaged: they can't be read.
     """
-    names = match(stored, variables, folder, tell=tell)
+    names = match(stored, variables, folder, report=report)
     values = read(folder, names.values())
     for name, there in names.items():
         variables[name].assign(values[there])
@@ -138,7 +138,7 @@ def use_averages(folder: Path, stored: Mapping[str, Any], state: TrainState) -> 
             variable.assign(values[name])
 
 
-def match(stored: Mapping[str, Any], wanted: Mapping[str, Any], where: Path, *, tell: bool = True) -> dict[str, str]:
+def match(stored: Mapping[str, Any], wanted: Mapping[str, Any], where: Path, *, report: bool = True) -> dict[str, str]:
     """For every wanted variable the name under which it is stored.
 
     By name where the names are the same; else all by position, since Keras numbers unnamed layers afresh in every model
@@ -156,7 +156,7 @@ def match(stored: Mapping[str, Any], wanted: Mapping[str, Any], where: Path, *, 
         return extra | dict(zip(new, old, strict=True))
     rows = list(_differences({n: there[n] for n in old}, {n: here[n] for n in new}))
     count = f"{len(rows)} variable{'s differ' if len(rows) > 1 else ' differs'}"
-    if tell:
+    if report:
         _log.warning("\n".join([f"{count} between the checkpoint and the model:", *_table(rows)]))
     name, its, ours = rows[0]
     raise CheckpointUnusable(

@@ -87,7 +87,7 @@ class Checkpointer:
         self._writer = Writer(max_failures=max_failed_saves, where=str(self.directory))
         self._writing = -1  # the step that is or was at work
         self._committed: int | None = None
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def entries(self) -> list[Entry]:
         """Complete checkpoints, oldest first."""
@@ -259,10 +259,10 @@ class Checkpointer:
         """
         manifest = read_manifest(entry.path)
         notices = self.experiment.check(manifest, what="the checkpoint is", where=str(entry.path))
-        for notice in set(notices) - self._told if self.writes else ():
+        for notice in set(notices) - self._reported if self.writes else ():
             _log.warning(f"checkpoint of step {entry.step}: {notice}")
-        self._told.update(notices)
-        bundle.assign(entry.path, manifest["variables"], state.variables(), tell=self.writes)
+        self._reported.update(notices)
+        bundle.assign(entry.path, manifest["variables"], state.variables(), report=self.writes)
         state.settle()
         state.step, state.memory = manifest["step"], manifest["memory"]
         self._committed = entry.step
@@ -284,7 +284,7 @@ class Checkpointer:
 
         def use(entry: Entry, manifest: dict[str, Any]) -> Entry:
             stored, model = _only_model(manifest["variables"]), _only_model(state.variables())
-            bundle.assign(entry.path, stored, model, tell=self.writes)
+            bundle.assign(entry.path, stored, model, report=self.writes)
             bundle.use_averages(entry.path, manifest["variables"], state)
             state.settle()
             state.step, state.memory = manifest["step"], manifest["memory"]
@@ -305,7 +305,7 @@ class Checkpointer:
             for group in ("model/", "carried/", "optimizer/"):
                 stored, ours = ({n: v for n, v in some.items() if n.startswith(group)} for some in (variables, wanted))
                 try:
-                    bundle.assign(entry.path, stored, ours, tell=self.writes and group == "model/")
+                    bundle.assign(entry.path, stored, ours, report=self.writes and group == "model/")
                 except CheckpointUnusable:
                     if group == "model/":
                         raise

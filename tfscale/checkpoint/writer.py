@@ -79,14 +79,14 @@ class Writer:
 
     def _count(self, error: OSError | IOFailure, what: str, required: bool) -> None:
         if isinstance(error, IOFailure):  # of a copy elsewhere, which says what can be done
-            told = error
+            shown = error
         else:
-            told = IOFailure(error.strerror or first_line(error), where=self._where, fix=_FIX)
-        cause = told.what
+            shown = IOFailure(error.strerror or first_line(error), where=self._where, fix=_FIX)
+        cause = shown.what
         self._in_a_row += 1
         if required or self._in_a_row >= self._max_failures:
             more = f", nor the {self._in_a_row - 1} before it" if self._in_a_row > 1 else ""
-            self._failure = IOFailure(f"{what} could not be written{more}: {cause}", where=told.where, fix=told.fix)
+            self._failure = IOFailure(f"{what} could not be written{more}: {cause}", where=shown.where, fix=shown.fix)
             self._failure.__cause__ = error
             return
         left = self._max_failures - self._in_a_row

@@ -101,14 +101,14 @@ def _plain(record: logging.LogRecord) -> str:
 def _json(record: logging.LogRecord) -> str:
     message = getattr(record, "title", "") or record.getMessage().replace("\n  ", "  ")
     level = "INFO" if record.levelno == RESULT else record.levelname
-    told = {"process": _Process.label, "rank": _Process.rank, "message": message, **getattr(record, "figures", {})}
-    return _json_line(record.created, level, record.name, told)
+    fields = {"process": _Process.label, "rank": _Process.rank, "message": message, **getattr(record, "figures", {})}
+    return _json_line(record.created, level, record.name, fields)
 
 
-def _json_line(created: float, level: str, logger: str, told: Mapping[str, Any]) -> str:
+def _json_line(created: float, level: str, logger: str, fields: Mapping[str, Any]) -> str:
     """For a collector; `created` in seconds since the epoch."""
     when = datetime.datetime.fromtimestamp(created, datetime.UTC).isoformat(timespec="milliseconds")
-    return dumps({"time": when.replace("+00:00", "Z"), "level": level, "logger": logger, **_hidden(told)})
+    return dumps({"time": when.replace("+00:00", "Z"), "level": level, "logger": logger, **_hidden(fields)})
 
 
 def _hidden(value: Any) -> Any:
@@ -142,10 +142,10 @@ def read_line(text: str) -> dict[str, Any] | None:
     if not text.startswith("{"):
         return None
     try:
-        told = json.loads(text)
+        line = json.loads(text)
     except ValueError:
         return None
-    return told if isinstance(told, dict) and {"level", "message", "process"} <= told.keys() else None
+    return line if isinstance(line, dict) and {"level", "message", "process"} <= line.keys() else None
 
 
 def room() -> int:
@@ -179,14 +179,14 @@ def table(
     from rich.console import Console
     from rich.table import Table
 
-    told = [list(row) for row in rows]
+    cells = [list(row) for row in rows]
     look: dict[str, Any] = {} if framed else {"padding": (0, 2), "collapse_padding": True}
     drawn = Table(
         title=title or None, title_justify="left", show_header=bool(heads), box=HEAVY_HEAD if framed else None, **look
     )
-    for number in range(len(heads or told[0])):
+    for number in range(len(heads or cells[0])):
         drawn.add_column(heads[number] if heads else "", overflow="fold", no_wrap=number in whole)
-    for row in told:
+    for row in cells:
         drawn.add_row(*row)
     out = io.StringIO()
     # Cells are people's words: what looks like rich's markup in them is none. In a notebook rich would show the table
@@ -208,7 +208,7 @@ def bare(title: str = "", **values: Any) -> dict[str, Any]:
 
 
 def begin() -> None:
-    """For a program of ours: keeps what is told before its configuration is known."""
+    """For a program of ours: keeps messages from before its configuration is known."""
     if _ours() is None:
         _Process.format = None
         _ROOT.addHandler(Messages())
@@ -291,9 +291,9 @@ def error_line(error: TfscaleError) -> str:
     """The last line of a program that fails: for people, or JSON where its messages are."""
     if not is_json():
         return error.line()
-    told = error.as_dict()
-    told = {"process": _Process.label, "rank": _Process.rank, "message": told.pop("what"), **told}
-    return _json_line(time.time(), "ERROR", "tfscale", told)
+    fields = error.as_dict()
+    fields = {"process": _Process.label, "rank": _Process.rank, "message": fields.pop("what"), **fields}
+    return _json_line(time.time(), "ERROR", "tfscale", fields)
 
 
 def _ours() -> Messages | None:

@@ -19,7 +19,7 @@ from tfscale.errors import DataCorrupt
 _log = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
-_TOLD = 5  # records in one line
+_LISTED = 5  # records in one line
 
 
 class BadRecord(NamedTuple):
@@ -79,21 +79,21 @@ class BadRecords:
     def _beyond(self, found: list[BadRecord]) -> DataCorrupt:
         last, others = found[-1], found[:-1]
         what = f"{len(found)} records are bad, and data.max_bad_records={self.budget}: " if others else ""
-        before = f"; before it {_told(others)}" if others else ""
+        before = f"; before it {_listed(others)}" if others else ""
         return DataCorrupt(
             f"{what}{last}{before}",
             where=last.file,
             fix="write the record again, correct data.features, or let a few be left out with data.max_bad_records=N",
         )
 
-    def tell(self, found: Mapping[str, list[BadRecord]]) -> None:
+    def report(self, found: Mapping[str, list[BadRecord]]) -> None:
         """One line for people, where anything was found."""
         all_of_them = [record for records in found.values() for record in records]
         if all_of_them:
-            text = f"{len(all_of_them)} bad records of at most {self.budget} count for nothing: {_told(all_of_them)}"
+            text = f"{len(all_of_them)} bad records of at most {self.budget} count for nothing: {_listed(all_of_them)}"
             _log.warning(f"{text} (all in {self.note})")
 
 
-def _told(records: Sequence[BadRecord]) -> str:
-    told = "; ".join(f"{record.file}: {record}" for record in records[:_TOLD])
-    return told + (f"; and {len(records) - _TOLD} more" if len(records) > _TOLD else "")
+def _listed(records: Sequence[BadRecord]) -> str:
+    text = "; ".join(f"{record.file}: {record}" for record in records[:_LISTED])
+    return text + (f"; and {len(records) - _LISTED} more" if len(records) > _LISTED else "")

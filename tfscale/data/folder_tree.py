@@ -107,7 +107,7 @@ def read_flat(path: Path, *, before: bool = False) -> Tree:
     folders(path)
     pictures = walk.pictures(path, -1)
     if not pictures:
-        raise DataMissing(f"no picture{walk.told()}", where=str(path), fix="name a folder that holds some")
+        raise DataMissing(f"no picture{walk.found()}", where=str(path), fix="name a folder that holds some")
     return Tree(path, (), {"test": pictures}, tuple(walk.left_out()))
 
 
@@ -160,7 +160,7 @@ class _Walk:
         pictures = self.pictures(folder, label)
         if not pictures:
             raise DataMissing(
-                f"the class folder {folder.name!r} holds no picture{self.told(before)}",
+                f"the class folder {folder.name!r} holds no picture{self.found(before)}",
                 where=str(folder),
                 fix="put pictures into it or remove it",
             )
@@ -226,17 +226,17 @@ class _Walk:
 
     def left_out(self) -> list[str]:
         """What people should know of this walk, a part of a sentence each."""
-        kinds = _told(self._kinds)
+        kinds = _listed(self._kinds)
         links = [f"{_counted(len(self._links), 'link')} to folders that are read anyway"] if self._links else []
         return kinds + links
 
-    def told(self, before: Counter[str] | None = None) -> str:
+    def found(self, before: Counter[str] | None = None) -> str:
         """What was found where there are no pictures."""
-        found = _told(self._kinds - (before or Counter()))
+        found = _listed(self._kinds - (before or Counter()))
         return f" of {', '.join(DECODED)}" + (f", only {', '.join(found)}" if found else "")
 
 
-def _told(kinds: Counter[str]) -> list[str]:
+def _listed(kinds: Counter[str]) -> list[str]:
     """How many files of which kinds, the most first."""
     ranked = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
     rest = sum(count for _, count in ranked[_SHOWN:])

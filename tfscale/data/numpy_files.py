@@ -46,7 +46,7 @@ class NumpyFiles(ArrayFiles):
             )
         if test and _shapes(train) != _shapes(test):
             raise DataCorrupt(
-                f"the splits differ: train has {_told(train)} and test has {_told(test)}",
+                f"the splits differ: train has {_listed(train)} and test has {_listed(test)}",
                 where=self.test_path or self.path,
                 fix="store the same fields with the same shape of an example in both",
             )
@@ -147,7 +147,7 @@ def _shapes(fields: dict[str, Any]) -> dict[str, tuple]:
     return {name: values.shape[1:] for name, values in sorted(fields.items())}
 
 
-def _told(fields: dict[str, Any]) -> str:
+def _listed(fields: dict[str, Any]) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in _shapes(fields).items())
 
 

@@ -44,7 +44,7 @@ class RecordSource(Source):
         if found is None:
             found = bad.find(self._judge)
         if self.__dict__.get("_found") != found:
-            bad.tell(found)
+            bad.report(found)
         self.__dict__["_found"] = found
 
     def bad_examples(self, split: str) -> tuple[int, ...]:

@@ -73,9 +73,9 @@ class TfRecord(RecordSource):
                 raise DataMissing(
                     f"the {split} split has no record", where=str(self._pattern(split)), fix=f"data.{split}=..."
                 )
-        self._tell_empty()
+        self._report_empty()
 
-    def _tell_empty(self) -> None:
+    def _report_empty(self) -> None:
         """A line for files without a record: writers of shards leave such ones, and so do copies that failed."""
         indexes = [self._index(split) for split in ("train", "test")]
         empty = [file for index in indexes for file, n in zip(index.files, index.counts(), strict=True) if not n]
@@ -246,7 +246,7 @@ class TfRecord(RecordSource):
         for first, records in whole_records(index):
             whole = [record for record in records if record is not None]
             if first == 0 and self.image is None and whole:
-                self._tell_pictures(whole[0])
+                self._report_pictures(whole[0])
             unparsed = False
             try:
                 parsed = tf.io.parse_example(tf.constant(whole, tf.string), self._spec)
@@ -276,7 +276,7 @@ class TfRecord(RecordSource):
             return bool(((values >= 0) & (values < self.num_classes)).all())
         return True
 
-    def _tell_pictures(self, record: bytes) -> None:
+    def _report_pictures(self, record: bytes) -> None:
         """A line for a feature that is a picture, by the first record, which nobody has named so."""
         from google.protobuf.message import DecodeError
         from tensorflow.train import Example

@@ -138,8 +138,8 @@ def _run(arguments: list[str], deadline: float) -> None:
             fix="give it more memory, then tfscale export run.dir=PATH",
         )
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        cause = next((line for line in reversed(told) if not line.startswith(" ") and "Error" in line), told[-1])
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        cause = next((line for line in reversed(lines) if not line.startswith(" ") and "Error" in line), lines[-1])
         raise CheckFailed(
             f"the exported model can't be used without tfscale: {cause[:300]}",
             where="export",

@@ -39,7 +39,7 @@ def run_job(job: Job, group: ProcessGroup) -> Outcome:
         outcome = _Attempt(job, group).run()
         if not outcome.retryable or attempt == job.max_restarts or group.signum is not None:
             break
-        group.tell(f"restart {attempt + 1} of {job.max_restarts}: {outcome.cause} ended with {outcome.code}")
+        group.report(f"restart {attempt + 1} of {job.max_restarts}: {outcome.cause} ended with {outcome.code}")
     return outcome
 
 
@@ -105,12 +105,12 @@ class _Attempt:
         end = f"{slot.label} ended with {child.code}"
         if self.restarts[slot] < self.job.max_restarts:
             self.restarts[slot] += 1
-            self.group.tell(f"{end}: it is started again ({self.restarts[slot]} of {self.job.max_restarts})")
+            self.group.report(f"{end}: it is started again ({self.restarts[slot]} of {self.job.max_restarts})")
             self.group.start(slot)
             self.running.add(slot)
             return True
         if any(other.role == "worker" for other in self.running):
-            self.group.tell(f"{end}: the job goes on without it")
+            self.group.report(f"{end}: the job goes on without it")
             return True
         return False
 
@@ -123,7 +123,7 @@ class _Attempt:
         text = "killed for memory: the kernel says so in the control group's oom_kill count"
         fix = "give the machine or container more memory, or use fewer workers or a smaller train.global_batch"
         self.group.error_lines.setdefault(child.label, f"tfscale: error[E-0137] {text} | memory | {fix}")
-        self.group.tell(f"{child.label} was {text}")
+        self.group.report(f"{child.label} was {text}")
 
     def _after_chief(self, slot: Slot) -> bool:
         """Under parameter servers the chief's end is the training's; how the others end then is no failure."""
@@ -154,7 +154,7 @@ class _Attempt:
             if child.kill_at is not None and self.group.now() > child.kill_at and not child.killed:
                 if slot.role == "evaluator" and self._trained_well():
                     self.late = True
-                    self.group.tell(f"{slot.label} is stopped: the training ended {self.job.evaluator_grace:g} s ago")
+                    self.group.report(f"{slot.label} is stopped: the training ended {self.job.evaluator_grace:g} s ago")
                 child.kill()
 
     def _trained_well(self) -> bool:

@@ -108,14 +108,14 @@ class ProcessGroup:
         self._guard.watch(self.children.values())
         return child
 
-    def tell(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """A line of the launcher's own: what went wrong, where the job goes on."""
         self._show(LAUNCHER, [text])
 
     def note(self, text: str) -> None:
         """A line of the launcher's own that the job's end says, too, or that only informs."""
         if not self._quiet:
-            self.tell(text)
+            self.report(text)
 
     def kill(self) -> None:
         """SIGKILL for all that still run."""

@@ -31,7 +31,7 @@ class Event:
 
     Args:
         kind: "done" (it ended well), "failed" (it ended with an error), "lost" (its connection closed without a word),
-            "silent" (no heartbeat for too long) or "message" (see `Meeting.tell`).
+            "silent" (no heartbeat for too long) or "message" (see `Meeting.send`).
         peer: the peer's name, such as "worker:1".
         detail: the error as `TfscaleError.as_dict()` gave it, or the message.
     """
@@ -102,7 +102,7 @@ class Meeting:
         The first event is the cause; a peer's "done", "failed", "lost" or "silent" is the last that is heard of it.
         A peer counts as silent after `silence` seconds (more than two) without a heartbeat. It sends them from its own
         watch() on, so all should call this right after the rendezvous. `on_event` must return soon, since no
-        heartbeats are sent meanwhile; it may call tell() and end().
+        heartbeats are sent meanwhile; it may call send() and end().
 
         Raises:
             RuntimeError: called twice.
@@ -131,7 +131,7 @@ class Meeting:
         with self._lock:
             self._newcomers.append((name, channel))
 
-    def tell(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any]) -> None:
         """Sends `message`, a JSON object such as {"type": "sigterm"}, to all other members as an Event "message".
 
         Raises:

@@ -112,7 +112,7 @@ class Peers:
             ClusterFault: a peer was lost, or is not ready after `timeout` seconds.
         """
         others, until = set(self.meeting.members) - {self.meeting.me}, time.monotonic() + timeout
-        self.meeting.tell({"ready": True})
+        self.meeting.send({"ready": True})
         while not others <= self._ready:
             if self.cause is not None:
                 raise self.cause.fault()
@@ -153,7 +153,7 @@ class Peers:
 
     def ask_to_stop(self, error: TfscaleError) -> None:
         """Asks all others to stop for this reason: a parameter server has no step in which to say it."""
-        self.meeting.tell({"stop": error.exit_code, "what": error.what})
+        self.meeting.send({"stop": error.exit_code, "what": error.what})
 
     def _on_message(self, peer: str, detail: Mapping[str, Any]) -> None:
         if detail.get("ready"):

@@ -39,7 +39,7 @@ _GRACE = 5.0  # seconds that a follower waits longer than its leader, whose mess
 _LINGER = 2.0  # seconds in which those who come later still hear why the meeting failed
 _MAX_STRANGERS = 200  # connections that have not said who they are
 _PORT_RETRIES, _PORT_PAUSE = 3, 1.0
-_SAY_AFTER, _SAY_EVERY = 10.0, 30.0  # seconds
+_REPORT_AFTER, _REPORT_EVERY = 10.0, 30.0  # seconds
 _FIX_PORT = "end the process that holds the port (perhaps left from an earlier run), or choose another port"
 
 
@@ -138,7 +138,7 @@ class _Leader:
     def __init__(self, roster: Roster, hello: dict[str, Any], timeout: float, now: Callable[[], float]):
         self._roster, self._hello, self._now = roster, hello, now
         self._deadline = now() + timeout
-        self._say_at = now() + _SAY_AFTER
+        self._report_at = now() + _REPORT_AFTER
         self._present: dict[str, tuple[Channel, dict[str, Any]]] = {}
         self._strangers: dict[Channel, float] = {}  # and when their time to say hello is over
         self._error: TfscaleError | None = None
@@ -165,7 +165,7 @@ class _Leader:
             if error:
                 self._fail(error)
                 raise error
-            self._tell_all({"type": "met"})
+            self._send_all({"type": "met"})
             return {name: channel for name, (channel, _) in self._present.items()}
         except BaseException:
             for channel, _ in self._present.values():
@@ -245,7 +245,7 @@ class _Leader:
         if self._error is None:
             self._error = error
             self._deadline = min(self._deadline, self._now() + _LINGER)
-            self._tell_all({"type": "error", "error": error.as_dict()})
+            self._send_all({"type": "error", "error": error.as_dict()})
 
     def _waiting(self) -> dict[str, Any]:
         return {"type": "wait", "seconds": self._deadline - self._now(), "missing": self._missing()}
@@ -253,12 +253,12 @@ class _Leader:
     def _keep_house(self) -> None:
         for channel in [channel for channel, until in self._strangers.items() if self._now() >= until]:
             self._drop(channel)
-        if self._now() >= self._say_at and self._missing() and self._error is None:
-            self._say_at = self._now() + _SAY_EVERY
+        if self._now() >= self._report_at and self._missing() and self._error is None:
+            self._report_at = self._now() + _REPORT_EVERY
             _log.warning(f"waiting for {self._roster.with_addresses(self._missing())}")
-            self._tell_all(self._waiting())
+            self._send_all(self._waiting())
 
-    def _tell_all(self, message: dict[str, Any]) -> None:
+    def _send_all(self, message: dict[str, Any]) -> None:
         for channel, _ in self._present.values():
             channel.send(message)
 
@@ -281,7 +281,7 @@ class _Follower:
     def __init__(self, roster: Roster, hello: dict[str, Any], timeout: float, now: Callable[[], float]):
         self._roster, self._hello, self._now = roster, hello, now
         self._timeout, self._deadline = timeout, now() + timeout
-        self._say_at = now() + _SAY_AFTER
+        self._report_at = now() + _REPORT_AFTER
         self._problem = "no answer"  # why the leader was not reached
         self._missing: list[str] = []  # by the leader's last word
 
@@ -367,8 +367,8 @@ class _Follower:
         return self._deadline
 
     def _keep_house(self) -> None:
-        if self._now() >= self._say_at:
-            self._say_at = self._now() + _SAY_EVERY
+        if self._now() >= self._report_at:
+            self._report_at = self._now() + _REPORT_EVERY
             leader = self._roster.leader
             who = self._roster.with_addresses(self._missing or [leader])
             _log.warning(f"waiting for {who}" + ("" if self._missing else f": {self._problem}"))

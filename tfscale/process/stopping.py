@@ -209,5 +209,5 @@ def error_of(signum: int, *, kept: str = "") -> TfscaleError:
     """The error that a run ends with after this signal; `kept` says what of its work is safe."""
     cls = Interrupted if signum == signal.SIGINT else Preempted
     name = signal.Signals(signum).name
-    told = kept or "what was not in a checkpoint before is computed again"
-    return cls(f"stopped by {name}; {told}", fix="run the same command again: it resumes")
+    consequence = kept or "what was not in a checkpoint before is computed again"
+    return cls(f"stopped by {name}; {consequence}", fix="run the same command again: it resumes")

@@ -228,7 +228,7 @@ class RunDir:
                 kept.unlink(missing_ok=True)
         if aside:
             text = f"{aside} lines of {file} say nothing" if aside > 1 else f"a line of {file} says nothing"
-            _log.warning(f"{text} that can be read; set aside in {bad.name}")
+            _log.warning(f"{text} that can be read; moved to {bad.name}")
 
     def refuse_links(self) -> None:
         """Raises SecurityRefused where anything of ours in the folder is a link, a pipe or a device; the folder itself
@@ -312,7 +312,7 @@ class _ReadOnly(RunDir):
 
 
 def _sift(file: Path, kept: Path, bad: Path, keeps: Callable[[dict[str, Any]], bool]) -> tuple[int, int]:
-    """How many lines were left out, and how many set aside."""
+    """How many lines were left out, and how many moved to `bad`."""
     dropped = aside = 0
     kept.unlink(missing_ok=True)
     with open_plain(kept, "xb") as stream, contextlib.ExitStack() as stack:

@@ -62,7 +62,7 @@ class Goodput:
             **{f"goodput/lost_{cause}": seconds for cause, seconds in self.losses.items()},
         }
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         by_size = sorted(self.losses.items(), key=lambda item: -item[1])
         lost = ", ".join(f"{cause} {seconds:.1f} s" for cause, seconds in by_size if seconds >= 0.05)

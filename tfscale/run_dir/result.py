@@ -79,7 +79,7 @@ class Result:
             rows["traced anew"] = ", ".join(again)
         rows["seconds"] = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())
         if self.goodput:
-            rows["goodput"] = Goodput(**self.goodput).told()
+            rows["goodput"] = Goodput(**self.goodput).summary()
         rows["run folder"] = self.run_dir
         if self.stop_reason:
             rows["stopped"] = self.stop_reason

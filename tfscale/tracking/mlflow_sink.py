@@ -244,7 +244,7 @@ class Sink:
             except SecurityRefused as error:
                 self._refused.append(f"file: {first_line(error)}")
                 continue
-            if path.exists():  # set aside or deleted since
+            if path.exists():  # archived or deleted since
                 self._each([str(path)], "file", lambda some: self._client.log_artifact(self.run_id, some[0]))
 
     def _take_end(self, events: list[dict[str, Any]]) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MANIFEST, _FORMAT = "manifest.json", 1
-_SAY_SECONDS = 10.0
+_REPORT_SECONDS = 10.0
 
 
 def check_output(output: str | Path) -> None:
@@ -88,12 +88,12 @@ def predict_file(
         parts.folder.mkdir(exist_ok=True)
         with _claimed(parts.folder):
             done = parts.begin()
-            told = now()
+            reported = now()
             for number, columns in enumerate(_columns(run, split, parts, done), start=done):
                 faults.point("predict.part", step=number)
                 parts.write(number, columns)
-                if now() - told > _SAY_SECONDS:
-                    told = now()
+                if now() - reported > _REPORT_SECONDS:
+                    reported = now()
                     _log.info(f"{min(parts.count, (number + 1) * parts.rows)} of {parts.count} rows")
             parts.finish(output)
     except OSError as error:
@@ -245,7 +245,7 @@ def _input_identity(run: RestoredRun, split: str) -> str:
     source = run.source
     fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     if isinstance(source, GivenDataset | GivenFunctions):
-        fields = {"given": uuid.uuid4().hex}  # what they will yield can't be told, so that nothing goes on with it
+        fields = {"given": uuid.uuid4().hex}  # what they will yield isn't known, so that nothing goes on with it
     elif isinstance(source, GivenArrays):
         fields = source.identity()
     path = Path(str(fields.get("path") or ""))
