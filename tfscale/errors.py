@@ -68,8 +68,8 @@ class TfscaleError(Exception):
     def line(self) -> str:
         """The one line that an entry point prints to standard error before it exits."""
         parts = [self.what, self.where or "-", self.fix or "-"]
-        told = " | ".join(_one_line(part) for part in parts)
-        return f"tfscale: error[E-{self.exit_code:04d}] {without_secrets(told)}"
+        text = " | ".join(_one_line(part) for part in parts)
+        return f"tfscale: error[E-{self.exit_code:04d}] {without_secrets(text)}"
 
     def as_dict(self) -> dict[str, str | int]:
         """The same facts for exit.json."""
@@ -219,15 +219,15 @@ def foreseen(error: BaseException) -> TfscaleError:
 def first_line(error: BaseException) -> str:
     """The line of an error's text that says the cause, at most 300 characters; its type's name where it has none."""
     text = _COLOURS.sub("", str(error))  # Keras paints what it says of a layer's call
-    told = [told for line in text.splitlines() if (told := _NODE.sub("", line).strip())] or [type(error).__name__]
-    if told[0].startswith("in user code"):  # AutoGraph: the frames follow, and the cause behind them
-        last = max((i for i, line in enumerate(told) if line.startswith("File ")), default=0)
-        told = [line for line in told[last + 1 :] if _NAMED.match(line)] or told[-1:]
-    if "Exception encountered when calling" in told[0] and told[1:]:  # Keras: the cause stands in bold below
-        if "Error encountered:" in told[1] and told[2:]:
-            told[1] = told[2]
-        return f"{told[1]} (in {told[0].rpartition(' calling ')[2].rstrip('.')})"[:300]
-    return next((line for line in told if not line.startswith(_FRAME)), told[0])[:300]
+    lines = [found for line in text.splitlines() if (found := _NODE.sub("", line).strip())] or [type(error).__name__]
+    if lines[0].startswith("in user code"):  # AutoGraph: the frames follow, and the cause behind them
+        last = max((i for i, line in enumerate(lines) if line.startswith("File ")), default=0)
+        lines = [line for line in lines[last + 1 :] if _NAMED.match(line)] or lines[-1:]
+    if "Exception encountered when calling" in lines[0] and lines[1:]:  # Keras: the cause stands in bold below
+        if "Error encountered:" in lines[1] and lines[2:]:
+            lines[1] = lines[2]
+        return f"{lines[1]} (in {lines[0].rpartition(' calling ')[2].rstrip('.')})"[:300]
+    return next((line for line in lines if not line.startswith(_FRAME)), lines[0])[:300]
 
 
 def is_secret(name: str) -> bool:
@@ -301,10 +301,10 @@ def place_of(error: BaseException) -> str:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         # A text is of code that was rewritten, or runs inside a graph: further in than the frames here.
-        told = [(found["file"], int(found["line"]), found["name"]) for found in _FRAME_TEXT.finditer(str(current))]
+        quoted = [(found["file"], int(found["line"]), found["name"]) for found in _FRAME_TEXT.finditer(str(current))]
         frames = traceback.extract_tb(current.__traceback__)
         wrong = [(current.filename or "", current.lineno or 0, "<module>")] if isinstance(current, SyntaxError) else []
-        for places in (wrong, told, [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]):
+        for places in (wrong, quoted, [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]):
             own = [place for place in places if _is_users(place[0])]
             if own:
                 file, line, name = own[-1]

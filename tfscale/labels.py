@@ -61,11 +61,11 @@ def class_values(labels: np.ndarray, one: Labels, known: Sequence[str] | None = 
 
 def too_many(values: np.ndarray, one: Labels, where: str) -> UsageError:
     """The error of data that have more classes than the model has outputs."""
-    told = spoken(tuple(map(str, values.tolist())))
+    shown = spoken(tuple(map(str, values.tolist())))
     if one.soft:
-        what = f"{one.why} takes two classes, and the data have {len(values)} different labels: {told}"
+        what = f"{one.why} takes two classes, and the data have {len(values)} different labels: {shown}"
     else:
-        what = f"the data have {len(values)} classes ({told}), and the model has {one.outputs} outputs"
+        what = f"the data have {len(values)} classes ({shown}), and the model has {one.outputs} outputs"
     return UsageError(
         what,
         where=where,

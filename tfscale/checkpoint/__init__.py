@@ -1,6 +1,6 @@
 """Checkpoints: atomic, verified, in TensorFlow's own bundle format, written while training goes on.
 
-Owns the folder checkpoints/ of a run: its layout (folder.py), the tensors in it (bundle.py), the thread that writes
+Owns the folder checkpoints/ of a run: its layout (entries.py), the tensors in it (bundle.py), the thread that writes
 (writer.py), and when what is saved and restored (checkpointer.py).
 
     checkpointer = Checkpointer(run_dir.checkpoints, keep=2)

@@ -174,7 +174,7 @@ def _looks_whole(folder: Path) -> bool:
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    told = plain(manifest)
-    (folder / MANIFEST).write_text(dumps({**told, "digest": digest_of(told)}, indent=1))
+    fields = plain(manifest)
+    (folder / MANIFEST).write_text(dumps({**fields, "digest": digest_of(fields)}, indent=1))
     sync(folder / MANIFEST)
     sync(folder)

@@ -174,17 +174,17 @@ def _refuse_secrets(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         names = _path(key.rpartition(".yaml:")[2])
-        told = [(".".join(names), value), *_FIELD.findall(value)]
-        if any(is_secret(name) and not _is_open(each) for name, each in told) or without_secrets(value) != value:
+        fields = [(".".join(names), value), *_FIELD.findall(value)]
+        if any(is_secret(name) and not _is_open(each) for name, each in fields) or without_secrets(value) != value:
             raise SecurityRefused(f"{key} holds a secret, and manifests are read by many", where=key, fix=_MAKE_SECRET)
 
 
 def _is_open(value: str) -> bool:
     """Whether anybody may read it: a number, what only the pod looks up, or a mapping of such values."""
-    told = value.strip(" '\"")
-    if told.startswith("{"):
-        return all(_is_open(each) for _, each in _FIELD.findall(told))
-    return is_plain(told) or bool(_FROM_POD.fullmatch(told))
+    text = value.strip(" '\"")
+    if text.startswith("{"):
+        return all(_is_open(each) for _, each in _FIELD.findall(text))
+    return is_plain(text) or bool(_FROM_POD.fullmatch(text))
 
 
 def _refuse_environment(raw: DictConfig) -> None:

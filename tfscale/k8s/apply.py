@@ -54,12 +54,12 @@ def _apply_patiently(document: str) -> None:
     words, waited = ["apply", "-f", "-"], 0.0
     while True:
         done = _kubectl(words, document, keep_errors=True)
-        told = done.stderr or ""
-        if done.returncode and "untime" in told and waited < _RUNTIME_WITHIN:
+        answer = done.stderr or ""
+        if done.returncode and "untime" in answer and waited < _RUNTIME_WITHIN:
             time.sleep(1.0)
             waited += 1.0
             continue
-        print(told, end="", file=sys.stderr)
+        print(answer, end="", file=sys.stderr)
         _check(done, words)
         return
 

@@ -88,10 +88,10 @@ def arguments(job: Job) -> list[str]:
 
 def environment(spec: JobSpec, more: Mapping[str, str]) -> list[Manifest]:
     """The container's variables: the people's own come last and win."""
-    told = dict(more) | ({"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {})
+    variables = dict(more) | ({"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {})
     if spec.kind == "runtime" and not spec.run_claim:  # of the other kinds none is rendered that loses its run
-        told[EPHEMERAL] = _RUNS
-    return [{"name": name, "value": value} for name, value in (told | spec.env).items()]
+        variables[EPHEMERAL] = _RUNS
+    return [{"name": name, "value": value} for name, value in (variables | spec.env).items()]
 
 
 def resources(spec: JobSpec, role: str) -> Manifest:

@@ -182,8 +182,8 @@ class _Attempt:
             )
 
         def rank(child: Child) -> tuple[int, float]:
-            told = signum is not None and child.code == 128 + signum
-            return (0 if child.code not in RETRYABLE else 1 if told else 2), child.ended
+            stopped = signum is not None and child.code == 128 + signum
+            return (0 if child.code not in RETRYABLE else 1 if stopped else 2), child.ended
 
         cause = min(causes, key=rank)
         assert cause.code is not None

@@ -162,8 +162,8 @@ def _error_in(line: str) -> str | None:
     """The last line of a process that failed, as people read it."""
     if line.startswith(_ERROR):
         return line
-    told = read_line(line)
-    if told is None or told["level"] != "ERROR" or "exit_code" not in told:
+    fields = read_line(line)
+    if fields is None or fields["level"] != "ERROR" or "exit_code" not in fields:
         return None
-    parts = (told["message"], told.get("where") or "-", told.get("fix") or "-")
-    return f"{_ERROR}{told['exit_code']:04d}] {' | '.join(parts)}"
+    parts = (fields["message"], fields.get("where") or "-", fields.get("fix") or "-")
+    return f"{_ERROR}{fields['exit_code']:04d}] {' | '.join(parts)}"

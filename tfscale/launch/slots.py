@@ -101,11 +101,11 @@ def slots_of(job: Job, hardware: Hardware, *, environ: Mapping[str, str] | None 
             role, index = slot
             seen = cluster if role != "evaluator" else {role: [addresses[slot]]}  # a cluster of its own
             config = {"cluster": seen, "task": {"type": role, "index": index}}
-            told = {"TF_CONFIG": json.dumps(config), "TFSCALE_CLUSTER": ""}  # whatever this process was told
+            variables = {"TF_CONFIG": json.dumps(config), "TFSCALE_CLUSTER": ""}  # whatever this process was told
             rank = training.index(slot) if slot in training else None
             if gpus and rank is not None:
-                told["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[rank])
-            found.append(Slot(role, index, told, cores[rank] if cores and rank is not None else None))
+                variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[rank])
+            found.append(Slot(role, index, variables, cores[rank] if cores and rank is not None else None))
         yield found
 
 

@@ -72,13 +72,13 @@ def launch_workers(
         warnings.warn("launch_workers(say=...) is called write=... now", DeprecationWarning, stacklevel=2)
         write = say
     job = Job(workers, chief, ps, evaluator, max_restarts, pin, grace, evaluator_grace=evaluator_grace)
-    told = _with_defaults(overrides, ps=ps, devices_per_worker=devices_per_worker)
-    config = compose(told, config_dir=config_dir)
+    given = _with_defaults(overrides, ps=ps, devices_per_worker=devices_per_worker)
+    config = compose(given, config_dir=config_dir)
     validate(config)
     refuse_ignored(config)
     config.data.check()
     config.task.check()
-    command = [*program, *(["--config-dir", config_dir] if config_dir else []), *told]
+    command = [*program, *(["--config-dir", config_dir] if config_dir else []), *given]
     labels = [f"{role}:{index}" for role, index in job.roles()]
     with (
         shown(config.log.format),

@@ -160,8 +160,8 @@ def _precisions(config: RunConfig, chosen: Sequence[Layout], environ: Mapping[st
     for layout, precision in itertools.product(chosen, precisions):
         workers = [f"127.0.0.1:{port}" for port in range(1, layout.workers + 1)]
         place = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": 0}}
-        told = {"TFSCALE_CLUSTER": "", "TF_CONFIG": json.dumps(place)}
-        plan_run(arranged(config, layout, precision), environ={**environ, **told})
+        variables = {"TFSCALE_CLUSTER": "", "TF_CONFIG": json.dumps(place)}
+        plan_run(arranged(config, layout, precision), environ={**environ, **variables})
     return precisions
 
 

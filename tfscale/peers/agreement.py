@@ -107,15 +107,15 @@ def _shown(value: Any) -> str:
 
 def _error(groups: Mapping[tuple[Difference, ...], list[str]], leader: str) -> ClusterConfigError:
     """Args: the names of the processes by what they differ in."""
-    told = []
+    lines = []
     for found, names in groups.items():
         who = ", ".join(names[:_MAX_SHOWN]) + (f" and {len(names) - _MAX_SHOWN} more" if names[_MAX_SHOWN:] else "")
         keys = ", ".join(f"{path}: {here} / {there}" for path, here, there in found[:_MAX_SHOWN])
         more = f" and {len(found) - _MAX_SHOWN} more keys" if found[_MAX_SHOWN:] else ""
-        told.append(f"{who} {'differ' if names[1:] else 'differs'} from {leader} in {keys}{more}")
+        lines.append(f"{who} {'differ' if names[1:] else 'differs'} from {leader} in {keys}{more}")
     first = next(iter(groups))[0][0]
     return ClusterConfigError(
-        "; ".join(told[:_MAX_SHOWN]) + (f"; and {len(told) - _MAX_SHOWN} other ways" if told[_MAX_SHOWN:] else ""),
+        "; ".join(lines[:_MAX_SHOWN]) + (f"; and {len(lines) - _MAX_SHOWN} other ways" if lines[_MAX_SHOWN:] else ""),
         where=first,
         fix=_fix(*next(iter(groups))[0]),
     )

@@ -1,7 +1,7 @@
 """Peers: what a run does about the other processes of its job.
 
 Owns what they must agree on before TensorFlow starts, how a lost or failed peer ends this process, and whose cause is
-told. Refuses to know sockets (cluster/) and training.
+reported. Refuses to know sockets (channel, meeting) and training.
 """
 
 from __future__ import annotations
@@ -140,14 +140,14 @@ class Peers:
         Args:
             asked: gives what asks this process to stop; the others are asked to, once.
         """
-        chief, told = self.meeting.members[0], False
+        chief, sent = self.meeting.members[0], False
         while self.meeting.me != chief and chief not in self._ended:
             if self.cause is not None:
                 raise self.cause.fault()
             request = asked()
-            if request is not None and not told:
+            if request is not None and not sent:
                 self.ask_to_stop(request)
-                told = True
+                sent = True
             self._heard.wait(0.5)
             self._heard.clear()
 
@@ -193,8 +193,8 @@ def joined(
         ClusterConfigError: the processes don't agree about cluster, plan or configuration.
     """
     asynchronous = plan.strategy == "parameter_server"  # whose workers come and go
-    told, timeout = facts(config, plan), config.cluster.start_timeout
-    meeting = meet(cluster, told, timeout=timeout, again=asynchronous)
+    ours, timeout = facts(config, plan), config.cluster.start_timeout
+    meeting = meet(cluster, ours, timeout=timeout, again=asynchronous)
     peers = Peers(
         meeting,
         silence=config.cluster.silence,
@@ -218,7 +218,7 @@ def joined(
 def facts(config: RunConfig, plan: ExecutionPlan) -> dict[str, Any]:
     """What all processes must have alike. A parameter server's machine may differ, so its plan isn't asked."""
     trains = {key: getattr(config.train, key) for key in _TRAINING}
-    told = {
+    agreed = {
         "config": {
             **identity(config),
             "durations": trains,
@@ -229,8 +229,8 @@ def facts(config: RunConfig, plan: ExecutionPlan) -> dict[str, Any]:
         "tensorflow": _version(),
     }
     if plan.strategy != "parameter_server":
-        told["plan"] = plan.agreed()
-    return told
+        agreed["plan"] = plan.agreed()
+    return agreed
 
 
 def _version() -> str:

@@ -119,8 +119,8 @@ class Experiment:
             allowed: list[str] = []
         else:
             both = list(self._differences(before, recorded.get("code") or {}))
-            differing = [told for key, told in both if not self._allows(key)]
-            allowed = [told for key, told in both if self._allows(key)]
+            differing = [text for key, text in both if not self._allows(key)]
+            allowed = [text for key, text in both if self._allows(key)]
         if differing:
             more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
             raise CheckpointUnusable(

@@ -70,10 +70,10 @@ def files_of(manifest: bytes, where: str) -> dict[str, tuple[int, str]]:
     """Size in bytes and SHA-256 of each file that a manifest lists, whose own digest must agree with all that it says
     besides; raises Damaged and SecurityRefused."""
     try:
-        told = parse_json(manifest, where=where)
-        if told.pop("digest", None) not in (None, digest_of(told)):  # older versions wrote none
+        fields = parse_json(manifest, where=where)
+        if fields.pop("digest", None) not in (None, digest_of(fields)):  # older versions wrote none
             raise Damaged("its manifest does not match its checksum")
-        files = {name: (int(said["bytes"]), str(said["sha256"])) for name, said in told["files"].items()}
+        files = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in fields["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"its manifest can't be read: {first_line(error)}") from error
     for name in files:

@@ -49,8 +49,8 @@ class WarmStart:
     def table(self) -> str:
         """A table of what wasn't simply loaded, under a line of counts, and what else is to be known."""
         counts = Counter(row.status for row in self.rows)
-        told = ", ".join(f"{counts[status]} {status}" for status in (LOADED, RESIZED, NEW, UNUSED) if counts[status])
-        title = f"weights from {self.source}: {told}"
+        listed = ", ".join(f"{counts[status]} {status}" for status in (LOADED, RESIZED, NEW, UNUSED) if counts[status])
+        title = f"weights from {self.source}: {listed}"
         rows = [
             (row.name, _show(row.shape), _show(row.stored), row.status) for row in self.rows if row.status != LOADED
         ]
