@@ -27,7 +27,7 @@ def keep_secrets(raw: DictConfig) -> None:
     unresolved = OmegaConf.to_container(raw, resolve=False)
     names = set(_VARIABLE.findall(str(unresolved)))
     keep_secret(os.environ[name] for name in names if is_secret(name) and name in os.environ)
-    with contextlib.suppress(OmegaConfBaseException):  # what can't be resolved is told elsewhere
+    with contextlib.suppress(OmegaConfBaseException):  # what can't be resolved is reported elsewhere
         keep_secret(_under_secret_keys(OmegaConf.to_container(raw, resolve=True)))
 
 

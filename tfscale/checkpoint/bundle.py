@@ -81,7 +81,7 @@ def write(folder: Path, tensors: Mapping[str, tf.Tensor]) -> None:
                 tensors=[tensors[name] for name in names],
             )
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError):
-        raise  # of the cluster, which is told elsewhere
+        raise  # of the cluster, which is reported elsewhere
     except tf.errors.OpError as error:
         raise OSError(first_line(error)) from error
 

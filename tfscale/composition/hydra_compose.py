@@ -231,7 +231,7 @@ def _compose_from(
     given: Mapping[str, Any] = MappingProxyType({}),
     schema: type[RunConfig] = RunConfig,
 ) -> DictConfig:
-    """Composes this primary configuration; what is wrong with the overrides is told at once."""
+    """Composes this primary configuration; what is wrong with the overrides is reported at once."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.config_store import ConfigStore

@@ -83,7 +83,7 @@ def without_effect(given: Mapping[str, Any]) -> dict[str, str]:
         owners = [other for other, keys in OWN_KEYS.items() if key in keys]
         if owners and name not in owners:
             instead = "; its beta_2 is called rho" if (name, key) == ("rmsprop", "beta_2") else ""
-            if name in OWN_KEYS:  # else the name itself is wrong, which is told elsewhere
+            if name in OWN_KEYS:  # else the name itself is wrong, which is reported elsewhere
                 found[key] = f"{name} has no {key}{instead}; its own keys are {', '.join(OWN_KEYS[name])}"
         elif key == "nesterov":
             if value:
@@ -111,7 +111,7 @@ def slots(given: Mapping[str, Any]) -> int:
 
 
 def _is_long(warmup: str) -> bool:
-    with contextlib.suppress(UsageError):  # a text that is none is told elsewhere
+    with contextlib.suppress(UsageError):  # a text that is none is reported elsewhere
         return Duration.parse(warmup).value > 0
     return True
 

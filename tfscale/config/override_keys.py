@@ -151,7 +151,7 @@ def leave_out(
         given = [key for key in _OWN if recipe[key] is not None and f"optimizer.{key}" not in ours]
         if given and recipe.name != raw.optimizer.name:
             found = dict.fromkeys(sorted(given), f"meant for {recipe.name or 'another one'}")
-    with contextlib.suppress(Exception):  # values of a wrong type are told by who converts them
+    with contextlib.suppress(Exception):  # values of a wrong type are reported by who converts them
         for key, value in _useless(raw, found).items():
             if f"optimizer.{key}" not in ours:
                 found[key] = value

@@ -29,7 +29,7 @@ from tfscale.console.messages import error_line
 from tfscale.errors import IOFailure, TfscaleError
 
 _ROOM_WITHIN = 1.0  # seconds that a stream which doesn't block may stay full before what comes is dropped
-_BEFORE_EXIT = 3.5  # seconds for all that is told before a process ends at once: a store may hang
+_BEFORE_EXIT = 3.5  # seconds for all that is reported before a process ends at once: a store may hang
 _LAST_LINE = 1.0  # seconds for the last line: whoever reads it may have stopped reading
 TERMINATION_LOG = Path("/dev/termination-log")
 _TERMINATION_BYTES = 4096  # Kubernetes takes no more, wherever that cuts

@@ -41,7 +41,7 @@ def go_on_as_recorded(config: RunConfig, locate: Callable[[RunConfig], RunDir]) 
         return
     for data in (config.data, former):
         if data is not None and found is None:
-            with contextlib.suppress(TfscaleError, OSError):  # what is wrong with the data is told by their check
+            with contextlib.suppress(TfscaleError, OSError):  # what is wrong with the data is reported by their check
                 other = copy.copy(config)
                 other.data = data
                 found = recorded_reading(locate(other))

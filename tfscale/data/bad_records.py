@@ -1,6 +1,6 @@
 """The records of a data set that can't be used, found once before training and remembered.
 
-Owns the budget (data.max_bad_records), the note of what was found and what people are told. A record in it keeps its
+Owns the budget (data.max_bad_records), the note of what was found and the message about it. A record in it keeps its
 place in the order, so that every attempt makes the same steps, and counts with weight 0 there. Refuses to know how a
 record is judged. Every worker judges the copy of the data that it reads.
 """

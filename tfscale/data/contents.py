@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 LIST = "data.sha256"  # in the run folder: a hash and a name as JSON in every line
 _TOLD = 5  # files in one message
 _KEEP_EVERY = 30.0  # seconds: what is hashed by then isn't lost with the process
-_LARGE = 2**30  # bytes, from which on people are told what takes so long
+_LARGE = 2**30  # bytes, from which on a message says what takes so long
 
 
 def check_contents(config: RunConfig, run_dir: RunDir) -> None:

@@ -251,7 +251,7 @@ class _Table:
             )
         if integer:
             return values
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is told next
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is reported next
             values = values.astype(np.float32)
         check_finite(values, field=f"column {column}", where=str(self.file), row_name=line)
         return values

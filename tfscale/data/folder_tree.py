@@ -218,7 +218,7 @@ class _Walk:
         return (entry.name for entry in found if self._is_picture(entry))
 
     def strays(self, root: Path, layout: Layout) -> Iterator[str]:
-        """What is said of pictures beside class folders, which belong to no class."""
+        """What is reported of pictures beside class folders, which belong to no class."""
         for folder in dict.fromkeys([root, layout.train, *([layout.test] if layout.test else [])]):
             count = sum(1 for _ in self.beside(folder))
             if count:

@@ -1,7 +1,7 @@
 """The layout of a folder of pictures: where its class folders lie, and which of them are trained on.
 
 Owns what a person means by a tree: class folders, or folders of splits above them, a level too high or not. What could
-be meant in two ways is refused, and what is left out is said. Refuses to know the pictures.
+be meant in two ways is refused, and what is left out is reported. Refuses to know the pictures.
 """
 
 from __future__ import annotations

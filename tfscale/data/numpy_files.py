@@ -195,7 +195,7 @@ def _left_out(file: Path) -> list[str]:
 
 
 def _is_single(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
-    """Whether it is one number or text, beside the arrays; what can't be read is told when it is."""
+    """Whether it is one number or text, beside the arrays; what can't be read is reported when it is."""
     with contextlib.suppress(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, RuntimeError):
         with archive.open(info) as stream:
             shape, dtype = _read_header(stream)

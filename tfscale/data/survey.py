@@ -1,6 +1,6 @@
 """One look through a tf.data data set before it is trained on: how many examples there are, and whether all are fit.
 
-Owns what is told of such data by name: elements that are no batches, data that can be read only once, values that are
+Owns the messages about such data: elements that are no batches, data that can be read only once, values that are
 NaN. Refuses to know how it is read later.
 
     found = survey(dataset, "test")

@@ -184,7 +184,7 @@ class Tfds(RecordSource):
         if self.folder() is None:
             return False
         for split in SPLITS:
-            self._index(split)  # what is damaged is told before TensorFlow starts
+            self._index(split)  # what is damaged is reported before TensorFlow starts
         return not self.max_bad_records or self._bad_records.known() is not None
 
     def prepare(self) -> None:

@@ -201,7 +201,7 @@ def _refuse_environment(raw: DictConfig) -> None:
 
     OmegaConf.register_new_resolver("oc.env", look_up, replace=True)
     try:
-        with contextlib.suppress(OmegaConfBaseException):  # what else is wrong is told elsewhere
+        with contextlib.suppress(OmegaConfBaseException):  # what else is wrong is reported elsewhere
             OmegaConf.to_container(raw.job, resolve=True)
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)

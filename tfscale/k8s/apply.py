@@ -66,7 +66,7 @@ def _apply_patiently(document: str) -> None:
 
 def _give_away(manifests: Sequence[dict[str, Any]]) -> None:
     """Makes the jobs the owners of all else that has a namespace: Kubernetes removes it with the last of them. The job
-    is at work by now, so that where this is not allowed it is said and no more."""
+    is at work by now, so that where this is not allowed it is reported and no more."""
     jobs = [m for m in manifests if m["kind"] in _OWNERS]
     others = [m for m in manifests if m["kind"] not in _OWNERS and not m["kind"].startswith("Cluster")]
     owners = []

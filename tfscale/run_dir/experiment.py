@@ -1,7 +1,7 @@
 """Experiment: what a run is of, as its checkpoints and its result remember it.
 
 Owns the comparison of what is remembered with what is asked for now: other task, data or hyper-parameters make another
-experiment, but for keys that `resume.allow_changed` names; other code is only told. Refuses to know where it is kept.
+experiment, but for keys that `resume.allow_changed` names; other code is reported. Refuses to know where it is kept.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ class RunDir:
         self.sift(self.metrics.name, lambda row: operator.index(row["step"]) <= step)
 
     def sift(self, name: str, keeps: Callable[[dict[str, Any]], bool]) -> None:
-        """Takes lines out of a file of JSON lines; one that is none of ours is put into NAME-bad.jsonl, and said.
+        """Takes lines out of a file of JSON lines; one that is none of ours is moved to NAME-bad.jsonl, with a warning.
 
         Args:
             keeps: whether a line stays; raises KeyError, TypeError or ValueError where it is none of ours.

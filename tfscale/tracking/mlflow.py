@@ -178,7 +178,7 @@ class _MlflowRun:
             self._delivery.put({"kind": "end", "status": status, "ms": milliseconds()})
         if status == "FINISHED":
             self._spec._close(self._delivery, _CLOSE_SECONDS)
-        else:  # what ended the run is to be told, not this
+        else:  # what ended the run is to be reported, not this
             self._delivery.close(_FAILED_SECONDS)
             leave_patience()
 

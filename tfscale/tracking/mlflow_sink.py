@@ -275,7 +275,7 @@ class Sink:
         )
 
     def _fit(self, kind: str, values: dict[str, Any]) -> dict[str, Any]:
-        """The values under names that MLflow takes; what is called otherwise there is told once."""
+        """The values under names that MLflow takes; what is called otherwise there is reported once."""
         fresh = [name for name in values if (kind, name) not in self._names]
         for name in sorted(fresh, key=lambda name: fit_name(name) != name):  # those that are fit keep theirs
             fitted = fit_name(name)
