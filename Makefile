@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --durations 15
 # For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
 WAITING := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: train test test-slow test-faults test-container test-versions coverage soak programs-keras check types bench bench-scaling bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions coverage soak test-keras programs-keras check types bench bench-scaling bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -55,6 +55,12 @@ coverage: $(READY)
 # An hour on two cores; fewer or closer signals by SOAK="--kills 5 --seconds 30"
 soak: $(READY)
 	$(BIN)/python -m benchmarks.soak $(SOAK)
+
+# Keras's own tests with our fit in the place of Keras's, and the programs below. Some tests alone, by words of their names:
+# make test-keras KERAS_TESTS="early_stopping"
+test-keras: $(READY)
+	$(BIN)/python -m tests.keras_suite $(KERAS_TESTS)
+	$(if $(KERAS_TESTS),,$(MAKE) --no-print-directory programs-keras)
 
 # Keras programs as people write them, by Keras's own fit and by ours. Some alone, or over two logical devices:
 # make programs-keras PROGRAMS="--devices 2 vae gan"
