@@ -30,7 +30,7 @@ test-container: $(READY)
 # The lowest and the newest versions that pyproject.toml allows, each in an environment of its own, which is kept: minutes
 # each, and as long to install. Of another Python: make test-versions PYTHON=python3.13 VERSIONS=newest
 VERSIONS ?= lowest newest
-TRIED := tests/hooks tests/engine/test_step.py tests/engine/test_optim.py tests/run/test_session.py \
+TRIED := tests/hooks tests/engine/test_step.py tests/optimizers/test_optim.py tests/run/test_session.py \
 	tests/keras_task/test_parts.py tests/engine/test_graphs.py::test_a_users_task_and_source_may_branch_in_python \
 	tests/test_train.py::test_result_and_mlflow_hold_everything
 test-versions: $(VERSIONS:%=build/versions/$(notdir $(PYTHON))-%/.ready)

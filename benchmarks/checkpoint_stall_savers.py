@@ -140,7 +140,7 @@ def ours(parameters: int, folder: Path) -> Saver:
     runtime.apply(plan, seed=0)
     from tfscale.checkpoint import Checkpointer
     from tfscale.engine.loop import Trainer
-    from tfscale.engine.optimizer import build_optimizer
+    from tfscale.optimizers.build import build_optimizer
     from tfscale.state.train_state import TrainState
 
     task, strategy = Deep(width_for(parameters)), runtime.build_strategy(plan)

@@ -115,7 +115,7 @@ def _ours(task: Task, plan: ExecutionPlan, data: tuple[Any, Any], chunk: int, *,
 
     from tfscale.engine.control import LoopControl
     from tfscale.engine.loop import Trainer
-    from tfscale.engine.optimizer import build_optimizer
+    from tfscale.optimizers.build import build_optimizer
     from tfscale.state.train_state import TrainState
 
     strategy = runtime.build_strategy(plan)

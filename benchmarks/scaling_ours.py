@@ -29,7 +29,7 @@ def main() -> NoReturn:
     strategy = runtime.build_strategy(plan, cluster)
     from tfscale.engine.control import LoopControl
     from tfscale.engine.loop import Trainer
-    from tfscale.engine.optimizer import build_optimizer
+    from tfscale.optimizers.build import build_optimizer
     from tfscale.state.train_state import TrainState
 
     config = OptimizerConfig(name="sgd", learning_rate=LEARNING_RATE, momentum=MOMENTUM)

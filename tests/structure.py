@@ -31,10 +31,10 @@ FLOORS = (
     ],
     ["hardware", "state", "config", "cluster", "process", "tracking"],
     ["plan", "run_dir"],
-    ["peers", "runtime", "data", "checkpoint", "models"],
+    ["peers", "runtime", "data", "checkpoint", "models", "optimizers"],
     ["composition", "preflight", "engine", "keras_task"],
-    ["cli", "trained"],
-    ["export", "launch", "k8s", "evaluate", "predict"],
+    ["cli", "trained", "measures", "parameter_server"],
+    ["export", "launch", "k8s", "evaluate", "predict", "evaluator"],
     ["run", "parity"],
     ["train", "__main__", "__init__"],
 )

@@ -39,7 +39,7 @@ LIGHT = (
     "run.finish",
     "run.parts",
     "engine.assembly",
-    "run.counted",
+    "measures.counted",
     "run.same_state",
     "run.tracked",
     "run.recovery",

@@ -30,7 +30,7 @@ def _evaluate(options: argparse.Namespace, _: dict) -> int:
     found = evaluate_run(
         options.run_dir, options.overrides, checkpoint=options.checkpoint, config_dir=options.config_dir
     )
-    from tfscale.engine.progress import summary
+    from tfscale.console.progress import summary
 
     if found["remarks"]:
         _log.log(RESULT, found["remarks"])

@@ -46,7 +46,7 @@ def train(tf, policy):
         import dataclasses
 
         from tfscale.config.schema import OptimizerConfig
-        from tfscale.engine.optimizer import build_optimizer
+        from tfscale.optimizers.build import build_optimizer
 
         policy(precision)
         keras.config.set_floatx("float64" if precision == "float64" else "float32")

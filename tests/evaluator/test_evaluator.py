@@ -46,7 +46,7 @@ def test_an_evaluator_completes_the_result(tmp_path):
     from types import SimpleNamespace
 
     from tfscale.config.schema import CheckpointConfig, EvalConfig
-    from tfscale.run.evaluator import _Watch
+    from tfscale.evaluator.checkpoint_watch import _Watch
 
     folder = RunDir(tmp_path)
     config = SimpleNamespace(
@@ -119,7 +119,7 @@ def _check_mlflow(root) -> None:
 def test_a_training_that_gave_up_ends_the_evaluator_with_its_code():
     """A code that can be tried again would start an evaluator again that nobody gives a checkpoint to."""
     from tfscale.errors import Diverged
-    from tfscale.run.evaluator import _raise_failure
+    from tfscale.evaluator.checkpoint_watch import _raise_failure
 
     left = {"exit_code": 81, "what": "the loss is nan", "where": "step 7", "fix": "lower it"}
     with pytest.raises(Diverged, match="the training failed: the loss is nan"):

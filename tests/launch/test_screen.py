@@ -40,7 +40,7 @@ LIVE = """
 if me == "worker:0":
     import logging
     from tfscale.console.messages import shown
-    from tfscale.engine.progress import ProgressLine
+    from tfscale.console.progress import ProgressLine
     with shown("auto"), ProgressLine(total_steps=40, steps_per_epoch=10) as line:
         for step in range(1, 41):
             line.live(step, {"loss": 1 / step})

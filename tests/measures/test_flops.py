@@ -10,7 +10,7 @@ from tfscale.composition.hydra_compose import compose
 
 
 def profiled(tf, task):
-    from tfscale.engine.flops import profiled_flops
+    from tfscale.measures.flops import profiled_flops
 
     model = task.build_model()
     shape = [2, *model.input_shape[1:]]
@@ -46,7 +46,7 @@ def test_every_family_and_size_agrees(tf, policy, depth, size):
 
 
 def test_a_task_that_does_not_predict_has_no_count(tf, policy):
-    from tfscale.engine.flops import profiled_flops
+    from tfscale.measures.flops import profiled_flops
 
     class Silent(Classify):
         def predict(self, model, batch):
@@ -58,7 +58,7 @@ def test_a_task_that_does_not_predict_has_no_count(tf, policy):
 
 @pytest.mark.parametrize(("depth", "size"), [(20, 28), (18, 64)])
 def test_what_a_step_keeps_is_what_the_layout_says(tf, policy, depth, size):
-    from tfscale.engine.flops import footprint_of
+    from tfscale.measures.flops import footprint_of
 
     policy("float32")
     changes = [f"task.depth={depth}", f"task.image_size={size}", "task.channels=3", "task.num_classes=10"]

@@ -37,7 +37,7 @@ def test_resnet50_has_the_published_parameters():
 
 @pytest.mark.parametrize(("depth", "size"), [(18, 64), (50, 75), (20, 28), (32, 32), (110, 29)])
 def test_footprint_is_the_built_model(tf, depth, size):
-    """Parameters and activation bytes exactly; FLOPs are in tests/engine/test_flops.py."""
+    """Parameters and activation bytes exactly; FLOPs are in tests/measures/test_flops.py."""
     import keras
 
     model, foreseen = build(depth, image_size=size, num_classes=10)

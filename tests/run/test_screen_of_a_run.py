@@ -15,7 +15,7 @@ import termios
 import pytest
 from support import warm
 
-from tfscale.engine.progress import ProgressLine, fold, summary
+from tfscale.console.progress import ProgressLine, fold, summary
 
 SHORT = ("+recipe=resnet", "data=synthetic", "data.image_size=8", "data.channels=1", "data.num_classes=10",
          "data.train_examples=64", "data.test_examples=32", "task.depth=8", "task.width=4", "train.until=3ep", "train.global_batch=16",

@@ -100,7 +100,7 @@ class Chief:
         import keras
 
         from tfscale.checkpoint import Checkpointer
-        from tfscale.engine.coordinated import CoordinatedTrainer
+        from tfscale.parameter_server.coordinated import CoordinatedTrainer
         from tfscale.runtime.strategies import make_ps_strategy
         from tfscale.state.train_state import TrainState
 

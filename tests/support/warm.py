@@ -301,7 +301,7 @@ def _become(request: dict[str, Any], path: list[str]) -> None:
         exec(compile(what, "<string>", "exec"), program.__dict__)
         return
     start_apart_warm(lambda owner, name, value: setattr(sys.modules[owner], name, value))
-    peak: Any = importlib.import_module("tfscale.engine.peak")
+    peak: Any = importlib.import_module("tfscale.measures.peak")
     peak._SIZE["cpu"], peak._SECONDS = 256, 0.01
     sys.argv = [what, *arguments]
     runpy.run_module(what, run_name="__main__", alter_sys=True)

@@ -1,6 +1,6 @@
 """Optimizers: which there are, the keys that each of them has got, and their defaults, which are Keras's.
 
-Owns what of the section `optimizer` takes effect. Refuses to build anything: that is engine/optimizer.py.
+Owns what of the section `optimizer` takes effect. Refuses to build anything: that is optimizers/build.py.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfscale.config.duration import Duration
 from tfscale.config.schema import RunConfig
@@ -24,6 +24,7 @@ from tfscale.task import Example, Task
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from tfscale.engine.loop import Trainer
     from tfscale.state.train_state import TrainState
 
 
@@ -46,12 +47,8 @@ class Assembled:
     steps_per_epoch: float
     total_steps: int
 
-    def trainer(self, plan: ExecutionPlan, control: LoopControl) -> Any:
-        """`Trainer`, or `CoordinatedTrainer` where the plan's steps are asynchronous."""
-        if plan.strategy == "parameter_server":
-            from tfscale.engine.coordinated import CoordinatedTrainer
-
-            return CoordinatedTrainer(self.task, self.state, self.strategy, plan, control=control)
+    def trainer(self, plan: ExecutionPlan, control: LoopControl) -> Trainer:
+        """Of synchronous steps; how asynchronous ones are made is parameter_server/coordinated.py's."""
         from tfscale.engine.loop import Trainer
 
         return Trainer(self.task, self.state, self.strategy, plan, control=control)
@@ -68,7 +65,7 @@ def assemble(
     Raises:
         UsageError: the model can't be built as asked for, or a setting takes no effect on it.
     """
-    from tfscale.engine.optimizer import build_optimizer, remember_rate
+    from tfscale.optimizers.build import build_optimizer, remember_rate
     from tfscale.state.train_state import TrainState
 
     source, train = config.data, config.train

@@ -47,7 +47,7 @@ def _export(options: argparse.Namespace, _: dict) -> int:
 
 
 def _show(path: Path, which: str) -> None:
-    from tfscale.engine.progress import summary
+    from tfscale.console.progress import summary
     from tfscale.export.verified import read_about
 
     about = read_about(path)

@@ -54,8 +54,8 @@ def _count(config: RunConfig) -> Footprint | None:
     from tfscale.autograph import with_autograph
     from tfscale.data.pipeline import first_examples
     from tfscale.engine.assembly import adapted
-    from tfscale.engine.flops import footprint_of
     from tfscale.keras_task.model_task import KerasModelTask
+    from tfscale.measures.flops import footprint_of
 
     source = config.data
     source.prepare()

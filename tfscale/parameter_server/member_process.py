@@ -23,7 +23,7 @@ def serve_until_done(
     worker ends at once: others do its work.
     """
     runtime.import_tensorflow(plan)
-    from tfscale.engine.server import serve
+    from tfscale.parameter_server.server import serve
 
     if cluster.role == "worker":
         config.data.prepare()  # the chief's functions read the data here

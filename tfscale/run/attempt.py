@@ -36,6 +36,7 @@ from tfscale.data.contents import check_contents
 from tfscale.data.found import refuse_too_few, with_found
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, foreseen
+from tfscale.measures.counted import counted_plan
 from tfscale.peers.membership import joined
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import (
@@ -54,7 +55,6 @@ from tfscale.process import fault_points as faults
 from tfscale.process.maintenance import watched
 from tfscale.process.stopping import Stopping
 from tfscale.run.context import RunContext
-from tfscale.run.counted import counted_plan
 from tfscale.run_dir.attempts import Attempts
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.result import Result
@@ -110,7 +110,7 @@ def _fit(config: RunConfig, stopping: Stopping, *, environ: Mapping[str, str], b
         return Result(status="planned", run_dir="")
     refuse_what_cannot_run(config, plan)
     if cluster.role == "evaluator":
-        from tfscale.run.evaluator import follow
+        from tfscale.evaluator.checkpoint_watch import follow
 
         with stopping.as_request():
             return follow(config, plan, run_dir)
@@ -269,7 +269,7 @@ def _train(context: RunContext) -> Result:
     with joined(config, plan, cluster, on_exit=context.leave, on_stop=on_stop) as peers, stopping.as_request():
         stopping.before_exit.append(lambda error: peers.meeting.end(error.as_dict()))
         if serves:
-            from tfscale.run.parameter_server import serve_until_done
+            from tfscale.parameter_server.member_process import serve_until_done
 
             return serve_until_done(config, plan, cluster, peers, stopping)
         if store is not None and not cluster.is_chief:

@@ -32,8 +32,8 @@ class Outcome:
 
 def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome) -> Result:
     """Writes the result of a run whose last state is saved, exports and measures; only the chief writes."""
-    from tfscale.engine.peak import matmul_peak
-    from tfscale.engine.progress import summary
+    from tfscale.console.progress import summary
+    from tfscale.measures.peak import matmul_peak
 
     result = _result(parts, outcome)
     if not parts.cluster.is_chief:
@@ -79,7 +79,7 @@ def _export(parts: Parts) -> None:
 def _forward_flops(parts: Parts) -> int | None:
     """Of one example: the recipe's own count, else TensorFlow's."""
     from tfscale.data.pipeline import first_examples
-    from tfscale.engine.flops import profiled_flops
+    from tfscale.measures.flops import profiled_flops
 
     footprint = parts.task.footprint()
     if footprint:

@@ -309,8 +309,8 @@ def _bring_back(config: RunConfig, model: Any) -> None:
 def _restore(config: RunConfig, model: keras.Model) -> None:
     """As the training left it, also the learning rate after a roll-back."""
     from tfscale.checkpoint import Checkpointer
-    from tfscale.engine.optimizer import remember_rate, scale_learning_rate
     from tfscale.keras_task.model_task import inner_optimizer
+    from tfscale.optimizers.build import remember_rate, scale_learning_rate
     from tfscale.preflight import locate
     from tfscale.state.train_state import TrainState
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale.cluster import Cluster
 from tfscale.config.schema import RunConfig
 from tfscale.data.as_recorded import SPEC, spec_of
-from tfscale.engine.assembly import assemble
+from tfscale.engine.assembly import Assembled, assemble
 from tfscale.engine.control import LoopControl
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.run.context import RunContext
@@ -126,7 +126,7 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
         strategy=strategy,
         task=made.task,
         state=made.state,
-        trainer=made.trainer(plan, _control(context, heartbeat)),
+        trainer=_trainer(made, plan, _control(context, heartbeat)),
         checkpointer=_checkpointer(context, Experiment.of(config, brings_optimizer=made.brings_optimizer)),
         steps_per_epoch=made.steps_per_epoch,
         total_steps=made.total_steps,
@@ -178,6 +178,14 @@ def _keep_model(context: RunContext, task: Task, model: Any) -> None:
             run_dir.write_text("model.json", described(model))
         except Indescribable as why:
             _log.info(f"the run's folder can't hold the model, so evaluate and predict will need tfscale.fit: {why}")
+
+
+def _trainer(made: Assembled, plan: ExecutionPlan, control: LoopControl) -> Any:
+    if plan.strategy == "parameter_server":
+        from tfscale.parameter_server.coordinated import CoordinatedTrainer
+
+        return CoordinatedTrainer(made.task, made.state, made.strategy, plan, control=control)
+    return made.trainer(plan, control)
 
 
 def _control(context: RunContext, heartbeat: Callable[[str], None]) -> LoopControl:

@@ -31,7 +31,7 @@ class Recovery:
 
     def recall(self) -> None:
         """Puts what earlier roll-backs changed back into force; call it whenever the state was restored."""
-        from tfscale.engine.optimizer import scale_learning_rate
+        from tfscale.optimizers.build import scale_learning_rate
 
         scale_learning_rate(self.parts.state.optimizer, self.parts.state.memory.get("learning_rate_scale", 1.0))
 

@@ -97,7 +97,7 @@ class Session:
     def explained(self, error: Exception) -> Exception | None:
         """The error of a lost server, or of the data, that this one stands for; None for another."""
         if self.context.plan.strategy == "parameter_server":  # it hears of a lost server from TensorFlow alone
-            from tfscale.engine.coordinated import lost_peer
+            from tfscale.parameter_server.coordinated import lost_peer
 
             if lost := lost_peer(error):
                 return lost

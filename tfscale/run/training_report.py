@@ -25,7 +25,7 @@ class TrainingReport:
     """
 
     def __init__(self, parts: Parts, context: RunContext, tracker: Tracker, status: Status):
-        from tfscale.engine.progress import ProgressLine
+        from tfscale.console.progress import ProgressLine
 
         self._parts, self._state, self._trainer = parts, parts.state, parts.trainer
         self._attempts, self._tracker, self._status = context.attempts, tracker, status

@@ -1,0 +1,1 @@
+"""Optimizers and learning-rate schedules of a configuration, as Keras objects."""

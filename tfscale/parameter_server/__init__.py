@@ -1,0 +1,1 @@
+"""Asynchronous training by workers that share parameter servers: its trainer, and what each other process does."""
