@@ -81,8 +81,8 @@ class ProgressLine:
         """A plain line where there is no live one."""
         if not self._live:
             left = [f"{_duration(seconds_left)} left"] if seconds_left is not None else []
-            told = {"step": step, "metrics": dict(metrics), "seconds_left": seconds_left}
-            _log.info(fold([*self._parts(step, metrics), *left], self.width), extra=figures(**told))
+            of = {"step": step, "metrics": dict(metrics), "seconds_left": seconds_left}
+            _log.info(fold([*self._parts(step, metrics), *left], self.width), extra=figures(**of))
 
     def figures(self, step: int, **of: Mapping[str, float]) -> None:
         """The line that an epoch leaves: figures of each of these, such as test and train."""

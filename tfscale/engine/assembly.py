@@ -1,6 +1,6 @@
 """Assembly: task, state and trainer put together, in the one order that training, parity and a run opened again share.
 
-Owns what must come before what: the data fill in the task, the task meets examples, the model is built under the
+Owns what must come before what: the data fill in the task, the task adapts to examples, the model is built under the
 strategy's scope, and then it is known which settings do nothing. Refuses to know run folders, and to restore.
 
     assembled = assemble(config, strategy)             # the data are prepared; inside `runtime.applied`
@@ -60,7 +60,7 @@ def assemble(
     """Puts together what a configuration trains.
 
     Args:
-        before_model: called when the task has met the data, just before the model draws its first weights.
+        before_model: called when the task is adapted to the data, just before the model draws its first weights.
 
     Raises:
         UsageError: the model can't be built as asked for, or a setting takes no effect on it.
@@ -90,7 +90,7 @@ def assemble_to_look_at(
     """The task and the state of a model that isn't trained: its optimizer is a stand-in that is never built.
 
     Args:
-        split: whose examples the task meets.
+        split: whose examples the task adapts to.
     """
     import keras
 
@@ -102,7 +102,7 @@ def assemble_to_look_at(
 
 
 def adapted(task: Task, source: Source, *, split: str = "train", first: Callable[[], Example] | None = None) -> Task:
-    """The task with the fields that the data fill in, once it has met the first examples.
+    """The task with the fields that the data fill in, adapted to the first examples.
 
     Args:
         first: gives these examples, where they are read already.

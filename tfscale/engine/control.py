@@ -22,7 +22,7 @@ class LoopControl:
         fixed_loop: run exactly plan.steps_per_loop steps per loop, however long they take.
         lost_after: seconds without any progress of any worker after which asynchronous training is given up.
         now: the clock, in seconds.
-        stop_requested: gives the number of the signal that asks this process to stop, or 0; asked between loops.
+        stop_requested: gives the number of the signal that requests this process to stop, or 0; called between loops.
         heartbeat: called before each compiled loop with what it is.
     """
 

@@ -52,7 +52,7 @@ class Evaluator:
         self.stopped = 0  # the number of the signal that ended the last evaluation early
         self._step = EvalStep(task, state, plan)
         self._loop = tf.function(self._graph, autograph=False)
-        self._bound = self._longest = max(1, plan.steps_per_loop)  # of this machine, until the chief has told its own
+        self._bound = self._longest = max(1, plan.steps_per_loop)  # of this machine, until the chief's is known
         self._compiled = False
 
     def evaluate(self, batches: Iterable[Any], steps: int) -> dict[str, float]:

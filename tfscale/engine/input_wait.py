@@ -27,11 +27,11 @@ def timed_every(step_seconds: float, *, deterministic: bool) -> int:
 def next_timed(iterator: Any, *, deterministic: bool) -> tuple[Any, tf.Tensor]:
     """The next batch and the seconds it took (float64). Call it in a graph."""
     clock = _python_clock if deterministic else tf.timestamp
-    asked = clock()
-    with tf.control_dependencies([asked]):
+    began = clock()
+    with tf.control_dependencies([began]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        return batch, clock() - asked
+        return batch, clock() - began
 
 
 def _python_clock() -> tf.Tensor:

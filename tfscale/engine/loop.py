@@ -93,8 +93,8 @@ class Trainer(Training):
     # -- training
 
     def train(self, batches: Iterable[Any], until: int) -> None:
-        """Trains from state.step to step `until`, or until an action calls `stop`, or any worker is asked to stop: all
-        of them end at the same step then, and `signum` says why.
+        """Trains from state.step to step `until`, or until an action calls `stop`, or a stop is requested of any
+        worker: all of them end at the same step then, and `signum` is the reason.
 
         Args:
             batches: a distributed dataset that begins at state.step.
@@ -172,7 +172,7 @@ class Trainer(Training):
     # -- evaluation
 
     def evaluate(self, batches: Iterable[Any], steps: int) -> dict[str, float]:
-        """Weighted means over a whole split, each example counted once; {} where a worker was asked to stop.
+        """Weighted means over a whole split, each example counted once; {} where a stop was requested.
 
         Args:
             batches: a distributed dataset of this many steps, the last filled up with weight 0.

@@ -17,7 +17,7 @@ from tfscale.hooks.keras_hooks import layers_in, own_statistics
 from tfscale.plan.execution_plan import ExecutionPlan
 
 _CHIEFS, _OWN = 3, 2
-_PIECE = 2**21  # numbers of 32 bits that are told at once; one length, so that one graph serves nearly all of them
+_PIECE = 2**21  # numbers of 32 bits that are sent at once; one length, so that one graph serves nearly all of them
 _WIRE = {"bfloat16": tf.bfloat16, "float16": tf.float16}
 
 
@@ -118,7 +118,7 @@ class Agreement:
     """Sums small vectors over workers between the compiled loops, so that all of them decide alike.
 
     What is measured differs from worker to worker; decisions follow the chief's measurements, to which the others
-    contribute nothing, and what each worker says for itself.
+    contribute nothing, and what each worker contributes for itself.
 
     Args:
         worker: this worker's rank; 0 is the chief.
@@ -146,10 +146,10 @@ class Agreement:
             vector[self.size : self.size + len(chiefs)] = chiefs
         vector[self.size + _CHIEFS :] = each.reshape(-1)
         total = self._sum(tf.constant(vector)).numpy()
-        told = [float(value) for value in total[self.size : self.size + len(chiefs)]]
-        return total[: len(summed)], told, total[self.size + _CHIEFS :].reshape(each.shape)
+        values = [float(value) for value in total[self.size : self.size + len(chiefs)]]
+        return total[: len(summed)], values, total[self.size + _CHIEFS :].reshape(each.shape)
 
-    def told_by_chief(self, value: float) -> float:
+    def value_of_chief(self, value: float) -> float:
         """The chief's value, on every worker; all must call it."""
         return self(np.zeros(0), [value])[1][0]
 
@@ -162,17 +162,18 @@ class Agreement:
 
         They travel as numbers of 32 bits in float64, which every kind of collective adds to zeros without rounding.
         """
-        length = int(self.told_by_chief(len(data)))
-        told, mine = bytearray(), np.frombuffer(data + bytes(-len(data) % 4), np.uint32) if self.worker == 0 else None
-        while len(told) < length and self.workers > 1:
-            first, left = len(told) // 4, -(-(length - len(told)) // 4)
+        length = int(self.value_of_chief(len(data)))
+        received = bytearray()
+        mine = np.frombuffer(data + bytes(-len(data) % 4), np.uint32) if self.worker == 0 else None
+        while len(received) < length and self.workers > 1:
+            first, left = len(received) // 4, -(-(length - len(received)) // 4)
             count = min(_PIECE, 1 << (left - 1).bit_length())
             piece = np.zeros(count)
             if mine is not None:
                 part = mine[first : first + count]
                 piece[: len(part)] = part
-            told += self._sum(tf.constant(piece)).numpy().astype(np.uint32).tobytes()
-        return bytes(told[:length]) if self.workers > 1 else data
+            received += self._sum(tf.constant(piece)).numpy().astype(np.uint32).tobytes()
+        return bytes(received[:length]) if self.workers > 1 else data
 
     def _graph(self, vector: tf.Tensor) -> tf.Tensor:
         def share() -> tf.Tensor:

@@ -87,7 +87,7 @@ class Training:
         """Runs the actions that are due at this step, and at the last one those for the end.
 
         Args:
-            at: the time for all of them; None asks the clock for each.
+            at: the time for all of them; None reads the clock for each.
         """
         faults.point("train.loop", step=self.state.step)
         last = self.state.step >= until
@@ -101,7 +101,7 @@ class Training:
 
     @property
     def ended(self) -> bool:
-        """Whether an action or a signal has asked training to end."""
+        """Whether an action or a signal has requested the end of training."""
         return bool(self.stop_reason or self.signum)
 
     def _account(

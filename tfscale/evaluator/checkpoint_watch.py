@@ -1,7 +1,7 @@
 """The evaluator: a process beside the training that evaluates each of its checkpoints.
 
-Owns the watch over the run folder, and writes the note that run_dir/evaluated.py reads.
-Refuses to train. It is a cluster of its own: it meets nobody, and training neither waits for it nor ends with it.
+Owns the watch over the run folder, and writes the note that run_dir/evaluated.py reads. Refuses to train. It is a
+cluster of its own: it joins no other process, and training neither waits for it nor ends with it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> Result:
         with runtime.applied(plan, seed=config.train.seed), contextlib.ExitStack() as open_things:
             work = _Work(config, plan, run_dir, open_things)
             while True:
-                finished = watch.finished()  # asked first: what is written afterwards is seen in the next round
+                finished = watch.finished()  # read first: what is written afterwards is seen in the next round
                 for step in watch.waiting():
                     watch.done(step, work.evaluate(step))
                 if finished is not None:
@@ -136,9 +136,9 @@ class _Watch:
         return Result.read({**finished, "metrics": self.last or finished.get("metrics", {})})
 
     def finished(self) -> dict[str, Any] | None:
-        """result.json, once the training went as far as it was told."""
+        """result.json, once the training went as far as it was to."""
         if self._stale is not None and self._stale == self.run_dir.read_json("result.json"):
-            return None  # the training is about to set it aside
+            return None  # the training is about to archive it
         return finished_result(self.config, self.run_dir)
 
 

@@ -28,8 +28,8 @@ def counted_plan(config: RunConfig, plan: ExecutionPlan, *, environ: Mapping[str
 
 
 def counted_footprint(config: RunConfig, plan: ExecutionPlan) -> Footprint | None:
-    """What the model costs, or None where it can't be told: several workers, a function that would be called twice, or
-    shapes that aren't fixed."""
+    """What the model costs, or None where it can't be counted: several workers, a function that would be called twice,
+    or shapes that aren't fixed."""
     if plan.num_workers > 1 or plan.strategy in ("parameter_server", "tpu") or not config.data.is_prepared():
         return None
     from tfscale.runtime import global_state as runtime

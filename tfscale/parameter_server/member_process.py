@@ -19,7 +19,7 @@ def serve_until_done(
 ) -> Result:
     """Serves until the chief has ended well; raises ClusterFault if it was lost or failed.
 
-    A parameter server that is told to stop asks the chief to, and serves on until the variables it holds are saved. A
+    A parameter server hands a signal to stop to the chief, and serves on until the variables it holds are saved. A
     worker ends at once: others do its work.
     """
     runtime.import_tensorflow(plan)

@@ -1,4 +1,4 @@
-"""What the plan is asked, and how its decisions are collected with their reasons.
+"""What is requested of the plan, and how its decisions are collected with their reasons.
 
 Owns the request and the collector that the plan's parts share. Refuses to decide anything.
 """
@@ -18,7 +18,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What the run asks of the plan.
+    """What the run requests of the plan.
 
     Attributes:
         global_batch: examples per step over all replicas.
@@ -44,7 +44,7 @@ class PlanRequest:
 
     @classmethod
     def of(cls, config: RunConfig, task: Any, *, footprint: Footprint | None, forced: PlanConfig) -> PlanRequest:
-        """What a run asks with this configuration and its task (a tfscale.Task)."""
+        """What a run requests with this configuration and its task (a tfscale.Task)."""
         return cls(
             global_batch=config.train.global_batch,
             accumulate=config.train.accumulate,

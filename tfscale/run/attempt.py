@@ -106,7 +106,7 @@ def _fit(config: RunConfig, stopping: Stopping, *, environ: Mapping[str, str], b
     if config.plan.dry_run:
         rehearse(config, plan, run_dir)
         with written():  # a plan is what a dry run is for
-            _tell_plan(config, counted_plan(config, plan, environ=environ), level=RESULT)
+            _report_plan(config, counted_plan(config, plan, environ=environ), level=RESULT)
         return Result(status="planned", run_dir="")
     refuse_what_cannot_run(config, plan)
     if cluster.role == "evaluator":
@@ -120,13 +120,13 @@ def _fit(config: RunConfig, stopping: Stopping, *, environ: Mapping[str, str], b
             store.pull_files(run_dir.path)
             go_on_as_recorded(config, lambda _: run_dir)
         if finished := finished_result(config, run_dir):
-            _tell_finished(config, finished, run_dir, store, cluster)
+            _report_finished(config, finished, run_dir, store, cluster)
             return Result.read(finished)
     if config.run.quiet:
         at_least(RESULT)
     if not cluster.is_chief:
         _log.info(whereabouts(cluster, run_dir))
-        at_least(logging.WARNING)  # what the chief says once
+        at_least(logging.WARNING)  # what the chief reports once
         run_dir = run_dir.for_reading()
     elif store is not None:
         store.check()
@@ -137,19 +137,19 @@ def _fit(config: RunConfig, stopping: Stopping, *, environ: Mapping[str, str], b
     owner = store if cluster.is_chief else None
     with run_dir.claimed(job=cluster.job) as claim, hold(owner, run_dir.path, cluster) as waited:
         if waited and (finished := _finished_meanwhile(config, run_dir, store)):
-            _tell_complete(finished, run_dir)
+            _report_complete(finished, run_dir)
             return Result.read(finished)
         _clear(config, run_dir, store)
         attempts = Attempts(run_dir, began=began)
         return _attempt(RunContext(config, plan, cluster, run_dir, store, claim, attempts, stopping, environ, began))
 
 
-def _tell_plan(config: RunConfig, plan: ExecutionPlan, *, level: int) -> None:
+def _report_plan(config: RunConfig, plan: ExecutionPlan, *, level: int) -> None:
     _log.log(level, with_found(plan.explain(), config.data), extra=bare("execution plan", plan=plan.to_dict()))
 
 
 def _clear(config: RunConfig, run_dir: RunDir, store: Store | None) -> None:
-    """Takes away what an earlier attempt said of its end, and with resume.mode=never all that it left."""
+    """Takes away what an earlier attempt recorded of its end, and with resume.mode=never all that it left."""
     run_dir.remove("exit.json")
     if config.resume.mode == "never":
         run_dir.archive()
@@ -165,19 +165,19 @@ def _finished_meanwhile(config: RunConfig, run_dir: RunDir, store: Store | None)
     return finished_result(config, run_dir)
 
 
-def _tell_complete(finished: Mapping[str, Any], run_dir: RunDir) -> None:
+def _report_complete(finished: Mapping[str, Any], run_dir: RunDir) -> None:
     _log.log(RESULT, f"already {finished['status']} at step {finished['step']}: {run_dir.path}")
 
 
-def _tell_finished(
+def _report_finished(
     config: RunConfig,
     finished: Mapping[str, Any],
     run_dir: RunDir,
     store: Store | None,
     cluster: Cluster,
 ) -> None:
-    """Tells people, and makes good what the end of the run may have owed."""
-    _tell_complete(finished, run_dir)
+    """Reports it, and makes good what the end of the run may have owed."""
+    _report_complete(finished, run_dir)
     if config.tracker is not None and cluster.is_chief:
         config.tracker.deliver(run_dir=run_dir.path, root=config.run.beside(run_dir.path))
     if store is not None and cluster.is_chief:
@@ -194,8 +194,8 @@ def _tell_finished(
 def _attempt(context: RunContext) -> Result:
     """5. What stands in the log of the run's attempts, and what in exit.json."""
     attempts, run_dir, store = context.attempts, context.run_dir, context.store
-    if told := attempts.last_end():
-        _log.info(told)
+    if last := attempts.last_end():
+        _log.info(last)
     attempts.start()
     context.stopping.before_exit.append(context.leave)
     try:
@@ -221,12 +221,12 @@ def _left_if_refused(config: RunConfig, environ: Mapping[str, str]) -> Iterator[
     try:
         yield
     except BaseException as error:
-        told = foreseen(error)
+        known = foreseen(error)
         with contextlib.suppress(Exception):  # whatever is wrong may be wrong here, too
             run_dir = locate(config)
             writes = Cluster.resolve(environ).is_chief and not config.plan.dry_run
-            if writes and run_dir.is_free() and run_dir.read_json("exit.json") != told.as_dict():
-                run_dir.leave(told)
+            if writes and run_dir.is_free() and run_dir.read_json("exit.json") != known.as_dict():
+                run_dir.leave(known)
         raise
 
 
@@ -261,7 +261,7 @@ def _train(context: RunContext) -> Result:
     faults.point("start.meet")
     if cluster.role != "ps":
         plan = counted_plan(config, plan, environ=environ)  # may start TensorFlow: after all that is refused without
-    _tell_plan(config, plan, level=logging.INFO)
+    _report_plan(config, plan, level=logging.INFO)
     context = dataclasses.replace(context, plan=plan)
     # 7. All processes meet
     serves = plan.strategy == "parameter_server" and cluster.role != "chief"  # until the chief has stopped

@@ -24,7 +24,7 @@ class RunContext:
     """What one attempt has around it.
 
     Attributes:
-        config: what is asked for.
+        config: what the user configured.
         plan: how it is done; made again where prepared data or a counted model tell more.
         cluster: who takes part.
         run_dir: where the chief writes; others only read there.

@@ -1,4 +1,4 @@
-"""The error of a run said as an error of its data, with the example that it is about.
+"""The error of a run as an error of its data, with the example that it is about.
 
 Owns what a run may have been reading when it failed. How examples are found is data/culprit.py's.
 """
@@ -23,7 +23,7 @@ def as_data_error(parts: Parts | None, recovery: Recovery | None, error: Excepti
 
     fault = as_data_fault(error)
     if fault is not None and parts is not None and recovery is not None:
-        with contextlib.suppress(Exception):  # the fault itself is to be told, whatever the search meets
+        with contextlib.suppress(Exception):  # the fault itself is to be raised, whatever the search finds
             fault.where = culprit(parts.config.data, parts.task, _readings(parts, recovery)) or fault.where
     return fault
 

@@ -70,7 +70,7 @@ class Parts:
         return self.trainer.agreement if self.plan.strategy == "multi_worker" else None
 
     def shard(self, global_batch: int | None = None) -> Shard:
-        """This worker's part of every step, of train.global_batch examples where nothing is said."""
+        """This worker's part of every step, of train.global_batch examples where no other number is given."""
         from tfscale.data.order import Shard
 
         global_batch = global_batch or self.config.train.global_batch
@@ -167,7 +167,7 @@ def _describe_data(context: RunContext) -> None:
 
 
 def _keep_model(context: RunContext, task: Task, model: Any) -> None:
-    """What a model that was given as an object says of itself, so that it can be evaluated without its program."""
+    """The description of a model that was given as an object, so that it can be evaluated without its program."""
     from tfscale.keras_task.given_model import GivenModel
 
     run_dir = context.run_dir

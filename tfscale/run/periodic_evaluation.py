@@ -1,10 +1,10 @@
 """PeriodicEvaluation: the evaluation during training, the best step that it finds, and when no better one is awaited.
 
-Owns what the state's memory says of it, so that every later attempt goes on alike. Refuses to know when it is due and
+Owns what the state's memory has of it, so that every later attempt goes on alike. Refuses to know when it is due and
 how a step is kept; how a split is evaluated is engine/evaluation.py's. All workers take part.
 
     test              the metrics of the last evaluation
-    owes_evaluation   an attempt was asked to stop where it was to evaluate
+    owes_evaluation   an attempt stopped where it was to evaluate
     best, stale       the best step with its value, and how many evaluations have been none better since
 """
 

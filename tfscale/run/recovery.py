@@ -44,7 +44,10 @@ class Recovery:
         return [step, *(left_out for left_out in skipped if left_out > step)]
 
     def roll_back(self, error: Diverged) -> str:
-        """Returns to the last good checkpoint, to go on without the batch of the step that diverged; says so.
+        """Returns to the last good checkpoint, to go on without the batch of the step that diverged.
+
+        Returns:
+            The message for people.
 
         Raises:
             Diverged: that is not allowed (any more), or there is no checkpoint; the error tells what is known.
@@ -59,7 +62,7 @@ class Recovery:
         left = parts.config.train.max_rollbacks - len(skipped) + 1
         if good is None or left <= 0:
             self._refuse_not_finite(data_step)
-            raise _told(error, report, allowed=parts.config.train.max_rollbacks) from error
+            raise _described(error, report, allowed=parts.config.train.max_rollbacks) from error
         self._restore_last()  # looking at the batch has touched moving statistics and random seeds
         scale = memory.get("learning_rate_scale", 1.0) * parts.config.train.rollback_factor
         parts.state.memory.update(skipped=skipped, learning_rate_scale=scale)
@@ -121,14 +124,14 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _told(error: Diverged, report: dict[str, Any], *, allowed: int) -> Diverged:
+def _described(error: Diverged, report: dict[str, Any], *, allowed: int) -> Diverged:
     """The error with the address of the batch and what it does at the last good weights."""
-    told = error.what
+    what = error.what
     norm = report["gradient_norm"]
     if norm is None:
-        told += "; no checkpoint was written before it"
+        what += "; no checkpoint was written before it"
     else:
-        told += (
+        what += (
             f"; at the weights of step {report['checkpoint']} its batch has loss {report['loss']:.4g} and gradients of "
             f"norm {norm:.4g}: {'the training diverged' if math.isfinite(norm) else 'the batch itself is bad'}"
         )
@@ -137,6 +140,6 @@ def _told(error: Diverged, report: dict[str, Any], *, allowed: int) -> Diverged:
     if len(report["examples"]) > 8:
         where += f" and {len(report['examples']) - 8} more (diverged.json)"
     fix = error.fix if allowed else f"{error.fix}; train.max_rollbacks=1 leaves such a batch out"
-    raised = Diverged(told, where=where, fix=fix)
+    raised = Diverged(what, where=where, fix=fix)
     raised.step = error.step
     return raised

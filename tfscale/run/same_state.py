@@ -33,7 +33,7 @@ def check_data(parts: Parts) -> None:
         return
     splits = tuple(dict.fromkeys(("train", parts.config.eval.split)))
     mine = [float(parts.config.data.num_examples(split)) for split in splits]
-    chiefs = [agreement.told_by_chief(count) for count in mine]
+    chiefs = [agreement.value_of_chief(count) for count in mine]
     if others := agreement.those(mine != chiefs):
         here = "" if agreement.worker == 0 else f"; {_counted(splits, mine)} here"
         raise DataCorrupt(
@@ -51,7 +51,7 @@ def restore(parts: Parts) -> int | None:
         Its step on every worker, or None where the chief has no checkpoint. `share_state` must follow.
 
     Raises:
-        CheckpointUnusable, SecurityRefused: as `Checkpointer.restore`; of a worker's own checkpoints nothing is said.
+        CheckpointUnusable, SecurityRefused: as `Checkpointer.restore`; a worker's own checkpoints raise nothing.
     """
     agreement, checkpointer, state = parts.agreement, parts.checkpointer, parts.state
     if agreement is None or agreement.worker == 0:
@@ -62,7 +62,7 @@ def restore(parts: Parts) -> int | None:
             step = checkpointer.restore(state)
     if agreement is None:
         return step
-    chiefs = int(agreement.told_by_chief(-1 if step is None else step))
+    chiefs = int(agreement.value_of_chief(-1 if step is None else step))
     if chiefs not in (-1, step):
         checkpointer.restore_step(chiefs, state)
     return None if chiefs == -1 else chiefs
@@ -74,13 +74,13 @@ def share_state(parts: Parts) -> None:
     if agreement is None:
         return
     digest = float(_digest(parts))
-    differs = digest != agreement.told_by_chief(digest)
+    differs = digest != agreement.value_of_chief(digest)
     others = agreement.those(differs)
     if not others:
         return
-    told = agreement.bytes_of_chief(b"".join(_pieces(parts)) if agreement.worker == 0 else b"")
+    received = agreement.bytes_of_chief(b"".join(_pieces(parts)) if agreement.worker == 0 else b"")
     if differs:
-        _put(parts, told)
+        _put(parts, received)
     _log.info(f"{_named(others)} had another state than the chief's of step {parts.state.step}, and got that one")
 
 
@@ -106,14 +106,14 @@ def _digest(parts: Parts) -> int:
     return int(sha256_of(_pieces(parts))[:12], 16)
 
 
-def _put(parts: Parts, told: bytes) -> None:
+def _put(parts: Parts, received: bytes) -> None:
     import numpy as np
 
-    at = 8 + int.from_bytes(told[:8], "big")
-    parts.state.step, parts.state.memory = json.loads(told[8:at])
+    at = 8 + int.from_bytes(received[:8], "big")
+    parts.state.step, parts.state.memory = json.loads(received[8:at])
     for local in _local(parts):
         before = local[0].numpy()
-        value = np.frombuffer(told, before.dtype, before.size, at).reshape(before.shape)
+        value = np.frombuffer(received, before.dtype, before.size, at).reshape(before.shape)
         at += before.nbytes
         for part in local:
             part.assign(value)

@@ -1,6 +1,6 @@
-"""Tracked: what a run tells its tracker of itself: a name that people recognise, its parameters, its data, its model.
+"""Tracked: what a run gives its tracker: a name that people recognise, its parameters, its data, its model.
 
-Owns the words. Refuses to know trackers, and when a run is what: the session says.
+Owns the words. Refuses to know trackers, and when a run calls them: the session does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PLACES = ("run.dir", "run.root", "run.store")
 
 
 def open_tracker(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, cluster: Cluster) -> Tracker:
-    """The run's tracker, told what is known before the model is built; one that tracks nothing but on the chief."""
+    """The run's tracker, with what is known before the model is built; one that tracks nothing but on the chief."""
     if config.tracker is None or not cluster.is_chief:
         return NullTracker()
     path = run_dir.path
@@ -52,7 +52,7 @@ def report_model(tracker: Tracker, model: Any) -> None:
 def name_of(config: RunConfig, path: Path) -> str:
     """Such as "resnet on mnist, 24ep (563a34baa8)"."""
     model = config.run.recipe
-    if model == "custom":  # nobody gave a name: what is trained says more
+    if model == "custom":  # nobody gave a name: what is trained is more telling
         model = str(getattr(config.task, "model", type(config.task).__name__))
     return f"{Path(model).name} on {data_name(config.data)}, {config.train.until} ({config.run.name or path.name})"
 

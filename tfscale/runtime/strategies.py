@@ -91,7 +91,7 @@ def _tpu(plan: ExecutionPlan) -> tf.distribute.TPUStrategy:
 def make_ps_strategy(cluster: Cluster) -> tf.distribute.ParameterServerStrategy:
     """The strategy under whose scope variables are dealt out to the parameter servers by turns.
 
-    It waits for all workers and servers, so they should have been met before. The process must not have used
+    It waits for all workers and servers, so they should have joined before. The process must not have used
     TensorFlow yet.
     """
     fail_fast()
