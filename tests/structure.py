@@ -31,14 +31,14 @@ FLOORS = (
     ],
     ["hardware", "state", "config", "cluster", "process", "tracking"],
     ["plan", "run_dir"],
-    ["peers", "runtime", "data", "checkpoint", "models", "optimizers"],
-    ["composition", "preflight", "engine", "keras_task"],
-    ["cli", "trained", "measures", "parameter_server"],
+    ["peers", "runtime", "data", "checkpoint", "models", "optimizers", "engine"],
+    ["composition", "preflight", "assembly", "keras_task"],
+    ["cli", "trained", "measures", "parameter_server", "recovery"],
     ["export", "launch", "k8s", "evaluate", "predict", "evaluator"],
     ["run", "parity"],
     ["train", "__main__", "__init__"],
 )
-SPINE = ("train.py", "run", "plan", "runtime", "data/pipeline.py", "engine")
+SPINE = ("train.py", "run", "plan", "runtime", "data/pipeline.py", "assembly", "engine")
 TOP, LINES, FUNCTION, PARAMETERS = 15, 400, 60, 7
 HOOKS = "hooks"  # the room of all that is private of others
 # Private by name alone: documented by Python, or for those who extend fsspec; and what MLflow doesn't tell otherwise.

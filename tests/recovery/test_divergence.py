@@ -116,7 +116,7 @@ def test_without_a_checkpoint_there_is_no_way_back(run, order):
 def test_steps_and_places_in_the_order(skipped, steps):
     from types import SimpleNamespace
 
-    from tfscale.run.recovery import Recovery
+    from tfscale.recovery.roll_back import Recovery
 
     recovery = Recovery(SimpleNamespace(state=SimpleNamespace(memory={"skipped": skipped})), watchdog=None)
     assert [recovery.data_steps(step)[0] for step in range(5)] == steps

@@ -51,9 +51,9 @@ def counted_footprint(config: RunConfig, plan: ExecutionPlan) -> Footprint | Non
 
 
 def _count(config: RunConfig) -> Footprint | None:
+    from tfscale.assembly.assembled import adapted
     from tfscale.autograph import with_autograph
     from tfscale.data.pipeline import first_examples
-    from tfscale.engine.assembly import adapted
     from tfscale.keras_task.model_task import KerasModelTask
     from tfscale.measures.flops import footprint_of
 

@@ -103,11 +103,11 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
     """Losses, norms and the model's variables after these steps."""
     import keras
 
+    from tfscale.assembly.assembled import assemble
     from tfscale.data.culprit import as_data_fault
     from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import build_dataset
     from tfscale.engine.actions import Action, Every
-    from tfscale.engine.assembly import assemble
     from tfscale.engine.control import LoopControl
     from tfscale.engine.step import NORM
 

@@ -6,15 +6,14 @@ Owns what a run may have been reading when it failed. How examples are found is 
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import TYPE_CHECKING
 
 from tfscale.errors import TfscaleError
 
 if TYPE_CHECKING:
+    from tfscale.assembly.parts import Parts
     from tfscale.data.culprit import Reading
-    from tfscale.run.parts import Parts
-    from tfscale.run.recovery import Recovery
+    from tfscale.recovery.roll_back import Recovery
 
 
 def as_data_error(parts: Parts | None, recovery: Recovery | None, error: Exception) -> TfscaleError | None:
@@ -37,7 +36,6 @@ def _readings(parts: Parts, recovery: Recovery) -> list[Reading]:
     ahead = plan.steps_per_loop + plan.prefetch + 2
     readings = [Reading("train", parts.shard(), True, config.train.seed, start_step=first, steps=ahead)]
     if config.data.num_examples(config.eval.split):
-        shard = parts.shard(config.eval.global_batch)
-        steps = math.ceil(config.data.count_steps(config.eval.split, shard.global_batch))
+        shard, steps = parts.evaluation_shard()
         readings.append(Reading(config.eval.split, shard, False, steps=steps))
     return readings

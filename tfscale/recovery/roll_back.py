@@ -16,11 +16,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import Diverged
-from tfscale.run.same_state import restore, share_state
+from tfscale.recovery.same_state import restore, share_state
 
 if TYPE_CHECKING:
+    from tfscale.assembly.parts import Parts
     from tfscale.process.watchdog import Watchdog
-    from tfscale.run.parts import Parts
 
 
 class Recovery:

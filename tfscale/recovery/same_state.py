@@ -17,7 +17,7 @@ from tfscale.errors import CheckpointUnusable, DataCorrupt
 from tfscale.files import sha256_of
 
 if TYPE_CHECKING:
-    from tfscale.run.parts import Parts
+    from tfscale.assembly.parts import Parts
 
 _log = logging.getLogger(__name__)
 

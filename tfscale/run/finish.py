@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tfscale.assembly.parts import Parts
 from tfscale.console.messages import RESULT, bare
 from tfscale.run.context import RunContext
-from tfscale.run.parts import Parts
 from tfscale.run_dir.goodput import measure
 from tfscale.run_dir.result import Result
 from tfscale.tracking.tracker import Tracker

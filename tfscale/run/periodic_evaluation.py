@@ -11,12 +11,11 @@ how a step is kept; how a split is evaluated is engine/evaluation.py's. All work
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tfscale.assembly.parts import Parts
 from tfscale.errors import UsageError, nearest
-from tfscale.run.parts import Parts
 from tfscale.run.training_report import TrainingReport
 from tfscale.run_dir.evaluated import best_in, fresh_note, improved
 
@@ -65,8 +64,7 @@ class PeriodicEvaluation:
         if self._evaluator_takes_over():
             return
         parts, split = self._parts, self._config.eval.split
-        shard = parts.shard(self._config.eval.global_batch)
-        steps = math.ceil(self._config.data.count_steps(split, shard.global_batch))
+        shard, steps = parts.evaluation_shard()
         with self._trainer.clock("eval"):
             if self._batches is None:
                 self._batches = parts.dataset(split, shard, training=False)

@@ -1,7 +1,8 @@
 """Session: the training of one run in this process: what is done at which step, and in what order.
 
-Owns the loop and its actions. What it trains with is parts.py's, what is around it context.py's; what the actions do is
-periodic_evaluation.py's, training_report.py's and the checkpointer's. attempt.py is the way in, after the plan is made.
+Owns the loop and which actions there are. building.py builds what it trains with, context.py has what is around it;
+what the actions do is periodic_evaluation.py's, training_report.py's and the checkpointer's. attempt.py is the way in,
+after the plan is made.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import logging
 from typing import Any
 
+from tfscale.assembly.parts import Parts
 from tfscale.config.duration import Duration
 from tfscale.config.unused_settings import refuse_without_test
 from tfscale.console.messages import bare
@@ -19,13 +21,13 @@ from tfscale.peers.membership import Peers
 from tfscale.process import fault_points as faults
 from tfscale.process.stopping import error_of
 from tfscale.process.watchdog import Watchdog
+from tfscale.recovery.data_errors import as_data_error
+from tfscale.recovery.roll_back import Recovery
+from tfscale.recovery.same_state import check_data, restore, share_state
+from tfscale.run.building import build, refuse_unexportable
 from tfscale.run.context import RunContext
-from tfscale.run.data_errors import as_data_error
 from tfscale.run.finish import Outcome, finish
-from tfscale.run.parts import Parts, build, refuse_unexportable
 from tfscale.run.periodic_evaluation import PeriodicEvaluation
-from tfscale.run.recovery import Recovery
-from tfscale.run.same_state import check_data, restore, share_state
 from tfscale.run.tracked import open_tracker, report_model
 from tfscale.run.training_report import TrainingReport
 from tfscale.run_dir.result import Result

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+from tfscale.assembly.parts import Parts
 from tfscale.errors import IOFailure
 from tfscale.files import dumps
 from tfscale.run.context import RunContext
-from tfscale.run.parts import Parts
 from tfscale.tracking.tracker import Tracker
 from tfscale.tracking.train_job import Status
 

@@ -112,8 +112,8 @@ class RestoredRun:
         Raises:
             CheckpointUnusable: no checkpoint, or not this one.
         """
+        from tfscale.assembly.assembled import assemble_to_look_at
         from tfscale.checkpoint import Checkpointer
-        from tfscale.engine.assembly import assemble_to_look_at
 
         strategy = runtime.build_strategy(plan)
         config.data.prepare()

@@ -1,0 +1,140 @@
+"""Building: from a run's configuration and plan to the Parts that it trains with.
+
+Owns what is settled once they are there: what the plan could not know of the model, and what the run's folder keeps of
+data and model. Refuses to restore and to train.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tfscale.assembly.assembled import Assembled, assemble
+from tfscale.assembly.parts import Parts
+from tfscale.data.as_recorded import SPEC, spec_of
+from tfscale.engine.control import LoopControl
+from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.run.context import RunContext
+from tfscale.run_dir.evaluated import holds
+from tfscale.run_dir.experiment import Experiment
+from tfscale.task import Task
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfscale.checkpoint.checkpointer import Checkpointer
+
+_log = logging.getLogger(__name__)
+
+
+def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: Callable[[str], None]) -> Parts:
+    """Builds what a run trains with; call it with the data prepared, inside `runtime.applied`.
+
+    Raises:
+        UsageError: a setting takes no effect on this model, or it can't be built as asked for.
+    """
+    config = context.config
+    made = assemble(config, strategy)
+    plan = _suited(context, made.state.model)
+    _describe_data(context)
+    _keep_model(context, made.task, made.state.model)
+    return Parts(
+        config=config,
+        plan=plan,
+        cluster=context.cluster,
+        run_dir=context.run_dir,
+        strategy=strategy,
+        task=made.task,
+        state=made.state,
+        trainer=_trainer(made, plan, _control(context, heartbeat)),
+        checkpointer=_checkpointer(context, Experiment.of(config, brings_optimizer=made.brings_optimizer)),
+        steps_per_epoch=made.steps_per_epoch,
+        total_steps=made.total_steps,
+    )
+
+
+def refuse_unexportable(parts: Parts) -> None:
+    """What can't be exported at the end is refused before the first step; a resumed run has been there.
+
+    Raises:
+        UsageError: it can't be.
+    """
+    if parts.config.export.at_end and not any(parts.run_dir.checkpoints.glob("*")):
+        from tfscale.export.run_export import rehearse_export
+
+        if notice := rehearse_export(parts.task, parts.state, parts.config.data):
+            _log.info(notice)
+
+
+def _suited(context: RunContext, model: Any) -> ExecutionPlan:
+    """The plan without what this model doesn't support; raises UsageError where the user forced it."""
+    from tfscale.engine.compilation import without_xla_where_needed
+
+    suited = without_xla_where_needed(context.plan, model, forced=context.config.plan.xla)
+    if suited.xla != context.plan.xla:
+        _log.info(f"plan: xla off: {suited.reasons['xla']}")
+        context.run_dir.write_json("plan.json", suited.to_dict())
+    return suited
+
+
+def _describe_data(context: RunContext) -> None:
+    """What other data must agree with when this run is evaluated, predicts or is exported."""
+    source = context.config.data
+    context.run_dir.write_json(SPEC, spec_of(source))
+    names = source.class_names()
+    if names:
+        context.run_dir.write_text("classes.json", json.dumps(list(names)) + "\n")
+
+
+def _keep_model(context: RunContext, task: Task, model: Any) -> None:
+    """The description of a model that was given as an object, so that it can be evaluated without its program."""
+    from tfscale.keras_task.given_model import GivenModel
+
+    run_dir = context.run_dir
+    if isinstance(task, GivenModel) and run_dir.writes and run_dir.read_json("model.json") is None:
+        from tfscale.keras_task.kept import Indescribable, described
+
+        try:
+            run_dir.write_text("model.json", described(model))
+        except Indescribable as why:
+            _log.info(f"the run's folder can't hold the model, so evaluate and predict will need tfscale.fit: {why}")
+
+
+def _trainer(made: Assembled, plan: ExecutionPlan, control: LoopControl) -> Any:
+    if plan.strategy == "parameter_server":
+        from tfscale.parameter_server.coordinated import CoordinatedTrainer
+
+        return CoordinatedTrainer(made.task, made.state, made.strategy, plan, control=control)
+    return made.trainer(plan, control)
+
+
+def _control(context: RunContext, heartbeat: Callable[[str], None]) -> LoopControl:
+    config = context.config
+    return LoopControl(
+        clip_norm=config.train.clip_norm,
+        ema=config.train.ema,
+        worker=context.cluster.worker_index,
+        fixed_loop=config.plan.steps_per_loop is not None,
+        stop_requested=lambda: context.stopping.stop_requested,
+        heartbeat=heartbeat,
+    )
+
+
+def _checkpointer(context: RunContext, experiment: Experiment) -> Checkpointer:
+    from tfscale.checkpoint.checkpointer import Checkpointer, SaveHooks
+
+    config, run_dir = context.config, context.run_dir
+    return Checkpointer(
+        run_dir.checkpoints,
+        keep=config.checkpoint.keep,
+        experiment=experiment,
+        writes=context.cluster.is_chief,
+        hooks=SaveHooks(
+            held=lambda step: holds(run_dir, step),
+            may_commit=context.claim.held,
+            copy=context.store.committed if context.store is not None else lambda folder: None,
+        ),
+        max_failed_saves=config.checkpoint.max_failed_saves,
+    )
