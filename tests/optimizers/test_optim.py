@@ -8,7 +8,7 @@ from tfscale.config.schema import OptimizerConfig
 
 @pytest.fixture
 def optim(tf):
-    from tfscale.engine import optimizer as optim
+    from tfscale.optimizers import build as optim
 
     return optim
 

@@ -88,7 +88,7 @@ def plan_of(workers: int) -> ExecutionPlan:
 
 
 def serve(cluster: Cluster) -> None:
-    from tfscale.engine import server
+    from tfscale.parameter_server import server
 
     server.serve(cluster, plan_of(len(cluster.addresses["worker"])), wait=lambda: print(sys.stdin.read()))
 
