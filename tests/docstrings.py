@@ -18,7 +18,14 @@ from pathlib import Path
 from structure import ROOT, modules
 
 # Paragraphs that are no code: tables, other languages.
-PROSE = {"cluster.kubernetes", "k8s.pod_file", "run.api", "recovery.roll_back", "run_dir.goodput"}
+PROSE = {
+    "cluster.kubernetes",
+    "k8s.pod_file",
+    "run.api",
+    "run.periodic_evaluation",
+    "recovery.roll_back",
+    "run_dir.goodput",
+}
 GIVEN = {
     "cluster": "tfscale.cluster.Cluster",
     "config": "tfscale.config.schema.RunConfig",
