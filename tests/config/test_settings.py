@@ -29,17 +29,19 @@ def refused(*overrides: str) -> str:
 
 @pytest.mark.parametrize("name", OWN_KEYS)
 def test_every_optimizer_takes_its_own_keys_and_no_others(name):
+    """All its own keys in one go, and all the others, of which each is told."""
     every = {key for keys in OWN_KEYS.values() for key in keys}
-    for key in every:
-        text = "true" if key in VALUES else "0.5"
-        given = [f"optimizer.name={name}", f"optimizer.{key}={text}"]
-        given += ["optimizer.momentum=0.9"] if key == "nesterov" and name == "sgd" else []
-        if key in OWN_KEYS[name]:
-            config = compose([*RESNET, *given])
-            validate(config)
-            assert config.optimizer.effective[key] == (True if key in VALUES else 0.5)
-        else:
-            assert f"optimizer.{key}: {name} has no {key}" in refused(*given)
+    own, others = ({key: True if key in VALUES else 0.5 for key in keys}
+                   for keys in (OWN_KEYS[name], sorted(every - OWN_KEYS[name].keys())))  # fmt: skip
+
+    def given(values):
+        return [f"optimizer.name={name}", *(f"optimizer.{key}={str(value).lower()}" for key, value in values.items())]
+
+    config = compose([*RESNET, *given(own)])
+    validate(config)
+    assert {key: config.optimizer.effective[key] for key in own} == own
+    told = refused(*given(others))
+    assert all(f"optimizer.{key}: {name} has no {key}" in told for key in others), told
 
 
 def test_every_default_is_keras_own(tf):
