@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def validate():
     assert loaded is not None and loaded.loader is not None
     module = importlib.util.module_from_spec(loaded)
     loaded.loader.exec_module(module)
+    from kubernetes_validate import utils
+
     crds = module.load_crds(SHARED / "crds")
     strict, made = module.strict, {}
 
@@ -30,6 +33,7 @@ def validate():
         return made[id(schema)] if id(schema) in made else made.setdefault(id(schema), strict(schema, root=True))
 
     module.strict = strict_once
+    utils.schema_contents = functools.cache(utils.schema_contents)  # else megabytes of JSON for every manifest
 
     def problems(manifest) -> list[str]:
         found, how = module.check(manifest, crds, "1.36")
