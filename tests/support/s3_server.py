@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from typing import Any
 from urllib.request import Request, urlopen
@@ -51,9 +52,9 @@ class S3:
         with urlopen(Request(self.url + path, data=data, headers={"Content-Type": "text/plain"})):
             pass
 
-    @property
+    @functools.cached_property
     def client(self) -> Any:
-        """boto3's own client, to look and to damage."""
+        """boto3's own client, to look and to damage; making one takes longer than what it is asked."""
         import boto3
 
         return boto3.client(
