@@ -98,9 +98,8 @@ def verdict(reference: Ran, ours: Ran) -> Verdict:
     apart = {name: difference(first[name], second[name]) for name in first.files}
     weights = max((value for name, value in apart.items() if "/weights/" in name), default=0.0)
     where = max((name for name in apart if "/weights/" not in name), key=apart.__getitem__)
-    return Verdict(
-        "close" if apart[where] <= CLOSE else "differs", f"{apart[where]:.0e} in {where}, weights {weights:.0e}"
-    )
+    history = f"{apart[where]:.0e} in {where}" if apart[where] else "History to the bit"
+    return Verdict("close" if apart[where] <= CLOSE else "differs", f"{history}, weights {weights:.0e}")
 
 
 def difference(first: Any, second: Any) -> float:
