@@ -30,6 +30,7 @@ METRIC_STATE = "_summed"  # the key of `Task.metric_state_size` numbers among th
 # What methods were called that people's tasks may override
 _FORMER = {"meet": "adapt", "summed_size": "metric_state_size", "summarise": "metric_result"}
 WHOLE = "_whole"  # the key of `Task.counted_size` numbers in a batch
+STEP_ROWS = "_step_rows"  # the key of how many examples the whole step has, [batch], where steps are not all as large
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ class Task:
     def follows_keras(self) -> bool:
         """Whether the optimizer is to see what Keras's `fit` shows it: of a sparse gradient the rows that come twice
         one by one (their squares and norms are not those of their sum), and nothing of what no loss depends on. Else
-        such rows are added up first, and what has no gradient has zeros."""
+        such rows are added up first, and what has no gradient has zeros. All examples of a part of a step have one loss
+        then, that of the part."""
         return False
 
     @property

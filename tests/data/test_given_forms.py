@@ -307,8 +307,16 @@ def test_arguments_of_keras_are_answered_with_ours(dense):
 
 
 def test_hints_are_arguments_in_python(dense, tmp_path):
+    from tfscale.data.arrays import ArraySource
+
+    class Few(ArraySource):
+        def arrays(self, split):
+            return {"x": X[:8], "y": Y[:8]} if split == "train" else {}
+
+    result = tfscale.fit(dense(), (X[:8], Y[:8]), global_batch=16, run_dir=tmp_path / "one step is an epoch")
+    assert (result.step, result.epochs) == (1, 1.0)
     with pytest.raises(UsageError) as caught:
-        tfscale.fit(dense(), (X[:8], Y[:8]), global_batch=16, run_dir=tmp_path / "r")
+        tfscale.fit(dense(), Few(), global_batch=16, run_dir=tmp_path / "r")
     assert (caught.value.where, caught.value.fix) == ("global_batch", "use global_batch=8 or less")
     shapes = "Received: target.shape=(2,), output.shape=(2, 3)"  # words of Keras's own
     assert in_python(f"{shapes}; use eval.every=1ep") == f'{shapes}; use overrides=["eval.every=1ep"]'

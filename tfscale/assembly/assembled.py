@@ -72,7 +72,7 @@ def assemble(
     steps_per_epoch = source.count_steps("train", train.global_batch)
     total_steps = Duration.parse(train.until).steps(steps_per_epoch=steps_per_epoch)
     task = adapted(config.task, source)
-    if source.bad_examples("train"):
+    if source.bad_examples("train") or _fills_up(config, strategy):
         task.expect_left_out()
     before_model()
     with strategy.scope():
@@ -82,6 +82,15 @@ def assemble(
     refuse_ignored(config, task, brings_optimizer=brings_optimizer)
     remember_rate(state.optimizer)
     return Assembled(strategy, task, state, brings_optimizer, steps_per_epoch, total_steps)
+
+
+def _fills_up(config: RunConfig, strategy: tf.distribute.Strategy) -> bool:
+    """Whether micro-batches of some steps, which never cross an epoch, are filled up."""
+    batch, parts = config.train.global_batch, config.train.accumulate or 1
+    if parts == 1 or not config.data.whole_epochs:
+        return False
+    uneven = config.data.num_examples("train") % batch or batch % (parts * strategy.num_replicas_in_sync)
+    return bool(uneven)
 
 
 def assemble_to_look_at(

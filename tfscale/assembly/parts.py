@@ -68,8 +68,10 @@ class Parts:
         return Shard(global_batch, self.cluster.worker_index, self.plan.num_workers)
 
     def evaluation_shard(self) -> tuple[Shard, int]:
-        """This worker's part of every step of an evaluation of eval.split, and how many steps that has."""
-        shard = self.shard(self.config.eval.global_batch)
+        """This worker's part of every step of an evaluation of eval.split, and how many steps that has. A step is
+        larger than asked for where replicas would share it unevenly, which only sources of whole epochs come to."""
+        batch = self.config.eval.global_batch or self.config.train.global_batch
+        shard = self.shard(batch if self.asynchronous else batch + -batch % self.plan.num_replicas)
         return shard, math.ceil(self.config.data.count_steps(self.config.eval.split, shard.global_batch))
 
     def dataset(
@@ -90,12 +92,16 @@ class Parts:
     def reading(self) -> str:
         """Who reads what, for people."""
         batch, workers = self.config.train.global_batch, self.plan.num_workers
-        text = f"{self.config.data.num_examples('train')} training examples, {self.steps_per_epoch:.4g} steps per epoch"
+        count, replicas = self.config.data.num_examples("train"), self.plan.num_replicas
+        text = f"{count} training examples, {self.steps_per_epoch:.4g} steps per epoch"
+        rest = count % batch if self.config.data.whole_epochs else 0
+        if rest and self.steps_per_epoch == -(-count // batch):
+            text += f" (the last has {rest}{', which one replica computes' if rest < replicas else ''})"
         if numbered := self.config.data.labelling():
             text = f"{text}; {numbered}"
         if self.asynchronous:
             return f"{text}; each of {workers} workers computes whole steps of {batch} examples"
         if workers > 1:
-            mine = self.shard().worker_batch
+            mine = -(-batch // workers)
             return f"{text}; each of {workers} workers reads {mine} of the {batch} examples of a step"
         return text

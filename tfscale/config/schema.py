@@ -58,7 +58,7 @@ class TrainConfig:
 
     until: str = MISSING
     global_batch: int = MISSING
-    seed: int = 0
+    seed: Optional[int] = 0  # null: that of Python, NumPy and TensorFlow is left as it is
     accumulate: Optional[int] = None  # micro-batches per step; null lets the plan choose
     clip_norm: Optional[float] = None
     ema: Optional[float] = None  # decay of the weights' moving average, which is evaluated and exported in their place
@@ -317,7 +317,8 @@ def validate(config: RunConfig) -> None:
         check(f"optimizer.{key}", share is None or 0 <= share <= 1, f"{share} is not in 0..1")
     ema = config.train.ema
     check("train.ema", ema is None or 0 <= ema < 1, f"{ema} is not in 0..1, 1 excluded")
-    check("train.seed", config.train.seed < 2**31, f"{config.train.seed} is more than 2147483647")
+    seed = config.train.seed or 0
+    check("train.seed", seed < 2**31, f"{seed} is more than 2147483647")
     for key in config.resume.allow_changed:
         check("resume.allow_changed", key.split(".")[0] in _IDENTITY, f"{key!r} is not under {', '.join(_IDENTITY)}")
     found_again = not config.resume.allow_changed or config.run.name or config.run.dir
@@ -348,6 +349,7 @@ def identity(config: RunConfig, *, brings_optimizer: bool | None = None) -> dict
     for name, part in (("task", config.task), ("data", config.data)):
         found[name] = {"class": class_name(part), **part.identity()}
     found["train"] = {key: getattr(config.train, key) for key in _OF_TRAINING}
+    found["train"]["seed"] = config.train.seed or 0  # null is 0 to whatever needs one
     if owns is not True:
         found["optimizer"] = config.optimizer.effective
     return found

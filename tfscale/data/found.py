@@ -42,7 +42,7 @@ def refuse_too_few(config: RunConfig) -> None:
     count = config.data.num_examples("train") if config.data.by_index else batch
     if not count:
         raise DataMissing("the train split has no examples", where="data", fix="give examples to train on")
-    if count < batch:
+    if count < batch and not config.data.whole_epochs:
         raise UsageError(
             f"the train split has {count} examples, fewer than one global batch of {batch}",
             where="train.global_batch",

@@ -17,9 +17,10 @@ from tfscale.data.source import Source, StreamedSource
 from tfscale.errors import DataMissing, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
-    from tfscale.data.order import Shard
+    from tfscale.data.order import Permutation, Shard
     from tfscale.data.survey import Found
     from tfscale.labels import Labels
 
@@ -37,16 +38,61 @@ def is_labelled(source: Source) -> bool:
 
 @dataclass
 class GivenArrays(ArraySource):
-    """NumPy arrays by field and split, each nested as the model takes it; the first axis counts examples."""
+    """NumPy arrays by field and split, each nested as the model takes it; the first axis counts examples.
+
+    Args:
+        shuffle: as of Keras's `fit`: every epoch anew, False: as they are, "batch": only within each step.
+    """
+
+    whole_epochs = True
 
     train: Any = None
     test: Any = None
+    shuffle: bool | str = True
 
     def arrays(self, split: str) -> dict[str, Any]:
         return (self.train if split == "train" else self.test) or {}
 
     def identity(self) -> dict[str, Any]:
-        return {"train": _digest(self.arrays("train")), "test": _digest(self.arrays("test"))}
+        found = {"train": _digest(self.arrays("train")), "test": _digest(self.arrays("test"))}
+        return found if self.shuffle is True else {**found, "shuffle": self.shuffle}
+
+    def permutation(self, split: str, *, global_batch: int, seed: int | None) -> Permutation | None:
+        """Keras's own, the same in every epoch, where people gave TensorFlow a seed and this run none; else ours."""
+        import tensorflow as tf
+
+        from tfscale.data.order import evaluation_steps, permute
+
+        if not self.shuffle:
+            return lambda places, epochs: places
+        count = self.num_examples(split)
+        if seed is None and (order := self._order_of_keras(split, global_batch)) is not None:
+            with tf.device("CPU:0"):
+                held = tf.constant(order, tf.int64)
+            return lambda places, epochs: tf.gather(held, places)
+        if self.shuffle != "batch":
+            return None
+
+        def within_steps(places: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
+            steps = places // global_batch
+            rows = tf.minimum(tf.constant(global_batch, tf.int64), count - steps * global_batch)
+            drawn = epochs * evaluation_steps(count, global_batch) + steps
+            return steps * global_batch + permute(places % global_batch, drawn, rows, seed or 0)
+
+        return within_steps
+
+    def _order_of_keras(self, split: str, global_batch: int) -> np.ndarray | None:
+        """Found once, since it is the seed of that moment that counts."""
+        from tfscale.hooks.keras_hooks import order_of_arrays
+
+        if (split, global_batch) not in self._orders:
+            found = order_of_arrays(self.num_examples(split), global_batch, self.shuffle)
+            self._orders[split, global_batch] = found
+        return self._orders[split, global_batch]
+
+    @cached_property
+    def _orders(self) -> dict[tuple[str, int], np.ndarray | None]:
+        return {}
 
 
 def _digest(fields: dict[str, Any]) -> str:
@@ -67,14 +113,17 @@ def _digest(fields: dict[str, Any]) -> str:
 class GivenDataset(StreamedSource):
     """tf.data data sets whose elements are (x, y) or (x, y, sample_weight), batched as for Keras's `fit`.
 
-    Their own order is kept: training reads `train` over and over. A run resumes by skipping what it has seen, which
-    repeats the same examples as far as the data set does, so give its shuffle a seed. Elements whose examples can't be
-    stacked anew (padded for each batch, ragged, sparse) are one step each, whatever their size.
+    Their own order is kept: training reads `train` over and over, and each element is one step, whatever its size,
+    unless another global batch is asked for. A run resumes by skipping what it has seen, which repeats the same
+    examples as far as the data set does, so give its shuffle a seed. Elements whose examples can't be stacked anew
+    (padded for each batch, ragged, sparse) are always one step each.
 
     Args:
         steps_per_epoch: only for a training data set that never ends.
         made_from: what people gave, where it was no data set.
     """
+
+    whole_epochs = True
 
     train: Any = None
     test: Any = None
@@ -91,9 +140,11 @@ class GivenDataset(StreamedSource):
         return self._size(split)[1]
 
     def count_steps(self, split: str, global_batch: int) -> float:
-        if not self.own_steps(split):
-            return super().count_steps(split, global_batch)
-        return (self.steps_per_epoch if split == "train" else None) or self._size(split)[0]
+        if split == "train" and self.steps_per_epoch:
+            return self.steps_per_epoch
+        if self.own_steps(split) or (split == "train" and global_batch == self.rows):
+            return self._size(split)[0]
+        return super().count_steps(split, global_batch)
 
     @cached_property
     def rows(self) -> int:
@@ -151,55 +202,42 @@ class GivenDataset(StreamedSource):
 
         from tfscale.autograph import no_autograph
 
-        if training:
-            examples = self._epoch(split).repeat().unbatch()
-        else:
-            examples = self._fields(split).unbatch()
-            fill = -self.num_examples(split) % shard.global_batch
-            examples = examples.concatenate(examples.take(1).repeat(fill))
+        assert not training  # `steps`
+        examples = self._fields(split).unbatch()
+        fill = -self.num_examples(split) % shard.global_batch
+        examples = examples.concatenate(examples.take(1).repeat(fill))
         if shard.num_workers == 1:
             return examples.skip(start_step * shard.global_batch)
         begin, end = shard.worker * shard.worker_batch, (shard.worker + 1) * shard.worker_batch
         steps = examples.batch(shard.global_batch, drop_remainder=True).skip(start_step)
         return steps.map(no_autograph(lambda step: tf.nest.map_structure(lambda t: t[begin:end], step))).unbatch()
 
-    def whole_steps(
-        self, split: str, indices: tf.data.Dataset, shard: Shard, *, training: bool, start_step: int
-    ) -> tf.data.Dataset | None:
-        """The data set's own elements, where each of them is one step."""
+    def own_steps(self, split: str) -> str:
+        return _why_own(self._given(split))
+
+    def steps(self, split: str, *, global_batch: int, training: bool, start_step: int) -> tf.data.Dataset:
+        """The elements as they are, or cut anew within each epoch where they are to be of another size."""
         import tensorflow as tf
 
         from tfscale.autograph import no_autograph
 
-        dataset, rows = self._given(split), shard.global_batch
-        even = self.rows == rows and self.num_examples(split) == int(dataset.cardinality()) * rows
-        if not (training and shard.num_workers == 1 and (even or _fixed_rows(dataset) == rows)):
-            return None
+        if not training:
+            return self._fields(split).skip(start_step)
+        epoch = self._epoch(split)
+        if self.own_steps(split):
+            return epoch.repeat().skip(start_step)
+        dataset, rows = self._given(split), self.rows
+        if global_batch != rows:
+            return epoch.unbatch().batch(global_batch).repeat().skip(start_step)
+        even = self.num_examples(split) == int(dataset.cardinality()) * rows
+        if not even and _fixed_rows(dataset) != rows:
+            return epoch.repeat().skip(start_step)
 
         @no_autograph
         def fix(element):
             return tf.nest.map_structure(lambda t: tf.ensure_shape(t, [rows, *t.shape[1:]]), element)
 
-        return self._epoch(split).repeat().skip(start_step).map(fix)
-
-    def own_steps(self, split: str) -> str:
-        return _why_own(self._given(split))
-
-    def steps(self, split: str, *, global_batch: int, training: bool, start_step: int) -> tf.data.Dataset:
-        """The elements as they are; in training they weigh the same whatever their size, as in Keras's fit."""
-        import tensorflow as tf
-
-        from tfscale.autograph import no_autograph
-        from tfscale.data.survey import count_rows
-
-        @no_autograph
-        def weighted(step):
-            count = count_rows(tf.nest.flatten(step)[0])
-            weight = global_batch / count if training else tf.constant(1.0, tf.float64)
-            return {**step, "weight": tf.fill([count], tf.cast(weight, tf.float32))}
-
-        steps = self._epoch(split).repeat() if training else self._fields(split)
-        return steps.skip(start_step).map(weighted)
+        return epoch.repeat().skip(start_step).map(fix)
 
     def _epoch(self, split: str) -> tf.data.Dataset:
         """One pass of training."""
@@ -229,15 +267,22 @@ class GivenFunctions(Source):
     train: Any = None
     test: Any = None
     steps_per_epoch: int | None = None
+    shuffle: bool | str = True
 
     @cached_property
     def made(self) -> Source:
         test = called(self.test) if callable(self.test) else self.test
-        return as_source(called(self.train), test, steps_per_epoch=self.steps_per_epoch)
+        return as_source(called(self.train), test, steps_per_epoch=self.steps_per_epoch, shuffle=self.shuffle)
+
+    @property
+    def whole_epochs(self) -> bool:  # type: ignore[override]
+        """Of what they return, which may be a Source; true before they are called."""
+        return self.made.whole_epochs if "made" in vars(self) else True
 
     def identity(self) -> dict[str, Any]:
         """By name: what a function will return isn't known yet."""
-        return {split: getattr(getattr(self, split), "__qualname__", None) for split in ("train", "test")}
+        found = {split: getattr(getattr(self, split), "__qualname__", None) for split in ("train", "test")}
+        return found if self.shuffle is True else {**found, "shuffle": self.shuffle}
 
     def num_examples(self, split: str) -> int:
         return self.made.num_examples(split)
@@ -281,11 +326,14 @@ def _fixed_rows(dataset: tf.data.Dataset) -> int | None:
     return shape[0] if shape.rank else None
 
 
-def as_source(data: Any, test: Any, *, steps_per_epoch: int | None = None, wide: bool = False) -> Source:
+def as_source(
+    data: Any, test: Any, *, steps_per_epoch: int | None = None, wide: bool = False, shuffle: bool | str = True
+) -> Source:
     """The source for what people give `tfscale.fit`: arrays, batches, or a Source as it is.
 
     Args:
         wide: whether the model computes in float64.
+        shuffle: of arrays, as `GivenArrays` has it; batches are in their own order.
 
     Raises:
         UsageError: anything else, or training and test data of different kinds.
@@ -326,6 +374,7 @@ def as_source(data: Any, test: Any, *, steps_per_epoch: int | None = None, wide:
     return GivenArrays(
         train=plain_arrays(data, "data", wide=wide),
         test=plain_arrays(test, "test", wide=wide) if test is not None else None,
+        shuffle=shuffle,
     )
 
 

@@ -1,21 +1,22 @@
 """The order of examples: one infinite concatenation of epoch permutations.
 
-Owns the only rule of order in tfscale: with B = global_batch, step s takes positions [s*B, (s+1)*B), and a worker takes
-its slice of that. Position p lies in epoch p // n; the example there is a permutation of n, drawn by (seed, epoch), at
-p % n. So any step of any worker is reached by arithmetic: remainders, resume, parity and a change of the number of
-workers need nothing else.
+Owns the rule of order of recipes and Tasks; epochs.py has that of people's own models. With B = global_batch, step s
+takes positions [s*B, (s+1)*B), and a worker takes its slice of that. Position p lies in epoch p // n; the example there
+is a permutation of n, drawn by (seed, epoch), at p % n. So any step of any worker is reached by arithmetic: remainders,
+resume, parity and a change of the number of workers need nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from tfscale.autograph import no_autograph
 
-_FOREVER = 2**62
+FOREVER = 2**62
+Permutation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # int64 places and epochs -> int64 examples
 _ROUNDS = 8  # of the cipher; fewer leave visible patterns
 
 
@@ -40,7 +41,8 @@ class Portion:
         split: "train" or "test".
         shard: which part of every step this worker reads.
         training: endless and shuffled with augmentation; otherwise every example once, filled up with weight 0.
-        seed: of the order and of the augmentation, together with epoch and index.
+        seed: of the order and of the augmentation, together with epoch and index; None: the order is Keras's where a
+            global seed of TensorFlow is set, and all else is as with 0.
         start_step: the first step; a resumed run passes the step it restored, a resumed prediction its next part's.
         skip: steps of the order from start_step on that are left out, rising.
     """
@@ -48,7 +50,7 @@ class Portion:
     split: str
     shard: Shard
     training: bool
-    seed: int = 0
+    seed: int | None = 0
     start_step: int = 0
     skip: tuple[int, ...] = ()
 
@@ -62,7 +64,7 @@ def training_order(num_examples: int, shard: Shard, *, seed: int, start_step: in
         epoch, offset = position // num_examples, position % num_examples
         return {"index": permute(offset, epoch, num_examples, seed), "epoch": epoch, "weight": _ones(shard)}
 
-    return tf.data.Dataset.range(start_step, _FOREVER).map(at)
+    return tf.data.Dataset.range(start_step, FOREVER).map(at)
 
 
 def evaluation_order(num_examples: int, shard: Shard, *, start_step: int = 0) -> tf.data.Dataset:
@@ -103,14 +105,14 @@ def evaluation_steps(num_examples: int, global_batch: int) -> int:
     return -(-num_examples // global_batch)
 
 
-def permute(offset: tf.Tensor, epoch: tf.Tensor, num_examples: int, seed: int) -> tf.Tensor:
+def permute(offset: tf.Tensor, epoch: tf.Tensor, num_examples: int | tf.Tensor, seed: int) -> tf.Tensor:
     """The examples at these offsets of these epochs: int64 [k], by a block cipher on [0, num_examples).
 
     The cipher (RandomIndexShuffle) computes each place by itself, so that a billion examples need no memory.
     """
     size = tf.shape(offset)[0]
     seeds = tf.stack([tf.fill([size], tf.constant(seed, tf.int64)), epoch, tf.ones_like(epoch)], axis=1)
-    last = tf.fill([size], tf.constant(num_examples - 1, tf.int64))
+    last = tf.broadcast_to(tf.cast(num_examples, tf.int64) - 1, [size])
     shuffled = tf.raw_ops.RandomIndexShuffle(index=offset, seed=seeds, max_index=last, rounds=_ROUNDS)
     return tf.ensure_shape(shuffled, offset.shape)
 

@@ -16,37 +16,38 @@ import tensorflow as tf
 
 import tfscale.data.order as order
 from tfscale.autograph import no_autograph, with_autograph
+from tfscale.data.epochs import Cut, cut_steps, epoch_order
 from tfscale.data.order import Portion, Shard
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError
 from tfscale.labels import Labels
 from tfscale.plan.execution_plan import ExecutionPlan
-from tfscale.task import Example, Task
+from tfscale.task import STEP_ROWS, Example, Task
 
 
 def build_dataset(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -> tf.data.Dataset:
-    """The batches of one worker, each replica_batch examples, local_devices of them per step.
+    """The batches of one worker, each replica_batch examples, local_devices of them per step; of whole epochs they are
+    of any size, and have the field STEP_ROWS.
 
     Raises:
-        UsageError: fewer examples than one global batch, so that one step would repeat an example.
+        UsageError: fewer examples than one global batch, so that one step would repeat an example; or a batch that
+            doesn't divide by the replicas, of a source without whole epochs.
     """
     source, split, shard = source.resolved(), portion.split, portion.shard
-    if _why_own(source, split):
+    if _why_own(source, split) and not source.whole_epochs:
         return _tuned(_own_steps(source, task, portion, plan), plan)
-    count = source.num_examples(split)
-    if portion.training and count < shard.global_batch:
-        raise UsageError(
-            f"the {split} split has {count} examples, fewer than one global batch of {shard.global_batch}",
-            where="train.global_batch",
-            fix=f"use train.global_batch={count} or less",
-        )
+    if not source.whole_epochs:
+        _refuse_batch(source, portion, plan)
     if portion.skip:
         left_out, *more = portion.skip
         before = build_dataset(source, task, dataclasses.replace(portion, skip=()), plan)
         behind = dataclasses.replace(portion, start_step=left_out + 1, skip=tuple(more))
         steps_before = (left_out - portion.start_step) * plan.local_devices
         return _endless(before.take(steps_before).concatenate(build_dataset(source, task, behind, plan)))
-    steps = places(source, portion)
+    if source.whole_epochs and (portion.training or _why_own(source, split)):
+        dataset = _parts_of_epochs(source, task, portion, plan)
+        return _tuned(_endless(dataset) if portion.training else dataset, plan)
+    steps, count = places(source, portion), source.num_examples(split)
     indices = steps.map(no_autograph(lambda place: place["index"]))
     whole = None
     if type(task).preprocess is Task.preprocess:
@@ -62,6 +63,91 @@ def build_dataset(source: Source, task: Task, portion: Portion, plan: ExecutionP
             .batch(shard.worker_batch // plan.local_devices, drop_remainder=True)
         )
     return _tuned(_endless(dataset) if portion.training else dataset, plan)
+
+
+def _refuse_batch(source: Source, portion: Portion, plan: ExecutionPlan) -> None:
+    count, batch = source.num_examples(portion.split), portion.shard.global_batch
+    if portion.training and count < batch:
+        raise UsageError(
+            f"the {portion.split} split has {count} examples, fewer than one global batch of {batch}",
+            where="train.global_batch",
+            fix=f"use train.global_batch={count} or less",
+        )
+    parts = portion.shard.num_workers * plan.local_devices
+    if batch % parts:  # of a function that returns a Source, which the plan could not know
+        raise UsageError(
+            f"global_batch={batch} is not divisible by {parts} replicas",
+            where="global_batch",
+            fix=f"use {-(-batch // parts) * parts}",
+        )
+
+
+def _parts_of_epochs(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -> tf.data.Dataset:
+    """The parts of steps that never cross an epoch, for one device after another."""
+    cut = Cut(portion.shard, plan.local_devices, plan.accumulate if portion.training else 1)
+    alone, count = type(task).preprocess is Task.preprocess, source.num_examples(portion.split)
+    finish = finisher(source, task, count, training=portion.training, seed=portion.seed)
+
+    def finished(place: Any, raw: tf.data.Dataset) -> tf.data.Dataset:
+        """One part, whose examples are prepared one by one."""
+        examples = tf.data.Dataset.zip((tf.data.Dataset.from_tensor_slices(place), raw))
+        examples = examples.map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
+        known = place["weight"].shape[0]
+        rows = tf.shape(place["weight"], tf.int64)[0] if known is None else known
+        return examples.batch(rows, drop_remainder=known is not None)
+
+    if not source.by_index:
+        _refuse_cutting(source, portion, cut, alone=alone)
+        steps = _steps(source, portion)
+        if alone:
+            return cut_steps(steps, cut, plan.input_threads)
+
+        @no_autograph
+        def numbered(number: tf.Tensor, step: Any) -> Any:
+            first = number * portion.shard.global_batch
+            return {**step, "index": first + tf.range(tf.shape(tf.nest.flatten(step)[0], tf.int64)[0])}
+
+        @no_autograph
+        def slices(step: Any) -> tf.data.Dataset:
+            place = {name: step.pop(name) for name in ("index", "weight", STEP_ROWS)}
+            place["epoch"] = tf.zeros_like(place["index"])
+            return finished(place, tf.data.Dataset.from_tensor_slices(step))
+
+        return cut_steps(steps.enumerate(portion.start_step).map(numbered), cut, plan.input_threads).flat_map(slices)
+    parts = places(source, portion, cut)
+    whole = None
+    if alone:
+        indices = parts.map(no_autograph(lambda place: place["index"]))
+        whole = source.whole_steps(portion.split, indices, portion.shard, **_from(portion))
+    if whole is not None:
+        weighted = no_autograph(lambda step, place: {**step, **{name: place[name] for name in ("weight", STEP_ROWS)}})
+        return tf.data.Dataset.zip((whole, parts)).map(weighted)
+
+    @no_autograph
+    def read(place: Any) -> tf.data.Dataset:
+        index = tf.data.Dataset.from_tensors(place["index"])
+        return finished(place, source.read(portion.split, index, ram_bytes=plan.input_ram_bytes))
+
+    return parts.flat_map(read)
+
+
+def _refuse_cutting(source: Source, portion: Portion, cut: Cut, *, alone: bool) -> None:
+    """Raises UsageError for steps that can't be cut into examples as it is needed."""
+    why = _why_own(source, portion.split)
+    if not why or (alone and cut.replicas * cut.micro_batches == 1):
+        return
+    if alone and cut.micro_batches == 1 and why != "sparse":
+        return
+    raise _uncut(portion.split, why, cut.replicas * cut.micro_batches, alone=alone)
+
+
+def _uncut(split: str, why: str, parts: int, *, alone: bool) -> UsageError:
+    return UsageError(
+        f"the batches of the {split} data are {why}, so that each of them is one step, and "
+        + (f"{parts} replicas or micro-batches share a step" if alone else "the task prepares single examples"),
+        where="data" if split == "train" else "test",
+        fix="pad all of them to one length, or train on one device: plan.strategy=one_device train.accumulate=1",
+    )
 
 
 def raw_examples(
@@ -92,33 +178,40 @@ def _own_steps(source: Source, task: Task, portion: Portion, plan: ExecutionPlan
     split, why = portion.split, _why_own(source, portion.split)
     parts = plan.num_replicas * plan.accumulate
     if parts > 1 or type(task).preprocess is not Task.preprocess:
-        raise UsageError(
-            f"the batches of the {split} data are {why}, so that each of them is one step, and "
-            + (f"{parts} replicas or micro-batches share a step" if parts > 1 else "the task prepares single examples"),
-            where="data" if split == "train" else "test",
-            fix="pad all of them to one length, or train on one device: plan.strategy=one_device train.accumulate=1",
-        )
+        raise _uncut(split, why, parts, alone=parts > 1)
     steps = _steps(source, portion)
     return _endless(steps) if portion.training else steps
 
 
-def places(source: Source, portion: Portion) -> tf.data.Dataset:
+def places(source: Source, portion: Portion, cut: Cut | None = None) -> tf.data.Dataset:
     """Which examples this worker reads, step by step: {"index", "epoch", "weight"}, each [worker_batch].
+
+    Args:
+        cut: of whole epochs, how the steps are cut for devices; None: into one part for each worker.
 
     Raises:
         DataCorrupt: no example is good.
     """
-    split, shard = portion.split, portion.shard
+    split = portion.split
     count, bad = source.num_examples(split), source.bad_examples(split)
     if portion.training:
-        steps = order.training_order(count, shard, seed=portion.seed, start_step=portion.start_step)
+        steps = training_order(source, portion, cut)
     else:
-        steps = order.evaluation_order(count, shard, start_step=portion.start_step)
+        steps = order.evaluation_order(count, portion.shard, start_step=portion.start_step)
     if not bad:
         return steps
     if len(bad) == count:
         raise DataCorrupt(f"no example of the {split} split is good", where="data", fix="replace the data")
     return order.without(steps, bad, count)
+
+
+def training_order(source: Source, portion: Portion, cut: Cut | None = None) -> tf.data.Dataset:
+    """The places of training, whatever their examples are like; as of `places`."""
+    count, shard, seed = source.num_examples(portion.split), portion.shard, portion.seed or 0
+    if not source.whole_epochs:
+        return order.training_order(count, shard, seed=seed, start_step=portion.start_step)
+    permutation = source.permutation(portion.split, global_batch=shard.global_batch, seed=portion.seed)
+    return epoch_order(count, cut or Cut(shard), permutation, seed=seed, start_step=portion.start_step)
 
 
 def _endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -137,18 +230,17 @@ def _tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def finisher(source: Source, task: Task, count: int, *, training: bool, seed: int) -> Callable[..., Example]:
+def finisher(source: Source, task: Task, count: int, *, training: bool, seed: int | None) -> Callable[..., Example]:
     """From a raw example and its place in the order to what the step takes."""
 
     @no_autograph
     def finish(place: Mapping[str, tf.Tensor], raw: Any) -> Example:
         example = with_autograph(source.parse)(raw)
         # All randomness of one example: a pure function of (seed, epoch, index).
-        example["seed"] = tf.stack([tf.constant(seed, tf.int64), place["epoch"] * count + place["index"]])
+        example["seed"] = tf.stack([tf.constant(seed or 0, tf.int64), place["epoch"] * count + place["index"]])
         example = dict(with_autograph(task.preprocess)(example, training=training))
         example.pop("seed", None)
-        example["weight"] = place["weight"]
-        return example
+        return {**example, **{name: place[name] for name in ("weight", STEP_ROWS) if name in place}}
 
     return finish
 

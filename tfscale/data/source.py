@@ -12,6 +12,7 @@ inside its methods, so that a run can be planned without it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from tfscale.files import sha256
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from tfscale.data.order import Shard
+    from tfscale.data.order import Permutation, Shard
     from tfscale.labels import Labels
 
 READING = 2  # how pictures are found and decoded now, see `Source.reading`
@@ -40,6 +41,9 @@ class Source:
 
     stable_name: ClassVar[str] = ""  # what its runs are named by, for a class that is renamed or moves; not inherited
     by_index: ClassVar[bool] = True  # whether any step can be read by itself, on any worker
+    # An epoch is every example once, as Keras counts, and a step never crosses it: the last one is smaller, see
+    # epochs.py. Else steps go on over the ends of epochs, see order.py.
+    whole_epochs: ClassVar[bool] = False
     places: ClassVar[tuple[str, ...]] = ("dir",)  # fields that say where the data lies, not which data it is
 
     def check(self) -> None:
@@ -150,8 +154,17 @@ class Source:
         raise NotImplementedError
 
     def count_steps(self, split: str, global_batch: int) -> float:
-        """How many steps a split is; a fraction where the last one is smaller."""
-        return self.num_examples(split) / global_batch
+        """How many steps a split is; a fraction where a step goes on in the next epoch."""
+        steps = self.num_examples(split) / global_batch
+        return math.ceil(steps) if self.whole_epochs else steps
+
+    def permutation(self, split: str, *, global_batch: int, seed: int | None) -> Permutation | None:
+        """The order of each of its whole epochs, None: another one for every epoch, drawn by the seed.
+
+        Args:
+            seed: None: people's own, which they gave TensorFlow.
+        """
+        return None
 
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
         """The raw examples at these indices, one by one, in their order.
@@ -167,7 +180,7 @@ class Source:
     ) -> tf.data.Dataset | None:
         """The parsed examples of whole steps, stacked, where that is cheaper than one by one; None: it isn't.
 
-        Asked only for tasks that don't preprocess. Elements have the static shape [shard.worker_batch, ...].
+        Asked only for tasks that don't preprocess. Elements are as long as their indices.
         """
         return None
 

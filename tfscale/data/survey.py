@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tfscale.data.arrays import check_finite, leaves
 from tfscale.data.culprit import as_data_fault
+from tfscale.data.epochs import count_rows
 from tfscale.data.plain_arrays import named
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 
@@ -101,13 +102,6 @@ def check_form(dataset: tf.data.Dataset, where: str) -> None:
 def rows(element: Any) -> int:
     """How many examples an element holds."""
     return int(count_rows(tf.nest.flatten(element)[0]))
-
-
-def count_rows(tensor: Any) -> tf.Tensor:
-    """The size of the first axis, also of ragged and sparse tensors: int64."""
-    if isinstance(tensor, tf.RaggedTensor):
-        return tf.cast(tensor.nrows(), tf.int64)
-    return tensor.dense_shape[0] if isinstance(tensor, tf.SparseTensor) else tf.shape(tensor, tf.int64)[0]
 
 
 def _look(found: Found, name: str, tensor: Any, where: str) -> None:

@@ -22,7 +22,7 @@ from tfscale.engine.reduce import Reducer, clip, combined, dense, global_norm, s
 from tfscale.hooks.keras_hooks import leave_gradients_as_they_are
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.state.train_state import TrainState
-from tfscale.task import METRIC_STATE, WHOLE, Task
+from tfscale.task import METRIC_STATE, STEP_ROWS, WHOLE, Task
 
 SLOTS = 17  # length of the vector of sums: loss, weight, up to 14 metrics and the gradients' norm
 _GROWTH_STEPS = 2000  # finite steps before the float16 loss scale doubles (Micikevicius et al., 2018)
@@ -197,7 +197,7 @@ class TrainStep:
         parts = self.plan.accumulate
         if parts == 1:
             return self._one(batch, whole, scale)
-        cut = tf.nest.map_structure(lambda t: tf.reshape(t, [parts, t.shape[0] // parts, *t.shape[1:]]), batch)
+        cut = tf.nest.map_structure(lambda t: tf.reshape(t, [parts, _per_part(t, parts), *t.shape[1:]]), batch)
         if self.task.reduces_inside:  # replicas can't meet inside a loop of the graph
             seen = [self._one(tf.nest.map_structure(lambda t: t[i], cut), whole, scale) for i in range(parts)]  # noqa: B023
             gradients = [tf.add_n(list(g)) for g in zip(*(part[0] for part in seen), strict=True)]
@@ -229,19 +229,28 @@ class TrainStep:
             losses, weight, metrics, penalty = _losses(
                 self.task, self.state.model, batch, whole, self._parts, training=True
             )
-        factor = 1 / self.plan.global_batch
-        if scale is not None:
-            factor = tf.cast(scale, losses.dtype) * factor
-        # d(sum(weight * loss) / global_batch): every replica and micro-batch adds its share of the mean. Seeding the
-        # tape with the weights says so without operations of its own.
-        targets, seeds = [losses], [weight * factor]
-        if penalty is not None:
-            targets.append(penalty)
-            seeds.append(factor * (self.plan.micro_batch * tf.ones_like(penalty)))
-        gradients = tape.gradient(targets, self.variables, seeds)
+        targets = [losses] if penalty is None else [losses, penalty]
+        gradients = tape.gradient(targets, self.variables, self._seeds(batch, losses, weight, scale)[: len(targets)])
         self._unconnected = {place for place, gradient in enumerate(gradients) if gradient is None}
         gradients = [tf.zeros_like(v) if g is None else g for g, v in zip(gradients, self.variables, strict=True)]
         return gradients, self.sums.pack(losses, weight, metrics, penalty)
+
+    def _seeds(self, batch: Any, losses: tf.Tensor, weight: tf.Tensor, scale: tf.Tensor | None) -> list[tf.Tensor]:
+        """What the gradients of a part's losses and of its penalty begin with.
+
+        d(sum(weight * loss) / rows of the step): every replica and micro-batch adds its share of the mean. Seeding the
+        tape with the weights says so without operations of its own.
+        """
+        by: Any = 1 if scale is None else tf.cast(scale, losses.dtype)
+        if STEP_ROWS not in batch:
+            factor = by * (1 / self.plan.global_batch)
+            return [weight * factor, factor * (self.plan.micro_batch * tf.ones([], losses.dtype))]
+        rows = tf.cast(batch[STEP_ROWS], losses.dtype)
+        share = by * (tf.reduce_sum(weight) / rows[0])
+        if not self.task.follows_keras:
+            return [by * weight / rows, share]
+        # All losses are one number, whose share is given to the first: k times 1/k need not be 1.
+        return [tf.concat([[share], tf.zeros_like(weight)[1:]], 0), share]
 
     def _adjust_scale(self, finite: tf.Tensor) -> None:
         """Halves the scale after an overflow, doubles it after many finite steps."""
@@ -257,6 +266,11 @@ def _no_rows(spec: tf.IndexedSlices, parts: int) -> tuple[tf.TensorArray, tf.Ten
     to Keras's optimizers."""
     arrays = (spec.values, spec.indices)
     return tuple(tf.TensorArray(t.dtype, parts, element_shape=t.shape, infer_shape=False) for t in arrays)
+
+
+def _per_part(tensor: tf.Tensor, parts: int) -> int:
+    """The length of each of its parts; -1: known when the step runs."""
+    return -1 if tensor.shape[0] is None else tensor.shape[0] // parts
 
 
 def _more(seen: Any, gradient: Any, part: tf.Tensor) -> Any:
@@ -313,6 +327,9 @@ def _losses(
     weight = tf.cast(batch["weight"], dtype)
     if any(sums) and len(sums) == len(added):  # the step averages what its parts add, and these are to be summed
         here = tf.reduce_sum(weight)
-        grown = parts if training else tf.math.divide_no_nan(summed(here), here)
+        if training and STEP_ROWS in batch:
+            grown = tf.math.divide_no_nan(tf.cast(batch[STEP_ROWS][0], dtype), here)
+        else:
+            grown = parts if training else tf.math.divide_no_nan(summed(here), here)
         added = [p * grown if is_sum else p for p, is_sum in zip(added, sums, strict=True)]
     return tf.cast(losses, dtype), weight, metrics, tf.add_n(added) if added else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tensorflow as tf
 
 
@@ -209,3 +210,26 @@ def leave_gradients_as_they_are(optimizer: Any) -> None:
     turns off.
     """
     optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+
+
+# -- data
+
+
+def order_of_arrays(count: int, batch: int, shuffle: bool | str) -> np.ndarray | None:
+    """The order in which `fit` reads so many examples of arrays in each of its epochs: int64 [count]; None where no
+    global seed is set, so that it would be another one each time.
+
+    Keras 3.15: keras/src/trainers/data_adapters/array_data_adapter.py, whose permutation depends on nothing else.
+    """
+    import numpy as np
+    import tensorflow as tf
+    from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+
+    from tfscale.hooks.tensorflow_hooks import global_seed
+
+    if global_seed() is None:
+        return None
+    with tf.init_scope():
+        size = batch if shuffle == "batch" else count
+        adapter = ArrayDataAdapter(np.arange(count), batch_size=size, shuffle=shuffle)
+        return np.concatenate([np.asarray(indices) for indices in adapter.get_tf_dataset()])

@@ -38,6 +38,16 @@ def set_determinism(on: bool) -> None:
         switch.disable_op_determinism()
 
 
+def global_seed() -> int | None:
+    """What `tf.random.set_seed` gave this thread, as `keras.utils.set_random_seed` does; None: nothing did.
+
+    TensorFlow 2.21: tensorflow/python/eager/context.py, `global_seed`, which nothing public tells.
+    """
+    from tensorflow.python.eager import context
+
+    return context.global_seed()
+
+
 def leave_iterators_untuned() -> None:
     """From here on no distributed iterator of this process is tuned; calling it again changes nothing.
 

@@ -157,9 +157,11 @@ class Measures:
 
         loss, after = self._measure((x, y, y_pred, sample_weight), self._initial, counts, training)
         wide = loss.dtype if loss.dtype == tf.float64 else tf.float32
-        if tf.nest.flatten(y_pred)[0].shape[0] is None:  # some were left out: Keras would count them as one example
+        if tf.nest.flatten(y_pred)[0].shape[0] is None:  # Keras would count them as one example
+            # ... which is right where steps differ, since it counts such a step as one, too. Else some were left out.
+            count = counts.rows if counts.step_rows is None else counts.rows / counts.step_rows
             after = [
-                tf.cast(now, wide) * tf.cast(counts.rows, wide) if own else now
+                tf.cast(now, wide) * tf.cast(count, wide) if own else now
                 for now, own in zip(after, (id(v) in self._of_losses for v in self.variables), strict=True)
             ]
         changes = [

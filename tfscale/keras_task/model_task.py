@@ -31,7 +31,7 @@ from tfscale.keras_task.metrics import Measures
 from tfscale.keras_task.partial_losses import Counts, regularized_count, rows_of, summed_penalties
 from tfscale.labels import Labels
 from tfscale.state.keras_state import copy_optimizer, copy_state, flat, layers_of, learnt, own_parts_of
-from tfscale.task import METRIC_STATE, WHOLE, Example, Task
+from tfscale.task import METRIC_STATE, STEP_ROWS, WHOLE, Example, Task
 
 if TYPE_CHECKING:
     import keras
@@ -137,6 +137,8 @@ class KerasModelTask(Task):
 
         (x, y, sample_weight), counts, keep = self._part(batch, training=training)
         refuse_other_rows(self._rows, batch["weight"].shape[0], f"{'training' if training else 'evaluation'} steps")
+        if self._rows is not None and training:
+            x = tf.nest.map_structure(lambda t: tf.ensure_shape(t, [self._rows, *t.shape[1:]]), x)
         # What a layer adds to the loss must not see what fills a step; else the shape is static for as long as it can.
         early = keep is not None and (training or self._penalised) and self._rows is None
         y_pred = model(rows_of(x, keep) if early else x, training=training)
@@ -144,7 +146,7 @@ class KerasModelTask(Task):
             x, y, sample_weight = (rows_of(part, keep) for part in (x, y, sample_weight))
             y_pred = y_pred if early else rows_of(y_pred, keep)
         value, summed = self._metrics.measure(x, y, y_pred, sample_weight, counts, training=training)
-        if keep is not None:
+        if keep is not None or counts.step_rows is not None:
             some = counts.rows > 0
             value = tf.where(some, value, tf.zeros_like(value))
             summed = tf.where(some, summed, tf.zeros_like(summed))
@@ -184,12 +186,17 @@ class KerasModelTask(Task):
         if places is None:
             places = tf.shape(weight)[0]
         rows = tf.cast(places, dtype)
-        if not training or self._left_out:
+        of_step = batch.get(STEP_ROWS)
+        if not training or self._left_out or of_step is not None:
             good = weight > 0
             rows = tf.reduce_sum(tf.cast(good, dtype))
-            keep = tf.logical_or(good, tf.logical_not(tf.reduce_any(good)))  # a mean over nothing is NaN
-        whole = batch.get(WHOLE)
-        return (batch["x"], batch["y"], batch.get("sample_weight")), Counts(rows, places, whole), keep
+            if not training or self._left_out:
+                keep = tf.logical_or(good, tf.logical_not(tf.reduce_any(good)))  # a mean over nothing is NaN
+        if of_step is not None:
+            places = rows  # what fills a part has no place in the step
+            of_step = tf.cast(of_step[0], dtype)
+        counts = Counts(rows, places, batch.get(WHOLE), of_step if training else None)
+        return (batch["x"], batch["y"], batch.get("sample_weight")), counts, keep
 
     @property
     def metric_state_size(self) -> int:

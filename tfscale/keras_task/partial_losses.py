@@ -41,11 +41,13 @@ class Kind(Enum):
 @dataclass(frozen=True)
 class Counts:
     """What a part of a step holds: examples that count, places for examples, and over all parts (None: it is all)
-    the same two and then what each COUNTED loss divides by."""
+    the same two and then what each COUNTED loss divides by; and how many examples the whole step has, where steps of
+    training are not all as large."""
 
     rows: tf.Tensor
     places: Any
     whole: tf.Tensor | None = None
+    step_rows: tf.Tensor | None = None
 
     @property
     def share(self) -> Any:

@@ -115,7 +115,7 @@ def _train(config: RunConfig, plan: ExecutionPlan, cluster: Cluster, strategy: A
     source.prepare()
     # Seeded once more, so that the first weights don't depend on whether this process had to prepare the data, which
     # draws. The schedule is the whole run's.
-    made = assemble(config, strategy, before_model=lambda: keras.utils.set_random_seed(train.seed))
+    made = assemble(config, strategy, before_model=lambda: keras.utils.set_random_seed(train.seed or 0))
     task, state = made.task, made.state
     if config.init_from:
         from tfscale.trained.warm_start import warm_start

@@ -16,7 +16,8 @@ def decide_batches(d: Decisions, request: PlanRequest) -> None:
     batch, replicas = request.global_batch, d.values["num_replicas"]
     if batch < 1:
         raise UsageError(f"global_batch={batch} is not positive", where="train.global_batch", fix="give 1 or more")
-    if batch % replicas:
+    uneven = batch % replicas and request.uneven and d.values["strategy"] not in ("tpu", "parameter_server")
+    if batch % replicas and not uneven:
         below, above = batch // replicas * replicas, math.ceil(batch / replicas) * replicas
         options = " or ".join(str(b) for b in dict.fromkeys((below, above)) if b)
         raise UsageError(
@@ -25,7 +26,8 @@ def decide_batches(d: Decisions, request: PlanRequest) -> None:
             fix=f"use train.global_batch={options}",
         )
     d.set("global_batch", batch, "train.global_batch: the recipe's, whatever the hardware")
-    d.set("replica_batch", batch // replicas, f"{batch} examples over {replicas} replica(s)")
+    at_most = ", which is no whole number: at most" if uneven else ""
+    d.set("replica_batch", math.ceil(batch / replicas), f"{batch} examples over {replicas} replica(s){at_most}")
 
 
 def _memory(request: PlanRequest, precision: str, micro_batch: int) -> int:

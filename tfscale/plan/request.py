@@ -30,6 +30,7 @@ class PlanRequest:
         counted: the footprint was counted from the built model, and not declared.
         reduces_inside: the model itself reduces over replicas, as synchronised BatchNorm does.
         forced: the `plan.*` overrides.
+        uneven: a step need not divide by the replicas.
     """
 
     global_batch: int
@@ -41,6 +42,7 @@ class PlanRequest:
     counted: bool = False
     reduces_inside: bool = False
     forced: PlanConfig = field(default_factory=PlanConfig)
+    uneven: bool = False
 
     @classmethod
     def of(cls, config: RunConfig, task: Any, *, footprint: Footprint | None, forced: PlanConfig) -> PlanRequest:
@@ -55,6 +57,7 @@ class PlanRequest:
             counted=footprint is not None and task.footprint() is None,
             reduces_inside=task.reduces_inside,
             forced=forced,
+            uneven=config.data.whole_epochs,
         )
 
 

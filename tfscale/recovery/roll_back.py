@@ -104,13 +104,16 @@ class Recovery:
 
     def _examine(self, error: Diverged, data_step: int, good: int | None) -> dict[str, Any]:
         """What is known of the batch; also in diverged.json."""
-        from tfscale.data.order import Shard, training_order
+        from tfscale.data.order import Portion, Shard
+        from tfscale.data.pipeline import training_order
 
         parts, config = self.parts, self.parts.config
-        count = config.data.num_examples("train")
-        order = training_order(count, Shard(config.train.global_batch), seed=config.train.seed, start_step=data_step)
+        batch, source = config.train.global_batch, config.data.resolved()
+        order = training_order(source, Portion("train", Shard(batch), True, config.train.seed, data_step))
         examples = next(iter(order.take(1)))["index"].numpy().tolist()
-        report: dict[str, Any] = {"step": error.step, "epoch": data_step * config.train.global_batch // count}
+        whole = source.whole_epochs
+        epoch = data_step // int(parts.steps_per_epoch) if whole else data_step * batch // source.num_examples("train")
+        report: dict[str, Any] = {"step": error.step, "epoch": epoch}
         report.update(examples=examples, checkpoint=good, loss=None, gradient_norm=None)
         if good is not None:
             batches = parts.dataset("train", parts.shard(), training=True, start_step=data_step)

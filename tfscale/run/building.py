@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.assembly.assembled import Assembled, assemble
 from tfscale.assembly.parts import Parts
+from tfscale.config.schema import RunConfig
 from tfscale.data.as_recorded import SPEC, spec_of
 from tfscale.engine.control import LoopControl
+from tfscale.errors import UsageError
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.run.context import RunContext
 from tfscale.run_dir.evaluated import holds
@@ -37,6 +39,7 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
     """
     config = context.config
     made = assemble(config, strategy)
+    _refuse_rest(config, made.task)
     plan = _suited(context, made.state.model)
     _describe_data(context)
     _keep_model(context, made.task, made.state.model)
@@ -55,6 +58,20 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
     )
 
 
+def keep_epochs_whole(parts: Parts) -> None:
+    """Says it where steps crossed epochs before this attempt, as they did in earlier versions; call it when the state
+    is restored."""
+    memory, whole = parts.state.memory, parts.config.data.whole_epochs
+    crossed = parts.config.data.num_examples("train") % parts.config.train.global_batch
+    if whole and crossed and parts.state.step and not memory.get("whole_epochs"):
+        _log.info(
+            f"the steps before {parts.state.step} crossed the ends of epochs, as in earlier versions: from here on "
+            f"each epoch is {parts.steps_per_epoch:g} steps and ends exactly"
+        )
+    if whole:
+        memory["whole_epochs"] = True
+
+
 def refuse_unexportable(parts: Parts) -> None:
     """What can't be exported at the end is refused before the first step; a resumed run has been there.
 
@@ -66,6 +83,17 @@ def refuse_unexportable(parts: Parts) -> None:
 
         if notice := rehearse_export(parts.task, parts.state, parts.config.data):
             _log.info(notice)
+
+
+def _refuse_rest(config: RunConfig, task: Task) -> None:
+    """Raises UsageError where the last step of an epoch is smaller, and the model takes batches of one size alone."""
+    rest = config.data.num_examples("train") % config.train.global_batch if config.data.whole_epochs else 0
+    if rest and task.fixed_rows is not None:
+        raise UsageError(
+            f"the model takes fixed batches of {task.fixed_rows} examples, and the last step of an epoch has {rest}",
+            where="data",
+            fix=f"leave {rest} examples out, as x[:-{rest}] or batch(..., drop_remainder=True) do",
+        )
 
 
 def _suited(context: RunContext, model: Any) -> ExecutionPlan:

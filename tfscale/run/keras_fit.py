@@ -66,7 +66,7 @@ class Arguments:
     optimizer: Any = None
     metrics: Sequence[Any] | None = None
     run_dir: str | os.PathLike[str] | None = None
-    seed: int = 0
+    seed: int | None = 0
     overrides: Sequence[str] = ()
 
 
@@ -87,7 +87,7 @@ def config_for(model: Any, data: Any, arguments: Arguments, *, deferred: bool = 
     given = {
         "train.until": arguments.until,
         "train.global_batch": global_batch,
-        "train.seed": arguments.seed,
+        "train.seed": "null" if arguments.seed is None else arguments.seed,
         "run.recipe": _name(model),
         "checkpoint.metric": "loss",
         "checkpoint.mode": "min",

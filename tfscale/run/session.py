@@ -24,7 +24,7 @@ from tfscale.process.watchdog import Watchdog
 from tfscale.recovery.data_errors import as_data_error
 from tfscale.recovery.roll_back import Recovery
 from tfscale.recovery.same_state import check_data, restore, share_state
-from tfscale.run.building import build, refuse_unexportable
+from tfscale.run.building import build, keep_epochs_whole, refuse_unexportable
 from tfscale.run.context import RunContext
 from tfscale.run.finish import Outcome, finish
 from tfscale.run.periodic_evaluation import PeriodicEvaluation
@@ -142,6 +142,7 @@ class Session:
                 self.state.reset_averages()
             share_state(self.parts)
         self.recovery.recall()
+        keep_epochs_whole(self.parts)
         if step is not None:
             _log.info(f"resuming at step {step} of {self.parts.total_steps} from {self.run_dir.path}")
             durable = self.context.attempts.durable

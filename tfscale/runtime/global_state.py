@@ -33,8 +33,11 @@ _log = logging.getLogger(__name__)
 _JOINING = ("multi_worker", "parameter_server")  # they must reach TensorFlow before it has started
 
 
-def apply(plan: ExecutionPlan, *, seed: int) -> None:
+def apply(plan: ExecutionPlan, *, seed: int | None) -> None:
     """Imports TensorFlow and puts the plan's global choices into force.
+
+    Args:
+        seed: of Python, NumPy and TensorFlow; None leaves theirs as it is.
 
     Raises:
         UsageError: another Keras backend is configured, or TensorFlow already runs with other threads.
@@ -55,13 +58,14 @@ def apply(plan: ExecutionPlan, *, seed: int) -> None:
             fix="set KERAS_BACKEND=tensorflow",
         )
     set_determinism(plan.deterministic)
-    keras.utils.set_random_seed(seed)
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
     keras.config.set_floatx("float64" if plan.precision == "float64" else "float32")
     keras.config.set_dtype_policy(plan.precision)
 
 
 @contextlib.contextmanager
-def applied(plan: ExecutionPlan, *, seed: int) -> Iterator[None]:
+def applied(plan: ExecutionPlan, *, seed: int | None) -> Iterator[None]:
     """`apply`, with Keras's dtype policy put back afterwards, for the models that a notebook builds next."""
     import_tensorflow(plan)
     import keras

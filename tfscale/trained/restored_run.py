@@ -130,8 +130,9 @@ class RestoredRun:
 
     @property
     def global_batch(self) -> int:
-        """How many examples are evaluated or predicted at once."""
-        return self.config.eval.global_batch or self.config.train.global_batch
+        """How many examples are evaluated or predicted at once: as many on each replica."""
+        batch = self.config.eval.global_batch or self.config.train.global_batch
+        return batch + -batch % self.plan.num_replicas
 
     def num_examples(self, split: str) -> int:
         """Raises DataMissing for an empty split."""
