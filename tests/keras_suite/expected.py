@@ -17,7 +17,9 @@ def read_expected() -> dict[str, str]:
 
 
 def write_expected(failed: Mapping[str, str], before: Mapping[str, str], *, forget: Collection[str]) -> dict[str, str]:
-    """Writes what failed now, and what stood there of tests that weren't run; gives what the file holds."""
-    now = {test: reason for test, reason in before.items() if test not in forget} | dict(failed)
+    """Writes what failed now, and what stood there of tests that weren't run; gives what the file holds. A reason that
+    stands there stays while its test fails."""
+    now = {test: reason for test, reason in before.items() if test not in forget or test in failed}
+    now = {**failed, **now}
     _FILE.write_text(_HEAD + yaml.safe_dump(dict(sorted(now.items())), width=118, sort_keys=False, allow_unicode=True))
     return now
