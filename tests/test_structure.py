@@ -86,7 +86,10 @@ LIGHT = (
     "data.bad_records",
     "data.reach",
     "data.prepare",
-    "run.keras_fit",
+    "keras_fit.from_python",
+    "keras_fit.arguments",
+    "keras_fit.callbacks",
+    "data.keras_source",
     "trained.warm_start",
     "redaction",
     "user_code",
@@ -334,17 +337,22 @@ def test_public_names():
 
 
 def test_fit_shows_its_arguments():
-    """Its signature for type checkers is what it takes; an unknown one is refused by a message, and so it has **options."""
+    """It takes what Keras's own fit takes, with the same defaults, and hands it down as one object."""
     import inspect
     from typing import get_overloads
 
-    from tfscale.run.keras_fit import Arguments
+    import keras
+
+    from tfscale.keras_fit.arguments import FitArguments
 
     _, of_model = map(inspect.signature, get_overloads(tfscale.fit))
-    shown = {name: one.default for name, one in of_model.parameters.items()}
-    taken = {name: one.default for name, one in inspect.signature(Arguments).parameters.items()}
-    assert {name: shown[name] for name in taken} == taken
-    assert set(shown) - set(taken) == {"what", "data", "environ", "say"}
+    taken = {name: one.default for name, one in inspect.signature(tfscale.fit).parameters.items()}
+    assert {name: one.default for name, one in of_model.parameters.items()} == taken
+    held = {name: one.default for name, one in inspect.signature(FitArguments).parameters.items() if name != "model"}
+    assert {name: taken[name] for name in held} == held
+    assert set(taken) - set(held) == {"what", "data", "test", "environ", "say"}
+    theirs = list(inspect.signature(keras.Model.fit).parameters.items())[1:]
+    assert [(name, one.default) for name, one in theirs] == list(taken.items())[1 : 1 + len(theirs)]
 
 
 def test_the_lowest_versions_are_those_of_pyproject():

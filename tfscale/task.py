@@ -147,6 +147,16 @@ class Task:
         """An optimizer that the task brings along, or None: the configuration's."""
         return None
 
+    def extra_variables(self) -> dict[str, Any]:
+        """Variables by name that a run must remember besides the model's and its optimizer's; asked once the model is
+        built."""
+        return {}
+
+    @property
+    def by_own_steps(self) -> bool:
+        """Whether a Keras model's own `train_step` and `test_step` are run, in the place of `loss`."""
+        return False
+
     @property
     def brings_optimizer(self) -> bool | None:
         """Whether `build_optimizer` gives one; None: that is known once the model is built."""

@@ -93,15 +93,12 @@ def in_order(tf, data, rows=SIZE):
 
 
 def keras_steps(model, dataset, epochs):
-    """What Keras's fit reports for every single step."""
+    """What Keras's fit reports at every single step: the means of the epoch so far."""
     import keras
 
     seen = []
 
     class EachStep(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            self.model.reset_metrics()
-
         def on_train_batch_end(self, batch, logs=None):
             seen.append(dict(logs))
 
@@ -372,7 +369,7 @@ def test_a_data_set_that_shuffles_counts_and_never_ends(tf, classifier, arrays, 
         tfscale.fit(classifier(), endless, run_dir=tmp_path / "r")
     result = tfscale.fit(classifier(), endless, test=test, steps_per_epoch=6, run_dir=tmp_path / "r")
     assert (result.step, result.epochs) == (6, 1.0)
-    uneven = in_order(tf, train, rows=9)  # 48 examples: five of 9 and one of 3
+    uneven = in_order(tf, train, rows=9)  # 48 examples: five batches of 9 and one of 3, each of them a step
     result = tfscale.fit(classifier(), uneven, until="2ep", run_dir=tmp_path / "u")
     assert (result.step, result.steps_per_epoch) == (12, 6)
 
@@ -380,16 +377,13 @@ def test_a_data_set_that_shuffles_counts_and_never_ends(tf, classifier, arrays, 
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (lambda model, x, y: (model, (x, y, y, y)), "should be"),
+        (lambda model, x, y: (model, (x, y, y, y)), "have no y"),
         (lambda model, x, y: (model, x), "have no y"),
         (lambda model, x, y: (model, (x, y[:-1])), "different numbers of examples"),
         (lambda model, x, y: (model, (x[:, :-1], y)), "doesn't take the data"),
         (lambda model, x, y: (model, (x, np.array(["a"] * len(y), object))), "y is text"),
         (lambda model, x, y: ("model", (x, y)), "model is a str"),
         (lambda model, x, y: (_bare(), (x, y)), "isn't compiled"),
-        (lambda model, x, y: (_own_step(), (x, y)), "train_step would not be called"),
-        (lambda model, x, y: (_compiled(model, _wrapped_ema()), (x, y)), "use_ema"),
-        (lambda model, x, y: (_compiled(model, _with_ema()), (x, y)), "use_ema"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_told(classifier, arrays, tmp_path, break_it, said):
@@ -398,7 +392,23 @@ def test_what_cannot_be_trained_is_told(classifier, arrays, tmp_path, break_it, 
         tfscale.fit(model, data, run_dir=tmp_path / "r")
 
 
-def test_a_metric_that_is_no_sum_is_refused(tf, classifier, arrays, tmp_path):
+IN_PARTS = ["train.accumulate=2"]  # tfscale's own steps
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda model: _own_step(), "train_step would not be called"),
+        (lambda model: _compiled(model, _wrapped_ema()), "use_ema"),
+        (lambda model: _compiled(model, _with_ema()), "use_ema"),
+    ],
+)
+def test_what_only_keras_own_steps_do_is_refused_in_parts(classifier, arrays, tmp_path, break_it, said):
+    with pytest.raises(UsageError, match=said):
+        tfscale.fit(break_it(classifier()), arrays[0], run_dir=tmp_path / "r", overrides=IN_PARTS)
+
+
+def test_a_metric_that_is_no_sum_is_refused_in_parts(tf, classifier, arrays, tmp_path):
     import keras
 
     class Largest(keras.metrics.Metric):
@@ -413,7 +423,7 @@ def test_a_metric_that_is_no_sum_is_refused(tf, classifier, arrays, tmp_path):
             return self.value
 
     with pytest.raises(UsageError, match="no sum over examples"):
-        tfscale.fit(classifier(metrics=[Largest()]), arrays[0], run_dir=tmp_path / "r")
+        tfscale.fit(classifier(metrics=[Largest()]), arrays[0], run_dir=tmp_path / "r", overrides=IN_PARTS)
 
 
 def _bare():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tfscale.config.duration import Duration
 from tfscale.config.schema import RunConfig
 from tfscale.config.unused_settings import refuse_ignored
+from tfscale.data.keras_source import KerasSource
 from tfscale.data.source import Source
 from tfscale.engine.control import LoopControl
 from tfscale.plan.execution_plan import ExecutionPlan
@@ -71,6 +72,9 @@ def assemble(
     source, train = config.data, config.train
     steps_per_epoch = source.count_steps("train", train.global_batch)
     total_steps = Duration.parse(train.until).steps(steps_per_epoch=steps_per_epoch)
+    if isinstance(source, KerasSource):
+        source.open(strategy, seed=train.seed)
+        config.task.for_own_steps(source.epochs("train").spec, has_examples=source.by_index)
     task = adapted(config.task, source)
     if source.bad_examples("train") or _fills_up(config, strategy):
         task.expect_left_out()

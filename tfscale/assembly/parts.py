@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.cluster import Cluster
 from tfscale.config.schema import RunConfig
+from tfscale.data.keras_source import KerasSource
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.run_dir.folder import RunDir
 from tfscale.task import Task
@@ -77,7 +78,9 @@ class Parts:
     def dataset(
         self, split: str, shard: Shard, *, training: bool, start_step: int = 0, skip: tuple[int, ...] = ()
     ) -> Any:
-        """The batches of a split from a step on, as the trainer takes them."""
+        """The batches of a split from a step on, as the trainer takes them; a model's own steps know their place."""
+        if isinstance(self.config.data, KerasSource):
+            return self.config.data.epochs(split)
         from tfscale.data.order import Portion
         from tfscale.data.pipeline import build_dataset
 

@@ -5,12 +5,12 @@ Owns the reading of (x, y, sample_weight) into fields of these names. Refuses to
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tfscale.data.array_digest import digest
 from tfscale.data.arrays import ArraySource
 from tfscale.data.plain_arrays import named, plain_arrays
 from tfscale.data.source import Source, StreamedSource
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tfscale.data.order import Permutation, Shard
     from tfscale.data.survey import Found
     from tfscale.labels import Labels
-
-_HASHED_BYTES = 2**26  # of every array; a run's identity must not take longer than its first step
 
 
 def is_labelled(source: Source) -> bool:
@@ -54,7 +52,7 @@ class GivenArrays(ArraySource):
         return (self.train if split == "train" else self.test) or {}
 
     def identity(self) -> dict[str, Any]:
-        found = {"train": _digest(self.arrays("train")), "test": _digest(self.arrays("test"))}
+        found = {"train": digest(self.arrays("train")), "test": digest(self.arrays("test"))}
         return found if self.shuffle is True else {**found, "shuffle": self.shuffle}
 
     def permutation(self, split: str, *, global_batch: int, seed: int | None) -> Permutation | None:
@@ -93,20 +91,6 @@ class GivenArrays(ArraySource):
     @cached_property
     def _orders(self) -> dict[tuple[str, int], np.ndarray | None]:
         return {}
-
-
-def _digest(fields: dict[str, Any]) -> str:
-    """Of shapes, dtypes and values; of large arrays every k-th example."""
-    import keras
-    import numpy as np
-
-    state = hashlib.sha256()
-    for path, array in keras.tree.flatten_with_path(fields):
-        array = np.asarray(array)
-        state.update(repr((path, array.shape, array.dtype)).encode())
-        some = np.ascontiguousarray(array[:: 1 + array.nbytes // _HASHED_BYTES])
-        state.update(repr(some.tolist()).encode() if array.dtype == object else some.data)  # texts of any length
-    return state.hexdigest()[:16]
 
 
 @dataclass
@@ -176,6 +160,10 @@ class GivenDataset(StreamedSource):
             return size, size * fixed  # the only one that may be too large to look at before it is needed
         found = self._found(split)
         return found.batches, found.rows
+
+    def batches(self, split: str) -> int:
+        """How many elements a split has, which takes a look through it where it doesn't say so."""
+        return self._size(split)[0]
 
     def _found(self, split: str) -> Found:
         """What one look through the split tells, kept."""

@@ -17,6 +17,7 @@ import tensorflow as tf
 import tfscale.data.order as order
 from tfscale.autograph import no_autograph, with_autograph
 from tfscale.data.epochs import Cut, cut_steps, epoch_order
+from tfscale.data.keras_source import KerasSource
 from tfscale.data.order import Portion, Shard
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, UsageError
@@ -277,6 +278,8 @@ def first_examples(source: Source, task: Task, split: str) -> Example:
     """The first two examples of a split, preprocessed as for evaluation and stacked; of a source that has steps of its
     own the first step."""
     source = source.resolved()
+    if isinstance(source, KerasSource):
+        return source.first_examples(split)[0]
     if _why_own(source, split):
         step = next(iter(_steps(source, Portion(split, Shard(1), training=False))))
         return {name: value for name, value in step.items() if name != "weight"}

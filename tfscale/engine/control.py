@@ -6,8 +6,23 @@ Owns nothing but these wishes. Every trainer and the evaluation take the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoopHooks:
+    """Whom every compiled loop calls.
+
+    Attributes:
+        longest: how many steps every loop has, but for the last ones of an epoch, whatever the plan says.
+        before: called with "train" or "test" and the loop's first step within its epoch, counted from 0.
+        after: called with the same, the loop's last step and its figures so far.
+    """
+
+    longest: int
+    before: Callable[[str, int], None]
+    after: Callable[[str, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,8 @@ class LoopControl:
         now: the clock, in seconds.
         stop_requested: gives the number of the signal that requests this process to stop, or 0; called between loops.
         heartbeat: called before each compiled loop with what it is.
+        by_epoch: whether the figures are those of the epoch so far, as Keras shows them, and not since the last report.
+        hooks: callbacks that want to hear of every loop, or None.
     """
 
     clip_norm: float | None = None
@@ -35,3 +52,5 @@ class LoopControl:
     now: Callable[[], float] = time.monotonic
     stop_requested: Callable[[], int] = lambda: 0
     heartbeat: Callable[[str], None] = lambda what: None
+    by_epoch: bool = False
+    hooks: LoopHooks | None = None

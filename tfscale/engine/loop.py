@@ -51,9 +51,7 @@ class Trainer(Training):
     ):
         control = control or LoopControl()
         with strategy.scope():
-            step = TrainStep(
-                task, state, plan, clip_norm=control.clip_norm, ema=control.ema, report_norm=control.report_norm
-            )
+            step = self._make_step(task, state, plan, control)
         super().__init__(state, strategy, plan, step, actions=actions, control=control)
         self._task = task
         self._agree = Agreement(strategy, plan, worker=control.worker, size=self._train_step.sums.size)
@@ -63,6 +61,11 @@ class Trainer(Training):
         self._loops = 0
         self._longest_loop: float = plan.steps_per_loop
         self._wait_share = 0.0  # of the last timed loop
+
+    def _make_step(self, task: Task, state: TrainState, plan: ExecutionPlan, control: LoopControl) -> Any:
+        return TrainStep(
+            task, state, plan, clip_norm=control.clip_norm, ema=control.ema, report_norm=control.report_norm
+        )
 
     def retrace(self) -> None:
         """Compiles the loops anew when they are needed: what they took as constants has changed."""
@@ -112,11 +115,11 @@ class Trainer(Training):
             self._act(until, self._run_loop(iterator, self._loop_length(until)))
 
     def _loop_length(self, until: int) -> int:
-        step = self.state.step
-        if self._graph() not in self._compiled:
+        step, hooks = self.state.step, self.control.hooks
+        if hooks is None and self._graph() not in self._compiled:
             return 1  # so that tracing and compiling are not taken for the time of steps
-        steps = int(self._longest_loop)
-        if self._step_seconds and not self.fixed_loop:
+        steps = int(self._longest_loop) if hooks is None else hooks.longest
+        if self._step_seconds and not self.fixed_loop and hooks is None:
             steps = min(steps, max(1, int(LOOP_SECONDS / self._step_seconds)))
         due = [action.every.next_step(step) for action in self.actions]
         return min([steps, until - step, *(d - step for d in due if d is not None)])

@@ -75,6 +75,7 @@ class Training:
         self.actions, self.control, self.fixed_loop = list(actions), control, control.fixed_loop
         self.clock = Clock(control.now)
         self.window = Window(control.now())
+        self.epoch_sums: Any = 0.0  # the vector of sums since the epoch began
         self.steps_timed = 0  # without those that were compiled for
         self.stop_reason = ""
         self.signum = 0  # of the signal because of which all workers have agreed to stop
@@ -123,7 +124,8 @@ class Training:
             )
             error.step = None if good is None else first + good
             raise error
-        self.window.sums += sums
+        self.window.sums = self._gathered(self.window.sums, sums)
+        self.epoch_sums = self._gathered(self.epoch_sums, sums)
         if compiling:
             self.clock.seconds["compile"] += seconds
             return
@@ -143,7 +145,7 @@ class Training:
     def peek(self) -> dict[str, float]:
         """What `drain` would return, without beginning a new window."""
         window = self.window
-        means = self._train_step.sums.means(window.sums) if np.ndim(window.sums) else {}
+        means = self._figures(self.epoch_sums if self.control.by_epoch else window.sums)
         if window.seconds > 0:
             means["examples_per_second"] = window.steps * self.plan.global_batch / window.seconds
             means["input_wait"] = window.input_wait / window.seconds
@@ -151,14 +153,33 @@ class Training:
 
     def window_memory(self) -> dict[str, Any]:
         """The sums since the last report as JSON values, for the next attempt to go on with."""
-        sums = self.window.sums
-        return {"sums": sums.tolist()} if np.ndim(sums) else {}
+        kept = {"sums": self.window.sums, "epoch": self.epoch_sums}
+        return {name: sums.tolist() for name, sums in kept.items() if np.ndim(sums)}
 
     def recall_window(self, memory: dict[str, Any]) -> None:
         """Goes on with these sums, or begins anew."""
         self.window = Window(self.clock.now())
-        if memory:
+        if "sums" in memory:
             self.window.sums = np.array(memory["sums"])
+        self.epoch_sums = np.array(memory["epoch"]) if "epoch" in memory else 0.0
+
+    def begin_epoch(self) -> None:
+        """Begins the figures of an epoch anew."""
+        self.epoch_sums = 0.0
+
+    def finalize(self) -> None:
+        """Called behind the last step, before the state is saved."""
+
+    def epoch_figures(self) -> dict[str, float]:
+        """The metrics of the epoch so far, as Keras's History has them."""
+        return self._figures(self.epoch_sums)
+
+    def _gathered(self, before: Any, sums: np.ndarray) -> Any:
+        """What stands for all steps so far."""
+        return before + sums
+
+    def _figures(self, sums: Any) -> dict[str, float]:
+        return self._train_step.sums.means(sums) if np.ndim(sums) else {}
 
     @property
     def examples_per_second(self) -> float | None:

@@ -47,7 +47,10 @@ def follow(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> Result:
     with watch.noted():
         if not config.data.is_prepared():
             prepare_apart(config.data)
-        with runtime.applied(plan, seed=config.train.seed), contextlib.ExitStack() as open_things:
+        with (
+            runtime.applied(plan, seed=config.train.seed),
+            contextlib.ExitStack() as open_things,
+        ):
             work = _Work(config, plan, run_dir, open_things)
             while True:
                 finished = watch.finished()  # read first: what is written afterwards is seen in the next round

@@ -48,6 +48,16 @@ def global_seed() -> int | None:
     return context.global_seed()
 
 
+def is_deterministic() -> bool:
+    """Whether this process has deterministic kernels.
+
+    TensorFlow 2.21: tensorflow/python/framework/config.py, `is_op_determinism_enabled`.
+    """
+    from tensorflow.python.framework import config as switch
+
+    return switch.is_op_determinism_enabled()
+
+
 def leave_iterators_untuned() -> None:
     """From here on no distributed iterator of this process is tuned; calling it again changes nothing.
 

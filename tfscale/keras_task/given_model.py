@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
+from tfscale.hooks.keras_fit_hooks import is_trainer, steps_of_its_own
 from tfscale.hooks.keras_hooks import layers_in
-from tfscale.keras_task.model_task import KerasModelTask
+from tfscale.keras_task.label_kinds import label_kinds
+from tfscale.keras_task.model_task import KerasModelTask, answer_of, check_adapted, check_compiled, untaken
 from tfscale.state.keras_state import assets_digest
 from tfscale.task import Task
 
 if TYPE_CHECKING:
     import keras
+
+    from tfscale.keras_task.own_step import OwnSteps
 
 _NAMES = ("name", "shared_object_id")  # numbered afresh in every process
 
@@ -27,18 +31,69 @@ class GivenModel(KerasModelTask):
     """
 
     model: Any = None
+    # Whether the model's own steps train it, on the data that `KerasSource` holds; else they are translated.
+    by_own_steps: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.own_steps: OwnSteps | None = None  # once the model is built
+
+    def for_own_steps(self, spec: Any, *, has_examples: bool) -> None:
+        """Called before `build_model` where its own steps train it.
+
+        Args:
+            spec: of a batch of training data, as `tf.function` takes it.
+            has_examples: whether the data can be looked at without being read.
+        """
+        self._batch_spec, self._has_examples = spec, has_examples
+
+    def build_model(self) -> keras.Model:
+        if not self.by_own_steps:
+            return super().build_model()
+        import tensorflow as tf
+
+        from tfscale.keras_task.model_copy import copied
+        from tfscale.keras_task.own_step import OwnSteps
+
+        model, fresh = self.obtain()
+        check_compiled(model)
+        strategy = tf.distribute.get_strategy()
+        if strategy.num_replicas_in_sync > 1 and not fresh and model.distribute_strategy is not strategy:
+            model = copied(model)
+        check_adapted(model)
+        self.live, self.own_steps = model, OwnSteps(model, strategy)
+        spec = self._batch_spec
+        try:
+            self.own_steps.train.trace(spec)
+        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+            raise untaken(model, spec[0] if isinstance(spec, tuple) else spec, error) from error
+        if self._has_examples and not steps_of_its_own(model):
+            self._settle_labels(model)
+        return model
+
+    def _settle_labels(self, model: keras.Model) -> None:
+        """Has the data look for labels that the model has no output for."""
+        assert self._first is not None
+        example = self._first()
+        if "y" in example and (settle := getattr(self._first, "settle", None)):
+            settle(self._hear(label_kinds(model, answer_of(model, example), "y")))
+
+    def build_optimizer(self) -> keras.optimizers.Optimizer | None:
+        return self.live.optimizer if self.by_own_steps else super().build_optimizer()
+
+    def extra_variables(self) -> dict[str, Any]:
+        return self.own_steps.variables() if self.own_steps is not None else {}
 
     @property
     def brings_optimizer(self) -> bool:
         return True  # a function that returns an uncompiled model is refused
 
     def obtain(self) -> tuple[keras.Model, bool]:
-        import keras
 
-        if isinstance(self.model, keras.Model):
+        if is_trainer(self.model):
             return self.model, False
         made = self.model()
-        if not isinstance(made, keras.Model):
+        if not is_trainer(made):
             raise UsageError(
                 f"the function returned {type(made).__name__} and not a Keras model",
                 where="model",
@@ -53,7 +108,7 @@ class GivenModel(KerasModelTask):
         """By structure and not by names, which Keras numbers afresh in every cell of a notebook."""
         import keras
 
-        if not isinstance(self.model, keras.Model):
+        if not is_trainer(self.model):
             return {"function": getattr(self.model, "__qualname__", type(self.model).__name__)}
         layers = [
             _settings(layer) if not layers_in(layer, include_self=False) else type(layer).__name__
@@ -67,9 +122,8 @@ class GivenModel(KerasModelTask):
 
     @property
     def fixed_precision(self) -> str | None:
-        import keras
 
-        return self.model.dtype_policy.name if isinstance(self.model, keras.Model) else None
+        return self.model.dtype_policy.name if is_trainer(self.model) else None
 
 
 def _settings(thing: Any) -> Any:

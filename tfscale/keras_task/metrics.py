@@ -157,9 +157,10 @@ class Measures:
 
         loss, after = self._measure((x, y, y_pred, sample_weight), self._initial, counts, training)
         wide = loss.dtype if loss.dtype == tf.float64 else tf.float32
-        if tf.nest.flatten(y_pred)[0].shape[0] is None:  # Keras would count them as one example
-            # ... which is right where steps differ, since it counts such a step as one, too. Else some were left out.
-            count = counts.rows if counts.step_rows is None else counts.rows / counts.step_rows
+        # Keras counts a batch of any size as one example of an output's own loss, as its fit shows it all batches.
+        known, steps = tf.nest.flatten(y_pred)[0].shape[0] is not None, counts.step_rows
+        if not known or steps is not None:
+            count = 1 / tf.cast(steps, wide) if known else counts.rows if steps is None else counts.rows / steps
             after = [
                 tf.cast(now, wide) * tf.cast(count, wide) if own else now
                 for now, own in zip(after, (id(v) in self._of_losses for v in self.variables), strict=True)

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError, first_line, place_of
-from tfscale.hooks.keras_hooks import arguments_of, is_operation, layers_in
+from tfscale.hooks.keras_hooks import arguments_of
 from tfscale.keras_task.fixed_batch import (
     check_stateful,
     declared_rows,
@@ -30,7 +29,7 @@ from tfscale.keras_task.label_kinds import Kind, label_kinds, loss_name
 from tfscale.keras_task.metrics import Measures
 from tfscale.keras_task.partial_losses import Counts, regularized_count, rows_of, summed_penalties
 from tfscale.labels import Labels
-from tfscale.state.keras_state import copy_optimizer, copy_state, flat, layers_of, learnt, own_parts_of
+from tfscale.state.keras_state import flat, layers_of, learnt
 from tfscale.task import METRIC_STATE, STEP_ROWS, WHOLE, Example, Task
 
 if TYPE_CHECKING:
@@ -72,7 +71,9 @@ class KerasModelTask(Task):
         """
         import tensorflow as tf
 
-        assert self._first is not None, "call meet() first"
+        from tfscale.keras_task.model_copy import check_copy, copied
+
+        assert self._first is not None, "call adapt() first"
         model, fresh = self.obtain()
         _check_protocol(model)
         check_stateful(model)
@@ -82,9 +83,9 @@ class KerasModelTask(Task):
             example = filled(self._first(), self._rows)  # with their labels as they are numbered now
         _check_for_strategy(model)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1 and not fresh:
-            model, expected = _copy(model), y_pred
-            y_pred = _call(model, example)
-            _check_copy(model, y_pred, expected)
+            model, expected = copied(model), y_pred
+            y_pred = answer_of(model, example)
+            check_copy(model, y_pred, expected)
         self.live = model
         self._penalised = len(model.losses) > regularized_count(model)
         self._penalties = summed_penalties(model, example["x"])
@@ -231,14 +232,19 @@ def _check_protocol(model: keras.Model) -> None:
                 where="model",
                 fix="override compute_loss and compute_metrics instead, or write a tfscale.Task",
             )
-    if not model.compiled or model.optimizer is None:
-        raise UsageError("the model isn't compiled", where="model", fix="give loss=..., or compile it before")
+    check_compiled(model)
     if getattr(inner_optimizer(model.optimizer), "use_ema", False):
         raise UsageError(
             "an optimizer with use_ema=True would end with other weights than Keras's fit leaves",
             where="model.optimizer",
             fix="use an optimizer without it, and train.ema=0.99 for an average that is evaluated and exported",
         )
+
+
+def check_compiled(model: keras.Model) -> None:
+    """Raises UsageError where it isn't."""
+    if not model.compiled or model.optimizer is None:
+        raise UsageError("the model isn't compiled", where="model", fix="give loss=..., or compile it before")
 
 
 def _check_for_strategy(model: keras.Model) -> None:
@@ -276,7 +282,7 @@ def _exact() -> bool:
     return keras.config.floatx() == "float64"
 
 
-def _call(model: keras.Model, example: Example) -> Any:
+def answer_of(model: keras.Model, example: Example) -> Any:
     """The model's answer to two examples, which builds what is unbuilt."""
     import tensorflow as tf
 
@@ -284,18 +290,33 @@ def _call(model: keras.Model, example: Example) -> Any:
         with kept_states(model):
             return model(example["x"], training=False)
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-        if name := _unadapted(model):
-            raise UsageError(
-                f"the layer {name} has learnt nothing yet",
-                where="model",
-                fix="call its adapt() with the training data, or give it its vocabulary, before fit",
-            ) from error
-        shapes = tf.nest.map_structure(lambda t: f"{t.dtype.name}{list(t.shape)[1:]}", example["x"])
+        raise untaken(model, example["x"], error) from error
+
+
+def check_adapted(model: keras.Model) -> None:
+    """Raises UsageError where a layer can't be called before it is adapted."""
+    if name := _unadapted(model):
         raise UsageError(
-            f"the model doesn't take the data, {shapes} per example: {first_line(error)}",
-            where=place_of(error) or "data",
-            fix="give data of the model's input shape",
-        ) from error
+            f"the layer {name} has learnt nothing yet",
+            where="model",
+            fix="call its adapt() with the training data, or give it its vocabulary, before fit",
+        )
+
+
+def untaken(model: keras.Model, x: Any, error: Exception) -> UsageError:
+    """What is to be said of a model that fails on these tensors, or tensors as these specs say."""
+    import tensorflow as tf
+
+    try:
+        check_adapted(model)
+    except UsageError as unadapted:
+        return unadapted
+    shapes = tf.nest.map_structure(lambda t: f"{t.dtype.name}{t.shape.as_list()[1:] if t.shape.rank else []}", x)
+    return UsageError(
+        f"the model doesn't take the data, {shapes} per example: {first_line(error)}",
+        where=place_of(error) or "data",
+        fix="give data of the model's input shape",
+    )
 
 
 def _unadapted(model: keras.Model) -> str:
@@ -315,66 +336,13 @@ def _shown(model: keras.Model, example: Example) -> tuple[Example, Any, int | No
     needed, declared = needed_rows(model), declared_rows(model)
     if needed is None:
         try:
-            return example, _call(model, example), None
+            return example, answer_of(model, example), None
         except UsageError:
             if declared is None:
                 raise
             needed = declared
     example = filled(example, needed)
-    return example, _call(model, example), needed
-
-
-def _copy(model: keras.Model) -> keras.Model:
-    """The same model with variables of the scope in force; raises UsageError where it can't be made."""
-    import keras
-
-    try:
-        with keras.saving.custom_object_scope(_names_of(model)):
-            copied = type(model).from_config(model.get_config())
-            copied.compile_from_config(model.get_compile_config())
-        if not copied.built:
-            copied.build_from_config(model.get_build_config())
-        copy_state(model, copied)
-        if model.optimizer.built and not copied.optimizer.built:
-            copied.optimizer.build(copied.trainable_variables)
-        copy_optimizer(model.optimizer, copied.optimizer)
-    except Exception as error:  # whatever people's own get_config and from_config raise
-        raise UsageError(
-            f"no copy of the model can be made for several replicas: {first_line(error)}",
-            where="model",
-            fix="give a function that returns the compiled model instead of the model",
-        ) from error
-    return copied
-
-
-def _names_of(model: keras.Model) -> dict[str, Any]:
-    """The functions and classes of people's own that a copy needs by their names."""
-    things = [*layers_of(model), *own_parts_of(model)]
-    functions = {thing.__name__: thing for thing in things if isinstance(thing, FunctionType)}
-    classes = {type(thing) for thing in things if hasattr(thing, "get_config")}
-    named = functions | {cls.__name__: cls for cls in classes}
-    # Keras finds what it has itself, but for operations that serve as functions.
-    return {
-        name: thing for name, thing in named.items() if not thing.__module__.startswith("keras.") or is_operation(thing)
-    }
-
-
-def _check_copy(model: keras.Model, got: Any, expected: Any) -> None:
-    """Raises UsageError where a copy answers otherwise, since a layer holds something that Keras doesn't know of."""
-    import numpy as np
-    import tensorflow as tf
-
-    for a, b in zip(tf.nest.flatten(got), tf.nest.flatten(expected), strict=True):
-        a, b = (np.asarray(t, np.float64) if t.dtype.is_floating else np.asarray(t) for t in (a, b))
-        if a.dtype.kind not in "fiub" or np.allclose(a, b, rtol=1e-2, atol=1e-4, equal_nan=True):
-            continue
-        own = {type(layer).__name__ for layer in layers_in(model) if not type(layer).__module__.startswith("keras.")}
-        raise UsageError(
-            f"a copy of the model for several replicas answers otherwise: {', '.join(sorted(own)) or 'a layer'} holds"
-            " state that saving the model would lose",
-            where="model",
-            fix="keep it in variables (add_weight) or in get_config, or give a function that returns the model",
-        )
+    return example, answer_of(model, example), needed
 
 
 def _classified(model: keras.Model, output: tf.Tensor) -> dict[str, tf.Tensor] | None:

@@ -43,7 +43,10 @@ def counted_footprint(config: RunConfig, plan: ExecutionPlan) -> Footprint | Non
         except Exception:  # a user's own code, which the run will call again and complain about
             found.append(None)
 
-    with contextlib.suppress(ImportError), runtime.applied(plan, seed=config.train.seed):
+    with (
+        contextlib.suppress(ImportError),
+        runtime.applied(plan, seed=config.train.seed),
+    ):
         thread = threading.Thread(target=count, name="tfscale-counting")
         thread.start()
         thread.join()

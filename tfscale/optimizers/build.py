@@ -153,6 +153,7 @@ def build_optimizer(config: OptimizerConfig, *, steps_per_epoch: float, total_st
 
 def remember_rate(optimizer: keras.optimizers.Optimizer) -> None:
     """Keeps the learning rate as it is configured, whatever is scaled or restored from now on."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     rate = given_rate(optimizer)
     optimizer.configured_rate = rate if callable(rate) else float(tf.convert_to_tensor(optimizer.learning_rate))
 
@@ -162,6 +163,7 @@ def scale_learning_rate(optimizer: keras.optimizers.Optimizer, scale: float) -> 
 
     Loops that were traced before must be traced again.
     """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     configured = optimizer.configured_rate
     if isinstance(configured, Schedule):
         configured.scale = scale

@@ -15,6 +15,7 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
+from tfscale.data.keras_source import KerasSource
 from tfscale.errors import Diverged
 from tfscale.recovery.same_state import restore, share_state
 
@@ -33,7 +34,8 @@ class Recovery:
         """Puts what earlier roll-backs changed back into force; call it whenever the state was restored."""
         from tfscale.optimizers.build import scale_learning_rate
 
-        scale_learning_rate(self.parts.state.optimizer, self.parts.state.memory.get("learning_rate_scale", 1.0))
+        if (scale := self.parts.state.memory.get("learning_rate_scale")) is not None:  # else it is as it was restored
+            scale_learning_rate(self.parts.state.optimizer, scale)
 
     def data_steps(self, step: int) -> list[int]:
         """[where in the order of examples this step reads, and the later steps of it that are left out]."""
@@ -53,7 +55,9 @@ class Recovery:
             Diverged: that is not allowed (any more), or there is no checkpoint; the error tells what is known.
         """
         parts = self.parts
-        if error.step is None:  # of asynchronous steps nobody knows which was the first
+        if error.step is None:  # of asynchronous steps, and a model's own, nobody knows which was the first
+            if isinstance(parts.config.data, KerasSource):
+                parts.config.data.refuse_not_finite()
             raise error
         data_step, memory = self.data_steps(error.step)[0], dict(parts.state.memory)
         good = self._restore_last()

@@ -36,6 +36,7 @@ from tfscale.data.contents import check_contents
 from tfscale.data.found import refuse_too_few, with_found
 from tfscale.data.prepare import prepare_apart
 from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, foreseen
+from tfscale.keras_fit.callbacks import Callbacks
 from tfscale.measures.counted import counted_plan
 from tfscale.peers.membership import joined
 from tfscale.plan.execution_plan import ExecutionPlan
@@ -70,22 +71,30 @@ def fit_config(
     *,
     environ: Mapping[str, str] | None = None,
     stopping: Stopping | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Result:
-    """`fit` from a configuration, see api.py. `stopping` hears signals already; None hears them meanwhile."""
+    """`fit` from a configuration, see api.py.
+
+    Args:
+        stopping: hears signals already; None hears them meanwhile.
+        callbacks: Keras's, of a fit in Python.
+    """
     began = time.monotonic()
     environ = os.environ if environ is None else environ
     if stopping is None:
         with Stopping().listening() as stopping:
-            return fit_config(config, environ=environ, stopping=stopping)
+            return fit_config(config, environ=environ, stopping=stopping, callbacks=callbacks)
     with lenient(), shown(config.log.format), _left_if_refused(config, environ):
         validate(config)
         go_on_as_recorded(config, locate)
         stopping.grace = config.cluster.grace
         with watched(config.cluster.maintenance, on_notice=stopping.take_notice, environ=environ):
-            return _fit(config, stopping, environ=environ, began=began)
+            return _fit(config, stopping, callbacks, environ=environ, began=began)
 
 
-def _fit(config: RunConfig, stopping: Stopping, *, environ: Mapping[str, str], began: float) -> Result:
+def _fit(
+    config: RunConfig, stopping: Stopping, callbacks: Callbacks | None, *, environ: Mapping[str, str], began: float
+) -> Result:
     # 1. What was given
     store = open_store(config)
     config.data.check()
@@ -123,7 +132,7 @@ def _fit(config: RunConfig, stopping: Stopping, *, environ: Mapping[str, str], b
             _report_finished(config, finished, run_dir, store, cluster)
             return Result.read(finished)
     if config.run.quiet:
-        at_least(RESULT)
+        at_least(RESULT if callbacks is None else logging.WARNING)  # Keras's verbose=0
     if not cluster.is_chief:
         _log.info(whereabouts(cluster, run_dir))
         at_least(logging.WARNING)  # what the chief reports once
@@ -141,7 +150,8 @@ def _fit(config: RunConfig, stopping: Stopping, *, environ: Mapping[str, str], b
             return Result.read(finished)
         _clear(config, run_dir, store)
         attempts = Attempts(run_dir, began=began)
-        return _attempt(RunContext(config, plan, cluster, run_dir, store, claim, attempts, stopping, environ, began))
+        around = (store, claim, attempts, stopping, environ, began, callbacks)
+        return _attempt(RunContext(config, plan, cluster, run_dir, *around))
 
 
 def _report_plan(config: RunConfig, plan: ExecutionPlan, *, level: int) -> None:

@@ -51,7 +51,7 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
         strategy=strategy,
         task=made.task,
         state=made.state,
-        trainer=_trainer(made, plan, _control(context, heartbeat)),
+        trainer=_trainer(made, plan, _control(context, heartbeat, made.state.model)),
         checkpointer=_checkpointer(context, Experiment.of(config, brings_optimizer=made.brings_optimizer)),
         steps_per_epoch=made.steps_per_epoch,
         total_steps=made.total_steps,
@@ -135,15 +135,23 @@ def _trainer(made: Assembled, plan: ExecutionPlan, control: LoopControl) -> Any:
         from tfscale.parameter_server.coordinated import CoordinatedTrainer
 
         return CoordinatedTrainer(made.task, made.state, made.strategy, plan, control=control)
+    if made.task.by_own_steps:
+        from tfscale.keras_fit.trainer import ModelTrainer
+
+        return ModelTrainer(made.task, made.state, made.strategy, plan, control)
     return made.trainer(plan, control)
 
 
-def _control(context: RunContext, heartbeat: Callable[[str], None]) -> LoopControl:
+def _control(context: RunContext, heartbeat: Callable[[str], None], model: Any) -> LoopControl:
     config = context.config
+    if context.callbacks is not None:
+        context.callbacks.bind(model)
     return LoopControl(
         clip_norm=config.train.clip_norm,
         ema=config.train.ema,
         worker=context.cluster.worker_index,
+        by_epoch=context.callbacks is not None,
+        hooks=context.callbacks.hooks if context.callbacks is not None else None,
         fixed_loop=config.plan.steps_per_loop is not None,
         stop_requested=lambda: context.stopping.stop_requested,
         heartbeat=heartbeat,

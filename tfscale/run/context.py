@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tfscale.cluster import Cluster
 from tfscale.config.schema import RunConfig
 from tfscale.errors import TfscaleError
+from tfscale.keras_fit.callbacks import Callbacks
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.process.stopping import Stopping
 from tfscale.run_dir.attempts import Attempts
@@ -34,6 +35,7 @@ class RunContext:
         stopping: hears requests to stop.
         environ: where the cluster and its launcher are read from.
         began: when `fit` began, by time.monotonic.
+        callbacks: Keras's, of a fit in Python.
     """
 
     config: RunConfig
@@ -46,6 +48,7 @@ class RunContext:
     stopping: Stopping
     environ: Mapping[str, str]
     began: float
+    callbacks: Callbacks | None = None
 
     def leave(self, error: TfscaleError) -> None:
         """Writes why this attempt ends."""

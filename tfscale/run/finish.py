@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from tfscale.assembly.parts import Parts
 from tfscale.console.messages import RESULT, bare
+from tfscale.data.keras_source import KerasSource
 from tfscale.run.context import RunContext
 from tfscale.run_dir.goodput import measure
 from tfscale.run_dir.result import Result
@@ -36,6 +37,13 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
     from tfscale.measures.peak import matmul_peak
 
     result = _result(parts, outcome)
+    if context.callbacks is not None:
+        epoch, history = context.callbacks.history
+        history = {
+            name: [getattr(value, "tolist", lambda v=value: v)() for value in values]
+            for name, values in history.items()
+        }
+        result = dataclasses.replace(result, epoch=epoch, history=history)
     if not parts.cluster.is_chief:
         return result
     plan, run_dir = parts.plan, parts.run_dir
@@ -84,21 +92,26 @@ def _forward_flops(parts: Parts) -> int | None:
     footprint = parts.task.footprint()
     if footprint:
         return footprint.forward_flops
-    examples = first_examples(parts.config.data, parts.task, "train")
+    data = parts.config.data
+    if isinstance(data, KerasSource) and not data.first_examples("train")[1]:
+        return None
+    examples = first_examples(data, parts.task, "train")
     return profiled_flops(parts.task, parts.state.model, examples)
 
 
 def _result(parts: Parts, outcome: Outcome) -> Result:
     flops, config, state, trainer = _forward_flops(parts), parts.config, parts.state, parts.trainer
     experiment = parts.checkpointer.experiment
+    # Where only reading shows how long an epoch is, the state's step is an address.
+    steps, epochs = state.memory.get("updates", state.step), state.step / parts.steps_per_epoch
     return Result(
         status="stopped" if trainer.stop_reason else "complete",
         run_dir=str(parts.run_dir.path),
         identity=experiment.digest,
         experiment=experiment.values(),
-        step=state.step,
-        epochs=state.step / parts.steps_per_epoch,
-        steps_per_epoch=parts.steps_per_epoch,
+        step=steps,
+        epochs=epochs,
+        steps_per_epoch=parts.steps_per_epoch if steps == state.step else steps / epochs,
         global_batch=config.train.global_batch,
         stop_patience=config.train.stop_patience,
         metrics=dict(outcome.test_metrics),

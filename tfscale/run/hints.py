@@ -12,13 +12,8 @@ from collections.abc import Iterator
 
 from tfscale.config.schema import RunConfig
 from tfscale.errors import TfscaleError
+from tfscale.keras_fit.arguments import ARGUMENTS
 
-ARGUMENTS = {  # of `tfscale.fit`, which are no overrides there
-    "train.until": "until",
-    "train.global_batch": "global_batch",
-    "train.seed": "seed",
-    "run.dir": "run_dir",
-}
 _OVERRIDE = re.compile(r"(?<![\w.\"'\[+])([a-z]\w*(?:\.\w+)+)=(\[[^\]]*\]|\"[^\"]*\"|[^\s,;|]+)")
 _SECTIONS = {field.name for field in dataclasses.fields(RunConfig)}
 _NUMBER = re.compile(r"-?\d+(\.\d+)?$")

@@ -16,6 +16,7 @@ from typing import Any
 
 from tfscale.assembly.parts import Parts
 from tfscale.errors import UsageError, nearest
+from tfscale.keras_fit.callbacks import Callbacks
 from tfscale.run.training_report import TrainingReport
 from tfscale.run_dir.evaluated import best_in, fresh_note, improved
 
@@ -25,14 +26,19 @@ class PeriodicEvaluation:
 
     Args:
         report: receives the metrics.
+        callbacks: Keras's, which hear of it, or None.
         keep: saves the state of the present step, which is the best so far, at once.
 
     Attributes:
         metrics: of the last evaluation, also of an earlier attempt; {} before the first.
+        figures: the same of this attempt, with those that are arrays.
+        step: of the last evaluation of this attempt, -1 before the first.
     """
 
-    def __init__(self, parts: Parts, report: TrainingReport, *, keep: Callable[[], None]):
-        self._parts, self._report, self._keep = parts, report, keep
+    def __init__(self, parts: Parts, report: TrainingReport, callbacks: Callbacks | None, *, keep: Callable[[], None]):
+        self._parts, self._report, self._callbacks, self._keep = parts, report, callbacks, keep
+        self.figures: dict[str, Any] = {}
+        self.step = -1
         self._config, self._state, self._trainer = parts.config, parts.state, parts.trainer
         self.metrics: dict[str, float] = dict(self._state.memory.get("test", {}))
         self._batches: Any = None
@@ -61,22 +67,32 @@ class PeriodicEvaluation:
         if self._trainer.signum:
             self._state.memory["owes_evaluation"] = True
             return
-        if self._evaluator_takes_over():
+        if self._evaluator_takes_over() or not self._is_wanted():
             return
         parts, split = self._parts, self._config.eval.split
         shard, steps = parts.evaluation_shard()
         with self._trainer.clock("eval"):
             if self._batches is None:
                 self._batches = parts.dataset(split, shard, training=False)
+            if self._callbacks is not None:
+                self._callbacks.test_begin()
             with self._state.averaged():
                 metrics = self._trainer.evaluate(self._batches, steps)
+            if self._callbacks is not None:
+                self._callbacks.test_end(metrics)
         if self._trainer.signum:
             self._state.memory["owes_evaluation"] = True
             return
-        self.metrics = metrics
+        self.figures, self.step = metrics, self._state.step
+        self.metrics = metrics = {name: value for name, value in metrics.items() if isinstance(value, float)}
         self._state.memory["test"] = metrics
         self._report.evaluation(split, metrics)
         self._compare(metrics)
+
+    def _is_wanted(self) -> bool:
+        """Whether the epochs that are evaluated, where they were listed, are this one."""
+        done = self._state.step // round(self._parts.steps_per_epoch) if self._callbacks is not None else 0
+        return self._callbacks is None or self._callbacks.evaluates(done)
 
     def check_patience(self) -> None:
         """Ends the training where too many evaluations were none better than the best."""
@@ -103,6 +119,8 @@ class PeriodicEvaluation:
     def _compare(self, metrics: Mapping[str, float]) -> None:
         """Keeps the best step in the state and has it saved; else the training ends when patience is over."""
         metric, memory = self._config.checkpoint.metric, self._state.memory
+        if metric not in metrics and self._callbacks is not None and "checkpoint.metric" not in self._config.overridden:
+            return  # a test_step of people's own names its figures as it likes, and nobody has asked for a best one
         if metric not in metrics:
             raise UsageError(
                 f"the evaluation gives no {metric!r}{nearest(metric, list(metrics))}",

@@ -26,6 +26,7 @@ from tfscale.recovery.roll_back import Recovery
 from tfscale.recovery.same_state import check_data, restore, share_state
 from tfscale.run.building import build, keep_epochs_whole, refuse_unexportable
 from tfscale.run.context import RunContext
+from tfscale.run.epoch_callbacks import EpochCallbacks
 from tfscale.run.finish import Outcome, finish
 from tfscale.run.periodic_evaluation import PeriodicEvaluation
 from tfscale.run.tracked import open_tracker, report_model
@@ -86,6 +87,7 @@ class Session:
     recovery: Recovery
     evaluation: PeriodicEvaluation  # from `train` on
     report: TrainingReport
+    epochs: EpochCallbacks | None  # of Keras's callbacks, where there are any
 
     def __init__(self, context: RunContext, peers: Peers, status: Status, tracker: Tracker):
         self.context, self.peers, self.status, self.tracker = context, peers, status, tracker
@@ -162,19 +164,29 @@ class Session:
     def train(self) -> None:
         """From the step of the state to the last one, with all actions in between."""
         report = self.report = TrainingReport(self.parts, self.context, self.tracker, self.status)
-        evaluation = PeriodicEvaluation(self.parts, report, keep=lambda: self.save(wait=True))
+        callbacks = self.context.callbacks
+        evaluation = PeriodicEvaluation(self.parts, report, callbacks, keep=self._keep)
+        self.epochs = None
+        if callbacks is not None:
+            self.epochs = EpochCallbacks(self.parts, callbacks, evaluation, save=lambda: self.save(wait=True))
         self.evaluation, self.trainer.actions = evaluation, self._actions(report, evaluation)
         evaluation.check_patience()  # the run may have ended between the last evaluation and its result
         clock = self.trainer.clock
         clock.seconds["start_up"] = clock.now() - self.context.began - sum(clock.seconds.values())
         with report.progress, self.watchdog.watching():
+            if self.epochs is not None:
+                self.epochs.begin()
             evaluation.take_up()
+            if self.epochs is not None:
+                self.epochs.take_up()
             while self.state.step < self.parts.total_steps and not self.trainer.ended:
                 try:
                     self.trainer.train(self._training_batches(), until=self.parts.total_steps)
                 except Diverged as error:
                     _log.warning(self.recovery.roll_back(error))
                     self._go_on_from_here()
+            if self.epochs is not None and not self.trainer.signum:
+                self.epochs.finish()
         if self.trainer.signum:
             self._leave_early()
 
@@ -190,6 +202,8 @@ class Session:
         if evaluation.has_examples:
             actions.append(Action(every(config.eval.every), evaluation.evaluate, at_end=True))
         actions.append(Action(every("1ep"), report.close_epoch))
+        if self.epochs is not None:
+            actions.append(Action(every("1ep"), self.epochs.end))
         actions.append(Action(every(config.checkpoint.every), self.save, at_end=True))
         if report.progress.is_live:
             actions.append(Action(Every(seconds=2.0 if parts.asynchronous else 0.5), report.show))
@@ -199,9 +213,16 @@ class Session:
         first, *skipped = self.recovery.data_steps(self.state.step)
         return self.parts.dataset("train", self.parts.shard(), training=True, start_step=first, skip=tuple(skipped))
 
+    def _keep(self) -> None:
+        """The best state so far."""
+        if self.epochs is None or not self.epochs.keeps():
+            self.save(wait=True)
+
     def save(self, *, required: bool = False, wait: bool = False) -> None:
         """The action: the state, and how far the run is, for the next attempt."""
         self.state.memory["window"] = self.trainer.window_memory()
+        if self.epochs is not None:
+            self.state.memory["callbacks"] = self.epochs.memory()
         with self.trainer.clock("checkpoint"), self.watchdog.paused():
             self.checkpointer.save(self.state, required=required, wait=wait)
         self.context.attempts.note(self.state.step, self.checkpointer.committed, self.trainer.clock.seconds)

@@ -46,7 +46,8 @@ def report_model(tracker: Tracker, model: Any) -> None:
         "model.parameters": sum(math.prod(v.shape) for v in model.variables),
         "model.trainable_parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
     }
-    tracker.params({"model": f"{type(model).__name__} {model.name}", "model.layers": len(model.layers), **count})
+    layers = len(getattr(model, "layers", ()))
+    tracker.params({"model": f"{type(model).__name__} {model.name}", "model.layers": layers, **count})
 
 
 def name_of(config: RunConfig, path: Path) -> str:

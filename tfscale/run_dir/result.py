@@ -28,6 +28,7 @@ class Result:
         traces: how often each compiled function was traced: 1 where all is well, 0 where it wasn't needed.
         bad_records: examples of the data that can't be used, tolerated by data.max_bad_records or data.skip_bad.
         mfu: model FLOP/s over the matmul peak measured in this process in the same precision.
+        epoch, history: the numbers of the epochs, and the figures of each by name, as Keras's History has them.
         goodput: what of the run's wall time became training that was kept, over all its attempts; see `Goodput`.
     """
 
@@ -54,6 +55,8 @@ class Result:
     mlflow_run_id: str | None = None
     stop_reason: str = ""
     goodput: dict[str, Any] | None = None
+    epoch: list[int] = dataclasses.field(default_factory=list)
+    history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Result:

@@ -130,8 +130,13 @@ def _set_threads(plan: ExecutionPlan, tf: Any) -> None:
         threading.set_inter_op_parallelism_threads(plan.inter_op_threads)
     except RuntimeError:
         # TensorFlow has started in this process (a notebook's second run): it keeps what it has.
-        current = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
-        _log.warning(f"TensorFlow already runs with {current} threads; the plan's are not applied")
+        _report_threads(threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
+
+
+@functools.cache
+def _report_threads(intra: int, inter: int) -> None:
+    """Once in a process: a notebook's every fit finds the same."""
+    _log.warning(f"TensorFlow already runs with {(intra, inter)} threads; the plan's are not applied")
 
 
 def _set_logical_devices(plan: ExecutionPlan, tf: Any) -> None:

@@ -49,11 +49,11 @@ class TrainState:
         averages of the weights; call it under the strategy's scope."""
         model = task.build_model()
         optimizer = task.build_optimizer() or optimizer
-        if not model.built:
+        if not model.built and not task.by_own_steps:
             raise ValueError(f"{type(task).__name__}.build_model() must return a built model: call it on an Input")
-        if not optimizer.built:
+        if not optimizer.built and not task.by_own_steps:  # a step of its own may never use it
             optimizer.build(model.trainable_variables)
-        return cls(model, optimizer, _averages(model) if averaged else {})
+        return cls(model, optimizer, _averages(model) if averaged else {}, task.extra_variables())
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

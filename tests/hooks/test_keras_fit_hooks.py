@@ -1,0 +1,138 @@
+"""The hooks of Keras's fit still find what they count on; see test_hooks.py."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+from hooks.test_hooks import TESTED, of
+
+from tfscale.hooks import keras_fit_hooks
+from tfscale.hooks.keras_fit_hooks import (
+    arrays_shuffled_by,
+    batch_function,
+    batch_size_of,
+    build_eagerly,
+    class_weights_as_sample_weights,
+    dataset_of,
+    epoch_iterator,
+    is_trainer,
+    metrics_or_logs,
+    ran_out,
+    split_off_validation,
+    steps_of_epoch,
+    steps_of_its_own,
+    takes_arrays,
+    traces_batches,
+    without_optionals,
+)
+
+X, Y = np.arange(20, dtype=np.float32).reshape(10, 2), np.arange(10) % 2
+
+
+def test_every_hook_is_tested():
+    found = {name for name, value in vars(keras_fit_hooks).items() if inspect.isfunction(value) and value.__module__ == keras_fit_hooks.__name__}  # fmt: skip
+    assert found <= TESTED
+
+
+@pytest.fixture
+def epochs(tf):
+    return epoch_iterator(tf.distribute.get_strategy(), x=X, y=Y, batch_size=4, shuffle=True)
+
+
+@pytest.fixture
+def model(tf):
+    import keras
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    return model
+
+
+@of(epoch_iterator, dataset_of, steps_of_epoch)
+def test_an_epoch(tf, epochs):
+    assert [tuple(one.shape) for one in dataset_of(epochs).element_spec] == [(None, 2), (None,)]
+    for _ in range(2):
+        seen = [next(iterator)[1].shape[0] for _, _, iterator in steps_of_epoch(epochs)]
+        assert seen == [4, 4, 2]
+
+
+@of(ran_out)
+def test_an_epoch_that_ends_early_begins_anew(tf):
+    def generator():
+        yield from ((X[i : i + 4], Y[i : i + 4]) for i in (0, 4))
+
+    data = tf.data.Dataset.from_generator(generator, output_signature=(tf.TensorSpec([4, 2]), tf.TensorSpec([4])))
+    found = epoch_iterator(tf.distribute.get_strategy(), x=data, steps_per_epoch=5)
+    for _ in range(2):
+        read = 0
+        for _, _, iterator in steps_of_epoch(found):
+            if iterator.get_next_as_optional().has_value():
+                read += 1
+            else:
+                ran_out(found)
+                break
+        assert read == 2
+
+
+@of(arrays_shuffled_by)
+def test_the_order_of_arrays(tf):
+    with arrays_shuffled_by(lambda indices: tf.reverse(indices, [0])):
+        found = epoch_iterator(tf.distribute.get_strategy(), x=X, y=Y, batch_size=10, shuffle=True)
+    assert next(iter(dataset_of(found)))[0].numpy().tolist() == X[::-1].tolist()
+    assert tf.random.shuffle.__name__ == "random_shuffle"
+
+
+@of(batch_size_of)
+def test_the_size_of_a_batch(tf):
+    whole = tf.data.Dataset.from_tensor_slices(X)
+    assert batch_size_of(whole.shuffle(10).batch(4).prefetch(2)) == 4
+    assert batch_size_of(whole.batch(5, drop_remainder=True).map(lambda x: x)) == 5
+    assert (
+        batch_size_of(tf.data.Dataset.from_generator(lambda: iter([X]), output_signature=tf.TensorSpec(None))) is None
+    )
+
+
+@of(split_off_validation, takes_arrays, class_weights_as_sample_weights)
+def test_arrays(tf):
+    (x, _, none), (test_x, test_y, _) = split_off_validation((X, Y, None), 0.2)
+    assert (len(x), none, test_x.tolist(), test_y.tolist()) == (8, None, X[8:].tolist(), Y[8:].tolist())
+    assert takes_arrays((X, tf.constant(Y), None)) and not takes_arrays((tf.data.Dataset.range(3), None))
+    assert class_weights_as_sample_weights(Y, {0: 1.0, 1: 3.0}).tolist() == (1.0 + 2.0 * Y).tolist()
+
+
+@of(batch_function, without_optionals, metrics_or_logs)
+def test_a_step(tf, model):
+    run = without_optionals(model, batch_function(model, model.train_step, tf.distribute.get_strategy()))
+    logs = run((X, Y, tf.experimental.Optional.empty(tf.TensorSpec([]))))
+    assert set(logs) == {"loss", "mae"}
+    assert metrics_or_logs(model, logs)["mae"].numpy() == logs["mae"].numpy()
+    assert metrics_or_logs(model, {"other": 1.0}) == {"other": 1.0}
+
+
+@of(build_eagerly)
+def test_a_model_that_is_built_without_a_step(tf, model):
+    build_eagerly(model, (tf.TensorSpec([None, 2]), tf.TensorSpec([None])))
+    assert model.built and model.optimizer.built and len(model.metrics) == 2
+    assert model.optimizer.iterations.numpy() == 0
+
+
+@of(is_trainer, steps_of_its_own)
+def test_what_trains(tf, model):
+    import keras
+
+    class Own(keras.Model):
+        def test_step(self, data):
+            return {}
+
+    assert is_trainer(model) and not is_trainer(keras.layers.Dense(2)) and not is_trainer(len)
+    assert (steps_of_its_own(model), steps_of_its_own(Own())) == ([], ["test_step"])
+
+
+@of(traces_batches)
+def test_a_profile(tf, tmp_path):
+    import keras
+
+    assert not traces_batches(keras.callbacks.TensorBoard(tmp_path))
+    assert traces_batches(keras.callbacks.TensorBoard(tmp_path, profile_batch=2))

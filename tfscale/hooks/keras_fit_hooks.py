@@ -1,0 +1,204 @@
+"""What Keras's `fit` is made of, as in Keras 3.15: its adapters of data, and how its loop calls a model's own step.
+
+    epochs = epoch_iterator(strategy, x=x, y=y, batch_size=32, shuffle=True)
+    run = batch_function(model, model.train_step, strategy)     # run(batch) -> the step's logs
+
+Nothing public gives either without the loop around it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+
+# -- data
+
+
+def epoch_iterator(strategy: tf.distribute.Strategy, **arguments: Any) -> Any:
+    """The data of `fit` or `evaluate` as Keras reads them, epoch by epoch: arrays, frames, data sets, PyDatasets,
+    generators and loaders.
+
+    Args:
+        arguments: x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, as `fit` takes them.
+
+    Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TFEpochIterator`.
+    """
+    from keras.src.backend.tensorflow.trainer import TFEpochIterator
+
+    return TFEpochIterator(distribute_strategy=strategy, **arguments)
+
+
+def dataset_of(epochs: Any) -> Any:
+    """The distributed data set of an `epoch_iterator`.
+
+    Keras 3.15: `TFEpochIterator._distributed_dataset`.
+    """
+    return epochs._distributed_dataset
+
+
+def steps_of_epoch(epochs: Any) -> Iterator[tuple[int, int, Any]]:
+    """(step, step, TensorFlow's iterator) for every step of the next epoch: which iterator Keras reads it from, whether
+    it begins a new one, and what the adapter does before and behind an epoch.
+
+    Keras 3.15: keras/src/trainers/epoch_iterator.py, `EpochIterator._enumerate_iterator`.
+    """
+    return epochs._enumerate_iterator()
+
+
+def batch_size_of(dataset: tf.data.Dataset) -> int | None:
+    """The examples of a batch, where the data set says so: looking at one would let a shuffled one draw another order.
+
+    TensorFlow 2.21: tensorflow/python/data/ops/batch_op.py, `_batch_size`, and `_input_dataset` of what comes behind.
+    """
+    import tensorflow as tf
+
+    shape = tf.nest.flatten(dataset.element_spec)[0].shape
+    if shape.rank and shape[0] is not None:
+        return shape[0]
+    while dataset is not None:
+        if (size := getattr(dataset, "_batch_size", None)) is not None:
+            return int(size)
+        dataset = getattr(dataset, "_input_dataset", None)
+    return None
+
+
+def ran_out(epochs: Any) -> None:
+    """Tells an `epoch_iterator` that its data ended before the steps of an epoch, as Keras's loop finds out.
+
+    Keras 3.15: keras/src/trainers/epoch_iterator.py, `EpochIterator.catch_stop_iteration` without its warning.
+    """
+    epochs._current_iterator = None
+    epochs.data_adapter.on_epoch_end()
+
+
+@contextlib.contextmanager
+def arrays_shuffled_by(shuffle: Callable[[Any], Any]) -> Iterator[None]:
+    """Keras's adapter of arrays draws the order of an epoch by this function of the indices while it is open: without a
+    seed nobody could draw its own order again.
+
+    Keras 3.15: keras/src/trainers/data_adapters/array_data_adapter.py, `get_tf_dataset` calls `tf.random.shuffle`.
+    """
+    import tensorflow as tf
+
+    former = tf.random.shuffle
+    try:
+        tf.random.shuffle = lambda value, *_, **__: shuffle(value)
+        yield
+    finally:
+        tf.random.shuffle = former
+
+
+def takes_arrays(arrays: Any) -> bool:
+    """Whether Keras's fit takes these for arrays.
+
+    Keras 3.15: keras/src/trainers/data_adapters/array_data_adapter.py, `can_convert_arrays`.
+    """
+    from keras.src.trainers.data_adapters.array_data_adapter import can_convert_arrays
+
+    return can_convert_arrays(arrays)
+
+
+def split_off_validation(arrays: tuple[Any, Any, Any], share: float) -> tuple[tuple[Any, Any, Any], tuple]:
+    """((x, y, sample_weight) to train on, the same to validate on: the last of them), as `validation_split` says.
+
+    Keras 3.15: keras/src/trainers/data_adapters/array_slicing.py, `train_validation_split`.
+    """
+    from keras.src.trainers.data_adapters.array_slicing import train_validation_split
+
+    return train_validation_split(arrays, validation_split=share)
+
+
+def class_weights_as_sample_weights(y: Any, class_weight: dict[int, float]) -> Any:
+    """The weight of every example, from that of its class.
+
+    Keras 3.15: keras/src/trainers/data_adapters/data_adapter_utils.py, `class_weight_to_sample_weights`.
+    """
+    from keras.src.trainers.data_adapters.data_adapter_utils import class_weight_to_sample_weights
+
+    return class_weight_to_sample_weights(y, class_weight)
+
+
+# -- steps
+
+
+def is_trainer(thing: Any) -> bool:
+    """Whether it has Keras's `compile` and `fit`: a keras.Model, or a layer that is a trainer besides.
+
+    Keras 3.15: keras/src/trainers/trainer.py, `Trainer`.
+    """
+    from keras.src.trainers.trainer import Trainer
+
+    return isinstance(thing, Trainer)
+
+
+def steps_of_its_own(model: Any) -> list[str]:
+    """The names of the steps that a model's class brings in the place of Keras's.
+
+    Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TensorFlowTrainer`.
+    """
+    from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+
+    usual = TensorFlowTrainer
+    return [name for name in ("train_step", "test_step") if getattr(type(model), name) is not getattr(usual, name)]
+
+
+def batch_function(model: keras.Model, step: Callable[[Any], Any], strategy: tf.distribute.Strategy) -> Callable:
+    """What Keras's loop calls with each batch: a step of the model on every replica, its logs averaged over them;
+    compiled, by XLA where the model is compiled so, unless the model runs eagerly.
+
+    Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TensorFlowTrainer._make_function`, `reduce_per_replica` and
+    `_autoconvert_optionals`.
+    """
+    import tensorflow as tf
+    from keras.src.backend.tensorflow.trainer import reduce_per_replica
+
+    @tf.autograph.experimental.do_not_convert
+    def one_step_on_data(data: Any) -> Any:
+        return reduce_per_replica(strategy.run(step, args=(data,)), strategy, reduction="auto")
+
+    run = one_step_on_data
+    if not model.run_eagerly:
+        run = tf.function(one_step_on_data, reduce_retracing=True, jit_compile=model.jit_compile)
+    return run
+
+
+def without_optionals(model: keras.Model, run: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`run`, to which parts of a batch that are TensorFlow's "nothing" come as None.
+
+    Keras 3.15: see `batch_function`.
+    """
+    return model._autoconvert_optionals(run)
+
+
+def metrics_or_logs(model: keras.Model, logs: Any) -> dict[str, Any]:
+    """The figures of an epoch: the model's metrics where its step reports these, else what its last step reported.
+
+    Keras 3.15: keras/src/trainers/trainer.py, `Trainer._get_metrics_result_or_logs`.
+    """
+    found = model._get_metrics_result_or_logs(logs)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def build_eagerly(model: keras.Model, spec: Any) -> None:
+    """Makes the variables of a model, its metrics and its optimizer without running anything.
+
+    Args:
+        spec: of a batch, nested as the model's step takes it.
+
+    Keras 3.15: keras/src/trainers/trainer.py, `Trainer._symbolic_build`.
+    """
+    model._symbolic_build(data_batch=spec)
+
+
+def traces_batches(callback: keras.callbacks.TensorBoard) -> bool:
+    """Whether it profiles some batches.
+
+    Keras 3.15: keras/src/callbacks/tensorboard.py, `TensorBoard._should_trace`.
+    """
+    return bool(callback._should_trace)

@@ -1,0 +1,249 @@
+"""ModelTrainer: a Keras model's own steps in our compiled loops, epoch by epoch.
+
+Owns the loops around `train_step` and `test_step`, and that the model's metrics are what is reported. Refuses to know
+what a step computes: that is the model's.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfscale.autograph import repeated
+from tfscale.data.keras_epochs import Epochs
+from tfscale.engine.control import LoopControl
+from tfscale.engine.input_wait import next_timed
+from tfscale.engine.loop import Trainer
+from tfscale.errors import UsageError
+from tfscale.keras_task.own_step import OwnStep, OwnSteps, numbers_in
+from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
+from tfscale.process import fault_points as faults
+from tfscale.state.train_state import TrainState
+from tfscale.task import Task
+
+
+class _Logs:
+    """The logs of a model's step where other trainers have sums."""
+
+    def __init__(self, step: OwnStep, workers: int):
+        self._step, self._workers = step, workers
+
+    @property
+    def size(self) -> int:
+        return self._step.size
+
+    def no_steps(self) -> tf.Tensor:
+        return tf.zeros([self.size], tf.float64)
+
+    def means(self, logs: np.ndarray) -> dict[str, float]:
+        return self._step.figures(logs / self._workers)  # workers add up what is the same on each
+
+
+class _Step:
+    """What a `Trainer` expects of its step."""
+
+    def __init__(self, step: OwnStep, workers: int):
+        self.step, self.sums = step, _Logs(step, workers)
+
+
+class ModelTrainer(Trainer):
+    """Trains a model by its own steps. Args: as of `Trainer`; the task has made the steps."""
+
+    def __init__(
+        self, task: Any, state: TrainState, strategy: tf.distribute.Strategy, plan: ExecutionPlan, control: LoopControl
+    ):
+        self.steps: OwnSteps = task.own_steps
+        self._place: tuple[int, int] | None = None  # (epoch, step) that the training data are at
+        self._counts = self._test_counts = False  # whether only reading shows where an epoch ends
+        self._before_test: dict[str, float] | None = None  # the figures of training, while the metrics hold a test's
+        super().__init__(task, state, strategy, plan, control=control)
+
+    def _make_step(self, task: Task, state: TrainState, plan: ExecutionPlan, control: LoopControl) -> Any:
+        return _Step(self.steps.train, plan.num_workers)
+
+    def _gathered(self, before: Any, sums: np.ndarray) -> Any:
+        return sums
+
+    def retrace(self) -> None:
+        super().retrace()
+        self._test_loop: Any = tf.function(self._test_graph, autograph=False)
+        if self.steps.model.run_eagerly:
+            self._timed_loop, self._plain_loop, self._test_loop = self._timed_graph, self._plain_graph, self._test_graph
+
+    def _figures(self, sums: Any) -> dict[str, float]:
+        return dict(self._before_test) if self._before_test is not None else super()._figures(sums)
+
+    def peek(self) -> dict[str, float]:
+        return numbers_in(super().peek())
+
+    def finalize(self) -> None:
+        optimizer = self.steps.model.optimizer
+        if optimizer.built:
+            optimizer.finalize_variable_values(self.steps.model.trainable_weights)  # of use_ema
+
+    def begin_epoch(self) -> None:
+        self._before_test = None
+        super().begin_epoch()
+        self.steps.model.reset_metrics()
+
+    # -- training
+
+    def train(self, batches: Any, until: int) -> None:
+        """As of `Trainer`. Args: batches: `Epochs`, which know where they are."""
+        self._counts = batches.counts
+        wishes = [self.clock.now(), self.plan.steps_per_loop, float(self.fixed_loop)]
+        _, (now, self._longest_loop, fixed), _ = self._agree(np.zeros(0), wishes)
+        self.fixed_loop = bool(fixed)
+        for action in self.actions:
+            action.every.start(self.state.step, now)
+        while self.state.step < until and not self.ended:
+            self._act(until, self._epoch_loop(batches, until))
+
+    def _epoch_loop(self, batches: Epochs, until: int) -> float:
+        """One compiled loop, which ends with the epoch at the latest; behind that, the state is at the next one."""
+        epoch, first = divmod(self.state.step, batches.steps)
+        if self._place != (epoch, first):
+            batches.go_to(epoch, first)
+        elif not first:
+            batches.begin(epoch)
+        hooks, self._before_test = self.control.hooks, None
+        iterator, steps = batches.take(min(self._loop_length(until), batches.steps - first))
+        if not steps:
+            self.state.step = (epoch + 1) * batches.steps
+            return self._agreed_time()
+        if hooks is not None:
+            hooks.before("train", first)
+        now = self._run_loop(iterator, steps)
+        done = self.state.step - epoch * batches.steps - first
+        if hooks is not None and done:
+            hooks.after("train", first + hooks.longest - 1, self.epoch_figures())
+            if self.steps.model.stop_training:
+                self.stop("a callback has asked to stop")
+        if done < steps:
+            if not first and not done:
+                raise UsageError(
+                    f"the data were read to their end before epoch {epoch + 1}",
+                    where="x",
+                    fix="give data that can be read again: a function that returns the generator, or a tf.data.Dataset",
+                )
+            batches.end_early()
+        if done < steps or not batches.more():
+            self.state.step = (epoch + 1) * batches.steps
+        self._place = divmod(self.state.step, batches.steps)
+        return now
+
+    def _agreed_time(self) -> float:
+        return self._agree(np.zeros(0), [self.clock.now()])[1][0]
+
+    def _account(
+        self, steps: int, sums: np.ndarray, seconds: float, waited: float, *, compiling: bool, good: int | None = None
+    ) -> None:
+        done = steps if good is None else good
+        memory = self.state.memory
+        memory["updates"] = memory.get("updates", self.state.step) + done
+        super()._account(done, sums, seconds, waited, compiling=compiling)
+
+    def _timed_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """(the logs of the last step, seconds of waiting, how many steps there were)."""
+        faults.point("train.trace")
+        if self._counts:
+            return self._counting_graph(self.steps.train, iterator, steps)
+
+        def one(logs: tf.Tensor, waited: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
+            return self.steps.train(batch), waited + seconds
+
+        start = tf.zeros([self.steps.train.size], tf.float64), tf.constant(0.0, tf.float64)
+        return *repeated(steps, one, start), steps
+
+    def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        if self._counts:
+            return self._counting_graph(self.steps.train, iterator, steps)
+        start = tf.zeros([self.steps.train.size], tf.float64)
+        (logs,) = repeated(steps, lambda logs: (self.steps.train(next(iterator)),), (start,))
+        return logs, tf.constant(0.0, tf.float64), steps
+
+    def _counting_graph(self, step: OwnStep, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The same of data that end when they end."""
+
+        def one(done: tf.Tensor, there: tf.Tensor, logs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            found = iterator.get_next_as_optional()
+            has = found.has_value()
+            logs = tf.cond(has, lambda: step(found.get_value()), lambda: logs)
+            return done + tf.cast(has, tf.int32), has, logs
+
+        start = tf.constant(0), tf.constant(True), tf.zeros([step.size], tf.float64)
+        done, _, logs = tf.while_loop(lambda done, there, _: there & (done < steps), one, start)
+        return logs, tf.constant(0.0, tf.float64), done
+
+    # -- evaluation
+
+    def evaluate(self, batches: Any, steps: int) -> dict[str, Any]:
+        """What the model's `evaluate` says of these `Epochs`; {} where a worker was asked to stop."""
+        model = self.steps.model
+        kept = [(v, v.numpy()) for metric in model.metrics for v in metric.variables]
+        self._before_test = self.epoch_figures()
+        model.reset_metrics()
+        batches.reset()
+        batches.begin(0)
+        self.steps.test.trace(batches.spec)
+        self._test_counts = batches.counts
+        logs, stopped = self._evaluate(batches)
+        figures = {} if stopped else self.steps.test.figures(logs)
+        self.signum = self.signum or stopped
+        for variable, value in kept:  # in mid-epoch the figures of training go on
+            variable.assign(value)
+        return figures
+
+    def _evaluate(self, batches: Epochs) -> tuple[np.ndarray | None, int]:
+        """(the logs of the last step, the signal that ended it early or 0)."""
+        hooks, done, logs, compiled = self.control.hooks, 0, None, False
+        longest = float(self.plan.steps_per_loop if hooks is None else hooks.longest)
+        bound = 1 if hooks is None else hooks.longest
+        while True:
+            self.control.heartbeat("evaluation")
+            faults.point("eval.loop", step=done)
+            iterator, count = batches.take(bound)
+            if not count:
+                return logs, 0
+            if hooks is not None:
+                hooks.before("test", done)
+            began = time.monotonic()
+            with self.clock("eval" if compiled else "compile"):
+                found, _, there = self._test_loop(iterator, tf.constant(count))
+            some = int(there)
+            logs = np.asarray(found) if some else logs
+            wishes = [time.monotonic() - began, longest]
+            _, (seconds, longest), each = self._agree(np.zeros(0), wishes, [self.control.stop_requested()])
+            if stopped := int(each[:, 0].max()):
+                return logs, stopped
+            done += some
+            if hooks is not None and some:
+                hooks.after("test", done - some + hooks.longest - 1, self.steps.test.figures(logs))
+            if not done:
+                raise UsageError(
+                    "the validation data were read to their end before",
+                    where="validation_data",
+                    fix="give data that can be read again: a function that returns the generator, or a tf.data.Dataset",
+                )
+            if some < count:
+                batches.end_early()
+                return logs, 0
+            fits = int(LOOP_SECONDS * count / max(seconds, 1e-9)) if compiled else longest
+            bound, compiled = min(int(longest), max(1, int(fits))) if hooks is None else hooks.longest, True
+
+    def _test_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        if self._test_counts:
+            return self._counting_graph(self.steps.test, iterator, steps)
+        start = tf.zeros([self.steps.test.size], tf.float64)
+        (logs,) = repeated(steps, lambda logs: (self.steps.test(next(iterator)),), (start,))
+        return logs, tf.constant(0.0, tf.float64), steps
+
+    @property
+    def traces(self) -> dict[str, int]:
+        loops = {"train": self._timed_loop, "train_untimed": self._plain_loop, "eval": self._test_loop}
+        found = {name: getattr(loop, "experimental_get_tracing_count", lambda: 0)() for name, loop in loops.items()}
+        return {**found, "agree": self._agree.traces}

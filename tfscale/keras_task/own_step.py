@@ -1,0 +1,133 @@
+"""A model's own steps: `train_step` and `test_step` as Keras's fit calls them, each a function of one batch.
+
+Owns how a step is compiled, what its logs are called, and which variables it has besides the model's: metrics, and
+optimizers that people keep as attributes. Refuses to know loops and data.
+
+    steps = OwnSteps(model, strategy)
+    steps.train.trace(element_spec)       # makes every variable, as Keras's first step would
+    logs = steps.train(batch)             # float64 [steps.train.size], in a graph or eagerly
+    steps.train.figures(logs)             # {"loss": 0.3, "accuracy": 0.9}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfscale.hooks.keras_fit_hooks import batch_function, build_eagerly, metrics_or_logs, without_optionals
+from tfscale.state.keras_state import flat
+
+LOSS = "loss"
+
+
+class OwnStep:
+    """One step of a model as a function of a batch.
+
+    Args:
+        step: the model's method.
+        strategy: it runs on every replica of it, and the logs are averaged over them, as in Keras's fit.
+    """
+
+    def __init__(self, model: keras.Model, step: Callable[[Any], Any], strategy: tf.distribute.Strategy):
+        self.model = model
+        self._function: Any = batch_function(model, step, strategy)
+        self._run = without_optionals(model, self._function)
+        self._logs: Any = None  # in the form that the step returns
+
+    def trace(self, spec: Any) -> None:
+        """Makes the variables and learns the logs' names; without it a step that runs eagerly learns them at its first.
+
+        Args:
+            spec: of a batch, as the data set says it.
+
+        Raises:
+            Exception: whatever the model, or its step, raises about such a batch.
+        """
+        if self._logs is not None:
+            return
+        if self.model.run_eagerly:
+            build_eagerly(self.model, spec)
+            return
+        self._logs = self._function.get_concrete_function(spec).structured_outputs
+
+    def __call__(self, batch: Any) -> tf.Tensor:
+        """The logs of one step, nested as it returns them, as one vector: float64 [size], the loss first."""
+        logs = self._run(batch)
+        if self._logs is None:
+            self._logs = logs
+        values = tf.nest.flatten(logs)
+        flat = [tf.reduce_mean(tf.cast(keras.ops.convert_to_tensor(values[i]), tf.float64)) for i in self._order]
+        return tf.stack(flat or [tf.constant(0.0, tf.float64)])
+
+    @property
+    def _order(self) -> list[int]:
+        """The places of the logs in the vector: the loss comes first, where there is one."""
+        places = list(range(len(tf.nest.flatten(self._logs))))
+        named = tf.nest.pack_sequence_as(self._logs, places)
+        first = named.get(LOSS, 0) if isinstance(named, dict) else 0
+        return sorted(places, key=lambda place: place != first)
+
+    @property
+    def size(self) -> int:
+        """How long the vector is."""
+        return max(1, len(tf.nest.flatten(self._logs))) if self._logs is not None else 1
+
+    def figures(self, values: np.ndarray | None) -> dict[str, Any]:
+        """What Keras would report after a step whose logs these are: the model's metrics, or the logs."""
+        if values is None or self._logs is None:
+            return {}
+        order = self._order
+        flat = [float(values[order.index(place)]) for place in range(len(order))]
+        return _plain(metrics_or_logs(self.model, tf.nest.pack_sequence_as(self._logs, flat)))
+
+
+def _plain(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """As Keras hands logs to callbacks: by name, without nesting; numbers, and arrays of metrics that have several."""
+    found: dict[str, Any] = {}
+    for name, value in sorted(logs.items()):
+        if isinstance(value, dict):
+            found.update(_plain(value))
+        else:
+            value = np.asarray(keras.ops.convert_to_numpy(value))
+            found[name] = float(value) if not value.ndim else value
+    return found
+
+
+def numbers_in(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Those that are numbers: what a report can show."""
+    return {name: value for name, value in figures.items() if isinstance(value, float)}
+
+
+class OwnSteps:
+    """Both steps of a model. Args: as of `OwnStep`."""
+
+    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
+        self.model = model
+        self.train = OwnStep(model, model.train_step, strategy)
+        self.test = OwnStep(model, model.test_step, strategy)
+
+    def variables(self) -> dict[str, Any]:
+        """What the steps have besides the model's variables and its optimizer's, by a name that lasts."""
+        known = {id(v) for v in (*self.model.variables, *self.model.optimizer.variables)}
+        found: dict[str, Any] = {}
+        for name, optimizer in other_optimizers(self.model).items():
+            found.update({f"{name}/{i}": v for i, v in enumerate(optimizer.variables) if id(v) not in known})
+        for metric in self.model.metrics:
+            found.update({
+                f"metric/{metric.name}/{i}": v for i, v in enumerate(metric.variables) if id(v) not in known
+            })  # fmt: skip
+        return found
+
+
+def other_optimizers(model: keras.Model) -> dict[str, Any]:
+    """The optimizers that a model keeps as attributes besides the one that it is compiled with, by attribute."""
+    found = {}
+    for name, value in vars(model).items():
+        for i, one in enumerate(flat(value) if isinstance(value, dict | list | tuple) else [value]):
+            if isinstance(one, keras.optimizers.Optimizer) and one is not model.optimizer:
+                found[f"{name}.{i}" if one is not value else name] = one
+    return found
