@@ -209,6 +209,21 @@ def test_a_resumed_fit_ends_with_the_same_bits(tf, policy, tmp_path, order):
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "whole.csv").read_text()
 
 
+def test_a_loss_that_is_not_finite_ends_a_fit_as_terminate_on_nan_says(tf, policy, tmp_path):
+    """Quietly, and no such state is saved; or by its error."""
+    import keras
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    y = np.where(np.arange(50) == 20, np.inf, Y)
+    once, raising = keras.callbacks.TerminateOnNaN(), keras.callbacks.TerminateOnNaN(raise_error=True)
+    result = tfscale.fit(model, X, y, epochs=3, callbacks=[once], verbose=0, run_dir=tmp_path / "r")
+    assert (result.status, result.epoch) == ("stopped", [0]) and not np.isfinite(result.history["loss"][0])
+    assert not any((tmp_path / "r" / "checkpoints").glob("*/*"))
+    with pytest.raises(RuntimeError, match="NaN or Inf loss"):
+        tfscale.fit(model, X, y, epochs=3, callbacks=[raising], verbose=0, run_dir=tmp_path / "s")
+
+
 def test_a_fit_leaves_random_numbers_as_they_are(tf, policy, tmp_path):
     """A layer that is made after a fit has the weights that it has after Keras's."""
     import keras

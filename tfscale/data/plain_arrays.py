@@ -31,12 +31,13 @@ def named(element: Any, where: str) -> dict[str, Any]:
     return {name: value for name, value in zip(FIELDS, element, strict=False) if value is not None}
 
 
-def plain_arrays(data: Any, where: str, *, wide: bool = False) -> dict[str, Any]:
+def plain_arrays(data: Any, where: str, *, wide: bool = False, finite: bool = True) -> dict[str, Any]:
     """The fields of (x, y, sample_weight), or of x alone, as arrays.
 
     Args:
         where: the argument, for messages.
         wide: whether the model computes in float64, so that a number beyond float32 is none too large.
+        finite: whether NaN and infinity are refused.
 
     Raises:
         UsageError: something that is no array of numbers or texts, or arrays of different lengths.
@@ -51,7 +52,7 @@ def plain_arrays(data: Any, where: str, *, wide: bool = False) -> dict[str, Any]
             where=where,
             fix="give as many labels and weights as examples",
         )
-    for name, array in leaves(fields):
+    for name, array in leaves(fields) if finite else ():
         check_finite(array, field=name, where=where, wide=wide)
     return fields
 

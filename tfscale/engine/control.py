@@ -41,6 +41,8 @@ class LoopControl:
         heartbeat: called before each compiled loop with what it is.
         by_epoch: whether the figures are those of the epoch so far, as Keras shows them, and not since the last report.
         hooks: callbacks that want to hear of every loop, or None.
+        not_finite: called with a step, counted in its epoch, and its loss that isn't finite; whether the training ends
+            by that as it was asked to, and not as one that has failed.
     """
 
     clip_norm: float | None = None
@@ -54,3 +56,4 @@ class LoopControl:
     heartbeat: Callable[[str], None] = lambda what: None
     by_epoch: bool = False
     hooks: LoopHooks | None = None
+    not_finite: Callable[[int, float], bool] = lambda step, loss: False

@@ -78,6 +78,7 @@ class Training:
         self.epoch_sums: Any = 0.0  # the vector of sums since the epoch began
         self.steps_timed = 0  # without those that were compiled for
         self.stop_reason = ""
+        self.ruined = False  # whether the training ends as asked by a loss that isn't finite: no such state is saved
         self.signum = 0  # of the signal because of which all workers have agreed to stop
 
     def stop(self, reason: str) -> None:

@@ -15,6 +15,7 @@ from tfscale.data.keras_source import KerasArrays, KerasBatches, KerasSource
 from tfscale.data.source import Source
 from tfscale.errors import DataMissing, UsageError
 from tfscale.hooks.keras_fit_hooks import class_weights_as_sample_weights, split_off_validation, takes_arrays
+from tfscale.keras_fit.callbacks import expects_not_finite
 
 # Arguments of `tfscale.fit`, which are no overrides there.
 ARGUMENTS = {
@@ -130,7 +131,9 @@ def read(given: FitArguments, *, deferred: bool, needs_y: bool) -> Data:
     if validation is not None:
         x, y, weight = _parts(validation, None, None, needs_y=True)
         test = KerasData(x, y, weight, given.validation_batch_size or rows, given.validation_steps, shuffle=False)
-    return Data(_plain(train, "x"), _plain(test, "validation_data") if test is not None else None)
+    finite = not expects_not_finite(given.callbacks)
+    train = _plain(train, "x", finite=finite)
+    return Data(train, _plain(test, "validation_data", finite=finite) if test is not None else None)
 
 
 def _most_steps(steps: int | None) -> int | None:
@@ -158,7 +161,7 @@ def _split(x: Any, y: Any, weight: Any, share: float) -> tuple[tuple[Any, Any, A
         ) from error
 
 
-def _plain(data: KerasData, where: str) -> KerasData:
+def _plain(data: KerasData, where: str, *, finite: bool) -> KerasData:
     """Arrays with plain numbers or texts, looked through; what only Keras's own adapters take stays as it is."""
     from tfscale.data.plain_arrays import plain_arrays
 
@@ -178,7 +181,7 @@ def _plain(data: KerasData, where: str) -> KerasData:
         raise DataMissing(f"{where} holds no examples", where=where, fix="give data that are not empty")
     given = parts[: 1 + max(i for i, part in enumerate(parts) if part is not None)]
     try:
-        fields = plain_arrays(given, where)
+        fields = plain_arrays(given, where, finite=finite)
     except UsageError:
         if takes_arrays(parts) and _is_even(parts):
             return data

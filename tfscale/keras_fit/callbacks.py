@@ -27,8 +27,9 @@ from tfscale.keras_fit.kept_attributes import attributes, encoded, restored
 
 _log = logging.getLogger(__name__)
 
+TERMINATE = "TerminateOnNaN"
 _IN_OUR_PLACE = {
-    "TerminateOnNaN": "a loss that isn't finite ends every run",
+    TERMINATE: "the run sees a loss that isn't finite itself, once a compiled loop, and ends as it says",
     "ProgbarLogger": "the run has a progress line of its own",
     "BackupAndRestore": "the run's folder keeps checkpoints, and the same call goes on from them",
 }
@@ -60,7 +61,7 @@ class Callbacks:
         import keras
 
         self.epochs, self.verbose = epochs, verbose
-        inside = given.callbacks if isinstance(given, keras.callbacks.CallbackList) else keras.tree.flatten(given or [])
+        inside = _flat(given)
         for one in inside:
             if not isinstance(one, keras.callbacks.Callback):
                 raise UsageError(
@@ -139,6 +140,14 @@ class Callbacks:
             for name, value in kept.items():
                 setattr(one, name, restored(value))
 
+    def not_finite(self, step: int, loss: float) -> bool:
+        """Has TerminateOnNaN do with the loss of this step what it was told to; whether there is one."""
+        asked = [one for one in self._ours if type(one).__name__ == TERMINATE]
+        for one in asked:
+            one.set_model(self._model)
+            one.on_batch_end(step, {"loss": loss})
+        return bool(asked)
+
     def epoch_begin(self, epoch: int) -> None:
         self._list.on_epoch_begin(self.epochs.first + epoch)
 
@@ -213,6 +222,17 @@ class Callbacks:
 
     def _after(self, kind: str, step: int, figures: Mapping[str, float]) -> None:
         getattr(self._list, f"on_{kind}_batch_end")(step, dict(figures))
+
+
+def expects_not_finite(given: Any) -> bool:
+    """Whether there is one among callbacks, as `fit` takes them, that ends a training whose loss isn't finite."""
+    return any(type(one).__name__ == TERMINATE for one in _flat(given))
+
+
+def _flat(given: Any) -> list[Any]:
+    import keras
+
+    return given.callbacks if isinstance(given, keras.callbacks.CallbackList) else keras.tree.flatten(given or [])
 
 
 def _hears_batches(callback: Any) -> bool:

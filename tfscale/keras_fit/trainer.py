@@ -17,7 +17,7 @@ from tfscale.data.keras_epochs import Epochs
 from tfscale.engine.control import LoopControl
 from tfscale.engine.input_wait import next_timed
 from tfscale.engine.loop import Trainer
-from tfscale.errors import UsageError
+from tfscale.errors import Diverged, UsageError
 from tfscale.keras_task.own_step import OwnStep, OwnSteps, numbers_in
 from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.process import fault_points as faults
@@ -58,6 +58,7 @@ class ModelTrainer(Trainer):
         self.steps: OwnSteps = task.own_steps
         self._place: tuple[int, int] | None = None  # (epoch, step) that the training data are at
         self._counts = self._test_counts = False  # whether only reading shows where an epoch ends
+        self._epoch_steps = 1
         self._before_test: dict[str, float] | None = None  # the figures of training, while the metrics hold a test's
         super().__init__(task, state, strategy, plan, control=control)
 
@@ -93,7 +94,7 @@ class ModelTrainer(Trainer):
 
     def train(self, batches: Any, until: int) -> None:
         """As of `Trainer`. Args: batches: `Epochs`, which know where they are."""
-        self._counts = batches.counts
+        self._counts, self._epoch_steps = batches.counts, batches.steps
         wishes = [self.clock.now(), self.plan.steps_per_loop, float(self.fixed_loop)]
         _, (now, self._longest_loop, fixed), _ = self._agree(np.zeros(0), wishes)
         self.fixed_loop = bool(fixed)
@@ -144,7 +145,15 @@ class ModelTrainer(Trainer):
         done = steps if good is None else good
         memory = self.state.memory
         memory["updates"] = memory.get("updates", self.state.step) + done
-        super()._account(done, sums, seconds, waited, compiling=compiling)
+        try:
+            super()._account(done, sums, seconds, waited, compiling=compiling)
+        except Diverged as error:
+            loss = float(sums[0]) / self.plan.num_workers
+            if not self.control.not_finite((self.state.step - 1) % self._epoch_steps, loss):
+                raise
+            self.ruined = True
+            self.epoch_sums = self.window.sums = sums
+            self.stop(error.what)
 
     def _timed_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(the logs of the last step, seconds of waiting, how many steps there were)."""

@@ -143,15 +143,16 @@ def _trainer(made: Assembled, plan: ExecutionPlan, control: LoopControl) -> Any:
 
 
 def _control(context: RunContext, heartbeat: Callable[[str], None], model: Any) -> LoopControl:
-    config = context.config
-    if context.callbacks is not None:
-        context.callbacks.bind(model)
+    config, callbacks = context.config, context.callbacks
+    if callbacks is not None:
+        callbacks.bind(model)
     return LoopControl(
         clip_norm=config.train.clip_norm,
         ema=config.train.ema,
         worker=context.cluster.worker_index,
-        by_epoch=context.callbacks is not None,
-        hooks=context.callbacks.hooks if context.callbacks is not None else None,
+        by_epoch=callbacks is not None,
+        hooks=callbacks.hooks if callbacks is not None else None,
+        not_finite=callbacks.not_finite if callbacks is not None else lambda step, loss: False,
         fixed_loop=config.plan.steps_per_loop is not None,
         stop_requested=lambda: context.stopping.stop_requested,
         heartbeat=heartbeat,

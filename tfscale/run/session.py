@@ -220,6 +220,8 @@ class Session:
 
     def save(self, *, required: bool = False, wait: bool = False) -> None:
         """The action: the state, and how far the run is, for the next attempt."""
+        if self.trainer.ruined:
+            return
         self.state.memory["window"] = self.trainer.window_memory()
         if self.epochs is not None:
             self.state.memory["callbacks"] = self.epochs.memory()
