@@ -144,7 +144,30 @@ def frozen(fit):
     return model, model.history.epoch
 
 
-@pytest.mark.parametrize("program", [callbacks, every_batch, two_optimizers, no_length, frozen])
+def whole_executions(fit):
+    """Executions that reach beyond the steps of an epoch, and data that end in one; epochs without an evaluation, the
+    last one too; a layer that counts how often it is called; fewer examples than a batch of Keras's has."""
+    import keras
+
+    class Counting(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, inputs):
+            self.calls.assign_add(1)
+            return inputs
+
+    model = keras.Sequential([Counting(), keras.layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, steps_per_execution=2)
+    test = {"validation_data": (X[:20], Y[:20]), "validation_freq": 2}
+    fit(model, X, Y, batch_size=10, epochs=3, steps_per_epoch=3, **test)
+    fit(model, X[:10], Y[:10])
+    return (model,)
+
+
+@pytest.mark.parametrize("program", [callbacks, every_batch, two_optimizers, no_length, frozen, whole_executions])
 def test_a_fit_is_keras_fit_to_the_bit(tf, policy, tmp_path, program):
     import keras
 
@@ -162,7 +185,7 @@ def test_a_fit_is_keras_fit_to_the_bit(tf, policy, tmp_path, program):
     with warnings.catch_warnings():  # Keras's own, of arguments that nobody gave
         warnings.simplefilter("ignore", UserWarning)
         theirs = run(lambda model, *data, **arguments: model.fit(*data, **arguments))
-    ours = run(lambda model, *data, **arguments: tfscale.fit(model, *data, run_dir=tmp_path / str(len(list(tmp_path.iterdir()))), **arguments))  # fmt: skip
+        ours = run(lambda model, *data, **arguments: tfscale.fit(model, *data, run_dir=tmp_path / str(len(list(tmp_path.iterdir()))), **arguments))  # fmt: skip
     assert ours == theirs
 
 

@@ -192,8 +192,12 @@ def build_eagerly(model: keras.Model, spec: Any) -> None:
         spec: of a batch, nested as the model's step takes it.
 
     Keras 3.15: keras/src/trainers/trainer.py, `Trainer._symbolic_build`.
+    TensorFlow 2.21: tensorflow/python/distribute/values.py, `PerReplicaSpec`, whose replicas get batches alike.
     """
-    model._symbolic_build(data_batch=spec)
+    import tensorflow as tf
+
+    one = tf.nest.map_structure(lambda part: getattr(part, "_value_specs", (part,))[0], spec)
+    model._symbolic_build(data_batch=one)
 
 
 def traces_batches(callback: keras.callbacks.TensorBoard) -> bool:

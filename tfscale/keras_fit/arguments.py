@@ -76,7 +76,10 @@ class Data:
         import numpy as np
 
         labels = keras.tree.flatten(self.train.y) if not self.train.is_batched and self.train.y is not None else []
-        return any(np.asarray(one).dtype.kind in "OSUT" for one in labels)
+        plain = [
+            getattr(one, "flat_values", getattr(one, "values", one)) for one in labels
+        ]  # of ragged and sparse ones
+        return any(np.asarray(one).dtype.kind in "OSUT" for one in plain)
 
     def for_own_steps(self) -> KerasSource:
         """For Keras's own adapters."""
@@ -125,6 +128,7 @@ def read(given: FitArguments, *, deferred: bool, needs_y: bool) -> Data:
     if classes is not None and weight is None and y is not None:
         weight, classes = class_weights_as_sample_weights(y, dict(classes)), None
     train = KerasData(x, y, weight, rows, _most_steps(given.steps_per_epoch), given.shuffle, classes)
+    train = _of_whole_executions(train, given.model)
     if needs_y and y is None and not (train.is_batched or isinstance(x, Source)):
         raise UsageError("the data have no y", where="y", fix="give y=..., or (x, y) or (x, y, sample_weight) as x")
     test = None
@@ -142,6 +146,14 @@ def _most_steps(steps: int | None) -> int | None:
 
     most = keras.config.max_steps_per_epoch()
     return min(steps or most, most) if most else steps
+
+
+def _of_whole_executions(data: KerasData, model: Any) -> KerasData:
+    """An epoch whose steps are told is as many whole executions, which Keras never cuts for it."""
+    together = int(getattr(model, "steps_per_execution", 1) or 1)
+    if not data.steps_per_epoch or not (data.is_batched or data.batch_size):
+        return data
+    return replace(data, steps_per_epoch=-(-data.steps_per_epoch // together) * together)
 
 
 def _parts(x: Any, y: Any, weight: Any, needs_y: bool) -> tuple[Any, Any, Any]:
