@@ -263,6 +263,8 @@ def test_a_fit_leaves_random_numbers_as_they_are(tf, policy, tmp_path):
 
 def test_what_cannot_be_asked_is_refused_in_the_callers_words(tf, policy, tmp_path):
     model = classifier()
+    one = tf.distribute.OneDeviceStrategy("/cpu:0")
+    distributed = one.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices((X, Y)).batch(8))
     for arguments, told in (
         ({"callbacks": [print]}, "is no Keras callback"),
         (
@@ -270,6 +272,7 @@ def test_what_cannot_be_asked_is_refused_in_the_callers_words(tf, policy, tmp_pa
             "takes arrays",
         ),
         ({"x": tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).repeat(), "y": None}, "never ends"),
+        ({"x": distributed, "y": None}, "a strategy has distributed"),
     ):
         with pytest.raises(UsageError, match=told):
             tfscale.fit(model, **{"x": X, "y": Y, "run_dir": tmp_path / "r", **arguments})

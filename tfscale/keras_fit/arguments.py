@@ -115,6 +115,7 @@ def read(given: FitArguments, *, deferred: bool, needs_y: bool) -> Data:
     """
     if given.x is None:
         raise UsageError("there are no data", where="x", fix="give x and y, or a tf.data.Dataset as x")
+    _refuse_distributed(given.x)
     if deferred and _is_function(given.x):
         rows = given.global_batch or given.batch_size
         train = KerasData(None, batch_size=rows, steps_per_epoch=given.steps_per_epoch)
@@ -138,6 +139,17 @@ def read(given: FitArguments, *, deferred: bool, needs_y: bool) -> Data:
     finite = not expects_not_finite(given.callbacks)
     train = _plain(train, "x", finite=finite)
     return Data(train, _plain(test, "validation_data", finite=finite) if test is not None else None)
+
+
+def _refuse_distributed(x: Any) -> None:
+    import tensorflow as tf
+
+    if isinstance(x, tf.distribute.DistributedDataset):
+        raise UsageError(
+            "x is a data set that a strategy has distributed, and the run hands out the data itself",
+            where="x",
+            fix="give the tf.data.Dataset that it was made of",
+        )
 
 
 def _most_steps(steps: int | None) -> int | None:
