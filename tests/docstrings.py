@@ -38,6 +38,7 @@ GIVEN = {
 }
 CALLED = {  # what is called and stands in no module that the docstring could import
     "Cluster": "tfscale.cluster",
+    "EarlyStopping": "keras.callbacks",
     "GivenModel": "tfscale.keras_task.given_model",
     "Portion": "tfscale.data.order",
     "ResNet": "recipes.resnet",
