@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 
 from tests.keras_suite.counting import counting_tests
@@ -67,7 +68,17 @@ def _table(outcomes: Mapping[str, Outcome], expected: Mapping[str, str]) -> str:
         why = "" if outcome.passed else expected.get(test, outcome.reason).replace("|", "&#124;")
         lines.append(f"| `{test}` | {'passes' if outcome.passed else 'fails'} | {why} |")
     passed = sum(outcome.passed for outcome in outcomes.values())
-    return "\n".join([f"{passed} of {len(outcomes)} pass.", "", *lines, ""])
+    told = (
+        f"{passed} of {len(outcomes)} tests of Keras {metadata.version('keras')} that call `fit` pass by `tfscale.fit`."
+    )
+    head = [
+        "# Keras's own tests",
+        "",
+        told,
+        "Written by `python -m tests.keras_suite --report docs/keras_tests.md`.",
+        "",
+    ]
+    return "\n".join([*head, *lines, ""])
 
 
 def _arguments() -> argparse.Namespace:
