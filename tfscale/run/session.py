@@ -200,7 +200,8 @@ class Session:
 
         actions = [Action(every(config.train.log_every), report.training, at_end=True)]
         if evaluation.has_examples:
-            of_keras = self.epochs is not None and config.eval.every.endswith("ep")  # has none besides validation_freq
+            whole = config.eval.every.endswith("ep") and not parts.total_steps % parts.steps_per_epoch
+            of_keras = self.epochs is not None and whole  # evaluates in no epochs but those of validation_freq
             actions.append(Action(every(config.eval.every), evaluation.evaluate, at_end=not of_keras))
         actions.append(Action(every("1ep"), report.close_epoch))
         if self.epochs is not None:
