@@ -118,7 +118,7 @@ def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
             fix="add plan.dry_run=true, or remove plan.hardware",
         )
     eval_batch = config.eval.global_batch or config.train.global_batch
-    if eval_batch % plan.num_replicas and not config.data.whole_epochs:  # such steps are made somewhat larger
+    if eval_batch % plan.num_replicas and not config.data.shares_unevenly:  # such steps are made somewhat larger
         raise UsageError(
             f"eval.global_batch={eval_batch} is not divisible by {plan.num_replicas} replicas",
             where="eval.global_batch",

@@ -92,6 +92,15 @@ class KerasSource(Source):
                 row = functools.partial("row {1} of batch {0}".format, number)
                 check_finite(values.numpy(), field=name, where="x", row_name=row)
 
+    @property
+    def tells_types(self) -> bool:
+        """Whether the training data tell their types without any being read, as a generator doesn't."""
+        return not self.train.is_batched or self.train.is_dataset
+
+    @property
+    def shares_unevenly(self) -> bool:
+        return True  # tf.distribute cuts each batch
+
     def split(self, name: str) -> KerasData | None:
         return self.train if name == "train" else self.test
 

@@ -158,6 +158,11 @@ class Source:
         steps = self.num_examples(split) / global_batch
         return math.ceil(steps) if self.whole_epochs else steps
 
+    @property
+    def shares_unevenly(self) -> bool:
+        """Whether a step need not divide by the replicas."""
+        return self.whole_epochs
+
     def permutation(self, split: str, *, global_batch: int, seed: int | None) -> Permutation | None:
         """The order of each of its whole epochs, None: another one for every epoch, drawn by the seed.
 

@@ -56,11 +56,14 @@ def counted_footprint(config: RunConfig, plan: ExecutionPlan) -> Footprint | Non
 def _count(config: RunConfig) -> Footprint | None:
     from tfscale.assembly.assembled import adapted
     from tfscale.autograph import with_autograph
+    from tfscale.data.keras_source import KerasSource
     from tfscale.data.pipeline import first_examples
     from tfscale.keras_task.model_task import KerasModelTask
     from tfscale.measures.flops import footprint_of
 
     source = config.data
+    if isinstance(source, KerasSource) and not source.tells_types:
+        return None  # a look at them would lose what it reads
     source.prepare()
     task: Any = copy.copy(config.task.for_data(source.spec()))
     if isinstance(task, KerasModelTask):

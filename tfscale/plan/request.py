@@ -57,7 +57,7 @@ class PlanRequest:
             counted=footprint is not None and task.footprint() is None,
             reduces_inside=task.reduces_inside,
             forced=forced,
-            uneven=config.data.whole_epochs,
+            uneven=config.data.shares_unevenly,
         )
 
 
