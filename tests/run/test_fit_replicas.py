@@ -131,6 +131,34 @@ def test_arrays_on_two_replicas_equal_one_device(tf, policy, script, tmp_path):
     assert_same(tmp_path / "two", tmp_path / "one", rel=1e-5)
 
 
+def test_embeddings_of_a_smaller_last_step_equal_one_device(tf, policy, tmp_path):
+    """Their gradients are rows, of which a smaller part has fewer; a callback of batches hears of both alike."""
+    import keras
+
+    random = np.random.RandomState(0)
+    x, y = random.randint(0, 9, (19, 4)), random.normal(size=(19, 1)).astype(np.float32)
+    trained = []
+    for folder, overrides in (("one", []), ("two", TWO[:2])):
+        keras.utils.set_random_seed(2)
+        embedding = keras.layers.Embedding(9, 3)
+        model = keras.Sequential(
+            [keras.Input((4,), dtype="int32"), embedding, keras.layers.Flatten(), keras.layers.Dense(1)]
+        )
+        model.compile("adam", "mse")
+        heard: list[int] = []
+        callback = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, heard=heard: heard.append(batch)
+        )
+        tfscale.fit(
+            model, x, y, batch_size=8, epochs=2, callbacks=[callback], run_dir=tmp_path / folder, overrides=overrides
+        )
+        trained.append((model.get_weights(), heard))
+    (one, heard), (two, also) = trained
+    assert heard == also == [0, 1, 2] * 2
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_two_workers_equal_one_device(tf, script, alone, tmp_path):
     file, _ = script

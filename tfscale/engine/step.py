@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.autograph import with_autograph
-from tfscale.engine.reduce import Reducer, clip, combined, dense, global_norm, scaled, statistics, summed
+from tfscale.engine.reduce import Reducer, clip, combined, dense, global_norm, lengthened, scaled, statistics, summed
 from tfscale.hooks.keras_hooks import leave_gradients_as_they_are
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.state.train_state import TrainState
@@ -156,6 +156,9 @@ class TrainStep:
         scale = tf.convert_to_tensor(self.state.extra["loss_scale"]) if self._scaled else None
         whole = _whole(self.task, self.state.model, batch, self._parts)
         gradients, sums = self._compute(batch, whole, scale)
+        if self.reducer.replicas > 1 and batch["weight"].shape[0] is None:  # a part may be smaller than others
+            rows = tf.shape(batch["weight"])[0]
+            gradients = [lengthened(g, rows, self.plan.replica_batch) for g in gradients]
         gradients, means = self.reducer(gradients, self.statistics)
         if not self.task.follows_keras:
             gradients = [combined(g) for g in gradients]
