@@ -71,7 +71,7 @@ class KerasSource(Source):
             ), known
         if split not in self._opened and not data.is_dataset:
             return {}, False  # a look at what Python makes would use it up
-        spec = self.epochs(split).spec if split in self._opened else data.x.element_spec
+        spec = data.x.element_spec if data.is_dataset else self.epochs(split).spec
         parts = spec if isinstance(spec, tuple) else (spec,)
         flat = tf.nest.flatten(parts)
         known = all(isinstance(one, tf.TensorSpec) and None not in (one.shape[1:] or [0]) for one in flat)

@@ -16,11 +16,15 @@ class LoopHooks:
 
     Attributes:
         longest: how many steps every loop has, but for the last ones of an epoch, whatever the plan says.
+        epoch: the steps of an epoch.
+        stops: whether one of them has asked training to end.
         before: called with "train" or "test" and the loop's first step within its epoch, counted from 0.
         after: called with the same, the loop's last step and its figures so far.
     """
 
     longest: int
+    epoch: int
+    stops: Callable[[], bool]
     before: Callable[[str, int], None]
     after: Callable[[str, int, Mapping[str, float]], None]
 

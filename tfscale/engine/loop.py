@@ -112,7 +112,19 @@ class Trainer(Training):
         for action in self.actions:
             action.every.start(self.state.step, now)
         while self.state.step < until and not self.ended:
-            self._act(until, self._run_loop(iterator, self._loop_length(until)))
+            self._act(until, self._heard_loop(iterator, self._loop_length(until)))
+
+    def _heard_loop(self, iterator: Any, steps: int) -> float:
+        """`_run_loop`, of which callbacks hear that want to."""
+        hooks, first = self.control.hooks, self.state.step
+        if hooks is None:
+            return self._run_loop(iterator, steps)
+        hooks.before("train", first % hooks.epoch)
+        now = self._run_loop(iterator, steps)
+        hooks.after("train", first % hooks.epoch + hooks.longest - 1, self.epoch_figures())
+        if hooks.stops():
+            self.stop("a callback has asked to stop")
+        return now
 
     def _loop_length(self, until: int) -> int:
         step, hooks = self.state.step, self.control.hooks

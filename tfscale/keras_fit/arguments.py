@@ -98,7 +98,13 @@ class Data:
             train, test = self.functions
             steps, shuffle = self.train.steps_per_epoch, self.train.shuffle
             return GivenFunctions(train=train, test=test, steps_per_epoch=steps, shuffle=shuffle)
-        test = _packed(self.test) if self.test is not None else None
+        if self.train.class_weight is not None:
+            raise UsageError(
+                "class_weight of batches that are made already is for a model's own steps, on one device",
+                where="class_weight",
+                fix="give the weights as the third part of the batches",
+            )
+        test = _packed(_first_steps(self.test)) if self.test is not None else None
         steps = self.train.steps_per_epoch
         return as_source(_packed(self.train), test, steps_per_epoch=steps, wide=wide, shuffle=self.train.shuffle)
 
@@ -219,6 +225,26 @@ def _is_even(arrays: Any) -> bool:
 
     leaves = [leaf for leaf in keras.tree.flatten(arrays) if leaf is not None]
     return len({leaf.shape[0] for leaf in leaves}) == 1 and not any(leaf.dtype == object for leaf in leaves)
+
+
+def _first_steps(data: KerasData) -> KerasData:
+    """What `validation_steps` leaves of them."""
+    steps = data.steps_per_epoch
+    if steps is None:
+        return data
+    if data.is_dataset:
+        return replace(data, x=data.x.take(steps))
+    if data.is_batched:
+        raise UsageError(
+            "validation_steps of what Python makes is for a model's own steps, on one device",
+            where="validation_steps",
+            fix="give a tf.data.Dataset",
+        )
+    import keras
+
+    rows = steps * (data.batch_size or 32)
+    some = [keras.tree.map_structure(lambda part: part[:rows], part) for part in (data.x, data.y, data.sample_weight)]
+    return replace(data, x=some[0], y=some[1], sample_weight=some[2])
 
 
 def _packed(data: KerasData) -> Any:

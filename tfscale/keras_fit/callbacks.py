@@ -73,6 +73,7 @@ class Callbacks:
         self._theirs = [one for one in inside if one not in self._ours]
         self._list: Any = None
         self._model: Any = None
+        self._steps = 1
         self._first: dict[int, dict[str, Any]] = {}
 
     @property
@@ -85,7 +86,7 @@ class Callbacks:
         """What makes the compiled loops as short as these callbacks want them."""
         if not self.of_batches:
             return None
-        return LoopHooks(self._model_steps(), self._before, self._after)
+        return LoopHooks(self._model_steps(), self._steps, lambda: self.stops, self._before, self._after)
 
     def attach(self, model: Any, steps: int) -> None:
         """Hands them the model that is trained, and how many steps its epochs have."""
@@ -110,9 +111,9 @@ class Callbacks:
         )
         model.stop_training = False
 
-    def bind(self, model: Any) -> None:
-        """The model as `build` has made it, before `attach`: whose `steps_per_execution` counts."""
-        self._model = model
+    def bind(self, model: Any, steps: int) -> None:
+        """The model as it was built, before `attach`: whose `steps_per_execution` counts, and the steps of an epoch."""
+        self._model, self._steps = model, steps
 
     def train_begin(self, memory: Sequence[Any] | None, *, epoch: int) -> None:
         """Args:
@@ -124,7 +125,7 @@ class Callbacks:
         if memory:
             self._keep_files(epoch)
         self._list.on_train_begin()
-        self._first = {place: dict(vars(one)) for place, one in enumerate(self._list.callbacks)}
+        self._first = {place: _codes(one) for place, one in enumerate(self._list.callbacks)}
         if not memory:
             return
         known = [type(one).__name__ for one in self._list.callbacks]
@@ -187,13 +188,16 @@ class Callbacks:
         """What a later attempt needs, as JSON values; says once what it can't keep."""
         found, lost = [], []
         for place, one in enumerate(self._list.callbacks):
-            kept = {}
+            kept, first = {}, self._first.get(place, {})
             for name, value in attributes(one).items():
                 try:
-                    kept[name] = encoded(value)
+                    code = encoded(value)
                 except TypeError:
-                    if value is not self._first.get(place, {}).get(name):
+                    if value is not first.get(name):
                         lost.append(f"{type(one).__name__}.{name}")
+                    continue
+                if name not in first or code != first[name]:  # else it is as the program gives it
+                    kept[name] = code
             found.append((type(one).__name__, kept))
         if lost and not hasattr(self, "_said"):
             self._said = True
@@ -249,3 +253,14 @@ def _hears_batches(callback: Any) -> bool:
         return False
     base = keras.callbacks.Callback
     return any(getattr(getattr(callback, n), "__func__", None) is not getattr(base, n) for n in _OF_BATCHES)
+
+
+def _codes(callback: Any) -> dict[str, Any]:
+    """Its attributes as a checkpoint would hold them; what none can hold as it is."""
+    found = {}
+    for name, value in attributes(callback).items():
+        try:
+            found[name] = encoded(value)
+        except TypeError:
+            found[name] = value
+    return found

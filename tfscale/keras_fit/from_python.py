@@ -121,6 +121,8 @@ def _refuse_together(given: FitArguments, several: bool) -> None:
         )
     if given.global_batch is not None and given.batch_size is not None:
         raise UsageError("global_batch= and batch_size= say the same", where="global_batch", fix="give batch_size=")
+    if given.until is not None and (given.epochs, given.initial_epoch) != (1, 0):
+        raise UsageError("until= and epochs= say the same", where="until", fix="give epochs= alone")
     if given.until is None and given.epochs <= given.initial_epoch:
         raise UsageError(
             f"training begins at initial_epoch={given.initial_epoch} and is to end at epochs={given.epochs}",

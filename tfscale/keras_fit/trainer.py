@@ -121,7 +121,7 @@ class ModelTrainer(Trainer):
         done = self.state.step - epoch * batches.steps - first
         if hooks is not None and done:
             hooks.after("train", first + hooks.longest - 1, self.epoch_figures())
-            if self.steps.model.stop_training:
+            if hooks.stops():
                 self.stop("a callback has asked to stop")
         if done < steps:
             if not first and not done:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tfscale.errors import UsageError
+from tfscale.errors import UsageError, first_line
 from tfscale.hooks.keras_fit_hooks import is_trainer, steps_of_its_own
 from tfscale.hooks.keras_hooks import layers_in
 from tfscale.keras_task.label_kinds import label_kinds
@@ -65,6 +65,15 @@ class GivenModel(KerasModelTask):
         spec = self._batch_spec
         try:
             self.own_steps.train.trace(spec)
+        except RuntimeError as error:
+            if strategy.num_replicas_in_sync == 1:
+                raise
+            raise UsageError(
+                f"on several devices the model must be built before its {', '.join(steps_of_its_own(model))} runs, and "
+                f"Keras can't: {first_line(error)}",
+                where="model",
+                fix="train on one device (plan.strategy=one_device), or give the model a `call` that takes the data",
+            ) from error
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise untaken(model, spec[0] if isinstance(spec, tuple) else spec, error) from error
         if self._has_examples and not steps_of_its_own(model):

@@ -51,7 +51,7 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
         strategy=strategy,
         task=made.task,
         state=made.state,
-        trainer=_trainer(made, plan, _control(context, heartbeat, made.state.model)),
+        trainer=_trainer(made, plan, _control(context, heartbeat, made)),
         checkpointer=_checkpointer(context, Experiment.of(config, brings_optimizer=made.brings_optimizer)),
         steps_per_epoch=made.steps_per_epoch,
         total_steps=made.total_steps,
@@ -142,10 +142,10 @@ def _trainer(made: Assembled, plan: ExecutionPlan, control: LoopControl) -> Any:
     return made.trainer(plan, control)
 
 
-def _control(context: RunContext, heartbeat: Callable[[str], None], model: Any) -> LoopControl:
+def _control(context: RunContext, heartbeat: Callable[[str], None], made: Assembled) -> LoopControl:
     config, callbacks = context.config, context.callbacks
     if callbacks is not None:
-        callbacks.bind(model)
+        callbacks.bind(made.state.model, round(made.steps_per_epoch))
     return LoopControl(
         clip_norm=config.train.clip_norm,
         ema=config.train.ema,
