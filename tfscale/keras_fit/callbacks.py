@@ -4,7 +4,7 @@ Owns which of them are called, what they decide, and what of them outlives an at
 
     callbacks = Callbacks([EarlyStopping(patience=3)], Range(first=0, last=10))
     callbacks.attach(model, steps=12)
-    callbacks.train_begin(memory.get("callbacks"))
+    callbacks.train_begin(memory.get("callbacks"), epoch=0)
     ...                                            # epoch_begin, epoch_end
     memory["callbacks"] = callbacks.memory()
 """
