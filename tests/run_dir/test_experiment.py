@@ -113,3 +113,11 @@ def test_allowed_keys_are_checked_before_anything_runs():
             validate(dataclasses.replace(config, resume=ResumeConfig(allow_changed=[bad])))
     with pytest.raises(UsageError, match=r"so run\.dir or run\.name is needed"):
         validate(dataclasses.replace(config, run=RunSection()))
+
+
+def test_a_source_with_a_lasting_name_is_the_class_that_earlier_versions_knew_by_its_module():
+    from tfscale.data.keras_source import KerasArrays
+
+    now = Experiment({"data": {"class": "GivenArrays"}}, classes={"data": KerasArrays})
+    for name, same in (("tfscale.data.given.GivenArrays", True), ("tfscale.data.given.GivenDataset", False)):
+        assert now.is_same({"identity": "x", "experiment": {"data.class": name}}) is same

@@ -167,7 +167,7 @@ class Experiment:
             return False
         if old == _path(cls):  # as version 0.1 remembered all
             return True
-        module = old.removesuffix(f".{cls.__qualname__}")
+        module = old.removesuffix(f".{vars(cls).get('stable_name') or cls.__qualname__}")
         if module == old:
             return False
         if cls.__module__.startswith("tfscale."):
