@@ -277,3 +277,25 @@ def test_what_cannot_be_asked_is_refused_in_the_callers_words(tf, policy, tmp_pa
     ):
         with pytest.raises(UsageError, match=told):
             tfscale.fit(model, **{"x": X, "y": Y, "run_dir": tmp_path / "r", **arguments})
+
+
+def test_a_layer_that_computes_with_constants_computes_with_those_that_were_loaded(tf, policy, tmp_path):
+    """The step is traced, which makes the variables, before a file's are put into them."""
+    import keras
+
+    def make(data):
+        keras.utils.set_random_seed(3)
+        normalize = keras.layers.Normalization()
+        normalize.adapt(data)
+        model = keras.Sequential([keras.Input((6,)), normalize, keras.layers.Dense(3)])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    theirs = make(5 * X + 1)
+    theirs.save(tmp_path / "file.keras")
+    theirs.fit(X, Y, shuffle=False, verbose=0)
+    ours = make(X)
+    load = [f"init_from={tmp_path / 'file.keras'}"]
+    tfscale.fit(ours, X, Y, shuffle=False, verbose=0, run_dir=tmp_path / "r", overrides=load)
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

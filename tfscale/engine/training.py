@@ -81,6 +81,9 @@ class Training:
         self.ruined = False  # whether the training ends as asked by a loss that isn't finite: no such state is saved
         self.signum = 0  # of the signal because of which all workers have agreed to stop
 
+    def retrace(self) -> None:
+        """To be called when what was traced as a constant has changed."""
+
     def stop(self, reason: str) -> None:
         """Ends training when what is at work has ended, after the actions that are due then."""
         self.stop_reason = reason

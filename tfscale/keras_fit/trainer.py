@@ -56,6 +56,7 @@ class ModelTrainer(Trainer):
         self, task: Any, state: TrainState, strategy: tf.distribute.Strategy, plan: ExecutionPlan, control: LoopControl
     ):
         self.steps: OwnSteps = task.own_steps
+        self._made = False
         self._place: tuple[int, int] | None = None  # (epoch, step) that the training data are at
         self._counts = self._test_counts = False  # whether only reading shows where an epoch ends
         self._epoch_steps = 1
@@ -70,6 +71,10 @@ class ModelTrainer(Trainer):
 
     def retrace(self) -> None:
         super().retrace()
+        if self._made:  # else they were traced a moment ago, to make the variables
+            self.steps.train.renew()
+            self.steps.test.renew()
+        self._made = True
         self._test_loop: Any = tf.function(self._test_graph, autograph=False)
         if self.steps.model.run_eagerly:
             self._timed_loop, self._plain_loop, self._test_loop = self._timed_graph, self._plain_graph, self._test_graph

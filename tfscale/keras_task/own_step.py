@@ -33,10 +33,15 @@ class OwnStep:
     """
 
     def __init__(self, model: keras.Model, step: Callable[[Any], Any], strategy: tf.distribute.Strategy):
-        self.model = model
-        self._function: Any = batch_function(model, step, strategy)
-        self._run = without_optionals(model, self._function)
+        self.model, self._step, self._strategy = model, step, strategy
         self._logs: Any = None  # in the form that the step returns
+        self.renew()
+
+    def renew(self) -> None:
+        """To be called when what was traced as a constant has changed, as an adapted layer's statistics have once
+        variables were assigned from elsewhere."""
+        self._function: Any = batch_function(self.model, self._step, self._strategy)
+        self._run = without_optionals(self.model, self._function)
 
     def trace(self, spec: Any) -> None:
         """Makes the variables and learns the logs' names; without it a step that runs eagerly learns them at its first.

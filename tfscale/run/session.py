@@ -143,6 +143,8 @@ class Session:
                 _log.info(warm_start(self.state.model, self.config.init_from).table(), extra=bare())
                 self.state.reset_averages()
             share_state(self.parts)
+        if step is not None or self.config.init_from:
+            self.trainer.retrace()
         self.recovery.recall()
         keep_epochs_whole(self.parts)
         if step is not None:
