@@ -73,6 +73,7 @@ def raw_samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:
     from tfscale.data.pipeline import raw_examples
     from tfscale.export.saved_model import serving_inputs
 
+    source = _readable(source)
     split = "test" if source.num_examples("test") else "train"
     count = min(count, source.num_examples(split))
     source, few = source.resolved(), Portion(split, Shard(count), training=False)
@@ -98,3 +99,21 @@ def raw_samples(task: Task, source: Source, count: int) -> dict[str, list[Any]]:
         return tensor.numpy()
 
     return {n: [tf.nest.map_structure(lambda t, n=n: value(t, n), e[n]) for e in examples] for n in names}
+
+
+def _readable(source: Source) -> Source:
+    """One whose examples can be reached, of data that Keras's own adapters read batch by batch."""
+    from collections.abc import Iterator
+
+    from tfscale.data.given import as_source
+    from tfscale.data.keras_source import KerasBatches
+
+    if not isinstance(source, KerasBatches):
+        return source
+    if isinstance(source.train.x, Iterator):
+        raise UsageError(
+            "an export is compared with the model on examples, and a generator can't be read again",
+            where="export.at_end",
+            fix="give a function that returns the generator, or a tf.data.Dataset; or export with tfscale export later",
+        )
+    return as_source(source.train.x, None)
