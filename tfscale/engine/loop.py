@@ -105,14 +105,21 @@ class Trainer(Training):
         Raises:
             Diverged: the loss became NaN or infinite; the state of that loop is not saved.
         """
-        iterator = iter(batches)
+        source = self._opened(batches)
         wishes = [self.clock.now(), self.plan.steps_per_loop, float(self.fixed_loop)]
         _, (now, self._longest_loop, fixed), _ = self._agree(np.zeros(0), wishes)
         self.fixed_loop = bool(fixed)
         for action in self.actions:
             action.every.start(self.state.step, now)
         while self.state.step < until and not self.ended:
-            self._act(until, self._heard_loop(iterator, self._loop_length(until)))
+            self._act(until, self._next_loop(source, until))
+
+    def _opened(self, batches: Any) -> Any:
+        """What the loops of one training read from."""
+        return iter(batches)
+
+    def _next_loop(self, source: Any, until: int) -> float:
+        return self._heard_loop(source, self._loop_length(until))
 
     def _heard_loop(self, iterator: Any, steps: int) -> float:
         """`_run_loop`, of which callbacks hear that want to."""
@@ -121,9 +128,10 @@ class Trainer(Training):
             return self._run_loop(iterator, steps)
         hooks.before("train", first % hooks.epoch)
         now = self._run_loop(iterator, steps)
-        hooks.after("train", first % hooks.epoch + hooks.longest - 1, self.epoch_figures())
-        if hooks.stops():
-            self.stop("a callback has asked to stop")
+        if self.state.step > first:
+            hooks.after("train", first % hooks.epoch + hooks.longest - 1, self.epoch_figures())
+            if hooks.stops():
+                self.stop("a callback has asked to stop")
         return now
 
     def _loop_length(self, until: int) -> int:

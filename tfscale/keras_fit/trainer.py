@@ -24,6 +24,8 @@ from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
 from tfscale.task import Task
 
+_AGAIN = "give data that can be read again: a function that returns the generator, or a tf.data.Dataset"
+
 
 class _Logs:
     """The logs of a model's step where other trainers have sums."""
@@ -97,52 +99,32 @@ class ModelTrainer(Trainer):
 
     # -- training
 
-    def train(self, batches: Any, until: int) -> None:
-        """As of `Trainer`. Args: batches: `Epochs`, which know where they are."""
+    def _opened(self, batches: Epochs) -> Epochs:
         self._counts, self._epoch_steps = batches.counts, batches.steps
-        wishes = [self.clock.now(), self.plan.steps_per_loop, float(self.fixed_loop)]
-        _, (now, self._longest_loop, fixed), _ = self._agree(np.zeros(0), wishes)
-        self.fixed_loop = bool(fixed)
-        for action in self.actions:
-            action.every.start(self.state.step, now)
-        while self.state.step < until and not self.ended:
-            self._act(until, self._epoch_loop(batches, until))
+        return batches
 
-    def _epoch_loop(self, batches: Epochs, until: int) -> float:
+    def _next_loop(self, source: Epochs, until: int) -> float:
         """One compiled loop, which ends with the epoch at the latest; behind that, the state is at the next one."""
-        epoch, first = divmod(self.state.step, batches.steps)
+        epoch, first = divmod(self.state.step, source.steps)
         if self._place != (epoch, first):
-            batches.go_to(epoch, first)
+            source.go_to(epoch, first)
         elif not first:
-            batches.begin(epoch)
-        hooks, self._before_test = self.control.hooks, None
-        iterator, steps = batches.take(min(self._loop_length(until), batches.steps - first))
+            source.begin(epoch)
+        self._before_test = None
+        iterator, steps = source.take(min(self._loop_length(until), source.steps - first))
         if not steps:
-            self.state.step = (epoch + 1) * batches.steps
-            return self._agreed_time()
-        if hooks is not None:
-            hooks.before("train", first)
-        now = self._run_loop(iterator, steps)
-        done = self.state.step - epoch * batches.steps - first
-        if hooks is not None and done:
-            hooks.after("train", first + hooks.longest - 1, self.epoch_figures())
-            if hooks.stops():
-                self.stop("a callback has asked to stop")
+            self.state.step = (epoch + 1) * source.steps
+            return self._agree.value_of_chief(self.clock.now())
+        now = self._heard_loop(iterator, steps)
+        done = self.state.step - epoch * source.steps - first
         if done < steps:
             if not first and not done:
-                raise UsageError(
-                    f"the data were read to their end before epoch {epoch + 1}",
-                    where="x",
-                    fix="give data that can be read again: a function that returns the generator, or a tf.data.Dataset",
-                )
-            batches.end_early()
-        if done < steps or not batches.more():
-            self.state.step = (epoch + 1) * batches.steps
-        self._place = divmod(self.state.step, batches.steps)
+                raise UsageError(f"the data were read to their end before epoch {epoch + 1}", where="x", fix=_AGAIN)
+            source.end_early()
+        if done < steps or not source.more():
+            self.state.step = (epoch + 1) * source.steps
+        self._place = divmod(self.state.step, source.steps)
         return now
-
-    def _agreed_time(self) -> float:
-        return self._agree(np.zeros(0), [self.clock.now()])[1][0]
 
     def _account(
         self, steps: int, sums: np.ndarray, seconds: float, waited: float, *, compiling: bool, good: int | None = None
@@ -174,10 +156,17 @@ class ModelTrainer(Trainer):
         return *repeated(steps, one, start), steps
 
     def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        if self._counts:
-            return self._counting_graph(self.steps.train, iterator, steps)
-        start = tf.zeros([self.steps.train.size], tf.float64)
-        (logs,) = repeated(steps, lambda logs: (self.steps.train(next(iterator)),), (start,))
+        return self._untimed(self.steps.train, self._counts, iterator, steps)
+
+    def _test_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return self._untimed(self.steps.test, self._test_counts, iterator, steps)
+
+    def _untimed(
+        self, step: OwnStep, counts: bool, iterator: Any, steps: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        if counts:
+            return self._counting_graph(step, iterator, steps)
+        (logs,) = repeated(steps, lambda logs: (step(next(iterator)),), (tf.zeros([step.size], tf.float64),))
         return logs, tf.constant(0.0, tf.float64), steps
 
     def _counting_graph(self, step: OwnStep, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -238,23 +227,13 @@ class ModelTrainer(Trainer):
             if hooks is not None and some:
                 hooks.after("test", done - some + hooks.longest - 1, self.steps.test.figures(logs))
             if not done:
-                raise UsageError(
-                    "the validation data were read to their end before",
-                    where="validation_data",
-                    fix="give data that can be read again: a function that returns the generator, or a tf.data.Dataset",
-                )
+                where, what = "validation_data", "the validation data were read to their end before"
+                raise UsageError(what, where=where, fix=_AGAIN)
             if some < count:
                 batches.end_early()
                 return logs, 0
             fits = int(LOOP_SECONDS * count / max(seconds, 1e-9)) if compiled else longest
             bound, compiled = min(int(longest), max(1, int(fits))) if hooks is None else hooks.longest, True
-
-    def _test_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        if self._test_counts:
-            return self._counting_graph(self.steps.test, iterator, steps)
-        start = tf.zeros([self.steps.test.size], tf.float64)
-        (logs,) = repeated(steps, lambda logs: (self.steps.test(next(iterator)),), (start,))
-        return logs, tf.constant(0.0, tf.float64), steps
 
     @property
     def traces(self) -> dict[str, int]:
