@@ -82,7 +82,7 @@ class KerasData:
         if self.is_dataset:
             size = int(self.x.cardinality())
             return size if size >= 0 else None
-        return self.x.num_batches if self.is_py_dataset else None
+        return self.steps_of_python
 
     @property
     def steps_of_python(self) -> int | None:

@@ -3,7 +3,8 @@
 Owns which of them are called, what they decide, and what of them outlives an attempt. Refuses to train.
 
     callbacks = Callbacks([EarlyStopping(patience=3)], Range(first=0, last=10))
-    callbacks.attach(model, steps=12)
+    callbacks.bind(model, steps=12)
+    callbacks.attach()
     callbacks.train_begin(memory.get("callbacks"), epoch=0)
     ...                                            # epoch_begin, epoch_end
     memory["callbacks"] = callbacks.memory()
@@ -75,6 +76,7 @@ class Callbacks:
         self._model: Any = None
         self._steps = 1
         self._first: dict[int, dict[str, Any]] = {}
+        self._has_reported = False  # what no checkpoint holds
 
     @property
     def of_batches(self) -> list[str]:
@@ -88,11 +90,14 @@ class Callbacks:
             return None
         return LoopHooks(self._model_steps(), self._steps, lambda: self.stops, self._before, self._after)
 
-    def attach(self, model: Any, steps: int) -> None:
-        """Hands them the model that is trained, and how many steps its epochs have."""
+    def bind(self, model: Any, steps: int) -> None:
+        """The model as it was built, whose `steps_per_execution` counts, and the steps of an epoch; before all else."""
+        self._model, self._steps = model, steps
+
+    def attach(self) -> None:
+        """Hands them the model, whose state is restored, and how many steps its epochs have."""
         import keras
 
-        self._model = model
         for one in self._ours:
             name = type(one).__name__
             _log.info(f"callbacks: {name} isn't called: {_IN_OUR_PLACE[name]}")
@@ -104,16 +109,12 @@ class Callbacks:
         self._list = keras.callbacks.CallbackList(
             list(self._theirs),
             add_history=True,
-            model=model,
+            model=self._model,
             verbose=self.verbose,
             epochs=self.epochs.last,
-            steps=steps,
+            steps=self._steps,
         )
-        model.stop_training = False
-
-    def bind(self, model: Any, steps: int) -> None:
-        """The model as it was built, before `attach`: whose `steps_per_execution` counts, and the steps of an epoch."""
-        self._model, self._steps = model, steps
+        self.stops = False
 
     def train_begin(self, memory: Sequence[Any] | None, *, epoch: int) -> None:
         """Args:
@@ -199,8 +200,8 @@ class Callbacks:
                 if name not in first or code != first[name]:  # else it is as the program gives it
                     kept[name] = code
             found.append((type(one).__name__, kept))
-        if lost and not hasattr(self, "_said"):
-            self._said = True
+        if lost and not self._has_reported:
+            self._has_reported = True
             _log.info(f"callbacks: no checkpoint holds {', '.join(lost)}, which begins anew when the run is resumed")
         return found
 

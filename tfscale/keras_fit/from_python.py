@@ -186,7 +186,6 @@ def _global_batch(given: FitArguments, source: Source) -> int:
 
 
 def _task(model: Any, loss: Any, optimizer: Any, metrics: Sequence[Any] | None) -> Task:
-
     from tfscale.keras_task.given_model import GivenModel
 
     bare = is_trainer(model)
@@ -223,7 +222,6 @@ def _computes_in_float64(given: FitArguments) -> bool:
 
 def _fixed_rows(model: Any) -> int | None:
     """The only batch size that a model takes, where it says one."""
-
     from tfscale.keras_task.fixed_batch import needed_rows
 
     return needed_rows(model) if is_trainer(model) else None

@@ -102,7 +102,6 @@ class GivenModel(KerasModelTask):
         return True  # a function that returns an uncompiled model is refused
 
     def obtain(self) -> tuple[keras.Model, bool]:
-
         if is_trainer(self.model):
             return self.model, False
         made = self.model()
@@ -135,7 +134,6 @@ class GivenModel(KerasModelTask):
 
     @property
     def fixed_precision(self) -> str | None:
-
         return self.model.dtype_policy.name if is_trainer(self.model) else None
 
 

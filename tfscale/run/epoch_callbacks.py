@@ -46,7 +46,7 @@ class EpochCallbacks:
         """Before the first loop of an attempt."""
         parts = self.parts
         epoch, within = self._place
-        self.callbacks.attach(parts.state.model, round(parts.steps_per_epoch))
+        self.callbacks.attach()
         self.callbacks.train_begin(parts.state.memory.pop("callbacks", None), epoch=epoch)
         if not within and not self._owed and parts.state.step < parts.total_steps:
             self._begin_epoch(epoch)
@@ -103,7 +103,3 @@ class EpochCallbacks:
         self.callbacks.stops, chiefs = json.loads(told)
         if chiefs != rate:
             optimizer.learning_rate = chiefs
-
-    def memory(self) -> list[Any]:
-        """What callbacks must remember."""
-        return self.callbacks.memory()

@@ -228,7 +228,7 @@ class Session:
             return
         self.state.memory["window"] = self.trainer.window_memory()
         if self.epochs is not None:
-            self.state.memory["callbacks"] = self.epochs.memory()
+            self.state.memory["callbacks"] = self.epochs.callbacks.memory()
         with self.trainer.clock("checkpoint"), self.watchdog.paused():
             self.checkpointer.save(self.state, required=required, wait=wait)
         self.context.attempts.note(self.state.step, self.checkpointer.committed, self.trainer.clock.seconds)
