@@ -262,6 +262,11 @@ def leaves(nested: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(value, f"{name}.{key}".lstrip("."))
 
 
+def stored(tensor: Any) -> Any:
+    """The values that a tensor holds, without those that a ragged or sparse one leaves out."""
+    return getattr(tensor, "flat_values", getattr(tensor, "values", tensor))
+
+
 def _tuples(nested: Any) -> Any:
     """Lists as tuples: tf.data would stack the parts of a list into one tensor."""
     if isinstance(nested, dict):

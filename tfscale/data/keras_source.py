@@ -84,13 +84,12 @@ class KerasSource(Source):
 
     def refuse_not_finite(self) -> None:
         """Raises DataCorrupt where it is the training data that are not finite, as far as they can be read again."""
-        from tfscale.data.arrays import check_finite, leaves
+        from tfscale.data.arrays import check_finite, leaves, stored
 
         for number, batch in enumerate(self.train.x if self.train.is_dataset else ()):
             for name, tensor in leaves(dict(zip(("x", "y", "sample_weight"), batch, strict=False))):
-                values = getattr(tensor, "flat_values", getattr(tensor, "values", tensor))  # of ragged and sparse ones
                 row = functools.partial("row {1} of batch {0}".format, number)
-                check_finite(values.numpy(), field=name, where="x", row_name=row)
+                check_finite(stored(tensor).numpy(), field=name, where="x", row_name=row)
 
     @property
     def tells_types(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tfscale.data.arrays import stored
 from tfscale.data.keras_data import KerasData
 from tfscale.data.keras_source import KerasArrays, KerasBatches, KerasSource
 from tfscale.data.source import Source
@@ -76,10 +77,7 @@ class Data:
         import numpy as np
 
         labels = keras.tree.flatten(self.train.y) if not self.train.is_batched and self.train.y is not None else []
-        plain = [
-            getattr(one, "flat_values", getattr(one, "values", one)) for one in labels
-        ]  # of ragged and sparse ones
-        return any(np.asarray(one).dtype.kind in "OSUT" for one in plain)
+        return any(np.asarray(stored(one)).dtype.kind in "OSUT" for one in labels)
 
     def for_own_steps(self) -> KerasSource:
         """For Keras's own adapters."""
@@ -122,11 +120,10 @@ def read(given: FitArguments, *, deferred: bool, needs_y: bool) -> Data:
     if given.x is None:
         raise UsageError("there are no data", where="x", fix="give x and y, or a tf.data.Dataset as x")
     _refuse_distributed(given.x)
+    rows = given.global_batch or given.batch_size
     if deferred and _is_function(given.x):
-        rows = given.global_batch or given.batch_size
         train = KerasData(None, batch_size=rows, steps_per_epoch=given.steps_per_epoch)
         return Data(train, None, (given.x, given.validation_data))
-    rows = given.global_batch or given.batch_size
     x, y, weight = _parts(_called(given.x), given.y, given.sample_weight, needs_y)
     validation = _called(given.validation_data)
     if given.validation_split and validation is None:

@@ -89,7 +89,7 @@ class Recovery:
 
     def _refuse_not_finite(self, data_step: int) -> None:
         """Raises DataCorrupt where it is the data that are not finite: of a data set that nobody looked through."""
-        from tfscale.data.arrays import check_finite, leaves
+        from tfscale.data.arrays import check_finite, leaves, stored
 
         parts = self.parts
         if parts.config.data.by_index:
@@ -98,9 +98,8 @@ class Recovery:
         batch = next(iter(parts.dataset("train", parts.shard(), training=True, start_step=data_step)))
         for name, value in leaves(batch):
             for tensor in local(value):
-                values = getattr(tensor, "flat_values", getattr(tensor, "values", tensor))  # of ragged and sparse ones
                 check_finite(
-                    values.numpy(),
+                    stored(tensor).numpy(),
                     field=name,
                     where="data",
                     row_name=lambda row: f"row {row} of the batch of step {data_step}",
