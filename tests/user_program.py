@@ -61,8 +61,8 @@ def report(tracker: tfscale.Tracker, trainer: tfscale.Trainer, batches: Sequence
 
 
 # What is wrong is found before it runs: mypy complains here should one of them become right.
-tfscale.fit(Small(), Mine(), epochs="5")  # type: ignore[call-overload]
-tfscale.fit(Small(), Mine(), epoch=5)  # type: ignore[call-overload]
+tfscale.fit(Small(), Mine(), epochs="5")  # type: ignore[arg-type]
+tfscale.fit(Small(), Mine(), epoch=5)  # type: ignore[call-arg]
 tfscale.compose("+recipe=resnet", recipe="resnet")  # type: ignore[call-arg]
 make: Callable[[], int] = tfscale.probe  # type: ignore[assignment]
 print(tfscale.make_plans)  # type: ignore[attr-defined]

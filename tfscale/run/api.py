@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, overload
+from typing import Any
 
 from tfscale.config.schema import RunConfig
 from tfscale.console.messages import received
@@ -20,50 +20,6 @@ from tfscale.keras_task.given_model import GivenModel
 from tfscale.run.attempt import fit_config
 from tfscale.run.hints import hints_in_python
 from tfscale.run_dir.result import Result
-
-
-@overload
-def fit(
-    what: RunConfig,
-    *,
-    environ: Mapping[str, str] | None = None,
-    say: Callable[[str], None] | None = None,
-) -> Result: ...
-
-
-@overload
-def fit(
-    what: Any,
-    x: Any = None,
-    y: Any = None,
-    batch_size: int | None = None,
-    epochs: int = 1,
-    verbose: Any = "auto",
-    callbacks: Any = None,
-    validation_split: float = 0.0,
-    validation_data: Any = None,
-    shuffle: bool | str = True,
-    class_weight: Mapping[int, float] | None = None,
-    sample_weight: Any = None,
-    initial_epoch: int = 0,
-    steps_per_epoch: int | None = None,
-    validation_steps: int | None = None,
-    validation_batch_size: int | None = None,
-    validation_freq: int | Sequence[int] = 1,
-    *,
-    data: Any = None,
-    test: Any = None,
-    until: str | None = None,
-    global_batch: int | None = None,
-    loss: Any = None,
-    optimizer: Any = None,
-    metrics: Sequence[Any] | None = None,
-    run_dir: str | os.PathLike[str] | None = None,
-    seed: int | None = None,
-    overrides: Sequence[str] = (),
-    environ: Mapping[str, str] | None = None,
-    say: Callable[[str], None] | None = None,
-) -> Result: ...
 
 
 def fit(
