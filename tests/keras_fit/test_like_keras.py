@@ -262,6 +262,18 @@ def test_a_fit_leaves_random_numbers_as_they_are(tf, policy, tmp_path):
     assert made[0] == made[1]
 
 
+@pytest.mark.parametrize("shuffle", [True, False, "batch"])
+def test_data_have_one_identity_and_order_whoever_makes_the_steps(tf, shuffle):
+    """A run goes on on more devices, or on fewer."""
+    from tfscale.keras_fit.arguments import FitArguments, read
+
+    model = classifier()
+    data = read(FitArguments(model, X, Y, shuffle=shuffle), deferred=False, needs_y=True)
+    assert data.for_own_steps().identity() == data.translated(wide=False).identity()
+    later = read(FitArguments(model, lambda: (X, Y), shuffle=shuffle), deferred=True, needs_y=True)
+    assert later.translated(wide=False).shuffle == shuffle
+
+
 def test_what_cannot_be_asked_is_refused_in_the_callers_words(tf, policy, tmp_path):
     model = classifier()
     one = tf.distribute.OneDeviceStrategy("/cpu:0")

@@ -134,7 +134,8 @@ class KerasArrays(KerasSource, ArraySource):
         return data.arrays if data is not None and not data.is_batched else {}
 
     def identity(self) -> dict[str, Any]:
-        return {split: digest(self.arrays(split)) for split in ("train", "test")}
+        found: dict[str, Any] = {split: digest(self.arrays(split)) for split in ("train", "test")}
+        return found if self.train.shuffle is True else {**found, "shuffle": self.train.shuffle}
 
     def num_examples(self, split: str) -> int:
         return KerasSource.num_examples(self, split)

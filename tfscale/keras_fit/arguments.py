@@ -122,7 +122,7 @@ def read(given: FitArguments, *, deferred: bool, needs_y: bool) -> Data:
     _refuse_distributed(given.x)
     rows = given.global_batch or given.batch_size
     if deferred and _is_function(given.x):
-        train = KerasData(None, batch_size=rows, steps_per_epoch=given.steps_per_epoch)
+        train = KerasData(None, batch_size=rows, steps_per_epoch=given.steps_per_epoch, shuffle=given.shuffle)
         return Data(train, None, (given.x, given.validation_data))
     x, y, weight = _parts(_called(given.x), given.y, given.sample_weight, needs_y)
     validation = _called(given.validation_data)
