@@ -302,7 +302,7 @@ class Checkpointer:
 
         def use(entry: Entry, manifest: dict[str, Any]) -> Entry:
             wanted, variables = state.variables(), manifest["variables"]
-            for group in ("model/", "carried/", "optimizer/"):
+            for group in ("model/", "carried/", "optimizer/", "extra/"):
                 stored, ours = ({n: v for n, v in some.items() if n.startswith(group)} for some in (variables, wanted))
                 try:
                     bundle.assign(entry.path, stored, ours, report=self.writes and group == "model/")

@@ -52,14 +52,13 @@ class GivenModel(KerasModelTask):
             return super().build_model()
         import tensorflow as tf
 
-        from tfscale.keras_task.model_copy import copied
         from tfscale.keras_task.own_step import OwnSteps
 
         model, fresh = self.obtain()
         check_compiled(model)
         strategy = tf.distribute.get_strategy()
-        if strategy.num_replicas_in_sync > 1 and not fresh and model.distribute_strategy is not strategy:
-            model = copied(model)
+        if strategy.num_replicas_in_sync > 1 and not fresh:
+            self.placement.move(model, strategy)
         check_adapted(model)
         self.live, self.own_steps = model, OwnSteps(model, strategy)
         spec = self._batch_spec

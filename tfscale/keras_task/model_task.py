@@ -30,6 +30,7 @@ from tfscale.keras_task.metrics import Measures
 from tfscale.keras_task.partial_losses import Counts, regularized_count, rows_of, summed_penalties
 from tfscale.labels import Labels
 from tfscale.state.keras_state import flat, layers_of, learnt
+from tfscale.state.placement import Placement
 from tfscale.task import METRIC_STATE, STEP_ROWS, WHOLE, Example, Task
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class KerasModelTask(Task):
     def __post_init__(self) -> None:
         self._first: Callable[[], Example] | None = None
         self.live: Any = None  # the model in training
+        self.placement = Placement()
         self._metrics: Any = None
         self._rows: int | None = None  # the only batch size that the model takes
         self._penalties: tuple[bool, ...] | None = ()  # which are sums; None: one is neither that nor a mean
@@ -64,14 +66,12 @@ class KerasModelTask(Task):
         self._first = first
 
     def build_model(self) -> keras.Model:
-        """The model itself; on several replicas a copy of one that was made elsewhere.
+        """The model itself, moved to the replicas where it was made elsewhere: until `placement.back()`.
 
         Raises:
             UsageError: it isn't compiled, has a training step of its own, or doesn't take the data.
         """
         import tensorflow as tf
-
-        from tfscale.keras_task.model_copy import check_copy, copied
 
         assert self._first is not None, "call adapt() first"
         model, fresh = self.obtain()
@@ -83,9 +83,7 @@ class KerasModelTask(Task):
             example = filled(self._first(), self._rows)  # with their labels as they are numbered now
         _check_for_strategy(model)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1 and not fresh:
-            model, expected = copied(model), y_pred
-            y_pred = answer_of(model, example)
-            check_copy(model, y_pred, expected)
+            self.placement.move(model, tf.distribute.get_strategy())
         self.live = model
         self._penalised = len(model.losses) > regularized_count(model)
         self._penalties = summed_penalties(model, example["x"])

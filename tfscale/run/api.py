@@ -105,8 +105,13 @@ def fit(
 def _fit_model(given: FitArguments, *, environ: Mapping[str, str] | None) -> Result:
     with hints_in_python():
         fit = as_run(given, environ=environ)
-        result = fit_config(fit.config, environ=environ, callbacks=fit.callbacks)
-        if isinstance(fit.config.task, GivenModel) and result.status != "planned":
+        task = fit.config.task
+        try:
+            result = fit_config(fit.config, environ=environ, callbacks=fit.callbacks)
+        finally:
+            if isinstance(task, GivenModel):
+                task.placement.back()
+        if isinstance(task, GivenModel) and result.status != "planned":
             bring_back(fit.config, given.model, result)
         return result
 

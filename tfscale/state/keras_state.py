@@ -5,7 +5,6 @@ with slots: whoever copies or assigns variables alone leaves those behind. Refus
 under the scope that the target's variables belong to.
 
     copy_state(theirs, copied)              # layer by layer, as saving and loading would
-    copy_optimizer(theirs.optimizer, copied.optimizer)
     settle(model)                           # after its variables were assigned from elsewhere
 """
 
@@ -57,20 +56,6 @@ def copy_assets(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
         with assets(source) as folder:
             if any(folder.iterdir()):
                 target.load_assets(str(folder))
-
-
-def copy_optimizer(source: keras.optimizers.Optimizer, target: keras.optimizers.Optimizer) -> None:
-    """Slots and the count of steps, where the optimizer has made any.
-
-    Raises:
-        ValueError: they are built for other variables.
-    """
-    if not source.built:
-        return
-    shapes = [[tuple(v.shape) for v in optimizer.variables] for optimizer in (source, target)]
-    if shapes[0] != shapes[1]:  # Keras would leave them out with a warning
-        raise ValueError("its optimizer has trained other variables than are trainable now: compile it again")
-    target.load_own_variables(_own(source))
 
 
 def settle(model: keras.Model) -> None:
