@@ -113,7 +113,7 @@ def test_two_replicas_equal_one_device(tf, policy, script, alone, tmp_path, give
     )  # fmt: skip
     assert_same(tmp_path / "two", alone, rel=1e-5)
     assert {"kind_auc", "value_mae"} <= set(result.metrics)
-    if given == "instance":  # the model in hand holds what was trained in its copy
+    if given == "instance":  # the model in hand is what was trained
         predicted = model.predict(names["rows"](21, 2)[0], verbose=0)["value"]
         assert np.abs(predicted - names["rows"](21, 2)[1]["value"]).mean() == pytest.approx(
             result.metrics["value_mae"], rel=1e-4
@@ -157,6 +157,90 @@ def test_embeddings_of_a_smaller_last_step_equal_one_device(tf, policy, tmp_path
     assert heard == also == [0, 1, 2] * 2
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_model_in_hand_is_trained_on_two_replicas_and_is_plain_again(tf, policy, tmp_path):
+    """One that no copy can be made of: an argument that isn't in its configuration, and a metric nobody registered."""
+    import keras
+
+    class Scaled(keras.layers.Layer):
+        def __init__(self, table):
+            super().__init__()
+            self.table = table
+
+        def call(self, x):
+            return x * self.table
+
+    class Largest(keras.metrics.MeanMetricWrapper):
+        def __init__(self, own):
+            super().__init__(lambda y, y_pred: abs(y - y_pred) * own, name="largest")
+
+    class Seen(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((self.model, self.model.predict(x, verbose=0)))
+
+    random = np.random.RandomState(0)
+    x, y = random.normal(size=(20, 3)).astype("float32"), random.normal(size=(20, 1)).astype("float32")
+    trained, seen = [], []
+    for overrides in ([], TWO[:2]):
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([keras.Input((3,)), Scaled(np.float32([1, 2, 3])), keras.layers.Dense(1)])
+        model.compile("adam", "mse", metrics=[Largest(2.0)])
+        encode = tf.function(lambda batch, model=model: model(batch))
+        encode(x)
+        result = tfscale.fit(model, x, y, batch_size=8, epochs=2, callbacks=[Seen()], overrides=overrides, verbose=0)
+        np.testing.assert_allclose(encode(x), model.predict(x, verbose=0), atol=1e-6)  # traced before, and not stale
+        assert seen[-1][0] is model and not isinstance(model.weights[0].value, tf.distribute.DistributedValues)
+        again = model.fit(x, y, batch_size=8, verbose=0).history  # Keras's own goes on with the optimizer as it is
+        trained.append((result.history, again, model.get_weights(), seen[-1][1], int(model.optimizer.iterations)))
+    for a, b in zip(*(tf.nest.flatten(each) for each in trained), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_a_step_of_ones_own_on_two_replicas_equals_one_device(tf, policy, built):
+    """Of batches of a data set; where it isn't built, its class can't be called, and Keras couldn't build it."""
+    import keras
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="tanh")])
+            self.head = keras.Sequential([keras.layers.Dense(1)])
+            self.seen = keras.metrics.Mean(name="seen")
+            self.second = keras.optimizers.Adam(0.01)
+
+        def train_step(self, data):
+            x, y = data
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            with tf.GradientTape(persistent=True) as tape:
+                loss = tf.reduce_mean((self.head(self.net(x)) - y) ** 2)
+                part = loss / replicas
+            for of, optimizer in ((self.net, self.optimizer), (self.head, self.second)):
+                optimizer.apply(tape.gradient(part, of.trainable_variables), of.trainable_variables)
+            self.seen.update_state(loss, sample_weight=tf.shape(x)[0])
+            return {"seen": self.seen.result()}
+
+        def test_step(self, data):
+            x, y = data
+            self.seen.update_state(tf.reduce_mean((self.head(self.net(x)) - y) ** 2))
+            return {"seen": self.seen.result()}
+
+    random = np.random.RandomState(0)
+    x, y = random.normal(size=(24, 3)).astype("float32"), random.normal(size=(24, 1)).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    trained = []
+    for overrides in ([], TWO[:2]):
+        keras.utils.set_random_seed(3)
+        model = Own()
+        if built:
+            model.head.build((None, 4))
+        model.compile("adam")
+        result = tfscale.fit(model, batches, epochs=2, validation_data=batches.take(2), overrides=overrides, verbose=0)
+        trained.append((result.history, model.net.get_weights(), model.head.get_weights(), model.seen.result()))
+        assert int(model.second.iterations) == 6
+    for a, b in zip(*(tf.nest.flatten(each) for each in trained), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def assemble(
     total_steps = Duration.parse(train.until).steps(steps_per_epoch=steps_per_epoch)
     if isinstance(source, KerasSource):
         source.open(strategy, seed=train.seed)
-        config.task.for_own_steps(source.epochs("train").spec, has_examples=source.by_index)
+        config.task.for_own_steps(source.epochs("train").spec, strategy, has_examples=source.by_index)
     task = adapted(config.task, source)
     if source.bad_examples("train") or _fills_up(config, strategy):
         task.expect_left_out()

@@ -185,6 +185,16 @@ def metrics_or_logs(model: keras.Model, logs: Any) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
 
+def of_one_replica(spec: Any) -> Any:
+    """The spec of the batch that each replica gets: alike for all.
+
+    TensorFlow 2.21: tensorflow/python/distribute/values.py, `PerReplicaSpec._value_specs`.
+    """
+    import tensorflow as tf
+
+    return tf.nest.map_structure(lambda part: getattr(part, "_value_specs", (part,))[0], spec)
+
+
 def build_eagerly(model: keras.Model, spec: Any) -> None:
     """Makes the variables of a model, its metrics and its optimizer without running anything.
 
@@ -192,12 +202,8 @@ def build_eagerly(model: keras.Model, spec: Any) -> None:
         spec: of a batch, nested as the model's step takes it.
 
     Keras 3.15: keras/src/trainers/trainer.py, `Trainer._symbolic_build`.
-    TensorFlow 2.21: tensorflow/python/distribute/values.py, `PerReplicaSpec`, whose replicas get batches alike.
     """
-    import tensorflow as tf
-
-    one = tf.nest.map_structure(lambda part: getattr(part, "_value_specs", (part,))[0], spec)
-    model._symbolic_build(data_batch=one)
+    model._symbolic_build(data_batch=of_one_replica(spec))
 
 
 def traces_batches(callback: keras.callbacks.TensorBoard) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tfscale.errors import UsageError, first_line
-from tfscale.hooks.keras_fit_hooks import is_trainer, steps_of_its_own
+from tfscale.errors import UsageError
+from tfscale.hooks.keras_fit_hooks import is_trainer, of_one_replica, steps_of_its_own
 from tfscale.hooks.keras_hooks import layers_in
 from tfscale.keras_task.label_kinds import label_kinds
 from tfscale.keras_task.model_task import KerasModelTask, answer_of, check_adapted, check_compiled, untaken
@@ -16,6 +17,7 @@ from tfscale.task import Task
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from tfscale.keras_task.own_step import OwnSteps
 
@@ -38,14 +40,26 @@ class GivenModel(KerasModelTask):
         super().__post_init__()
         self.own_steps: OwnSteps | None = None  # once the model is built
 
-    def for_own_steps(self, spec: Any, *, has_examples: bool) -> None:
+    def for_own_steps(self, spec: Any, strategy: tf.distribute.Strategy, *, has_examples: bool) -> None:
         """Called before `build_model` where its own steps train it.
 
         Args:
             spec: of a batch of training data, as `tf.function` takes it.
+            strategy: it will be trained under; not in force yet.
             has_examples: whether the data can be looked at without being read.
         """
+        import tensorflow as tf
+
+        from tfscale.keras_task.own_step import OwnStep
+
         self._batch_spec, self._has_examples = spec, has_examples
+        if strategy.num_replicas_in_sync == 1 or not is_trainer(self.model):
+            return
+        self._checked(self.model)
+        # Variables can't be made while a step of several replicas is traced: those of one device are moved to them.
+        with self._explained(self.model):
+            OwnStep(self.model, self.model.train_step, tf.distribute.get_strategy()).trace(of_one_replica(spec))
+        self.placement.move(self.model, strategy)
 
     def build_model(self) -> keras.Model:
         if not self.by_own_steps:
@@ -54,30 +68,30 @@ class GivenModel(KerasModelTask):
 
         from tfscale.keras_task.own_step import OwnSteps
 
-        model, fresh = self.obtain()
-        check_compiled(model)
-        strategy = tf.distribute.get_strategy()
-        if strategy.num_replicas_in_sync > 1 and not fresh:
-            self.placement.move(model, strategy)
-        check_adapted(model)
-        self.live, self.own_steps = model, OwnSteps(model, strategy)
-        spec = self._batch_spec
-        try:
-            self.own_steps.train.trace(spec)
-        except RuntimeError as error:
-            if strategy.num_replicas_in_sync == 1:
-                raise
-            raise UsageError(
-                f"on several devices the model must be built before its {', '.join(steps_of_its_own(model))} runs, and "
-                f"Keras can't: {first_line(error)}",
-                where="model",
-                fix="train on one device (plan.strategy=one_device), or give the model a `call` that takes the data",
-            ) from error
-        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            raise untaken(model, spec[0] if isinstance(spec, tuple) else spec, error) from error
+        model, _ = self.obtain()
+        self._checked(model)
+        self.live, self.own_steps = model, OwnSteps(model, tf.distribute.get_strategy())
+        with self._explained(model):
+            self.own_steps.train.trace(self._batch_spec)
         if self._has_examples and not steps_of_its_own(model):
             self._settle_labels(model)
         return model
+
+    @staticmethod
+    def _checked(model: keras.Model) -> None:
+        check_compiled(model)
+        check_adapted(model)
+
+    @contextlib.contextmanager
+    def _explained(self, model: keras.Model) -> Iterator[None]:
+        """Raises UsageError where the model doesn't take the data."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+            spec = self._batch_spec
+            raise untaken(model, spec[0] if isinstance(spec, tuple) else spec, error) from error
 
     def _settle_labels(self, model: keras.Model) -> None:
         """Has the data look for labels that the model has no output for."""

@@ -57,10 +57,6 @@ class OwnStep:
         if self.model.run_eagerly:
             build_eagerly(self.model, spec)
             return
-        strategy = self.model.distribute_strategy
-        if strategy.num_replicas_in_sync > 1:  # their variables can't be made while a graph is traced
-            with strategy.scope():
-                build_eagerly(self.model, spec)
         self._logs = self._function.get_concrete_function(spec).structured_outputs
 
     def __call__(self, batch: Any) -> tf.Tensor:
