@@ -19,6 +19,7 @@ from tfscale.hooks.keras_fit_hooks import (
     epoch_iterator,
     is_trainer,
     metrics_or_logs,
+    of_one_replica,
     ran_out,
     split_off_validation,
     steps_of_epoch,
@@ -116,6 +117,18 @@ def test_a_model_that_is_built_without_a_step(tf, model):
     build_eagerly(model, (tf.TensorSpec([None, 2]), tf.TensorSpec([None])))
     assert model.built and model.optimizer.built and len(model.metrics) == 2
     assert model.optimizer.iterations.numpy() == 0
+
+
+@of(of_one_replica)
+def test_the_batch_of_one_replica(tf):
+    from tfscale.runtime.global_state import _mirrored
+
+    spec = (tf.TensorSpec([None, 2]), {"y": tf.TensorSpec([None], tf.int32)})
+    assert of_one_replica(spec) == spec
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    devices = tuple(device.name for device in tf.config.list_logical_devices("CPU")[:2])
+    several = _mirrored(devices).experimental_distribute_dataset(data).element_spec
+    assert [one.shape.as_list() for one in of_one_replica(several)] == [[None, *X.shape[1:]], [None, *Y.shape[1:]]]
 
 
 @of(is_trainer, steps_of_its_own)
