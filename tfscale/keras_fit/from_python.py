@@ -137,7 +137,7 @@ def _needs_translation(given: FitArguments, task: Task, data: Data, several: boo
 
     if not isinstance(task, GivenModel):
         return "a Task has a loss of its own"
-    if several:
+    if several and not is_trainer(given.model):
         return "a function is called once the workers have met"
     if data.is_source:
         return "a Source gives examples and no batches"

@@ -192,8 +192,15 @@ def joined(
         ClusterFault: a peer is missing, or was lost while the context was open.
         ClusterConfigError: the processes don't agree about cluster, plan or configuration.
     """
-    asynchronous = plan.strategy == "parameter_server"  # whose workers come and go
+    from tfscale.peers.standing import standing_peers
+
     ours, timeout = facts(config, plan), config.cluster.start_timeout
+    if (met := standing_peers()) is not None:
+        with met.training(on_exit=on_exit, on_stop=on_stop):
+            met.agree(ours)
+            yield met
+        return
+    asynchronous = plan.strategy == "parameter_server"  # whose workers come and go
     meeting = meet(cluster, ours, timeout=timeout, again=asynchronous)
     peers = Peers(
         meeting,

@@ -1,0 +1,155 @@
+"""Peers of a program that trains more than once: its processes meet before it begins and stay together until it ends.
+
+Owns that all of them do the same next: what each is about to do is compared before anybody waits in a collective.
+Refuses to know what that is, and how a strategy is built.
+
+    with standing(cluster, {"script": ...}, on_exit=...) as peers:   # all have met
+        peers.agree({"next": "model.fit at train.py:31"})            # raises where another one does something else
+        ...                                                          # `joined` of each run finds them
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tfscale.peers.agreement as agreement
+from tfscale.cluster import Cluster
+from tfscale.errors import ClusterConfigError, TfscaleError, foreseen
+from tfscale.peers.membership import Peers
+from tfscale.peers.rendezvous import meet
+
+_now: list[StandingPeers] = []  # one at most
+
+
+class StandingPeers(Peers):
+    """Peers that every run of this process shares."""
+
+    def __init__(self, meeting: Any, cluster: Cluster, **options: Any):
+        self.cluster = cluster
+        self._turn = 0
+        self._come: dict[int, dict[str, Mapping[str, Any]]] = {}  # what each peer does next, by turn
+        self._lock = threading.Lock()
+        super().__init__(meeting, **options)
+
+    def agree(self, what: Mapping[str, Any]) -> None:
+        """Returns once all processes are about to do this.
+
+        Args:
+            what: JSON values that must be equal, nested as the facts of `meet`.
+
+        Raises:
+            ClusterConfigError: another one does something else; all of them raise it.
+            ClusterFault: a peer was lost.
+        """
+        me, members = self.meeting.me, self.meeting.members
+        with self._lock:
+            self._turn += 1
+            turn = self._turn
+        self.meeting.send({"turn": turn, "what": dict(what)})
+        while True:
+            come = dict(self._come.get(turn, {}))
+            leader = members[0]
+            reference = what if me == leader else come.get(leader)
+            mine = {me: what} if me != leader else {}
+            if reference is not None:
+                hellos = {name: {"facts": fact} for name, fact in {**come, **mine}.items() if name != leader}
+                if error := agreement.facts_differ(hellos, leader, {"facts": reference}):
+                    raise error
+            if not set(members) - {me} - set(come):
+                self._come.pop(turn, None)
+                return
+            if self.cause is not None:
+                raise self.cause.fault()
+            if left := (self._ended - set(come)) & set(members):
+                raise ClusterConfigError(
+                    f"{', '.join(sorted(left))} has ended, and {me} goes on with {what.get('next', 'another run')}",
+                    where="cluster",
+                    fix="have every process run the same program, whatever its rank",
+                )
+            self._heard.wait(0.2)
+            self._heard.clear()
+
+    def _on_message(self, peer: str, detail: Mapping[str, Any]) -> None:
+        if "turn" in detail:
+            self._come.setdefault(int(detail["turn"]), {})[peer] = detail["what"]
+        super()._on_message(peer, detail)
+
+    @contextlib.contextmanager
+    def training(
+        self, *, on_exit: Callable[[TfscaleError], None], on_stop: Callable[[TfscaleError], None]
+    ) -> Iterator[None]:
+        """One run: it hears of requests to stop, and of the end of a peer, instead of the program around it."""
+        former = self.on_exit, self.on_stop
+        self.on_exit, self.on_stop = on_exit, on_stop
+        try:
+            yield
+        except Exception as error:
+            cause = self.explain(error)
+            if cause is error:
+                raise
+            raise cause from error
+        finally:
+            self.on_exit, self.on_stop = former
+
+    @contextlib.contextmanager
+    def joining(self, timeout: float) -> Iterator[None]:
+        """TensorFlow's rendezvous, which comes once: later runs find it done."""
+        if self._turn:
+            yield
+            return
+        with super().joining(timeout):
+            yield
+
+    def wait_for_chief(self, asked: Callable[[], TfscaleError | None] = lambda: None) -> None:
+        """A run ends without waiting: the processes part at the end of the program."""
+
+    def part(self) -> None:
+        """At the end of the program, once all agree that it is over: the chief leaves first."""
+        super().wait_for_chief()
+
+
+def standing_peers() -> StandingPeers | None:
+    """Those of this process, where its program has met them."""
+    return _now[0] if _now else None
+
+
+@contextlib.contextmanager
+def standing(
+    cluster: Cluster,
+    facts: Mapping[str, Any],
+    *,
+    timeout: float,
+    silence: float,
+    on_exit: Callable[[TfscaleError], None] = lambda error: None,
+) -> Iterator[StandingPeers]:
+    """Meets the other processes of a program, and tells them how this one ended.
+
+    Args:
+        facts: what all of them must have alike, as of `meet`.
+        timeout, silence: seconds, as cluster.start_timeout and cluster.silence.
+        on_exit: as of `Peers`.
+
+    Raises:
+        ClusterFault: a peer is missing, or was lost while the context was open.
+        ClusterConfigError: they don't agree, or part ways.
+    """
+    peers = StandingPeers(meet(cluster, facts, timeout=timeout), cluster, silence=silence, on_exit=on_exit)
+    _now.append(peers)
+    try:
+        yield peers
+        peers.agree({"next": "the end of the program"})
+        peers.begin_end()
+        peers.part()
+    except BaseException as error:
+        cause = peers.explain(error)
+        peers.begin_end()
+        peers.meeting.end(foreseen(cause).as_dict())
+        if cause is error:
+            raise
+        raise cause from error
+    finally:
+        _now.clear()
+    peers.meeting.end(None)
