@@ -149,8 +149,8 @@ def steps_of_its_own(model: Any) -> list[str]:
 
 
 def batch_function(model: keras.Model, step: Callable[[Any], Any], strategy: tf.distribute.Strategy) -> Callable:
-    """What Keras's loop calls with each batch: a step of the model on every replica, its logs averaged over them;
-    compiled, by XLA where the model is compiled so, unless the model runs eagerly.
+    """What Keras's loop calls with each batch: a step of the model on every replica, its logs averaged over those of
+    this process; compiled, by XLA where the model is compiled so, unless the model runs eagerly.
 
     Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TensorFlowTrainer._make_function`, `reduce_per_replica` and
     `_autoconvert_optionals`.
@@ -158,9 +158,17 @@ def batch_function(model: keras.Model, step: Callable[[Any], Any], strategy: tf.
     import tensorflow as tf
     from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+    def mean(value: Any) -> Any:
+        return tf.reduce_mean(strategy.experimental_local_results(value))
+
     @tf.autograph.experimental.do_not_convert
     def one_step_on_data(data: Any) -> Any:
-        return reduce_per_replica(strategy.run(step, args=(data,)), strategy, reduction="auto")
+        logs = strategy.run(step, args=(data,))
+        if several:  # Keras would average scalars along their first dimension, and fail
+            return tf.nest.map_structure(mean, logs)
+        return reduce_per_replica(logs, strategy, reduction="auto")
 
     run = one_step_on_data
     if not model.run_eagerly:

@@ -17,8 +17,9 @@ from tfscale.data.keras_epochs import Epochs
 from tfscale.engine.control import LoopControl
 from tfscale.engine.input_wait import next_timed
 from tfscale.engine.loop import Trainer
+from tfscale.engine.reduce import Agreement, statistics
 from tfscale.errors import Diverged, UsageError
-from tfscale.keras_task.own_step import OwnStep, OwnSteps, numbers_in
+from tfscale.keras_task.own_step import OwnStep, OwnSteps, local_parts, numbers_in
 from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
@@ -41,7 +42,7 @@ class _Logs:
         return tf.zeros([self.size], tf.float64)
 
     def means(self, logs: np.ndarray) -> dict[str, float]:
-        return self._step.figures(logs / self._workers)  # workers add up what is the same on each
+        return self._step.figures(logs, self._workers)
 
 
 class _Step:
@@ -62,6 +63,7 @@ class ModelTrainer(Trainer):
         self._place: tuple[int, int] | None = None  # (epoch, step) that the training data are at
         self._counts = self._test_counts = False  # whether only reading shows where an epoch ends
         self._epoch_steps = 1
+        self._test_agree: Agreement | None = None  # of as many numbers as the logs of `test_step` have
         self._before_test: dict[str, float] | None = None  # the figures of training, while the metrics hold a test's
         super().__init__(task, state, strategy, plan, control=control)
 
@@ -123,8 +125,25 @@ class ModelTrainer(Trainer):
             source.end_early()
         if done < steps or not source.more():
             self.state.step = (epoch + 1) * source.steps
+        if not self.state.step % source.steps:
+            self._share_statistics()
         self._place = divmod(self.state.step, source.steps)
         return now
+
+    def _share_statistics(self) -> None:
+        """At the end of an epoch all replicas get what the first has seen, which is what Keras's fit leaves: until then
+        each keeps its own, and an evaluation, a checkpoint and the model in hand are to tell the same."""
+        replicas = self.strategy.num_replicas_in_sync
+        found = [local_parts(variable) for variable in statistics(self.steps.model)] if replicas > 1 else []
+        if not found:
+            return
+        told = self._agree.bytes_of_chief(b"".join(first.numpy().tobytes() for first, *_ in found))
+        for parts in found:
+            size = parts[0].dtype.size * parts[0].shape.num_elements()
+            value = np.frombuffer(told[:size], parts[0].dtype.as_numpy_dtype).reshape(parts[0].shape)
+            told = told[size:]
+            for part in parts:
+                part.assign(value)
 
     def _account(
         self, steps: int, sums: np.ndarray, seconds: float, waited: float, *, compiling: bool, good: int | None = None
@@ -187,7 +206,8 @@ class ModelTrainer(Trainer):
     def evaluate(self, batches: Any, steps: int) -> dict[str, Any]:
         """What the model's `evaluate` says of these `Epochs`; {} where a worker was asked to stop."""
         model = self.steps.model
-        kept = [(v, v.numpy()) for metric in model.metrics for v in metric.variables]
+        parts = [part for metric in model.metrics for v in metric.variables for part in local_parts(v)]
+        kept = [(part, part.numpy()) for part in parts]
         self._before_test = self.epoch_figures()
         model.reset_metrics()
         batches.reset()
@@ -195,11 +215,18 @@ class ModelTrainer(Trainer):
         self.steps.test.trace(batches.spec)
         self._test_counts = batches.counts
         logs, stopped = self._evaluate(batches)
-        figures = {} if stopped else self.steps.test.figures(logs)
+        figures = {} if stopped else self._test_figures(logs)
         self.signum = self.signum or stopped
         for variable, value in kept:  # in mid-epoch the figures of training go on
             variable.assign(value)
         return figures
+
+    def _test_figures(self, logs: np.ndarray | None) -> dict[str, Any]:
+        if logs is None:
+            return {}
+        if self._test_agree is None:
+            self._test_agree = Agreement(self.strategy, self.plan, worker=self.control.worker, size=len(logs))
+        return self.steps.test.figures(self._test_agree(logs, [])[0], self.plan.num_workers)
 
     def _evaluate(self, batches: Epochs) -> tuple[np.ndarray | None, int]:
         """(the logs of the last step, the signal that ended it early or 0)."""
@@ -225,7 +252,7 @@ class ModelTrainer(Trainer):
                 return logs, stopped
             done += some
             if hooks is not None and some:
-                hooks.after("test", done - some + hooks.longest - 1, self.steps.test.figures(logs))
+                hooks.after("test", done - some + hooks.longest - 1, self._test_figures(logs))
             if not done:
                 where, what = "validation_data", "the validation data were read to their end before"
                 raise UsageError(what, where=where, fix=_AGAIN)

@@ -90,7 +90,7 @@ class GivenModel(KerasModelTask):
         try:
             yield
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            spec = self._batch_spec
+            spec = of_one_replica(self._batch_spec)
             raise untaken(model, spec[0] if isinstance(spec, tuple) else spec, error) from error
 
     def _settle_labels(self, model: keras.Model) -> None:

@@ -11,6 +11,7 @@ optimizers that people keep as attributes. Refuses to know loops and data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.hooks.keras_fit_hooks import batch_function, build_eagerly, metrics_or_logs, without_optionals
+from tfscale.hooks.placement_hooks import held_variable
 from tfscale.state.keras_state import flat
 
 LOSS = "loss"
@@ -60,13 +62,26 @@ class OwnStep:
         self._logs = self._function.get_concrete_function(spec).structured_outputs
 
     def __call__(self, batch: Any) -> tf.Tensor:
-        """The logs of one step, nested as it returns them, as one vector: float64 [size], the loss first."""
+        """The logs of one step, nested as it returns them, as one vector: float64 [size], the loss first. In several
+        workers what this one's metrics have counted comes behind them, to be added up over the workers."""
         logs = self._run(batch)
         if self._logs is None:
             self._logs = logs
         values = tf.nest.flatten(logs)
         flat = [tf.reduce_mean(tf.cast(keras.ops.convert_to_tensor(values[i]), tf.float64)) for i in self._order]
-        return tf.stack(flat or [tf.constant(0.0, tf.float64)])
+        found = tf.stack(flat or [tf.constant(0.0, tf.float64)])
+        parts = [
+            tf.add_n([tf.reshape(tf.cast(part, tf.float64), [-1]) for part in local_parts(variable)])
+            for variable in self._counted
+        ]
+        return tf.concat([found, *parts], 0)
+
+    @property
+    def _counted(self) -> list[Any]:
+        """The variables of metrics, where several workers count for themselves."""
+        if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return []
+        return list({id(v): v for metric in self.model.metrics for v in metric.variables}.values())
 
     @property
     def _order(self) -> list[int]:
@@ -79,15 +94,34 @@ class OwnStep:
     @property
     def size(self) -> int:
         """How long the vector is."""
-        return max(1, len(tf.nest.flatten(self._logs))) if self._logs is not None else 1
+        if self._logs is None:
+            return 1
+        return max(1, len(tf.nest.flatten(self._logs))) + sum(math.prod(v.shape) for v in self._counted)
 
-    def figures(self, values: np.ndarray | None) -> dict[str, Any]:
-        """What Keras would report after a step whose logs these are: the model's metrics, or the logs."""
-        if values is None or self._logs is None:
+    def figures(self, summed: np.ndarray | None, workers: int = 1) -> dict[str, Any]:
+        """What Keras would report after a step: the model's metrics, or the logs.
+
+        Args:
+            summed: the vectors of all workers, added up.
+        """
+        if summed is None or self._logs is None:
             return {}
         order = self._order
-        flat = [float(values[order.index(place)]) for place in range(len(order))]
-        return _plain(metrics_or_logs(self.model, tf.nest.pack_sequence_as(self._logs, flat)))
+        flat = [float(summed[order.index(place)]) / workers for place in range(len(order))]
+        place, state = max(1, len(order)), []
+        for variable in self._counted:
+            shape = tuple(variable.shape)
+            part = summed[place : place + math.prod(shape)].reshape(shape)
+            state.append((variable, tf.constant(part, variable.dtype)))
+            place += math.prod(shape)
+        with keras.StatelessScope(state):
+            return _plain(metrics_or_logs(self.model, tf.nest.pack_sequence_as(self._logs, flat)))
+
+
+def local_parts(variable: keras.Variable) -> list[Any]:
+    """TensorFlow's variables of this process inside of Keras's: one for each replica, where those differ."""
+    held = held_variable(variable)
+    return list(held.values) if isinstance(held, tf.distribute.DistributedValues) else [held]
 
 
 def _plain(logs: Mapping[str, Any]) -> dict[str, Any]:

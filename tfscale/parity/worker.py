@@ -19,7 +19,7 @@ from tfscale.composition.hydra_compose import compose
 from tfscale.config.schema import Precision, RunConfig, Strategy
 from tfscale.files import sha256_of
 from tfscale.hooks.keras_hooks import layers_in, seed_generators
-from tfscale.peers.membership import joined
+from tfscale.peers.of_run import joined
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import plan_run
 from tfscale.runtime import global_state as runtime

@@ -1,5 +1,6 @@
 """How the processes of one job meet, hear each other, and end together."""
 
-from tfscale.peers.membership import Peers, joined
+from tfscale.peers.membership import Peers
+from tfscale.peers.of_run import joined
 
 __all__ = ["Peers", "joined"]

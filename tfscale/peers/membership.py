@@ -12,17 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tfscale.cluster import Cluster
-from tfscale.config.schema import RunConfig, identity
 from tfscale.console import end_process
-from tfscale.errors import ClusterFault, Interrupted, Preempted, TfscaleError, first_line, foreseen
+from tfscale.errors import ClusterFault, Interrupted, Preempted, TfscaleError, first_line
 from tfscale.peers.meeting import Event
-from tfscale.peers.rendezvous import meet
-from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.process.watchdog import ended_from_outside
 
 _PATIENCE = 10.0  # seconds in which TensorFlow should have noticed a lost peer by itself
-_TRAINING = ("until", "log_every", "stop_patience", "max_rollbacks", "rollback_factor")
 # TensorFlow's errors that a peer's end causes, by name, since TensorFlow may not be imported yet.
 _OF_PEERS = (
     "UnavailableError",
@@ -175,72 +170,3 @@ class Peers:
                 return
             self._heard.wait(0.2)
             self._heard.clear()
-
-
-@contextlib.contextmanager
-def joined(
-    config: RunConfig,
-    plan: ExecutionPlan,
-    cluster: Cluster,
-    *,
-    on_exit: Callable[[TfscaleError], None],
-    on_stop: Callable[[TfscaleError], None] = lambda error: None,
-) -> Iterator[Peers]:
-    """Meets all processes of the job, and tells them how this one ended.
-
-    Raises:
-        ClusterFault: a peer is missing, or was lost while the context was open.
-        ClusterConfigError: the processes don't agree about cluster, plan or configuration.
-    """
-    from tfscale.peers.standing import standing_peers
-
-    ours, timeout = facts(config, plan), config.cluster.start_timeout
-    if (met := standing_peers()) is not None:
-        with met.training(on_exit=on_exit, on_stop=on_stop):
-            met.agree(ours)
-            yield met
-        return
-    asynchronous = plan.strategy == "parameter_server"  # whose workers come and go
-    meeting = meet(cluster, ours, timeout=timeout, again=asynchronous)
-    peers = Peers(
-        meeting,
-        silence=config.cluster.silence,
-        needed=lambda name: not (asynchronous and name.startswith("worker:")),
-        on_exit=on_exit,
-        on_stop=on_stop,
-    )
-    try:
-        yield peers
-    except BaseException as error:
-        cause = peers.explain(error)
-        peers.begin_end()
-        meeting.end(foreseen(cause).as_dict())
-        if cause is error:
-            raise
-        raise cause from error
-    peers.begin_end()
-    meeting.end(None)
-
-
-def facts(config: RunConfig, plan: ExecutionPlan) -> dict[str, Any]:
-    """What all processes must have alike. A parameter server's machine may differ, so its plan isn't asked."""
-    trains = {key: getattr(config.train, key) for key in _TRAINING}
-    agreed = {
-        "config": {
-            **identity(config),
-            "durations": trains,
-            "eval": dict(vars(config.eval)),
-            "checkpoint": dict(vars(config.checkpoint)),
-            "resume": config.resume.mode,
-        },
-        "tensorflow": _version(),
-    }
-    if plan.strategy != "parameter_server":
-        agreed["plan"] = plan.agreed()
-    return agreed
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("tensorflow")

@@ -38,7 +38,7 @@ from tfscale.data.prepare import prepare_apart
 from tfscale.errors import ClusterFault, Interrupted, OutputError, Preempted, TfscaleError, foreseen
 from tfscale.keras_fit.callbacks import Callbacks
 from tfscale.measures.counted import counted_plan
-from tfscale.peers.membership import joined
+from tfscale.peers.of_run import joined
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.preflight import (
     finished_result,
