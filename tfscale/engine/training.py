@@ -84,6 +84,10 @@ class Training:
     def retrace(self) -> None:
         """To be called when what was traced as a constant has changed."""
 
+    def when_placed(self, call: Callable[[], None]) -> None:
+        """Calls this once the data are at the state's step: here nothing is drawn on the way there."""
+        call()
+
     def stop(self, reason: str) -> None:
         """Ends training when what is at work has ended, after the actions that are due then."""
         self.stop_reason = reason

@@ -79,6 +79,11 @@ class Callbacks:
         self._has_reported = False  # what no checkpoint holds
 
     @property
+    def classes(self) -> list[str]:
+        """What was given, by class."""
+        return [type(one).__name__ for one in (*self._ours, *self._theirs)]
+
+    @property
     def of_batches(self) -> list[str]:
         """The callbacks that want to hear of batches, by class."""
         return [type(one).__name__ for one in self._theirs if _hears_batches(one)]
@@ -121,14 +126,17 @@ class Callbacks:
         memory: what `memory` gave in an earlier attempt, or None.
         epoch: the one that training goes on with.
         """
-        import keras
-
         if memory:
             self._keep_files(epoch)
         self._list.on_train_begin()
         self._first = {place: _codes(one) for place, one in enumerate(self._list.callbacks)}
-        if not memory:
-            return
+        if memory:
+            self.recall(memory)
+
+    def recall(self, memory: Sequence[Any]) -> None:
+        """Puts what `memory` gave into the callbacks; says it where they are others."""
+        import keras
+
         known = [type(one).__name__ for one in self._list.callbacks]
         if [name for name, _ in memory] != known:
             _log.warning(

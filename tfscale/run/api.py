@@ -15,7 +15,7 @@ from tfscale.console.messages import received
 from tfscale.errors import UsageError
 from tfscale.keras_fit.arguments import FitArguments
 from tfscale.keras_fit.bring_back import bring_back
-from tfscale.keras_fit.from_python import as_run
+from tfscale.keras_fit.from_python import Fit, as_run
 from tfscale.keras_task.given_model import GivenModel
 from tfscale.run.attempt import fit_config
 from tfscale.run.hints import hints_in_python
@@ -99,20 +99,28 @@ def fit(
         if isinstance(what, RunConfig):
             _refuse_beside_config(given)
             return fit_config(what, environ=environ)
-        return _fit_model(FitArguments(what, **_renamed(given)), environ=environ)
+        return fit_model(FitArguments(what, **_renamed(given)), environ=environ)
 
 
-def _fit_model(given: FitArguments, *, environ: Mapping[str, str] | None) -> Result:
+def fit_model(
+    given: FitArguments, *, environ: Mapping[str, str] | None = None, settle: Callable[[Fit], None] = lambda fit: None
+) -> Result:
+    """`fit` of a model.
+
+    Args:
+        settle: is called with the run before it begins, and may say where its folder is.
+    """
     with hints_in_python():
-        fit = as_run(given, environ=environ)
-        task = fit.config.task
+        run = as_run(given, environ=environ)
+        settle(run)
+        task = run.config.task
         try:
-            result = fit_config(fit.config, environ=environ, callbacks=fit.callbacks)
+            result = fit_config(run.config, environ=environ, callbacks=run.callbacks)
         finally:
             if isinstance(task, GivenModel):
                 task.placement.back()
         if isinstance(task, GivenModel) and result.status != "planned":
-            bring_back(fit.config, given.model, result)
+            bring_back(run.config, run.callbacks, given.model, result)
         return result
 
 

@@ -9,7 +9,9 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tfscale.hooks.random_hooks import random_state, use_random_state
 from tfscale.keras_fit.callbacks import Callbacks
+from tfscale.keras_fit.kept_attributes import encoded, restored
 from tfscale.run.periodic_evaluation import PeriodicEvaluation
 
 if TYPE_CHECKING:
@@ -31,11 +33,22 @@ class EpochCallbacks:
         self._ended = -1  # the step at which the last one ended
         self._logs: dict[str, Any] = {}  # of the last epoch
         self._keeps = False
+        self._drawn: Any = None  # where random numbers were in the attempt before
 
     def keeps(self) -> bool:
         """Whether the state of this step is to be saved behind the end of its epoch: callbacks may change it yet."""
         self._keeps = not self._place[1] and self._ended != self.parts.state.step
         return self._keeps
+
+    @property
+    def changes_last(self) -> bool:
+        """Whether callbacks may change the state of this step yet, because it is the last one: `finish` saves it."""
+        return self.parts.state.step >= self.parts.total_steps or bool(self.parts.trainer.stop_reason)
+
+    def remember(self) -> None:
+        """What a later attempt needs of Python: what callbacks have counted, and where random numbers are."""
+        memory = self.parts.state.memory
+        memory["callbacks"], memory["random"] = self.callbacks.memory(), encoded(random_state())
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -44,21 +57,39 @@ class EpochCallbacks:
 
     def begin(self) -> None:
         """Before the first loop of an attempt."""
-        parts = self.parts
-        epoch, within = self._place
+        memory, owed = self.parts.state.memory, self._owed
         self.callbacks.attach()
-        self.callbacks.train_begin(parts.state.memory.pop("callbacks", None), epoch=epoch)
-        if not within and not self._owed and parts.state.step < parts.total_steps:
-            self._begin_epoch(epoch)
+        self.callbacks.train_begin(memory.pop("callbacks", None), epoch=self._place[0])
+        self._drawn = memory.pop("random", None)
+
+        def go_on() -> None:
+            self._draw_on()
+            if not owed:
+                self.begin_next()
+
+        if self._drawn is None:
+            go_on()
+        else:
+            self.parts.trainer.when_placed(go_on)
+
+    def _draw_on(self) -> None:
+        """Random numbers go on as in the attempt before."""
+        if self._drawn is not None:
+            use_random_state(restored(self._drawn))
+            self._drawn = None
 
     def take_up(self) -> None:
         """The end of an epoch that an attempt before this one was asked to stop at."""
         if self._owed:
             self.end()
+            self.begin_next()
 
-    def _begin_epoch(self, epoch: int) -> None:
-        self.parts.trainer.begin_epoch()
-        self.callbacks.epoch_begin(epoch)
+    def begin_next(self) -> None:
+        """The action, behind what is saved at the end of an epoch: the next one, where there is one."""
+        parts, (epoch, within) = self.parts, self._place
+        if not (within or parts.trainer.ended) and parts.state.step < parts.total_steps:
+            parts.trainer.begin_epoch()
+            self.callbacks.epoch_begin(epoch)
 
     def end(self) -> None:
         """The action, behind the last step of an epoch or of what is trained of it."""
@@ -76,14 +107,13 @@ class EpochCallbacks:
         self._decide()
         if self.callbacks.stops:
             trainer.stop("a callback has asked to stop")
-        elif step < self.parts.total_steps:
-            self._begin_epoch(epoch + 1)
         if self._keeps:
             self._keeps = False
             self._save()
 
     def finish(self) -> None:
         """Behind the last step, before the state is saved."""
+        self._draw_on()  # where no step was left
         if self._place[1] and self._ended != self.parts.state.step:  # a part of an epoch is left
             if self.evaluation.has_examples and self.evaluation.step != self.parts.state.step:
                 self.evaluation.evaluate()

@@ -187,6 +187,8 @@ class Session:
                 except Diverged as error:
                     _log.warning(self.recovery.roll_back(error))
                     self._go_on_from_here()
+                    if self.epochs is not None:
+                        self.epochs.begin_next()
             if self.epochs is not None and not self.trainer.signum:
                 self.epochs.finish()
         if self.trainer.signum:
@@ -209,6 +211,8 @@ class Session:
         if self.epochs is not None:
             actions.append(Action(every("1ep"), self.epochs.end))
         actions.append(Action(every(config.checkpoint.every), self.save, at_end=True))
+        if self.epochs is not None:
+            actions.append(Action(every("1ep"), self.epochs.begin_next))
         if report.progress.is_live:
             actions.append(Action(Every(seconds=2.0 if parts.asynchronous else 0.5), report.show))
         return actions
@@ -224,11 +228,11 @@ class Session:
 
     def save(self, *, required: bool = False, wait: bool = False) -> None:
         """The action: the state, and how far the run is, for the next attempt."""
-        if self.trainer.ruined:
+        if self.trainer.ruined or (self.epochs is not None and self.epochs.changes_last and not required):
             return
         self.state.memory["window"] = self.trainer.window_memory()
         if self.epochs is not None:
-            self.state.memory["callbacks"] = self.epochs.callbacks.memory()
+            self.epochs.remember()
         with self.trainer.clock("checkpoint"), self.watchdog.paused():
             self.checkpointer.save(self.state, required=required, wait=wait)
         self.context.attempts.note(self.state.step, self.checkpointer.committed, self.trainer.clock.seconds)
