@@ -15,6 +15,7 @@ from tfscale.errors import UsageError, nearest
 
 COMMANDS = {
     "train": "train a recipe on whatever hardware is here",
+    "run": "a Keras script, not a line changed",
     "launch": "the same in several processes on this machine",
     "parity": "whether a recipe's numbers are the same on several devices and workers",
     "evaluate": "loss and metrics of a trained run, on its own data or others",
@@ -22,16 +23,18 @@ COMMANDS = {
     "export": "a trained run as Keras file and SavedModel, checked",
     "k8s": "manifests with which a recipe runs in a cluster",
 }
-_PACKAGES = ("export", "k8s", "launch", "parity")  # entry points that are a package's __main__
+# Entry points that are a package's __main__, by its name.
+_PACKAGES = {**{name: name for name in ("export", "k8s", "launch", "parity")}, "run": "script"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Passes the arguments on to the command; returns the exit code."""
-    if argv is None:
-        _find_own_code()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and arguments[:1] != ["run"]:  # a script finds its modules as Python says
+        _find_own_code()
     if arguments and arguments[0] in COMMANDS:
-        module = f"tfscale.{arguments[0]}" + (".__main__" if arguments[0] in _PACKAGES else "")
+        name = arguments[0]
+        module = f"tfscale.{_PACKAGES[name]}.__main__" if name in _PACKAGES else f"tfscale.{name}"
         return importlib.import_module(module).main(arguments[1:])
     return guard(lambda _: _own(arguments[:1]))
 

@@ -305,7 +305,7 @@ def place_of(error: BaseException) -> str:
         frames = traceback.extract_tb(current.__traceback__)
         wrong = [(current.filename or "", current.lineno or 0, "<module>")] if isinstance(current, SyntaxError) else []
         for places in (wrong, quoted, [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]):
-            own = [place for place in places if _is_users(place[0])]
+            own = [place for place in places if is_users(place[0])]
             if own:
                 file, line, name = own[-1]
                 return f"{_short(file)}:{line}" + (f" in {name}" if name != "<module>" else "")
@@ -323,7 +323,8 @@ def _foreign() -> tuple[str, ...]:
     return tuple(f"{path}{os.sep}" for path in (*filter(None, paths), str(Path(__file__).parent)))
 
 
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
+    """Whether this is the file of somebody's own code: not Python's, an installed package's or ours."""
     if (
         not file
         or file.startswith("<")

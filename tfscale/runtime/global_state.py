@@ -47,8 +47,7 @@ def apply(plan: ExecutionPlan, *, seed: int | None) -> None:
         import keras
         import tensorflow as tf
 
-        _set_threads(plan, tf)
-        _set_logical_devices(plan, tf)
+        set_devices(plan)
         if plan.strategy not in _JOINING:
             tf.config.list_logical_devices()
     if keras.config.backend() != "tensorflow":
@@ -121,6 +120,14 @@ def _set_environment(plan: ExecutionPlan) -> None:
     if plan.accelerator == "cpu" and "tensorflow" not in sys.modules:
         # Else TensorFlow looks for a driver and prints an error that frightens people who have no GPU.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+def set_devices(plan: ExecutionPlan) -> None:
+    """The plan's threads and logical devices, which count before TensorFlow's first operation alone."""
+    import tensorflow as tf
+
+    _set_threads(plan, tf)
+    _set_logical_devices(plan, tf)
 
 
 def _set_threads(plan: ExecutionPlan, tf: Any) -> None:

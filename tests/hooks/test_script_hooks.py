@@ -1,0 +1,88 @@
+"""The hooks of scripts: random numbers are put back to where they were, and an import is heard of."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import sys
+
+import numpy as np
+import pytest
+from hooks.test_hooks import TESTED, of
+
+from tfscale.hooks import random_hooks, script_hooks
+from tfscale.hooks.random_hooks import random_state, use_random_state
+from tfscale.hooks.script_hooks import replace_fit, when_imported
+from tfscale.keras_fit.kept_attributes import encoded, restored
+
+
+def test_every_hook_is_tested():
+    found = {
+        thing
+        for module in (random_hooks, script_hooks)
+        for thing, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not thing.startswith("_")
+    }
+    assert found <= TESTED
+
+
+@of(random_state, use_random_state)
+def test_what_is_drawn_again_is_what_was_drawn(tf):
+    import keras
+
+    def draw():
+        return [
+            random.random(),
+            random.gauss(0, 1),
+            np.random.normal(),
+            float(tf.random.normal([])),
+            list(tf.data.Dataset.range(9).shuffle(9).as_numpy_iterator()),
+            float(keras.random.normal([])),
+            float(tf.random.get_global_generator().normal([])),
+            np.asarray(keras.layers.Dense(2)(np.ones((1, 2)))).tolist(),
+        ]
+
+    keras.utils.set_random_seed(3)
+    tf.random.set_global_generator(tf.random.Generator.from_seed(3))
+    before = encoded(random_state())
+    first = draw()
+    kept = encoded(random_state())  # as in a checkpoint: JSON values
+    second = draw()
+    keras.utils.set_random_seed(4)
+    draw()
+    use_random_state(restored(kept))
+    assert draw() == second
+    use_random_state(restored(before))
+    assert draw() == first != second
+
+
+@of(when_imported)
+def test_an_import_is_heard_of(tmp_path, monkeypatch):
+    (tmp_path / "heard_of.py").write_text("import os\nfound = os.environ.get('SET_BEFORE')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    heard = []
+    when_imported("heard_of", lambda: heard.append(sys.modules["heard_of"].found))
+    monkeypatch.setenv("SET_BEFORE", "yes")
+    assert heard == []
+    import heard_of
+
+    assert heard == ["yes"] and inspect.getsource(heard_of) and type(heard_of.__loader__).__name__ == "SourceFileLoader"
+    when_imported("heard_of", lambda: heard.append("at once"))
+    assert heard == ["yes", "at once"]
+
+
+@of(replace_fit)
+def test_the_fit_of_every_model_is_replaced(tf, monkeypatch):
+    import keras
+    from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+
+    monkeypatch.setattr(TensorFlowTrainer, "fit", TensorFlowTrainer.fit)  # put back behind the test
+    replace_fit(lambda keras_fit: lambda self, x: ("ours", x, keras_fit.__name__))
+
+    class Mine(keras.Model):
+        def fit(self, x):
+            return super().fit(x + 1)
+
+    assert (Mine().fit(1), keras.Sequential([]).fit(1)) == (("ours", 2, "fit"), ("ours", 1, "fit"))
+    with pytest.raises(TypeError):
+        keras.Sequential([]).fit()

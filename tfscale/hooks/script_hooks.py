@@ -1,0 +1,80 @@
+"""Keras and TensorFlow in a script that knows nothing of us: what is done the moment that it imports them, and its fit.
+
+when_imported("tensorflow", lambda: ...)        # behind the script's own settings of the environment
+replace_fit(lambda keras_fit: mine)             # of every model, whoever imports Keras
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_TRAINER = "keras.src.backend.tensorflow.trainer"
+
+
+def when_imported(name: str, call: Callable[[], None]) -> None:
+    """Calls this right behind the import of a module; at once where it is imported already."""
+    if name in sys.modules:
+        call()
+    else:
+        sys.meta_path.insert(0, _Waiting(name, call))
+
+
+def replace_fit(make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Puts what this makes of Keras's `fit` in its place, also for subclasses that call super().fit(). It is never
+    asked where Keras runs on another backend than TensorFlow.
+
+    Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TensorFlowTrainer.fit`, the only one there is; its traceback
+    is without the frames inside of Keras, by keras/src/utils/traceback_utils.py, `filter_traceback`.
+    """
+
+    def replace() -> None:
+        from keras.src.utils.traceback_utils import filter_traceback
+
+        trainer = sys.modules[_TRAINER].TensorFlowTrainer
+        trainer.fit = filter_traceback(make(trainer.fit))
+
+    when_imported(_TRAINER, replace)
+
+
+class _Waiting(importlib.abc.MetaPathFinder):
+    """Waits for one module, whose own loader loads it."""
+
+    def __init__(self, name: str, call: Callable[[], None]):
+        self._name, self._call = name, call
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Then(spec.loader, self._call)
+        return spec
+
+
+class _Then(importlib.abc.Loader):
+    """A loader that calls something behind what it loads; all else is the loader's that it stands for."""
+
+    def __init__(self, loader: Any, call: Callable[[], None]):
+        self._loader, self._call = loader, call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._call()

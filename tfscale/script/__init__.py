@@ -1,0 +1,1 @@
+"""`tfscale run script.py`: any Keras script, not a line changed."""

@@ -1,0 +1,36 @@
+"""What is refused before a script begins.
+
+Owns what of the configuration a script can be given. Refuses to run anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfscale.cluster import Cluster
+from tfscale.composition.hydra_compose import compose
+from tfscale.config.schema import PlanConfig
+from tfscale.data.keras_source import KerasSource
+from tfscale.errors import UsageError
+from tfscale.hardware import probe
+from tfscale.keras_fit.arguments import ARGUMENTS
+from tfscale.keras_task.given_model import GivenModel
+from tfscale.plan.execution_plan import ExecutionPlan, make_plan
+from tfscale.plan.request import PlanRequest
+
+
+def first_plan(overrides: Sequence[str]) -> ExecutionPlan:
+    """What can be planned before there is a model: devices and threads.
+
+    Raises:
+        UsageError: overrides that there aren't, or that the script itself decides.
+    """
+    for override in overrides:
+        name = override.lstrip("+~").partition("=")[0]
+        if name in ARGUMENTS:
+            fix = "use --run-dir DIR" if name == "run.dir" else "change it in the script"
+            raise UsageError(f"{override!r} is an argument of fit, which the script gives", where="--override", fix=fix)
+    forced = PlanConfig()
+    if overrides:
+        forced = compose(list(overrides), task=GivenModel(), data=KerasSource()).plan
+    return make_plan(probe(), Cluster(), PlanRequest(global_batch=32, forced=forced, uneven=True))
