@@ -1,6 +1,6 @@
 """A finished run's state into what people hold, as nothing was trained: the model, its callbacks, random numbers.
 
-Owns what these get: weights, optimizers and History, what callbacks had counted, the place in the data. Refuses to train.
+Owns what these get: weights, optimizers, History, what callbacks had counted, the place in the data. Refuses to train.
 """
 
 from __future__ import annotations
