@@ -61,8 +61,9 @@ class KerasCalls:
     def install(self) -> None:
         """From the script's import of Keras on."""
         replace_fit(self._ours)
+        few = _Few()
         for name in ("attempt", "finish"):
-            logging.getLogger(f"tfscale.run.{name}").addFilter(_once)
+            logging.getLogger(f"tfscale.run.{name}").addFilter(few)
 
     def say_without_fits(self) -> None:
         """Where a script that ended well has trained past us, or not at all."""
@@ -78,7 +79,10 @@ class KerasCalls:
 
         @functools.wraps(keras_fit)
         def fit(*args: Any, **kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                return keras_fit(*args, **kwargs)  # which says it
             bound.apply_defaults()
             given = dict(bound.arguments)
             model = given.pop(itself)
@@ -155,13 +159,15 @@ def _digest(given: FitArguments, run: Fit) -> str:
     return digest_of([Experiment.of(run.config).values(), told, run.callbacks.classes], default=str)[:10]
 
 
-def _once(record: logging.LogRecord) -> bool:
-    """Whether a message of a run is shown: the plan at the first fit alone, and no table at the end of each."""
-    title = getattr(record, "title", "")
-    if title == "execution plan":
-        _once_shown.append(title)
-        return len(_once_shown) == 1
-    return title != "result"
+class _Few(logging.Filter):
+    """What of a run's messages a script shows: the plan at the first fit alone, no table at the end of each, and of one
+    that was complete only that the script finds it."""
 
+    _has_planned = False
 
-_once_shown: list[str] = []
+    def filter(self, record: logging.LogRecord) -> bool:
+        title = getattr(record, "title", "")
+        if title == "execution plan":
+            shown, self._has_planned = not self._has_planned, True
+            return shown
+        return title != "result" and not record.getMessage().startswith("already ")

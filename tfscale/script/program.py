@@ -21,7 +21,7 @@ from types import CodeType, FrameType, ModuleType, TracebackType
 
 from tfscale.console import last_line, leave_reason
 from tfscale.console.messages import error_line
-from tfscale.errors import DataMissing, TfscaleError, UsageError, is_users, nearest
+from tfscale.errors import DataMissing, TfscaleError, is_users, nearest
 
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _former: list[ModuleType] = []
@@ -84,8 +84,9 @@ def find_module(name: str) -> Program:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         spec = None
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"-m takes the name of a module: {error}", where="-m", fix="write package.module") from error
+    except Exception as error:  # of a package that it lies in
+        _show(error)
+        raise SystemExit(1) from None
     if spec is None or spec.origin is None or not isinstance(spec.loader, SourceFileLoader):
         raise DataMissing(f"there is no Python module {name}", where="-m", fix="write package.module, without .py")
     return Program(f"-m {name}", name, spec.origin, os.getcwd(), spec)
@@ -115,7 +116,7 @@ def execute(program: Program, arguments: list[str], *, whole_traceback: bool = F
     except TfscaleError as error:
         _end(error, whole_traceback)
     except BaseException as error:
-        sys.excepthook(type(error), error, _without_ours(error))
+        _show(error)
         if isinstance(error, KeyboardInterrupt):
             sys.excepthook = lambda *_: None  # it has been shown, and Python ends by the signal
             raise
@@ -153,6 +154,11 @@ def _main_module(program: Program) -> ModuleType:
         __builtins__=__builtins__,
     )
     return module
+
+
+def _show(error: BaseException) -> None:
+    """As Python shows it, without our frames."""
+    sys.excepthook(type(error), error, _without_ours(error))
 
 
 def _end(error: TfscaleError, whole_traceback: bool) -> None:

@@ -32,5 +32,6 @@ def first_plan(overrides: Sequence[str]) -> ExecutionPlan:
             raise UsageError(f"{override!r} is an argument of fit, which the script gives", where="--override", fix=fix)
     forced = PlanConfig()
     if overrides:
-        forced = compose(list(overrides), task=GivenModel(), data=KerasSource()).plan
+        needed = ["train.until=1ep", "train.global_batch=32"]  # as a fit has them
+        forced = compose([*needed, *overrides], task=GivenModel(), data=KerasSource()).plan
     return make_plan(probe(), Cluster(), PlanRequest(global_batch=32, forced=forced, uneven=True))
