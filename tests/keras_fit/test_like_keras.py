@@ -28,15 +28,30 @@ def classifier(optimizer="adam", **compiled):
     return model
 
 
+def draws():
+    """A callback that draws random numbers."""
+    import keras
+    import tensorflow as tf
+
+    class Draws(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            np.random.uniform()
+
+        def on_epoch_end(self, epoch, logs=None):
+            tf.random.uniform([]), keras.random.uniform([])
+
+    return Draws()
+
+
 def callbacks(fit):
-    """Shuffled arrays, callbacks that stop and change the learning rate, the best weights."""
+    """Shuffled arrays, callbacks that stop and change the learning rate, the best weights; one that draws."""
     import keras
 
     of_loss = {"monitor": "val_accuracy", "mode": "max"}
     stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True, **of_loss)
     slow = keras.callbacks.ReduceLROnPlateau(patience=1, **of_loss)
     model = classifier()
-    fit(model, X, Y, batch_size=16, epochs=12, validation_split=0.2, callbacks=[stop, slow])
+    fit(model, X, Y, batch_size=16, epochs=12, validation_split=0.2, callbacks=[stop, slow, draws()])
     return model, stop.best, stop.stopped_epoch
 
 
@@ -227,12 +242,16 @@ def test_a_resumed_fit_ends_with_the_same_bits(tf, policy, tmp_path, order):
         data = data if order == "data set" else (X, Y)
         stop = keras.callbacks.EarlyStopping(patience=50, monitor="val_loss")
         log = keras.callbacks.CSVLogger(tmp_path / f"{name}.csv")
-        given = {"epochs": 5, "validation_data": (X[:20], Y[:20]), "callbacks": [stop, log, *more], "verbose": 0}
+        rate = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9)
+        given = {"epochs": 5, "validation_data": (X[:20], Y[:20]), "verbose": 0}
+        given["callbacks"] = [stop, log, draws(), rate, *more]
         try:
             result = tfscale.fit(model, *data, **given, run_dir=tmp_path / name)
         finally:
             log.csv_file.close()
-        return result, [w.tolist() for w in model.get_weights()], (stop.best, stop.wait)
+        drawn = np.random.uniform(), float(keras.random.uniform([]))
+        drawn += (float(tf.random.uniform([])),) if order != "unseeded" else ()
+        return result, [w.tolist() for w in model.get_weights()], (stop.best, stop.wait, drawn)
 
     whole, weights, counted = fit("whole", killed(-1))
     with pytest.raises(KeyboardInterrupt):
