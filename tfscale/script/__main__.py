@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli import Parser
+from tfscale.cli import Parser, place
 from tfscale.console.messages import shown
 from tfscale.errors import TfscaleError, UsageError
 from tfscale.files import digest_of
@@ -24,7 +24,7 @@ from tfscale.runtime import global_state as runtime
 from tfscale.script.journal import Journal
 from tfscale.script.keras_calls import KerasCalls
 from tfscale.script.program import Program, execute, find_module, find_script, refused
-from tfscale.script.refusals import first_plan
+from tfscale.script.refusals import first_plan, refuse_several_workers
 
 _TAKE_A_VALUE = ("--run-dir", "--override")
 
@@ -39,10 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not target:
                 raise UsageError("no script was named", where="command line", fix="tfscale run script.py [args]")
             program, arguments = _program(target)
+            refuse_several_workers()
             plan = first_plan(options.override)
-            place = options.run_dir or _usual_folder(program, arguments)
+            folder = options.run_dir or _usual_folder(program, arguments)
             with shown("auto"):
-                journal = stack.enter_context(Journal(RunDir(place), program.name).open(fresh=options.fresh))
+                journal = stack.enter_context(Journal(RunDir(folder), program.name).open(fresh=options.fresh))
         except TfscaleError as error:
             return refused(error)
         calls = KerasCalls(journal, options.override)
@@ -62,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
     """(our options, the script and what is behind it)."""
-    place = 0
-    while place < len(words) and words[place].startswith("-") and words[place] != "-m":
-        place += 2 if words[place] in _TAKE_A_VALUE else 1
-    return words[:place], words[place:]
+    count = 0
+    while count < len(words) and words[count].startswith("-") and words[count] != "-m":
+        count += 2 if words[count] in _TAKE_A_VALUE else 1
+    return words[:count], words[count:]
 
 
 def _parser() -> Parser:
@@ -75,7 +76,9 @@ def _parser() -> Parser:
         usage="tfscale run [option ...] (script.py | -m package.module) [argument ...]",
         epilog="example: tfscale run train.py --epochs 3",
     )
-    parser.add_argument("--run-dir", metavar="DIR", help="folder of the script's fits (default runs/SCRIPT)")
+    parser.add_argument(
+        "--run-dir", metavar="DIR", type=place, help="folder of the script's fits (default runs/SCRIPT)"
+    )
     parser.add_argument("--fresh", action="store_true", help="begin anew where the script was interrupted")
     parser.add_argument(
         "--deterministic", action="store_true", help="equal numbers at every start; seed all that draws"

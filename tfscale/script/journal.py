@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tfscale.errors import OutputError, UsageError
+from tfscale.errors import OutputError, TfscaleError, UsageError
 from tfscale.run_dir.folder import RunDir
 
 _log = logging.getLogger(__name__)
@@ -101,7 +101,10 @@ class Journal:
             self._read(fresh=fresh)
             self._write()
             yield self
-            self._write()
+            try:
+                self._write()
+            except TfscaleError as error:  # the script's own end is what counts
+                _log.warning(f"{error}; a start that comes next takes this one for interrupted")
 
     def enter(self, place: str, digest: str, name: str) -> Entered:
         """The folder of a fit that begins.
