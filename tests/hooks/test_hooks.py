@@ -17,6 +17,7 @@ from support.tiny_run import strategy_for
 
 from tfscale.hooks import keras_hooks, tensorflow_hooks
 from tfscale.hooks.keras_hooks import (
+    answer_in_step,
     arguments_of,
     asked_metrics,
     compiled_loss,
@@ -221,6 +222,18 @@ def test_loss_of_batch(keras):
 
     assert loss_of_batch(Old(), 1, 2, 3, None, training=False) == 7
     assert [loss_of_batch(New(), 1, 2, 3, None, training=on) for on in (True, False)] == [1, 0]
+
+
+@of(answer_in_step)
+def test_answer_in_step(keras):
+    class Untold(keras.Sequential):
+        def call(self, inputs):
+            return super().call(inputs)
+
+    x = np.ones((2, 3), np.float32)
+    told, untold = (kind([keras.layers.Dropout(0.9, seed=1)]) for kind in (keras.Sequential, Untold))
+    assert (answer_in_step(told, x, training=True) != x).numpy().any()
+    assert (answer_in_step(untold, x, training=True) == x).numpy().all()
 
 
 @of(asked_metrics)

@@ -26,6 +26,7 @@ from tfscale.hooks.keras_fit_hooks import (
     steps_of_its_own,
     takes_arrays,
     traces_batches,
+    weighted_by_class,
     without_optionals,
 )
 
@@ -95,12 +96,14 @@ def test_the_size_of_a_batch(tf):
     )
 
 
-@of(split_off_validation, takes_arrays, class_weights_as_sample_weights)
+@of(split_off_validation, takes_arrays, class_weights_as_sample_weights, weighted_by_class)
 def test_arrays(tf):
     (x, _, none), (test_x, test_y, _) = split_off_validation((X, Y, None), 0.2)
     assert (len(x), none, test_x.tolist(), test_y.tolist()) == (8, None, X[8:].tolist(), Y[8:].tolist())
     assert takes_arrays((X, tf.constant(Y), None)) and not takes_arrays((tf.data.Dataset.range(3), None))
     assert class_weights_as_sample_weights(Y, {0: 1.0, 1: 3.0}).tolist() == (1.0 + 2.0 * Y).tolist()
+    weighted = weighted_by_class(tf.data.Dataset.from_tensors((X, Y)), {1: 3.0})
+    assert next(iter(weighted))[2].numpy().tolist() == (1.0 + 2.0 * Y).tolist()
 
 
 @of(batch_function, without_optionals, metrics_or_logs)

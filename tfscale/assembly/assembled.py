@@ -9,6 +9,7 @@ strategy's scope, and then it is known which settings do nothing. Refuses to kno
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -93,8 +94,23 @@ def _fills_up(config: RunConfig, strategy: tf.distribute.Strategy) -> bool:
     batch, parts = config.train.global_batch, config.train.accumulate or 1
     if parts == 1 or not config.data.whole_epochs:
         return False
-    uneven = config.data.num_examples("train") % batch or batch % (parts * strategy.num_replicas_in_sync)
-    return bool(uneven)
+    count = config.data.known_examples("train")
+    return count is None or bool(count % batch or batch % (parts * strategy.num_replicas_in_sync))
+
+
+def evaluates_as_fit(source: Source, task: Task) -> bool:
+    """Whether the last step of an evaluation is smaller, as in Keras; else it is filled up."""
+    return source.whole_epochs and task.fixed_rows is None
+
+
+def evaluation_steps(source: Source, task: Task, split: str, batch: int, replicas: int) -> tuple[int, int]:
+    """(examples of a step of an evaluation, how many steps it has). Where its last step is filled up, a step is larger
+    than asked for if replicas would share it unevenly, which only sources of whole epochs come to."""
+    if evaluates_as_fit(source, task):
+        return batch, math.ceil(source.count_steps(split, batch))
+    batch += -batch % replicas
+    count = source.count_examples(split) / batch if source.whole_epochs else source.count_steps(split, batch)
+    return batch, math.ceil(count)
 
 
 def assemble_to_look_at(

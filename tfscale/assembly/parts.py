@@ -5,7 +5,6 @@ Owns which examples this worker reads. Refuses to build, to restore and to train
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +68,14 @@ class Parts:
         return Shard(global_batch, self.cluster.worker_index, self.plan.num_workers)
 
     def evaluation_shard(self) -> tuple[Shard, int]:
-        """This worker's part of every step of an evaluation of eval.split, and how many steps that has. A step is
-        larger than asked for where replicas would share it unevenly, which only sources of whole epochs come to."""
-        batch = self.config.eval.global_batch or self.config.train.global_batch
-        shard = self.shard(batch if self.asynchronous else batch + -batch % self.plan.num_replicas)
-        return shard, math.ceil(self.config.data.count_steps(self.config.eval.split, shard.global_batch))
+        """This worker's part of every step of an evaluation of eval.split, and how many steps that has."""
+        from tfscale.assembly.assembled import evaluation_steps
+
+        batch, split = self.config.eval.global_batch or self.config.train.global_batch, self.config.eval.split
+        batch, steps = evaluation_steps(
+            self.config.data, self.task, split, batch, 1 if self.asynchronous else self.plan.num_replicas
+        )
+        return self.shard(batch), steps
 
     def dataset(
         self, split: str, shard: Shard, *, training: bool, start_step: int = 0, skip: tuple[int, ...] = ()
@@ -81,22 +83,37 @@ class Parts:
         """The batches of a split from a step on, as the trainer takes them; a model's own steps know their place."""
         if isinstance(self.config.data, KerasSource):
             return self.config.data.epochs(split)
+        from tfscale.assembly.assembled import evaluates_as_fit
         from tfscale.data.order import Portion
         from tfscale.data.pipeline import build_dataset
+        from tfscale.engine.passes import Passes
+
+        source = self.config.data.resolved()
+        by_pass = training and source.by_pass and not self.asynchronous and not skip and start_step == self.state.step
 
         def build(start: Any) -> tf.data.Dataset:
-            portion = Portion(split, shard, training, self.config.train.seed, start, skip)
-            return build_dataset(self.config.data, self.task, portion, self.plan)
+            as_fit = by_pass if training else evaluates_as_fit(source, self.task)
+            portion = Portion(split, shard, training, self.config.train.seed, start, skip, as_fit)
+            return build_dataset(source, self.task, portion, self.plan)
+
+        def distributed(start: int) -> Any:
+            return self.strategy.distribute_datasets_from_function(lambda _: build(start))
 
         if self.asynchronous:
             return build  # called for every piece of work, on the worker that does it
-        return self.strategy.distribute_datasets_from_function(lambda _: build(start_step))
+        if by_pass:
+            batch, steps = shard.global_batch, int(self.steps_per_epoch)
+            return Passes(
+                source, distributed, steps=steps, read_again=lambda: source.one_pass(global_batch=batch, start_step=0)
+            )
+        return distributed(start_step)
 
     def reading(self) -> str:
         """Who reads what, for people."""
         batch, workers = self.config.train.global_batch, self.plan.num_workers
         count, replicas = self.config.data.num_examples("train"), self.plan.num_replicas
-        text = f"{count} training examples, {self.steps_per_epoch:.4g} steps per epoch"
+        most = "at most " if count != self.config.data.known_examples("train") else ""
+        text = f"{most}{count} training examples, {self.steps_per_epoch:.4g} steps per epoch"
         rest = count % batch if self.config.data.whole_epochs else 0
         if rest and self.steps_per_epoch == -(-count // batch):
             text += f" (the last has {rest}{', which one replica computes' if rest < replicas else ''})"

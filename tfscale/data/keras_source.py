@@ -54,6 +54,8 @@ class KerasSource(Source):
             data = self.split(split)
             assert data is not None
             self._opened[split] = Epochs(data, self._strategy, seed=self._seed, where=where)
+            if split == "train":
+                self._opened[split].reset()  # as Keras's fit begins, of which a PyDataset hears
         return self._opened[split]
 
     def first_examples(self, split: str) -> tuple[dict[str, Any], bool]:

@@ -45,6 +45,8 @@ class Portion:
             global seed of TensorFlow is set, and all else is as with 0.
         start_step: the first step; a resumed run passes the step it restored, a resumed prediction its next part's.
         skip: steps of the order from start_step on that are left out, rising.
+        as_fit: of sources of whole epochs, as Keras's fit reads them: the last step of an evaluation is smaller, and
+            training goes on to the end of an epoch alone where each is a pass through the data.
     """
 
     split: str
@@ -53,6 +55,7 @@ class Portion:
     seed: int | None = 0
     start_step: int = 0
     skip: tuple[int, ...] = ()
+    as_fit: bool = False
 
 
 def training_order(num_examples: int, shard: Shard, *, seed: int, start_step: int = 0) -> tf.data.Dataset:

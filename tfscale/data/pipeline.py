@@ -45,7 +45,7 @@ def build_dataset(source: Source, task: Task, portion: Portion, plan: ExecutionP
         behind = dataclasses.replace(portion, start_step=left_out + 1, skip=tuple(more))
         steps_before = (left_out - portion.start_step) * plan.local_devices
         return _endless(before.take(steps_before).concatenate(build_dataset(source, task, behind, plan)))
-    if source.whole_epochs and (portion.training or _why_own(source, split)):
+    if source.whole_epochs and (portion.training or portion.as_fit or _why_own(source, split)):
         dataset = _parts_of_epochs(source, task, portion, plan)
         return _tuned(_endless(dataset) if portion.training else dataset, plan)
     steps, count = places(source, portion), source.num_examples(split)
@@ -171,6 +171,8 @@ def _why_own(source: Source, split: str) -> str:
 
 
 def _steps(source: Any, portion: Portion) -> tf.data.Dataset:
+    if portion.training and portion.as_fit and source.by_pass:
+        return source.one_pass(global_batch=portion.shard.global_batch, start_step=portion.start_step)
     return source.steps(portion.split, global_batch=portion.shard.global_batch, **_from(portion))
 
 
@@ -197,6 +199,10 @@ def places(source: Source, portion: Portion, cut: Cut | None = None) -> tf.data.
     count, bad = source.num_examples(split), source.bad_examples(split)
     if portion.training:
         steps = training_order(source, portion, cut)
+    elif cut is not None:
+        batch, as_stored = portion.shard.global_batch, no_autograph(lambda places, epochs: places)
+        left = order.evaluation_steps(count, batch) - portion.start_step
+        steps = epoch_order(count, cut, as_stored, start_step=portion.start_step).take(left * cut.devices)
     else:
         steps = order.evaluation_order(count, portion.shard, start_step=portion.start_step)
     if not bad:
@@ -280,18 +286,24 @@ def first_examples(source: Source, task: Task, split: str) -> Example:
     source = source.resolved()
     if isinstance(source, KerasSource):
         return source.first_examples(split)[0]
-    if _why_own(source, split):
-        step = next(iter(_steps(source, Portion(split, Shard(1), training=False))))
-        return {name: value for name, value in step.items() if name != "weight"}
+    if (beginning := source.beginning(split)) is not None:
+        if _why_own(source, split):
+            return next(iter(beginning))
+        raw = beginning.unbatch().take(2)
+    else:
+        raw = _first_two(source, split)
+    zero = tf.constant(0, tf.int64)
+    place = tf.data.Dataset.from_tensors({"index": zero, "epoch": zero, "weight": tf.constant(1.0)})
+    finish = finisher(source, task, 2, training=False, seed=0)
+    pairs = tf.data.Dataset.zip((place.repeat(), raw)).map(finish).batch(2)
+    return next(iter(pairs))
+
+
+def _first_two(source: Source, split: str) -> tf.data.Dataset:
     two = Portion(split, Shard(2), training=False)
 
     def indices() -> tf.data.Dataset:
         first = next(iter(places(source, two)))["index"]
         return tf.data.Dataset.from_tensors(first[: min(2, source.num_examples(split))])
 
-    raw = raw_examples(source, two, indices, ram_bytes=0)
-    zero = tf.constant(0, tf.int64)
-    place = tf.data.Dataset.from_tensors({"index": zero, "epoch": zero, "weight": tf.constant(1.0)})
-    finish = finisher(source, task, 2, training=False, seed=0)
-    pairs = tf.data.Dataset.zip((place.repeat(), raw)).map(finish).batch(2)
-    return next(iter(pairs))
+    return raw_examples(source, two, indices, ram_bytes=0)

@@ -4,10 +4,13 @@ Owns what can be read again and what can't. Refuses to know what the batches hol
 
     dataset = py_batches(py_dataset, "data")             # read by index, in as many threads as it has workers
     dataset = py_batches(generator, "data", steps=100)   # read once, as far as training goes
+    dataset, drawn = read_py_dataset(py_dataset, "data", shuffle=True)  # and as Keras's fit reads it
 """
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +51,7 @@ def py_batches(data: Any, where: str, *, steps: int | None = None) -> tf.data.Da
         UsageError: batches that are no (x, y) of arrays, or a generator that doesn't seem to end.
     """
     if isinstance(data, keras.utils.PyDataset):
-        return _of_py_dataset(data, where)
+        return read_py_dataset(data, where, shuffle=False)[0]
     if isinstance(data, Returning):
         first = next(data.function(), None)
         spec = _Spec([_batch(first, where)] if first is not None else [], where)
@@ -71,22 +74,81 @@ def py_batches(data: Any, where: str, *, steps: int | None = None) -> tf.data.Da
     return found.apply(tf.data.experimental.assert_cardinality(len(batches)))
 
 
-def epochs_of(data: Any, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """One epoch of it, with what a PyDataset does before and behind each."""
-    if not isinstance(data, keras.utils.PyDataset):
-        return dataset
+def validation_batches(data: Any, where: str, *, steps: int | None) -> tf.data.Dataset:
+    """The batches of an evaluation, of which Keras reads so many. Of a generator each evaluation reads on where the
+    last one ended, behind the two batches that were looked at, which come again.
 
-    def calling(function: Callable[[], None]) -> tf.data.Dataset:
-        def nothing() -> Iterator[Any]:
-            function()
-            yield from ()
+    Raises: as `py_batches`.
+    """
+    if steps is None or not isinstance(data, Iterator):
+        found = py_batches(data, where)
+        return found if steps is None else found.take(steps)
+    beginning = [_batch(batch, where) for batch in itertools.islice(data, 2)]
 
-        return tf.data.Dataset.from_generator(nothing, output_signature=dataset.element_spec)
+    def one_evaluation() -> Iterator[Any]:
+        yield from beginning[:steps]
+        for batch in itertools.islice(data, max(0, steps - len(beginning))):
+            yield _batch(batch, where)
 
-    return calling(data.on_epoch_begin).concatenate(dataset).concatenate(calling(data.on_epoch_end))
+    found = _Spec(beginning, where).dataset(one_evaluation)
+    return found.apply(tf.data.experimental.assert_cardinality(steps))
 
 
-def _of_py_dataset(data: Any, where: str) -> tf.data.Dataset:
+@dataclass(frozen=True)
+class DrawnEpochs:
+    """A PyDataset as Keras's fit reads it.
+
+    Attributes:
+        dataset: one epoch; gone through again, the next one, in another order where fit shuffles: drawn from Python's
+            global `random`, as Keras draws it.
+    """
+
+    source: keras.utils.PyDataset
+    dataset: tf.data.Dataset
+
+    def begin(self) -> None:
+        self.source.on_epoch_begin()
+
+    def end(self) -> None:
+        self.source.on_epoch_end()
+
+    def told(self) -> tf.data.Dataset:
+        """An epoch with what it does before and behind each."""
+
+        def calling(function: Callable[[], None]) -> tf.data.Dataset:
+            def nothing() -> Iterator[Any]:
+                function()
+                yield from ()
+
+            return tf.data.Dataset.from_generator(nothing, output_signature=self.dataset.element_spec)
+
+        return calling(self.begin).concatenate(self.dataset).concatenate(calling(self.end))
+
+
+def read_py_dataset(data: keras.utils.PyDataset, where: str, *, shuffle: bool) -> tuple[tf.data.Dataset, DrawnEpochs]:
+    """(its batches from the first to the last, its epochs). Raises: as `py_batches`."""
+    read = _reader(data, where)
+    plain = read(_places(data.num_batches))
+    if not shuffle or data.num_batches is None:
+        return plain, DrawnEpochs(data, plain)
+
+    def order() -> Iterator[int]:
+        indices = list(range(data.num_batches))
+        random.shuffle(indices)
+        yield from indices
+
+    drawn = read(tf.data.Dataset.from_generator(order, output_signature=tf.TensorSpec([], tf.int64)))
+    return plain, DrawnEpochs(data, drawn)
+
+
+def _places(count: int | None) -> tf.data.Dataset:
+    if count is not None:
+        return tf.data.Dataset.range(count)
+    return tf.data.Dataset.counter().apply(tf.data.experimental.assert_cardinality(-1))
+
+
+def _reader(data: keras.utils.PyDataset, where: str) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """From the places of batches to the batches."""
     count = data.num_batches
     if count == 0:
         raise DataMissing("the PyDataset has no batch", where=where, fix="let its __len__ count its batches")
@@ -100,9 +162,7 @@ def _of_py_dataset(data: Any, where: str) -> tf.data.Dataset:
     def at(i: tf.Tensor) -> Any:
         return spec.packed(tf.numpy_function(load, [i], spec.dtypes))
 
-    places = tf.data.Dataset.range(count if count is not None else np.iinfo(np.int64).max)
-    found = places.map(at, num_parallel_calls=max(1, data.workers), deterministic=True)
-    return found if count is not None else found.apply(tf.data.experimental.assert_cardinality(-1))
+    return lambda places: places.map(at, num_parallel_calls=max(1, data.workers), deterministic=True)
 
 
 class _Spec:

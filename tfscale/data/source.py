@@ -150,13 +150,27 @@ class Source:
         )
 
     def num_examples(self, split: str) -> int:
-        """The number of examples of a prepared split; 0 for a "test" split that isn't there."""
+        """The number of examples of a prepared split; 0 for a "test" split that isn't there. At most as many, where
+        only a look through all of them would tell."""
         raise NotImplementedError
+
+    def count_examples(self, split: str) -> int:
+        """The same, exactly."""
+        return self.num_examples(split)
+
+    def known_examples(self, split: str) -> int | None:
+        """The same, exactly; None where only a look tells."""
+        return self.num_examples(split)
 
     def count_steps(self, split: str, global_batch: int) -> float:
         """How many steps a split is; a fraction where a step goes on in the next epoch."""
         steps = self.num_examples(split) / global_batch
         return math.ceil(steps) if self.whole_epochs else steps
+
+    @property
+    def by_pass(self) -> bool:
+        """Whether each epoch of training is a pass through the data that begins when the epoch does."""
+        return False
 
     @property
     def shares_unevenly(self) -> bool:
@@ -169,6 +183,10 @@ class Source:
         Args:
             seed: None: people's own, which they gave TensorFlow.
         """
+        return None
+
+    def beginning(self, split: str) -> tf.data.Dataset | None:
+        """The batches that hold the first two examples of a split, of a source that is made of batches; else None."""
         return None
 
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:

@@ -21,6 +21,7 @@ from tfscale.engine.actions import Action
 from tfscale.engine.control import LoopControl
 from tfscale.engine.evaluation import Evaluator, local_sum
 from tfscale.engine.input_wait import next_timed, timed_every
+from tfscale.engine.passes import Passes
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import NORM, TrainStep
 from tfscale.engine.training import Training
@@ -100,7 +101,7 @@ class Trainer(Training):
         worker: all of them end at the same step then, and `signum` is the reason.
 
         Args:
-            batches: a distributed dataset that begins at state.step.
+            batches: a distributed dataset that begins at state.step, or `Passes`.
 
         Raises:
             Diverged: the loss became NaN or infinite; the state of that loop is not saved.
@@ -116,10 +117,14 @@ class Trainer(Training):
 
     def _opened(self, batches: Any) -> Any:
         """What the loops of one training read from."""
-        return iter(batches)
+        return batches if isinstance(batches, Passes) else iter(batches)
 
     def _next_loop(self, source: Any, until: int) -> float:
-        return self._heard_loop(source, self._loop_length(until))
+        if not isinstance(source, Passes):
+            return self._heard_loop(source, self._loop_length(until))
+        now = self._heard_loop(source.at(self.state.step), self._loop_length(until))
+        source.trained(self.state.step)
+        return now
 
     def _heard_loop(self, iterator: Any, steps: int) -> float:
         """`_run_loop`, of which callbacks hear that want to."""

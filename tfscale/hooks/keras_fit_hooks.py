@@ -9,7 +9,7 @@ Nothing public gives either without the loop around it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -122,6 +122,16 @@ def class_weights_as_sample_weights(y: Any, class_weight: dict[int, float]) -> A
     from keras.src.trainers.data_adapters.data_adapter_utils import class_weight_to_sample_weights
 
     return class_weight_to_sample_weights(y, class_weight)
+
+
+def weighted_by_class(dataset: tf.data.Dataset, class_weight: Mapping[int, float]) -> tf.data.Dataset:
+    """The batches of (x, y) with the weight of every example, from that of its class.
+
+    Keras 3.15: keras/src/trainers/data_adapters/tf_dataset_adapter.py, `make_class_weight_map_fn`.
+    """
+    from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
+
+    return dataset.map(make_class_weight_map_fn(dict(class_weight)))
 
 
 # -- steps

@@ -135,6 +135,15 @@ def loss_of_batch(model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight
     return model._compute_loss(x, y, y_pred, sample_weight, **training)
 
 
+def answer_in_step(model: keras.Model, x: Any, *, training: bool) -> Any:
+    """The model's answer as Keras's own steps ask for it: where its `call` has no argument `training`, it isn't told,
+    and neither are its layers, so that their Dropout rests in training, too.
+
+    Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TensorFlowTrainer.train_step`.
+    """
+    return model(x, training=training) if model._call_has_training_arg else model(x)
+
+
 def asked_metrics(model: Any) -> tuple[Any, Any]:
     """The metrics and the weighted metrics as `compile` was given them; None where there are none.
 

@@ -90,21 +90,41 @@ class Data:
         Args:
             wide: whether the model computes in float64.
         """
-        from tfscale.data.given import GivenFunctions, as_source
+        from tfscale.data.given import GivenFunctions, as_source, batches_of_arrays
+        from tfscale.data.given_dataset import GivenDataset
 
         if self.functions is not None:
             train, test = self.functions
             steps, shuffle = self.train.steps_per_epoch, self.train.shuffle
             return GivenFunctions(train=train, test=test, steps_per_epoch=steps, shuffle=shuffle)
-        if self.train.class_weight is not None:
-            raise UsageError(
-                "class_weight of batches that are made already is for a model's own steps, on one device",
-                where="class_weight",
-                fix="give the weights as the third part of the batches",
-            )
-        test = _packed(_first_steps(self.test)) if self.test is not None else None
-        steps = self.train.steps_per_epoch
-        return as_source(_packed(self.train), test, steps_per_epoch=steps, wide=wide, shuffle=self.train.shuffle)
+        train, test, wanted = self.train, self.test, None
+        if test is not None and test.is_batched and not test.is_dataset:
+            wanted = test.steps_per_epoch
+        elif test is not None:
+            test = _first_steps(test)
+        packed = _packed(test) if test is not None else None
+        if test is not None and train.is_batched and not test.is_batched:
+            packed = batches_of_arrays(packed, rows=test.rows, wide=wide)
+        if not train.is_batched:
+            _refuse_part(train)
+        steps = train.steps_per_epoch if train.is_batched else None
+        source = as_source(
+            _packed(train), packed, steps_per_epoch=steps, wide=wide, shuffle=train.shuffle, test_steps=wanted
+        )
+        if isinstance(source, GivenDataset):
+            source.class_weight = train.class_weight
+        return source
+
+
+def _refuse_part(data: KerasData) -> None:
+    """Raises UsageError where an epoch of arrays isn't all of them."""
+    steps = -(-data.count // data.rows) if not isinstance(data.x, Source) else None
+    if data.steps_per_epoch not in (None, steps):
+        raise UsageError(
+            f"an epoch of steps_per_epoch={data.steps_per_epoch} of arrays that are {steps} steps is for one device",
+            where="steps_per_epoch",
+            fix="leave it away, or give a tf.data.Dataset that repeats",
+        )
 
 
 def read(given: FitArguments, *, deferred: bool, needs_y: bool) -> Data:
@@ -231,12 +251,6 @@ def _first_steps(data: KerasData) -> KerasData:
         return data
     if data.is_dataset:
         return replace(data, x=data.x.take(steps))
-    if data.is_batched:
-        raise UsageError(
-            "validation_steps of what Python makes is for a model's own steps, on one device",
-            where="validation_steps",
-            fix="give a tf.data.Dataset",
-        )
     import keras
 
     rows = steps * (data.batch_size or 32)

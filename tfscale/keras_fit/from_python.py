@@ -163,7 +163,8 @@ def _learns_from_labels(model: Any) -> bool:
 
 def _global_batch(given: FitArguments, source: Source) -> int:
     """As in Keras: a data set's own, and 32 for arrays, where nothing is said."""
-    from tfscale.data.given import GivenDataset, GivenFunctions
+    from tfscale.data.given import GivenArrays, GivenFunctions
+    from tfscale.data.given_dataset import GivenDataset
 
     rows = given.global_batch or given.batch_size
     if isinstance(source, KerasSource):
@@ -175,6 +176,8 @@ def _global_batch(given: FitArguments, source: Source) -> int:
             fix="give batch_size=...",
         )
     if not isinstance(source, GivenDataset):
+        if rows is None and given.steps_per_epoch and isinstance(source, GivenArrays):
+            rows = -(-source.num_examples("train") // given.steps_per_epoch)
         return rows if rows is not None else _fixed_rows(given.model) or 32
     if rows is not None and (why := source.own_steps("train")):
         raise UsageError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError, first_line, place_of
-from tfscale.hooks.keras_hooks import arguments_of
+from tfscale.hooks.keras_hooks import answer_in_step, arguments_of
 from tfscale.keras_task.fixed_batch import (
     check_stateful,
     declared_rows,
@@ -140,7 +140,7 @@ class KerasModelTask(Task):
             x = tf.nest.map_structure(lambda t: tf.ensure_shape(t, [self._rows, *t.shape[1:]]), x)
         # What a layer adds to the loss must not see what fills a step; else the shape is static for as long as it can.
         early = keep is not None and (training or self._penalised) and self._rows is None
-        y_pred = model(rows_of(x, keep) if early else x, training=training)
+        y_pred = answer_in_step(model, rows_of(x, keep) if early else x, training=training)
         if keep is not None:
             x, y, sample_weight = (rows_of(part, keep) for part in (x, y, sample_weight))
             y_pred = y_pred if early else rows_of(y_pred, keep)
@@ -194,7 +194,7 @@ class KerasModelTask(Task):
         if of_step is not None:
             places = rows  # what fills a part has no place in the step
             of_step = tf.cast(of_step[0], dtype)
-        counts = Counts(rows, places, batch.get(WHOLE), of_step if training else None)
+        counts = Counts(rows, places, batch.get(WHOLE), of_step)
         return (batch["x"], batch["y"], batch.get("sample_weight")), counts, keep
 
     @property

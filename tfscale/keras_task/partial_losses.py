@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from tfscale.hooks.keras_hooks import compiled_loss, give_mask, layers_in, losses_replaced, mask_of, single_losses
+from tfscale.hooks.keras_hooks import (
+    answer_in_step,
+    compiled_loss,
+    give_mask,
+    layers_in,
+    losses_replaced,
+    mask_of,
+    single_losses,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -41,8 +49,8 @@ class Kind(Enum):
 @dataclass(frozen=True)
 class Counts:
     """What a part of a step holds: examples that count, places for examples, and over all parts (None: it is all)
-    the same two and then what each COUNTED loss divides by; and how many examples the whole step has, where steps of
-    training are not all as large."""
+    the same two and then what each COUNTED loss divides by; and how many examples the whole step has, where steps are
+    not all as large."""
 
     rows: tf.Tensor
     places: Any
@@ -317,7 +325,7 @@ def _penalties(model: keras.Model, x: Any, training: bool) -> list[float]:
 
     regularized = [(v, v.value) for v in model.trainable_variables if v.regularizer is not None]
     with keras.StatelessScope(regularized, collect_losses=True):
-        model(x, training=training)
+        answer_in_step(model, x, training=training)
         return [float(tf.reduce_sum(loss)) for loss in model.losses]
 
 

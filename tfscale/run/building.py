@@ -87,8 +87,9 @@ def refuse_unexportable(parts: Parts) -> None:
 
 def _refuse_rest(config: RunConfig, task: Task) -> None:
     """Raises UsageError where the last step of an epoch is smaller, and the model takes batches of one size alone."""
-    rest = config.data.num_examples("train") % config.train.global_batch if config.data.whole_epochs else 0
-    if rest and task.fixed_rows is not None:
+    if task.fixed_rows is None or not config.data.whole_epochs:
+        return
+    if rest := config.data.count_examples("train") % config.train.global_batch:
         raise UsageError(
             f"the model takes fixed batches of {task.fixed_rows} examples, and the last step of an epoch has {rest}",
             where="data",

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfscale.data.given import GivenArrays, GivenDataset, GivenFunctions
+from tfscale.data.given import GivenArrays, GivenFunctions
+from tfscale.data.given_dataset import GivenDataset
 from tfscale.data.table_files import JsonLines, Parquet, table_kind
 from tfscale.errors import DataCorrupt, IOFailure, OutputError, UsageError
 from tfscale.files import replacing, sha256, sha256_of

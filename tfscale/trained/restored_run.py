@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +135,7 @@ class RestoredRun:
 
     def num_examples(self, split: str) -> int:
         """Raises DataMissing for an empty split."""
-        count = self.source.num_examples(split)
+        count = self.source.count_examples(split)
         if not count:
             raise DataMissing(
                 f"the data have no {split} split",
@@ -160,11 +159,22 @@ class RestoredRun:
         Raises:
             UsageError: the data lack a field that the task's loss takes.
         """
+        from tfscale.assembly.assembled import evaluates_as_fit, evaluation_steps
+        from tfscale.data.order import Portion, Shard
+        from tfscale.data.pipeline import build_dataset
+
         split = split or self.config.eval.split
         self.num_examples(split)
-        steps = math.ceil(self.source.count_steps(split, self.global_batch))
+        batch = self.config.eval.global_batch or self.config.train.global_batch
+        batch, steps = evaluation_steps(self.source, self.task, split, batch, self.plan.num_replicas)
+        as_fit = evaluates_as_fit(self.source, self.task)
+        portion = Portion(split, Shard(batch), training=False, seed=self.config.train.seed, as_fit=as_fit)
+
+        def build(_: Any) -> tf.data.Dataset:
+            return build_dataset(self.source, self.task, portion, self.plan)
+
         with self.data_errors_named():
-            batches = self.strategy.distribute_datasets_from_function(lambda _: self.batches(split))
+            batches = self.strategy.distribute_datasets_from_function(build)
             return self._evaluator.evaluate(batches, steps)
 
     @functools.cached_property
