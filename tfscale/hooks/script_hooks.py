@@ -42,6 +42,21 @@ def replace_fit(make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Non
     when_imported(_TRAINER, replace)
 
 
+def train_alone(guard: Callable[[Callable[..., Any], str, str], Callable[..., Any]]) -> None:
+    """Puts what `guard(call, what, instead)` makes of them in the place of the ways to train a Keras model besides its
+    `fit`: `train_on_batch`, and an optimizer that a loop of one's own calls.
+
+    Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TensorFlowTrainer.train_on_batch`;
+    keras/src/optimizers/base_optimizer.py, `BaseOptimizer.apply`, which `apply_gradients` calls.
+    """
+    from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+    from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+    fit = "train by model.fit, with a train_step of your own where the step is special; or run on one worker"
+    TensorFlowTrainer.train_on_batch = guard(TensorFlowTrainer.train_on_batch, "train_on_batch", fit)
+    BaseOptimizer.apply = guard(BaseOptimizer.apply, "a loop that applies gradients itself", fit)
+
+
 class _Waiting(importlib.abc.MetaPathFinder):
     """Waits for one module, whose own loader loads it."""
 

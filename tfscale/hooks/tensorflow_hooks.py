@@ -45,7 +45,16 @@ def global_seed() -> int | None:
     """
     from tensorflow.python.eager import context
 
-    return context.global_seed()
+    seed = context.global_seed()
+    return None if seed in _forgotten else seed
+
+
+_forgotten: list[int] = []
+
+
+def forget_global_seed(seed: int) -> None:
+    """`global_seed` tells nothing of this one: the program hasn't asked for it."""
+    _forgotten[:] = [seed]
 
 
 def is_deterministic() -> bool:

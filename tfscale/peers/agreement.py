@@ -124,6 +124,12 @@ def _error(groups: Mapping[tuple[Difference, ...], list[str]], leader: str) -> C
 def _fix(path: str, theirs: str, leaders: str) -> str:
     if path.startswith("cluster."):
         return "give every process the same list of addresses"
+    if path == "next":
+        return "have every process run the same lines, whatever its rank, its clock and its random numbers"
+    if path in ("fit", "weights"):
+        return "have every process make the same model and read the same data: keras.utils.set_random_seed comes first"
+    if path == "complete":
+        return "give all workers one run folder on a disk that they share: --run-dir"
     section, _, name = path.partition(".")
     if section == "plan" and name == "accumulate" and theirs.isdecimal() and leaders.isdecimal():
         most = max(int(theirs), int(leaders))  # which needs the least memory

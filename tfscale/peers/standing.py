@@ -72,6 +72,27 @@ class StandingPeers(Peers):
             self._heard.wait(0.2)
             self._heard.clear()
 
+    def of_chief(self, value: Any) -> Any:
+        """What the chief gives, a JSON value, on every process; all must call it, the others with anything.
+
+        Raises:
+            ClusterFault: a peer was lost.
+        """
+        chief = self.meeting.members[0]
+        with self._lock:
+            self._turn += 1
+            turn = self._turn
+        if self.meeting.me == chief:
+            self.meeting.send({"turn": turn, "what": {"value": value}})
+            return value
+        while chief not in (come := self._come.get(turn, {})):
+            if self.cause is not None:
+                raise self.cause.fault()
+            self._heard.wait(0.2)
+            self._heard.clear()
+        self._come.pop(turn, None)
+        return come[chief]["value"]
+
     def _on_message(self, peer: str, detail: Mapping[str, Any]) -> None:
         if "turn" in detail:
             self._come.setdefault(int(detail["turn"]), {})[peer] = detail["what"]

@@ -1,11 +1,13 @@
 """Entry point: tfscale run train.py --epochs 3
 
 Runs any Keras script, not a line changed, with its fits as runs of tfscale: planned for this machine, and gone on with
-where the script was interrupted. `tfscale run -m package.module` runs a module as `python -m` does.
+where the script was interrupted. With `--workers N`, or in the pods of a job, all processes train together.
+`tfscale run -m package.module` runs a module as `python -m` does.
 """
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import contextlib
 import os
@@ -13,20 +15,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli import Parser, place
+from tfscale.cli import Parser, place, whole
+from tfscale.cluster import Cluster
 from tfscale.console.messages import shown
 from tfscale.errors import TfscaleError, UsageError
 from tfscale.files import digest_of
 from tfscale.hooks.script_hooks import when_imported
-from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.launch.script_job import PRINTS
 from tfscale.run_dir.folder import RunDir
 from tfscale.runtime import global_state as runtime
 from tfscale.script.journal import Journal
 from tfscale.script.keras_calls import KerasCalls
-from tfscale.script.program import Program, execute, find_module, find_script, refused
-from tfscale.script.refusals import first_plan, refuse_several_workers
+from tfscale.script.program import Program, find_module, find_script, refused
+from tfscale.script.refusals import first_plan
+from tfscale.script.together import Script, member_of, run_with_others
 
-_TAKE_A_VALUE = ("--run-dir", "--override")
+_TAKE_A_VALUE = ("--run-dir", "--override", "--workers", "--max-restarts", PRINTS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,31 +38,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     ours, target = _split(list(sys.argv[1:] if argv is None else argv))
     with contextlib.ExitStack() as stack:
         try:
-            parser = _parser()
-            options = parser.parse(ours)
+            options = _parser().parse(ours)
             if not target:
                 raise UsageError("no script was named", where="command line", fix="tfscale run script.py [args]")
             program, arguments = _program(target)
-            refuse_several_workers()
-            plan = first_plan(options.override)
-            folder = options.run_dir or _usual_folder(program, arguments)
-            with shown("auto"):
-                journal = stack.enter_context(Journal(RunDir(folder), program.name).open(fresh=options.fresh))
+            folder = Path(options.run_dir or _usual_folder(program, arguments))
+            cluster = Cluster.resolve(os.environ)
+            if options.workers > 1 and not cluster.is_multi_worker:
+                return _launch(options, ours, target, folder)
+            several = member_of(cluster)
+            plan = first_plan(options.override, cluster)
+            journal = Journal(RunDir(folder), program.name)
+            if cluster.is_chief:
+                with shown("auto"):
+                    stack.enter_context(journal.open(fresh=options.fresh))
         except TfscaleError as error:
             return refused(error)
-        calls = KerasCalls(journal, options.override)
         # Behind the script's threads and its own atexit: what it registers is called before this.
         atexit.register(stack.pop_all().close)
+    _plot_without_display()
+    script = Script(program, arguments, plan, options, journal)
+    return run_with_others(script, cluster) if several else _run_alone(script)
+
+
+def _run_alone(script: Script) -> int:
+    calls = KerasCalls(script.journal, script.options.override)
     atexit.register(calls.say_without_fits)
-    _prepare(plan, deterministic=options.deterministic)
+
+    def before_operations() -> None:
+        runtime.set_devices(script.plan)
+        if script.options.deterministic:
+            import tensorflow as tf
+
+            tf.config.experimental.enable_op_determinism()
+
+    when_imported("tensorflow", before_operations)
     calls.install()
     try:
-        execute(program, arguments, whole_traceback="debug.traceback=true" in options.override)
-        journal.ended = True
+        script.execute()
+        script.journal.ended = True
     except SystemExit as end:
-        journal.ended = end.code in (None, 0)
+        script.journal.ended = end.code in (None, 0)
         raise
     return 0
+
+
+def _launch(options: argparse.Namespace, ours: Sequence[str], target: Sequence[str], folder: Path) -> int:
+    if options.workers < 1:
+        raise UsageError(f"--workers {options.workers} is less than 1", where="--workers", fix="give 1 or more")
+    from tfscale.launch.script_job import launch_script
+
+    return launch_script([*ours, *target], options.workers, max_restarts=options.max_restarts, where=folder)
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -86,6 +116,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--override", metavar="KEY=VALUE", action="append", default=[], help="configuration of each fit"
     )
+    parser.add_argument("--workers", type=whole, default=1, metavar="N", help="processes on this machine (default 1)")
+    parser.add_argument(
+        "--max-restarts", type=whole, default=0, metavar="N", help="start them again after a retryable end (default 0)"
+    )
+    parser.add_argument(PRINTS, help=argparse.SUPPRESS)
     parser.add_argument("-m", metavar="MODULE", help="run a module as a script")
     return parser
 
@@ -103,19 +138,9 @@ def _usual_folder(program: Program, arguments: Sequence[str]) -> Path:
     return Path("runs") / (f"{program.stem}-{digest_of(list(arguments))[:6]}" if arguments else program.stem)
 
 
-def _prepare(plan: ExecutionPlan, *, deterministic: bool) -> None:
-    """What must be there before the script's first line, and before TensorFlow's first operation."""
+def _plot_without_display() -> None:
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and sys.platform == "linux":
         os.environ.setdefault("MPLBACKEND", "Agg")
-
-    def before_operations() -> None:
-        runtime.set_devices(plan)
-        if deterministic:
-            import tensorflow as tf
-
-            tf.config.experimental.enable_op_determinism()
-
-    when_imported("tensorflow", before_operations)
 
 
 if __name__ == "__main__":

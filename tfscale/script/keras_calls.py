@@ -25,7 +25,9 @@ from tfscale.keras_fit.from_python import Fit
 from tfscale.run.api import fit_model
 from tfscale.run_dir.experiment import Experiment
 from tfscale.script.journal import Entered, Journal
+from tfscale.script.members import Members
 from tfscale.script.program import Ended, place_of_call
+from tfscale.script.refusals import refuse_backend, refuse_strategy
 
 _log = logging.getLogger(__name__)
 
@@ -47,14 +49,17 @@ class KerasCalls:
 
     Attributes:
         count: the fits that were ours.
+        busy: how many are at work now, in any thread.
 
     Args:
         journal: knows the fits of an interrupted start.
         overrides: of every fit.
+        members: the workers that run the script together.
     """
 
-    def __init__(self, journal: Journal, overrides: Sequence[str]):
-        self.count = 0
+    def __init__(self, journal: Journal, overrides: Sequence[str], members: Members | None = None):
+        self.count = self.busy = 0
+        self._members = members
         self._journal, self._overrides = journal, tuple(overrides)
         self._process, self._within = os.getpid(), threading.local()
 
@@ -93,8 +98,11 @@ class KerasCalls:
                     with shown("auto"):
                         _log.warning(f"{place}: Keras's own fit trains this model: {why}")
                 return keras_fit(*args, **kwargs)
+            if self._members is not None:
+                refuse_backend()
             with self._at_work(), shown("auto"):
-                return self._fit(FitArguments(model, **given, overrides=self._overrides), place)
+                settings = {"overrides": self._overrides, "run_dir": self._journal.run_dir.path}  # until `_settle`
+                return self._fit(FitArguments(model, **given, **settings), place)
 
         return fit
 
@@ -107,16 +115,18 @@ class KerasCalls:
         if getattr(self._within, "fit", False):
             return "another fit, which is at work, has called it"
         if tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy():
+            if self._members is not None:
+                refuse_strategy(model.distribute_strategy)
             return "the script has a tf.distribute strategy of its own"
         return "" if given["epochs"] <= given["initial_epoch"] else None  # which trains nothing
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
-        self._within.fit = True
+        self._within.fit, self.busy = True, self.busy + 1
         try:
             yield
         finally:
-            self._within.fit = False
+            self._within.fit, self.busy = False, self.busy - 1
 
     def _fit(self, given: FitArguments, place: str) -> Any:
         try:
@@ -133,7 +143,12 @@ class KerasCalls:
 
     def _settle(self, given: FitArguments, place: str, run: Fit) -> None:
         """Gives the run the folder that the journal has for it."""
-        entered = self._journal.enter(place, _digest(given, run), run.config.run.recipe)
+        enter = functools.partial(self._journal.enter, place, digest := _digest(given, run), run.config.run.recipe)
+        if self._members is None:
+            entered = enter()
+        else:
+            self._members.agree_on_fit(place, digest, given.model)
+            entered = self._members.entered(enter if self._members.is_chief else None)
         self.count += 1
         run.config.run.dir = str(entered.folder)
         self._say(entered, place, quiet=given.verbose in (0, False))

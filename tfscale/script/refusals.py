@@ -1,12 +1,15 @@
-"""What is refused before a script begins.
+"""What is refused of a script: settings before it begins, and on several workers what none of them could do together.
 
-Owns what of the configuration a script can be given. Refuses to run anything.
+Owns the lines to write instead. Refuses to run anything.
 """
 
 from __future__ import annotations
 
+import builtins
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from tfscale.cluster import Cluster
 from tfscale.composition.hydra_compose import compose
@@ -14,24 +17,16 @@ from tfscale.config.schema import PlanConfig
 from tfscale.data.keras_source import KerasSource
 from tfscale.errors import UsageError
 from tfscale.hardware import probe
+from tfscale.hooks.script_hooks import train_alone
 from tfscale.keras_fit.arguments import ARGUMENTS
 from tfscale.keras_task.given_model import GivenModel
 from tfscale.plan.execution_plan import ExecutionPlan, make_plan
 from tfscale.plan.request import PlanRequest
 
-
-def refuse_several_workers() -> None:
-    """Raises UsageError where this process is one of several: each would train for itself."""
-    cluster = Cluster.resolve(os.environ)
-    if cluster.is_multi_worker:
-        raise UsageError(
-            f"this is {cluster.role}:{cluster.index} of several processes, and a script trains in one in this version",
-            where="the cluster",
-            fix="call tfscale.fit with functions for model and data, or run it on one worker",
-        )
+_log = logging.getLogger(__name__)
 
 
-def first_plan(overrides: Sequence[str]) -> ExecutionPlan:
+def first_plan(overrides: Sequence[str], cluster: Cluster) -> ExecutionPlan:
     """What can be planned before there is a model: devices and threads.
 
     Raises:
@@ -46,8 +41,83 @@ def first_plan(overrides: Sequence[str]) -> ExecutionPlan:
     if overrides:
         needed = ["train.until=1ep", "train.global_batch=32"]  # as a fit has them
         forced = compose([*needed, *overrides], task=GivenModel(), data=KerasSource()).plan
-    if forced.dry_run:
+    return make_plan(probe(), cluster, PlanRequest(global_batch=32, forced=forced, uneven=True))
+
+
+def refuse_alone(is_ours: Callable[[], bool]) -> None:
+    """From here on what would train on each of several workers for itself, or ask a person, is refused where the script
+    does it; what it tells TensorFlow about devices, which are at work, is passed by and said.
+
+    Args:
+        is_ours: whether a fit of ours is at work.
+    """
+    import tensorflow as tf
+
+    def typed(*_: Any) -> NoReturn:
         raise UsageError(
-            "a script can't go on behind a fit that trains nothing", where="plan.dry_run", fix="leave it away"
+            "input() waits for a person, and this script runs on several workers",
+            where="input",
+            fix="take it from the command line (sys.argv), or run the script on one worker",
         )
-    return make_plan(probe(), Cluster(), PlanRequest(global_batch=32, forced=forced, uneven=True))
+
+    builtins.input = typed
+
+    def refuse(call: Callable[..., Any], what: str, instead: str) -> Callable[..., Any]:
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if is_ours():
+                return call(*args, **kwargs)
+            raise UsageError(
+                f"{what} would train on each worker for itself, and not together", where="script", fix=instead
+            )
+
+        return guarded
+
+    train_alone(refuse)
+    config = tf.config
+    for owner, name in (
+        (config.threading, "set_intra_op_parallelism_threads"),
+        (config.threading, "set_inter_op_parallelism_threads"),
+        (config, "set_visible_devices"),
+        (config, "set_logical_device_configuration"),
+        (config.experimental, "set_memory_growth"),
+    ):
+        setattr(owner, name, _passed_by(getattr(owner, name), name))
+
+
+def refuse_backend() -> None:
+    """Raises UsageError where the script asks for another backend than the one that it has got."""
+    asked = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if asked != "tensorflow":
+        raise UsageError(
+            f"the script sets KERAS_BACKEND={asked}, and several workers train on TensorFlow",
+            where="KERAS_BACKEND",
+            fix="delete that line",
+        )
+
+
+def refuse_strategy(strategy: Any) -> NoReturn:
+    """Raises UsageError: the script has one of its own."""
+    raise UsageError(
+        f"the script has a {type(strategy).__name__} of its own, and the workers have one already",
+        where="script",
+        fix="delete the strategy and its scope(): the model is placed on all workers by fit",
+    )
+
+
+def without_fits(program: str) -> UsageError:
+    """What a script that has trained nothing together ends with."""
+    return UsageError(
+        f"no fit of {program} was tfscale's, so that its workers have done the same, each for itself",
+        where="script",
+        fix="train by model.fit of Keras on TensorFlow, or run the script on one worker",
+    )
+
+
+def _passed_by(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except (RuntimeError, ValueError):
+            _log.warning(f"{name} is passed by: TensorFlow is at work, with the threads and devices of the plan")
+
+    return guarded

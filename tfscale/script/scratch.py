@@ -1,0 +1,165 @@
+"""What a script writes on a worker that isn't the chief: into a folder of its own, where it finds it again.
+
+Every worker executes the script's writers, `model.save` and callbacks among them, and one disk may hold the files of
+all. Owns which paths lead elsewhere. Refuses to know what is written: what neither Python nor Keras opens, such as a
+C library or a process that the script starts, isn't led anywhere.
+
+    with Scratch(Path("runs/train/scratch/1")).led():
+        model.save("best.keras")          # runs/train/scratch/1/home/me/best.keras
+        keras.models.load_model("best.keras")
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import io
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tfscale.hooks.script_hooks import when_imported
+
+_WRITES = frozenset("wax+")
+_FILES = {"h5py": "File"}  # classes of C libraries that Keras opens files by, by module
+
+
+class Scratch:
+    """Paths that this worker has written.
+
+    Args:
+        folder: holds them, each below its whole path.
+        but: folders that are written as they are.
+    """
+
+    def __init__(self, folder: Path, *, but: Iterable[Path] = ()):
+        self._folder = os.path.abspath(folder)
+        self._but = tuple(os.path.abspath(path) + os.sep for path in (folder, *but))
+        self._open, self._stat, self._listdir = io.open, os.stat, os.listdir
+        self._former: list[tuple[Any, str, Any]] = []
+
+    @contextlib.contextmanager
+    def led(self) -> Iterator[None]:
+        """While it is open, writers of this process write there, and readers find it."""
+        self._put(builtins, "open", self._opened)
+        self._put(io, "open", self._opened)
+        self._put(os, "listdir", self._listed)
+        for name in ("stat", "remove", "unlink"):
+            self._put(os, name, self._reading(getattr(os, name)))
+        self._put(os, "mkdir", _made(os.mkdir))
+        for name in ("rename", "replace"):
+            self._put(os, name, self._moving(getattr(os, name)))
+        for module, name in _FILES.items():
+            when_imported(module, lambda module=module, name=name: self._lead_class(sys.modules[module], name))
+        when_imported("tensorflow", self._lead_gfile)
+        try:
+            yield
+        finally:
+            for owner, name, value in reversed(self._former):
+                setattr(owner, name, value)
+
+    def path_of(self, path: Any, *, writes: bool) -> Any:
+        """Where a path leads: elsewhere where it is written, or was."""
+        if not isinstance(path, str | os.PathLike):
+            return path  # a descriptor, or bytes
+        given = os.fspath(path)
+        if not isinstance(given, str) or "://" in given:
+            return path
+        whole = os.path.abspath(given)
+        if whole.startswith((*self._but, "/dev/", "/proc/")) or _is_temporary(whole):
+            return path
+        there = self._folder + whole
+        if writes:
+            os.makedirs(os.path.dirname(there), exist_ok=True)
+            return there
+        if not self._exists(there) or (self._exists(whole) and stat.S_ISDIR(self._stat(there).st_mode)):
+            return path
+        return there
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self._stat(path)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _put(self, owner: Any, name: str, value: Any) -> None:
+        self._former.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def _opened(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        return self._open(self._file(file, mode), mode, *args, **kwargs)
+
+    def _file(self, file: Any, mode: str) -> Any:
+        path = self.path_of(file, writes=bool(_WRITES & set(mode)))
+        if path is not file and set("a+") & set(mode) and not self._exists(path) and os.path.isfile(file):
+            shutil.copyfile(file, path)  # it goes on with what was there before the script
+        return path
+
+    def _reading(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def led(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
+            return call(self.path_of(path, writes=False), *args, **kwargs)
+
+        return led
+
+    def _listed(self, path: Any = ".") -> list[Any]:
+        ours = self._folder + os.path.abspath(path) if isinstance(path, str | os.PathLike) else ""
+        written = set(self._listdir(ours)) if ours and self._exists(ours) else set()
+        if not written:
+            return self._listdir(path)
+        return sorted(written | set(self._listdir(path) if self._exists(os.fspath(path)) else ()))
+
+    def _moving(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def led(source: Any, target: Any, **kwargs: Any) -> Any:
+            found = self.path_of(source, writes=False)
+            if found is source:
+                return call(source, target, **kwargs)
+            return call(found, self.path_of(target, writes=True), **kwargs)
+
+        return led
+
+    def _lead_class(self, module: ModuleType, name: str) -> None:
+        former, scratch = getattr(module, name), self
+
+        class Led(former):
+            def __init__(self, name: Any, mode: str = "r", *args: Any, **kwargs: Any):
+                super().__init__(scratch._file(name, mode), mode, *args, **kwargs)
+
+        Led.__name__ = Led.__qualname__ = former.__name__
+        Led.__module__ = former.__module__
+        self._put(module, name, Led)
+
+    def _lead_gfile(self) -> None:
+        import tensorflow as tf
+
+        scratch, former = self, tf.io.gfile.GFile
+
+        class Led(former):
+            def __init__(self, name: Any, mode: str = "r"):
+                super().__init__(scratch._file(name, mode), mode)
+
+        self._put(tf.io.gfile, "GFile", Led)
+        self._put(tf.io.gfile, "exists", self._reading(tf.io.gfile.exists))
+
+
+def _is_temporary(path: str) -> bool:
+    """Below the folder of temporary files, each of which has a name of its own."""
+    import tempfile
+
+    return path.startswith(tempfile.gettempdir() + os.sep + "tmp")
+
+
+def _made(mkdir: Callable[..., None]) -> Callable[..., None]:
+    def led(path: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            mkdir(path, *args, **kwargs)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise  # else the chief has made it a moment ago
+
+    return led

@@ -1,0 +1,118 @@
+"""A script that every worker of a cluster runs, from its first line to its last.
+
+Owns what is different from running it alone: what is refused, where others than the chief write and print, and how all
+of them end. Refuses to know what they agree on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfscale.cluster import Cluster
+from tfscale.errors import ClusterConfigError, TfscaleError, UsageError
+from tfscale.hooks.tensorflow_hooks import set_determinism
+from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.script.journal import Journal
+from tfscale.script.keras_calls import KerasCalls
+from tfscale.script.members import Members, joined_script
+from tfscale.script.program import Program, execute, refused
+from tfscale.script.refusals import refuse_alone, without_fits
+from tfscale.script.scratch import Scratch
+
+
+@dataclass(frozen=True)
+class Script:
+    """One script and how it was asked to run.
+
+    Attributes:
+        options: of the command line.
+    """
+
+    program: Program
+    arguments: list[str]
+    plan: ExecutionPlan
+    options: argparse.Namespace
+    journal: Journal
+
+    def execute(self) -> None:
+        """Raises SystemExit and KeyboardInterrupt as the script does."""
+        execute(self.program, self.arguments, whole_traceback="debug.traceback=true" in self.options.override)
+
+
+def run_with_others(script: Script, cluster: Cluster) -> int:
+    """Runs it in this process and its peers; returns its exit code, or raises SystemExit as it does."""
+    deterministic = script.options.deterministic
+    try:
+        with joined_script(cluster, script.plan, script.program.name, seeded=not deterministic) as members:
+            set_determinism(deterministic)
+            end = _run(script, members)
+    except TfscaleError as error:
+        return refused(error)
+    script.journal.ended = True
+    if end is not None:
+        raise end
+    return 0
+
+
+def _run(script: Script, members: Members) -> SystemExit | None:
+    """The end that the script gave itself where all is well."""
+    calls, end = KerasCalls(script.journal, script.options.override, members), None
+    calls.install()
+    refuse_alone(lambda: calls.busy > 0)
+    try:
+        with _apart(script, members):
+            script.execute()
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            members.leave(_parted(error))
+            raise
+        end = error
+    except BaseException as error:
+        members.leave(_parted(error))
+        raise
+    if not calls.count:
+        raise without_fits(script.program.name)
+    return end
+
+
+@contextlib.contextmanager
+def _apart(script: Script, members: Members):
+    """What others than the chief write and print."""
+    if members.is_chief:
+        yield
+        return
+    place = script.journal.run_dir.path
+    if script.options.prints_of_others:
+        folder = Path(script.options.prints_of_others)
+        folder.mkdir(parents=True, exist_ok=True)
+        sys.stdout.flush()
+        file = os.open(folder / f"worker-{members.rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(file, 1)
+        os.close(file)
+    with Scratch(place / "scratch" / str(members.rank), but=[place]).led():
+        yield
+
+
+def member_of(cluster: Cluster) -> bool:
+    """Whether this process runs the script with others; raises UsageError for a role that trains nothing."""
+    if cluster.role in ("ps", "evaluator"):
+        raise UsageError(
+            f"a script is run by training processes, and this one is {cluster.role}:{cluster.index}",
+            where="cluster",
+            fix="give the job workers alone",
+        )
+    return cluster.is_multi_worker
+
+
+def _parted(error: BaseException) -> TfscaleError:
+    """What the other workers hear of a script that has ended by itself and not well."""
+    if isinstance(error, SystemExit):
+        return getattr(error, "error", None) or ClusterConfigError(
+            f"its script ended with exit code {error.code}", where="script", fix="see its log"
+        )
+    return ClusterConfigError(f"its script ended by {type(error).__name__}", where="script", fix="see its log")
