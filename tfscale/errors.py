@@ -104,6 +104,12 @@ class DataCorrupt(TfscaleError):
     exit_code, title = 65, "data corrupt"
 
 
+class WorkersDiffer(DataCorrupt):
+    """The workers of one program do different things, or have different models or data."""
+
+    title = "workers differ"
+
+
 class DataMissing(TfscaleError):
     """Data or a model is missing, empty or unknown."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.config.schema import RunConfig, identity
-from tfscale.errors import TfscaleError, foreseen
+from tfscale.errors import ClusterConfigError, TfscaleError, foreseen
 from tfscale.peers.membership import Peers
 from tfscale.peers.rendezvous import meet
 from tfscale.peers.standing import standing_peers
@@ -38,7 +38,7 @@ def joined(
     ours, timeout = facts(config, plan), config.cluster.start_timeout
     if (met := standing_peers()) is not None:
         with met.training(on_exit=on_exit, on_stop=on_stop):
-            met.agree(ours)
+            met.agree(ours, ClusterConfigError)
             yield met
         return
     asynchronous = plan.strategy == "parameter_server"  # whose workers come and go

@@ -17,7 +17,7 @@ from typing import Any
 
 import tfscale.peers.agreement as agreement
 from tfscale.cluster import Cluster
-from tfscale.errors import ClusterConfigError, TfscaleError, foreseen
+from tfscale.errors import TfscaleError, WorkersDiffer, foreseen
 from tfscale.peers.membership import Peers
 from tfscale.peers.rendezvous import meet
 
@@ -34,14 +34,15 @@ class StandingPeers(Peers):
         self._lock = threading.Lock()
         super().__init__(meeting, **options)
 
-    def agree(self, what: Mapping[str, Any]) -> None:
+    def agree(self, what: Mapping[str, Any], kind: type[TfscaleError] = WorkersDiffer) -> None:
         """Returns once all processes are about to do this.
 
         Args:
             what: JSON values that must be equal, nested as the facts of `meet`.
+            kind: of the error where they aren't.
 
         Raises:
-            ClusterConfigError: another one does something else; all of them raise it.
+            WorkersDiffer: another one does something else; all of them raise it.
             ClusterFault: a peer was lost.
         """
         me, members = self.meeting.me, self.meeting.members
@@ -57,14 +58,14 @@ class StandingPeers(Peers):
             if reference is not None:
                 hellos = {name: {"facts": fact} for name, fact in {**come, **mine}.items() if name != leader}
                 if error := agreement.facts_differ(hellos, leader, {"facts": reference}):
-                    raise error
+                    raise kind(error.what, where=error.where, fix=error.fix)
             if not set(members) - {me} - set(come):
                 self._come.pop(turn, None)
                 return
             if self.cause is not None:
                 raise self.cause.fault()
             if left := (self._ended - set(come)) & set(members):
-                raise ClusterConfigError(
+                raise kind(
                     f"{', '.join(sorted(left))} has ended, and {me} goes on with {what.get('next', 'another run')}",
                     where="cluster",
                     fix="have every process run the same program, whatever its rank",
@@ -155,7 +156,8 @@ def standing(
 
     Raises:
         ClusterFault: a peer is missing, or was lost while the context was open.
-        ClusterConfigError: they don't agree, or part ways.
+        ClusterConfigError: they don't have the same facts.
+        WorkersDiffer: they part ways.
     """
     peers = StandingPeers(meet(cluster, facts, timeout=timeout), cluster, silence=silence, on_exit=on_exit)
     _now.append(peers)

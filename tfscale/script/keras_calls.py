@@ -27,7 +27,7 @@ from tfscale.run_dir.experiment import Experiment
 from tfscale.script.journal import Entered, Journal
 from tfscale.script.members import Members
 from tfscale.script.program import Ended, place_of_call
-from tfscale.script.refusals import refuse_backend, refuse_strategy
+from tfscale.script.refusals import refuse_backend
 
 _log = logging.getLogger(__name__)
 
@@ -101,8 +101,8 @@ class KerasCalls:
             if self._members is not None:
                 refuse_backend()
             with self._at_work(), shown("auto"):
-                settings = {"overrides": self._overrides, "run_dir": self._journal.run_dir.path}  # until `_settle`
-                return self._fit(FitArguments(model, **given, **settings), place)
+                where = self._journal.run_dir.path  # until `_settle`
+                return self._fit(FitArguments(model, **given, overrides=self._overrides, run_dir=where), place)
 
         return fit
 
@@ -115,8 +115,6 @@ class KerasCalls:
         if getattr(self._within, "fit", False):
             return "another fit, which is at work, has called it"
         if tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy():
-            if self._members is not None:
-                refuse_strategy(model.distribute_strategy)
             return "the script has a tf.distribute strategy of its own"
         return "" if given["epochs"] <= given["initial_epoch"] else None  # which trains nothing
 

@@ -44,10 +44,11 @@ class Members:
         """Returns once all workers are about to do this fit, with equal weights.
 
         Raises:
-            ClusterConfigError: one is at another line, or has another model, data, arguments or weights.
+            WorkersDiffer: one is at another line, or has another model, data, arguments or weights.
         """
         weights = _digest_of_weights(model) if model.built else "unbuilt"
-        self._peers.agree({"next": f"model.fit at {place}", "fit": digest, "weights": weights})
+        self._peers.agree({"next": f"model.fit at {place}"})
+        self._peers.agree({"fit": digest, "weights": weights})
 
     def entered(self, enter: Callable[[], Entered] | None) -> Entered:
         """What the chief's journal says of a fit.
@@ -56,7 +57,7 @@ class Members:
             enter: asks it; None on the others.
 
         Raises:
-            ClusterConfigError: the fit is complete, and this worker can't see it.
+            WorkersDiffer: the fit is complete, and this worker can't see it.
         """
         told: Any = None
         if enter is not None:
@@ -85,7 +86,8 @@ def joined_script(cluster: Cluster, plan: ExecutionPlan, program: str, *, seeded
 
     Raises:
         ClusterFault: a worker is missing, or was lost while the context was open.
-        ClusterConfigError: they run other scripts, or part ways.
+        ClusterConfigError: they run other scripts.
+        WorkersDiffer: they part ways.
     """
     settings = ClusterSection()
     runtime.import_tensorflow(plan)

@@ -73,6 +73,9 @@ def refuse_alone(is_ours: Callable[[], bool]) -> None:
         return guarded
 
     train_alone(refuse)
+    kinds = ("MirroredStrategy", "MultiWorkerMirroredStrategy", "OneDeviceStrategy", "TPUStrategy")
+    for kind in (*kinds, "ParameterServerStrategy"):
+        getattr(tf.distribute, kind).__init__ = _refused_strategy(kind)
     config = tf.config
     for owner, name in (
         (config.threading, "set_intra_op_parallelism_threads"),
@@ -95,15 +98,6 @@ def refuse_backend() -> None:
         )
 
 
-def refuse_strategy(strategy: Any) -> NoReturn:
-    """Raises UsageError: the script has one of its own."""
-    raise UsageError(
-        f"the script has a {type(strategy).__name__} of its own, and the workers have one already",
-        where="script",
-        fix="delete the strategy and its scope(): the model is placed on all workers by fit",
-    )
-
-
 def without_fits(program: str) -> UsageError:
     """What a script that has trained nothing together ends with."""
     return UsageError(
@@ -111,6 +105,17 @@ def without_fits(program: str) -> UsageError:
         where="script",
         fix="train by model.fit of Keras on TensorFlow, or run the script on one worker",
     )
+
+
+def _refused_strategy(kind: str) -> Callable[..., NoReturn]:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise UsageError(
+            f"the script makes a {kind} of its own, and its workers have joined under one already",
+            where="script",
+            fix="delete the strategy and its scope(): fit places the model on all workers",
+        )
+
+    return refuse
 
 
 def _passed_by(call: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -20,13 +20,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tfscale.hooks.script_hooks import when_imported
 
 _WRITES = frozenset("wax+")
-_FILES = {"h5py": "File"}  # classes of C libraries that Keras opens files by, by module
 
 
 class Scratch:
@@ -54,8 +52,7 @@ class Scratch:
         self._put(os, "mkdir", _made(os.mkdir))
         for name in ("rename", "replace"):
             self._put(os, name, self._moving(getattr(os, name)))
-        for module, name in _FILES.items():
-            when_imported(module, lambda module=module, name=name: self._lead_class(sys.modules[module], name))
+        when_imported("h5py", lambda: self._lead_class(sys.modules["h5py"], "File"))
         when_imported("tensorflow", self._lead_gfile)
         try:
             yield
@@ -123,27 +120,20 @@ class Scratch:
 
         return led
 
-    def _lead_class(self, module: ModuleType, name: str) -> None:
-        former, scratch = getattr(module, name), self
+    def _lead_class(self, owner: Any, name: str) -> None:
+        """A class by whose instances files are opened; it stays a class, which others ask for."""
+        former, file = getattr(owner, name), self._file
 
-        class Led(former):
-            def __init__(self, name: Any, mode: str = "r", *args: Any, **kwargs: Any):
-                super().__init__(scratch._file(name, mode), mode, *args, **kwargs)
+        def init(self: Any, name: Any, mode: str = "r", *args: Any, **kwargs: Any) -> None:
+            former.__init__(self, file(name, mode), mode, *args, **kwargs)
 
-        Led.__name__ = Led.__qualname__ = former.__name__
-        Led.__module__ = former.__module__
-        self._put(module, name, Led)
+        led = type(former.__name__, (former,), {"__init__": init, "__module__": former.__module__})
+        self._put(owner, name, led)
 
     def _lead_gfile(self) -> None:
         import tensorflow as tf
 
-        scratch, former = self, tf.io.gfile.GFile
-
-        class Led(former):
-            def __init__(self, name: Any, mode: str = "r"):
-                super().__init__(scratch._file(name, mode), mode)
-
-        self._put(tf.io.gfile, "GFile", Led)
+        self._lead_class(tf.io.gfile, "GFile")
         self._put(tf.io.gfile, "exists", self._reading(tf.io.gfile.exists))
 
 

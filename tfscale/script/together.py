@@ -10,11 +10,12 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.cluster import Cluster
-from tfscale.errors import ClusterConfigError, TfscaleError, UsageError
+from tfscale.errors import ClusterFault, TfscaleError, UsageError
 from tfscale.hooks.tensorflow_hooks import set_determinism
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.script.journal import Journal
@@ -81,7 +82,7 @@ def _run(script: Script, members: Members) -> SystemExit | None:
 
 
 @contextlib.contextmanager
-def _apart(script: Script, members: Members):
+def _apart(script: Script, members: Members) -> Iterator[None]:
     """What others than the chief write and print."""
     if members.is_chief:
         yield
@@ -112,7 +113,7 @@ def member_of(cluster: Cluster) -> bool:
 def _parted(error: BaseException) -> TfscaleError:
     """What the other workers hear of a script that has ended by itself and not well."""
     if isinstance(error, SystemExit):
-        return getattr(error, "error", None) or ClusterConfigError(
+        return getattr(error, "error", None) or ClusterFault(
             f"its script ended with exit code {error.code}", where="script", fix="see its log"
         )
-    return ClusterConfigError(f"its script ended by {type(error).__name__}", where="script", fix="see its log")
+    return ClusterFault(f"its script ended by {type(error).__name__}", where="script", fix="see its log")
