@@ -25,6 +25,7 @@ _HOMES = {
     "compose": "tfscale.composition",
     "export_model": "tfscale.export",
     "fit": "tfscale.run",
+    "is_chief": "tfscale.cluster",
     "launch_workers": "tfscale.launch",
     "make_plan": "tfscale.plan",
     "probe": "tfscale.hardware",
@@ -45,6 +46,7 @@ __all__ = [
     "compose",
     "export_model",
     "fit",
+    "is_chief",
     "launch_workers",
     "make_plan",
     "probe",
@@ -52,7 +54,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from tfscale.checkpoint import Checkpointer
-    from tfscale.cluster import Cluster
+    from tfscale.cluster import Cluster, is_chief
     from tfscale.composition.hydra_compose import compose
     from tfscale.config.schema import RunConfig
     from tfscale.data.source import Source

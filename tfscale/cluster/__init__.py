@@ -5,6 +5,6 @@ Owns the facts about peers. Refuses to know hardware, strategies or what the wor
 
 from __future__ import annotations
 
-from tfscale.cluster.cluster import Cluster
+from tfscale.cluster.cluster import Cluster, is_chief
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "is_chief"]

@@ -143,3 +143,12 @@ def _refuse_contradiction(written: list[Cluster]) -> None:
                 where=f"{first.source}, {other.source}",
                 fix=f"remove {other.source}, or make both say the same",
             )
+
+
+def is_chief(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether this process is the one that writes what all share: the chief or worker 0, and any process that is alone.
+
+    Raises:
+        ClusterConfigError: as `Cluster.resolve`.
+    """
+    return Cluster.resolve(environ).is_chief
