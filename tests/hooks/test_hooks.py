@@ -41,6 +41,7 @@ from tfscale.hooks.keras_hooks import (
 )
 from tfscale.hooks.tensorflow_hooks import (
     behind_autograph,
+    forget_global_seed,
     function_in,
     global_seed,
     is_deterministic,
@@ -370,10 +371,15 @@ def test_set_determinism(tf):
         assert config.is_op_determinism_enabled() is is_deterministic() is on
 
 
-@of(global_seed)
+@of(global_seed, forget_global_seed)
 def test_global_seed(tf):
     tf.random.set_seed(17)
     assert global_seed() == 17
+    forget_global_seed(17)
+    assert global_seed() is None
+    tf.random.set_seed(18)
+    assert global_seed() == 18
+    forget_global_seed(-1)
     tf.random.set_seed(None)
     assert global_seed() is None
 

@@ -12,7 +12,7 @@ from hooks.test_hooks import TESTED, of
 
 from tfscale.hooks import random_hooks, script_hooks
 from tfscale.hooks.random_hooks import random_state, use_random_state
-from tfscale.hooks.script_hooks import replace_fit, when_imported
+from tfscale.hooks.script_hooks import replace_fit, train_alone, when_imported
 from tfscale.keras_fit.kept_attributes import encoded, restored
 
 
@@ -69,6 +69,28 @@ def test_an_import_is_heard_of(tmp_path, monkeypatch):
     assert heard == ["yes"] and inspect.getsource(heard_of) and type(heard_of.__loader__).__name__ == "SourceFileLoader"
     when_imported("heard_of", lambda: heard.append("at once"))
     assert heard == ["yes", "at once"]
+
+
+@of(train_alone)
+def test_other_ways_to_train_are_guarded(tf, monkeypatch):
+    import keras
+    from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+    from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+    monkeypatch.setattr(TensorFlowTrainer, "train_on_batch", TensorFlowTrainer.train_on_batch)
+    monkeypatch.setattr(BaseOptimizer, "apply", BaseOptimizer.apply)
+    asked = []
+
+    def guard(call, what, instead):
+        return lambda *args, **kwargs: (asked.append(what), call(*args, **kwargs))[1]
+
+    train_alone(guard)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
+    assert asked == ["train_on_batch", "a loop that applies gradients itself"]
+    model.optimizer.apply_gradients([(v, v) for v in model.trainable_variables])
+    assert asked[2:] == ["a loop that applies gradients itself"]
 
 
 @of(replace_fit)

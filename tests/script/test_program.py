@@ -154,6 +154,7 @@ def test_a_module_has_relative_imports_and_a_script_without_a_fit_is_told_so(tmp
         (["--override", "train.until=3ep", "it.py"], 64, "is an argument of fit, which the script gives"),
         (["--override", "run.dir=r", "it.py"], 64, "use --run-dir DIR"),
         (["--override", "plan.dry_run=true", "it.py"], 64, "behind a fit that trains nothing"),
+        (["--workers", "0", "it.py"], 64, "--workers"),
         (["--override", "plan.local_device=2", "it.py"], 64, "unknown key 'plan.local_device'"),
     ],
 )
@@ -168,11 +169,11 @@ def test_what_cannot_be_run_is_refused(tmp_path, monkeypatch, capsys, words, cod
     assert told in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
-def test_several_workers_are_refused(tmp_path):
+def test_only_workers_run_a_script(tmp_path):
     (tmp_path / "it.py").write_text("raise SystemExit('it was run')")
-    workers = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
-    code, _, err = run(tmp_path, "-m", "tfscale.script", "it.py", TF_CONFIG=workers)
-    assert code == 64 and "this is worker:1 of several processes" in err
+    server = '{"cluster": {"chief": ["a:1"], "worker": ["c:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}'
+    code, _, err = run(tmp_path, "-m", "tfscale.script", "it.py", TF_CONFIG=server)
+    assert code == 64 and "this one is ps:0" in err
 
 
 def test_every_kind_of_call(tmp_path):

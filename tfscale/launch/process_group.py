@@ -34,7 +34,6 @@ class ProcessGroup:
         write: receives their lines, and the launcher's own.
         stream: a terminal for colours and the live line.
         quiet: the launcher says nothing of its own but what goes wrong and no process tells.
-        bare: the lines of the first process come without its name.
 
     Attributes:
         children: the newest process of each slot.
@@ -51,12 +50,11 @@ class ProcessGroup:
         write: Callable[[str], None] = print,
         stream: TextIO | None = None,
         quiet: bool = False,
-        bare: bool = False,
         now: Callable[[], float] = time.monotonic,
     ):
         environ = os.environ if environ is None else environ
         self.command, self.now, self._writer, self._quiet = list(command), now, labels[0], quiet
-        self.screen = Screen(labels, write=write, stream=stream, environ=environ, bare=labels[0] if bare else "")
+        self.screen = Screen(labels, write=write, stream=stream, environ=environ)
         own_size = ("COLUMNS", "LINES") if self.screen.is_live else ()  # they would hide the room that it has
         self.environ = {name: value for name, value in environ.items() if name not in own_size}
         self.environ["PYTHONUNBUFFERED"] = "1"  # else lines come late, and a kill loses them

@@ -54,7 +54,9 @@ class Screen:
         labels: of the processes; the prefixes are as wide as the longest.
         write: receives whole lines, prefix included.
         stream: a terminal for colours and the live line; anything else is left alone.
-        bare: the label of the process whose lines come without it.
+
+    Attributes:
+        bare: the label of a process whose lines come without it; "" of none.
     """
 
     def __init__(
@@ -64,10 +66,9 @@ class Screen:
         write: Callable[[str], None] = print,
         stream: TextIO | None = None,
         environ: Mapping[str, str] | None = None,
-        bare: str = "",
     ):
         environ = os.environ if environ is None else environ
-        self._bare = bare
+        self.bare = ""
         self._width = max(len(label) for label in (LAUNCHER, *labels))
         self._colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
         self._line, self._live = write, ""
@@ -106,7 +107,7 @@ class Screen:
             self._write(erase + line)
 
     def _prefix(self, label: str) -> str:
-        if label == self._bare:
+        if label == self.bare:
             return ""
         prefix = f"{label:<{self._width}} | "
         return prefix if self._plain else f"\x1b[{self._colours.get(label, 1)}m{prefix}\x1b[0m"

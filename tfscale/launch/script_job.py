@@ -30,8 +30,9 @@ def launch_script(words: Sequence[str], workers: int, *, max_restarts: int, wher
     command = [sys.executable, "-m", "tfscale.script", PRINTS, str(where), *words]
     with (
         shown("auto"),
-        ProcessGroup(command, labels, write=_write, stream=sys.stdout, bare=True) as group,
+        ProcessGroup(command, labels, write=_write, stream=sys.stdout) as group,
     ):
+        group.screen.bare = labels[0]
         return run_job(job, group).code
 
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             program, arguments = _program(target)
             folder = Path(options.run_dir or _usual_folder(program, arguments))
             cluster = Cluster.resolve(os.environ)
-            if options.workers > 1 and not cluster.is_multi_worker:
+            if options.workers != 1 and not cluster.is_multi_worker:
                 return _launch(options, ours, target, folder)
             several = member_of(cluster)
             plan = first_plan(options.override, cluster)

@@ -41,6 +41,10 @@ def first_plan(overrides: Sequence[str], cluster: Cluster) -> ExecutionPlan:
     if overrides:
         needed = ["train.until=1ep", "train.global_batch=32"]  # as a fit has them
         forced = compose([*needed, *overrides], task=GivenModel(), data=KerasSource()).plan
+    if forced.dry_run:
+        raise UsageError(
+            "a script can't go on behind a fit that trains nothing", where="plan.dry_run", fix="leave it away"
+        )
     return make_plan(probe(), cluster, PlanRequest(global_batch=32, forced=forced, uneven=True))
 
 
