@@ -4,6 +4,7 @@ the bit; and killed in mid-training and started again, the same once more."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,8 +48,18 @@ def by_tfscale(script, folder, *options, cold=False, **more):
 
 def final(shown, folder):
     (line,) = [line for line in shown.splitlines() if line.startswith("final:")]
+    if (folder.parent / "rounded").exists():
+        line = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.5g}", line)
     with np.load(folder / "final.npz") as found:
         return line, [found[name].tobytes() for name in found.files]
+
+
+@pytest.fixture(autouse=True)
+def rounded(request, tmp_path):
+    """On a busy CPU two starts of the VAE by Python alone print losses that may differ in their last bit, while the
+    weights don't: its figures are compared in five digits."""
+    if request.node.callspec.params["script"] == "vae":
+        (tmp_path / "rounded").touch()
 
 
 @pytest.mark.parametrize("script", ["fine_tuning", *(pytest.param(s, marks=pytest.mark.slow) for s in KILLED if s != "fine_tuning")])  # fmt: skip

@@ -19,14 +19,13 @@ class Sampling(layers.Layer):
 
 
 inputs = keras.Input((8, 8, 1))
-x = layers.Conv2D(8, 3, activation="relu", strides=2, padding="same")(inputs)
-x = layers.Dense(16, activation="relu")(layers.Flatten()(x))
+x = layers.Dense(32, activation="relu")(layers.Flatten()(inputs))
 mean, log_var = layers.Dense(2)(x), layers.Dense(2)(x)
 encoder = keras.Model(inputs, [mean, log_var, Sampling()([mean, log_var])])
 
 codes = keras.Input((2,))
-x = layers.Reshape((4, 4, 8))(layers.Dense(4 * 4 * 8, activation="relu")(codes))
-decoder = keras.Model(codes, layers.Conv2DTranspose(1, 3, activation="sigmoid", strides=2, padding="same")(x))
+x = layers.Dense(64, activation="sigmoid")(layers.Dense(32, activation="relu")(codes))
+decoder = keras.Model(codes, layers.Reshape((8, 8, 1))(x))
 
 
 class VAE(keras.Model):
@@ -45,7 +44,7 @@ class VAE(keras.Model):
             mean, log_var, z = self.encoder(data)
             made = self.decoder(z)
             kl = ops.mean(ops.sum(-0.5 * (1 + log_var - ops.square(mean) - ops.exp(log_var)), axis=1))
-            loss = ops.mean(ops.sum(keras.losses.binary_crossentropy(data, made), axis=(1, 2))) + kl
+            loss = ops.mean(ops.sum(ops.square(ops.reshape(data - made, (-1, 64))), axis=1)) + kl
         gradients = tape.gradient(loss, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         self.loss_tracker.update_state(loss)
