@@ -285,6 +285,44 @@ def test_a_step_of_ones_own_on_two_replicas_equals_one_device(tf, policy, built)
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "kind", ["a loss of its own", "an average of weights", "a loss of a layer alone", "several figures"]
+)
+def test_models_with_other_losses_and_averages_on_two_replicas_equal_one_device(tf, policy, kind):
+    import keras
+
+    class Own(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return keras.losses.MeanSquaredError()(y, y_pred) + 0.1 * super().compute_loss(x, y, y_pred, sample_weight)
+
+    class Distance(keras.layers.Layer):
+        def call(self, inputs):
+            self.add_loss(keras.ops.mean((inputs["x"] - inputs["target"]) ** 2))
+            return inputs["x"]
+
+    class Both(keras.metrics.MeanSquaredError):
+        def result(self):
+            return {"error": super().result(), "twice": 2 * super().result()}
+
+    random = np.random.RandomState(0)
+    x, y = random.normal(size=(24, 3)).astype("float32"), random.normal(size=(24, 1)).astype("float32")
+    trained = []
+    for overrides in ([], TWO[:2]):
+        keras.utils.set_random_seed(3)
+        inputs, target = keras.Input((3,), name="x"), keras.Input((1,), name="target")
+        outputs, data, loss = keras.layers.Dense(1)(inputs), {"x": x, "y": y}, "mae"
+        if kind == "a loss of a layer alone":
+            outputs, data, loss = Distance()({"x": outputs, "target": target}), {"x": {"x": x, "target": y}}, None
+        kind_of_model = Own if kind == "a loss of its own" else keras.Model
+        model = kind_of_model(inputs if loss else [inputs, target], outputs)
+        metrics = [Both()] if kind == "several figures" else None
+        model.compile(keras.optimizers.Adam(0.1, use_ema="average" in kind), loss, metrics=metrics)
+        result = tfscale.fit(model, **data, batch_size=8, epochs=2, overrides=overrides, verbose=0)
+        trained.append((result.history, model.get_weights()))
+    for a, b in zip(*(tf.nest.flatten(each) for each in trained), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_two_workers_equal_one_device(tf, script, alone, tmp_path):
     file, _ = script

@@ -152,13 +152,21 @@ def _needs_translation(given: FitArguments, task: Task, data: Data, several: boo
 
 
 def _brings_steps(model: Any) -> bool:
-    """Whether it can be trained by no other steps than its class's own."""
-    return is_trainer(model) and bool(steps_of_its_own(model))
+    """Whether several replicas can train it by no other steps than its own: tfscale's can't scale a loss that they
+    don't know, and keep no averages for an optimizer."""
+    import keras
+
+    from tfscale.keras_task.model_task import inner_optimizer
+
+    if not is_trainer(model):
+        return False
+    own_loss = type(model).compute_loss is not keras.Model.compute_loss
+    return bool(steps_of_its_own(model)) or own_loss or getattr(inner_optimizer(model.optimizer), "use_ema", False)
 
 
 def _learns_from_labels(model: Any) -> bool:
     """Whether a model without labels has nothing to learn from: neither a step nor a loss of its own."""
-    return not is_trainer(model) or (bool(model.compiled and model.loss) and not _brings_steps(model))
+    return not is_trainer(model) or (bool(model.compiled and model.loss) and not steps_of_its_own(model))
 
 
 def _global_batch(given: FitArguments, source: Source) -> int:

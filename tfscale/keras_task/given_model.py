@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfscale.keras_task.own_step import OwnSteps
+
+_log = logging.getLogger(__name__)
 
 _NAMES = ("name", "shared_object_id")  # numbered afresh in every process
 
@@ -60,6 +63,10 @@ class GivenModel(KerasModelTask):
         with self._explained(self.model):
             OwnStep(self.model, self.model.train_step, tf.distribute.get_strategy()).trace(of_one_replica(spec))
         self.placement.move(self.model, strategy)
+        _log.info(
+            f"the model's own steps train it on {strategy.num_replicas_in_sync} replicas as Keras's fit does under "
+            "tf.distribute: each part of a batch counts alike, also one with fewer examples"
+        )
 
     def build_model(self) -> keras.Model:
         if not self.by_own_steps:

@@ -23,7 +23,8 @@ class Measures:
     """The loss and the metrics of one compiled model.
 
     Args:
-        example: two examples, {"x", "y", "sample_weight"}; y_pred: the model's answer to them.
+        example: two examples, {"x", "y", "sample_weight"}, of which "x" alone is needed.
+        y_pred: the model's answer to them.
 
     Raises:
         UsageError: a metric's state is no sum over examples, so that it can't be added up over steps and replicas.
@@ -36,13 +37,14 @@ class Measures:
 
         self._model = model
         self._own_loss = type(model).compute_loss is not keras.Model.compute_loss
-        given = example["x"], example["y"], y_pred, example.get("sample_weight")
+        given = example["x"], example.get("y"), y_pred, example.get("sample_weight")
         try:
-            loss_of_batch(model, *given)  # also of models that override it without `training`, as Keras calls it
+            if self._own_loss or compiled_loss(model) is not None:  # else what layers add is all there is
+                loss_of_batch(model, *given)  # also of models that override it without `training`, as Keras calls it
             model.compute_metrics(*given)  # creates their variables
             self.parts = PartLosses(model, given)
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            if any(getattr(y, "dtype", None) == tf.string for y in tf.nest.flatten(example["y"])):
+            if any(getattr(y, "dtype", None) == tf.string for y in tf.nest.flatten(example.get("y"))):
                 raise UsageError(
                     "y is text, and the model's loss takes numbers",
                     where="data",
@@ -176,6 +178,8 @@ class Measures:
         import keras
         import numpy as np
 
+        from tfscale.keras_task.own_step import plain_logs
+
         state, position = [], 0
         for variable, initial in zip(self.variables, self._initial, strict=True):
             part = np.reshape(summed[position : position + initial.size], initial.shape) + initial
@@ -183,4 +187,4 @@ class Measures:
             position += initial.size
         with keras.StatelessScope(state):
             found = self._model.get_metrics_result()
-        return {name: float(np.mean(value)) for name, value in found.items() if name != "loss"}
+        return {name: float(np.mean(value)) for name, value in plain_logs(found).items() if name != "loss"}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError, first_line, place_of
-from tfscale.hooks.keras_hooks import answer_in_step, arguments_of
+from tfscale.hooks.keras_hooks import answer_in_step, arguments_of, compiled_loss
 from tfscale.keras_task.fixed_batch import (
     check_stateful,
     declared_rows,
@@ -87,7 +87,8 @@ class KerasModelTask(Task):
         self.live = model
         self._penalised = len(model.losses) > regularized_count(model)
         self._penalties = summed_penalties(model, example["x"])
-        self._metrics = Measures(model, example, y_pred) if "y" in example else None  # without labels: prediction only
+        learns = "y" in example or compiled_loss(model) is None
+        self._metrics = Measures(model, example, y_pred) if learns else None  # without labels: prediction only
         return model
 
     def _hear(self, kinds: list[Kind]) -> list[Labels]:
@@ -195,7 +196,7 @@ class KerasModelTask(Task):
             places = rows  # what fills a part has no place in the step
             of_step = tf.cast(of_step[0], dtype)
         counts = Counts(rows, places, batch.get(WHOLE), of_step)
-        return (batch["x"], batch["y"], batch.get("sample_weight")), counts, keep
+        return (batch["x"], batch.get("y"), batch.get("sample_weight")), counts, keep
 
     @property
     def metric_state_size(self) -> int:

@@ -115,7 +115,7 @@ class OwnStep:
             state.append((variable, tf.constant(part, variable.dtype)))
             place += math.prod(shape)
         with keras.StatelessScope(state):
-            return _plain(metrics_or_logs(self.model, tf.nest.pack_sequence_as(self._logs, flat)))
+            return plain_logs(metrics_or_logs(self.model, tf.nest.pack_sequence_as(self._logs, flat)))
 
 
 def local_parts(variable: keras.Variable) -> list[Any]:
@@ -124,12 +124,12 @@ def local_parts(variable: keras.Variable) -> list[Any]:
     return list(held.values) if isinstance(held, tf.distribute.DistributedValues) else [held]
 
 
-def _plain(logs: Mapping[str, Any]) -> dict[str, Any]:
+def plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
     """As Keras hands logs to callbacks: by name, without nesting; numbers, and arrays of metrics that have several."""
     found: dict[str, Any] = {}
     for name, value in sorted(logs.items()):
         if isinstance(value, dict):
-            found.update(_plain(value))
+            found.update(plain_logs(value))
         else:
             value = np.asarray(keras.ops.convert_to_numpy(value))
             found[name] = float(value) if not value.ndim else value
