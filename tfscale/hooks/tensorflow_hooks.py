@@ -125,7 +125,7 @@ def function_in(graph: Any, name: str) -> Any:
     """
     while graph is not None:
         found = graph._functions.get(name)
-        if found is not None:
+        if hasattr(found, "graph"):  # a gradient's function may have none
             return found
         graph = getattr(graph, "outer_graph", None)
     return None
