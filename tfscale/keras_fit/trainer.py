@@ -125,7 +125,10 @@ class ModelTrainer(Trainer):
         elif not first:
             source.begin(epoch)
         self._before_test = None
-        iterator, steps = source.take(min(self._loop_length(until), source.steps - first))
+        most = min(self._loop_length(until), source.steps - first)
+        if self.plan.num_replicas > 1 and 1 < most == source.steps - first:
+            most -= 1  # in one loop TensorFlow gathers gradients of equal lengths alone: the last batch may be smaller
+        iterator, steps = source.take(most)
         if not steps:
             self.state.step = (epoch + 1) * source.steps
             return self._agree.value_of_chief(self.clock.now())
