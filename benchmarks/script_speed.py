@@ -43,13 +43,15 @@ def _end(self, epoch, *args, _former=_list.on_epoch_end, **more):
 _list.on_epoch_begin, _list.on_epoch_end = _begin, _end
 atexit.register(lambda: open(os.environ["EPOCH_TIMES"], "w").write(json.dumps(_times)))
 """
-BATCHES = '''
+BATCHES = """
 class _Each(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.last = logs["loss"]
 _fit = keras.Model.fit
-keras.Model.fit = lambda self, *args, callbacks=None, **more: _fit(self, *args, callbacks=[*(callbacks or []), _Each()], **more)
-'''  # fmt: skip
+def _heard(self, *args, callbacks=None, **more):
+    return _fit(self, *args, callbacks=[*(callbacks or []), _Each()], **more)
+keras.Model.fit = _heard
+"""
 
 
 def prepared(script: Path, folder: Path, *, batches: bool) -> Path:

@@ -4,6 +4,7 @@ The other files of this folder are programs that know nothing of tfscale. Each i
 and with `keras.Model.fit` replaced (recorded_run.py); every History and the weights after every fit are compared. With
 --devices 2 ours runs over two logical devices of the CPU and is compared with Keras on one device, and, where that
 differs, as it may where replicas draw random numbers or normalize their part of a batch, with Keras's MirroredStrategy.
+With --workers 2 the program is run by `tfscale run --workers 2`, and compared with one device, or with ours on two.
 """
 
 from __future__ import annotations
@@ -44,17 +45,27 @@ def run(program: str, how: str, devices: int, folder: Path, seconds: float) -> R
     """One run in a process and a working folder of its own.
 
     Args:
-        how: as recorded_run.py takes it.
+        how: as recorded_run.py takes it; "script": by `tfscale run` in so many workers.
         folder: what it prints and writes is left there.
     """
     here = folder / f"{program}-{how}-{devices}"
     (here / "work").mkdir(parents=True)
     script, out = HERE / "recorded_run.py", here / "out.npz"
     environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "MPLBACKEND": "Agg"}
+    command = [sys.executable]
+    if how == "script":
+        command += ["-m", "tfscale", "run", "--workers", str(devices)]
     with open(here / "output.txt", "wb") as output:
         try:
             code = subprocess.run(
-                [sys.executable, str(script), str(HERE / f"{program}.py"), how, str(out), str(devices)],
+                [
+                    *command,
+                    str(script),
+                    str(HERE / f"{program}.py"),
+                    how,
+                    str(out),
+                    "1" if how == "script" else str(devices),
+                ],
                 cwd=here / "work",
                 env=environ,
                 stdout=output,
@@ -126,6 +137,15 @@ def compared(program: str, given: argparse.Namespace, folder: Path) -> list[str]
     if given.keras:
         stock = ran("keras", given.devices, "two")
         return [*verdict(one, stock)]
+    if given.workers > 1:
+        workers = ran("script", given.workers)
+        alone = verdict(one, workers)
+        if alone.word != "differs":
+            return [*alone]
+        devices = verdict(ran("tfscale", given.workers), workers)
+        if devices.word in ("equal", "close"):
+            return [f"{devices.word} to {given.workers} devices", devices.why]
+        return [alone.word, f"{alone.why}; from {given.workers} devices: {devices.word}, {devices.why}"]
     ours = ran("tfscale", given.devices)
     alone = verdict(one, ours)
     if given.devices == 1 or alone.word != "differs":
@@ -159,6 +179,7 @@ def main() -> int:
     parser.add_argument("programs", nargs="*", default=PROGRAMS, help="their names; all where none is given")
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
     parser.add_argument("--devices", type=int, default=1, help="logical devices of the CPU")
+    parser.add_argument("--workers", type=int, default=1, help="processes of `tfscale run`")
     parser.add_argument("--keras", action="store_true", help="Keras in our place: whether a program repeats itself")
     parser.add_argument("--at-once", type=int, default=2, help="how many programs run at a time")
     parser.add_argument("--seconds", type=float, default=240, help="the longest that one run may take")

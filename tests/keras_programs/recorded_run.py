@@ -1,6 +1,6 @@
 """One program run once, with what its fits came to: python recorded_run.py PROGRAM HOW OUT.npz [DEVICES]
 
-HOW is who fits: `keras` by itself, `tfscale` in its place, or `built`: Keras, but under a strategy its models are built
+HOW is who fits: `keras` by itself, `tfscale` in its place, `script`: whoever does under `tfscale run`, or `built`: Keras, but under a strategy its models are built
 from the types of the data instead of a batch (see there). The program knows nothing of it: the folder is the current one,
 `__name__` is "__main__", and `keras.Model.fit` is wrapped. OUT holds every History, the epochs and the weights after
 each fit, by names such as fit0/history/loss, also of a program that fails later on. With DEVICES, the CPU is split into
@@ -87,7 +87,7 @@ def main(program: str, how: str, out: str, devices: int = 1) -> None:
     import tensorflow as tf
 
     names = split_cpu(devices) if devices > 1 else []
-    if how != "tfscale" and names:
+    if how in ("keras", "built") and names:
         tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(names))
         if how == "built":
             build_from_types()
