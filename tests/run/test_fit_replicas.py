@@ -192,22 +192,28 @@ def test_batches_come_in_the_order_of_keras_on_two_replicas(tf, policy, tmp_path
         def call(self, inputs):
             return self.inner(inputs)
 
+    def program(folder, make, overrides, *fits, **test):
+        nonlocal random, ended
+        keras.utils.set_random_seed(3)
+        random, ended = np.random.RandomState(1), []
+        model, data = Untold(), make()
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+        for number, asked in enumerate(fits):
+            result = tfscale.fit(
+                model, data, **asked, class_weight={0: 1.0, 1: 3.0}, **test,
+                overrides=overrides, run_dir=tmp_path / make.__name__ / f"{folder}{number}",
+            )  # fmt: skip
+        return result.history, model.get_weights(), len(ended)
+
+    ended: list[np.ndarray] = []
+    fits = {"epochs": 2}, {"epochs": 1}
     for make, test in ((Batches, {"validation_data": (x, y)}), (shuffled, {"validation_data": drawn(), "validation_steps": 3})):  # fmt: skip
-        trained = []
-        for folder, overrides in (("one", []), ("two", TWO[:2])):
-            keras.utils.set_random_seed(3)
-            ended: list[np.ndarray] = []
-            random = np.random.RandomState(1)
-            model, data = Untold(), make()
-            model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
-            for number, epochs in enumerate((2, 1)):
-                result = tfscale.fit(
-                    model, data, epochs=epochs, class_weight={0: 1.0, 1: 3.0}, **test,
-                    overrides=overrides, run_dir=tmp_path / make.__name__ / f"{folder}{number}",
-                )  # fmt: skip
-            trained.append((result.history, model.get_weights(), len(ended)))
-        for a, b in zip(*(tf.nest.flatten(each) for each in trained), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        program("resumed", make, TWO[:2], {"until": "9st"}, **test)
+        trained = [program(folder, make, TWO[:2], *fits, **test) for folder in ("resumed", "two")]
+        trained.append(program("one", make, [], *fits, **test))
+        for other in trained[:2]:
+            for a, b in zip(tf.nest.flatten(other), tf.nest.flatten(trained[2]), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_the_model_in_hand_is_trained_on_two_replicas_and_is_plain_again(tf, policy, tmp_path):

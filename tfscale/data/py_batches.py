@@ -99,15 +99,19 @@ class DrawnEpochs:
     """A PyDataset as Keras's fit reads it.
 
     Attributes:
-        dataset: one epoch; gone through again, the next one, in another order where fit shuffles: drawn from Python's
-            global `random`, as Keras draws it.
+        dataset: the epoch that has begun.
+        order: the places of its batches where fit shuffles, drawn from Python's global `random`, as Keras draws it.
     """
 
     source: keras.utils.PyDataset
     dataset: tf.data.Dataset
+    order: list[int] | None = None
 
     def begin(self) -> None:
         self.source.on_epoch_begin()
+        if self.order is not None:
+            self.order[:] = range(len(self.order))
+            random.shuffle(self.order)
 
     def end(self) -> None:
         self.source.on_epoch_end()
@@ -132,13 +136,9 @@ def read_py_dataset(data: keras.utils.PyDataset, where: str, *, shuffle: bool) -
     if not shuffle or data.num_batches is None:
         return plain, DrawnEpochs(data, plain)
 
-    def order() -> Iterator[int]:
-        indices = list(range(data.num_batches))
-        random.shuffle(indices)
-        yield from indices
-
-    drawn = read(tf.data.Dataset.from_generator(order, output_signature=tf.TensorSpec([], tf.int64)))
-    return plain, DrawnEpochs(data, drawn)
+    order = list(range(data.num_batches))
+    places = tf.data.Dataset.from_generator(lambda: iter(order), output_signature=tf.TensorSpec([], tf.int64))
+    return plain, DrawnEpochs(data, read(places), order)
 
 
 def _places(count: int | None) -> tf.data.Dataset:

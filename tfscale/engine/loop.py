@@ -10,7 +10,7 @@ those come as actions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ class Trainer(Training):
         self.retrace()
         self._step_seconds: float | None = None
         self._loops = 0
+        self._on_place: Callable[[], None] | None = None
         self._longest_loop: float = plan.steps_per_loop
         self._wait_share = 0.0  # of the last timed loop
 
@@ -117,12 +118,23 @@ class Trainer(Training):
 
     def _opened(self, batches: Any) -> Any:
         """What the loops of one training read from."""
-        return batches if isinstance(batches, Passes) else iter(batches)
+        if isinstance(batches, Passes):
+            return batches
+        self._placed()  # nothing is drawn on the way to a step
+        return iter(batches)
+
+    def when_placed(self, call: Callable[[], None]) -> None:
+        self._on_place = call
+
+    def _placed(self) -> None:
+        if self._on_place is not None:
+            self._on_place()
+            self._on_place = None
 
     def _next_loop(self, source: Any, until: int) -> float:
         if not isinstance(source, Passes):
             return self._heard_loop(source, self._loop_length(until))
-        now = self._heard_loop(source.at(self.state.step), self._loop_length(until))
+        now = self._heard_loop(source.at(self.state.step, self._placed), self._loop_length(until))
         source.trained(self.state.step)
         return now
 

@@ -5,7 +5,7 @@ shuffles, and whatever Python makes, comes in the order of Keras's fit then, als
 same data. Refuses to know how batches are made and distributed.
 
     passes = Passes(source, lambda step: strategy.distribute_datasets_from_function(...), steps=12, read_again=...)
-    iterator = passes.at(step)      # the steps from this one to the end of its epoch
+    iterator = passes.at(step, placed)      # the steps from this one to the end of its epoch
     ...
     passes.trained(step + 3)        # these have been read
 """
@@ -49,8 +49,12 @@ class Passes:
         self._epoch = 0  # the next one, as far as the data are concerned
         self._whole: Any = None  # the distributed data of every pass but the first, made once
 
-    def at(self, step: int) -> Any:
-        """TensorFlow's iterator that the steps of this epoch are read from, from this one on."""
+    def at(self, step: int, placed: Callable[[], None]) -> Any:
+        """TensorFlow's iterator that the steps of this epoch are read from, from this one on.
+
+        Args:
+            placed: called once all is drawn that was drawn on the way to this step.
+        """
         if self._iterator is not None:
             return self._iterator
         epoch, first = divmod(step, self._steps)
@@ -61,7 +65,11 @@ class Passes:
             for _ in self._read_again():
                 pass
             self._end()
+        if not first:
+            placed()
         self._source.begin_pass()
+        if first:
+            placed()
         self._iterator = iter(self._pass(first))
         return self._iterator
 

@@ -85,7 +85,8 @@ class Training:
         """To be called when what was traced as a constant has changed."""
 
     def when_placed(self, call: Callable[[], None]) -> None:
-        """Calls this once the data are at the state's step: here nothing is drawn on the way there."""
+        """Calls this once the data are at the state's step: batches that Python makes may draw random numbers while
+        they are read again up to there. Here nothing is drawn on the way."""
         call()
 
     def stop(self, reason: str) -> None:

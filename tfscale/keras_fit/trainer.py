@@ -7,7 +7,6 @@ what a step computes: that is the model's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,6 @@ class ModelTrainer(Trainer):
         self.steps: OwnSteps = task.own_steps
         self._made = False
         self._place: tuple[int, int] | None = None  # (epoch, step) that the training data are at
-        self._on_place: Callable[[], None] | None = None
         self._counts = self._test_counts = False  # whether only reading shows where an epoch ends
         self._epoch_steps = 1
         self._test_agree: Agreement | None = None  # of as many numbers as the logs of `test_step` have
@@ -103,16 +101,6 @@ class ModelTrainer(Trainer):
 
     # -- training
 
-    def when_placed(self, call: Callable[[], None]) -> None:
-        """Batches that Python makes may draw random numbers while they are read again up to there."""
-        self._on_place = call
-
-    def _go_to(self, source: Epochs, epoch: int, step: int) -> None:
-        source.go_to(epoch, step)
-        if self._on_place is not None:
-            self._on_place()
-            self._on_place = None
-
     def _opened(self, batches: Epochs) -> Epochs:
         self._counts, self._epoch_steps = batches.counts, batches.steps
         return batches
@@ -121,7 +109,8 @@ class ModelTrainer(Trainer):
         """One compiled loop, which ends with the epoch at the latest; behind that, the state is at the next one."""
         epoch, first = divmod(self.state.step, source.steps)
         if self._place != (epoch, first):
-            self._go_to(source, epoch, first)
+            source.go_to(epoch, first)
+            self._placed()
         elif not first:
             source.begin(epoch)
         self._before_test = None
