@@ -228,19 +228,9 @@ def test_what_parts_do_not_give_is_refused_in_parts_alone(regressor, vectors, tm
     assert_same(mine, theirs)
 
 
-def test_a_copy_that_would_be_another_and_keras_accumulation_are_refused(regressor, vectors, tmp_path):
+def test_keras_accumulation_is_refused(regressor, vectors, tmp_path):
     import keras
 
-    class Scaler(keras.layers.Layer):
-        factor = 1.0  # set by people, and neither a variable nor in the configuration
-
-        def call(self, x):
-            return x * self.factor
-
-    scaler = Scaler()
-    scaler.factor = 7.0
-    with pytest.raises(UsageError, match="Scaler holds state"):
-        ours(regressor(scaler), vectors, tmp_path / "r", SPREAD)
     twice = keras.optimizers.SGD(0.01, gradient_accumulation_steps=2)
     with pytest.raises(UsageError, match=r"train\.accumulate=2"):
         ours(regressor(optimizer=twice), vectors, tmp_path / "r", SPREAD)
