@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hooks.test_hooks import TESTED, of
 
 from tfscale.hooks import random_hooks, script_hooks
 from tfscale.hooks.random_hooks import random_state, use_random_state
-from tfscale.hooks.script_hooks import replace_fit, train_alone, when_imported
+from tfscale.hooks.script_hooks import guard_downloads, keras_home, replace_fit, train_alone, when_imported
 from tfscale.keras_fit.kept_attributes import encoded, restored
 
 
@@ -91,6 +92,25 @@ def test_other_ways_to_train_are_guarded(tf, monkeypatch):
     assert asked == ["train_on_batch", "a loop that applies gradients itself"]
     model.optimizer.apply_gradients([(v, v) for v in model.trainable_variables])
     assert asked[2:] == ["a loop that applies gradients itself"]
+
+
+@of(guard_downloads, keras_home)
+def test_downloads_are_guarded(tf, monkeypatch, tmp_path):
+    import keras
+    from keras.src.datasets import mnist
+    from keras.src.utils import file_utils
+
+    for module in (mnist, file_utils, *(m for n, m in sys.modules.items() if n.startswith("keras.src.datasets."))):
+        if hasattr(module, "get_file"):
+            monkeypatch.setattr(module, "get_file", module.get_file)
+    monkeypatch.setattr(keras.utils, "get_file", keras.utils.get_file)
+    (tmp_path / "there.txt").write_text("1")
+    asked = []
+    guard_downloads(lambda call: lambda *args, **kwargs: (asked.append(args), call(*args, **kwargs))[1])
+    origin = (tmp_path / "there.txt").as_uri()
+    found = keras.utils.get_file("mine.txt", origin=origin, cache_dir=tmp_path, cache_subdir="d")
+    assert asked == [("mine.txt",)] and Path(found).read_text() == "1"
+    assert mnist.get_file is keras.utils.get_file and keras_home().name == ".keras"
 
 
 @of(replace_fit)

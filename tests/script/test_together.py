@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -32,6 +34,8 @@ def make():
 model = make()
 """
 WRITING = """
+given = keras.utils.get_file("given.txt", origin=os.environ["ORIGIN"])
+assert open(given).read() == "given"
 os.makedirs("out", exist_ok=True)
 best = keras.callbacks.ModelCheckpoint("out/best.keras", monitor="val_loss", save_best_only=True)
 slow = keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=1, min_delta=1)
@@ -90,13 +94,15 @@ def final(text):
     return ast.literal_eval(line.removeprefix("final:").strip())
 
 
-def test_two_workers_equal_one_and_each_finds_its_files(tmp_path):
+def test_two_workers_equal_one_and_each_finds_its_files(tmp_path, served):
     script = tmp_path / "train.py"
     script.write_text(HEAD + WRITING)
     codes, alone = ran(script, tmp_path / "one", workers=1)
     assert codes == [0], alone
+    (tmp_path / ".keras" / "datasets" / "given.txt").unlink()
     codes, both = ran(script, tmp_path / "two")
     assert codes == [0, 0], both
+    assert served == ["/given.txt"] * 2  # once by one worker, once by two
     one, first, second = final(alone[0]), *map(final, both)
     assert first == second  # to the bit, on both workers
     for mine, other in zip(*map(_leaves, (first, one)), strict=True):
@@ -105,6 +111,31 @@ def test_two_workers_equal_one_and_each_finds_its_files(tmp_path):
     assert written == {"best.keras", "log.csv", "model.weights.h5"}
     led = tmp_path / "two" / "runs" / "train" / "scratch" / "1"
     assert {file.name for file in led.rglob("*") if file.is_file()} == written
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """The requests for a file that the scripts download."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            time.sleep(0.5)  # the other worker comes meanwhile
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"given")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("ORIGIN", f"http://127.0.0.1:{server.server_port}/given.txt")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        yield asked
+        server.shutdown()
 
 
 def _leaves(node):
@@ -163,7 +194,7 @@ def test_what_has_come_too_late_is_passed_by(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_in_its_second_fit_it_comes_to_the_same_bits(tmp_path):
+def test_killed_in_its_second_fit_it_comes_to_the_same_bits(tmp_path, served):
     script = tmp_path / "train.py"
     script.write_text(HEAD + WRITING)
     codes, whole = ran(script, tmp_path / "whole", "--deterministic")

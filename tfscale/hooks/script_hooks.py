@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -55,6 +56,37 @@ def train_alone(guard: Callable[[Callable[..., Any], str, str], Callable[..., An
     fit = "train by model.fit, with a train_step of your own where the step is special; or run on one worker"
     TensorFlowTrainer.train_on_batch = guard(TensorFlowTrainer.train_on_batch, "train_on_batch", fit)
     BaseOptimizer.apply = guard(BaseOptimizer.apply, "a loop that applies gradients itself", fit)
+
+
+def guard_downloads(guard: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Puts what this makes of them in the place of what downloads: Keras's `get_file`, also where Keras's own data sets
+    hold it, and `tfds.load`, once that is imported.
+
+    Keras 3.15: keras/src/utils/file_utils.py, `get_file`, which keras/src/datasets/*.py import by name.
+    """
+    from keras.src.utils import file_utils
+
+    former = file_utils.get_file
+    guarded = guard(former)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("keras.") and getattr(module, "get_file", None) is former:
+            setattr(module, "get_file", guarded)  # noqa: B010  # of a module, whatever it is
+
+    def tfds() -> None:
+        module = sys.modules["tensorflow_datasets"]
+        setattr(module, "load", guard(module.load))  # noqa: B010
+
+    when_imported("tensorflow_datasets", tfds)
+
+
+def keras_home() -> Path:
+    """Where Keras keeps what it has downloaded.
+
+    Keras 3.15: keras/src/backend/config.py, `keras_home`.
+    """
+    from keras.src.backend import config
+
+    return Path(config.keras_home())
 
 
 class _Waiting(importlib.abc.MetaPathFinder):

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.errors import ClusterFault, TfscaleError, UsageError
+from tfscale.files import kernel_lock
+from tfscale.hooks.script_hooks import guard_downloads, keras_home
 from tfscale.hooks.tensorflow_hooks import set_determinism
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.script.journal import Journal
@@ -65,6 +70,7 @@ def _run(script: Script, members: Members) -> SystemExit | None:
     calls, end = KerasCalls(script.journal, script.options.override, members), None
     calls.install()
     refuse_alone(lambda: calls.busy > 0)
+    guard_downloads(_one_at_a_time)
     try:
         with _apart(script, members):
             script.execute()
@@ -95,8 +101,23 @@ def _apart(script: Script, members: Members) -> Iterator[None]:
         file = os.open(folder / f"worker-{members.rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, 1)
         os.close(file)
-    with Scratch(place / "scratch" / str(members.rank), but=[place]).led():
+    with Scratch(place / "scratch" / str(members.rank), but=[place, keras_home()]).led():
         yield
+
+
+def _one_at_a_time(download: Callable[..., Any]) -> Callable[..., Any]:
+    """The second process of this host finds what the first has brought."""
+
+    @functools.wraps(download)
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        held = os.open(f"{tempfile.gettempdir()}/tfscale-downloads-{os.getuid()}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            kernel_lock(held, wait=True)
+            return download(*args, **kwargs)
+        finally:
+            os.close(held)
+
+    return locked
 
 
 def member_of(cluster: Cluster) -> bool:
