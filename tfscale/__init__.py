@@ -23,11 +23,13 @@ _HOMES = {
     "Tracker": "tfscale.tracking.tracker",
     "Trainer": "tfscale.engine.loop",
     "compose": "tfscale.composition",
+    "evaluate_model": "tfscale.run",
     "export_model": "tfscale.export",
     "fit": "tfscale.run",
     "is_chief": "tfscale.cluster",
     "launch_workers": "tfscale.launch",
     "make_plan": "tfscale.plan",
+    "predict_model": "tfscale.run",
     "probe": "tfscale.hardware",
 }
 # Written out: a type checker doesn't follow _HOMES, and takes for private what isn't here.
@@ -44,11 +46,13 @@ __all__ = [
     "Tracker",
     "Trainer",
     "compose",
+    "evaluate_model",
     "export_model",
     "fit",
     "is_chief",
     "launch_workers",
     "make_plan",
+    "predict_model",
     "probe",
 ]
 
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from tfscale.plan.execution_plan import ExecutionPlan, make_plan
     from tfscale.plan.request import PlanRequest
     from tfscale.run.api import fit
+    from tfscale.run.keras_answers import evaluate_model, predict_model
     from tfscale.run_dir.result import Result
     from tfscale.task import Task
     from tfscale.tracking.tracker import Tracker

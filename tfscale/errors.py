@@ -99,15 +99,9 @@ class UsageError(TfscaleError):
 
 
 class DataCorrupt(TfscaleError):
-    """Data does not match its checksum, or can't be decoded."""
+    """Data does not match its checksum, or can't be decoded; or the workers of a script have other data or lines."""
 
-    exit_code, title = 65, "data corrupt"
-
-
-class WorkersDiffer(DataCorrupt):
-    """The workers of one program do different things, or have different models or data."""
-
-    title = "workers differ"
+    exit_code, title = 65, "data corrupt, or workers differ"
 
 
 class DataMissing(TfscaleError):

@@ -338,6 +338,38 @@ def test_models_with_other_losses_and_averages_on_two_replicas_equal_one_device(
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_evaluate_and_predict_on_two_devices_equal_one(tf, policy):
+    """Neither the batches nor the last of them divide by the devices; a mapping and names as Keras gives them."""
+    import inspect
+
+    import keras
+
+    keras.utils.set_random_seed(4)
+    random = np.random.RandomState(0)
+    x, y = random.normal(size=(23, 3)).astype("float32"), random.randint(0, 2, (23, 1))
+    inputs = keras.Input((3,))
+    hidden = keras.layers.BatchNormalization()(keras.layers.Dense(4, activation="relu")(inputs))
+    model = keras.Model(inputs, {"kind": keras.layers.Dense(1, activation="sigmoid", name="kind")(hidden)})
+    model.compile(
+        "adam", {"kind": "binary_crossentropy"}, metrics={"kind": ["accuracy", keras.metrics.AUC(name="auc")]}
+    )
+    model.fit(x, {"kind": y}, verbose=0)
+    asked = {"batch_size": 7, "verbose": 0}
+    alone = model.evaluate(x, {"kind": y}, return_dict=True, **asked)
+    both = tfscale.evaluate_model(model, x, {"kind": y}, return_dict=True, overrides=TWO[:2], **asked)
+    assert both == pytest.approx(alone, rel=1e-5)
+    predicted = tfscale.predict_model(model, x, overrides=TWO[:2], **asked)
+    np.testing.assert_allclose(predicted["kind"], model.predict(x, **asked)["kind"], rtol=1e-5)
+    assert not isinstance(model.weights[0].value, tf.distribute.DistributedValues)
+    with pytest.raises(UsageError, match="model is a int"):
+        tfscale.predict_model(3, x)
+    for ours, theirs in ((tfscale.evaluate_model, model.evaluate), (tfscale.predict_model, model.predict)):
+        kept, known = inspect.signature(ours).parameters, inspect.signature(theirs).parameters
+        assert {name: kept[name].default for name in known if name != "kwargs"} == {
+            name: p.default for name, p in known.items() if name != "kwargs"
+        }
+
+
 @pytest.mark.slow
 def test_two_workers_equal_one_device(tf, script, alone, tmp_path):
     file, _ = script

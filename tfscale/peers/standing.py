@@ -17,7 +17,7 @@ from typing import Any
 
 import tfscale.peers.agreement as agreement
 from tfscale.cluster import Cluster
-from tfscale.errors import TfscaleError, WorkersDiffer, foreseen
+from tfscale.errors import DataCorrupt, TfscaleError, foreseen
 from tfscale.peers.membership import Peers
 from tfscale.peers.rendezvous import meet
 
@@ -34,7 +34,7 @@ class StandingPeers(Peers):
         self._lock = threading.Lock()
         super().__init__(meeting, **options)
 
-    def agree(self, what: Mapping[str, Any], kind: type[TfscaleError] = WorkersDiffer) -> None:
+    def agree(self, what: Mapping[str, Any], kind: type[TfscaleError] = DataCorrupt) -> None:
         """Returns once all processes are about to do this.
 
         Args:
@@ -42,7 +42,7 @@ class StandingPeers(Peers):
             kind: of the error where they aren't.
 
         Raises:
-            WorkersDiffer: another one does something else; all of them raise it.
+            DataCorrupt: another one does something else; all of them raise it.
             ClusterFault: a peer was lost.
         """
         me, members = self.meeting.me, self.meeting.members
@@ -157,7 +157,7 @@ def standing(
     Raises:
         ClusterFault: a peer is missing, or was lost while the context was open.
         ClusterConfigError: they don't have the same facts.
-        WorkersDiffer: they part ways.
+        DataCorrupt: they part ways.
     """
     peers = StandingPeers(meet(cluster, facts, timeout=timeout), cluster, silence=silence, on_exit=on_exit)
     _now.append(peers)

@@ -7,5 +7,6 @@ The same call again goes on where the run was, or says that it is complete.
 """
 
 from tfscale.run.api import fit
+from tfscale.run.keras_answers import evaluate_model, predict_model
 
-__all__ = ["fit"]
+__all__ = ["evaluate_model", "fit", "predict_model"]

@@ -44,7 +44,7 @@ class Members:
         """Returns once all workers are about to do this fit, with equal weights.
 
         Raises:
-            WorkersDiffer: one is at another line, or has another model, data, arguments or weights.
+            DataCorrupt: one is at another line, or has another model, data, arguments or weights.
         """
         weights = _digest_of_weights(model) if model.built else "unbuilt"
         self._peers.agree({"next": f"model.fit at {place}"})
@@ -57,7 +57,7 @@ class Members:
             enter: asks it; None on the others.
 
         Raises:
-            WorkersDiffer: the fit is complete, and this worker can't see it.
+            DataCorrupt: the fit is complete, and this worker can't see it.
         """
         told: Any = None
         if enter is not None:
@@ -87,7 +87,7 @@ def joined_script(cluster: Cluster, plan: ExecutionPlan, program: str, *, seeded
     Raises:
         ClusterFault: a worker is missing, or was lost while the context was open.
         ClusterConfigError: they run other scripts.
-        WorkersDiffer: they part ways.
+        DataCorrupt: they part ways.
     """
     settings = ClusterSection()
     runtime.import_tensorflow(plan)
