@@ -156,6 +156,7 @@ class Agreement:
         each[self.worker, : len(own)] = own
         if self.workers == 1:
             return summed, list(chiefs), each
+        self.size = max(self.size, len(summed))  # of a step that runs eagerly it is known behind the first
         vector = np.zeros(self.size + _CHIEFS + each.size)
         vector[: len(summed)] = summed
         if self.worker == 0:
