@@ -23,6 +23,8 @@ _HOMES = {
     "Tracker": "tfscale.tracking.tracker",
     "Trainer": "tfscale.engine.loop",
     "compose": "tfscale.composition",
+    "disable": "tfscale.script.notebook",
+    "enable": "tfscale.script.notebook",
     "evaluate_model": "tfscale.run",
     "export_model": "tfscale.export",
     "fit": "tfscale.run",
@@ -46,6 +48,8 @@ __all__ = [
     "Tracker",
     "Trainer",
     "compose",
+    "disable",
+    "enable",
     "evaluate_model",
     "export_model",
     "fit",
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
     from tfscale.run.api import fit
     from tfscale.run.keras_answers import evaluate_model, predict_model
     from tfscale.run_dir.result import Result
+    from tfscale.script.notebook import disable, enable
     from tfscale.task import Task
     from tfscale.tracking.tracker import Tracker
 

@@ -231,3 +231,32 @@ def test_of_two_starts_the_second_is_refused(tmp_path):
         assert code == 73 and "another run holds runs/it" in err and "--run-dir" in err
         first.send_signal(signal.SIGKILL)
     assert run(tmp_path, "-m", "tfscale.script", "it.py")[0] == 1  # EOFError: it has begun
+
+
+NOTEBOOK = """
+import numpy as np, keras, tfscale
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+own = TensorFlowTrainer.fit
+x = np.random.RandomState(0).normal(size=(20, 3)).astype("float32")
+def cells():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    for _ in range(2):  # a cell that is run again trains on
+        history = model.fit(x, x[:, :1], batch_size=8, epochs=2, verbose=0)
+        assert history is model.history
+    return history.history, [w.tolist() for w in model.get_weights()], int(model.optimizer.iterations)
+alone = cells()
+tfscale.enable()
+tfscale.enable(overrides=["checkpoint.keep=1"])
+assert cells() == alone
+import pathlib
+assert len(list(pathlib.Path("runs/sequential").glob("*/result.json"))) == 2
+tfscale.disable()
+assert TensorFlowTrainer.fit is own
+"""
+
+
+def test_a_notebook_enables_it_for_all_its_cells(tmp_path):
+    code, out, err = run(tmp_path, "-c", NOTEBOOK, light=False)
+    assert code == 0, out + err

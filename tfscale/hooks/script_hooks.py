@@ -26,9 +26,9 @@ def when_imported(name: str, call: Callable[[], None]) -> None:
         sys.meta_path.insert(0, _Waiting(name, call))
 
 
-def replace_fit(make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def replace_fit(make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], None]:
     """Puts what this makes of Keras's `fit` in its place, also for subclasses that call super().fit(). It is never
-    asked where Keras runs on another backend than TensorFlow.
+    asked where Keras runs on another backend than TensorFlow. Returns what puts Keras's own back.
 
     Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TensorFlowTrainer.fit`, the only one there is; its traceback
     is without the frames inside of Keras, by keras/src/utils/traceback_utils.py, `filter_traceback`.
@@ -38,9 +38,16 @@ def replace_fit(make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Non
         from keras.src.utils.traceback_utils import filter_traceback
 
         trainer = sys.modules[_TRAINER].TensorFlowTrainer
+        former.append(trainer.fit)
         trainer.fit = filter_traceback(make(trainer.fit))
 
+    def undo() -> None:
+        while former:
+            sys.modules[_TRAINER].TensorFlowTrainer.fit = former.pop()
+
+    former: list[Any] = []
     when_imported(_TRAINER, replace)
+    return undo
 
 
 def train_alone(guard: Callable[[Callable[..., Any], str, str], Callable[..., Any]]) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tfscale.console.messages import RESULT, shown
 from tfscale.errors import ClusterFault, Interrupted, Preempted, TfscaleError
@@ -24,7 +24,8 @@ from tfscale.keras_fit.arguments import FitArguments
 from tfscale.keras_fit.from_python import Fit
 from tfscale.run.api import fit_model
 from tfscale.run_dir.experiment import Experiment
-from tfscale.script.journal import Entered, Journal
+from tfscale.run_dir.folder import RunDir
+from tfscale.script.journal import Entered
 from tfscale.script.members import Members
 from tfscale.script.program import Ended, place_of_call
 from tfscale.script.refusals import refuse_backend
@@ -44,6 +45,18 @@ _TOLD: tuple[str, ...] = (
 _TOLD += ("validation_freq", "validation_split", "shuffle", "class_weight")
 
 
+class Folders(Protocol):
+    """What of a `Journal` is asked."""
+
+    run_dir: RunDir
+    program: str
+    ended: bool
+
+    def enter(self, place: str, digest: str, name: str) -> Entered:
+        """Where a fit lives."""
+        ...
+
+
 class KerasCalls:
     """The calls of Keras that one script makes in this process.
 
@@ -57,18 +70,25 @@ class KerasCalls:
         members: the workers that run the script together.
     """
 
-    def __init__(self, journal: Journal, overrides: Sequence[str], members: Members | None = None):
+    def __init__(self, journal: Folders, overrides: Sequence[str], members: Members | None = None):
         self.count = self.busy = 0
         self._members = members
         self._journal, self._overrides = journal, tuple(overrides)
         self._process, self._within = os.getpid(), threading.local()
 
-    def install(self) -> None:
-        """From the script's import of Keras on."""
-        replace_fit(self._ours)
-        few = _Few()
-        for name in ("attempt", "finish"):
-            logging.getLogger(f"tfscale.run.{name}").addFilter(few)
+    def install(self) -> Callable[[], None]:
+        """From the script's import of Keras on. Returns what undoes it."""
+        undo, few = replace_fit(self._ours), _Few()
+        loggers = [logging.getLogger(f"tfscale.run.{name}") for name in ("attempt", "finish")]
+        for logger in loggers:
+            logger.addFilter(few)
+
+        def uninstall() -> None:
+            undo()
+            for logger in loggers:
+                logger.removeFilter(few)
+
+        return uninstall
 
     def say_without_fits(self) -> None:
         """Where a script that ended well has trained past us, or not at all."""
