@@ -36,7 +36,6 @@ FLOORS = (
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
     ["export", "launch", "k8s", "evaluate", "predict", "evaluator"],
     ["run", "parity"],
-    ["script"],
     ["train", "__main__", "__init__"],
 )
 SPINE = ("train.py", "run", "plan", "runtime", "data/pipeline.py", "assembly", "engine")

@@ -23,8 +23,8 @@ _HOMES = {
     "Tracker": "tfscale.tracking.tracker",
     "Trainer": "tfscale.engine.loop",
     "compose": "tfscale.composition",
-    "disable": "tfscale.script.notebook",
-    "enable": "tfscale.script.notebook",
+    "disable": "tfscale.run.script.notebook",
+    "enable": "tfscale.run.script.notebook",
     "evaluate_model": "tfscale.run",
     "export_model": "tfscale.export",
     "fit": "tfscale.run",
@@ -74,8 +74,8 @@ if TYPE_CHECKING:
     from tfscale.plan.request import PlanRequest
     from tfscale.run.api import fit
     from tfscale.run.keras_answers import evaluate_model, predict_model
+    from tfscale.run.script.notebook import disable, enable
     from tfscale.run_dir.result import Result
-    from tfscale.script.notebook import disable, enable
     from tfscale.task import Task
     from tfscale.tracking.tracker import Tracker
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "k8s": "manifests with which a recipe runs in a cluster",
 }
 # Entry points that are a package's __main__, by its name.
-_PACKAGES = {**{name: name for name in ("export", "k8s", "launch", "parity")}, "run": "script"}
+_PACKAGES = ("export", "k8s", "launch", "parity", "run")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _find_own_code()
     if arguments and arguments[0] in COMMANDS:
         name = arguments[0]
-        module = f"tfscale.{_PACKAGES[name]}.__main__" if name in _PACKAGES else f"tfscale.{name}"
+        module = f"tfscale.{name}" + (".__main__" if name in _PACKAGES else "")
         return importlib.import_module(module).main(arguments[1:])
     return guard(lambda _: _own(arguments[:1]))
 

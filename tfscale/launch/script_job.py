@@ -27,7 +27,7 @@ def launch_script(words: Sequence[str], workers: int, *, max_restarts: int, wher
     """
     job = Job(workers, max_restarts=max_restarts)
     labels = [f"{role}:{index}" for role, index in job.roles()]
-    command = [sys.executable, "-m", "tfscale.script", PRINTS, str(where), *words]
+    command = [sys.executable, "-m", "tfscale.run", PRINTS, str(where), *words]
     with (
         shown("auto"),
         ProcessGroup(command, labels, write=_write, stream=sys.stdout) as group,

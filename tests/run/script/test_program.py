@@ -172,13 +172,13 @@ def test_what_cannot_be_run_is_refused(tmp_path, monkeypatch, capsys, words, cod
 def test_only_workers_run_a_script(tmp_path):
     (tmp_path / "it.py").write_text("raise SystemExit('it was run')")
     server = '{"cluster": {"chief": ["a:1"], "worker": ["c:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}'
-    code, _, err = run(tmp_path, "-m", "tfscale.script", "it.py", TF_CONFIG=server)
+    code, _, err = run(tmp_path, "-m", "tfscale.run", "it.py", TF_CONFIG=server)
     assert code == 64 and "this one is ps:0" in err
 
 
 def test_every_kind_of_call(tmp_path):
     (tmp_path / "it.py").write_text(FITS)
-    code, out, err = run(tmp_path, "-m", "tfscale.script", "it.py", "kinds", light=False)
+    code, out, err = run(tmp_path, "-m", "tfscale.run", "it.py", "kinds", light=False)
     assert code == 65, err
 
     def line(words):
@@ -208,7 +208,7 @@ def test_a_script_that_is_told_to_stop_keeps_its_work(tmp_path, word, code):
     """And may catch what Python raises, and nothing else; the plan is shown once, and a line for each fit."""
     (tmp_path / "it.py").write_text(FITS)
     several = ("--override", "plan.local_devices=2") if word == "term" else ()
-    command = ("-m", "tfscale.script", "--run-dir", "r", *several, "it.py", word)
+    command = ("-m", "tfscale.run", "--run-dir", "r", *several, "it.py", word)
     ended, out, err = run(tmp_path, *command, light=False)
     assert ended == code, err
     assert "not to be caught" not in out and out.count("execution plan") == 1 and "│ status" not in out
@@ -223,14 +223,14 @@ def test_a_script_that_is_told_to_stop_keeps_its_work(tmp_path, word, code):
 
 def test_of_two_starts_the_second_is_refused(tmp_path):
     (tmp_path / "it.py").write_text("print('begun', flush=True)\ninput()\n")
-    command = [sys.executable, "-m", "tfscale.script", "it.py"]
+    command = [sys.executable, "-m", "tfscale.run", "it.py"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": tmp_path}
     with subprocess.Popen(command, **pipes) as first:
         assert first.stdout.readline() == "begun\n"
-        code, _, err = run(tmp_path, "-m", "tfscale.script", "it.py")
+        code, _, err = run(tmp_path, "-m", "tfscale.run", "it.py")
         assert code == 73 and "another run holds runs/it" in err and "--run-dir" in err
         first.send_signal(signal.SIGKILL)
-    assert run(tmp_path, "-m", "tfscale.script", "it.py")[0] == 1  # EOFError: it has begun
+    assert run(tmp_path, "-m", "tfscale.run", "it.py")[0] == 1  # EOFError: it has begun
 
 
 NOTEBOOK = """

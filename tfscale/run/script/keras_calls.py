@@ -23,12 +23,12 @@ from tfscale.hooks.script_hooks import replace_fit
 from tfscale.keras_fit.arguments import FitArguments
 from tfscale.keras_fit.from_python import Fit
 from tfscale.run.api import fit_model
+from tfscale.run.script.journal import Entered
+from tfscale.run.script.members import Members
+from tfscale.run.script.program import Ended, place_of_call
+from tfscale.run.script.refusals import refuse_backend
 from tfscale.run_dir.experiment import Experiment
 from tfscale.run_dir.folder import RunDir
-from tfscale.script.journal import Entered
-from tfscale.script.members import Members
-from tfscale.script.program import Ended, place_of_call
-from tfscale.script.refusals import refuse_backend
 
 _log = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ from tfscale.errors import TfscaleError, UsageError
 from tfscale.files import digest_of
 from tfscale.hooks.script_hooks import when_imported
 from tfscale.launch.script_job import PRINTS
+from tfscale.run.script.journal import Journal
+from tfscale.run.script.keras_calls import KerasCalls
+from tfscale.run.script.program import Program, find_module, find_script, refused
+from tfscale.run.script.refusals import first_plan
+from tfscale.run.script.together import Script, member_of, run_with_others
 from tfscale.run_dir.folder import RunDir
 from tfscale.runtime import global_state as runtime
-from tfscale.script.journal import Journal
-from tfscale.script.keras_calls import KerasCalls
-from tfscale.script.program import Program, find_module, find_script, refused
-from tfscale.script.refusals import first_plan
-from tfscale.script.together import Script, member_of, run_with_others
 
 _TAKE_A_VALUE = ("--run-dir", "--override", "--workers", "--max-restarts", PRINTS)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tfscale.errors import OutputError, UsageError
+from tfscale.run.script.journal import Journal
 from tfscale.run_dir.folder import RunDir
-from tfscale.script.journal import Journal
 
 
 def start(folder, fits, *, fresh=False, ended=False, program="train.py"):

@@ -22,8 +22,8 @@ from tfscale.config.schema import ClusterSection
 from tfscale.errors import TfscaleError
 from tfscale.peers.standing import StandingPeers, standing
 from tfscale.plan.execution_plan import ExecutionPlan
+from tfscale.run.script.journal import Entered
 from tfscale.runtime import global_state as runtime
-from tfscale.script.journal import Entered
 
 
 class Members:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support import warm
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 # With the step of the second fit at which it is killed: more than the first has, and the fit has a checkpoint by then
 KILLED = {"cnn": 16, "text_classifier": 24, "vae": 16, "wide_and_deep": 20, "fine_tuning": 16}
 PYTHON = "import runpy, sys; sys.path[0] = sys.argv[1]; sys.argv[1:2] = []; sys.argv[0] = sys.argv.pop(1); "
@@ -43,7 +43,7 @@ def by_python(script, folder, *, cold=False):
 
 
 def by_tfscale(script, folder, *options, cold=False, **more):
-    return ran(["-m", "tfscale.script", *options, SCRIPTS / f"{script}.py"], folder, cold=cold, **more)
+    return ran(["-m", "tfscale.run", *options, SCRIPTS / f"{script}.py"], folder, cold=cold, **more)
 
 
 def final(shown, folder):

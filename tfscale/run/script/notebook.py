@@ -12,11 +12,11 @@ from pathlib import Path
 
 from tfscale.cluster import Cluster
 from tfscale.errors import UsageError
+from tfscale.run.script.journal import Entered
+from tfscale.run.script.keras_calls import KerasCalls
+from tfscale.run.script.refusals import first_plan
 from tfscale.run_dir.folder import RunDir
 from tfscale.runtime import global_state as runtime
-from tfscale.script.journal import Entered
-from tfscale.script.keras_calls import KerasCalls
-from tfscale.script.refusals import first_plan
 
 _undo: list[Callable[[], None]] = []  # one at most
 

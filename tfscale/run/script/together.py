@@ -23,12 +23,12 @@ from tfscale.files import kernel_lock
 from tfscale.hooks.script_hooks import guard_downloads, keras_home
 from tfscale.hooks.tensorflow_hooks import set_determinism
 from tfscale.plan.execution_plan import ExecutionPlan
-from tfscale.script.journal import Journal
-from tfscale.script.keras_calls import KerasCalls
-from tfscale.script.members import Members, joined_script
-from tfscale.script.program import Program, execute, refused
-from tfscale.script.refusals import refuse_alone, without_fits
-from tfscale.script.scratch import Scratch
+from tfscale.run.script.journal import Journal
+from tfscale.run.script.keras_calls import KerasCalls
+from tfscale.run.script.members import Members, joined_script
+from tfscale.run.script.program import Program, execute, refused
+from tfscale.run.script.refusals import refuse_alone, without_fits
+from tfscale.run.script.scratch import Scratch
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pytest
 from support import warm
 from support.peers import free_ports
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 HEAD = """
 import json, os, sys, time
 import numpy as np, keras
@@ -63,7 +63,7 @@ def started(script, folder, *options, workers=2, cold=False, **environ):
         with (folder / f"worker-{rank}.txt").open("w") as output:
             found.append(
                 warm.Popen(
-                    [sys.executable, "-m", "tfscale.script", *options, str(script)],
+                    [sys.executable, "-m", "tfscale.run", *options, str(script)],
                     cold=cold,
                     cwd=folder,
                     env={**os.environ, **environ, **(own if workers > 1 else {})},

@@ -23,7 +23,7 @@ from tfscale.console import last_line, leave_reason
 from tfscale.console.messages import error_line
 from tfscale.errors import DataMissing, TfscaleError, is_users, nearest
 
-_OURS = str(Path(__file__).parents[1]) + os.sep
+_OURS = str(Path(__file__).parents[2]) + os.sep
 _former: list[ModuleType] = []
 _MACHINERY = ("<frozen importlib", "<frozen runpy")
 
