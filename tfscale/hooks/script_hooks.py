@@ -11,7 +11,6 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -84,16 +83,6 @@ def guard_downloads(guard: Callable[[Callable[..., Any]], Callable[..., Any]]) -
         setattr(module, "load", guard(module.load))  # noqa: B010
 
     when_imported("tensorflow_datasets", tfds)
-
-
-def keras_home() -> Path:
-    """Where Keras keeps what it has downloaded.
-
-    Keras 3.15: keras/src/backend/config.py, `keras_home`.
-    """
-    from keras.src.backend import config
-
-    return Path(config.keras_home())
 
 
 class _Waiting(importlib.abc.MetaPathFinder):

@@ -16,7 +16,6 @@ from tfscale.data.keras_source import KerasSource
 from tfscale.errors import UsageError
 from tfscale.hardware import probe
 from tfscale.hooks.keras_fit_hooks import is_trainer
-from tfscale.hooks.placement_hooks import give_strategy
 from tfscale.keras_task.given_model import GivenModel
 from tfscale.plan.execution_plan import ExecutionPlan, make_plan
 from tfscale.plan.request import PlanRequest
@@ -97,7 +96,6 @@ def _on_all_devices(
     placement, strategy = Placement(), runtime.build_strategy(plan)
     try:
         placement.move(model, strategy)
-        give_strategy(model, None)  # else Keras would draw a batch, to build what is built
         with strategy.scope():
             yield
     finally:

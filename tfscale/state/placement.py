@@ -54,7 +54,7 @@ class Placement:
                     made.assign(value)
         for model in self._models():
             self._strategies[id(model)] = strategy_of_model(model)
-            give_strategy(model, strategy)
+            give_strategy(model, None)  # what a callback predicts is predicted here, and by no other process
         for optimizer in optimizers_of(self._model):
             self._strategies[id(optimizer)] = strategy_of_optimizer(optimizer)
             give_optimizer_strategy(optimizer, strategy)

@@ -34,7 +34,8 @@ def make():
 model = make()
 """
 WRITING = """
-given = keras.utils.get_file("given.txt", origin=os.environ["ORIGIN"])
+os.makedirs("cache", exist_ok=True)
+given = keras.utils.get_file("given.txt", origin=os.environ["ORIGIN"], cache_dir=os.path.abspath("cache"))
 assert open(given).read() == "given"
 os.makedirs("out", exist_ok=True)
 best = keras.callbacks.ModelCheckpoint("out/best.keras", monitor="val_loss", save_best_only=True)
@@ -99,7 +100,6 @@ def test_two_workers_equal_one_and_each_finds_its_files(tmp_path, served):
     script.write_text(HEAD + WRITING)
     codes, alone = ran(script, tmp_path / "one", workers=1)
     assert codes == [0], alone
-    (tmp_path / ".keras" / "datasets" / "given.txt").unlink()
     codes, both = ran(script, tmp_path / "two")
     assert codes == [0, 0], both
     assert served == ["/given.txt"] * 2  # once by one worker, once by two
@@ -114,7 +114,7 @@ def test_two_workers_equal_one_and_each_finds_its_files(tmp_path, served):
 
 
 @pytest.fixture
-def served(tmp_path, monkeypatch):
+def served(monkeypatch):
     """The requests for a file that the scripts download."""
     asked = []
 
@@ -133,7 +133,6 @@ def served(tmp_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("ORIGIN", f"http://127.0.0.1:{server.server_port}/given.txt")
-        monkeypatch.setenv("HOME", str(tmp_path))
         yield asked
         server.shutdown()
 

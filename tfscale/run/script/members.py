@@ -90,6 +90,8 @@ def joined_script(cluster: Cluster, plan: ExecutionPlan, program: str, *, seeded
         DataCorrupt: they part ways.
     """
     settings = ClusterSection()
+    # TensorFlow writes as errors what it finds in graphs of ours, and that the chief has left; real ones are raised.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     runtime.import_tensorflow(plan)
     facts = {"script": program, "plan": plan.agreed()}
     with standing(cluster, facts, timeout=settings.start_timeout, silence=settings.silence) as peers:

@@ -18,6 +18,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Scratch:
 
     def path_of(self, path: Any, *, writes: bool) -> Any:
         """Where a path leads: elsewhere where it is written, or was."""
-        if not isinstance(path, str | os.PathLike):
+        if getattr(_straight, "on", False) or not isinstance(path, str | os.PathLike):
             return path  # a descriptor, or bytes
         given = os.fspath(path)
         if not isinstance(given, str) or "://" in given:
@@ -135,6 +136,19 @@ class Scratch:
 
         self._lead_class(tf.io.gfile, "GFile")
         self._put(tf.io.gfile, "exists", self._reading(tf.io.gfile.exists))
+
+
+_straight = threading.local()
+
+
+@contextlib.contextmanager
+def straight() -> Iterator[None]:
+    """Nothing that this thread writes while it is open is led elsewhere: what is downloaded, all may find."""
+    _straight.on = True
+    try:
+        yield
+    finally:
+        _straight.on = False
 
 
 def _is_temporary(path: str) -> bool:

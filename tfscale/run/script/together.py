@@ -20,7 +20,7 @@ from typing import Any
 from tfscale.cluster import Cluster
 from tfscale.errors import ClusterFault, TfscaleError, UsageError
 from tfscale.files import kernel_lock
-from tfscale.hooks.script_hooks import guard_downloads, keras_home
+from tfscale.hooks.script_hooks import guard_downloads
 from tfscale.hooks.tensorflow_hooks import set_determinism
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.run.script.journal import Journal
@@ -28,7 +28,7 @@ from tfscale.run.script.keras_calls import KerasCalls
 from tfscale.run.script.members import Members, joined_script
 from tfscale.run.script.program import Program, execute, refused
 from tfscale.run.script.refusals import refuse_alone, without_fits
-from tfscale.run.script.scratch import Scratch
+from tfscale.run.script.scratch import Scratch, straight
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _apart(script: Script, members: Members) -> Iterator[None]:
         file = os.open(folder / f"worker-{members.rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, 1)
         os.close(file)
-    with Scratch(place / "scratch" / str(members.rank), but=[place, keras_home()]).led():
+    with Scratch(place / "scratch" / str(members.rank), but=[place]).led():
         yield
 
 
@@ -113,7 +113,8 @@ def _one_at_a_time(download: Callable[..., Any]) -> Callable[..., Any]:
         held = os.open(f"{tempfile.gettempdir()}/tfscale-downloads-{os.getuid()}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             kernel_lock(held, wait=True)
-            return download(*args, **kwargs)
+            with straight():
+                return download(*args, **kwargs)
         finally:
             os.close(held)
 
