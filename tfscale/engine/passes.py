@@ -4,10 +4,9 @@ Owns that a pass through the data begins when its epoch does, and that nothing o
 shuffles, and whatever Python makes, comes in the order of Keras's fit then, also beside an evaluation that reads the
 same data. Refuses to know how batches are made and distributed.
 
-    passes = Passes(source, lambda step: strategy.distribute_datasets_from_function(...), steps=12, read_again=...)
-    iterator = passes.at(step, placed)      # the steps from this one to the end of its epoch
-    ...
-    passes.trained(step + 3)        # these have been read
+    passes = Passes(given, distributed, steps=12, read_again=local)
+    iterator = passes.at(40, placed)    # the steps from this one to the end of its epoch
+    passes.trained(43)                  # three have been read
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Owns that all of them do the same next: what each is about to do is compared before anybody waits in a collective.
 Refuses to know what that is, and how a strategy is built.
 
-    with standing(cluster, {"script": ...}, on_exit=...) as peers:   # all have met
+    with standing(cluster, {"script": "train.py"}, timeout=300.0, silence=30.0) as peers:   # all have met
         peers.agree({"next": "model.fit at train.py:31"})            # raises where another one does something else
         ...                                                          # `joined` of each run finds them
 """
