@@ -101,7 +101,9 @@ class Scratch:
 
     def _reading(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def led(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
-            return call(self.path_of(path, writes=False), *args, **kwargs)
+            if kwargs.get("dir_fd") is None:  # else a name below another folder than the working one
+                path = self.path_of(path, writes=False)
+            return call(path, *args, **kwargs)
 
         return led
 
@@ -114,7 +116,7 @@ class Scratch:
 
     def _moving(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def led(source: Any, target: Any, **kwargs: Any) -> Any:
-            found = self.path_of(source, writes=False)
+            found = source if kwargs else self.path_of(source, writes=False)
             if found is source:
                 return call(source, target, **kwargs)
             return call(found, self.path_of(target, writes=True), **kwargs)
