@@ -147,7 +147,7 @@ class Trainer(Training):
         now = self._run_loop(iterator, steps)
         if self.state.step > first:
             hooks.after("train", first % hooks.epoch + hooks.longest - 1, self.epoch_figures())
-            if hooks.stops():
+            if self._agree.value_of_chief(float(hooks.stops())):
                 self.stop("a callback has asked to stop")
         return now
 

@@ -66,7 +66,8 @@ def train_alone(guard: Callable[[Callable[..., Any], str, str], Callable[..., An
 
 def guard_downloads(guard: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Puts what this makes of them in the place of what downloads: Keras's `get_file`, also where Keras's own data sets
-    hold it, and `tfds.load`, once that is imported.
+    hold it, and `tfds.load` and what prepares a
+    builder's data, once that is imported.
 
     Keras 3.15: keras/src/utils/file_utils.py, `get_file`, which keras/src/datasets/*.py import by name.
     """
@@ -81,6 +82,8 @@ def guard_downloads(guard: Callable[[Callable[..., Any]], Callable[..., Any]]) -
     def tfds() -> None:
         module = sys.modules["tensorflow_datasets"]
         setattr(module, "load", guard(module.load))  # noqa: B010
+        builder = module.core.DatasetBuilder
+        builder.download_and_prepare = guard(builder.download_and_prepare)
 
     when_imported("tensorflow_datasets", tfds)
 

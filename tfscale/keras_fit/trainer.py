@@ -129,7 +129,7 @@ class ModelTrainer(Trainer):
             source.end_early()
         if done < steps or not source.more():
             self.state.step = (epoch + 1) * source.steps
-        if not self.state.step % source.steps:
+        if self.ended or not self.state.step % source.steps:
             self._share_statistics()
         self._place = divmod(self.state.step, source.steps)
         return now

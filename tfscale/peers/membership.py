@@ -17,7 +17,7 @@ from tfscale.errors import ClusterFault, Interrupted, Preempted, TfscaleError, f
 from tfscale.peers.meeting import Event
 from tfscale.process.watchdog import ended_from_outside
 
-_PATIENCE = 10.0  # seconds in which TensorFlow should have noticed a lost peer by itself
+PATIENCE = 10.0  # seconds in which TensorFlow should have noticed a lost peer by itself
 # TensorFlow's errors that a peer's end causes, by name, since TensorFlow may not be imported yet.
 _OF_PEERS = (
     "UnavailableError",
@@ -77,7 +77,7 @@ class Peers:
 
     def _end_from_outside(self, event: Event) -> None:
         """Ends this process if its main thread doesn't: it may wait in a collective for a peer that will never come."""
-        if self._over.wait(_PATIENCE):
+        if self._over.wait(PATIENCE):
             return
         fault = event.fault()
         end_process(fault, lambda: self.on_exit(fault), lambda: self.meeting.end(fault.as_dict()))
@@ -86,7 +86,7 @@ class Peers:
         """The error itself, or the lost peer where that is what lies behind it."""
         if self.meeting.alone or isinstance(error, TfscaleError) or type(error).__name__ not in _OF_PEERS:
             return error
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while self.cause is None and time.monotonic() < deadline:
             self._heard.wait(0.2)  # the sockets may tell a moment later than TensorFlow does
             self._heard.clear()

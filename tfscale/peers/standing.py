@@ -17,8 +17,10 @@ from typing import Any
 
 import tfscale.peers.agreement as agreement
 from tfscale.cluster import Cluster
+from tfscale.console import end_process
 from tfscale.errors import DataCorrupt, TfscaleError, foreseen
-from tfscale.peers.membership import Peers
+from tfscale.peers.meeting import Event
+from tfscale.peers.membership import PATIENCE, Peers
 from tfscale.peers.rendezvous import meet
 
 _now: list[StandingPeers] = []  # one at most
@@ -32,6 +34,8 @@ class StandingPeers(Peers):
         self._turn = 0
         self._come: dict[int, dict[str, Mapping[str, Any]]] = {}  # what each peer does next, by turn
         self._lock = threading.Lock()
+        self._run = threading.Event()  # set where none is at work
+        self._run.set()
         super().__init__(meeting, **options)
 
     def agree(self, what: Mapping[str, Any], kind: type[TfscaleError] = DataCorrupt) -> None:
@@ -92,12 +96,29 @@ class StandingPeers(Peers):
             self._heard.wait(0.2)
             self._heard.clear()
         self._come.pop(turn, None)
+        if "value" not in come[chief]:
+            raise DataCorrupt(
+                f"{chief} went on with {come[chief].get('next', 'something else')} meanwhile",
+                where="next",
+                fix="let an error of a fit end the script",
+            )
         return come[chief]["value"]
 
     def _on_message(self, peer: str, detail: Mapping[str, Any]) -> None:
         if "turn" in detail:
             self._come.setdefault(int(detail["turn"]), {})[peer] = detail["what"]
+        if "failed" in detail and not self._run.is_set():
+            threading.Thread(target=self._end_run, args=(Event("failed", peer, detail["failed"]),), daemon=True).start()
         super()._on_message(peer, detail)
+
+    def _end_run(self, event: Event) -> None:
+        """A run that failed on another worker: where this one doesn't fail, too, it waits in a collective for ever."""
+        if not self._run.wait(PATIENCE):
+            fault = event.fault()
+            end_process(fault, lambda: self.on_exit(fault), lambda: self.meeting.end(fault.as_dict()))
+
+    def outlast_chief(self, seconds: float) -> None:
+        """The program ends behind the run, and says so then."""
 
     @contextlib.contextmanager
     def training(
@@ -105,15 +126,18 @@ class StandingPeers(Peers):
     ) -> Iterator[None]:
         """One run: it hears of requests to stop, and of the end of a peer, instead of the program around it."""
         former = self.on_exit, self.on_stop
-        self.on_exit, self.on_stop = on_exit, on_stop
+        self.on_exit, self.on_stop, self._run = on_exit, on_stop, threading.Event()
+        self._over.clear()  # an earlier run may have ended early, and its program goes on
         try:
             yield
         except Exception as error:
             cause = self.explain(error)
             if cause is error:
+                self.meeting.send({"failed": foreseen(error).as_dict()})
                 raise
             raise cause from error
         finally:
+            self._run.set()
             self.on_exit, self.on_stop = former
 
     @contextlib.contextmanager

@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 
 FILE = "script.json"
 _PREVIOUS = "previous"
-_FOLDER = re.compile(r"\d{2,}-[A-Za-z0-9_.-]+")
+FITS = r"\d{2,}-[A-Za-z0-9_.-]+"  # the names of the fits' folders
+_FOLDER = re.compile(FITS)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -71,6 +73,10 @@ class Members:
         self._peers.agree({"next": f"fit {entered.number}", "complete": complete and seen})
         return entered
 
+    def of_chief(self, value: Any) -> Any:
+        """What the chief gives, a JSON value, on every worker; all must call it."""
+        return self._peers.of_chief(value)
+
     def leave(self, error: TfscaleError) -> None:
         """Tells the others that this worker ends, and why."""
         self._peers.begin_end()
@@ -78,10 +84,13 @@ class Members:
 
 
 @contextlib.contextmanager
-def joined_script(cluster: Cluster, plan: ExecutionPlan, program: str, *, seeded: bool) -> Iterator[Members]:
+def joined_script(
+    cluster: Cluster, plan: ExecutionPlan, program: str, settings: ClusterSection, *, seeded: bool
+) -> Iterator[Members]:
     """Meets the other workers, starts TensorFlow and joins them.
 
     Args:
+        settings: how long others are waited for.
         seeded: give all of them the same random numbers; else the script must seed what it draws.
 
     Raises:
@@ -89,7 +98,6 @@ def joined_script(cluster: Cluster, plan: ExecutionPlan, program: str, *, seeded
         ClusterConfigError: they run other scripts.
         DataCorrupt: they part ways.
     """
-    settings = ClusterSection()
     # TensorFlow writes as errors what it finds in graphs of ours, and that the chief has left; real ones are raised.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     runtime.import_tensorflow(plan)
@@ -98,6 +106,8 @@ def joined_script(cluster: Cluster, plan: ExecutionPlan, program: str, *, seeded
         runtime.apply(plan, seed=None)
         with peers.joining(settings.start_timeout):
             runtime.keep_strategy(runtime.build_strategy(plan, cluster))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has put its own in its place
         if seeded:
             runtime.seed_program(int(peers.of_chief(int.from_bytes(os.urandom(3), "big"))))
         yield Members(peers)

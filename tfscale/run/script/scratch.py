@@ -15,11 +15,11 @@ import builtins
 import contextlib
 import io
 import os
+import re
 import shutil
 import stat
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,12 @@ class Scratch:
 
     Args:
         folder: holds them, each below its whole path.
-        but: folders that are written as they are.
+        but: a pattern of whole paths that are written as they are.
     """
 
-    def __init__(self, folder: Path, *, but: Iterable[Path] = ()):
+    def __init__(self, folder: Path, *, but: str = "(?!)"):
         self._folder = os.path.abspath(folder)
-        self._but = tuple(os.path.abspath(path) + os.sep for path in (folder, *but))
+        self._but, self._gone = re.compile(but), set[str]()  # paths of all that this worker has removed
         self._open, self._stat, self._listdir = io.open, os.stat, os.listdir
         self._former: list[tuple[Any, str, Any]] = []
 
@@ -48,9 +48,11 @@ class Scratch:
         self._put(builtins, "open", self._opened)
         self._put(io, "open", self._opened)
         self._put(os, "listdir", self._listed)
-        for name in ("stat", "remove", "unlink"):
-            self._put(os, name, self._reading(getattr(os, name)))
-        self._put(os, "mkdir", _made(os.mkdir))
+        self._put(os, "stat", self._reading(os.stat))
+        for name in ("remove", "unlink"):
+            self._put(os, name, self._removing(getattr(os, name)))
+        self._put(shutil, "rmtree", self._clearing(shutil.rmtree))
+        self._put(os, "mkdir", self._making(os.mkdir))
         for name in ("rename", "replace"):
             self._put(os, name, self._moving(getattr(os, name)))
         when_imported("h5py", lambda: self._lead_class(sys.modules["h5py"], "File"))
@@ -63,17 +65,23 @@ class Scratch:
 
     def path_of(self, path: Any, *, writes: bool) -> Any:
         """Where a path leads: elsewhere where it is written, or was."""
-        if getattr(_straight, "on", False) or not isinstance(path, str | os.PathLike):
+        if _straight.depth or not isinstance(path, str | os.PathLike):
             return path  # a descriptor, or bytes
         given = os.fspath(path)
         if not isinstance(given, str) or "://" in given:
             return path
         whole = os.path.abspath(given)
-        if whole.startswith((*self._but, "/dev/", "/proc/")) or _is_temporary(whole):
+        if (
+            whole.startswith((self._folder + os.sep, "/dev/", "/proc/"))
+            or self._but.match(whole)
+            or _is_temporary(whole)
+        ):
             return path
         there = self._folder + whole
         if writes:
             os.makedirs(os.path.dirname(there), exist_ok=True)
+            return there
+        if self._is_gone(whole):
             return there
         if not self._exists(there) or (self._exists(whole) and stat.S_ISDIR(self._stat(there).st_mode)):
             return path
@@ -116,12 +124,68 @@ class Scratch:
 
     def _moving(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def led(source: Any, target: Any, **kwargs: Any) -> Any:
-            found = source if kwargs else self.path_of(source, writes=False)
-            if found is source:
+            theirs = self._whole(source)
+            if kwargs or not theirs:
                 return call(source, target, **kwargs)
-            return call(found, self.path_of(target, writes=True), **kwargs)
+            there = self.path_of(target, writes=True)
+            if (found := self.path_of(source, writes=False)) is source:  # the chief moves it
+                shutil.copyfile(source, there)
+            else:
+                call(found, there)
+            self._gone.add(theirs)
+            return None
 
         return led
+
+    def _removing(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def led(path: Any, **kwargs: Any) -> Any:
+            theirs = self._whole(path)
+            if kwargs.get("dir_fd") is not None or not theirs:
+                return call(path, **kwargs)
+            if (found := self.path_of(path, writes=False)) is not path or not self._exists(theirs):
+                call(found)
+            self._gone.add(theirs)  # the chief removes it
+            return None
+
+        return led
+
+    def _clearing(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def led(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if not (theirs := self._whole(path)):
+                return call(path, *args, **kwargs)
+            call(self._folder + theirs, ignore_errors=True)
+            self._gone.add(theirs)
+            return None
+
+        return led
+
+    def _making(self, call: Callable[..., None]) -> Callable[..., None]:
+        def led(path: Any, *args: Any, **kwargs: Any) -> None:
+            gone = isinstance(path, str | os.PathLike) and self._is_gone(os.path.abspath(path))
+            try:
+                call(path, *args, **kwargs)
+            except FileExistsError:
+                if not gone and not os.path.isdir(path):
+                    raise  # else the chief has made it a moment ago, or is about to clear it
+            if gone:
+                self._gone.discard(os.path.abspath(path))
+
+        return led
+
+    def _whole(self, path: Any) -> str:
+        """The whole path of what this worker must leave to the chief; "" of all else."""
+        if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+            return ""
+        whole = os.path.abspath(os.fspath(path))
+        return "" if _straight.depth or self._is_straight(whole) else whole
+
+    def _is_straight(self, whole: str) -> bool:
+        """Whether a whole path leads to itself."""
+        alone = whole.startswith((self._folder + os.sep, "/dev/", "/proc/"))
+        return alone or bool(self._but.match(whole)) or _is_temporary(whole)
+
+    def _is_gone(self, whole: str) -> bool:
+        return whole in self._gone or any(whole.startswith(path + os.sep) for path in self._gone)
 
     def _lead_class(self, owner: Any, name: str) -> None:
         """A class by whose instances files are opened; it stays a class, which others ask for."""
@@ -140,32 +204,27 @@ class Scratch:
         self._put(tf.io.gfile, "exists", self._reading(tf.io.gfile.exists))
 
 
-_straight = threading.local()
+class _Straight:
+    depth = 0
+
+
+_straight = _Straight()
 
 
 @contextlib.contextmanager
 def straight() -> Iterator[None]:
-    """Nothing that this thread writes while it is open is led elsewhere: what is downloaded, all may find."""
-    _straight.on = True
+    """Nothing that this process writes while it is open is led elsewhere, in whatever thread: what is downloaded, all
+    may find."""
+    _straight.depth += 1
     try:
         yield
     finally:
-        _straight.on = False
+        _straight.depth -= 1
 
 
 def _is_temporary(path: str) -> bool:
-    """Below the folder of temporary files, each of which has a name of its own."""
+    """Below the folder of temporary files, each of which has a name of its own; not where the script works."""
     import tempfile
 
-    return path.startswith(tempfile.gettempdir() + os.sep + "tmp")
-
-
-def _made(mkdir: Callable[..., None]) -> Callable[..., None]:
-    def led(path: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            mkdir(path, *args, **kwargs)
-        except FileExistsError:
-            if not os.path.isdir(path):
-                raise  # else the chief has made it a moment ago
-
-    return led
+    below = tempfile.gettempdir() + os.sep + "tmp"
+    return path.startswith(below) and not path.startswith(os.getcwd() + os.sep)

@@ -10,8 +10,11 @@ import argparse
 import contextlib
 import functools
 import os
+import re
+import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +26,11 @@ from tfscale.files import kernel_lock
 from tfscale.hooks.script_hooks import guard_downloads
 from tfscale.hooks.tensorflow_hooks import set_determinism
 from tfscale.plan.execution_plan import ExecutionPlan
-from tfscale.run.script.journal import Journal
+from tfscale.run.script.journal import FITS, Journal
 from tfscale.run.script.keras_calls import KerasCalls
 from tfscale.run.script.members import Members, joined_script
 from tfscale.run.script.program import Program, execute, refused
-from tfscale.run.script.refusals import refuse_alone, without_fits
+from tfscale.run.script.refusals import cluster_settings, refuse_alone, without_fits
 from tfscale.run.script.scratch import Scratch, straight
 
 
@@ -54,7 +57,9 @@ def run_with_others(script: Script, cluster: Cluster) -> int:
     """Runs it in this process and its peers; returns its exit code, or raises SystemExit as it does."""
     deterministic = script.options.deterministic
     try:
-        with joined_script(cluster, script.plan, script.program.name, seeded=not deterministic) as members:
+        settings = cluster_settings(script.options.override)
+        joined = joined_script(cluster, script.plan, script.program.name, settings, seeded=not deterministic)
+        with joined as members:
             set_determinism(deterministic)
             end = _run(script, members)
     except TfscaleError as error:
@@ -72,7 +77,7 @@ def _run(script: Script, members: Members) -> SystemExit | None:
     refuse_alone(lambda: calls.busy > 0)
     guard_downloads(_one_at_a_time)
     try:
-        with _apart(script, members):
+        with _apart(script, members, resumes=members.of_chief(script.journal.resumes)):
             script.execute()
     except SystemExit as error:
         if error.code not in (None, 0):
@@ -88,8 +93,12 @@ def _run(script: Script, members: Members) -> SystemExit | None:
 
 
 @contextlib.contextmanager
-def _apart(script: Script, members: Members) -> Iterator[None]:
-    """What others than the chief write and print."""
+def _apart(script: Script, members: Members, *, resumes: bool) -> Iterator[None]:
+    """What others than the chief write and print.
+
+    Args:
+        resumes: whether the chief goes on with a start that was interrupted, whose files they find again.
+    """
     if members.is_chief:
         yield
         return
@@ -101,8 +110,15 @@ def _apart(script: Script, members: Members) -> Iterator[None]:
         file = os.open(folder / f"worker-{members.rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, 1)
         os.close(file)
-    with Scratch(place / "scratch" / str(members.rank), but=[place]).led():
+    scratch = place / "scratch" / str(members.rank)
+    if not resumes:
+        shutil.rmtree(scratch, ignore_errors=True)
+    fits = re.escape(os.path.abspath(place) + os.sep) + FITS
+    with Scratch(scratch, but=fits).led():
         yield
+
+
+_downloading = threading.local()
 
 
 def _one_at_a_time(download: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,13 +126,16 @@ def _one_at_a_time(download: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(download)
     def locked(*args: Any, **kwargs: Any) -> Any:
-        held = os.open(f"{tempfile.gettempdir()}/tfscale-downloads-{os.getuid()}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            kernel_lock(held, wait=True)
-            with straight():
-                return download(*args, **kwargs)
-        finally:
-            os.close(held)
+        with contextlib.ExitStack() as stack:
+            if not getattr(_downloading, "held", False):  # one download may call another
+                file = f"{tempfile.gettempdir()}/tfscale-downloads-{os.getuid()}.lock"
+                held = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+                stack.callback(os.close, held)
+                kernel_lock(held, wait=True)
+                _downloading.held = True
+                stack.callback(setattr, _downloading, "held", False)
+            stack.enter_context(straight())
+            return download(*args, **kwargs)
 
     return locked
 
