@@ -2,7 +2,7 @@
 
 Owns how they meet. Refuses to know how a script is executed, and Keras's calls.
 
-    with joined_script(cluster, plan, "train.py", seeded=True) as members:
+    with joined_script(cluster, plan, "train.py", config.cluster, seeded=True) as members:
         members.agree_on_fit("train.py:31", "563a34baa8", model)
         entered = members.entered(ask_the_journal if members.is_chief else None)
 """
