@@ -49,10 +49,7 @@ class StandingPeers(Peers):
             DataCorrupt: another one does something else; all of them raise it.
             ClusterFault: a peer was lost.
         """
-        me, members = self.meeting.me, self.meeting.members
-        with self._lock:
-            self._turn += 1
-            turn = self._turn
+        me, members, turn = self.meeting.me, self.meeting.members, self._take_turn()
         self.meeting.send({"turn": turn, "what": dict(what)})
         while True:
             come = dict(self._come.get(turn, {}))
@@ -66,16 +63,13 @@ class StandingPeers(Peers):
             if not set(members) - {me} - set(come):
                 self._come.pop(turn, None)
                 return
-            if self.cause is not None:
-                raise self.cause.fault()
-            if left := (self._ended - set(come)) & set(members):
+            if self.cause is None and (left := (self._ended - set(come)) & set(members)):
                 raise kind(
                     f"{', '.join(sorted(left))} has ended, and {me} goes on with {what.get('next', 'another run')}",
                     where="cluster",
                     fix="have every process run the same program, whatever its rank",
                 )
-            self._heard.wait(0.2)
-            self._heard.clear()
+            self._wait()
 
     def of_chief(self, value: Any) -> Any:
         """What the chief gives, a JSON value, on every process; all must call it, the others with anything.
@@ -83,18 +77,12 @@ class StandingPeers(Peers):
         Raises:
             ClusterFault: a peer was lost.
         """
-        chief = self.meeting.members[0]
-        with self._lock:
-            self._turn += 1
-            turn = self._turn
+        chief, turn = self.meeting.members[0], self._take_turn()
         if self.meeting.me == chief:
             self.meeting.send({"turn": turn, "what": {"value": value}})
             return value
         while chief not in (come := self._come.get(turn, {})):
-            if self.cause is not None:
-                raise self.cause.fault()
-            self._heard.wait(0.2)
-            self._heard.clear()
+            self._wait()
         self._come.pop(turn, None)
         if "value" not in come[chief]:
             raise DataCorrupt(
@@ -103,6 +91,18 @@ class StandingPeers(Peers):
                 fix="let an error of a fit end the script",
             )
         return come[chief]["value"]
+
+    def _take_turn(self) -> int:
+        with self._lock:
+            self._turn += 1
+            return self._turn
+
+    def _wait(self) -> None:
+        """For the next that is heard; raises ClusterFault where a peer was lost."""
+        if self.cause is not None:
+            raise self.cause.fault()
+        self._heard.wait(0.2)
+        self._heard.clear()
 
     def _on_message(self, peer: str, detail: Mapping[str, Any]) -> None:
         if "turn" in detail:

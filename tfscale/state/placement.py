@@ -1,8 +1,8 @@
 """Where a model's variables live: in plain variables as people made them, and while several replicas train in those of
 a strategy.
 
-Owns that the model stays the same object throughout, with all that refers to it: callbacks, other models, functions of
-people's own. Refuses to train.
+Owns that the model stays the same object throughout, with all that refers to it, such as callbacks and other models.
+Refuses to train.
 
     placement = Placement()
     placement.move(model, strategy)    # every variable is the strategy's, with its value
