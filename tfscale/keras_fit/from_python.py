@@ -107,8 +107,25 @@ def _config(given: FitArguments, task: Task, data: Data, translated: str) -> Run
     if given.run_dir is not None:
         config.run.dir = os.path.expanduser(os.fspath(given.run_dir))
     elif config.run.name is None:
-        config.run.name = time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
+        config.run.name = new_name()
     return config
+
+
+def new_name() -> str:
+    """Of a run folder that nobody named."""
+    return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
+
+
+def config_before_a_fit(overrides: Sequence[str], *, rows: int = 32) -> RunConfig:
+    """What overrides say where there is neither a model nor data yet: of the plan and the cluster.
+
+    Raises:
+        UsageError: overrides that there aren't.
+    """
+    from tfscale.keras_task.given_model import GivenModel
+
+    needed = ["train.until=1ep", f"train.global_batch={rows}"]  # as a fit has them
+    return compose([*needed, *overrides], task=GivenModel(), data=KerasSource())
 
 
 def _refuse_together(given: FitArguments, several: bool) -> None:

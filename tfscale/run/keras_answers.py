@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tfscale.cluster import Cluster
-from tfscale.composition.hydra_compose import compose
 from tfscale.config.schema import PlanConfig
-from tfscale.data.keras_source import KerasSource
 from tfscale.errors import UsageError
 from tfscale.hardware import probe
 from tfscale.hooks.keras_fit_hooks import is_trainer
-from tfscale.keras_task.given_model import GivenModel
+from tfscale.keras_fit.from_python import config_before_a_fit
 from tfscale.plan.execution_plan import ExecutionPlan, make_plan
 from tfscale.plan.request import PlanRequest
 from tfscale.runtime import global_state as runtime
@@ -103,8 +101,5 @@ def _on_all_devices(
 
 
 def _plan(rows: int, overrides: Sequence[str], environ: Mapping[str, str] | None) -> ExecutionPlan:
-    forced = PlanConfig()
-    if overrides:
-        needed = ["train.until=1ep", f"train.global_batch={rows}"]
-        forced = compose([*needed, *overrides], task=GivenModel(), data=KerasSource()).plan
+    forced = config_before_a_fit(overrides, rows=rows).plan if overrides else PlanConfig()
     return make_plan(probe(environ=environ), Cluster(), PlanRequest(global_batch=rows, forced=forced, uneven=True))

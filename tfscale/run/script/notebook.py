@@ -6,12 +6,12 @@ Owns that nothing is gone on with: a cell that is run again trains on, as with K
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tfscale.cluster import Cluster
 from tfscale.errors import UsageError
+from tfscale.keras_fit.from_python import new_name
 from tfscale.run.script.journal import Entered
 from tfscale.run.script.keras_calls import KerasCalls
 from tfscale.run.script.refusals import first_plan
@@ -31,8 +31,7 @@ class _Anew:
 
     def enter(self, place: str, digest: str, name: str) -> Entered:
         self._count += 1
-        folder = self.run_dir.path / name / (time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex())
-        return Entered(self._count, folder, False, False)
+        return Entered(self._count, self.run_dir.path / name / new_name(), False, False)
 
 
 def enable(*, overrides: Sequence[str] = ()) -> None:

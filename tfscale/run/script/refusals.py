@@ -13,14 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tfscale.cluster import Cluster
-from tfscale.composition.hydra_compose import compose
 from tfscale.config.schema import ClusterSection, PlanConfig
-from tfscale.data.keras_source import KerasSource
 from tfscale.errors import UsageError
 from tfscale.hardware import probe
 from tfscale.hooks.script_hooks import train_alone
 from tfscale.keras_fit.arguments import ARGUMENTS
-from tfscale.keras_task.given_model import GivenModel
+from tfscale.keras_fit.from_python import config_before_a_fit
 from tfscale.plan.execution_plan import ExecutionPlan, make_plan
 from tfscale.plan.request import PlanRequest
 from tfscale.runtime import global_state
@@ -40,10 +38,7 @@ def first_plan(overrides: Sequence[str], cluster: Cluster) -> ExecutionPlan:
         if name in ARGUMENTS:
             fix = "use --run-dir DIR" if name == "run.dir" else "change it in the script"
             raise UsageError(f"{override!r} is an argument of fit, which the script gives", where="--override", fix=fix)
-    forced = PlanConfig()
-    if overrides:
-        needed = ["train.until=1ep", "train.global_batch=32"]  # as a fit has them
-        forced = compose([*needed, *overrides], task=GivenModel(), data=KerasSource()).plan
+    forced = config_before_a_fit(overrides).plan if overrides else PlanConfig()
     if forced.dry_run:
         raise UsageError(
             "a script can't go on behind a fit that trains nothing", where="plan.dry_run", fix="leave it away"
@@ -57,8 +52,9 @@ def cluster_settings(overrides: Sequence[str]) -> ClusterSection:
     Between fits a script may hold Python's lock for a while, in which it sends no heartbeat: it counts as silent late,
     unless an override says otherwise. A killed one is noticed at once.
     """
-    needed = ["train.until=1ep", "train.global_batch=32", f"cluster.silence={_SILENCE}"]
-    return compose([*needed, *overrides], task=GivenModel(), data=KerasSource()).cluster
+    if not overrides:
+        return ClusterSection(silence=_SILENCE)
+    return config_before_a_fit([f"cluster.silence={_SILENCE}", *overrides]).cluster
 
 
 def refuse_alone(is_ours: Callable[[], bool]) -> None:
