@@ -3,9 +3,10 @@
     python -m benchmarks.script_speed --rounds 12 --batches
 
 A round runs each script three times in an order of chance: by Python, by Python again (the control, whose ratio must
-read 1) and by us; a ratio is formed within its round. A run's figure is the mean of an epoch behind the first one of
-its fits, in which graphs are traced. The scripts are copied with more epochs and without patience, else they would end
-before they are measured. With --batches a callback hears of every batch.
+read 1) and by us; a ratio is formed within its round. A run's figure is the mean from one epoch's begin to the next,
+callbacks and checkpoints included, behind the first epoch of each fit, in which graphs are traced. The scripts are
+copied with more epochs and without patience, else they would end before they are measured. With --batches a callback
+hears of every batch.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ EPOCHS = 12  # times as many as the script has
 HEAD = """
 import atexit, json, os, time
 import keras
-_times, _began = [], [0.0]
+_begun = []
 _list = keras.callbacks.CallbackList
-def _begin(self, *args, _former=_list.on_epoch_begin, **more):
+def _train(self, *args, _former=_list.on_train_begin, **more):
+    _begun.append([])
     _former(self, *args, **more)
-    _began[0] = time.perf_counter()
-def _end(self, epoch, *args, _former=_list.on_epoch_end, **more):
-    _times.append((epoch, time.perf_counter() - _began[0]))
-    _former(self, epoch, *args, **more)
-_list.on_epoch_begin, _list.on_epoch_end = _begin, _end
-atexit.register(lambda: open(os.environ["EPOCH_TIMES"], "w").write(json.dumps(_times)))
+def _epoch(self, *args, _former=_list.on_epoch_begin, **more):
+    _begun[-1].append(time.perf_counter())
+    _former(self, *args, **more)
+_list.on_train_begin, _list.on_epoch_begin = _train, _epoch
+atexit.register(lambda: open(os.environ["EPOCH_TIMES"], "w").write(json.dumps(_begun)))
 """
 BATCHES = """
 class _Each(keras.callbacks.Callback):
@@ -65,15 +66,13 @@ def prepared(script: Path, folder: Path, *, batches: bool) -> Path:
 
 
 def seconds_of(script: Path, how: str, folder: Path) -> float:
-    """The mean of its epochs but the first of each fit."""
+    """The mean of its epochs but the first and the last of each fit."""
     file = folder / "times.json"
     command = [sys.executable, *(["-m", "tfscale", "run", "--fresh"] if how == "ours" else []), str(script)]
     environ = {**os.environ, "EPOCH_TIMES": str(file), "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run(command, cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    times = json.loads(file.read_text())
-    first = {i for i, (epoch, _) in enumerate(times) if not i or epoch <= times[i - 1][0]}
-    kept = [seconds for i, (_, seconds) in enumerate(times) if i not in first]
-    return sum(kept) / len(kept)
+    fits = [begun for begun in json.loads(file.read_text()) if len(begun) > 2]
+    return sum(begun[-1] - begun[1] for begun in fits) / sum(len(begun) - 2 for begun in fits)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

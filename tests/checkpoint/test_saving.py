@@ -133,6 +133,29 @@ def test_keeps_the_newest_and_the_best(saved, state):
     assert steps(saved) == [1, 3, 4]
 
 
+def test_what_comes_too_soon_is_left_out_and_the_best_of_it_is_written_with_the_next(state, tmp_path):
+    from tfscale.checkpoint import Checkpointer
+
+    def at(step, best):
+        found = state(fill=step)
+        found.memory = {"best": {"step": best}}
+        return found
+
+    checkpointer = Checkpointer(tmp_path / "checkpoints", keep=1, apart=600)
+    assert checkpointer.save(at(1, 1))
+    assert not checkpointer.save(at(2, 2), wait=True), "a best one"
+    assert not checkpointer.save(at(3, 3), wait=True), "a better one"
+    assert not checkpointer.save(at(4, 3))
+    checkpointer.wait()
+    assert steps(checkpointer) == [1]
+    checkpointer.save(at(5, 3), required=True)
+    assert steps(checkpointer) == [3, 5]
+    assert checkpointer.restore_step(3, found := state()) and (found.step, found.memory["best"]["step"]) == (3, 3)
+    assert not checkpointer.save(at(6, 6), wait=True)
+    checkpointer.save(at(7, 7), required=True)
+    assert steps(checkpointer) == [7], "what was the best is no more"
+
+
 def test_what_somebody_still_needs_is_kept(saved, state):
     saved.keep, saved.hooks = 1, dataclasses.replace(saved.hooks, held=lambda step: step == 2)
     saved.save(state(fill=4), required=True)

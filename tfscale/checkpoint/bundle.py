@@ -46,7 +46,8 @@ def snapshot(variables: Mapping[str, Any]) -> dict[str, tf.Tensor]:
 def is_collective(variables: Iterable[Any]) -> bool:
     """Whether reading them may make the workers talk, so that all of them have to read at the same time."""
     plain = (v if isinstance(v, tf.Variable) else v.value for v in variables)
-    return any(getattr(v, "synchronization", None) == tf.VariableSynchronization.ON_READ for v in plain)
+    on_read = tf.VariableSynchronization.ON_READ
+    return any(isinstance(v, tf.distribute.DistributedValues) and v.synchronization == on_read for v in plain)
 
 
 def describe(tensors: Mapping[str, tf.Tensor]) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,22 @@ class _Snapshot:
     memory: dict[str, Any]
     tensors: Mapping[str, tf.Tensor]
 
+    @classmethod
+    def of(cls, state: TrainState) -> _Snapshot:
+        return cls(state.step, json.loads(json.dumps(state.memory)), bundle.snapshot(state.variables()))
+
+    @property
+    def best(self) -> int | None:
+        """The best step so far."""
+        step: int | None = self.memory.get("best", {}).get("step")
+        return step
+
+
+def _take_part(state: TrainState) -> None:
+    """Reads what is read by all workers at the same time, for the one that saves it."""
+    if bundle.is_collective(state.variables().values()):
+        bundle.snapshot(state.variables())
+
 
 @dataclass(frozen=True)
 class SaveHooks:
@@ -68,6 +86,7 @@ class Checkpointer:
         writes: whether this process writes; of several workers only the chief does.
         hooks: whom it asks and tells when it writes.
         max_failed_saves: how many saves in a row fail before training does.
+        apart: seconds that two saves lie apart at least, where neither is required; what is too soon is left out.
     """
 
     def __init__(
@@ -79,12 +98,15 @@ class Checkpointer:
         writes: bool = True,
         hooks: SaveHooks | None = None,
         max_failed_saves: int = 3,
+        apart: float = 0.0,
     ):
         self.directory, self.keep, self.experiment = Path(directory), max(1, keep), experiment or Experiment()
         self.writes, self.hooks = writes, hooks or SaveHooks()
         self.skipped = 0  # saves that were not made, since the one before was still at work
         self._folder = Folder(self.directory)
         self._writer = Writer(max_failures=max_failed_saves, where=str(self.directory))
+        self._apart, self._began = apart, -math.inf
+        self._best: _Snapshot | None = None  # which came too soon, and is written with the next
         self._writing = -1  # the step that is or was at work
         self._committed: int | None = None
         self._reported: set[str] = set()
@@ -100,14 +122,23 @@ class Checkpointer:
 
     # -- saving
 
-    def save(self, state: TrainState, *, required: bool = False, wait: bool = False) -> bool:
+    def save(
+        self,
+        state: TrainState,
+        *,
+        required: bool = False,
+        wait: bool = False,
+        remember: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Copies the state, and writes it while training goes on.
 
         Every worker has to call it at the same step. What is at work or durable is not written again.
 
         Args:
             required: waits for its turn, is tried again where it fails, and returns once it is durable.
-            wait: waits for its turn, while others are skipped where one is still at work.
+            wait: of the best state so far: waits for its turn, while others are skipped where one is still at work;
+                what is too soon is kept in memory and written with the next one.
+            remember: puts into the state's memory what it is to hold; called where the state is taken.
 
         Returns:
             False where it was skipped.
@@ -117,23 +148,34 @@ class Checkpointer:
             IOFailure: too many saves have failed, or a required one has; older checkpoints are untouched.
             ClusterFault: another process has taken the run over.
         """
-        if self.writes:
-            self._writer.check(also_diverged=True)
-            if required or wait:
-                self._writer.wait()
-        busy = self.writes and self._writer.busy
+        if not self.writes:
+            _take_part(state)
+            return True
+        self._writer.check(also_diverged=True)
+        soon = not required and time.monotonic() - self._began < self._apart
+        if required or (wait and not soon):
+            self._writer.wait()
+        busy = self._writer.busy
         known = state.step == (self._writing if busy else self._committed)
-        if known or busy or not self.writes:
-            if bundle.is_collective(state.variables().values()):
-                bundle.snapshot(state.variables())
-            if busy and not known:
+        if soon and wait and not known:
+            remember()
+            self._best = _Snapshot.of(state)
+            return False
+        if known or busy or soon:
+            _take_part(state)
+            if not (known or soon):
                 self._skip(state.step)
-            return known or not self.writes
-        memory = json.loads(json.dumps(state.memory))
-        taken = _Snapshot(state.step, memory, bundle.snapshot(state.variables()))
-        self._writing = taken.step
-        what = f"the checkpoint of step {taken.step}"
-        self._writer.start(lambda: self._write(taken), what=what, required=required)
+            return known
+        remember()
+        taken, best, self._best = _Snapshot.of(state), self._best, None
+        self._writing, self._began = taken.step, time.monotonic()
+
+        def write() -> None:
+            if best is not None and best.step != taken.step and best.step == taken.best:
+                self._write(best)
+            self._write(taken)
+
+        self._writer.start(write, what=f"the checkpoint of step {taken.step}", required=required)
         if required:
             self.finish()
         return True
@@ -175,8 +217,7 @@ class Checkpointer:
             self._commit(taken)
         self.hooks.copy(path)
         self._committed = taken.step
-        best = taken.memory.get("best", {}).get("step")
-        self._folder.prune(self.keep, lambda step: step in (best, taken.step) or self.hooks.held(step), step=taken.step)
+        self._folder.prune(self.keep, lambda step: step in (taken.best, taken.step) or self.hooks.held(step), step=taken.step)
 
     def _commit(self, taken: _Snapshot) -> None:
         manifest = {

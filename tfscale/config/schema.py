@@ -112,6 +112,7 @@ class CheckpointConfig:
     """When checkpoints are written and which are kept."""
 
     every: str = "1ep"
+    seconds_apart: float = 0.0  # at least, of two that training doesn't wait for; a fit in Python has 5
     keep: int = 2
     max_failed_saves: int = 3  # in a row; training goes on until then
     metric: str = "accuracy"
@@ -250,6 +251,7 @@ _CHOICES = {
     "log.format": FORMATS,
 }
 _LEAST = {
+    "checkpoint.seconds_apart": 0,
     "train.global_batch": 1,
     "checkpoint.keep": 1,
     "checkpoint.max_failed_saves": 1,

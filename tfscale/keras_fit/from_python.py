@@ -30,6 +30,7 @@ from tfscale.preflight import plan_run
 from tfscale.state.train_state import stateful_layers
 from tfscale.task import Task
 
+_SECONDS_APART = 5  # of two checkpoints: people's epochs may take milliseconds
 # Settings that only tfscale's own steps have: a model's own step computes and applies its gradients itself.
 _OF_TRANSLATED = (
     "train.accumulate",
@@ -94,6 +95,8 @@ def _config(given: FitArguments, task: Task, data: Data, translated: str) -> Run
         "checkpoint.mode": "min",
         "tracker": "none",
     }
+    if "checkpoint.every" not in overridden(given.overrides):
+        values["checkpoint.seconds_apart"] = _SECONDS_APART
     if not translated:  # the numbers that Keras's own fit gives in this process
         values["plan.deterministic"] = str(is_deterministic()).lower()
     if given.validation_batch_size:

@@ -64,6 +64,7 @@ class ModelTrainer(Trainer):
         self._counts = self._test_counts = False  # whether only reading shows where an epoch ends
         self._epoch_steps = 1
         self._test_agree: Agreement | None = None  # of as many numbers as the logs of `test_step` have
+        self._told: tuple[Any, dict[str, float]] | None = None  # a loop's logs, and the figures that they are
         self._before_test: dict[str, float] | None = None  # the figures of training, while the metrics hold a test's
         super().__init__(task, state, strategy, plan, control=control)
 
@@ -84,7 +85,11 @@ class ModelTrainer(Trainer):
             self._timed_loop, self._plain_loop, self._test_loop = self._timed_graph, self._plain_graph, self._test_graph
 
     def _figures(self, sums: Any) -> dict[str, float]:
-        return dict(self._before_test) if self._before_test is not None else super()._figures(sums)
+        if self._before_test is not None:
+            return dict(self._before_test)
+        if self._told is None or self._told[0] is not sums:
+            self._told = sums, super()._figures(sums)
+        return dict(self._told[1])
 
     def peek(self) -> dict[str, float]:
         return numbers_in(super().peek())
@@ -221,8 +226,9 @@ class ModelTrainer(Trainer):
         logs, stopped = self._evaluate(batches)
         figures = {} if stopped else self._test_figures(logs)
         self.signum = self.signum or stopped
-        for variable, value in kept:  # in mid-epoch the figures of training go on
-            variable.assign(value)
+        if self.signum or self.state.step % self._epoch_steps:  # the figures of training go on
+            for variable, value in kept:
+                variable.assign(value)
         return figures
 
     def _test_figures(self, logs: np.ndarray | None) -> dict[str, Any]:

@@ -175,4 +175,5 @@ def _checkpointer(context: RunContext, experiment: Experiment) -> Checkpointer:
             copy=context.store.committed if context.store is not None else lambda folder: None,
         ),
         max_failed_saves=config.checkpoint.max_failed_saves,
+        apart=config.checkpoint.seconds_apart,
     )

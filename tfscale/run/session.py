@@ -230,12 +230,14 @@ class Session:
         """The action: the state, and how far the run is, for the next attempt."""
         if self.trainer.ruined or (self.epochs is not None and self.epochs.changes_last and not required):
             return
+        with self.trainer.clock("checkpoint"), self.watchdog.paused():
+            self.checkpointer.save(self.state, required=required, wait=wait, remember=self._remember)
+        self.context.attempts.note(self.state.step, self.checkpointer.committed, self.trainer.clock.seconds)
+
+    def _remember(self) -> None:
         self.state.memory["window"] = self.trainer.window_memory()
         if self.epochs is not None:
             self.epochs.remember()
-        with self.trainer.clock("checkpoint"), self.watchdog.paused():
-            self.checkpointer.save(self.state, required=required, wait=wait)
-        self.context.attempts.note(self.state.step, self.checkpointer.committed, self.trainer.clock.seconds)
 
     # -- the end
 
