@@ -12,10 +12,12 @@ against every kind of update. From an accelerator or a parameter server it is a 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,36 @@ def snapshot(variables: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         return {name: tf.identity(tf.convert_to_tensor(variable)) for name, variable in variables.items()}
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as it was at one step."""
+
+    step: int
+    memory: dict[str, Any]
+    tensors: Mapping[str, tf.Tensor]
+
+    @classmethod
+    def of(cls, state: TrainState) -> Snapshot:
+        return cls(state.step, json.loads(json.dumps(state.memory)), snapshot(state.variables()))
+
+    @property
+    def best(self) -> int | None:
+        """The best step so far."""
+        step: int | None = self.memory.get("best", {}).get("step")
+        return step
+
+
 def is_collective(variables: Iterable[Any]) -> bool:
     """Whether reading them may make the workers talk, so that all of them have to read at the same time."""
     plain = (v if isinstance(v, tf.Variable) else v.value for v in variables)
     on_read = tf.VariableSynchronization.ON_READ
     return any(isinstance(v, tf.distribute.DistributedValues) and v.synchronization == on_read for v in plain)
+
+
+def take_part(state: TrainState) -> None:
+    """Reads what is read by all workers at the same time, for the one that saves it."""
+    if is_collective(state.variables().values()):
+        snapshot(state.variables())
 
 
 def describe(tensors: Mapping[str, tf.Tensor]) -> dict[str, dict[str, Any]]:

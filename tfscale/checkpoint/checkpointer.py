@@ -7,11 +7,10 @@ that writes is writer.py's.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,31 +32,6 @@ from tfscale.version import __version__
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """A state as it was at one step."""
-
-    step: int
-    memory: dict[str, Any]
-    tensors: Mapping[str, tf.Tensor]
-
-    @classmethod
-    def of(cls, state: TrainState) -> _Snapshot:
-        return cls(state.step, json.loads(json.dumps(state.memory)), bundle.snapshot(state.variables()))
-
-    @property
-    def best(self) -> int | None:
-        """The best step so far."""
-        step: int | None = self.memory.get("best", {}).get("step")
-        return step
-
-
-def _take_part(state: TrainState) -> None:
-    """Reads what is read by all workers at the same time, for the one that saves it."""
-    if bundle.is_collective(state.variables().values()):
-        bundle.snapshot(state.variables())
 
 
 @dataclass(frozen=True)
@@ -106,7 +80,7 @@ class Checkpointer:
         self._folder = Folder(self.directory)
         self._writer = Writer(max_failures=max_failed_saves, where=str(self.directory))
         self._apart, self._began = apart, -math.inf
-        self._best: _Snapshot | None = None  # which came too soon, and is written with the next
+        self._best: bundle.Snapshot | None = None  # which came too soon, and is written with the next
         self._writing = -1  # the step that is or was at work
         self._committed: int | None = None
         self._reported: set[str] = set()
@@ -149,7 +123,7 @@ class Checkpointer:
             ClusterFault: another process has taken the run over.
         """
         if not self.writes:
-            _take_part(state)
+            bundle.take_part(state)
             return True
         self._writer.check(also_diverged=True)
         soon = not required and time.monotonic() - self._began < self._apart
@@ -159,15 +133,15 @@ class Checkpointer:
         known = state.step == (self._writing if busy else self._committed)
         if soon and wait and not known:
             remember()
-            self._best = _Snapshot.of(state)
+            self._best = bundle.Snapshot.of(state)
             return False
         if known or busy or soon:
-            _take_part(state)
+            bundle.take_part(state)
             if not (known or soon):
                 self._skip(state.step)
             return known
         remember()
-        taken, best, self._best = _Snapshot.of(state), self._best, None
+        taken, best, self._best = bundle.Snapshot.of(state), self._best, None
         self._writing, self._began = taken.step, time.monotonic()
 
         def write() -> None:
@@ -209,7 +183,7 @@ class Checkpointer:
             text = f"the checkpoint of step {step} is skipped: that of step {self._writing} is still being written"
             _log.warning(f"{text} (said once; a longer checkpoint.every skips none)")
 
-    def _write(self, taken: _Snapshot) -> None:
+    def _write(self, taken: bundle.Snapshot) -> None:
         """On the writer's thread."""
         path = self._folder.path_of(taken.step)
         if not path.exists():
@@ -217,9 +191,11 @@ class Checkpointer:
             self._commit(taken)
         self.hooks.copy(path)
         self._committed = taken.step
-        self._folder.prune(self.keep, lambda step: step in (taken.best, taken.step) or self.hooks.held(step), step=taken.step)
+        self._folder.prune(
+            self.keep, lambda step: step in (taken.best, taken.step) or self.hooks.held(step), step=taken.step
+        )
 
-    def _commit(self, taken: _Snapshot) -> None:
+    def _commit(self, taken: bundle.Snapshot) -> None:
         manifest = {
             **self.experiment.record(),
             "memory": taken.memory,

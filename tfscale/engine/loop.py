@@ -146,10 +146,14 @@ class Trainer(Training):
         hooks.before("train", first % hooks.epoch)
         now = self._run_loop(iterator, steps)
         if self.state.step > first:
-            hooks.after("train", first % hooks.epoch + hooks.longest - 1, self.epoch_figures())
+            hooks.after("train", first % hooks.epoch + hooks.longest - 1, self._batch_figures())
             if self._agree.value_of_chief(float(hooks.stops())):
                 self.stop("a callback has asked to stop")
         return now
+
+    def _batch_figures(self) -> dict[str, Any]:
+        """What callbacks hear behind a batch: Keras tells them of the epoch so far."""
+        return self.epoch_figures()
 
     def _loop_length(self, until: int) -> int:
         step, hooks = self.state.step, self.control.hooks

@@ -91,6 +91,9 @@ class ModelTrainer(Trainer):
             self._told = sums, super()._figures(sums)
         return dict(self._told[1])
 
+    def _batch_figures(self) -> dict[str, Any]:
+        return self.steps.train.batch_figures(self.epoch_sums, self.plan.num_workers)
+
     def peek(self) -> dict[str, float]:
         return numbers_in(super().peek())
 
@@ -231,12 +234,14 @@ class ModelTrainer(Trainer):
                 variable.assign(value)
         return figures
 
-    def _test_figures(self, logs: np.ndarray | None) -> dict[str, Any]:
+    def _test_figures(self, logs: np.ndarray | None, *, batch: bool = False) -> dict[str, Any]:
         if logs is None:
             return {}
         if self._test_agree is None:
             self._test_agree = Agreement(self.strategy, self.plan, worker=self.control.worker, size=len(logs))
-        return self.steps.test.figures(self._test_agree(logs, [])[0], self.plan.num_workers)
+        step = self.steps.test
+        tell = step.batch_figures if batch else step.figures
+        return tell(self._test_agree(logs, [])[0], self.plan.num_workers)
 
     def _evaluate(self, batches: Epochs) -> tuple[np.ndarray | None, int]:
         """(the logs of the last step, the signal that ended it early or 0)."""
@@ -262,7 +267,7 @@ class ModelTrainer(Trainer):
                 return logs, stopped
             done += some
             if hooks is not None and some:
-                hooks.after("test", done - some + hooks.longest - 1, self._test_figures(logs))
+                hooks.after("test", done - some + hooks.longest - 1, self._test_figures(logs, batch=True))
             if not done:
                 where, what = "validation_data", "the validation data were read to their end before"
                 raise UsageError(what, where=where, fix=_AGAIN)

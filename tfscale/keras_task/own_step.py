@@ -98,6 +98,19 @@ class OwnStep:
             return 1
         return max(1, len(tf.nest.flatten(self._logs))) + sum(math.prod(v.shape) for v in self._counted)
 
+    def batch_figures(self, summed: np.ndarray | None, workers: int = 1) -> dict[str, Any]:
+        """What Keras tells callbacks behind a batch: what the step itself has returned, computed in its graph. Means
+        over replicas, and values that are arrays, aren't in the vector: then the same as `figures`.
+
+        Args:
+            summed: the vectors of all workers, added up.
+        """
+        shapes = [tf.TensorShape(getattr(value, "shape", ())) for value in tf.nest.flatten(self._logs)]
+        plain = isinstance(self._logs, dict) and all(shape.rank == 0 for shape in shapes)
+        if summed is None or self._strategy.num_replicas_in_sync > 1 or not plain:
+            return self.figures(summed, workers)
+        return plain_logs(self._packed(summed))
+
     def figures(self, summed: np.ndarray | None, workers: int = 1) -> dict[str, Any]:
         """What Keras would report after a step: the model's metrics, or the logs.
 
@@ -106,16 +119,20 @@ class OwnStep:
         """
         if summed is None or self._logs is None:
             return {}
-        order = self._order
-        flat = [float(summed[order.index(place)]) / workers for place in range(len(order))]
-        place, state = max(1, len(order)), []
+        place, state = max(1, len(self._order)), []
         for variable in self._counted:
             shape = tuple(variable.shape)
             part = summed[place : place + math.prod(shape)].reshape(shape)
             state.append((variable, tf.constant(part, variable.dtype)))
             place += math.prod(shape)
         with keras.StatelessScope(state):
-            return plain_logs(metrics_or_logs(self.model, tf.nest.pack_sequence_as(self._logs, flat)))
+            return plain_logs(metrics_or_logs(self.model, self._packed(summed, workers)))
+
+    def _packed(self, summed: np.ndarray, workers: int = 1) -> Any:
+        """The logs' means over the workers, nested as the step returns them."""
+        order = self._order
+        flat = [float(summed[order.index(place)]) / workers for place in range(len(order))]
+        return tf.nest.pack_sequence_as(self._logs, flat)
 
 
 def local_parts(variable: keras.Variable) -> list[Any]:
