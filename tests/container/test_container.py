@@ -123,13 +123,13 @@ def seen(name: str, text: str, *, within: float = 240) -> None:
 def two_pods(kind: str, *overrides: str) -> list[Pod]:
     spec = JobSpec(kind=kind, name="digits", image=IMAGE, workers=2, run_claim="runs")
     if kind != "runtime":
-        return pods(render(Job(spec, overrides)))
+        return pods(render(Job(spec, ("train", *overrides))))
     train_job = {
         "kind": "TrainJob",
         "metadata": {"name": "digits"},
         "spec": {"runtimeRef": {"name": "tfscale"}, "trainer": {"numNodes": 2, "args": ["train", *overrides]}},
     }
-    return pods([*render(Job(spec, ())), train_job])
+    return pods([*render(Job(spec, ("train",))), train_job])
 
 
 def test_it_trains_without_network_rights_home_or_a_writable_root(runs):

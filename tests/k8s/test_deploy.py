@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfscale.k8s.__main__ import text_of
+from tfscale.k8s.printed import text_of
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 PAGES = sorted(page for page in DEPLOY.glob("*.md") if page.name not in ("README.md", "your-code.md"))

@@ -14,7 +14,8 @@ import yaml
 from support.controllers import nested, pods
 
 from tfscale.errors import SecurityRefused, TfscaleError, UsageError
-from tfscale.k8s.__main__ import main, text_of
+from tfscale.k8s.__main__ import main
+from tfscale.k8s.printed import text_of
 
 GIVEN = ["+recipe=resnet", "train.until=5ep", "train.global_batch=128"]
 JOB = ["job.image=registry/tfscale:1", "job.run_claim=runs"]

@@ -37,7 +37,7 @@ ALL_OPTIONS = {
 
 def manifests(kind: str, **options):
     spec = JobSpec(**{"kind": kind, "name": "digits", "image": "registry/tfscale:1", "run_claim": "runs", **options})
-    return render(Job(spec, ("+recipe=resnet", "train.until=5ep")))
+    return render(Job(spec, ("train", "+recipe=resnet", "train.until=5ep")))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -39,7 +39,13 @@ def jobs(draw) -> Job:
         volcano=draw(st.booleans()),
         queue=draw(st.sampled_from([None, "gold"])),
     )
-    return Job(spec, ("+recipe=resnet",))
+    return Job(
+        spec,
+        (
+            "train",
+            "+recipe=resnet",
+        ),
+    )
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
@@ -89,7 +95,9 @@ def test_the_shared_runtime_serves_train_jobs_of_any_size(nodes, name):
 
 
 def test_a_batch_script_is_queued_again_for_codes_that_can_be_retried(tmp_path):
-    job = Job(JobSpec(kind="slurm", name="digits", workers=2, max_restarts=3), ("+recipe=resnet", "run.name=it's"))
+    job = Job(
+        JobSpec(kind="slurm", name="digits", workers=2, max_restarts=3), ("train", "+recipe=resnet", "run.name=it's")
+    )
     text = script(job)
     for case, (code, count, asked) in enumerate(
         [
@@ -107,7 +115,13 @@ def test_a_batch_script_is_queued_again_for_codes_that_can_be_retried(tmp_path):
 
 @pytest.mark.parametrize("ps", [0, 1])
 def test_a_code_that_would_come_again_wins_over_those_who_lost_a_peer(ps, tmp_path):
-    job = Job(JobSpec(kind="slurm", name="digits", workers=3, ps=ps), ("+recipe=resnet",))
+    job = Job(
+        JobSpec(kind="slurm", name="digits", workers=3, ps=ps),
+        (
+            "train",
+            "+recipe=resnet",
+        ),
+    )
     _, ended, said = slurm(script(job), tmp_path / "job", SLURM_TEST_CODE="138", SLURM_TEST_CODE_node1="65")
     assert (ended, said) == (65, "")
     _, ended, said = slurm(script(job), tmp_path / "again", SLURM_TEST_CODE="138")
@@ -117,7 +131,13 @@ def test_a_code_that_would_come_again_wins_over_those_who_lost_a_peer(ps, tmp_pa
 
 def test_who_waits_for_a_training_that_failed_is_ended(tmp_path):
     """The evaluator and servers would wait until the time limit, and the job not be queued again."""
-    job = Job(JobSpec(kind="slurm", name="digits", workers=2, ps=1, evaluator=True), ("+recipe=resnet",))
+    job = Job(
+        JobSpec(kind="slurm", name="digits", workers=2, ps=1, evaluator=True),
+        (
+            "train",
+            "+recipe=resnet",
+        ),
+    )
     waits = {"SLURM_TEST_CODE_node3": "wait", "SLURM_TEST_CODE_node4": "wait"}
     began = time.monotonic()
     found, ended, said = slurm(script(job), tmp_path / "job", SLURM_TEST_CODE="138", **waits)
@@ -127,7 +147,15 @@ def test_who_waits_for_a_training_that_failed_is_ended(tmp_path):
 
 def test_an_image_is_run_where_the_job_was_submitted(tmp_path):
     spec = JobSpec(kind="slurm", name="digits", workers=2, image="registry.example/team/tfscale:1", cpus="7500m")
-    text = script(Job(spec, ("+recipe=resnet",)))
+    text = script(
+        Job(
+            spec,
+            (
+                "train",
+                "+recipe=resnet",
+            ),
+        )
+    )
     slurm(text, tmp_path / "job", SLURM_CPUS_PER_TASK="8")
     options = (tmp_path / "job" / "out" / "options").read_text().splitlines()
     assert "--container-image=registry.example#team/tfscale:1" in options

@@ -7,7 +7,7 @@ import yaml
 from support.controllers import nested
 
 from tfscale.errors import SecurityRefused, UsageError
-from tfscale.k8s.__main__ import text_of
+from tfscale.k8s.printed import text_of
 
 KINDS = ("tfjob", "trainjob", "jobset", "job", "runtime")
 JOB = ["job.image=registry/tfscale:1", "job.run_claim=runs"]

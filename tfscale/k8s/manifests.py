@@ -1,16 +1,16 @@
-"""Manifests from a recipe: what `cluster/` reads, this writes.
+"""Manifests from a recipe, or a script: what `cluster/` reads, this writes.
 
 `render` is pure: a Job in, dicts out. Refuses to reach a cluster, and needs no TensorFlow.
 
     spec = JobSpec(kind="job", name="digits", image="tfscale:0.1", workers=4, run_claim="runs")
-    render(Job(spec, ("+recipe=resnet",)))
+    render(Job(spec, ("train", "+recipe=resnet")))
 """
 
 from __future__ import annotations
 
-import tfscale.k8s.configuration as configuration
 import tfscale.k8s.indexed_job as indexed_job
 import tfscale.k8s.jobset as jobset
+import tfscale.k8s.mounted_files as mounted_files
 import tfscale.k8s.tfjob as tfjob
 import tfscale.k8s.trainjob as trainjob
 from tfscale.k8s.metadata import Manifest
@@ -33,4 +33,4 @@ def render(job: Job) -> list[Manifest]:
     Raises:
         KeyError: kind slurm, whose batch script `slurm.script` gives.
     """
-    return [*configuration.manifests(job), *_KINDS[job.spec.kind](job)]
+    return [*mounted_files.manifests(job), *_KINDS[job.spec.kind](job)]

@@ -22,6 +22,11 @@ def notes(job: Job) -> list[str]:
     found = [_KINDS[spec.kind]] if spec.kind in _KINDS else []
     if job.code and spec.kind != "slurm":
         found.append(f"the image must hold {', '.join(job.code)}: see {PAGES}/your-code.md")
+    if job.files.texts and job.arguments[:1] == ("run",):
+        found.append(
+            f"the pods have {', '.join(job.files.texts)}; what the script reads besides must lie in the image, in"
+            " job.data_claim (/work/data) or where it works, in the job's folder on job.run_claim"
+        )
     if spec.kind == "runtime" and not spec.run_claim:
         found.append("without job.run_claim a run is gone with its pod: TrainJobs of this runtime must give run.store")
     return found

@@ -8,18 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import tfscale.k8s.configuration as configuration
+import tfscale.k8s.mounted_files as mounted_files
 import tfscale.k8s.tpus as tpus
 from tfscale.cluster.kubernetes import EPHEMERAL
 from tfscale.errors import RETRYABLE, Interrupted, Preempted, TfscaleError
 from tfscale.k8s.metadata import Manifest, labels
 from tfscale.k8s.pod_file import merged
-from tfscale.k8s.spec import Job, JobSpec
+from tfscale.k8s.spec import RUNS, Job, JobSpec
 
 CONTAINER = "tfscale"
 # Exit codes with which the same command would end again, see docs/reliability.md.
 HOPELESS = sorted({kind.exit_code for kind in TfscaleError.__subclasses__()} - {*RETRYABLE, Interrupted.exit_code})
-_RUNS, _DATA = "/work/runs", "/work/data"  # the image's working folder is /work
+_DATA, _PACKAGES = "/work/data", "/packages"
+_INSTALL = (  # nothing that the image has is replaced
+    "pip freeze --exclude tfscale > /tmp/installed.txt"
+    " && exec pip install --no-cache-dir --target {packages} --constraint /tmp/installed.txt --requirement {file}"
+)
 
 
 def template(
@@ -44,8 +48,11 @@ def template(
         "enableServiceLinks": False,
         "securityContext": pod_security(spec),
         "containers": [_container(job, role, container, env)],
-        "volumes": [*volumes(spec), *configuration.volumes(job)],
+        "volumes": [*volumes(spec), *mounted_files.volumes(job)],
     }
+    if job.installs:
+        pod["initContainers"] = [_installing(job)]
+        pod["volumes"].append({"name": "packages", "emptyDir": {}})
     if spec.service_account:
         pod["serviceAccountName"] = spec.service_account
     else:
@@ -68,29 +75,54 @@ def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manife
     found: Manifest = {
         "name": name,
         "image": spec.image,
-        "args": arguments(job),
-        "env": environment(spec, env),
+        "args": list(job.arguments),
+        "env": environment(job, env),
         "ports": [{"name": "tfjob-port" if name == "tensorflow" else "tensorflow", "containerPort": spec.port}],
         "resources": resources(spec, role),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [*mounts(spec), *configuration.mounts(job)],
+        "volumeMounts": [*mounts(spec), *mounted_files.mounts(job)],
     }
+    if job.installs:
+        found["volumeMounts"].append({"name": "packages", "mountPath": _PACKAGES, "readOnly": True})
+    return found | _sources(spec)
+
+
+def _installing(job: Job) -> Manifest:
+    """The container that ends once pip has installed what a script needs besides the image's packages."""
+    limits = {name: getattr(job.spec, key) for name, key in (("cpu", "cpus"), ("memory", "memory"))}
+    limits = {name: value for name, value in limits.items() if value}
+    shell = _INSTALL.format(packages=_PACKAGES, file=job.installs)
+    found: Manifest = {
+        "name": "requirements",
+        "image": job.spec.image,
+        "command": ["sh", "-c", shell],
+        "env": environment(job, {}),  # such as PIP_INDEX_URL
+        "resources": {"requests": limits, "limits": limits} if limits else {},
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "packages", "mountPath": _PACKAGES},
+            *mounted_files.mounts(job),
+        ],
+    }
+    return found | _sources(job.spec)
+
+
+def _sources(spec: JobSpec) -> Manifest:
+    """Whose keys become variables."""
     sources = [{"configMapRef": {"name": each}} for each in spec.config_maps]
     sources += [{"secretRef": {"name": each}} for each in spec.secrets]
-    return found | ({"envFrom": sources} if sources else {})
+    return {"envFrom": sources} if sources else {}
 
 
-def arguments(job: Job) -> list[str]:
-    """What the container's entry point, the program tfscale, is told."""
-    return ["train", *configuration.arguments(job), *job.overrides]
-
-
-def environment(spec: JobSpec, more: Mapping[str, str]) -> list[Manifest]:
+def environment(job: Job, more: Mapping[str, str]) -> list[Manifest]:
     """The container's variables: the people's own come last and win."""
-    variables = dict(more) | ({"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {})
+    spec = job.spec
+    variables = dict(more) | ({"PYTHONPATH": _PACKAGES} if job.installs else {})
+    variables |= {"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {}
     if spec.kind == "runtime" and not spec.run_claim:  # of the other kinds none is rendered that loses its run
-        variables[EPHEMERAL] = _RUNS
+        variables[EPHEMERAL] = RUNS
     return [{"name": name, "value": value} for name, value in (variables | spec.env).items()]
 
 
@@ -137,7 +169,7 @@ def volumes(spec: JobSpec) -> list[Manifest]:
 
 def mounts(spec: JobSpec) -> list[Manifest]:
     """Where the container finds its volumes."""
-    places = {"runs": _RUNS, "tmp": "/tmp", "shared-memory": "/dev/shm"}
+    places = {"runs": RUNS, "tmp": "/tmp", "shared-memory": "/dev/shm"}
     found: list[Manifest] = [{"name": name, "mountPath": path} for name, path in places.items()]
     return [*found, {"name": "data", "mountPath": _DATA, **({"readOnly": True} if spec.data_claim else {})}]
 

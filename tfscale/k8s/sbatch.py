@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Sequence
 
 from tfscale.cluster.addresses import ROLES
 from tfscale.k8s.quantities import number
@@ -65,10 +64,10 @@ finish "$ended"
 _CONTAINER = '--container-image={image} --container-mounts="$PWD:$PWD" --container-workdir="$PWD" '
 
 
-def script(job: Job, options_of_ours: Sequence[str] = ()) -> str:
+def script(job: Job) -> str:
     """The batch script of one job; it runs where it is submitted, where a folder of the user's own groups lies, too."""
     spec, roles = job.spec, job.spec.roles
-    command = shlex.join(["tfscale", "train", *options_of_ours, *job.overrides])
+    command = shlex.join(["tfscale", *job.arguments])
     options = _CONTAINER.format(image=shlex.quote(_enroot(spec.image))) if spec.image else ""
     env = spec.env | ({"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {})
     exports = [f"export {name}={shlex.quote(value)}" for name, value in env.items()]

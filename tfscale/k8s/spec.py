@@ -22,6 +22,8 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _MAX_NAME = 40  # a pod's host name, NAME-evaluator-0-99999, has 63 characters at most
 _LEAST = {"workers": 1, "ps": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
 _LEAST_BYTES = 2**20
+RUNS = "/work/runs"  # the folder of runs in the container, whose working folder is /work
+REQUIREMENTS = "requirements.txt"
 
 
 @dataclass
@@ -78,15 +80,30 @@ class JobRunConfig(RunConfig):
 
 
 @dataclass(frozen=True)
+class MountedFiles:
+    """Text files that the pods find in a folder.
+
+    Attributes:
+        name: of the volume, and behind the job's of the ConfigMap.
+        place: the folder in the container.
+        texts: by path in it.
+    """
+
+    name: str = ""
+    place: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Job:
-    """A recipe in a cluster: what is rendered.
+    """A training in a cluster: what is rendered.
 
     Args:
         spec: where and how.
-        overrides: what the containers' arguments are, such as ("+recipe=resnet", "train.until=5ep").
+        arguments: the containers', for the program tfscale: ("train", "+recipe=resnet", "train.until=5ep").
         grace: seconds from SIGTERM to the end that a run takes at most (`cluster.grace`).
         has_store: whether a copy of the run is kept by `run.store`.
-        config: the user's own configuration groups, YAML by path within their folder; the pods find them mounted.
+        files: the user's own that the pods find mounted: configuration groups, or a script.
         code: packages of the user's that the image must hold.
         pod: what the file of `spec.pod` adds to every pod.
 
@@ -95,10 +112,10 @@ class Job:
     """
 
     spec: JobSpec
-    overrides: tuple[str, ...]
+    arguments: tuple[str, ...]
     grace: float = 25.0
     has_store: bool = False
-    config: Mapping[str, str] = field(default_factory=dict)
+    files: MountedFiles = MountedFiles()
     code: tuple[str, ...] = ()
     pod: Mapping[str, Any] = field(default_factory=dict)
 
@@ -110,6 +127,11 @@ class Job:
                 where=", ".join(key for key, *_ in problems),
                 fix="; ".join(dict.fromkeys(fix for *_, fix in problems)),
             )
+
+    @property
+    def installs(self) -> str:
+        """The file in the container of what pip is to install before the program starts, or ""."""
+        return f"{self.files.place}/{REQUIREMENTS}" if REQUIREMENTS in self.files.texts else ""
 
     @property
     def grace_period(self) -> int:

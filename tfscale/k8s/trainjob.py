@@ -24,7 +24,7 @@ def render(job: Job) -> list[Manifest]:
     spec = job.spec
     trainer: Manifest = {
         "image": spec.image,
-        "args": pod.arguments(job),
+        "args": list(job.arguments),
         "numNodes": spec.workers,
         "resourcesPerNode": pod.resources(spec, "worker"),
     }

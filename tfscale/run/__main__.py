@@ -18,7 +18,7 @@ from pathlib import Path
 from tfscale.cli import Parser, place, whole
 from tfscale.cluster import Cluster
 from tfscale.console.messages import shown
-from tfscale.errors import TfscaleError, UsageError
+from tfscale.errors import IOFailure, TfscaleError, UsageError
 from tfscale.files import digest_of
 from tfscale.hooks.script_hooks import when_imported
 from tfscale.launch.script_job import PRINTS
@@ -30,7 +30,7 @@ from tfscale.run.script.together import Script, member_of, run_with_others
 from tfscale.run_dir.folder import RunDir
 from tfscale.runtime import global_state as runtime
 
-_TAKE_A_VALUE = ("--run-dir", "--override", "--workers", "--max-restarts", PRINTS)
+_TAKE_A_VALUE = ("--run-dir", "--chdir", "--override", "--workers", "--max-restarts", PRINTS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         try:
             options = _parser().parse(ours)
+            if options.chdir is not None:
+                ours += ["--chdir", _work_in(options.chdir)]  # said once more, where workers start from
             if not target:
                 raise UsageError("no script was named", where="command line", fix="tfscale run script.py [args]")
             program, arguments = _program(target)
@@ -109,6 +111,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--run-dir", metavar="DIR", type=place, help="folder of the script's fits (default runs/SCRIPT)"
     )
+    parser.add_argument(
+        "--chdir", metavar="DIR", type=place, help="folder that the script works in, made where it is missing"
+    )
     parser.add_argument("--fresh", action="store_true", help="begin anew where the script was interrupted")
     parser.add_argument(
         "--deterministic", action="store_true", help="equal numbers at every start; seed all that draws"
@@ -136,6 +141,17 @@ def _program(target: list[str]) -> tuple[Program, list[str]]:
 def _usual_folder(program: Program, arguments: Sequence[str]) -> Path:
     """Of its own for other arguments, since they may be another training."""
     return Path("runs") / (f"{program.stem}-{digest_of(list(arguments))[:6]}" if arguments else program.stem)
+
+
+def _work_in(folder: Path) -> str:
+    """Raises IOFailure where it can't be made or entered."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        os.chdir(folder)
+    except OSError as error:
+        fix = "give a folder that this user can write"
+        raise IOFailure(error.strerror or str(error), where=str(folder), fix=fix) from None
+    return os.getcwd()
 
 
 def _plot_without_display() -> None:

@@ -1,0 +1,170 @@
+"""What `tfscale k8s` prints: the job of a recipe or of a script as YAML, or as Slurm's batch script.
+
+Owns how overrides become a Job. Refuses to know the command line.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from tfscale.errors import UsageError
+from tfscale.k8s.secrets import key_parts, leaves, refuse_environment, refuse_secrets
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from tfscale.config.schema import RunConfig
+    from tfscale.k8s.metadata import Manifest
+    from tfscale.k8s.script import Script
+    from tfscale.k8s.spec import Job, JobSpec
+
+NOTE = "# Note: "
+_OPEN = re.compile(r"job\.(env|node_selector)[.=]")
+
+
+def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
+    """What is printed of a recipe for these overrides: YAML, or Slurm's batch script.
+
+    Raises:
+        UsageError: the recipe, the job, or both together are impossible.
+        SecurityRefused: an override holds a secret.
+    """
+    from tfscale.composition.hydra_compose import to_run_config
+
+    raw = _checked(overrides, config_dir)
+    if raw.job.kind == "runtime":  # which is no recipe's
+        job = _job_of(_spec(raw), ("train",))
+    else:
+        job = _job(to_run_config(raw, overrides), overrides, config_dir)
+    return _written(job, [*(["--config-dir", config_dir] if config_dir else []), *overrides])
+
+
+def text_of_script(script: Script, overrides: Sequence[str]) -> str:
+    """What is printed of a Keras script: overrides of `job` are the job's, others configure each of its fits.
+
+    Raises:
+        DataMissing: there is no such script.
+        UsageError: the script, the job, or both together are impossible.
+        SecurityRefused: an override, an argument or the script holds a secret.
+    """
+    from tfscale.config.override_keys import overridden
+    from tfscale.hardware import Hardware
+    from tfscale.k8s.plans import with_hardware
+    from tfscale.k8s.script import refuse_roles
+    from tfscale.keras_fit.from_python import config_before_a_fit
+
+    refuse_secrets([word.lstrip("-") for word in script.arguments if "=" in word])
+    theirs = [each for each in overrides if key_parts(each)[0] != "job" and key_parts(each) != ["plan", "hardware"]]
+    config = config_before_a_fit(theirs)
+    usual = [f"job.name={script.name}"] if "job.name" not in overridden(overrides) else []
+    raw = _checked([*usual, *overrides], None)
+    spec = _spec(raw)
+    if raw.plan.hardware is not None:
+        spec = with_hardware(spec, Hardware.load(Path(raw.plan.hardware)))
+    refuse_roles(spec)
+    files = script.files()
+    if spec.kind == "slurm":
+        job = _job_of(spec, script.words_here(theirs))
+    else:
+        job = _job_of(spec, script.words(spec.name, theirs), files=files, grace=config.cluster.grace)
+    asked = [*(["--requirements", script.requirements] if script.requirements else []), *overrides]
+    return _written(job, ["run", *script.target, *asked, *(["--", *script.arguments] if script.arguments else [])])
+
+
+def _written(job: Job, words: Sequence[str]) -> str:
+    from tfscale.k8s.manifests import render
+    from tfscale.k8s.notes import notes
+    from tfscale.k8s.sbatch import script
+
+    head = f"# {shlex.join(['tfscale', 'k8s', *words])}\n"
+    head += "".join(f"{NOTE}{note}\n" for note in notes(job))
+    if job.spec.kind == "slurm":
+        shebang, rest = script(job).split("\n", 1)
+        return f"{shebang}\n{head}{rest}"
+    return head + "---\n".join(_yaml(manifest) for manifest in render(job))
+
+
+def _yaml(manifest: Manifest) -> str:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:  # anchors are YAML that people stumble over
+            return True
+
+    return yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120)
+
+
+def composed(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
+    """The configuration of a run and of its job, before it is checked."""
+    from tfscale.composition.hydra_compose import compose_raw
+    from tfscale.k8s.spec import JobRunConfig
+
+    # To Hydra a key of an open mapping is a new one
+    forced = [f"++{each}" if _OPEN.match(each) else each for each in overrides]
+    return compose_raw(forced, config_dir=config_dir, schema=JobRunConfig)
+
+
+def _checked(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
+    from omegaconf import OmegaConf
+
+    refuse_secrets(overrides)
+    raw = composed(overrides, config_dir)
+    refuse_environment(raw)
+    if OmegaConf.is_missing(raw.job, "kind"):
+        raise UsageError("no kind of job was chosen", where="job", fix="add job=tfjob; --help lists the kinds")
+    return raw
+
+
+def _spec(raw: DictConfig) -> JobSpec:
+    from omegaconf import OmegaConf
+
+    spec = cast("JobSpec", OmegaConf.to_object(raw.job))
+    refuse_secrets([f"job.env.{name}={value}" for name, value in spec.env.items()])
+    refuse_secrets([f"job.mlflow_uri={spec.mlflow_uri}"])
+    return spec
+
+
+def _job_of(spec: JobSpec, arguments: Sequence[str], **more: Any) -> Job:
+    from tfscale.k8s.pod_file import read
+    from tfscale.k8s.spec import Job
+
+    return Job(spec, tuple(arguments), pod=read(spec.pod) if spec.pod else {}, **more)
+
+
+def _job(config: RunConfig, overrides: Sequence[str], config_dir: str | None) -> Job:
+    import yaml
+
+    from tfscale.config.schema import validate
+    from tfscale.config.unused_settings import refuse_ignored
+    from tfscale.hardware import Hardware
+    from tfscale.k8s import configuration
+    from tfscale.k8s.plans import check_plan, with_hardware
+    from tfscale.k8s.spec import JobRunConfig, MountedFiles
+
+    assert isinstance(config, JobRunConfig)
+    validate(config)
+    refuse_ignored(config)
+    theirs = [each for each in overrides if key_parts(each)[0] != "job" and key_parts(each) != ["plan", "hardware"]]
+    refuse_secrets([f"job.env.{name}={value}" for name, value in config.job.env.items()])
+    refuse_secrets([f"job.mlflow_uri={config.job.mlflow_uri}"])
+    described = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware is not None else None
+    spec = with_hardware(config.job, described) if described is not None else config.job
+    files, where = MountedFiles(), config_dir  # a batch script runs where the folder lies
+    if config_dir and spec.kind != "slurm":
+        files, where = configuration.read(config_dir), configuration.PLACE
+    for path, text in files.texts.items():
+        refuse_secrets(leaves(yaml.safe_load(text), path))
+    job = _job_of(
+        spec,
+        ["train", *(["--config-dir", where] if where else []), *theirs],
+        grace=config.cluster.grace,
+        has_store=config.run.store is not None,
+        files=files,
+        code=tuple(prefix.rstrip(".") for prefix in config.extensions.allow),
+    )
+    check_plan(job, config, described)
+    return job
