@@ -19,6 +19,7 @@ from tfscale.hooks.keras_fit_hooks import batch_size_of, weighted_by_class
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from tfscale.data.first_batch import FirstBatch
     from tfscale.data.order import Shard
     from tfscale.data.py_batches import DrawnEpochs
     from tfscale.data.survey import Found
@@ -186,6 +187,8 @@ class GivenDataset(StreamedSource):
 
         from tfscale.autograph import no_autograph
 
+        if split == "train" and self._first_batch is not None:
+            dataset = self._first_batch.through(dataset)
         fields = self._of_fields(dataset, split)
         if not self._keeps_steps(split, global_batch):
             return fields.unbatch().batch(global_batch)
@@ -208,6 +211,14 @@ class GivenDataset(StreamedSource):
 
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
+
+    _first_batch = None
+
+    def look_at_first(self) -> FirstBatch | None:
+        from tfscale.data.first_batch import FirstBatch
+
+        self._first_batch: FirstBatch | None = FirstBatch()
+        return self._first_batch
 
     # -- training pass by pass
 

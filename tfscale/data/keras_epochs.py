@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfscale.data.first_batch import FirstBatch
 from tfscale.data.keras_data import UNKNOWN, KerasData
 from tfscale.data.order import permute
 from tfscale.errors import UsageError
@@ -42,12 +43,21 @@ class Epochs:
 
     Args:
         seed: of the order of arrays; None: Keras's own, or 0 where nobody could draw that one again.
+        first_batch: what looks at the first one.
 
     Raises:
         UsageError: Keras doesn't take the data, or they tell no end.
     """
 
-    def __init__(self, data: KerasData, strategy: tf.distribute.Strategy, *, seed: int | None, where: str = "x"):
+    def __init__(
+        self,
+        data: KerasData,
+        strategy: tf.distribute.Strategy,
+        *,
+        seed: int | None,
+        where: str = "x",
+        first_batch: FirstBatch | None = None,
+    ):
         self._data, self._epoch = data, tf.Variable(0, dtype=tf.int64, trainable=False)
         self._steps: Any = None
         redrawn = data.shuffle is True and (seed is not None or global_seed() is None)
@@ -63,7 +73,8 @@ class Epochs:
 
         try:
             with arrays_shuffled_by(shuffle if redrawn else tf.random.shuffle):
-                self._iterator = epoch_iterator(strategy, **arguments)
+                through = first_batch.through if first_batch is not None else lambda dataset: dataset
+                self._iterator = epoch_iterator(strategy, through=through, **arguments)
         except (ValueError, TypeError) as error:
             fix = "give arrays, a tf.data.Dataset, a PyDataset or a generator"
             raise UsageError(f"Keras's fit doesn't take these data: {error}", where=where, fix=fix) from error

@@ -18,6 +18,7 @@ from tfscale.data.source import Source
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from tfscale.data.first_batch import FirstBatch
     from tfscale.data.keras_epochs import Epochs
     from tfscale.labels import Labels
 
@@ -36,6 +37,14 @@ class KerasSource(Source):
         self._strategy: Any = None
         self._seed: int | None = None
         self._opened: dict[str, Epochs] = {}
+        self._first_batch: FirstBatch | None = None
+
+    def look_at_first(self) -> FirstBatch | None:
+        from tfscale.data.first_batch import FirstBatch
+
+        if self.train is not None and self.train.is_batched:  # arrays are compared as a whole
+            self._first_batch = FirstBatch()
+        return self._first_batch
 
     def open(self, strategy: tf.distribute.Strategy, *, seed: int | None) -> None:
         """Called under whose strategy the data are read, before `epochs`.
@@ -53,7 +62,8 @@ class KerasSource(Source):
             where = "x" if split == "train" else "validation_data"
             data = self.split(split)
             assert data is not None
-            self._opened[split] = Epochs(data, self._strategy, seed=self._seed, where=where)
+            first = self._first_batch if split == "train" else None
+            self._opened[split] = Epochs(data, self._strategy, seed=self._seed, where=where, first_batch=first)
             if split == "train":
                 self._opened[split].reset()  # as Keras's fit begins, of which a PyDataset hears
         return self._opened[split]
@@ -62,6 +72,8 @@ class KerasSource(Source):
         """(two examples by field, whether their shapes are those of all). Of batches they are made of zeros: a look at
         some would let the others come in another order. {}: they aren't known before training begins."""
         import tensorflow as tf
+
+        from tfscale.hooks.keras_fit_hooks import of_one_replica
 
         data = self.split(split)
         assert data is not None
@@ -73,7 +85,7 @@ class KerasSource(Source):
             ), known
         if split not in self._opened and not data.is_dataset:
             return {}, False  # a look at what Python makes would use it up
-        spec = data.x.element_spec if data.is_dataset else self.epochs(split).spec
+        spec = of_one_replica(data.x.element_spec if data.is_dataset else self.epochs(split).spec)
         parts = spec if isinstance(spec, tuple) else (spec,)
         flat = tf.nest.flatten(parts)
         known = all(isinstance(one, tf.TensorSpec) and None not in (one.shape[1:] or [0]) for one in flat)

@@ -24,6 +24,7 @@ from tfscale.files import sha256
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from tfscale.data.first_batch import FirstBatch
     from tfscale.data.order import Permutation, Shard
     from tfscale.labels import Labels
 
@@ -216,6 +217,11 @@ class Source:
         """The fields that say which data this is, without where it lies and how much of it may be damaged."""
         left_out = (*self.places, "max_bad_records")
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
+
+    def look_at_first(self) -> FirstBatch | None:
+        """What tells the first batch of training, which workers compare where data can't be compared before they are
+        read; called before anything is read."""
+        return None
 
     def resolved(self) -> Source:
         """The source that examples are read from: itself, but for one that stands for another."""

@@ -45,6 +45,7 @@ class LoopControl:
         heartbeat: called before each compiled loop with what it is.
         by_epoch: whether the figures are those of the epoch so far, as Keras shows them, and not since the last report.
         hooks: callbacks that want to hear of every loop, or None.
+        first_batch: a number that tells the first batch, alike on all workers, and 0 where they aren't compared.
         not_finite: called with a step, counted in its epoch, and its loss that isn't finite; whether the training ends
             by that as it was asked to, and not as one that has failed.
     """
@@ -60,4 +61,5 @@ class LoopControl:
     heartbeat: Callable[[str], None] = lambda what: None
     by_epoch: bool = False
     hooks: LoopHooks | None = None
+    first_batch: Callable[[], int] = lambda: 0
     not_finite: Callable[[int, float], bool] = lambda step, loss: False

@@ -25,6 +25,7 @@ from tfscale.engine.passes import Passes
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import NORM, TrainStep
 from tfscale.engine.training import Training
+from tfscale.errors import DataCorrupt
 from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
@@ -173,7 +174,12 @@ class Trainer(Training):
         vector, timed, good = run(iterator, tf.constant(steps))
         sums, timed = vector.numpy(), float(timed)
         measured = [self.clock.now(), self.clock.now() - start, timed]
-        sums, (now, seconds, timed), each = self._agree(sums, measured, [self.control.stop_requested(), int(good)])
+        mine = [self.control.stop_requested(), int(good), self.control.first_batch()]
+        sums, (now, seconds, timed), each = self._agree(sums, measured, mine)
+        if len(set(each[:, 2])) > 1:
+            others = ", ".join(f"worker {rank}" for rank in np.flatnonzero(each[:, 2] != each[0, 2]))
+            fix = "have every worker read the same data in the same order: seed what shuffles or draws"
+            raise DataCorrupt(f"the first batch of {others} is another than the chief's", where="x", fix=fix)
         self.signum = int(each[:, 0].max())
         first = graph not in self._compiled
         self._compiled.add(graph)

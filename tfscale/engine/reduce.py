@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfscale.hooks.keras_hooks import layers_in, own_statistics
 from tfscale.plan.execution_plan import ExecutionPlan
 
-_CHIEFS, _OWN = 3, 2
+_CHIEFS, _OWN = 3, 3
 _PIECE = 2**21  # numbers of 32 bits that are sent at once; one length, so that one graph serves nearly all of them
 _WIRE = {"bfloat16": tf.bfloat16, "float16": tf.float16}
 
@@ -150,8 +150,8 @@ class Agreement:
     def __call__(
         self, summed: np.ndarray, chiefs: Sequence[float], own: Sequence[float] = ()
     ) -> tuple[np.ndarray, list[float], np.ndarray]:
-        """(the sum over workers of `summed` [n], up to three values of the chief's, up to two of each worker's
-        [workers, 2])."""
+        """(the sum over workers of `summed` [n], up to three values of the chief's, up to three of each
+        worker's [workers, 3])."""
         each = np.zeros((self.workers, _OWN))
         each[self.worker, : len(own)] = own
         if self.workers == 1:

@@ -20,18 +20,25 @@ if TYPE_CHECKING:
 # -- data
 
 
-def epoch_iterator(strategy: tf.distribute.Strategy, **arguments: Any) -> Any:
+def epoch_iterator(
+    strategy: tf.distribute.Strategy, *, through: Callable[[Any], Any] = lambda dataset: dataset, **arguments: Any
+) -> Any:
     """The data of `fit` or `evaluate` as Keras reads them, epoch by epoch: arrays, frames, data sets, PyDatasets,
     generators and loaders.
 
     Args:
+        through: what is done to the adapter's data set before it is distributed.
         arguments: x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, as `fit` takes them.
 
     Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TFEpochIterator`.
     """
     from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
-    return TFEpochIterator(distribute_strategy=strategy, **arguments)
+    class Distributing:
+        def experimental_distribute_dataset(self, dataset: Any) -> Any:
+            return strategy.experimental_distribute_dataset(through(dataset))
+
+    return TFEpochIterator(distribute_strategy=Distributing(), **arguments)
 
 
 def dataset_of(epochs: Any) -> Any:

@@ -206,8 +206,10 @@ class ModelTrainer(Trainer):
         def one(done: tf.Tensor, there: tf.Tensor, logs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             found = iterator.get_next_as_optional()
             has = found.has_value()
-            logs = tf.cond(has, lambda: step(found.get_value()), lambda: logs)
-            return done + tf.cast(has, tf.int32), has, logs
+            count = tf.cast(has, tf.int32)
+            # No tf.cond: of a collective in a function in its branch TensorFlow 2.21 loses the key
+            (logs,) = repeated(count, lambda _: (step(found.get_value()),), (logs,))
+            return done + count, has, logs
 
         start = tf.constant(0), tf.constant(True), tf.zeros([step.size], tf.float64)
         done, _, logs = tf.while_loop(lambda done, there, _: there & (done < steps), one, start)

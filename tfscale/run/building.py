@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfscale.checkpoint.checkpointer import Checkpointer
+    from tfscale.data.first_batch import FirstBatch
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,9 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
     Raises:
         UsageError: a setting takes no effect on this model, or it can't be built as asked for.
     """
-    config = context.config
+    config, first = context.config, None
+    if context.plan.num_workers > 1 and context.plan.strategy != "parameter_server":
+        first = config.data.resolved().look_at_first()
     made = assemble(config, strategy)
     _refuse_rest(config, made.task)
     plan = _suited(context, made.state.model)
@@ -51,7 +54,7 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
         strategy=strategy,
         task=made.task,
         state=made.state,
-        trainer=_trainer(made, plan, _control(context, heartbeat, made)),
+        trainer=_trainer(made, plan, _control(context, heartbeat, made, first)),
         checkpointer=_checkpointer(context, Experiment.of(config, brings_optimizer=made.brings_optimizer)),
         steps_per_epoch=made.steps_per_epoch,
         total_steps=made.total_steps,
@@ -143,7 +146,9 @@ def _trainer(made: Assembled, plan: ExecutionPlan, control: LoopControl) -> Any:
     return made.trainer(plan, control)
 
 
-def _control(context: RunContext, heartbeat: Callable[[str], None], made: Assembled) -> LoopControl:
+def _control(
+    context: RunContext, heartbeat: Callable[[str], None], made: Assembled, first: FirstBatch | None
+) -> LoopControl:
     config, callbacks = context.config, context.callbacks
     if callbacks is not None:
         callbacks.bind(made.state.model, round(made.steps_per_epoch))
@@ -153,6 +158,7 @@ def _control(context: RunContext, heartbeat: Callable[[str], None], made: Assemb
         worker=context.cluster.worker_index,
         by_epoch=callbacks is not None,
         hooks=callbacks.hooks if callbacks is not None else None,
+        first_batch=first.told if first is not None else lambda: 0,
         not_finite=callbacks.not_finite if callbacks is not None else lambda step, loss: False,
         fixed_loop=config.plan.steps_per_loop is not None,
         stop_requested=lambda: context.stopping.stop_requested,

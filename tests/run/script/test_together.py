@@ -158,6 +158,18 @@ APART = {
     "tape": ("HERE\nmodel.optimizer.apply_gradients([(tf.ones_like(v), v) for v in model.trainable_variables])", 64, "a loop that"),
     "lines": ("HERE\nif rank:\n    model.fit(x, y)\nelse:\n    model.fit(x, y)", 65, "model.fit at"),
     "clock": ("HERE\nmodel.fit(x + time.time() % 1, y)", 65, "set_random_seed"),
+    "data": (
+        "order = np.random.default_rng().permutation(44)\n"
+        "HERE\nmodel.fit(tf.data.Dataset.from_tensor_slices((x[order], y[order])).batch(8), verbose=0)",
+        65, "the first batch of worker 1",
+    ),
+    "batches": (
+        "class Own(keras.Sequential):\n    def train_step(self, data):\n        return super().train_step(data)\n"
+        "own = Own([keras.Input((4,)), keras.layers.Dense(1)])\nown.compile('sgd', 'mse')\n"
+        "def made():\n    while True:\n        yield x[:8] + rank, y[:8]\n"
+        "HERE\nown.fit(made(), steps_per_epoch=3, verbose=0)",
+        65, "the first batch of worker 1",
+    ),
     "weights": ("keras.utils.set_random_seed(rank)\nHERE\nmake().fit(x, y)", 65, "set_random_seed"),
     "train_on_batch": ("HERE\nmodel.train_on_batch(x, y)", 64, "train_on_batch would"),
     "input": ("HERE\ninput('?')", 64, "input() waits for a person"),
