@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.controllers import Pod, pods
+import yaml
+from support.controllers import Pod, laid_out, pods
 from support.fault_rows import fingerprint, steps_of
 
 from tfscale.k8s.manifests import Job, JobSpec, render
+from tfscale.k8s.printed import text_of_script
+from tfscale.k8s.script import Script
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 IMAGE = os.environ.get("CONTAINER_IMAGE", "localhost/tfscale")
@@ -75,8 +78,8 @@ class Pods:
     """The two pods of a job, on a network on which they find each other by name. Use it as a context: at its end all of
     it is removed."""
 
-    def __init__(self, kind: str, runs: Path):
-        self.pods, self.runs, self.names = two_pods(kind, *SMALL), runs, list[str]()
+    def __init__(self, pods: list[Pod], runs: Path, *volumes: str):
+        self.pods, self.runs, self.volumes, self.names = pods, runs, volumes, list[str]()
         self.network = f"tfscale-{uuid.uuid4().hex[:8]}"
 
     def __enter__(self) -> Pods:
@@ -97,6 +100,7 @@ class Pods:
         self.names.append(name)
         told = [f"--env={key}={value}" for key, value in {**pod.environ, **more_environ}.items()]
         place = [f"--network={self.network}", f"--network-alias={pod.host}", f"--volume={self.runs}:/work/runs"]
+        place += [f"--volume={volume}" for volume in self.volumes]
         done = podman("run", "--detach", f"--name={name}", *place, *LOCKED_UP, *told, IMAGE, *pod.args)
         assert done.returncode == 0, done.stderr
         return name
@@ -187,7 +191,10 @@ def done(tmp_path_factory) -> Iterator[dict[str, Done]]:
     """As TFJob, Indexed Jobs and a TrainJob's torch policy tell them, all at once. Each second container starts when the
     first waits for it, and is a name until then unknown. The chief of the Indexed Job gets SIGTERM; then the same again."""
     with contextlib.ExitStack() as stack:
-        jobs = {kind: stack.enter_context(Pods(kind, runs_in(tmp_path_factory.mktemp(kind)))) for kind in KINDS}
+        jobs = {
+            kind: stack.enter_context(Pods(two_pods(kind, *SMALL), runs_in(tmp_path_factory.mktemp(kind))))
+            for kind in KINDS
+        }
         slowly = {"job": {"TFSCALE_FAULT": "train.loop:sleep1"}}
         names = {kind: [job.start(0, **slowly.get(kind, {}))] for kind, job in jobs.items()}
         for kind, job in jobs.items():
@@ -222,3 +229,47 @@ def test_sigterm_to_one_ends_both_and_the_same_command_resumes(done):
     assert job.stopped == [143, 143], job.texts
     step = int(job.texts[0].split("resuming at step ")[1].split()[0])
     assert 4 <= step < STEPS and job.committed[-1] == step
+
+
+# -- a script
+
+SCRIPT = """
+import sys
+import keras
+import numpy as np
+import shapes
+import tfscale
+keras.utils.set_random_seed(1)
+x = np.random.normal(size=(32, 4)).astype("float32")
+model = shapes.made()
+model.fit(x, x.sum(1), batch_size=8, epochs=int(sys.argv[1]), verbose=0,
+          callbacks=[keras.callbacks.ModelCheckpoint("best.keras", monitor="loss", save_best_only=True)])
+again = keras.models.load_model("best.keras")
+print("final:", tfscale.is_chief(), again.evaluate(x, x.sum(1), verbose=0))
+"""
+SHAPES = """
+import keras
+def made():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+"""
+
+
+def test_a_script_trains_in_two_containers_with_what_it_imports(tmp_path, runs, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"train.py": SCRIPT, "shapes.py": SHAPES}.items():
+        (tmp_path / name).write_text(text)
+    job = ["job=job", f"job.image={IMAGE}", "job.workers=2", "job.run_claim=runs"]
+    found = list(yaml.safe_load_all(text_of_script(Script(("train.py",), ("3",)), job)))
+    (tmp_path / "scripts").mkdir()
+    laid_out(found, tmp_path / "scripts")
+    two = pods([each for each in found if each["kind"] != "ConfigMap"])
+    with Pods(two, runs, f"{tmp_path / 'scripts'}:/scripts:ro") as started:
+        names = [started.start(0), started.start(1)]
+        ended = codes(names)
+        texts = [said(name) for name in names]
+    assert ended == [0, 0], texts
+    first, second = ([line for line in text.splitlines() if line.startswith("final:")] for text in texts)
+    assert first[0].split(None, 2)[1:] == ["True", second[0].split(None, 2)[2]], texts
+    assert (runs / "train" / "best.keras").stat().st_uid == USER

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from support.controllers import nested, pods
+from support.controllers import laid_out, nested, pods
 
 from tfscale.errors import SecurityRefused, TfscaleError
 from tfscale.k8s.__main__ import main
@@ -51,21 +51,6 @@ def folder(tmp_path, monkeypatch):
 def rendered(*overrides: str, **script) -> list[dict]:
     given = {"target": ("train.py",), "arguments": ("--name", "a b")} | script
     return list(yaml.safe_load_all(text_of_script(Script(**given), [*JOB, *overrides])))
-
-
-def laid_out(manifests, root) -> None:
-    """What the kubelet makes of a ConfigMap: files that are links into a folder that is a link."""
-    [held] = [each for each in manifests if each["kind"] == "ConfigMap"]
-    [volume, *_] = [each for each in nested(manifests, "volumes") for each in each if each["name"] == "script"]
-    assert volume["configMap"]["name"] == held["metadata"]["name"]
-    (root / "..data").symlink_to("..2026_11_28")
-    for item in volume["configMap"]["items"]:
-        file = root / "..2026_11_28" / item["path"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(held["data"][item["key"]])
-        top = item["path"].partition("/")[0]
-        if not (root / top).is_symlink():
-            (root / top).symlink_to(f"..data/{top}")
 
 
 @pytest.mark.parametrize("kind", ["tfjob", "trainjob", "jobset", "job"])

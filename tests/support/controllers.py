@@ -36,6 +36,21 @@ def nested(node: Any, key: str) -> Iterator[Any]:
             yield from nested(value, key)
 
 
+def laid_out(manifests: list[dict[str, Any]], root: Path) -> None:
+    """What the kubelet makes of a ConfigMap: files that are links into a folder that is a link."""
+    [held] = [each for each in manifests if each["kind"] == "ConfigMap"]
+    [volume, *_] = [each for each in nested(manifests, "volumes") for each in each if each["name"] == "script"]
+    assert volume["configMap"]["name"] == held["metadata"]["name"]
+    (root / "..data").symlink_to("..2026_11_28")
+    for item in volume["configMap"]["items"]:
+        file = root / "..2026_11_28" / item["path"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(held["data"][item["key"]])
+        top = item["path"].partition("/")[0]
+        if not (root / top).is_symlink():
+            (root / top).symlink_to(f"..data/{top}")
+
+
 def pods(manifests: list[dict[str, Any]]) -> list[Pod]:
     """All pods that come of these manifests."""
     by_kind = {m["kind"]: m for m in manifests}

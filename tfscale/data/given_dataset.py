@@ -187,8 +187,8 @@ class GivenDataset(StreamedSource):
 
         from tfscale.autograph import no_autograph
 
-        if split == "train" and self._first_batch is not None:
-            dataset = self._first_batch.through(dataset)
+        for look in self._looks if split == "train" else ():
+            dataset = look.through(dataset)
         fields = self._of_fields(dataset, split)
         if not self._keeps_steps(split, global_batch):
             return fields.unbatch().batch(global_batch)
@@ -212,13 +212,16 @@ class GivenDataset(StreamedSource):
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
 
-    _first_batch = None
-
     def look_at_first(self) -> FirstBatch | None:
         from tfscale.data.first_batch import FirstBatch
 
-        self._first_batch: FirstBatch | None = FirstBatch()
-        return self._first_batch
+        self._looks[:] = [FirstBatch()]
+        return self._looks[0]
+
+    @cached_property
+    def _looks(self) -> list[FirstBatch]:
+        """What looks at the first batch of training: one, or none where nobody asks for it."""
+        return []
 
     # -- training pass by pass
 

@@ -209,15 +209,20 @@ class Trainer(Training):
             return sums, waited + seconds, good + tf.cast(tf.math.is_finite(sums[0]), tf.int32)
 
         start = self._train_step.sums.no_steps(), tf.constant(0.0, tf.float64), tf.constant(0)
-        return repeated(steps, one, start)
+        return self._repeated(steps, one, start)
 
     def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         def one(sums: tf.Tensor, good: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             sums += local_sum(self.strategy, self._train_step(self.strategy, next(iterator)))
             return sums, good + tf.cast(tf.math.is_finite(sums[0]), tf.int32)
 
-        sums, good = repeated(steps, one, (self._train_step.sums.no_steps(), tf.constant(0)))
+        sums, good = self._repeated(steps, one, (self._train_step.sums.no_steps(), tf.constant(0)))
         return sums, tf.constant(0.0, tf.float64), good
+
+    def _repeated(self, steps: tf.Tensor, body: Callable[..., Sequence[Any]], start: Sequence[Any]) -> Any:
+        """`repeated`, without a loop in the graph where each has one step, since callbacks hear of every batch."""
+        hooks = self.control.hooks
+        return tuple(body(*start)) if hooks is not None and hooks.longest == 1 else repeated(steps, body, start)
 
     # -- evaluation
 

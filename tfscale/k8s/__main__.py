@@ -50,7 +50,8 @@ def _main_of_script(words: list[str]) -> int:
     arguments = tuple(words[cut + 1 :])
 
     def work(options: argparse.Namespace, _: dict) -> int:
-        target, overrides = ("-m", options.m), options.overrides
+        target: tuple[str, ...] = ("-m", options.m)
+        overrides = options.overrides
         if options.m is None:
             if not overrides or "=" in overrides[0]:
                 raise UsageError("no script was named", where="command line", fix="tfscale k8s run script.py job=...")

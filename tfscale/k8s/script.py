@@ -128,6 +128,7 @@ def _with_modules(script: Path) -> dict[str, str]:
     except SyntaxError as error:
         where = f"{error.filename}, line {error.lineno}"
         raise UsageError(f"{script} is no Python: {error.msg}", where=where, fix="mend the file") from None
-    modules = [Path(one.__file__) for name, one in finder.modules.items() if one.__file__ and name != "__main__"]
+    files = {name: getattr(module, "__file__", None) for name, module in finder.modules.items() if name != "__main__"}
+    modules = [Path(file) for file in files.values() if file]
     found = {script.name: script} | {file.relative_to(root).as_posix(): file for file in sorted(modules)}
     return {path: text_of_file(file, where=str(file)) for path, file in found.items()}

@@ -184,7 +184,7 @@ class ModelTrainer(Trainer):
             return self.steps.train(batch), waited + seconds
 
         start = tf.zeros([self.steps.train.size], tf.float64), tf.constant(0.0, tf.float64)
-        return *repeated(steps, one, start), steps
+        return *self._repeated(steps, one, start), steps
 
     def _plain_graph(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return self._untimed(self.steps.train, self._counts, iterator, steps)
@@ -197,7 +197,7 @@ class ModelTrainer(Trainer):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         if counts:
             return self._counting_graph(step, iterator, steps)
-        (logs,) = repeated(steps, lambda logs: (step(next(iterator)),), (tf.zeros([step.size], tf.float64),))
+        (logs,) = self._repeated(steps, lambda logs: (step(next(iterator)),), (tf.zeros([step.size], tf.float64),))
         return logs, tf.constant(0.0, tf.float64), steps
 
     def _counting_graph(self, step: OwnStep, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
