@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tfscale.hooks.keras_fit_hooks import batch_function, build_eagerly, metrics_or_logs, without_optionals
 from tfscale.hooks.placement_hooks import held_variable
-from tfscale.state.keras_state import flat
+from tfscale.state.keras_state import other_optimizers
 
 LOSS = "loss"
 
@@ -177,13 +177,3 @@ class OwnSteps:
                 f"metric/{metric.name}/{i}": v for i, v in enumerate(metric.variables) if id(v) not in known
             })  # fmt: skip
         return found
-
-
-def other_optimizers(model: keras.Model) -> dict[str, Any]:
-    """The optimizers that a model keeps as attributes besides the one that it is compiled with, by attribute."""
-    found = {}
-    for name, value in vars(model).items():
-        for i, one in enumerate(flat(value) if isinstance(value, dict | list | tuple) else [value]):
-            if isinstance(one, keras.optimizers.Optimizer) and one is not model.optimizer:
-                found[f"{name}.{i}" if one is not value else name] = one
-    return found

@@ -121,6 +121,18 @@ def flat(node: Any) -> list[Any]:
     return [] if node is None else [node]
 
 
+def other_optimizers(model: keras.Model) -> dict[str, Any]:
+    """The optimizers that a model keeps as attributes besides the one that it is compiled with, by attribute."""
+    import keras
+
+    found = {}
+    for name, value in vars(model).items():
+        for i, one in enumerate(flat(value) if isinstance(value, dict | list | tuple) else [value]):
+            if isinstance(one, keras.optimizers.Optimizer) and one is not model.optimizer:
+                found[f"{name}.{i}" if one is not value else name] = one
+    return found
+
+
 def foreign_in(node: Any) -> Iterator[tuple[str, str | None]]:
     """(name, module) of what isn't Keras's in a serialized object; of functions Keras writes no module: None."""
     if isinstance(node, dict):

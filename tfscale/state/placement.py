@@ -22,7 +22,7 @@ from tfscale.hooks.placement_hooks import (
     strategy_of_model,
     strategy_of_optimizer,
 )
-from tfscale.state.keras_state import flat, layers_of
+from tfscale.state.keras_state import layers_of, other_optimizers
 
 if TYPE_CHECKING:
     import keras
@@ -99,8 +99,11 @@ def optimizers_of(model: keras.Model) -> list[Any]:
     """The optimizer that a model is compiled with, those that it keeps as attributes, and those that they wrap."""
     import keras
 
-    given = [getattr(model, "optimizer", None), *vars(model).values()]
-    found = [one for one in flat(given) if isinstance(one, keras.optimizers.Optimizer)]
+    compiled = getattr(model, "optimizer", None)
+    found = [
+        *([compiled] if isinstance(compiled, keras.optimizers.Optimizer) else []),
+        *other_optimizers(model).values(),
+    ]
     found += [one.inner_optimizer for one in found if hasattr(one, "inner_optimizer")]
     return list({id(one): one for one in found}.values())
 
