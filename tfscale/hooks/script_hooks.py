@@ -6,6 +6,7 @@ replace_fit(lambda keras_fit: mine)             # of every model, whoever import
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.util
 import sys
@@ -86,6 +87,24 @@ def guard_downloads(guard: Callable[[Callable[..., Any]], Callable[..., Any]]) -
         builder.download_and_prepare = guard(builder.download_and_prepare)
 
     when_imported("tensorflow_datasets", tfds)
+
+
+def before_folders(call: Callable[[], None]) -> None:
+    """Calls this right before Keras lists a folder of examples, as `image_dataset_from_directory` does.
+
+    Keras 3.15: keras/src/utils/dataset_utils.py, `index_directory`, which image_dataset_utils.py, text_dataset_utils.py
+    and audio_dataset_utils.py call.
+    """
+    from keras.src.utils import dataset_utils
+
+    former = dataset_utils.index_directory
+
+    @functools.wraps(former)
+    def listed(*args: Any, **kwargs: Any) -> Any:
+        call()
+        return former(*args, **kwargs)
+
+    dataset_utils.index_directory = listed
 
 
 class _Waiting(importlib.abc.MetaPathFinder):

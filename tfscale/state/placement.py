@@ -86,7 +86,9 @@ class Placement:
         return getattr(held, "distribute_strategy", None) is self._strategy
 
     def _models(self) -> list[Any]:
-        return [layer for layer in layers_of(self._model) if hasattr(layer, "train_function")]
+        import keras
+
+        return [layer for layer in layers_of(self._model) if isinstance(layer, keras.Model)]
 
     def _variables(self) -> list[Any]:
         found = list(self._model.variables)

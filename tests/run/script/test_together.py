@@ -20,7 +20,7 @@ from support.peers import free_ports
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 HEAD = """
-import json, os, sys, time
+import json, os, shutil, sys, time
 import numpy as np, keras
 import tensorflow as tf
 rank = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
@@ -37,6 +37,12 @@ WRITING = """
 os.makedirs("cache", exist_ok=True)
 given = keras.utils.get_file("given.txt", origin=os.environ["ORIGIN"], cache_dir=os.path.abspath("cache"))
 assert open(given).read() == "given"
+for label in "ab":
+    os.makedirs("pictures/" + label, exist_ok=True)
+    time.sleep(0 if rank else 0.5)  # the other worker is there before the chief has made all
+    keras.utils.save_img("pictures/" + label + "/1.png", np.zeros((4, 4, 3)))
+found = keras.utils.image_dataset_from_directory("pictures", image_size=(4, 4), verbose=False)
+assert len(found.file_paths) == 2, found.file_paths
 os.makedirs("out", exist_ok=True)
 best = keras.callbacks.ModelCheckpoint("out/best.keras", monitor="val_loss", save_best_only=True)
 slow = keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=1, min_delta=1)
@@ -48,12 +54,19 @@ with open("out/part.txt", "w") as file:
     file.write("whole")
 os.replace("out/part.txt", "out/old.txt")
 assert open("out/old.txt").read() == "whole" and not os.path.exists("out/part.txt")
+shutil.copy2("out/old.txt", "out/copy.txt")
+os.symlink("copy.txt", "out/link.txt")
+assert open("out/link.txt").read() == "whole"
+os.remove("out/link.txt")
 first = model.fit(x, y, batch_size=8, epochs=3, validation_split=0.2, callbacks=[best, log], verbose=0)
 again = keras.models.load_model("out/best.keras")
 model.save_weights("out/model.weights.h5")
 model.load_weights("out/model.weights.h5")
 assert os.path.exists("out/log.csv") and len(open("out/log.csv").readlines()) == 4
-assert sorted(os.listdir("out")) == ["best.keras", "log.csv", "model.weights.h5", "old.txt"]
+assert sorted(os.listdir("out")) == ["best.keras", "copy.txt", "log.csv", "model.weights.h5", "old.txt"]
+again.export("served", verbose=False)
+served = tf.saved_model.load(export_dir="served")
+np.testing.assert_allclose(served.serve(x), again.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 import tfscale
 assert tfscale.is_chief() == (rank == 0)
 second = again.fit(x, y, batch_size=8, epochs=4, callbacks=[slow], verbose=0)
@@ -117,9 +130,10 @@ def test_two_workers_equal_one_and_each_finds_its_files(tmp_path, served):
     for mine, other in zip(*map(_leaves, (first, one)), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
     written = {file.name for file in (tmp_path / "two" / "out").iterdir()}
-    assert written == {"best.keras", "log.csv", "model.weights.h5", "old.txt"}
-    led = tmp_path / "two" / "runs" / "train" / "scratch" / "1"
-    assert {file.name for file in led.rglob("*") if file.is_file()} == written
+    assert written == {"best.keras", "copy.txt", "log.csv", "model.weights.h5", "old.txt"}
+    led = Path(f"{tmp_path}/two/runs/train/scratch/1{tmp_path}/two")
+    assert {file.name for file in (led / "out").rglob("*") if file.is_file()} == written
+    assert (led / "served" / "saved_model.pb").is_file() and (tmp_path / "two" / "served" / "saved_model.pb").is_file()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from tfscale.errors import TfscaleError
 from tfscale.peers.standing import StandingPeers, standing
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.run.script.journal import Entered
+from tfscale.run.script.program import place_of_call
 from tfscale.runtime import global_state as runtime
 
 
@@ -41,6 +42,14 @@ class Members:
     @property
     def is_chief(self) -> bool:
         return self.rank == 0
+
+    def meet(self, what: str) -> None:
+        """Returns once all workers are about to do this: what each has written before it is whole.
+
+        Raises:
+            DataCorrupt: one is about to do something else.
+        """
+        self._peers.agree({"next": f"{what} at {place_of_call()}"})
 
     def agree_on_fit(self, place: str, digest: str, model: Any) -> None:
         """Returns once all workers are about to do this fit, with equal weights.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -26,6 +27,7 @@ from typing import Any
 from tfscale.hooks.script_hooks import when_imported
 
 _WRITES = frozenset("wax+")
+_OF_ONE_FILE = ("stat", "access", "chmod", "utime", "truncate", "listxattr", "getxattr", "setxattr")  # shutil.copy, too
 
 
 class Scratch:
@@ -48,15 +50,18 @@ class Scratch:
         self._put(builtins, "open", self._opened)
         self._put(io, "open", self._opened)
         self._put(os, "listdir", self._listed)
-        self._put(os, "stat", self._reading(os.stat))
+        for name in _OF_ONE_FILE:
+            self._put(os, name, self._reading(getattr(os, name)))
         for name in ("remove", "unlink"):
             self._put(os, name, self._removing(getattr(os, name)))
         self._put(shutil, "rmtree", self._clearing(shutil.rmtree))
         self._put(os, "mkdir", self._making(os.mkdir))
         for name in ("rename", "replace"):
             self._put(os, name, self._moving(getattr(os, name)))
+        self._put(os, "symlink", self._linking(os.symlink))
         when_imported("h5py", lambda: self._lead_class(sys.modules["h5py"], "File"))
         when_imported("tensorflow", self._lead_gfile)
+        when_imported("tensorflow", self._lead_saved_models)
         try:
             yield
         finally:
@@ -137,6 +142,15 @@ class Scratch:
 
         return led
 
+    def _linking(self, call: Callable[..., None]) -> Callable[..., None]:
+        def led(source: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+            if kwargs.get("dir_fd") is None and self._whole(target):
+                source = self.path_of(os.path.join(os.path.dirname(os.path.abspath(target)), source), writes=False)
+                target = self.path_of(target, writes=True)
+            call(source, target, *args, **kwargs)
+
+        return led
+
     def _removing(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def led(path: Any, **kwargs: Any) -> Any:
             theirs = self._whole(path)
@@ -202,6 +216,28 @@ class Scratch:
 
         self._lead_class(tf.io.gfile, "GFile")
         self._put(tf.io.gfile, "exists", self._reading(tf.io.gfile.exists))
+
+    def _lead_saved_models(self) -> None:
+        """Folders that TensorFlow's C++ writes: two workers in one folder would mix their files. `model.export` calls
+        these, too."""
+        import tensorflow as tf
+
+        # `import tensorflow.saved_model...`, as Keras's export does, puts a second module in the first one's place
+        modules = (tf.saved_model, importlib.import_module("tensorflow.saved_model"))
+        save, load = tf.saved_model.save, tf.saved_model.load
+
+        def saved(obj: Any, export_dir: Any, *args: Any, **kwargs: Any) -> Any:
+            return save(obj, self.path_of(export_dir, writes=True), *args, **kwargs)
+
+        def loaded(export_dir: Any, *args: Any, **kwargs: Any) -> Any:
+            file = os.path.join(os.fspath(export_dir), "saved_model.pb")
+            if (found := self.path_of(file, writes=False)) is not file:  # ours is whole, the chief's may not be yet
+                export_dir = os.path.dirname(found)
+            return load(export_dir, *args, **kwargs)
+
+        for module in modules:
+            self._put(module, "save", saved)
+            self._put(module, "load", loaded)
 
 
 class _Straight:

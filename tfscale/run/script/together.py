@@ -23,7 +23,7 @@ from typing import Any
 from tfscale.cluster import Cluster
 from tfscale.errors import ClusterFault, TfscaleError, UsageError
 from tfscale.files import kernel_lock
-from tfscale.hooks.script_hooks import guard_downloads
+from tfscale.hooks.script_hooks import before_folders, guard_downloads
 from tfscale.hooks.tensorflow_hooks import set_determinism
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.run.script.journal import FITS, Journal
@@ -76,6 +76,8 @@ def _run(script: Script, members: Members) -> SystemExit | None:
     calls.install()
     refuse_alone(lambda: calls.busy > 0)
     guard_downloads(_one_at_a_time)
+    process = os.getpid()  # a child of the script's meets nobody
+    before_folders(lambda: None if calls.busy or os.getpid() != process else members.meet("a folder of examples"))
     try:
         with _apart(script, members, resumes=members.of_chief(script.journal.resumes)):
             script.execute()
