@@ -161,6 +161,77 @@ def test_embeddings_of_a_smaller_last_step_equal_one_device(tf, policy, tmp_path
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.parametrize("steps", ["translated", "own"])
+def test_embeddings_of_texts_of_other_lengths_on_two_replicas_equal_one_device(tf, policy, tmp_path, steps):
+    """Padded to the longest of each batch, so that no two batches have gradients of equal lengths."""
+    import keras
+
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    random = np.random.RandomState(0)
+    texts = [random.randint(0, 9, random.randint(2, 9)) for _ in range(24)]
+    y = random.normal(size=(24, 1)).astype(np.float32)
+    data = tf.data.Dataset.from_generator(
+        lambda: zip(texts, y, strict=True), output_signature=(tf.TensorSpec((None,), tf.int64), tf.TensorSpec((1,)))
+    ).apply(tf.data.experimental.assert_cardinality(24))
+    trained = []
+    for overrides in ([], TWO[:2]):
+        keras.utils.set_random_seed(2)
+        model = (keras.Sequential if steps == "translated" else Own)(
+            [keras.Input((None,), dtype="int64"), keras.layers.Embedding(9, 3), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)]
+        )  # fmt: skip
+        model.compile("sgd", "mse")
+        tfscale.fit(model, data.padded_batch(4), epochs=2, verbose=0, overrides=overrides)
+        trained.append(model.get_weights())
+    for a, b in zip(*trained, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["an order drawn", "made by threads", "nothing behind"])
+def test_batches_that_python_makes_for_a_step_of_ones_own_on_two_replicas(tf, policy, kind):
+    """Keras makes an iterator at the end of each epoch that it throws away: it takes nothing with it. Nor does a step
+    compute in the memory of the arrays."""
+    import random
+
+    import keras
+
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    drawing = np.random.RandomState(0)
+    x, y = drawing.normal(size=(24, 3)).astype("float32"), drawing.normal(size=(24, 1)).astype("float32")
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, i):
+            return x[i * 4 : i * 4 + 4], y[i * 4 : i * 4 + 4]
+
+    def made():
+        while True:
+            yield x[:4], y[:4], None
+
+    trained, given = [], (x.copy(), y.copy())
+    for overrides in ([], TWO[:2]):
+        random.seed(1)
+        keras.utils.set_random_seed(2)
+        model = Own([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        if kind == "nothing behind":
+            data, more = made(), {"steps_per_epoch": 3}
+        else:
+            data, more = Batches(workers=2 if kind == "made by threads" else 1), {"shuffle": kind == "an order drawn"}
+        history = tfscale.fit(model, data, **more, epochs=3, verbose=0, overrides=overrides).history
+        trained.append((history["loss"], model.get_weights()))
+        assert all(map(np.array_equal, (x, y), given))
+    for a, b in zip(*(tf.nest.flatten(each) for each in trained), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_batches_come_in_the_order_of_keras_on_two_replicas(tf, policy, tmp_path):
     """Of a PyDataset and of a data set that shuffle; also behind a first fit, and in a run that is resumed."""
     import keras

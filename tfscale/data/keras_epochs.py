@@ -26,6 +26,7 @@ from tfscale.hooks.keras_fit_hooks import (
     arrays_shuffled_by,
     dataset_of,
     epoch_iterator,
+    of_one_replica,
     ran_out,
     steps_of_epoch,
 )
@@ -87,6 +88,13 @@ class Epochs:
     def spec(self) -> Any:
         """Of a batch, as `tf.function` takes it."""
         return dataset_of(self._iterator).element_spec
+
+    @property
+    def alike(self) -> bool:
+        """Whether all batches have one shape, but for the last of an epoch."""
+        parts = [part for part in tf.nest.flatten(of_one_replica(self.spec)) if not isinstance(part, tf.OptionalSpec)]
+        fixed = all(isinstance(part, tf.TensorSpec) and part.shape[1:].is_fully_defined() for part in parts)
+        return fixed and (not self._data.is_batched or all(part.shape.is_fully_defined() for part in parts))
 
     @property
     def replays(self) -> bool:

@@ -73,7 +73,7 @@ class KerasSource(Source):
         some would let the others come in another order. {}: they aren't known before training begins."""
         import tensorflow as tf
 
-        from tfscale.hooks.keras_fit_hooks import of_one_replica
+        from tfscale.hooks.keras_fit_hooks import of_one_replica, without_absent
 
         data = self.split(split)
         assert data is not None
@@ -85,8 +85,8 @@ class KerasSource(Source):
             ), known
         if split not in self._opened and not data.is_dataset:
             return {}, False  # a look at what Python makes would use it up
-        spec = of_one_replica(data.x.element_spec if data.is_dataset else self.epochs(split).spec)
-        parts = spec if isinstance(spec, tuple) else (spec,)
+        spec = without_absent(of_one_replica(data.x.element_spec if data.is_dataset else self.epochs(split).spec))
+        parts = tuple(part for part in (spec if isinstance(spec, tuple) else (spec,)) if part is not None)
         flat = tf.nest.flatten(parts)
         known = all(isinstance(one, tf.TensorSpec) and None not in (one.shape[1:] or [0]) for one in flat)
 

@@ -26,6 +26,8 @@ from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import NORM, TrainStep
 from tfscale.engine.training import Training
 from tfscale.errors import DataCorrupt
+from tfscale.hooks.keras_fit_hooks import of_one_replica
+from tfscale.hooks.tensorflow_hooks import gathers
 from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
@@ -61,6 +63,7 @@ class Trainer(Training):
         self.retrace()
         self._step_seconds: float | None = None
         self._loops = 0
+        self._one_by_one = False  # whether each step has a loop of its own
         self._on_place: Callable[[], None] | None = None
         self._longest_loop: float = plan.steps_per_loop
         self._wait_share = 0.0  # of the last timed loop
@@ -160,6 +163,8 @@ class Trainer(Training):
         step, hooks = self.state.step, self.control.hooks
         if hooks is None and self._graph() not in self._compiled:
             return 1  # so that tracing and compiling are not taken for the time of steps
+        if self._one_by_one:
+            return 1
         steps = int(self._longest_loop) if hooks is None else hooks.longest
         if self._step_seconds and not self.fixed_loop and hooks is None:
             steps = min(steps, max(1, int(LOOP_SECONDS / self._step_seconds)))
@@ -182,6 +187,14 @@ class Trainer(Training):
             raise DataCorrupt(f"the first batch of {others} is another than the chief's", where="x", fix=fix)
         self.signum = int(each[:, 0].max())
         first = graph not in self._compiled
+        if (
+            first
+            and self.plan.num_replicas > 1
+            and isinstance(run, tf.types.experimental.PolymorphicFunction)
+            and self._vary(iterator)
+        ):
+            # In one loop TensorFlow gathers gradients of equal lengths alone, as those of embeddings aren't then
+            self._one_by_one = gathers(run.get_concrete_function(iterator, tf.constant(steps)))
         self._compiled.add(graph)
         waited = 0.0
         if not first:
@@ -191,6 +204,11 @@ class Trainer(Training):
             self._step_seconds = seconds / steps
         self._account(steps, sums, seconds, waited, compiling=first, good=int(each[:, 1].min()))
         return now
+
+    def _vary(self, iterator: Any) -> bool:
+        """Whether examples have other shapes in other batches, such as texts that are padded to the longest."""
+        parts = tf.nest.flatten(of_one_replica(iterator.element_spec))
+        return not all(isinstance(part, tf.TensorSpec) and part.shape[1:].is_fully_defined() for part in parts)
 
     def _graph(self) -> str:
         """Which compiled loop is next: the timed one, or for most loops of quick steps the plain one."""

@@ -32,13 +32,80 @@ def epoch_iterator(
 
     Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TFEpochIterator`.
     """
+    import keras
     from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
     class Distributing:
         def experimental_distribute_dataset(self, dataset: Any) -> Any:
+            if strategy.num_replicas_in_sync > 1:
+                dataset = _copied(_without_nothing(dataset))
             return strategy.experimental_distribute_dataset(through(dataset))
 
-    return TFEpochIterator(distribute_strategy=Distributing(), **arguments)
+    epochs = TFEpochIterator(distribute_strategy=Distributing(), **arguments)
+    if isinstance(arguments["x"], keras.utils.PyDataset):
+        epochs._get_iterator = lambda: _WhenRead(epochs._distributed_dataset)
+    return epochs
+
+
+class _WhenRead:
+    """An iterator that is made when its first batch is due, as those of one device begin to read: those of several
+    begin at once, and Keras makes some that it throws away, which would take batches, and draw an order, of the
+    PyDataset."""
+
+    def __init__(self, dataset: Any):
+        self._dataset, self._made = dataset, None
+
+    def __iter__(self) -> _WhenRead:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self.made())
+
+    def made(self) -> Any:
+        if self._made is None:
+            self._made = iter(self._dataset)
+        return self._made
+
+
+def _copied(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The same batches in memory of their own: TensorFlow 2.21 takes that of arrays from Python, and cut for replicas
+    it computes in it, so that people's own arrays would change."""
+    import tensorflow as tf
+
+    def copy(*batch: Any) -> Any:
+        batch = batch if isinstance(dataset.element_spec, tuple) else batch[0]
+
+        def own(part: tf.Tensor) -> tf.Tensor:
+            numbers = part.dtype.is_floating or part.dtype.is_integer or part.dtype.is_bool or part.dtype.is_complex
+            return tf.raw_ops.DeepCopy(x=part) if numbers and not part.dtype.is_quantized else part
+
+        return tf.nest.map_structure(own, batch, expand_composites=True)
+
+    return dataset.map(tf.autograph.experimental.do_not_convert(copy))
+
+
+def _without_nothing(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The batches without the None at their end, as in (x, y, None), which tf.distribute can't cut.
+
+    Raises:
+        ValueError: a None stands elsewhere.
+
+    Keras 3.15: keras/src/trainers/data_adapters/generator_data_adapter.py makes an Optional of it.
+    """
+    import tensorflow as tf
+
+    def absent(part: Any) -> list[bool]:
+        return [isinstance(one, tf.OptionalSpec) for one in tf.nest.flatten(part)]
+
+    parts = dataset.element_spec if isinstance(dataset.element_spec, tuple) else (dataset.element_spec,)
+    kept = len(parts)
+    while kept > 1 and all(absent(parts[kept - 1])):
+        kept -= 1
+    if any(absent(parts[:kept])):
+        raise ValueError("on several replicas a None may stand only at the end of a batch, as in (x, y, None)")
+    if kept == len(parts):
+        return dataset
+    return dataset.map(tf.autograph.experimental.do_not_convert(lambda *batch: batch[:kept]))
 
 
 def dataset_of(epochs: Any) -> Any:
@@ -55,7 +122,8 @@ def steps_of_epoch(epochs: Any) -> Iterator[tuple[int, int, Any]]:
 
     Keras 3.15: keras/src/trainers/epoch_iterator.py, `EpochIterator._enumerate_iterator`.
     """
-    return epochs._enumerate_iterator()
+    for first, last, iterator in epochs._enumerate_iterator():
+        yield first, last, iterator.made() if isinstance(iterator, _WhenRead) else iterator
 
 
 def batch_size_of(dataset: tf.data.Dataset) -> int | None:
@@ -199,6 +267,13 @@ def without_optionals(model: keras.Model, run: Callable[[Any], Any]) -> Callable
     Keras 3.15: see `batch_function`.
     """
     return model._autoconvert_optionals(run)
+
+
+def without_absent(spec: Any) -> Any:
+    """The spec of a batch as `without_optionals` hands it on."""
+    import tensorflow as tf
+
+    return tf.nest.map_structure(lambda part: None if isinstance(part, tf.OptionalSpec) else part, spec)
 
 
 def metrics_or_logs(model: keras.Model, logs: Any) -> dict[str, Any]:

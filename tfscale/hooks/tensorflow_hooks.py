@@ -129,3 +129,12 @@ def function_in(graph: Any, name: str) -> Any:
             return found
         graph = getattr(graph, "outer_graph", None)
     return None
+
+
+def gathers(function: Any) -> bool:
+    """Whether replicas send each other rows in a concrete function, as gradients of embeddings are sent.
+
+    TensorFlow 2.21: tensorflow/python/distribute/cross_device_utils.py, `CollectiveReplicaLauncher.all_gather`.
+    """
+    functions = function.graph.as_graph_def().library.function
+    return any(node.op.startswith("CollectiveGather") for one in functions for node in one.node_def)

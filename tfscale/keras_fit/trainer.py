@@ -26,6 +26,10 @@ from tfscale.state.train_state import TrainState
 from tfscale.task import Task
 
 _AGAIN = "give data that can be read again: a function that returns the generator, or a tf.data.Dataset"
+_NO_ROWS = (
+    "or, where a batch may have fewer rows than there are replicas, leave it out (drop_remainder=True): some have none "
+    "then, whose mean is NaN"
+)
 
 
 class _Logs:
@@ -61,6 +65,7 @@ class ModelTrainer(Trainer):
         self.steps: OwnSteps = task.own_steps
         self._made = False
         self._place: tuple[int, int] | None = None  # (epoch, step) that the training data are at
+        self._alike = True  # whether all batches have one shape, but for the last of an epoch
         self._counts = self._test_counts = False  # whether only reading shows where an epoch ends
         self._epoch_steps = 1
         self._test_agree: Agreement | None = None  # of as many numbers as the logs of `test_step` have
@@ -83,6 +88,9 @@ class ModelTrainer(Trainer):
         self._test_loop: Any = tf.function(self._test_graph, autograph=False)
         if self.steps.model.run_eagerly:
             self._timed_loop, self._plain_loop, self._test_loop = self._timed_graph, self._plain_graph, self._test_graph
+
+    def _vary(self, iterator: Any) -> bool:
+        return not self._alike
 
     def _figures(self, sums: Any) -> dict[str, float]:
         if self._before_test is not None:
@@ -110,7 +118,7 @@ class ModelTrainer(Trainer):
     # -- training
 
     def _opened(self, batches: Epochs) -> Epochs:
-        self._counts, self._epoch_steps = batches.counts, batches.steps
+        self._counts, self._epoch_steps, self._alike = batches.counts, batches.steps, batches.alike
         return batches
 
     def _next_loop(self, source: Epochs, until: int) -> float:
@@ -161,11 +169,15 @@ class ModelTrainer(Trainer):
         self, steps: int, sums: np.ndarray, seconds: float, waited: float, *, compiling: bool, good: int | None = None
     ) -> None:
         done = steps if good is None else good
+        if not done and isinstance(self.epoch_sums, np.ndarray):
+            sums = self.epoch_sums  # this loop has found the end alone, and its logs are none
         memory = self.state.memory
         memory["updates"] = memory.get("updates", self.state.step) + done
         try:
             super()._account(done, sums, seconds, waited, compiling=compiling)
         except Diverged as error:
+            if self.plan.num_replicas > 1:
+                error.fix += f"; {_NO_ROWS}"
             loss = float(sums[0]) / self.plan.num_workers
             if not self.control.not_finite((self.state.step - 1) % self._epoch_steps, loss):
                 raise

@@ -19,7 +19,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfscale.hooks.keras_fit_hooks import batch_function, build_eagerly, metrics_or_logs, without_optionals
+from tfscale.hooks.keras_fit_hooks import (
+    batch_function,
+    build_eagerly,
+    metrics_or_logs,
+    without_absent,
+    without_optionals,
+)
 from tfscale.hooks.placement_hooks import held_variable
 from tfscale.state.keras_state import other_optimizers
 
@@ -56,6 +62,7 @@ class OwnStep:
         """
         if self._logs is not None:
             return
+        spec = without_absent(spec)
         if self.model.run_eagerly:
             build_eagerly(self.model, spec)
             return

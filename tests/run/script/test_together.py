@@ -221,6 +221,47 @@ def test_an_error_of_one_worker_ends_the_other(tmp_path):
     assert "tfscale" not in texts[1].partition("Traceback")[2]
 
 
+OWN_STEPS = """
+class Own(keras.Sequential):
+    def train_step(self, data):
+        return super().train_step(data)
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, i):
+        return x[i * 8 : i * 8 + 8], y[i * 8 : i * 8 + 8]
+def made():
+    while True:
+        yield x[:8], y[:8], None
+texts = [np.random.randint(0, 9, np.random.randint(2, 9)) for _ in range(24)]
+padded = tf.data.Dataset.from_generator(lambda: zip(texts, y), output_signature=(tf.TensorSpec((None,), tf.int64), tf.TensorSpec((1,))))
+found = []
+def fit(layers, data, **more):
+    own = Own(layers + [keras.layers.Dense(1)])
+    own.compile("sgd", "mse")
+    found.append([own.fit(data, epochs=3, verbose=0, **more).history["loss"], [w.tolist() for w in own.get_weights()]])
+fit([keras.Input((4,))], Batches(workers=2), shuffle=False)
+fit([keras.Input((4,))], Batches())
+fit([keras.Input((4,))], made(), steps_per_epoch=3)
+fit([keras.Input((None,), dtype="int64"), keras.layers.Embedding(9, 3), keras.layers.GlobalAveragePooling1D()], padded.padded_batch(4))
+print("final:", found)
+"""
+
+
+@pytest.mark.slow
+def test_steps_of_ones_own_on_batches_from_python_equal_one_worker(tmp_path):
+    """Of a PyDataset, a generator, and texts of other lengths in every batch, that tell no number of batches."""
+    script = tmp_path / "train.py"
+    script.write_text(HEAD + OWN_STEPS)
+    codes, alone = ran(script, tmp_path / "one", workers=1)
+    assert codes == [0], alone
+    codes, both = ran(script, tmp_path / "two")
+    assert codes == [0, 0], both
+    one, first, second = final(alone[0]), *map(final, both)
+    assert first == second
+    np.testing.assert_allclose(_leaves(first), _leaves(one), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_what_has_come_too_late_is_passed_by(tmp_path):
     script = tmp_path / "train.py"
