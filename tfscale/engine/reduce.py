@@ -56,9 +56,25 @@ class Reducer:
         # A sum of equal numbers is exact in float64, so that statistics which nobody wrote stay as they are.
         shares = [tf.identity(tf.cast(tf.convert_to_tensor(v), tf.float64)) for v in written]
         summed = self._sum([*sent, *shares])
-        sums = [tf.cast(s, g.dtype) for s, g in zip(summed, gradients, strict=False)]
+        sums = [self._once(tf.cast(s, g.dtype)) for s, g in zip(summed, gradients, strict=False)]
         means = [tf.cast(s / self.replicas, v.dtype) for s, v in zip(summed[len(sums) :], written, strict=True)]
         return sums, means
+
+    def _once(self, gradient: Any) -> Any:
+        """A sparse gradient, whose rows stand side by side by replica, as one device has it: what every replica has
+        looked up alike and once, such as the places of a text, was looked up once for the whole batch there."""
+        if not isinstance(gradient, tf.IndexedSlices):
+            return gradient
+        values, rows = gradient.values, tf.shape(gradient.indices)[0] // self.replicas
+        whole = rows * self.replicas  # fewer than there are where replicas have looked up different numbers
+        indices = tf.reshape(gradient.indices[:whole], [self.replicas, rows])
+        ordered = tf.sort(indices[0])
+        alike = (whole == tf.shape(gradient.indices)[0]) & tf.reduce_all(indices == indices[:1])
+        alike &= tf.reduce_all(ordered[1:] != ordered[:-1])
+        parts = tf.reshape(values[:whole], tf.concat([[self.replicas, rows], tf.shape(values)[1:]], 0))
+        # Zeros for the other replicas, which no optimizer sees: shapes stay what they were
+        first = tf.concat([tf.reduce_sum(parts, 0), tf.zeros_like(values[rows:])], 0)
+        return tf.IndexedSlices(tf.where(alike, first, values), gradient.indices, gradient.dense_shape)
 
     def _sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         """One all-reduce for each type, since a pack is one tensor on the wire."""
@@ -84,9 +100,9 @@ def lengthened(gradient: Any, rows: tf.Tensor, most: int) -> Any:
     """A sparse gradient of `rows` examples with as many rows as one of `most` would have, zeros for its first place:
     TensorFlow gathers equal lengths alone, in every step, and no optimizer sees a difference.
 
-    Where examples have different numbers of rows nothing is done.
+    Where examples have different numbers of rows nothing is done, nor where the rows are those of the whole batch.
     """
-    if not isinstance(gradient, tf.IndexedSlices):
+    if not isinstance(gradient, tf.IndexedSlices) or gradient.indices.shape.is_fully_defined():
         return gradient
     count = tf.shape(gradient.indices)[0]
     each = tf.math.floordiv(count, tf.maximum(rows, 1))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
-from tfscale.hooks.keras_fit_hooks import is_trainer, of_one_replica, steps_of_its_own
+from tfscale.hooks.keras_fit_hooks import build_eagerly, is_trainer, of_one_replica, steps_of_its_own
 from tfscale.hooks.keras_hooks import layers_in
 from tfscale.keras_task.label_kinds import label_kinds
 from tfscale.keras_task.model_task import KerasModelTask, answer_of, check_adapted, check_compiled, untaken
@@ -61,7 +61,10 @@ class GivenModel(KerasModelTask):
         self._checked(self.model)
         # Variables can't be made while a step of several replicas is traced: those of one device are moved to them.
         with self._explained(self.model):
-            OwnStep(self.model, self.model.train_step, tf.distribute.get_strategy()).trace(of_one_replica(spec))
+            if tf.distribute.has_strategy():  # people's own, in whose scope fit was called
+                build_eagerly(self.model, spec)
+            else:
+                OwnStep(self.model, self.model.train_step, tf.distribute.get_strategy()).trace(of_one_replica(spec))
         self.placement.move(self.model, strategy)
         _log.info(
             f"the model's own steps train it on {strategy.num_replicas_in_sync} replicas as Keras's fit does under "
