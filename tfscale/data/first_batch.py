@@ -4,7 +4,7 @@ Data sets and generators can't be compared before they are read, and reading som
 in another order. So the first batch is looked at on its way to the step.
 
     first = FirstBatch()
-    dataset = first.through(dataset)     # in every worker, before it takes its part of each batch
+    batches = first.through(dataset)     # in every worker, before it takes its part of each batch
     ...                                  # a step
     first.told()                         # equal on all workers, or their data differ
 """
