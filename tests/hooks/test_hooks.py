@@ -43,6 +43,7 @@ from tfscale.hooks.tensorflow_hooks import (
     behind_autograph,
     forget_global_seed,
     function_in,
+    gathers,
     global_seed,
     is_deterministic,
     leave_iterators_untuned,
@@ -441,3 +442,25 @@ def test_function_in(tf):
     (call,) = (op for op in body.get_operations() if "PartitionedCall" in op.type)
     assert "MatMul" in {op.type for op in function_in(body, call.get_attr("f").name).graph.get_operations()}
     assert function_in(graph, "nothing") is None
+
+
+@of(gathers)
+def test_rows_that_replicas_send_each_other(tf):
+    from tfscale.runtime.global_state import _mirrored
+
+    strategy = _mirrored(tuple(device.name for device in tf.config.list_logical_devices("CPU")[:2]))
+
+    with strategy.scope():
+        weights = tf.Variable(tf.ones([5, 2]))
+
+    def traced(look):
+        def step():
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(look())
+            summed = tf.distribute.get_replica_context().all_reduce("sum", tape.gradient(loss, weights))
+            return summed.values if isinstance(summed, tf.IndexedSlices) else summed
+
+        return tf.function(lambda: strategy.run(step)).get_concrete_function()
+
+    assert gathers(traced(lambda: tf.gather(weights, [0, 1, 2])))
+    assert not gathers(traced(lambda: weights * 2))

@@ -10,6 +10,9 @@ from hooks.test_hooks import TESTED, of
 
 from tfscale.hooks import keras_fit_hooks
 from tfscale.hooks.keras_fit_hooks import (
+    _copied,
+    _cut_by_batches,
+    _without_nothing,
     arrays_shuffled_by,
     batch_function,
     batch_size_of,
@@ -27,6 +30,7 @@ from tfscale.hooks.keras_fit_hooks import (
     takes_arrays,
     traces_batches,
     weighted_by_class,
+    without_absent,
     without_optionals,
 )
 
@@ -152,3 +156,39 @@ def test_a_profile(tf, tmp_path):
 
     assert not traces_batches(keras.callbacks.TensorBoard(tmp_path))
     assert traces_batches(keras.callbacks.TensorBoard(tmp_path, profile_batch=2))
+
+
+@of(_copied)
+def test_batches_in_memory_of_their_own(tf):
+    """As TensorFlow takes an array's memory without copying it; of text there is nothing to compute in."""
+    array = np.arange(1024, dtype=np.float32)
+    given = tf.data.Dataset.from_tensors({"x": array, "text": np.array(["a"])})
+    (copied,) = _copied(given)
+    tf.raw_ops.InplaceAdd(x=copied["x"], i=[0], v=[[5.0]] if copied["x"].shape.rank > 1 else [5.0])
+    assert array[0] == 0 and copied["text"].numpy().tolist() == [b"a"]
+    assert _copied(given).element_spec == given.element_spec
+
+
+@of(_cut_by_batches)
+def test_every_worker_reads_all_unless_it_is_told_otherwise(tf):
+    policies, given = tf.data.experimental.AutoShardPolicy, tf.data.Dataset.range(4)
+    assert _cut_by_batches(given).options().experimental_distribute.auto_shard_policy == policies.DATA
+    off = tf.data.Options()
+    off.experimental_distribute.auto_shard_policy = policies.OFF
+    found = _cut_by_batches(given.with_options(off))
+    assert found.options().experimental_distribute.auto_shard_policy == policies.OFF
+
+
+@of(_without_nothing, without_absent)
+def test_a_none_behind_a_batch_is_left_out(tf):
+    def batches():
+        yield X[:4], Y[:4], None
+
+    spec = dataset_of(epoch_iterator(tf.distribute.get_strategy(), x=batches(), steps_per_epoch=1)).element_spec
+    assert [part is None for part in without_absent(spec)] == [False, False, True]
+    nothing = tf.experimental.Optional.empty(tf.TensorSpec([]))
+    there, behind = tf.data.Dataset.from_tensors(X), tf.data.Dataset.from_tensors(nothing)
+    assert len(_without_nothing(tf.data.Dataset.zip((there, behind))).element_spec) == 1
+    assert _without_nothing(there) is there
+    with pytest.raises(ValueError, match="only at the end"):
+        _without_nothing(tf.data.Dataset.zip((behind, there)))

@@ -13,7 +13,13 @@ from hooks.test_hooks import TESTED, of
 
 from tfscale.hooks import random_hooks, script_hooks
 from tfscale.hooks.random_hooks import random_state, use_random_state
-from tfscale.hooks.script_hooks import guard_downloads, replace_fit, train_alone, when_imported
+from tfscale.hooks.script_hooks import (
+    before_folders,
+    guard_downloads,
+    replace_fit,
+    train_alone,
+    when_imported,
+)
 from tfscale.keras_fit.kept_attributes import encoded, restored
 
 
@@ -128,3 +134,21 @@ def test_the_fit_of_every_model_is_replaced(tf, monkeypatch):
     assert (Mine().fit(1), keras.Sequential([]).fit(1)) == (("ours", 2, "fit"), ("ours", 1, "fit"))
     with pytest.raises(TypeError):
         keras.Sequential([]).fit()
+
+
+@of(before_folders)
+def test_a_listing_of_a_folder_of_examples_is_heard_of(tf, monkeypatch, tmp_path):
+    import keras
+    from keras.src.utils import dataset_utils
+
+    monkeypatch.setattr(dataset_utils, "index_directory", dataset_utils.index_directory)  # put back behind the test
+    for kind in ("bad", "good"):
+        (tmp_path / kind).mkdir()
+
+    def fill():
+        for kind in ("bad", "good"):
+            (tmp_path / kind / "one.txt").write_text(kind)
+
+    before_folders(fill)
+    found = keras.utils.text_dataset_from_directory(tmp_path, batch_size=2, shuffle=False)
+    assert [text.numpy().tolist() for text, _ in found] == [[b"bad", b"good"]]

@@ -55,7 +55,9 @@ def rendered(*overrides: str, **script) -> list[dict]:
 
 @pytest.mark.parametrize("kind", ["tfjob", "trainjob", "jobset", "job"])
 def test_every_pod_is_told_to_run_it_and_finds_what_it_imports(folder, tmp_path_factory, validate, kind):
-    found = rendered(f"job={kind}", "job.workers=2", "checkpoint.every=2m", requirements="needs.txt")
+    found = rendered(
+        f"job={kind}", "job.workers=2", "checkpoint.every=2m", "job.env.PYTHONPATH=/code", requirements="needs.txt"
+    )
     assert [problem for each in found for problem in validate(each)] == []
     place = tmp_path_factory.mktemp("scripts")
     laid_out(found, place)
@@ -66,7 +68,7 @@ def test_every_pod_is_told_to_run_it_and_finds_what_it_imports(folder, tmp_path_
     asked = ["run", "--chdir", "/work/runs/train", "--override", "checkpoint.every=2m", "/scripts/train.py"]
     there = pods([each for each in found if each["kind"] != "ConfigMap"])
     assert [pod.args for pod in there] == 2 * [[*asked, "--name", "a b"]]
-    assert {pod.environ["PYTHONPATH"] for pod in there} == {"/packages"}
+    assert {pod.environ["PYTHONPATH"] for pod in there} == {"/packages/modules:/code"}
     [[first]] = {yaml.dump(each): each for each in nested(found, "initContainers")}.values()
     assert "--requirement /scripts/requirements.txt" in first["command"][-1]
     assert {"/scripts", "/packages", "/tmp"} == {mount["mountPath"] for mount in first["volumeMounts"]}
@@ -137,8 +139,15 @@ def test_what_can_not_travel_is_refused(folder):
     with pytest.raises(SecurityRefused) as caught:
         rendered("job=job")
     assert "hunter2" not in caught.value.line()
-    with pytest.raises(SecurityRefused):
-        rendered("job=job", arguments=("--api-token=hunter2hunter2",))
+    (folder / "parts" / "__init__.py").write_text("")
+    for words in (
+        ["--api-token=hunter2hunter2"],
+        ["--api-token", "hunter2hunter2"],
+        ["mysql://me:hunter2hunter2@host/db"],
+    ):
+        with pytest.raises(SecurityRefused) as caught:
+            rendered("job=job", arguments=words)
+        assert "hunter2" not in caught.value.line()
 
 
 def test_the_command_says_what_the_pods_do_not_have(folder, capfd):

@@ -24,7 +24,7 @@ class FirstBatch:
     """Looks at the batches that come through until one was told."""
 
     def __init__(self) -> None:
-        self._digest = 0
+        self._digest, self._told = 0, False
         self._wanted = tf.Variable(True, trainable=False)
 
     def through(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -45,7 +45,8 @@ class FirstBatch:
 
     def told(self) -> int:
         """A number of 32 bits; 0 where no batch has come yet."""
-        if self._digest:
+        if self._digest and not self._told:
+            self._told = True
             self._wanted.assign(False)
         return self._digest
 

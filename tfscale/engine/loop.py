@@ -150,7 +150,8 @@ class Trainer(Training):
         hooks.before("train", first % hooks.epoch)
         now = self._run_loop(iterator, steps)
         if self.state.step > first:
-            hooks.after("train", first % hooks.epoch + hooks.longest - 1, self._batch_figures())
+            length = steps if self._one_by_one else hooks.longest
+            hooks.after("train", first % hooks.epoch + length - 1, self._batch_figures())
             if self._agree.value_of_chief(float(hooks.stops())):
                 self.stop("a callback has asked to stop")
         return now
@@ -183,7 +184,7 @@ class Trainer(Training):
         sums, (now, seconds, timed), each = self._agree(sums, measured, mine)
         if len(set(each[:, 2])) > 1:
             others = ", ".join(f"worker {rank}" for rank in np.flatnonzero(each[:, 2] != each[0, 2]))
-            fix = "have every worker read the same data in the same order: seed what shuffles or draws"
+            fix = "have every worker read the same data in the same order: seed what draws, and read in order"
             raise DataCorrupt(f"the first batch of {others} is another than the chief's", where="x", fix=fix)
         self.signum = int(each[:, 0].max())
         first = graph not in self._compiled

@@ -56,14 +56,18 @@ class Reducer:
         # A sum of equal numbers is exact in float64, so that statistics which nobody wrote stay as they are.
         shares = [tf.identity(tf.cast(tf.convert_to_tensor(v), tf.float64)) for v in written]
         summed = self._sum([*sent, *shares])
-        sums = [self._once(tf.cast(s, g.dtype)) for s, g in zip(summed, gradients, strict=False)]
+        sums = [self._once(tf.cast(s, g.dtype), g) for s, g in zip(summed, gradients, strict=False)]
         means = [tf.cast(s / self.replicas, v.dtype) for s, v in zip(summed[len(sums) :], written, strict=True)]
         return sums, means
 
-    def _once(self, gradient: Any) -> Any:
+    def _once(self, gradient: Any, own: Any) -> Any:
         """A sparse gradient, whose rows stand side by side by replica, as one device has it: what every replica has
-        looked up alike and once, such as the places of a text, was looked up once for the whole batch there."""
-        if not isinstance(gradient, tf.IndexedSlices):
+        looked up alike and once, such as the places of a text, was looked up once for the whole batch there.
+
+        Args:
+            own: this replica's part. As many rows in every batch are no batch's rows.
+        """
+        if not isinstance(gradient, tf.IndexedSlices) or not own.indices.shape.is_fully_defined():
             return gradient
         values, rows = gradient.values, tf.shape(gradient.indices)[0] // self.replicas
         whole = rows * self.replicas  # fewer than there are where replicas have looked up different numbers

@@ -39,12 +39,23 @@ def epoch_iterator(
         def experimental_distribute_dataset(self, dataset: Any) -> Any:
             if strategy.num_replicas_in_sync > 1:
                 dataset = _copied(_without_nothing(dataset))
-            return strategy.experimental_distribute_dataset(through(dataset))
+            return strategy.experimental_distribute_dataset(_cut_by_batches(through(dataset)))
 
     epochs = TFEpochIterator(distribute_strategy=Distributing(), **arguments)
     if isinstance(arguments["x"], keras.utils.PyDataset):
         epochs._get_iterator = lambda: _WhenRead(epochs._distributed_dataset)
     return epochs
+
+
+def _cut_by_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The same, of which every worker reads all and trains its part of each batch: unasked, TensorFlow gives each of
+    them files of its own, so that batches are others than those of one device."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    if dataset.options().experimental_distribute.auto_shard_policy == tf.data.experimental.AutoShardPolicy.AUTO:
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options)
 
 
 class _WhenRead:

@@ -136,5 +136,6 @@ def gathers(function: Any) -> bool:
 
     TensorFlow 2.21: tensorflow/python/distribute/cross_device_utils.py, `CollectiveReplicaLauncher.all_gather`.
     """
-    functions = function.graph.as_graph_def().library.function
-    return any(node.op.startswith("CollectiveGather") for one in functions for node in one.node_def)
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for one in graph.library.function for node in one.node_def)]
+    return any(node.op.startswith("CollectiveGather") for node in nodes)

@@ -56,9 +56,14 @@ def _main_of_script(words: list[str]) -> int:
             if not overrides or "=" in overrides[0]:
                 raise UsageError("no script was named", where="command line", fix="tfscale k8s run script.py job=...")
             target, overrides = (overrides[0],), overrides[1:]
-        return _tell(text_of_script(Script(target, arguments, options.requirements), overrides), apply_it=options.apply)
+        script = Script(target, arguments, options.requirements)
+        return _tell(text_of_script(script, overrides, config_dir=options.config_dir), apply_it=options.apply)
 
-    return program.run(words[:cut], work, configuration=_configuration)
+    def configuration(options: argparse.Namespace) -> str:
+        options.overrides = [word for word in options.overrides if "=" in word]
+        return _configuration(options)
+
+    return program.run(words[:cut], work, configuration=configuration)
 
 
 def _print(options: argparse.Namespace, _: dict) -> int:

@@ -20,9 +20,11 @@ CONTAINER = "tfscale"
 # Exit codes with which the same command would end again, see docs/reliability.md.
 HOPELESS = sorted({kind.exit_code for kind in TfscaleError.__subclasses__()} - {*RETRYABLE, Interrupted.exit_code})
 _DATA, _PACKAGES = "/work/data", "/packages"
-_INSTALL = (  # nothing that the image has is replaced
+_MODULES = f"{_PACKAGES}/modules"
+_INSTALL = (  # what the image has is neither installed again nor replaced
     "pip freeze --exclude tfscale > /tmp/installed.txt"
-    " && exec pip install --no-cache-dir --target {packages} --constraint /tmp/installed.txt --requirement {file}"
+    " && pip install --no-cache-dir --prefix {packages} --constraint /tmp/installed.txt --requirement {file}"
+    " && ln -sfn {packages}/lib/python3*/site-packages {modules}"
 )
 
 
@@ -92,7 +94,7 @@ def _installing(job: Job) -> Manifest:
     """The container that ends once pip has installed what a script needs besides the image's packages."""
     limits = {name: getattr(job.spec, key) for name, key in (("cpu", "cpus"), ("memory", "memory"))}
     limits = {name: value for name, value in limits.items() if value}
-    shell = _INSTALL.format(packages=_PACKAGES, file=job.installs)
+    shell = _INSTALL.format(packages=_PACKAGES, modules=_MODULES, file=job.installs)
     found: Manifest = {
         "name": "requirements",
         "image": job.spec.image,
@@ -119,11 +121,14 @@ def _sources(spec: JobSpec) -> Manifest:
 def environment(job: Job, more: Mapping[str, str]) -> list[Manifest]:
     """The container's variables: the people's own come last and win."""
     spec = job.spec
-    variables = dict(more) | ({"PYTHONPATH": _PACKAGES} if job.installs else {})
+    variables = dict(more)
+    if job.installs:
+        variables["PYTHONPATH"] = ":".join([_MODULES, *([theirs] if (theirs := spec.env.get("PYTHONPATH")) else [])])
     variables |= {"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {}
     if spec.kind == "runtime" and not spec.run_claim:  # of the other kinds none is rendered that loses its run
         variables[EPHEMERAL] = RUNS
-    return [{"name": name, "value": value} for name, value in (variables | spec.env).items()]
+    theirs_last = spec.env | ({"PYTHONPATH": variables["PYTHONPATH"]} if job.installs else {})
+    return [{"name": name, "value": value} for name, value in (variables | theirs_last).items()]
 
 
 def resources(spec: JobSpec, role: str) -> Manifest:

@@ -43,13 +43,13 @@ def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
     return _written(job, [*(["--config-dir", config_dir] if config_dir else []), *overrides])
 
 
-def text_of_script(script: Script, overrides: Sequence[str]) -> str:
+def text_of_script(script: Script, overrides: Sequence[str], *, config_dir: str | None = None) -> str:
     """What is printed of a Keras script: overrides of `job` are the job's, others configure each of its fits.
 
     Raises:
         DataMissing: there is no such script.
         UsageError: the script, the job, or both together are impossible.
-        SecurityRefused: an override, an argument or the script holds a secret.
+        SecurityRefused: an override or an argument holds a secret, or an address in the script a password.
     """
     from tfscale.config.override_keys import overridden
     from tfscale.hardware import Hardware
@@ -57,11 +57,13 @@ def text_of_script(script: Script, overrides: Sequence[str]) -> str:
     from tfscale.k8s.script import refuse_roles
     from tfscale.keras_fit.from_python import config_before_a_fit
 
-    refuse_secrets([word.lstrip("-") for word in script.arguments if "=" in word])
+    pairs = zip(script.arguments, script.arguments[1:], strict=False)
+    refuse_secrets([word.lstrip("-") if "=" in word else f"argument={word}" for word in script.arguments])
+    refuse_secrets([f"{name.lstrip('-')}={value}" for name, value in pairs if name.startswith("--")])
     theirs = [each for each in overrides if key_parts(each)[0] != "job" and key_parts(each) != ["plan", "hardware"]]
     config = config_before_a_fit(theirs)
     usual = [f"job.name={script.name}"] if "job.name" not in overridden(overrides) else []
-    raw = _checked([*usual, *overrides], None)
+    raw = _checked([*usual, *overrides], config_dir)
     spec = _spec(raw)
     if raw.plan.hardware is not None:
         spec = with_hardware(spec, Hardware.load(Path(raw.plan.hardware)))
@@ -72,6 +74,7 @@ def text_of_script(script: Script, overrides: Sequence[str]) -> str:
     else:
         job = _job_of(spec, script.words(spec.name, theirs), files=files, grace=config.cluster.grace)
     asked = [*(["--requirements", script.requirements] if script.requirements else []), *overrides]
+    asked = [*(["--config-dir", config_dir] if config_dir else []), *asked]
     return _written(job, ["run", *script.target, *asked, *(["--", *script.arguments] if script.arguments else [])])
 
 
@@ -80,7 +83,7 @@ def _written(job: Job, words: Sequence[str]) -> str:
     from tfscale.k8s.notes import notes
     from tfscale.k8s.sbatch import script
 
-    head = f"# {shlex.join(['tfscale', 'k8s', *words])}\n"
+    head = "".join(f"# {line}\n" for line in shlex.join(["tfscale", "k8s", *words]).splitlines())
     head += "".join(f"{NOTE}{note}\n" for note in notes(job))
     if job.spec.kind == "slurm":
         shebang, rest = script(job).split("\n", 1)

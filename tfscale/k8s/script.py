@@ -14,7 +14,7 @@ from typing import Any
 
 from tfscale.errors import DataMissing, SecurityRefused, UsageError, without_secrets
 from tfscale.k8s.mounted_files import refuse_too_many, text_of_file
-from tfscale.k8s.spec import REQUIREMENTS, RUNS, JobSpec, MountedFiles
+from tfscale.k8s.spec import MAX_NAME, REQUIREMENTS, RUNS, JobSpec, MountedFiles
 
 PLACE = "/scripts"  # in the container
 _IMAGE = "put the script into an image of your own, and name it by its path there: tfscale k8s run /app/train.py"
@@ -38,7 +38,8 @@ class Script:
     def name(self) -> str:
         """For the job, where nobody names it."""
         stem = self.target[1].rpartition(".")[2] if self.target[0] == "-m" else Path(self.target[0]).stem
-        return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+        return (name if name[:1].isalpha() else f"job-{name}")[:MAX_NAME].strip("-")
 
     @property
     def in_image(self) -> bool:

@@ -19,7 +19,7 @@ from tfscale.k8s.tpus import chips
 
 KINDS = ("tfjob", "trainjob", "runtime", "jobset", "job", "slurm")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_MAX_NAME = 40  # a pod's host name, NAME-evaluator-0-99999, has 63 characters at most
+MAX_NAME = 40  # a pod's host name, NAME-evaluator-0-99999, has 63 characters at most
 _LEAST = {"workers": 1, "ps": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
 _LEAST_BYTES = 2**20
 RUNS = "/work/runs"  # the folder of runs in the container, whose working folder is /work
@@ -162,8 +162,8 @@ def _words(spec: JobSpec) -> list[_Problem]:
     found = []
     if spec.kind not in KINDS:
         found.append(("job", f"{spec.kind} is no kind of job", f"use job= with one of {', '.join(KINDS)}"))
-    if not _NAME.fullmatch(spec.name) or len(spec.name) > _MAX_NAME:
-        text = f"{spec.name!r} is no name of at most {_MAX_NAME} lower-case letters, digits and -"
+    if not _NAME.fullmatch(spec.name) or len(spec.name) > MAX_NAME:
+        text = f"{spec.name!r} is no name of at most {MAX_NAME} lower-case letters, digits and -"
         found.append(("job.name", text, "give job.name=NAME"))
     if spec.kind != "slurm" and not spec.image:
         found.append(("job.image", "no image was given", "give job.image=REGISTRY/tfscale:TAG"))
