@@ -73,8 +73,9 @@ def is_collective(variables: Iterable[Any]) -> bool:
 
 def take_part(state: TrainState) -> None:
     """Reads what is read by all workers at the same time, for the one that saves it."""
-    if is_collective(state.variables().values()):
-        snapshot(state.variables())
+    variables = state.variables()
+    if is_collective(variables.values()):
+        snapshot(variables)
 
 
 def describe(tensors: Mapping[str, tf.Tensor]) -> dict[str, dict[str, Any]]:

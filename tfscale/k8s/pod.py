@@ -121,14 +121,13 @@ def _sources(spec: JobSpec) -> Manifest:
 def environment(job: Job, more: Mapping[str, str]) -> list[Manifest]:
     """The container's variables: the people's own come last and win."""
     spec = job.spec
-    variables = dict(more)
-    if job.installs:
-        variables["PYTHONPATH"] = ":".join([_MODULES, *([theirs] if (theirs := spec.env.get("PYTHONPATH")) else [])])
-    variables |= {"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {}
+    variables = dict(more) | ({"MLFLOW_TRACKING_URI": spec.mlflow_uri} if spec.mlflow_uri else {})
+    theirs = dict(spec.env)
     if spec.kind == "runtime" and not spec.run_claim:  # of the other kinds none is rendered that loses its run
         variables[EPHEMERAL] = RUNS
-    theirs_last = spec.env | ({"PYTHONPATH": variables["PYTHONPATH"]} if job.installs else {})
-    return [{"name": name, "value": value} for name, value in (variables | theirs_last).items()]
+    if job.installs:
+        theirs["PYTHONPATH"] = ":".join(filter(None, [_MODULES, theirs.get("PYTHONPATH")]))
+    return [{"name": name, "value": value} for name, value in (variables | theirs).items()]
 
 
 def resources(spec: JobSpec, role: str) -> Manifest:

@@ -60,7 +60,7 @@ def text_of_script(script: Script, overrides: Sequence[str], *, config_dir: str 
     pairs = zip(script.arguments, script.arguments[1:], strict=False)
     refuse_secrets([word.lstrip("-") if "=" in word else f"argument={word}" for word in script.arguments])
     refuse_secrets([f"{name.lstrip('-')}={value}" for name, value in pairs if name.startswith("--")])
-    theirs = [each for each in overrides if key_parts(each)[0] != "job" and key_parts(each) != ["plan", "hardware"]]
+    theirs = _of_the_run(overrides)
     config = config_before_a_fit(theirs)
     usual = [f"job.name={script.name}"] if "job.name" not in overridden(overrides) else []
     raw = _checked([*usual, *overrides], config_dir)
@@ -126,9 +126,19 @@ def _spec(raw: DictConfig) -> JobSpec:
     from omegaconf import OmegaConf
 
     spec = cast("JobSpec", OmegaConf.to_object(raw.job))
+    _refuse_secrets_of(spec)
+    return spec
+
+
+def _refuse_secrets_of(spec: JobSpec) -> None:
+    """What a file of groups may say, too."""
     refuse_secrets([f"job.env.{name}={value}" for name, value in spec.env.items()])
     refuse_secrets([f"job.mlflow_uri={spec.mlflow_uri}"])
-    return spec
+
+
+def _of_the_run(overrides: Sequence[str]) -> list[str]:
+    """Those that the pods are told: the others describe the job alone."""
+    return [each for each in overrides if key_parts(each)[0] != "job" and key_parts(each) != ["plan", "hardware"]]
 
 
 def _job_of(spec: JobSpec, arguments: Sequence[str], **more: Any) -> Job:
@@ -151,9 +161,8 @@ def _job(config: RunConfig, overrides: Sequence[str], config_dir: str | None) ->
     assert isinstance(config, JobRunConfig)
     validate(config)
     refuse_ignored(config)
-    theirs = [each for each in overrides if key_parts(each)[0] != "job" and key_parts(each) != ["plan", "hardware"]]
-    refuse_secrets([f"job.env.{name}={value}" for name, value in config.job.env.items()])
-    refuse_secrets([f"job.mlflow_uri={config.job.mlflow_uri}"])
+    theirs = _of_the_run(overrides)
+    _refuse_secrets_of(config.job)
     described = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware is not None else None
     spec = with_hardware(config.job, described) if described is not None else config.job
     files, where = MountedFiles(), config_dir  # a batch script runs where the folder lies

@@ -76,11 +76,7 @@ class Scratch:
         if not isinstance(given, str) or "://" in given:
             return path
         whole = os.path.abspath(given)
-        if (
-            whole.startswith((self._folder + os.sep, "/dev/", "/proc/"))
-            or self._but.match(whole)
-            or _is_temporary(whole)
-        ):
+        if self._is_straight(whole):
             return path
         there = self._folder + whole
         if writes:
