@@ -34,7 +34,7 @@ FLOORS = (
     ["peers", "runtime", "data", "checkpoint", "models", "optimizers", "engine"],
     ["composition", "preflight", "assembly", "keras_task"],
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
-    ["export", "launch", "k8s", "evaluate", "predict", "evaluator"],
+    ["export", "launch", "k8s", "evaluate", "predict", "evaluator", "importer"],
     ["run", "parity"],
     ["train", "__main__", "__init__"],
 )

@@ -1,0 +1,77 @@
+"""Reader: how one kind of source is imported.
+
+Owns what the importer asks of a source: which items there are, in an order that is the same every time, and an item's
+features. Refuses to know splits, shards and how records are written.
+
+    reader = recognised(request)                 # a Reader
+    listing = reader.listing()
+    for place, found in zip(places, reader.read(places)):
+        ...                                      # a dict of features, or why the item is bad
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Why an item can't be an example."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The items of a source, told without decoding any.
+
+    Attributes:
+        count: how many there are.
+        name: of an item by its place, for people: a file below the source, or a file and a line.
+        splits: [count] the split that the source itself puts an item into, "" for none; None: it has no splits.
+        strata: [count] what splits are balanced by, such as the class; None: nothing.
+        groups: [count] items of one group stay in one split; None: each is its own.
+        digests: [count] a hash of an item's content; None where a copy is no fault, as in tables.
+        files: the files that were read and their SHA-256, by their names below the source: what an import is of.
+        left_out: what was left out before anything was read, a line each with its number: "12 rows without a label".
+    """
+
+    count: int
+    name: Callable[[int], str]
+    splits: np.ndarray | None = None
+    strata: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    digests: np.ndarray | None = None
+    files: Mapping[str, str] | None = None
+    left_out: Sequence[str] = ()
+
+
+class Reader(Protocol):
+    """One source. It can be pickled, so that several processes read it."""
+
+    kind: str  # such as "table", "images", "text"
+
+    def listing(self) -> Listing:
+        """Raises DataMissing, DataCorrupt, UsageError."""
+
+    def features(self) -> Any:
+        """tfds.features.FeaturesDict of the records; TensorFlow is imported here."""
+
+    def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Bad]:
+        """The items at these places, as `features` encodes them, in their order."""
+
+    def describe(self, train: np.ndarray) -> Mapping[str, Any]:
+        """What the data set's `columns.json` holds, learnt from the items of the training split alone; {}: nothing.
+
+        Args:
+            train: the places of the training split.
+        """
+
+    def write_schema(self, file: Path) -> None:
+        """Writes what people may edit and give back as data.schema; nothing where a kind has none."""
