@@ -6,7 +6,7 @@ features. Refuses to know splits, shards and how records are written.
     reader = recognised(request)                 # a Reader
     listing = reader.listing()
     for place, found in zip(places, reader.read(places)):
-        ...                                      # a dict of features, or why the item is bad
+        ...                                      # a dict of features, an Odd one, or why the item is Bad
 """
 
 from __future__ import annotations
@@ -28,6 +28,19 @@ class Bad:
 
 
 @dataclass(frozen=True)
+class Odd:
+    """An item that is an example, though not as people may think; `import.json` lists it under "odd".
+
+    Attributes:
+        features: as `Reader.features` encodes them.
+        reasons: what training sees in its place, such as "CMYK, seen as RGB"; equal texts are counted together.
+    """
+
+    features: Mapping[str, Any]
+    reasons: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Listing:
     """The items of a source, told without decoding any.
 
@@ -40,6 +53,7 @@ class Listing:
         digests: [count] a hash of an item's content; None where a copy is no fault, as in tables.
         files: the files that were read and their SHA-256, by their names below the source: what an import is of.
         left_out: what was left out before anything was read, a line each with its number: "12 rows without a label".
+        scratch: a folder that `Reader.listing` unpacked an archive into, to be removed once the data set is whole.
     """
 
     count: int
@@ -50,6 +64,7 @@ class Listing:
     digests: np.ndarray | None = None
     files: Mapping[str, str] | None = None
     left_out: Sequence[str] = ()
+    scratch: Path | None = None
 
 
 class Reader(Protocol):
@@ -63,7 +78,7 @@ class Reader(Protocol):
     def features(self) -> Any:
         """tfds.features.FeaturesDict of the records; TensorFlow is imported here."""
 
-    def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Bad]:
+    def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Odd | Bad]:
         """The items at these places, as `features` encodes them, in their order."""
 
     def describe(self, train: np.ndarray) -> Mapping[str, Any]:
