@@ -3,7 +3,8 @@
 Owns what the importer asks of a source: which items there are, in an order that is the same every time, and an item's
 features. Refuses to know splits, shards and how records are written.
 
-    reader = recognised(request)                 # a Reader
+    kind, found, _ = recognised(request)
+    reader = kind.load()(request, found, scratch)  # a Reader
     listing = reader.listing()
     for place, found in zip(places, reader.read(places)):
         ...                                      # a dict of features, an Odd one, or why the item is Bad
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,9 @@ class Listing:
         digests: [count] a hash of an item's content; None where a copy is no fault, as in tables.
         files: the files that were read and their SHA-256, by their names below the source: what an import is of.
         left_out: what was left out before anything was read, a line each with its number: "12 rows without a label".
-        scratch: a folder that `Reader.listing` unpacked an archive into, to be removed once the data set is whole.
+        scratch: a folder besides the reader's that `Reader.listing` unpacked an archive into; removed in the end.
+        size: bytes of all examples, about: how many files they become.
+        unit: what people call one of them.
     """
 
     count: int
@@ -65,10 +68,13 @@ class Listing:
     files: Mapping[str, str] | None = None
     left_out: Sequence[str] = ()
     scratch: Path | None = None
+    size: int = 0
+    unit: str = "items"
 
 
 class Reader(Protocol):
-    """One source. It can be pickled, so that several processes read it."""
+    """One source. It can be pickled once `listing` has been called, so that several processes read it: what it needs
+    then lies in its fields, or in its scratch folder."""
 
     kind: str  # such as "table", "images", "text"
 
@@ -88,5 +94,16 @@ class Reader(Protocol):
             train: the places of the training split.
         """
 
+    def summary(self) -> str:
+        """What people should see of the source before it is written, such as its columns; ""."""
+
     def write_schema(self, file: Path) -> None:
         """Writes what people may edit and give back as data.schema; nothing where a kind has none."""
+
+
+@runtime_checkable
+class Serialising(Protocol):
+    """A Reader that makes tf.train.Examples itself, where that is faster than TFDS's features; to the byte the same."""
+
+    def serialised(self, places: Sequence[int]) -> Iterator[bytes | Bad]:
+        """As `read`, each example serialised with its features in the order of their names."""
