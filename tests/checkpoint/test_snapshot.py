@@ -16,16 +16,30 @@ def strategy(tf, request):
 
 
 def changed_alone(variables, update) -> None:
-    """Asserts that `update` changes every variable, and no snapshot that was taken before."""
-    from tfscale.checkpoint.bundle import snapshot
+    """Asserts that `update` changes every variable, and no snapshot that was taken before: one by one, or compiled."""
+    from tfscale.checkpoint.bundle import Snapshots, snapshot
 
-    named = {str(i): variable for i, variable in enumerate(variables)}
+    named, take = {str(i): variable for i, variable in enumerate(variables)}, Snapshots()
+    compiled = [take(named), take(named)][1]
     taken = snapshot(named)
     before = {name: tensor.numpy().copy() for name, tensor in taken.items()}
+    assert all((compiled[name].numpy() == before[name]).all() for name in named)
     update()
     for name, variable in named.items():
         assert (taken[name].numpy() == before[name]).all(), getattr(variable, "path", variable)
+        assert (compiled[name].numpy() == before[name]).all(), getattr(variable, "path", variable)
         assert (variable.numpy() != before[name]).any(), getattr(variable, "path", variable)
+
+
+def test_other_variables_are_taken_anew(tf):
+    from tfscale.checkpoint.bundle import Snapshots
+
+    take = Snapshots()
+    for value in (1.0, 2.0):
+        variable = tf.Variable(value)
+        assert [take({"v": variable})["v"].numpy() for _ in range(3)] == [value] * 3
+        variable.assign(7.0)
+        assert take({"other": variable})["other"].numpy() == 7.0
 
 
 def test_no_copy_is_made(tf):

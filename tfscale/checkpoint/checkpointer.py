@@ -80,6 +80,7 @@ class Checkpointer:
         self._folder = Folder(self.directory)
         self._writer = Writer(max_failures=max_failed_saves, where=str(self.directory))
         self._apart, self._began = apart, -math.inf
+        self._take = bundle.Snapshots()
         self._best: bundle.Snapshot | None = None  # which came too soon, and is written with the next
         self._writing = -1  # the step that is or was at work
         self._committed: int | None = None
@@ -133,7 +134,7 @@ class Checkpointer:
         known = state.step == (self._writing if busy else self._committed)
         if soon and wait and not known:
             remember()
-            self._best = bundle.Snapshot.of(state)
+            self._best = bundle.Snapshot.of(state, self._take)
             return False
         if known or busy or soon:
             bundle.take_part(state)
@@ -141,7 +142,7 @@ class Checkpointer:
                 self._skip(state.step)
             return known
         remember()
-        taken, best, self._best = bundle.Snapshot.of(state), self._best, None
+        taken, best, self._best = bundle.Snapshot.of(state, self._take), self._best, None
         self._writing, self._began = taken.step, time.monotonic()
 
         def write() -> None:

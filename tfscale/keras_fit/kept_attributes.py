@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import sys
 from types import FunctionType
 from typing import Any
@@ -26,6 +27,8 @@ def attributes(callback: Any) -> dict[str, Any]:
 
 def encoded(value: Any) -> Any:
     """As a JSON value; raises TypeError where it holds anything else."""
+    if type(value) is float and math.isfinite(value):
+        return value  # first, since the lists of a History are long
     if value is None or (isinstance(value, bool | int | str) and not isinstance(value, np.generic)):
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufcSU":

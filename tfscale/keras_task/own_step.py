@@ -43,6 +43,7 @@ class OwnStep:
     def __init__(self, model: keras.Model, step: Callable[[Any], Any], strategy: tf.distribute.Strategy):
         self.model, self._step, self._strategy = model, step, strategy
         self._logs: Any = None  # in the form that the step returns
+        self._form: _Form | None = None
         self.renew()
 
     def renew(self) -> None:
@@ -75,7 +76,7 @@ class OwnStep:
         if self._logs is None:
             self._logs = logs
         values = tf.nest.flatten(logs)
-        flat = [tf.reduce_mean(tf.cast(keras.ops.convert_to_tensor(values[i]), tf.float64)) for i in self._order]
+        flat = [tf.reduce_mean(tf.cast(keras.ops.convert_to_tensor(values[i]), tf.float64)) for i in self.form.order]
         found = tf.stack(flat or [tf.constant(0.0, tf.float64)])
         parts = [
             tf.add_n([tf.reshape(tf.cast(part, tf.float64), [-1]) for part in local_parts(variable)])
@@ -91,12 +92,11 @@ class OwnStep:
         return list({id(v): v for metric in self.model.metrics for v in metric.variables}.values())
 
     @property
-    def _order(self) -> list[int]:
-        """The places of the logs in the vector: the loss comes first, where there is one."""
-        places = list(range(len(tf.nest.flatten(self._logs))))
-        named = tf.nest.pack_sequence_as(self._logs, places)
-        first = named.get(LOSS, 0) if isinstance(named, dict) else 0
-        return sorted(places, key=lambda place: place != first)
+    def form(self) -> _Form:
+        """Of what the step returns."""
+        if self._form is None or self._form.logs is not self._logs:
+            self._form = _Form(self._logs)
+        return self._form
 
     @property
     def size(self) -> int:
@@ -112,11 +112,9 @@ class OwnStep:
         Args:
             summed: the vectors of all workers, added up.
         """
-        shapes = [tf.TensorShape(getattr(value, "shape", ())) for value in tf.nest.flatten(self._logs)]
-        plain = isinstance(self._logs, dict) and all(shape.rank == 0 for shape in shapes)
-        if summed is None or self._strategy.num_replicas_in_sync > 1 or not plain:
+        if summed is None or self._strategy.num_replicas_in_sync > 1 or not self.form.is_plain:
             return self.figures(summed, workers)
-        return plain_logs(self._packed(summed))
+        return plain_logs(self.form.packed(summed))
 
     def figures(self, summed: np.ndarray | None, workers: int = 1) -> dict[str, Any]:
         """What Keras would report after a step: the model's metrics, or the logs.
@@ -126,20 +124,44 @@ class OwnStep:
         """
         if summed is None or self._logs is None:
             return {}
-        place, state = max(1, len(self._order)), []
+        place, state = max(1, len(self.form.order)), []
         for variable in self._counted:
             shape = tuple(variable.shape)
             part = summed[place : place + math.prod(shape)].reshape(shape)
             state.append((variable, tf.constant(part, variable.dtype)))
             place += math.prod(shape)
         with keras.StatelessScope(state):
-            return plain_logs(metrics_or_logs(self.model, self._packed(summed, workers)))
+            return plain_logs(metrics_or_logs(self.model, self.form.packed(summed, workers)))
 
-    def _packed(self, summed: np.ndarray, workers: int = 1) -> Any:
-        """The logs' means over the workers, nested as the step returns them."""
-        order = self._order
-        flat = [float(summed[order.index(place)]) / workers for place in range(len(order))]
-        return tf.nest.pack_sequence_as(self._logs, flat)
+
+class _Form:
+    """How the logs of a step are nested, found out once, since callbacks may hear of every batch.
+
+    Args:
+        logs: as the step returns them.
+    """
+
+    def __init__(self, logs: Any):
+        self.logs = logs
+        flat = tf.nest.flatten(logs)
+        named = tf.nest.pack_sequence_as(logs, list(range(len(flat))))
+        first = named.get(LOSS, 0) if isinstance(named, dict) else 0
+        #: The places of the logs in the vector: the loss comes first, where there is one.
+        self.order = sorted(range(len(flat)), key=lambda place: place != first)
+        #: Whether they are numbers by name, as Keras's own steps return them.
+        self.is_plain = isinstance(logs, dict) and all(
+            tf.TensorShape(getattr(value, "shape", ())).rank == 0 for value in flat
+        )
+        self._place = [self.order.index(place) for place in range(len(flat))]
+
+    def packed(self, summed: np.ndarray, workers: int = 1) -> Any:
+        """The logs' means over the workers, nested as the step returns them.
+
+        Args:
+            summed: the vectors of all workers, added up.
+        """
+        flat = [float(summed[place]) / workers for place in self._place]
+        return tf.nest.pack_sequence_as(self.logs, flat)
 
 
 def local_parts(variable: keras.Variable) -> list[Any]:
@@ -155,8 +177,8 @@ def plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             found.update(plain_logs(value))
         else:
-            value = np.asarray(keras.ops.convert_to_numpy(value))
-            found[name] = float(value) if not value.ndim else value
+            array = value if isinstance(value, float) else np.asarray(keras.ops.convert_to_numpy(value))
+            found[name] = array if isinstance(array, np.ndarray) and array.ndim else float(array)
     return found
 
 

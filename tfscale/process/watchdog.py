@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import math
 import os
 import signal
 import subprocess
@@ -80,6 +81,7 @@ class Watchdog:
         self._what = ""
         self._paused = threading.Event()
         self._killer: subprocess.Popen[bytes] | None = None
+        self._told = -math.inf  # when it was told of a heartbeat last
 
     def heartbeat(self, what: str = "a step") -> None:
         """Says that the run is alive and what it begins now."""
@@ -107,6 +109,9 @@ class Watchdog:
             self._killer = None
 
     def _tell_killer(self, what: bytes) -> None:
+        if what == b"." and self._now() - self._told < _TICK:
+            return  # steps may take a millisecond, and this as much as its hundredth
+        self._told = self._now() if what == b"." else -math.inf
         if self._killer is not None and self._killer.stdin is not None:
             with contextlib.suppress(OSError):  # it is gone, or has not read for long: it has heard enough
                 os.write(self._killer.stdin.fileno(), what)
