@@ -20,7 +20,7 @@ from support.peers import free_ports
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 HEAD = """
-import json, os, shutil, sys, time
+import glob, json, os, shutil, sys, time
 import numpy as np, keras
 import tensorflow as tf
 rank = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
@@ -58,6 +58,11 @@ shutil.copy2("out/old.txt", "out/copy.txt")
 os.symlink("copy.txt", "out/link.txt")
 assert open("out/link.txt").read() == "whole"
 os.remove("out/link.txt")
+mine = f"out/of-{rank}.txt"
+open(mine, "w").close()
+assert mine in glob.glob("out/of-*.txt") and os.path.basename(mine) in next(os.walk("out"))[2]
+os.remove(mine)
+assert mine not in glob.glob("out/of-*.txt")
 first = model.fit(x, y, batch_size=8, epochs=3, validation_split=0.2, callbacks=[best, log], verbose=0)
 again = keras.models.load_model("out/best.keras")
 model.save_weights("out/model.weights.h5")

@@ -20,7 +20,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Scratch:
     def __init__(self, folder: Path, *, but: str = "(?!)"):
         self._folder = os.path.abspath(folder)
         self._but, self._gone = re.compile(but), set[str]()  # paths of all that this worker has removed
-        self._open, self._stat, self._listdir = io.open, os.stat, os.listdir
+        self._open, self._stat, self._listdir, self._scandir = io.open, os.stat, os.listdir, os.scandir
         self._former: list[tuple[Any, str, Any]] = []
 
     @contextlib.contextmanager
@@ -50,6 +50,7 @@ class Scratch:
         self._put(builtins, "open", self._opened)
         self._put(io, "open", self._opened)
         self._put(os, "listdir", self._listed)
+        self._put(os, "scandir", self._scanned)  # glob, os.walk
         for name in _OF_ONE_FILE:
             self._put(os, name, self._reading(getattr(os, name)))
         for name in ("remove", "unlink"):
@@ -117,11 +118,28 @@ class Scratch:
         return led
 
     def _listed(self, path: Any = ".") -> list[Any]:
-        ours = self._folder + os.path.abspath(path) if isinstance(path, str | os.PathLike) else ""
-        written = set(self._listdir(ours)) if ours and self._exists(ours) else set()
-        if not written:
-            return self._listdir(path)
-        return sorted(written | set(self._listdir(path) if self._exists(os.fspath(path)) else ()))
+        if (whole := self._whole(path)) and (entries := self._entries(path, whole)) is not None:
+            return sorted(entries)
+        return self._listdir(path)
+
+    def _scanned(self, path: Any = ".") -> Any:
+        if (whole := self._whole(path)) and (entries := self._entries(path, whole)) is not None:
+            return _Entries(entries.values())
+        return self._scandir(path)
+
+    def _entries(self, path: Any, whole: str) -> dict[str, os.DirEntry[str]] | None:
+        """What a folder holds for this worker, by name; None where it has written nothing below it, nor removed."""
+        found: dict[str, os.DirEntry[str]] = {}
+        ours = [folder for folder in (path, self._folder + whole) if self._exists(os.fspath(folder))]
+        if ours[-1:] != [self._folder + whole] and not any(os.path.dirname(gone) == whole for gone in self._gone):
+            return None
+        for folder in ours:
+            with self._scandir(folder) as entries:
+                for entry in entries:
+                    # where both have a folder, what is below it is found by the name that all know
+                    if folder is not path or not self._is_gone(os.path.join(whole, entry.name)):
+                        found[entry.name] = found.get(entry.name, entry) if entry.is_dir() else entry
+        return found
 
     def _moving(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def led(source: Any, target: Any, **kwargs: Any) -> Any:
@@ -234,6 +252,25 @@ class Scratch:
         for module in modules:
             self._put(module, "save", saved)
             self._put(module, "load", loaded)
+
+
+class _Entries(Iterator[os.DirEntry[str]]):
+    """What os.scandir returns."""
+
+    def __init__(self, entries: Iterable[os.DirEntry[str]]):
+        self._entries = iter(entries)
+
+    def __next__(self) -> os.DirEntry[str]:
+        return next(self._entries)
+
+    def __enter__(self) -> _Entries:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._entries = iter(())
 
 
 class _Straight:
