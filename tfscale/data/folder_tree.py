@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tfscale.data.layout import Layout, find_layout, folders, is_visible, layout_before
+from tfscale.data.layout import find_layout, folders, is_visible, layout_before
 from tfscale.data.pictures import DECODED, HEAD, kind_of
+from tfscale.data.split_names import role_of
 from tfscale.errors import DataCorrupt, DataMissing, UsageError, nearest
 from tfscale.files import sha256_of
 
@@ -38,7 +39,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies under `root`; `splits` has "train" and, where there is one, "test"."""
+    """What lies under `root`; `splits` has "train" and, where there is one, "test"; all there are of `read_splits`."""
 
     root: Path
     classes: tuple[str, ...]
@@ -87,21 +88,45 @@ def read_tree(
     train = [p for name, label in labels.items() for p in walk.class_pictures(layout.train / name, label)]
     test: list[Picture] = []
     if layout.test is not None:
-        _refuse_strange(layout, labels)
+        _refuse_strange(layout.test, layout.train.name, labels)
         there = {name: label for name, label in labels.items() if (layout.test / name).is_dir()}
         test = [p for name, label in there.items() for p in walk.class_pictures(layout.test / name, label)]
         if not test:
             raise DataMissing("the folder has no class folder", where=str(layout.test), fix="data.test_split=...")
     elif not layout.by_split:
         train, test = _hold_out(train, test_share)
-    left_out = [] if before else [*layout.left_out, *walk.strays(root, layout), *walk.left_out()]
+    read = [root, layout.train, *([layout.test] if layout.test else [])]
+    left_out = [] if before else [*layout.unread(), *layout.left_out, *walk.strays(read), *walk.left_out()]
     splits = {"train": train, **({"test": test} if test else {})}
     return Tree(root, tuple(labels), splits, tuple(left_out), layout.entered, layout.by_split)
 
 
-def read_flat(path: Path, *, before: bool = False) -> Tree:
+def read_splits(root: Path, *, kinds: Collection[str] = DECODED) -> Tree:
+    """Walks the folders of all splits, or of the one "train" where there are none; raises as `read_tree`.
+
+    Returns:
+        the splits by what their names mean, "train", "test" or "validation"; by the name itself where it isn't the
+        first of that meaning.
+    """
+    walk = _Walk(root, kinds=kinds)
+    layout = find_layout(
+        root, train_split="train", test_split=None, classes=None, has_pictures=lambda folder: any(walk.beside(folder))
+    )
+    labels = _labels(layout.train, folders(layout.train), None)
+    splits = {"train": [p for name, label in labels.items() for p in walk.class_pictures(layout.train / name, label)]}
+    for name, folder in layout.held_out.items():
+        _refuse_strange(folder, layout.train.name, labels)
+        there = [(folder / one, label) for one, label in labels.items() if (folder / one).is_dir()]
+        role = role_of(name) or name
+        splits[name if role in splits else role] = [p for one in there for p in walk.class_pictures(*one)]
+    strays = walk.strays([root, layout.train, *layout.held_out.values()])
+    left_out = (*layout.left_out, *strays, *walk.left_out())
+    return Tree(root, tuple(labels), splits, left_out, layout.entered, layout.by_split)
+
+
+def read_flat(path: Path, *, before: bool = False, kinds: Collection[str] = DECODED) -> Tree:
     """Every picture at any depth of a folder, or one file, as the split "test" without classes; raises DataMissing."""
-    walk = _Walk(path, by_ending=before)
+    walk = _Walk(path, by_ending=before, kinds=kinds)
     if path.is_file():
         return Tree(path.parent, (), {"test": [_picture(str(path), path.parent, -1)]})
     folders(path)
@@ -129,14 +154,12 @@ def _labels(folder: Path, found: list[str], classes: Sequence[str] | None) -> di
     return {name: label for label, name in enumerate(classes if classes is not None else found)}
 
 
-def _refuse_strange(layout: Layout, labels: dict[str, int]) -> None:
-    assert layout.test is not None
-    train = layout.train.name
-    for name in folders(layout.test):
+def _refuse_strange(folder: Path, train: str, labels: dict[str, int]) -> None:
+    for name in folders(folder):
         if name not in labels:
             raise DataCorrupt(
                 f"the class {name!r} is not among those of {train}{nearest(name, list(labels))}",
-                where=str(layout.test / name),
+                where=str(folder / name),
                 fix=f"remove the folder, or add {train}/{name}",
             )
 
@@ -147,10 +170,12 @@ class _Walk:
 
     Args:
         by_ending: whether endings alone say what a picture is, and links to folders aren't followed.
+        kinds: that count as pictures by their content.
     """
 
     root: Path
     by_ending: bool = False
+    kinds: Collection[str] = DECODED
     _kinds: Counter[str] = field(default_factory=Counter)  # of files that are no pictures
     _seen: set[str] = field(default_factory=set)  # those that are counted
     _links: list[str] = field(default_factory=list)  # to folders that are read anyway
@@ -203,7 +228,7 @@ class _Walk:
             kind = _kind(entry.path) if entry.is_file() else None  # a pipe would wait for its writer
         except OSError as error:
             raise _unreadable(error, entry.path) from None
-        if kind in DECODED:
+        if kind in self.kinds:
             return True
         if entry.path not in self._seen:
             self._seen.add(entry.path)
@@ -217,9 +242,9 @@ class _Walk:
             found = [entry for entry in entries if is_visible(entry.name) and not entry.is_dir()]
         return (entry.name for entry in found if self._is_picture(entry))
 
-    def strays(self, root: Path, layout: Layout) -> Iterator[str]:
-        """What is reported of pictures beside class folders, which belong to no class."""
-        for folder in dict.fromkeys([root, layout.train, *([layout.test] if layout.test else [])]):
+    def strays(self, read: Sequence[Path]) -> Iterator[str]:
+        """What is reported of pictures beside class folders, which belong to no class, in the folders that are read."""
+        for folder in dict.fromkeys(read):
             count = sum(1 for _ in self.beside(folder))
             if count:
                 yield f"{_counted(count, 'picture')} in {folder} beside the folders"

@@ -26,15 +26,22 @@ class Layout:
         train: the folder of the class folders to train on.
         test: that of those to evaluate; None: they are held out of `train`, or there is none.
         by_split: whether folders of splits tell which are which.
-        left_out: what counts for nothing, for people.
+        held_out: the folders of all splits that aren't trained on, by their names, also of those that `test` is not.
+        left_out: what counts for nothing, for people; the other splits that are held out are told by `unread`.
         entered: a folder that was entered since it holds nothing else, for people.
     """
 
     train: Path
     test: Path | None = None
     by_split: bool = False
+    held_out: dict[str, Path] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     entered: str = ""
+
+    def unread(self) -> list[str]:
+        """What is said of splits that nothing reads, where one split is evaluated."""
+        unread = [name for name, folder in self.held_out.items() if folder != self.test]
+        return [f"the split {name}/ (data.test_split={name} evaluates it)" for name in unread]
 
 
 def folders(folder: Path) -> list[str]:
@@ -89,7 +96,9 @@ def find_layout(
         others = [n for n in inside if n not in splits and base / n not in (layout.train, layout.test)]
         _leave_out(layout, base, others, asked=asked, has_pictures=has_pictures)
         layout.train = _enter(layout.train, known, has_pictures, split=True)
-        layout.test = layout.test and _enter(layout.test, folders(layout.train), has_pictures, split=True)
+        inside = folders(layout.train)
+        layout.test = layout.test and _enter(layout.test, inside, has_pictures, split=True)
+        layout.held_out = {n: _enter(f, inside, has_pictures, split=True) for n, f in layout.held_out.items()}
     if layout.train not in (root, root / layout.train.name) or (layout.train != root and not layout.by_split):
         layout.entered = os.path.relpath(layout.train, root)
     _refuse_splits_below(layout.train)
@@ -129,9 +138,9 @@ def _of_splits(base: Path, inside: list[str], splits: list[str], train_split: st
         )
     held_out = [name for role in HELD_OUT for name in of_role(role, splits) if name != train]
     test = test_split or next(iter(held_out), None)
-    left_out = [f"the split {n}/ (data.test_split={n} evaluates it)" for n in held_out if n != test]
-    left_out += [f"the split {n}/ (data.train_split={n} trains on it)" for n in named if n not in (train, test)]
-    return Layout(base / train, base / test if test else None, by_split=True, left_out=left_out)
+    left_out = [f"the split {n}/ (data.train_split={n} trains on it)" for n in named if n not in (train, test)]
+    others = {name: base / name for name in held_out}
+    return Layout(base / train, base / test if test else None, by_split=True, held_out=others, left_out=left_out)
 
 
 def _leave_out(

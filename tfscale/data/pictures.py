@@ -150,21 +150,28 @@ def size_of_file(file: Path) -> tuple[int, int]:
     """(height, width) as the header says, told without TensorFlow; (0, 0) where it doesn't say so."""
     try:
         with file.open("rb") as stream:
-            content = stream.read(_HEADER)
-        size = _jpeg_size(content) if content.startswith(b"\xff\xd8\xff") else claimed_size(content)
-    except (OSError, struct.error):
+            return size_of(stream.read(_HEADER))
+    except OSError:
         return 0, 0
-    return size or (0, 0)
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Of the frame's header, behind whatever other segments there are."""
+def size_of(content: bytes) -> tuple[int, int]:
+    """The same of a file's first bytes."""
+    try:
+        if content.startswith(b"\xff\xd8\xff"):
+            return (jpeg_frame(content[:_HEADER]) or (0, 0, 0))[:2]
+        return claimed_size(content) or (0, 0)
+    except struct.error:
+        return 0, 0
+
+
+def jpeg_frame(content: bytes) -> tuple[int, int, int] | None:
+    """(height, width, channels) of a JPEG's frame, behind whatever other segments there are; raises struct.error."""
     place = 2
     while place + 4 <= len(content):
         marker, length = struct.unpack_from(">HH", content, place)
         if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            height, width = struct.unpack_from(">HH", content, place + 5)
-            return height, width
+            return struct.unpack_from(">HHB", content, place + 5)
         place += 2 + length
     return None
 
@@ -183,7 +190,5 @@ def _webp_size(content: bytes) -> tuple[int, int]:
 
 
 def _cause(error: Exception) -> str:
-    """TensorFlow's message without the names of its nodes."""
-    return (
-        re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*", "", str(error).splitlines()[0]) if str(error) else first_line(error)
-    )
+    """TensorFlow's message without the names of its nodes, nor what stands around it in a graph's."""
+    return re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*", "", first_line(error))

@@ -14,12 +14,13 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfscale.errors import DataMissing, UsageError, nearest
 from tfscale.importer.import_request import ImportRequest
+from tfscale.importer.picture_shapes import SHAPES, shape_of
 from tfscale.importer.reader import Reader
 
 _MOST = 20_000  # names that are looked at
@@ -106,8 +107,13 @@ def _is_table(found: Found) -> str:
     return f"{where}{kind}" + (f" ({count} files)" if count > 1 else "")
 
 
+def _is_pictures(shape: str, found: Found) -> str:
+    return SHAPES[shape] if shape_of(found.files, found.names) == shape else ""
+
+
 # The first that says what it is has it.
 KINDS = [
+    *(Kind(shape, partial(_is_pictures, shape), "tfscale.importer.picture_reader:PictureReader") for shape in SHAPES),
     Kind("table", _is_table, "tfscale.importer.tables:TableReader"),
 ]
 

@@ -1,0 +1,479 @@
+"""Pictures as sources of an import: what is found in them, named and left out, and what training sees of the rest."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfscale.data.image_folder import ImageFolder
+from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, TfscaleError, UsageError
+from tfscale.importer.import_request import ImportRequest
+from tfscale.importer.picture_reader import PictureReader
+from tfscale.importer.picture_shapes import shape_of
+from tfscale.importer.reader import Bad, Odd
+from tfscale.importer.recognise import look
+
+PIL = pytest.importorskip("PIL.Image")
+
+
+def image(seed=0, size=(30, 20)):
+    small = np.random.RandomState(seed).randint(0, 256, (3, 4, 3), np.uint8)
+    return PIL.fromarray(small).resize(size, PIL.Resampling.BILINEAR)
+
+
+def encode(picture, kind="JPEG", **options):
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def put(root, files):
+    """Files by relative name: bytes, a text, JSON, or a seed for a JPEG."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, int):
+            content = encode(image(content))
+        elif isinstance(content, dict):
+            content = json.dumps(content)
+        (root / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def reader(path, scratch=None, **asked):
+    request = ImportRequest(path=str(path), name="photos", **asked)
+    return PictureReader(request, look(str(path)), scratch or Path(path).parent / "scratch")
+
+
+def read(source):
+    """(the listing, what became of each item by its name, the items' splits by theirs)."""
+    listing = source.listing()
+    names = [listing.name(place) for place in range(listing.count)]
+    found = dict(zip(names, source.read(range(listing.count)), strict=True))
+    splits = listing.splits if listing.splits is not None else [""] * listing.count
+    return listing, found, dict(zip(names, map(str, splits), strict=True))
+
+
+def features(found):
+    return found.features if isinstance(found, Odd) else found
+
+
+def shape(root):
+    found = look(str(root))
+    return shape_of(found.files, found.names)
+
+
+def with_orientation(way):
+    picture = image(5)
+    record = picture.getexif()
+    record[0x112] = way
+    return encode(picture, exif=record)
+
+
+def see_through():
+    picture = image(9).convert("RGBA")
+    picture.putalpha(PIL.new("L", picture.size, 100))
+    return picture
+
+
+GREY16 = PIL.fromarray((np.arange(600).reshape(20, 30) * 100).astype(np.uint16))
+BAD = {
+    "truncated.jpg": (encode(image(1))[:-20], "can't be decoded"),
+    "empty.jpg": (b"", "the file is empty"),
+    "text.jpg": ("dear diary\n" * 9, "neither JPEG"),
+    "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(20), "but HEIC"),
+    "bomb.png": (encode(PIL.new("1", (20_000, 5_000)), "PNG"), "claims 20000 x 5000 pixels"),
+    "broken.tif": (encode(image(), "TIFF")[:700], "Pillow can't decode it either"),
+    "float.tif": (encode(image().convert("F"), "TIFF"), "numbers of 32 bits"),
+}
+ODD = {
+    "cmyk.jpg": (encode(image(2).convert("CMYK")), "CMYK, seen as RGB"),
+    "sixteen.png": (encode(GREY16, "PNG"), "16 bits a channel"),
+    "palette.png": (encode(image(3).convert("P", palette=PIL.Palette.ADAPTIVE, colors=50), "PNG"), "a palette"),
+    "turned.jpg": (with_orientation(6), "orientation 6"),
+    "panorama.jpg": (encode(PIL.new("RGB", (20_000, 1_000))), "20000 x 1000 pixels: 20 times as long as high"),
+    "scan.tif": (encode(image(4), "TIFF"), "TIFF, which TensorFlow doesn't decode: kept as PNG, without loss"),
+    "print.tif": (encode(image(4).convert("CMYK"), "TIFF"), "kept as PNG, turned from CMYK into RGB"),
+    "new.avif": (encode(image(6), "AVIF"), "AVIF, which TensorFlow doesn't decode"),
+    "clear.webp": (encode(see_through(), "WEBP", lossless=True, exact=True), "WebP, which TensorFlow doesn't decode"),
+    "clear.png": (encode(see_through(), "PNG"), "transparent parts"),
+    "moving.gif": (encode(image(7), "GIF", save_all=True, append_images=[image(8)]), "an animation"),
+    "dot.png": (encode(image(size=(2, 2)), "PNG"), "only 2 x 2 pixels"),
+}
+
+
+def test_everything_that_can_be_wrong_with_a_picture_is_named(tf, tmp_path):
+    good = {
+        "train/cat/1.jpg": 11,
+        "train/dog/1.jpg": 12,
+        "test/cat/copy.jpg": 11,
+        "test/dog/1.jpg": 13,
+        "valid/dog/1.png": 14,
+    }
+    good["train/cat/grey.jpg"] = encode(image(15).convert("L"))
+    put(tmp_path / "photos", good | {f"train/cat/{name}": content for name, (content, _) in (BAD | ODD).items()})
+    put(tmp_path / "photos", {"train/dog/notes.txt": "no picture", "LICENSE": "mine"})
+    source = reader(tmp_path / "photos")
+    assert (source.kind, shape(tmp_path / "photos")) == ("images", "images")
+    listing, found, splits = read(source)
+    assert {splits[name] for name in found} == {"train", "validation", "test"} and splits[
+        "valid/dog/1.png"
+    ] == "validation"
+    assert (
+        listing.left_out == ["1 .txt", "1 without an ending"]
+        and listing.unit == "pictures"
+        and len(listing.files) == len(found)
+    )
+    for name, (_, reason) in BAD.items():
+        bad = found[f"train/cat/{name}"]
+        assert isinstance(bad, Bad) and reason in bad.reason and "Graph execution" not in bad.reason, (name, bad)
+    for name, (_, reason) in ODD.items():
+        odd = found[f"train/cat/{name}"]
+        assert isinstance(odd, Odd) and any(reason in one for one in odd.reasons), (name, odd)
+    assert all(isinstance(found[name], dict) for name in good)  # neither bad nor odd
+    # a copy is told by its hash, and what has no content is a copy of nothing
+    digests = dict(zip(found, listing.digests, strict=True))
+    assert digests["train/cat/1.jpg"] == digests["test/cat/copy.jpg"]
+    assert len(set(digests.values())) == len(digests) - 1
+    encoded = source.features()
+    for item in found.values():
+        if not isinstance(item, Bad):
+            assert set(encoded.encode_example(features(item))) == {"image", "file", "label"}
+    seen_as_said(found)
+
+
+def seen_as_said(found):
+    """What the reasons say is what training's own decoder shows."""
+    import tensorflow as tf
+
+    from tfscale.data.augment import decode
+
+    def seen(name):
+        return decode(tf.constant(features(found[f"train/cat/{name}"])["image"]), 3).numpy().astype(int)
+
+    for name in ("scan.tif", "clear.webp", "clear.png", "palette.png"):
+        assert np.array_equal(seen(name), np.asarray(PIL.open(io.BytesIO(ODD[name][0])).convert("RGB"))), name
+    assert np.array_equal(seen("sixteen.png")[..., 0], np.asarray(GREY16) >> 8)
+    assert seen("turned.jpg").shape == (30, 20, 3)
+    assert abs(seen("cmyk.jpg") - np.asarray(image(2))).max() < 20  # a JPEG's loss
+    assert np.array_equal(seen("moving.gif"), np.asarray(PIL.open(io.BytesIO(ODD["moving.gif"][0])).convert("RGB")))
+
+
+def test_examples_and_labels_are_those_of_image_folder(tf, tmp_path):
+    """Also out of archives, which nothing but pictures leaves."""
+    names = ("train/b/1.jpg", "train/a/1.jpg", "train/a/deep/2.jpg", "val/a/1.jpg", "val/b/3.jpg")
+    root = put(tmp_path / "photos", {name: seed for seed, name in enumerate(names)})
+    (root / "val/b/4.png").write_bytes(encode(image(size=(20, 20)), "PNG"))
+    folder = ImageFolder(path=str(root), dir=str(tmp_path / "dir"), verify=False)
+    wanted = [((root / p.name).read_bytes(), p.label) for p in folder._tree.pictures()]
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as packed:
+        packed.add(root, ".")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as packed_zip:
+        for file in sorted(root.rglob("*.*")):
+            packed_zip.write(file, file.relative_to(root))
+    for source in (reader(root), reader(tmp_path / "photos.tar.gz"), reader(tmp_path / "photos.zip")):
+        listing, found, splits = read(source)
+        assert [(item["image"], item["label"]) for item in found.values()] == wanted
+        assert list(splits.values()) == ["train"] * 3 + ["validation"] * 3
+        assert source.features()["label"].names == list(folder.class_names() or ())
+        assert source.summary() == "6 pictures, 2 classes (a, b)"
+        assert listing.strata.tolist() == [label for _, label in wanted]
+    assert len(list((tmp_path / "scratch").iterdir())) == 2  # unpacked once each
+    assert list(listing.files) == ["photos.zip"]
+
+
+def test_squares_of_one_size_are_told(tf, tmp_path):
+    root = put(
+        tmp_path / "p", {f"{name}/{i}.png": encode(image(i, (16, 16)), "PNG") for name in "ab" for i in range(2)}
+    )
+    put(root, {"a/text.jpg": "bad, and so of no size"})
+    source = reader(root)
+    listing = source.listing()
+    assert source.features()["image"].shape == (16, 16, 3) and listing.splits is None
+    put(root, {"a/other.jpg": 1})
+    source = reader(root)
+    source.listing()
+    assert source.features()["image"].shape == (None, None, 3)
+
+
+def member(packed, name, content=b"x", **others):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for key, value in others.items():
+        setattr(info, key, value)
+    packed.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("name", ["../out.jpg", "a/../../out.jpg", "/tmp/out.jpg", "link"])
+def test_archives_let_nothing_out(tmp_path, name):
+    for kind in ("tar", "zip"):
+        file = tmp_path / f"photos.{kind}"
+        if kind == "tar":
+            with tarfile.open(file, "w") as packed:
+                member(packed, "a/1.jpg", encode(image(1)))
+                if name == "link":
+                    member(packed, "a/out", b"", type=tarfile.SYMTYPE, linkname="/etc")
+                else:
+                    member(packed, name)
+        elif name != "link":
+            with zipfile.ZipFile(file, "w") as packed_zip:
+                packed_zip.writestr("a/1.jpg", encode(image(1)))
+                packed_zip.writestr(name, b"x")
+        if file.exists():
+            with pytest.raises(SecurityRefused, match="out" if name != "link" else "a link"):
+                reader(file, tmp_path / "scratch" / "deep").listing()
+    assert not list(tmp_path.rglob("out.jpg")) and not Path("/tmp/out.jpg").exists()
+
+
+def test_a_broken_archive(tmp_path):
+    root = put(tmp_path / "p", {"a/1.jpg": 1, "b/1.jpg": 2})
+    with tarfile.open(tmp_path / "p.tar.gz", "w:gz") as packed:
+        packed.add(root, "p")
+    (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "p.tar.gz").read_bytes()[:-200])
+    with pytest.raises(DataCorrupt, match=r"broken.*cut\.tar\.gz"):
+        reader(tmp_path / "cut.tar.gz", kind="images").listing()
+    assert not any(one.suffix != ".unfinished" for one in (tmp_path / "scratch").iterdir())
+
+
+# -- labels in a table
+
+
+def table(*rows, delimiter=","):
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=delimiter).writerows(rows)
+    return stream.getvalue()
+
+
+def test_labels_in_a_table(tf, tmp_path):
+    rows = [
+        ("file", "label", "split", "who"),
+        ("1.jpg", "10", "train", "x"),
+        ("2", "9", "val", "x"),
+        ("deep/3.jpg", "9", "test", "y"),
+    ]
+    rows += [("gone.jpg", "9", "train", "z"), ("4.jpg", "", "train", "z"), ("1.jpg", "9", "train", "x")]
+    root = put(
+        tmp_path / "p",
+        {
+            "1.jpg": 1,
+            "2.jpg": 2,
+            "images/deep/3.jpg": 3,
+            "4.jpg": 4,
+            "5.jpg": 5,
+            "labels.csv": table(*rows, delimiter=";"),
+        },
+    )
+    source = reader(root, group="who")
+    assert source.kind == "image_table"
+    listing, _, splits = read(source)
+    assert source.features()["label"].names == ["9", "10"]  # as numbers are sorted
+    assert [listing.name(i) for i in range(3)] == ["1.jpg", "2.jpg", "images/deep/3.jpg"]
+    assert [splits[name] for name in ("2.jpg", "images/deep/3.jpg")] == ["validation", "test"]
+    assert listing.groups.tolist() == ["x", "x", "y", "z", "z", "x"]
+    items = list(source.read(range(6)))
+    assert [features(item)["label"] for item in items[:3]] == [1, 0, 0]
+    for item, reason in zip(
+        items[3:], ("no such picture", "has no label", "named again, with another label"), strict=True
+    ):
+        assert isinstance(item, Bad) and reason in item.reason
+    assert listing.left_out == ["1 .csv", "1 picture that no table names"] and "labels.csv" in listing.files
+    source = reader(root, drop_unlabelled=True)
+    assert "1 row without a label" in source.listing().left_out
+    for asked, words in (
+        ({"label": "lable"}, "did you mean 'label'"),
+        ({"where": "x > 1"}, "data.where"),
+        ({"exclude": ["who"]}, "exclude"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            reader(root, **asked).listing()
+
+
+def test_tables_of_splits_and_unclear_ones(tmp_path):
+    files = {
+        "train/1.jpg": 1,
+        "train/2.jpg": 2,
+        "test/1.jpg": 3,
+        "train.csv": table(("id", "breed"), ("1", "b"), ("2", "a")),
+    }
+    root = put(tmp_path / "p", files)
+    source = reader(root)
+    listing = source.listing()
+    assert [listing.name(i) for i in range(2)] == ["train/1.jpg", "train/2.jpg"] and list(listing.splits) == [
+        "train"
+    ] * 2
+    put(root, {"wide.csv": table(("id", "one", "two"), ("2", "b", "c"))})
+    with pytest.raises(UsageError, match=r"isn't clear which column of wide\.csv is the label: one, two"):
+        reader(root).listing()
+    assert reader(root / "train.csv", kind="image_table").listing().count == 2
+    flat = put(tmp_path / "flat", {"1.jpg": 1, "2.jpg": 2})
+    with pytest.raises(DataMissing, match=r"nothing says their classes.*labels\.csv"):
+        reader(flat).listing()
+    with pytest.raises(UsageError, match=r"data\.label takes no effect on images"):
+        reader(put(tmp_path / "classes", {"a/1.jpg": 1, "b/1.jpg": 2}), label="a")
+
+
+# -- masks and boxes
+
+
+def test_masks_beside_pictures(tf, tmp_path):
+    from tfscale.data.augment import decode
+
+    numbers = (np.arange(600) % 21).astype(np.uint8).reshape(20, 30)
+    plain = PIL.fromarray(numbers)
+    colours = plain.copy()
+    colours.putpalette(sum(([i * 7 % 256, 255 - i, i] for i in range(21)), []))
+    three = PIL.merge("RGB", [plain] * 3)
+    files = {f"train/images/{i}.jpg": i for i in range(8)} | {"val/images/0.jpg": 9}
+    files |= {"train/masks/0.png": encode(plain, "PNG"), "train/masks/1.png": encode(colours, "PNG"), "train/masks/2_mask.png": encode(three, "PNG"),
+              "train/masks/3.png": encode(image(), "PNG"), "train/masks/4.png": encode(plain.resize((5, 5)), "PNG"), "train/masks/5.jpg": encode(plain),
+              "train/masks/6.png": encode(GREY16, "PNG"), "train/masks/other.png": encode(plain, "PNG"), "val/masks/0.png": encode(plain, "PNG")}  # fmt: skip
+    root = put(tmp_path / "p", files)
+    source = reader(root)
+    assert source.kind == "masks"
+    listing, found, splits = read(source)
+    assert listing.left_out == ["1 mask without a picture"]
+    for name in ("train/images/0.jpg", "train/images/1.jpg", "train/images/2.jpg", "val/images/0.jpg"):
+        encoded = source.features().encode_example(features(found[name]))
+        assert np.array_equal(decode(tf.constant(encoded["mask"]), 1).numpy()[..., 0], numbers), name
+    assert splits["val/images/0.jpg"] == "validation" and splits["train/images/0.jpg"] == "train"
+    reasons = ("has colours", "5 x 5 pixels", "is a JPEG", "and 255 is the most", "no mask of its name")
+    for number, reason in enumerate(reasons, 3):
+        bad = found[f"train/images/{number}.jpg"]
+        assert isinstance(bad, Bad) and reason in bad.reason, (number, bad)
+
+
+def coco(pictures, boxes, categories=("cat", "dog")):
+    return {
+        "images": [{"id": i, "file_name": name, "width": 30, "height": 20} for i, name in enumerate(pictures)],
+        "annotations": [
+            {"id": n, "image_id": i, "bbox": box, "category_id": kind, "iscrowd": n % 2}
+            for n, (i, box, kind) in enumerate(boxes)
+        ],
+        "categories": [{"id": 7 * i + 1, "name": name} for i, name in enumerate(categories)],
+    }
+
+
+def test_boxes_as_coco_has_them(tf, tmp_path):
+    boxes = [
+        (0, [3, 4, 15, 10], 8),
+        (0, [25, 15, 10, 10], 1),
+        (0, [5, 5, 0, 3], 1),
+        (1, [0, 0, 30, 20], 8),
+        (99, [1, 1, 1, 1], 1),
+        (3, [1, 1, 1, 1], 5),
+    ]
+    train = coco(["1.jpg", "2.jpg", "turned.jpg", "3.jpg", "../../secret.jpg", "4.jpg"], boxes)
+    files = {f"train2017/{i}.jpg": i for i in range(1, 6)} | {
+        "val2017/1.jpg": 7,
+        "train2017/turned.jpg": with_orientation(6),
+    }
+    files |= {
+        "annotations/instances_train2017.json": train,
+        "annotations/instances_val2017.json": coco(["1.jpg"], [(0, [0, 0, 3, 2], 1)]),
+    }
+    files |= {"annotations/captions_train2017.json": {"images": [], "annotations": [{"caption": "a cat"}]}}
+    root = put(tmp_path / "p", files)
+    source = reader(root)
+    assert source.kind == "coco"
+    listing, found, splits = read(source)
+    one = found["train2017/1.jpg"]
+    assert isinstance(one, Odd) and one.reasons == [
+        "boxes beyond the picture's edge, cut there",
+        "boxes without an area in it, left out",
+    ]
+    objects = source.features().encode_example(one.features)["objects"]
+    assert np.allclose(objects["bbox"], [[4 / 20, 3 / 30, 14 / 20, 18 / 30], [15 / 20, 25 / 30, 1, 1]])
+    assert list(objects["label"]) == [1, 0] and list(objects["is_crowd"]) == [False, True]
+    assert source.features()["objects"]["label"].names == ["cat", "dog"]
+    assert found["train2017/4.jpg"]["objects"]["bbox"] == []  # a picture with nothing in it
+    assert (
+        splits["val2017/1.jpg"] == "validation"
+        and found["val2017/1.jpg"]["image"] == (root / "val2017/1.jpg").read_bytes()
+    )
+    reasons = {"train2017/turned.jpg": "annotated as 30 x 20 pixels, and has 20 x 30, as its EXIF record turns it",
+               "train2017/3.jpg": "no category that is there", "instances_train2017.json: ../../secret.jpg": "no such picture"}  # fmt: skip
+    for name, reason in reasons.items():
+        assert isinstance(found[name], Bad) and reason in found[name].reason, (name, found[name])
+    assert listing.left_out[-2:] == [
+        "1 box of pictures that instances_train2017.json doesn't list",
+        "1 picture not listed",
+    ]
+    put(root, {"annotations/instances_val2017.json": coco(["1.jpg"], [], ("dog", "cat"))})
+    with pytest.raises(DataCorrupt, match="the category 1 is 'dog' here and 'cat'"):
+        reader(root).listing()
+
+
+def voc(*objects, size=(30, 20), before=""):
+    text = "".join(
+        f"<object><name>{name}</name><difficult>1</difficult><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>"
+        f"<xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>" for name, box in objects
+    )  # fmt: skip
+    return f"{before}<annotation><size><width>{size[0]}</width><height>{size[1]}</height></size>{text}</annotation>"
+
+
+def test_boxes_as_pascal_has_them(tf, tmp_path):
+    files = {f"VOC2012/JPEGImages/{i}.jpg": i for i in range(5)}
+    files |= {"VOC2012/Annotations/0.xml": voc(("dog", (4, 5, 18, 14)), ("cat", (1, 1, 30, 20))), "VOC2012/Annotations/1.xml": voc(("dog", (1, 1, 3, "x"))),
+              "VOC2012/Annotations/2.xml": voc(size=(50, 50)), "VOC2012/Annotations/3.xml": "<annotation>", "VOC2012/ImageSets/Main/val.txt": "0\n2\n",
+              "VOC2012/ImageSets/Main/trainval.txt": "0\n1\n2\n"}  # fmt: skip
+    root = put(tmp_path / "p", files)
+    source = reader(root)
+    assert source.kind == "voc"
+    listing, found, splits = read(source)
+    name = "VOC2012/JPEGImages/{}.jpg".format
+    objects = source.features().encode_example(found[name(0)])["objects"]
+    assert np.allclose(objects["bbox"], [[4 / 20, 3 / 30, 14 / 20, 18 / 30], [0, 0, 1, 1]])
+    assert list(objects["label"]) == [1, 0] and list(objects["is_difficult"]) == [True, True]
+    assert splits[name(0)] == "validation" and listing.left_out[-1] == "1 picture without an annotation"
+    for number, reason in ((1, "has no box of four numbers"), (2, "annotated as 50 x 50"), (3, "is no XML")):
+        assert isinstance(found[name(number)], Bad) and reason in found[name(number)].reason
+    beside = put(
+        tmp_path / "beside",
+        {"train/1.jpg": 1, "train/1.xml": voc(("dog", (1, 1, 2, 2))), "test/1.jpg": 2, "test/1.xml": voc()},
+    )
+    assert list(reader(beside).listing().splits) == ["test", "train"]
+    for attack in ('<!DOCTYPE a [<!ENTITY b "bb">]>', '<!DOCTYPE a SYSTEM "file:///etc/passwd">'):
+        for content in (
+            voc(before=attack),
+            ('<?xml version="1.0" encoding="utf-16"?>' + voc(before=attack)).encode("utf-16"),
+        ):
+            put(beside, {"train/1.xml": content})
+            with pytest.raises(SecurityRefused, match="document type"):
+                reader(beside).listing()
+
+
+# -- WebDataset
+
+
+def test_pairs_in_tars(tf, tmp_path):
+    for number, role in enumerate(("train", "train", "val")):
+        with tarfile.open(tmp_path / f"photos-{role}-{number:04}.tar", "w") as packed:
+            for i in range(2):
+                member(packed, f"{number}{i}.jpg", encode(image(10 * number + i)))
+                member(packed, f"{number}{i}.json", json.dumps({"label": f"class {i}", "cls": 7}).encode())
+            member(packed, "alone.cls", b"1")
+            member(packed, "unlabelled.jpg", encode(image(99)))
+    source = reader(tmp_path, tmp_path.parent / "scratch")
+    assert source.kind == "webdataset"
+    listing, found, splits = read(source)
+    assert source.features()["label"].names == ["class 0", "class 1"]
+    one = found["photos-val-0002.tar: 21.jpg"]
+    assert (one["image"], one["label"]) == (encode(image(21)), 1)
+    assert sorted(splits.values()) == ["train"] * 6 + ["validation"] * 3
+    assert [item.reason for item in found.values() if isinstance(item, Bad)] == ["has no label"] * 3
+    assert listing.left_out == ["3 names without a picture"] and next(iter(listing.files)) == "photos-train-0000.tar"
+    assert not (tmp_path.parent / "scratch").exists()  # read where they lie
+    source = reader(tmp_path / "photos-train-000*.tar", label="cls")
+    assert source.listing().count == 6 and source.features()["label"].names == [str(i) for i in range(8)]
+    with pytest.raises(UsageError, match="no picture has a .json with the key 'lable'"):
+        reader(tmp_path / "photos-train-0000.tar", label="lable").listing()
+    with tarfile.open(tmp_path / "photos-train-0000.tar", "a") as packed:
+        member(packed, "00.jpg", encode(image(1)))
+    with pytest.raises(TfscaleError, match="twice"):
+        reader(tmp_path / "photos-train-0000.tar").listing()
