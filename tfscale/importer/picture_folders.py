@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -39,8 +39,7 @@ def class_folders(root: Path) -> PictureSet:
         for split, pictures in tree.splits.items()
         for p in pictures
     ]
-    entered = [f"nothing: the class folders are those of {tree.entered}"] if tree.entered else []
-    return PictureSet("images", items, tree.classes, left_out=[*entered, *tree.left_out])
+    return PictureSet("images", items, tree.classes, left_out=list(tree.left_out), entered=tree.entered)
 
 
 # -- labels in a table
@@ -74,6 +73,8 @@ def named_in_tables(root: Path, wanted: Columns, table: Path | None = None) -> t
     Raises:
         DataMissing, DataCorrupt, UsageError: no table fits, or it isn't clear which one and which column.
     """
+    while table is None and len(inside := folders(root)) == 1 and not _tables(root):
+        root = root / inside[0]  # archives unpack like that
     index = PictureIndex(root)
     found = [_fitted(_read(file), index, wanted) for file in ([table] if table else _tables(root))]
     tables = [one for one in found if one is not None]
@@ -92,12 +93,13 @@ def named_in_tables(root: Path, wanted: Columns, table: Path | None = None) -> t
         )
     values = [row[one.label].strip() for one in tables for row in one.rows]
     classes = _sorted_classes({value for value in values if value})
+    places = {name: place for place, name in enumerate(classes)}
     items: list[Item] = []
     groups: list[str] = []
     said: Counter[str] = Counter()
     for one, role in zip(tables, roles, strict=True):
         for number, row in enumerate(one.rows, 2):
-            item = _item(one, row, index, classes, f"{one.file.name}: line {number}")
+            item = _item(one, row, index, places, f"{one.file.name}: line {number}")
             if not item.label + 1 and not item.bad:
                 if wanted.drop_unlabelled:
                     said["row without a label"] += 1
@@ -168,12 +170,12 @@ def _near(table: _Table) -> tuple[str, ...]:
     return (table.file.stem, *IMAGE_FOLDERS)
 
 
-def _item(table: _Table, row: Mapping[str, str], index: PictureIndex, classes: Iterable[str], place: str) -> Item:
+def _item(table: _Table, row: Mapping[str, str], index: PictureIndex, classes: Mapping[str, int], line: str) -> Item:
     told, value = row[table.pictures], row[table.label].strip()
     name = index.find(told, _near(table))
     if name is None:
-        return Item(f"{place}: {told}", Span(""), bad="there is no such picture, or there are several")
-    return Item(name, index.span(name), label=tuple(classes).index(value) if value else -1)
+        return Item(f"{line}: {told}", Span(""), bad="there is no such picture, or there are several")
+    return Item(name, index.span(name), label=classes.get(value, -1))
 
 
 def _split_of(table: _Table, row: Mapping[str, str], wanted: Columns) -> str:

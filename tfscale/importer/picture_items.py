@@ -70,6 +70,7 @@ class PictureSet:
         left_out: what was left out, for people.
         flags: what boxes say besides their class, such as "is_crowd".
         in_place: whether the pictures are parts of `files`.
+        entered: the folder below the source that was read in its place.
     """
 
     kind: str
@@ -79,6 +80,7 @@ class PictureSet:
     left_out: list[str] = field(default_factory=list)
     flags: tuple[str, ...] = ()
     in_place: bool = False
+    entered: str = ""
 
 
 class PictureIndex:

@@ -7,9 +7,9 @@ Refuses to know where labels stand (picture_folders, picture_boxes, web_dataset)
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tfscale.importer.recognise import Found
 
 _NAMED = 10  # classes in the summary
+_THREADS = 4  # of one process that reads; there may be as many processes as cores
 
 
 @dataclass
@@ -140,8 +141,15 @@ class PictureReader:
         return features.FeaturesDict(made)
 
     def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Odd | Bad]:
-        for place in places:
-            yield self._example(self._set.items[place])
+        threads = min(_THREADS, max(1, int(probe().cores)))
+        with ThreadPoolExecutor(threads) as pool:  # decoders let go of Python's lock
+            waiting: deque[Future[Mapping[str, Any] | Odd | Bad]] = deque()
+            for place in places:
+                waiting.append(pool.submit(self._example, self._set.items[place]))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _example(self, item: Item) -> Mapping[str, Any] | Odd | Bad:
         if item.bad:
@@ -181,7 +189,8 @@ class PictureReader:
         parts = [counted(len(self._set.items), "picture")]
         if names:
             classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
-            parts.append(f"{classes} ({', '.join(names[:_NAMED])}{more})")
+            where = f" of {self._set.entered}/" if self._set.entered else ""
+            parts.append(f"{classes}{where} ({', '.join(names[:_NAMED])}{more})")
         if self.kind in ("coco", "voc"):
             boxes = Counter(box.label for item in self._set.items if item.boxes for box in item.boxes.rows)
             parts.append(f"{sum(boxes.values())} boxes")

@@ -36,14 +36,14 @@ def is_zip(path: Path) -> bool:
 
 
 def member_names(path: Path) -> list[str]:
-    """The files in an archive, in its order, 20,000 at most; [] where it is none, or broken."""
+    """The files in an archive, in its order, of a packed tar 20,000 at most; [] where it is none, or broken."""
     try:
         if is_zip(path):
             with zipfile.ZipFile(path) as packed:
-                return [one.filename for one in packed.infolist()[:_MOST] if not one.is_dir()]
+                return [one.filename for one in packed.infolist() if not one.is_dir()]
         if is_tar(path):
             with tarfile.open(path) as packed_tar:
-                some = itertools.islice(packed_tar, _MOST)
+                some = packed_tar if path.name.lower().endswith(".tar") else itertools.islice(packed_tar, _MOST)
                 return [posixpath.normpath(one.name) for one in some if one.isfile()]
     except _BROKEN:
         return []
