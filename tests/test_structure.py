@@ -118,6 +118,7 @@ LIGHT = (
     "tracking.spool",
     "tracking.train_job",
     "models.resnet",
+    "tabular.tabular_task",
     "recipes.resnet",
 )
 FILES = [*modules().values(), *sorted(ROOT.glob("recipes/*.py"))]

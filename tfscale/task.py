@@ -93,6 +93,10 @@ class Task:
         """Builds the Keras 3 model with fresh variables, under whatever policy and scope are in force."""
         raise NotImplementedError
 
+    def begin_training(self) -> None:
+        """Called once the model that `build_model` gave is going to be trained; not where a trained run is opened
+        again. Evaluations and training steps follow, so that a task may learn from `metric_result`."""
+
     def preprocess(self, example: Example, *, training: bool) -> Example:
         """Turns one raw example into what `loss` takes; a pure function, traced by tf.data.
 

@@ -83,6 +83,7 @@ def assemble(
     with strategy.scope():
         optimizer = build_optimizer(config.optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
         state = TrainState.create(task, optimizer, averaged=train.ema is not None)
+    task.begin_training()
     brings_optimizer = state.optimizer is not optimizer
     refuse_ignored(config, task, brings_optimizer=brings_optimizer)
     remember_rate(state.optimizer)
