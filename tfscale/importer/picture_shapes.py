@@ -5,7 +5,6 @@ Owns telling that by the names of files alone, so that a folder and an archive a
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -59,7 +58,7 @@ def tars_of(files: Sequence[Path]) -> list[Path]:
 
 def _by_names(names: list[str]) -> str:
     pictures = {name for name in names if name.lower().endswith(PICTURES)}
-    if len(names) > 3 * len(pictures):  # some beside other data
+    if not pictures or len(names) > 3 * len(pictures):  # some beside other data
         return ""
     stems = {PurePosixPath(name).stem for name in pictures}
     others = [PurePosixPath(name) for name in names if name not in pictures]
@@ -98,6 +97,6 @@ def _shallow(root: Path) -> list[str]:
     """The files in the folder and in those directly below, which a walk that ends early may not come to."""
     found = []
     for folder in (root, *(one for one in sorted(root.iterdir()) if one.is_dir() and not one.name.startswith("."))):
-        with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+        with os.scandir(folder) as entries:
             found += [os.path.relpath(one.path, root) for one in entries if one.is_file() and one.name[0] != "."]
     return sorted(found)

@@ -63,11 +63,6 @@ class Found:
         """How often each ending comes, such as "csv": small letters, what only packs a file left out."""
         return Counter(map(ending, self.names))
 
-    @cached_property
-    def pictures(self) -> str:
-        """In which of SHAPES pictures lie there, "" where there are none."""
-        return shape_of(self.files, self.names)
-
     def share(self, *endings: str) -> float:
         """Of the files, those with one of these endings."""
         return sum(self.endings[one] for one in endings) / max(1, len(self.names))
@@ -113,7 +108,7 @@ def _is_table(found: Found) -> str:
 
 
 def _is_pictures(shape: str, found: Found) -> str:
-    return SHAPES[shape] if found.pictures == shape else ""
+    return SHAPES[shape] if shape_of(found.files, found.names) == shape else ""
 
 
 # The first that says what it is has it.
