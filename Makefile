@@ -31,7 +31,7 @@ test-container: $(READY)
 # each, and as long to install. Of another Python: make test-versions PYTHON=python3.13 VERSIONS=newest
 VERSIONS ?= lowest newest
 TRIED := tests/hooks tests/engine/test_step.py tests/optimizers/test_optim.py tests/run/test_session.py \
-	tests/keras_task/test_parts.py tests/engine/test_graphs.py::test_a_users_task_and_source_may_branch_in_python \
+	tests/keras_task/test_parts.py tests/text tests/engine/test_graphs.py::test_a_users_task_and_source_may_branch_in_python \
 	tests/test_train.py::test_result_and_mlflow_hold_everything
 test-versions: $(VERSIONS:%=build/versions/$(notdir $(PYTHON))-%/.ready)
 	for ready in $^; do echo "== $$ready" && $$(dirname $$ready)/bin/python -m pytest -p no:cacheprovider $(TRIED) || exit 1; done
@@ -40,7 +40,7 @@ build/versions/$(notdir $(PYTHON))-%/.ready: pyproject.toml tests/lowest.txt
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --disable-pip-version-check -q $(if $(filter lowest,$*),-c tests/lowest.txt) \
-		-e ".[mlflow,digits,tables]" pytest pytest-timeout
+		-e ".[mlflow,digits,tables,text]" pytest pytest-timeout
 	touch $@
 
 # Which lines of tfscale/ the tests run, also in the processes that they start (those that are killed tell nothing). No number is
@@ -89,7 +89,7 @@ bench-checkpoint: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,tables,dev]"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,tables,text,dev]"
 	touch $(READY)
 
 clean:

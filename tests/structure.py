@@ -32,7 +32,7 @@ FLOORS = (
     ["hardware", "state", "config", "cluster", "process", "tracking"],
     ["plan", "run_dir"],
     ["peers", "runtime", "data", "checkpoint", "models", "optimizers", "engine"],
-    ["composition", "preflight", "assembly", "keras_task", "tabular"],
+    ["composition", "preflight", "assembly", "keras_task", "tabular", "text"],
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
     ["export", "launch", "k8s", "evaluate", "predict", "evaluator", "importer"],
     ["run", "parity"],

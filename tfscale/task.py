@@ -70,7 +70,7 @@ class Task:
                 warnings.warn(f"{cls.__name__}.{before} is called {now} now", DeprecationWarning, stacklevel=2)
                 setattr(cls, now, vars(cls)[before])
 
-    def check_data(self, spec: Mapping[str, Any]) -> None:
+    def check_data(self, spec: Mapping[str, int]) -> None:
         """Finds what is wrong on data that are prepared, without TensorFlow; called after `for_data`.
 
         Args:
@@ -146,6 +146,12 @@ class Task:
         """The raw fields of one example that a served model takes, such as {"image": TensorSpec([], tf.string)}: what
         `preprocess` reads, without labels."""
         raise NotImplementedError
+
+    @property
+    def served_with(self) -> tuple[str, ...]:
+        """Packages that whoever loads the exported SavedModel must import before: they bring operations that its
+        preprocessing has, such as tensorflow_text."""
+        return ()
 
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
         """An optimizer that the task brings along, or None: the configuration's."""
@@ -234,7 +240,7 @@ class Task:
         """The cost of one example, computed without TensorFlow, or None if it isn't known."""
         return None
 
-    def for_data(self, spec: Mapping[str, Any]) -> Task:
+    def for_data(self, spec: Mapping[str, int]) -> Task:
         """This task with those of its fields that are None filled from the data: num_classes, image_size, channels."""
         names = {f.name for f in dataclasses.fields(self)}
         blanks = {k: v for k, v in spec.items() if k in names and getattr(self, k) is None}

@@ -61,6 +61,8 @@ def _show(path: Path, which: str) -> None:
     }
     rows.update({part: f"left out: {why}" for part, why in left_out.items()})
     rows["precision"] = f"trained in {about['live_precision']}, which differs by {about['difference_to_live']:.2g}"
+    if about["imports"]:
+        rows["needs"] = f"whoever loads saved_model/ must import {', '.join(about['imports'])} before"
     rows["checked on"] = f"{about['samples']} examples, in a process without tfscale"
     table = summary({"checkpoint": f"step {about['step']} ({which})", **rows})
     _log.log(RESULT, table, extra=bare("export", export=about))

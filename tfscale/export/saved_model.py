@@ -91,11 +91,11 @@ def untracked(model: keras.Model) -> list[tf.Variable]:
 
 
 def _resources(values: Any) -> Iterator[Any]:
-    """Lookup tables and variables among the attributes of a layer or task."""
+    """Lookup tables, variables and what holds some, such as a tokenizer, among the attributes of a layer or task."""
     for value in values:
         if isinstance(value, keras.Variable):
             yield value.value
-        elif isinstance(value, tf.saved_model.experimental.TrackableResource | tf.Variable):
+        elif isinstance(value, tf.saved_model.experimental.TrackableResource | tf.Variable | tf.Module):
             yield value
         elif isinstance(value, dict):
             yield from _resources(list(value.values()))

@@ -33,7 +33,9 @@ sys.modules.update(dict.fromkeys(HIDDEN))
 import keras, numpy, tensorflow as tf
 for name in HIDDEN:
     del sys.modules[name]
-export, given, answered, structure = sys.argv[1:]
+export, given, answered, structure, *imports = sys.argv[1:]
+for name in imports:
+    __import__(name)  # brings operations that the SavedModel has
 values = {}
 with numpy.load(given) as arrays:
     for key in arrays.files:
@@ -64,12 +66,15 @@ numpy.savez(answered, **found)
 """.replace("HIDDEN", repr(HIDDEN))
 
 
-def ask(export: Path, inputs: Any, raw: Mapping[str, Any], *, deadline: float = DEADLINE) -> dict[str, np.ndarray]:
+def ask(
+    export: Path, inputs: Any, raw: Mapping[str, Any], *, imports: Sequence[str] = (), deadline: float = DEADLINE
+) -> dict[str, np.ndarray]:
     """What a process without tfscale gets from both exports.
 
     Args:
         inputs: what the Keras model is called with: a tensor, or tuples and dicts of them; None where there is none.
         raw: what the SavedModel's signature takes, lists of bytes or arrays by name.
+        imports: packages that whoever loads the SavedModel must import before.
 
     Returns:
         "keras/0", ...: the model's flattened outputs; "served/NAME": those of the signature.
@@ -89,7 +94,7 @@ def ask(export: Path, inputs: Any, raw: Mapping[str, Any], *, deadline: float = 
         np.savez(question, **given)  # type: ignore[arg-type]
         link = Path(scratch) / "export"  # TensorFlow would take brackets in the path of a SavedModel for a pattern
         link.symlink_to(export.resolve(), target_is_directory=True)
-        _run([str(link), str(question), str(answer), json.dumps(structure)], deadline)
+        _run([str(link), str(question), str(answer), json.dumps(structure), *imports], deadline)
         with np.load(answer) as arrays:
             return {key: arrays[key] for key in arrays.files}
 

@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from tfscale.config.override_syntax import plain_path
 from tfscale.errors import UsageError, nearest
+from tfscale.importer.text_options import TextOptions
 
 VERSION = "1.0.0"  # of every data set that is written
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # what TFDS reads out of a shard's name
@@ -56,6 +57,7 @@ class ImportRequest:
     duplicates: str = "drop"
     max_bad: Any = 0
     processes: Optional[int] = None
+    text: TextOptions = field(default_factory=TextOptions)
     fresh: bool = False
 
     @property
@@ -183,7 +185,7 @@ def _split_word(word: str) -> tuple[str, Any]:
         return "path", word
     name = key.removeprefix("data.")
     first, _, rest = name.partition(".")
-    if first not in _FIELDS or (rest and first != "split"):
+    if first not in _FIELDS or (rest and first not in ("split", "text")):
         raise UsageError(
             f"unknown key {key!r}{nearest(name, list(_FIELDS))}",
             where=word,
@@ -193,7 +195,7 @@ def _split_word(word: str) -> tuple[str, Any]:
         text = plain_path(text)
     if first in _TEXTS:
         return name, None if text in ("null", "") and first != "path" else text
-    if rest:
+    if first == "split" and rest:
         return name, _share_or_condition(text)
     if first == "max_bad":
         return name, _count_or_share(text, word)

@@ -22,6 +22,7 @@ from tfscale.errors import DataMissing, UsageError, nearest
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.picture_shapes import SHAPES, shape_of
 from tfscale.importer.reader import Reader
+from tfscale.importer.text_options import ENDINGS, RECORDS, text_fields
 
 _MOST = 20_000  # names that are looked at
 _PACKED = {"gz", "zst", "bz2", "xz"}
@@ -111,9 +112,21 @@ def _is_pictures(shape: str, found: Found) -> str:
     return SHAPES[shape] if shape_of(found.files, found.names) == shape else ""
 
 
+def _is_text(found: Found) -> str:
+    several = f" ({len(found.names)} files)" if len(found.names) > 1 else ""
+    if found.names and found.share(*ENDINGS) >= 0.5:
+        return f"text{several}"
+    if not found.names or found.share(*RECORDS) < 0.5:
+        return ""
+    first = found.files[0] / found.names[0] if found.is_folder else found.files[0]
+    fields = text_fields(first) if ending(first.name) in RECORDS and first.is_file() else ()
+    return f"JSON lines with {' and '.join(fields)}{several}" if fields else ""
+
+
 # The first that says what it is has it.
 KINDS = [
     *(Kind(shape, partial(_is_pictures, shape), "tfscale.importer.picture_reader:PictureReader") for shape in SHAPES),
+    Kind("text", _is_text, "tfscale.importer.text_reader:TextReader"),
     Kind("table", _is_table, "tfscale.importer.tables:TableReader"),
 ]
 

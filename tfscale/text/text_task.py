@@ -1,0 +1,272 @@
+"""task=text: a small transformer that learns from texts what comes next, what is hidden, or which class a text has.
+
+Owns the loss per token, the figures of a language model, and the way from a raw text to a row of tokens. Refuses to
+know files and how rows are packed, which are rows.py's.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar, Optional
+
+from tfscale.errors import UsageError, nearest
+from tfscale.models import transformer
+from tfscale.models.transformer import Shape
+from tfscale.task import METRIC_STATE, WHOLE, Footprint, Task
+from tfscale.text.tokenizers import Tokenizer
+
+OBJECTIVES = ("causal", "masked", "classification")
+_INPUTS = ("tokens", "segments", "positions")
+
+
+@dataclass
+class Text(Task):
+    """Language modelling or classification; length, vocabulary, tokenizer, fields and num_classes come from the data.
+
+    `objective`: "causal" predicts every token from those before it (of a prompt and its completion those of the
+    completion alone), "masked" every hidden one from all others, "classification" a text's label. null: classification
+    where the data have labels, else causal. The loss of language is the mean over tokens.
+    """
+
+    stable_name: ClassVar[str] = "text"
+
+    objective: Optional[str] = None
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    dropout: float = 0.0
+    hidden: float = 0.15  # share of the tokens that a masked language model must find
+    length: Optional[int] = None
+    vocabulary: Optional[int] = None
+    num_classes: Optional[int] = None
+    fields: Optional[list[str]] = None  # of a raw example: text, or prompt and completion
+    tokenizer: Optional[dict[str, Any]] = None
+
+    def __post_init__(self) -> None:
+        if self.objective is not None and self.objective not in OBJECTIVES:
+            raise UsageError(
+                f"no objective is called {self.objective!r}{nearest(self.objective, OBJECTIVES)}",
+                where="task.objective",
+                fix=f"use one of {', '.join(OBJECTIVES)}",
+            )
+        if self.width % self.heads:
+            raise UsageError(
+                f"{self.heads} heads don't share a width of {self.width} evenly",
+                where="task.heads",
+                fix=f"task.width={-(-self.width // self.heads) * self.heads}",
+            )
+
+    @property
+    def kind(self) -> str:
+        """The objective, from the data where it isn't given."""
+        return self.objective or ("causal" if self.num_classes is None else "classification")
+
+    def labels(self):
+        return super().labels() if self.kind == "classification" else ()
+
+    def check_data(self, spec):
+        if self.fields is None or self.tokenizer is None:
+            raise UsageError(
+                "the data are no texts with a tokenizer",
+                where="data",
+                fix="import them by tfscale data import PATH name=NAME, then data=text data.name=NAME",
+            )
+        if self.kind == "classification" and self.num_classes is None:
+            raise UsageError(
+                "the texts have no labels, which a classification learns",
+                where="task.objective",
+                fix="task.objective=causal, or import them with data.label=COLUMN",
+            )
+
+    def identity(self):
+        from_data = ("tokenizer", "fields")
+        return {n: v for n, v in super().identity().items() if n not in from_data and not n.startswith("_")}
+
+    def _shape(self) -> Shape | None:
+        if self.vocabulary is None or self.length is None:
+            return None
+        classes = self.num_classes if self.kind == "classification" else None
+        sizes = (self.layers, self.width, self.heads, self.dropout)
+        return Shape(self.vocabulary, self.length, *sizes, classes=classes, mask=self.kind == "masked")
+
+    def footprint(self) -> Footprint | None:
+        shape = self._shape()
+        return None if shape is None else transformer.footprint(shape)
+
+    def build_model(self):
+        self.check_data({})
+        shape = self._shape()
+        if shape is None:
+            raise UsageError(
+                "the data doesn't tell the length and the vocabulary before it is prepared",
+                where="task",
+                fix="task.length=... task.vocabulary=...",
+            )
+        return transformer.build(shape, causal=self.kind == "causal")
+
+    # -- from a raw text, or a row that is tokens already
+
+    @property
+    def served_with(self) -> tuple[str, ...]:
+        return ("tensorflow_text",) if (self.tokenizer or {}).get("tokenizer") == "sentencepiece" else ()
+
+    def serving_inputs(self):
+        import tensorflow as tf
+
+        return {name: tf.TensorSpec([], tf.string) for name in self.fields or ("text",)}
+
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.of(self.tokenizer or {})
+
+    @functools.cached_property
+    def _operations(self) -> Any:
+        return self._tokenizer.operations()  # an export holds it, since it stands among the task's attributes
+
+    def preprocess(self, example, *, training):
+        import tensorflow as tf
+
+        tokens, pieces, given, left_out = _row(example) if "tokens" in example else self._row_of(example)
+        room = self.length - tf.shape(tokens)[0]
+
+        def filled(values, dtype):
+            return tf.ensure_shape(tf.pad(tf.cast(values, dtype), [[0, room]]), [self.length])
+
+        positions = tf.ragged.range(pieces).flat_values
+        learnt = filled(positions >= tf.repeat(given, pieces), tf.float32)
+        fields = {
+            "tokens": filled(tokens, tf.int32) + self._tokenizer.pad * (1 - filled(tf.ones_like(tokens), tf.int32)),
+            "segments": filled(tf.repeat(tf.range(1, tf.shape(pieces)[0] + 1), pieces), tf.int32),
+            "positions": filled(positions, tf.int32),
+            "left_out": tf.cast(left_out, tf.int32),
+        }
+        if self.kind == "classification":
+            return {**fields, "label": example["label"]} if "label" in example else fields
+        fields["bytes"] = tf.cast(example.get("bytes", 0), tf.float32)
+        if self.kind == "causal":
+            return {**fields, "learnt": tf.concat([learnt[1:], [0.0]], 0)}  # where the token behind is learnt
+        chosen = tf.random.stateless_uniform([self.length], example["seed"]) < self.hidden
+        return {**fields, "learnt": learnt * tf.cast(chosen, tf.float32)}
+
+    def _row_of(self, example):
+        """(tokens, sizes of pieces, how many tokens of each are given, how many are left out) of a raw text."""
+        import tensorflow as tf
+
+        begin, end = ([self._tokenizer.begin], [self._tokenizer.end])
+        names, length = self.fields or ["text"], self.length or 0
+        if self.kind != "causal":
+            tokens = self._operations.tokenize(example[names[0]])
+            kept = tf.concat([begin, tokens[: length - 2], end], 0)
+            size = tf.shape(kept)[0]
+            return kept, size[tf.newaxis], tf.ones([1], tf.int32), tf.shape(tokens)[0] + 2 - size
+        parts = [self._operations.tokenize(example[name]) for name in names]
+        tokens = tf.concat([begin, *parts], 0)  # what comes next depends on the end, which is kept
+        left_out = tf.maximum(0, tf.shape(tokens)[0] - length)
+        given = 1 + (tf.shape(parts[0])[0] if len(parts) > 1 else 0)
+        kept = tokens[left_out:]
+        return kept, tf.shape(kept)[:1], tf.maximum(1, given - left_out)[tf.newaxis], left_out
+
+    # -- what is learnt
+
+    def model_inputs(self, batch):
+        return {name: batch[name] for name in _INPUTS}
+
+    def _logits(self, model, batch, *, training):
+        import tensorflow as tf
+
+        inputs = self.model_inputs(batch)
+        if self.kind == "masked":
+            inputs["tokens"] = tf.where(batch["learnt"] > 0, self.vocabulary, inputs["tokens"])
+        logits = model(inputs, training=training)
+        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+
+    def _targets(self, batch):
+        """The token that each place must predict."""
+        import tensorflow as tf
+
+        return tf.roll(batch["tokens"], -1, 1) if self.kind == "causal" else batch["tokens"]
+
+    def loss(self, model, batch, *, training):
+        import tensorflow as tf
+
+        logits = self._logits(model, batch, training=training)
+        if self.kind == "classification":
+            labels = tf.cast(batch["label"], tf.int32)
+            correct = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            return losses, {"accuracy": tf.cast(correct, tf.float32)}
+        targets, learnt = self._targets(batch), tf.cast(batch["learnt"], logits.dtype)
+        weight = tf.cast(batch["weight"], logits.dtype)
+        found = tf.cast(tf.equal(tf.argmax(logits, -1, output_type=tf.int32), targets), logits.dtype)
+        losses = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits) * learnt, 1)
+        each = (
+            losses,
+            tf.reduce_sum(learnt, 1),
+            tf.reduce_sum(found * learnt, 1),
+            tf.cast(batch["bytes"], weight.dtype),
+        )
+        state = tf.stack([tf.reduce_sum(weight * one) for one in each])
+        whole = tf.cast(batch[WHOLE], weight.dtype) if WHOLE in batch else (state[1], tf.reduce_sum(weight))
+        # The step's mean over rows is its mean over tokens: a row with more of them counts for more
+        return losses * tf.math.divide_no_nan(whole[1], whole[0]), {METRIC_STATE: state}
+
+    @property
+    def counted_size(self) -> int:
+        return 0 if self.kind == "classification" else 2
+
+    def count(self, model, batch):
+        import tensorflow as tf
+
+        learnt = tf.reduce_sum(batch["learnt"], 1)
+        return tf.stack([tf.reduce_sum(batch["weight"] * learnt), tf.reduce_sum(batch["weight"])])
+
+    @property
+    def metric_state_size(self) -> int:
+        return 0 if self.kind == "classification" else 4
+
+    def metric_result(self, state):
+        import math
+
+        losses, tokens, found, size = (float(one) for one in state)
+        if not tokens:
+            return {}
+        mean = losses / tokens
+        perplexity = math.exp(mean) if mean < 700 else math.inf
+        by_bytes = {"bits_per_byte": losses / math.log(2) / size} if size and self.kind == "causal" else {}
+        return {"loss": mean, "perplexity": perplexity, "accuracy": found / tokens, **by_bytes}
+
+    def predict(self, model, batch):
+        """For a class "class" and "probabilities"; else "tokens" [batch, length] and of each the log-probability, given
+        those before it (masked: given all), 0 where it is the prompt's or filling; causal: the likeliest "next_token"
+        behind them. "left_out" counts the tokens that had no room."""
+        import tensorflow as tf
+
+        if self.kind == "masked":  # nothing is hidden from what is asked about
+            batch = {**batch, "learnt": tf.zeros_like(batch["learnt"])}
+        logits = self._logits(model, batch, training=False)
+        if self.kind == "classification":
+            answers = {"class": tf.argmax(logits, -1, output_type=tf.int32), "probabilities": tf.nn.softmax(logits)}
+            return {**answers, "left_out": batch["left_out"]}
+        real = batch["segments"] > 0
+        scores = -tf.nn.sparse_softmax_cross_entropy_with_logits(self._targets(batch), logits)
+        if self.kind == "masked":
+            scores = tf.where(real, scores, 0)
+            return {"tokens": batch["tokens"], "log_probabilities": scores, "left_out": batch["left_out"]}
+        scores = tf.roll(tf.where(batch["learnt"] > 0, scores, 0), 1, 1)  # beside the token that it is of
+        last = tf.reduce_sum(tf.cast(real, tf.int32), 1) - 1
+        behind = tf.gather(logits, tf.maximum(last, 0), batch_dims=1)
+        return {
+            "tokens": batch["tokens"],
+            "log_probabilities": scores,
+            "next_token": tf.argmax(behind, -1, output_type=tf.int32),
+            "left_out": batch["left_out"],
+        }
+
+
+def _row(example):
+    """(tokens, sizes of pieces, how many tokens of each are given, how many are left out) of a packed row."""
+    import tensorflow as tf
+
+    tokens, pieces, given = (tf.cast(example[name], tf.int32) for name in ("tokens", "pieces", "given"))
+    return tokens, pieces, given, example["left_out"]
