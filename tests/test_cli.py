@@ -15,6 +15,7 @@ OWN = {
     "predict": ("run.dir=PATH|URL output=FILE [option", "split=test|train", "predict.part=ROWS"),
     "export": ("run.dir=PATH|URL", "checkpoint=best|last|STEP"),
     "k8s": ("--apply",),
+    "data import": ("PATH name=NAME", "drop_unlabelled", "max_bad", "duplicates"),
     "run": ("--run-dir DIR", "--override KEY=VALUE", "script.py | -m package.module"),
 }
 
@@ -33,11 +34,12 @@ def program() -> Program:
 def test_help_is_one_page_for_all(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     shown = capsys.readouterr().out
     assert ended.value.code == 0 and shown.startswith(f"usage: tfscale {command} ")
     own = ("--cfg job", "--config-dir FOLDER", "override", "example: tfscale", "resnet50_imagenet")
-    own = own if command != "run" else ("example: tfscale",)  # its options come before a script, and all else is that's
+    if command in ("run", "data import"):  # its options come before a script, and all else is that's; no configuration
+        own = ("example: tfscale",)
     assert [part for part in (*own, *OWN.get(command, ())) if part not in shown] == []
     assert max(map(len, shown.splitlines())) <= 80 and "--worker F" not in shown
 

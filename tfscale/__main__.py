@@ -21,10 +21,12 @@ COMMANDS = {
     "evaluate": "loss and metrics of a trained run, on its own data or others",
     "predict": "a file with what a trained run says about every example",
     "export": "a trained run as Keras file and SavedModel, checked",
+    "data import": "files of any kind as a data set to train on",
     "k8s": "manifests with which a recipe runs in a cluster",
 }
-# Entry points that are a package's __main__, by its name.
-_PACKAGES = ("export", "k8s", "launch", "parity", "run")
+# Entry points that are a package's __main__, and which.
+_PACKAGES = {name: name for name in ("export", "k8s", "launch", "parity", "run")} | {"data import": "importer"}
+_GROUPS = {name.split()[0] for name in COMMANDS if " " in name}  # the first of two words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,11 +34,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and arguments[:1] != ["run"]:  # a script finds its modules as Python says
         _find_own_code()
-    if arguments and arguments[0] in COMMANDS:
-        name = arguments[0]
-        module = f"tfscale.{name}" + (".__main__" if name in _PACKAGES else "")
-        return importlib.import_module(module).main(arguments[1:])
+    for words in (1, 2):
+        name = " ".join(arguments[:words])
+        if len(arguments) >= words and name in COMMANDS:
+            module = f"{_PACKAGES[name]}.__main__" if name in _PACKAGES else name
+            return importlib.import_module(f"tfscale.{module}").main(arguments[words:])
+    if arguments and arguments[0] in _GROUPS:
+        return guard(lambda _: _own_group(arguments[0], arguments[1:2]))
     return guard(lambda _: _own(arguments[:1]))
+
+
+def _own_group(first: str, second: list[str]) -> int:
+    """What `tfscale data` says: the commands of which it is the first word."""
+    found = {name: told for name, told in COMMANDS.items() if name.split()[0] == first}
+    if second and not second[0].startswith("-") and second[0] != "help":
+        name = f"{first} {second[0]}"
+        raise UsageError(
+            f"unknown command {name!r}{nearest(name, list(found))}",
+            where="command line",
+            fix=f"the commands are {', '.join(found)}",
+        )
+    write_line(f"commands (tfscale COMMAND --help):\n{table(found.items(), framed=False)}")
+    return 0
 
 
 def _own(arguments: list[str]) -> int:

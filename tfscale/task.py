@@ -70,7 +70,7 @@ class Task:
                 warnings.warn(f"{cls.__name__}.{before} is called {now} now", DeprecationWarning, stacklevel=2)
                 setattr(cls, now, vars(cls)[before])
 
-    def check_data(self, spec: Mapping[str, int]) -> None:
+    def check_data(self, spec: Mapping[str, Any]) -> None:
         """Finds what is wrong on data that are prepared, without TensorFlow; called after `for_data`.
 
         Args:
@@ -240,7 +240,7 @@ class Task:
         """The cost of one example, computed without TensorFlow, or None if it isn't known."""
         return None
 
-    def for_data(self, spec: Mapping[str, int]) -> Task:
+    def for_data(self, spec: Mapping[str, Any]) -> Task:
         """This task with those of its fields that are None filled from the data: num_classes, image_size, channels."""
         names = {f.name for f in dataclasses.fields(self)}
         blanks = {k: v for k, v in spec.items() if k in names and getattr(self, k) is None}

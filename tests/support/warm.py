@@ -36,7 +36,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-_PROGRAM = re.compile(r"tfscale(\.(train|evaluate|predict|export|parity|parity\.worker|run))?$")
+_PROGRAM = re.compile(r"tfscale(\.(train|evaluate|predict|export|importer|parity|parity\.worker|run))?$")
 # Read when TensorFlow, Keras, NumPy or Python itself are imported
 _AT_IMPORT = re.compile(r"TF_|KERAS|CUDA|XLA|OMP_|OPENBLAS|MKL|GRPC|ABSL|LD_|MALLOC|LANG$|LC_|PYTHON")
 # Read later, or given on

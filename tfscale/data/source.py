@@ -69,7 +69,7 @@ class Source:
             DataMissing, DataCorrupt: naming the file.
         """
 
-    def spec(self) -> dict[str, int]:
+    def spec(self) -> dict[str, Any]:
         """What a task may need to know of the data: num_classes, image_size, channels. Known without TensorFlow, as
         far as the data is described or prepared."""
         return {}
@@ -94,7 +94,7 @@ class Source:
         """One line about labels that were numbered, for people; "" where they stand as they are."""
         return ""
 
-    def foreseen(self) -> dict[str, int] | None:
+    def foreseen(self) -> dict[str, Any] | None:
         """`spec` as it will be once the data are prepared, None where only their preparation tells; without
         TensorFlow."""
         return self.spec() if self.is_prepared() else None

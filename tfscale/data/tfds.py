@@ -110,7 +110,7 @@ class Tfds(RecordSource):
     def _prepared_names(self) -> list[str]:
         return sorted({file.parents[1].name for file in Path(self.dir).glob("*/*/dataset_info.json")})
 
-    def spec(self) -> dict[str, int]:
+    def spec(self) -> dict[str, Any]:
         folder = self.folder()
         return _describe(folder) if folder else {}
 

@@ -58,7 +58,7 @@ def tars_of(files: Sequence[Path]) -> list[Path]:
 
 def _by_names(names: list[str]) -> str:
     pictures = {name for name in names if name.lower().endswith(PICTURES)}
-    if not pictures or len(names) > 3 * len(pictures):  # none, or some beside other data
+    if not pictures or len(names) > 3 * len(pictures):  # some beside other data
         return ""
     stems = {PurePosixPath(name).stem for name in pictures}
     others = [PurePosixPath(name) for name in names if name not in pictures]

@@ -136,7 +136,7 @@ class GivenModel(KerasModelTask):
             )
         return made, True
 
-    def for_data(self, spec: Mapping[str, int]) -> Task:
+    def for_data(self, spec: Mapping[str, Any]) -> Task:
         return self  # nothing to fill in
 
     def identity(self) -> dict[str, Any]:

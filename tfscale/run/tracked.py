@@ -34,7 +34,8 @@ def open_tracker(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, cluste
     for name in ("config.yaml", "plan.json"):
         tracker.artifact(path / name)
     counts = {split: config.data.num_examples(split) for split in ("train", "test")}
-    profile = {**{split: count for split, count in counts.items() if count}, **config.data.spec()}
+    spec = {key: value for key, value in config.data.spec().items() if isinstance(value, int | float)}  # no columns
+    profile = {**{split: count for split, count in counts.items() if count}, **spec}
     source = str(getattr(config.data, "path", ""))
     tracker.dataset(data_name(config.data), digest(identity(config)["data"]), source=source, profile=profile)
     return tracker

@@ -1,0 +1,312 @@
+"""A table as people have it becomes a data set: types, gaps, splits, a kill in the middle, and what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfscale.data.prepared import Prepared
+from tfscale.errors import DataCorrupt, DataMissing, UsageError
+from tfscale.importer.dataset import import_data
+from tfscale.importer.import_request import parse_request
+
+ROWS = 400
+WORDS = ("the plane was late", "all went well today", "we waited for an hour", "nobody told us why")
+
+
+def rows():
+    """The columns of every type, with gaps; written as people and spreadsheets do."""
+    drawn = np.random.default_rng(0)
+    for i in range(ROWS):
+        late = drawn.normal(10, 30)
+        yield {
+            "row_id": str(i),
+            "code": f"X{i:05d}",
+            "price": f"${1000 + 7 * i:,}.50" if i % 9 else "NA",
+            "part": f"{i % 100}%",
+            "size": "" if i % 10 == 3 else f"{drawn.normal():.3f}",
+            "carrier": ("UA", "AA", "B6", "DL")[i % 4] if i % 50 else "",
+            "open": ("yes", "no")[i % 2],
+            "when": f"{1 + i % 28:02d}.{1 + i % 12:02d}.2013",
+            "note": f"{WORDS[i % 4]}, said {i}",
+            "year": "2013",
+            "month": str(1 + i % 12),
+            "zip": f"{i % 30:05d}",
+            "delay": "" if i % 40 == 7 else f"{late:.0f}",
+        }
+
+
+def write_csv(file: Path, delimiter: str = ",", encoding: str = "utf-8") -> Path:
+    import csv
+
+    with file.open("w", newline="", encoding=encoding) as stream:
+        writer = csv.writer(stream, delimiter=delimiter)
+        table = list(rows())
+        writer.writerows([list(table[0]), *(one.values() for one in table)])
+    return file
+
+
+def imported(tmp_path: Path, *words: str) -> Path:
+    return import_data(parse_request([*words, f"dir={tmp_path / 'data'}"]))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+LATE = ("name=late", "data.label=delay > 15", "drop_unlabelled=true")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    return write_csv(tmp_path_factory.mktemp("table") / "late.csv")
+
+
+@pytest.fixture(scope="module")
+def late(tf, table, tmp_path_factory) -> Path:
+    """The data set of the whole table."""
+    return imported(tmp_path_factory.mktemp("late"), str(table), *LATE, "shards=3", "processes=1")
+
+
+def test_every_column_has_its_type_and_its_statistics(late):
+    about = json.loads((late / "columns.json").read_text())
+    columns = about["columns"]
+    assert {name: one["type"] for name, one in columns.items()} == {
+        "row_id": "id", "code": "id", "price": "number", "part": "number", "size": "number", "carrier": "category",
+        "open": "boolean", "when": "date", "note": "text", "year": "constant", "month": "number", "zip": "category",
+    }  # fmt: skip
+    assert about["label"] == {"name": "delay > 15", "kind": "class", "classes": ["false", "true"]}
+    size, train = columns["size"], json.loads((late / "import.json").read_text())["splits"]["train"]["examples"]
+    assert (
+        0 < size["missing"] < train and len(size["quantiles"]) == 101 and size["quantiles"] == sorted(size["quantiles"])
+    )
+    assert abs(size["mean"]) < 0.3 and 0.7 < size["variance"] < 1.4
+    counts = [count for _, count in columns["carrier"]["vocabulary"]]
+    assert {value for value, _ in columns["carrier"]["vocabulary"]} == {"UA", "AA", "B6", "DL"}
+    assert counts == sorted(counts, reverse=True) and sum(counts) + columns["carrier"]["missing"] == train
+    assert columns["when"]["min"] >= "2013-01-01" and columns["when"]["max"] <= "2013-12-28"
+    assert columns["price"]["quantiles"][-1] > 3000 and columns["part"]["quantiles"][-1] == 99
+
+
+def test_it_is_read_back_by_our_source_and_by_tfds(tf, late):
+    import tensorflow_datasets as tfds
+
+    source = Prepared(dir=str(late.parents[1]), name="late")
+    source.check()
+    assert source.is_prepared() and source.class_names() == ("false", "true")
+    assert source.spec()["num_classes"] == 2 and source.spec()["columns"]["label"]["name"] == "delay > 15"
+    builder = tfds.builder_from_directory(str(late))
+    theirs = {name: list(builder.as_dataset(name)) for name in builder.info.splits}
+    assert source.num_examples("train") == len(theirs["train"]) and source.num_examples("test") == len(
+        theirs["validation"]
+    )
+    indices = tf.data.Dataset.range(source.num_examples("train")).batch(64)
+    ours = [source.parse(raw) for raw in source.read("train", indices, ram_bytes=2**30)]
+    records = {int(one["row_id"]): {k: v.numpy() for k, v in one.items()} for one in ours}
+    whole = list(rows())
+    for i, record in records.items():
+        row = whole[i]
+        assert record["label"] == (float(row["delay"]) > 15)
+        assert record["carrier"].decode() == row["carrier"] and record["code"].decode() == row["code"]
+        assert math.isnan(record["size"]) if not row["size"] else record["size"] == np.float32(row["size"])
+        assert math.isnan(record["price"]) if row["price"] == "NA" else record["price"] == 1000.5 + 7 * i
+        assert record["open"] == (row["open"] == "yes")
+        assert record["when"].decode() == "-".join(reversed(row["when"].split(".")))
+    every = [int(one["row_id"]) for some in theirs.values() for one in some]
+    assert sorted(every) == [i for i, row in enumerate(whole) if row["delay"]]
+    # each split has its share of the classes
+    shares = {name: sum(int(one["label"]) for one in some) / len(some) for name, some in theirs.items()}
+    assert max(shares.values()) - min(shares.values()) < 0.02
+    # and our own records are TFDS's to the byte
+    features = builder.info.features
+    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    raw = next(iter(tf.data.TFRecordDataset(str(late / "late-train.tfrecord-00000-of-00003"))))
+    values = {k: v.numpy() for k, v in ours[0].items()}
+    example = serializer.get_tf_example(features.encode_example(values))
+    assert example.SerializeToString(deterministic=True) == raw.numpy()
+
+
+@pytest.mark.parametrize("fault", ["import.shard:step=1:kill", "import.before_move:kill"])
+def test_killed_and_started_again_it_is_the_same_to_the_byte(cli, late, table, tmp_path, fault):
+    command = ("data", "import", str(table), *LATE, "shards=3", f"dir={tmp_path}/data")
+    cli_ = lambda **more: cli(*command, program=("-m", "tfscale"), **more)  # noqa: E731
+    killed = cli_(environ={"TFSCALE_FAULT": fault})
+    assert killed.code == -9 and not (tmp_path / "data/late/1.0.0").exists()
+    shards = sorted((tmp_path / "data/incomplete.late").glob("late-*"))
+    assert len(shards) == (2 if "shard" in fault else 5)
+    before = {file: file.stat().st_mtime_ns for file in shards}
+    again = cli_()
+    assert again.code == 0 and f"goes on: {len(shards)} of 5 files" in again.out, again.err
+    assert content(tmp_path / "data/late/1.0.0") == content(late)
+    kept = {tmp_path / "data/late/1.0.0" / file.name: time for file, time in before.items()}
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert sorted(one.name for one in (tmp_path / "data").iterdir()) == [".late.lock", "late"]
+
+
+@pytest.mark.cold
+def test_two_processes_write_the_same_bytes(cli, late, table, tmp_path):
+    command = ("data", "import", str(table), *LATE, "shards=3", f"dir={tmp_path}/data", "processes=2")
+    done = cli(*command, program=("-m", "tfscale"))
+    assert done.code == 0, done.err
+    assert content(tmp_path / "data/late/1.0.0") == content(late)
+
+
+def test_again_it_is_there_and_anything_else_is_refused(late, table, messages, tmp_path):
+    where = late.parents[1].parent
+    before = content(late)
+    assert imported(where, str(table), *LATE, "shards=3") == late and "is there already" in messages.text
+    with pytest.raises(UsageError, match="imported differently: data.seed was 0") as error:
+        imported(where, str(table), *LATE, "shards=3", "seed=1")
+    assert "fresh=true" in error.value.fix
+    changed = tmp_path / "late.csv"
+    changed.write_text(table.read_text().replace("UA", "US"))
+    with pytest.raises(UsageError, match="the files have changed"):
+        imported(where, str(changed), *LATE, "shards=3")
+    assert content(late) == before and not list((where / "data").glob("incomplete*"))
+
+
+def test_rows_without_a_label_are_named(tf, table, tmp_path):
+    with pytest.raises(
+        DataCorrupt, match=r"10 rows have no label \(delay\): late.csv: row 8; late.csv: row 48"
+    ) as error:
+        imported(tmp_path, str(table), "name=late", "label=delay")
+    assert "drop_unlabelled=true" in error.value.fix
+
+
+def test_a_schema_is_edited_and_given_back(tf, late, table, tmp_path, messages):
+    edited = (late / "schema.yaml").read_text()
+    assert "  year: {type: constant}\n" in edited and "label:\n  name: delay > 15\n" in edited
+    file = tmp_path / "mine.yaml"
+    file.write_text(edited.replace("zip: {type: category}", "zip: {type: number}").replace(
+        "carrier: {type: category}", "carrier: {type: number}"))  # fmt: skip
+    words = (str(table), *LATE, f"schema={file}")
+    with pytest.raises(DataCorrupt, match=r'can\'t be used.*late.csv: row \d+: column carrier: ".." is no number'):
+        imported(tmp_path, *words)
+    file.write_text(edited.replace("zip: {type: category}", "zip: {type: number}"))
+    folder = imported(tmp_path, *words)
+    assert json.loads((folder / "columns.json").read_text())["columns"]["zip"]["type"] == "number"
+    file.write_text(edited.replace("type: category", "type: categry"))
+    with pytest.raises(UsageError, match="did you mean 'category'"):
+        imported(tmp_path, *words)
+
+
+def test_bad_rows_within_the_budget_are_left_out_and_listed(tf, table, tmp_path):
+    file = tmp_path / "few.csv"
+    file.write_text("a,b\n" + "".join(f"{i if i != 3 else 'x'},{i}\n" for i in range(30)))
+    (tmp_path / "schema.yaml").write_text("columns: {a: number}\n")
+    folder = imported(tmp_path, str(file), "name=few", f"schema={tmp_path}/schema.yaml", "max_bad=1")
+    about = json.loads((folder / "import.json").read_text())
+    assert about["bad"] == [{"item": "few.csv: row 4", "reason": 'column a: "x" is no number'}]
+    assert sum(split["examples"] for split in about["splits"].values()) == 29
+
+
+def packed(kind: str, tmp_path: Path) -> tuple[str, str]:
+    """(a path, what the import says of it) of the same table in another form."""
+    file = tmp_path / "late.csv"
+    if kind == "tsv":
+        return str(write_csv(tmp_path / "late.tsv", "\t")), "separated by tabs"
+    if kind == "semicolons":
+        return str(write_csv(file, ";", "utf-16")), "is in UTF-16"
+    if kind == "latin":
+        write_csv(file).write_bytes(file.read_bytes().replace(b"the plane", b"le caf\xe9 a"))
+        return str(file), "Windows-1252"
+    write_csv(file)
+    if kind == "gz":
+        (tmp_path / "late.csv.gz").write_bytes(gzip.compress(file.read_bytes()))
+        return f"{tmp_path}/late.csv.gz", "with a header"
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "late.zip", "w") as archive:
+            archive.write(file, "inner/late.csv")
+            archive.writestr("__MACOSX/._late.csv", "x")
+        return f"{tmp_path}/late.zip", "with a header"
+    import duckdb
+
+    with duckdb.connect() as connection:
+        source = f"read_csv('{file}')" if kind != "glob" else f"read_csv('{file}', all_varchar=true)"
+        target = {"parquet": f"'{tmp_path}/late.parquet'", "jsonl": f"'{tmp_path}/late.jsonl' (FORMAT json)"}
+        if kind in target:
+            connection.execute(f"COPY (SELECT * FROM {source}) TO {target[kind]}").fetchall()
+            return f"{tmp_path}/late.{kind}", {"parquet": "Parquet", "jsonl": "JSON lines"}[kind]
+        if kind == "hive":
+            options = "(FORMAT parquet, PARTITION_BY (month))"
+            connection.execute(f"COPY (SELECT * FROM {source}) TO '{tmp_path}/parts' {options}").fetchall()
+            return f"{tmp_path}/parts", "partitioned"
+        for half in (0, 1):
+            part = f"(SELECT * FROM {source} LIMIT 200 OFFSET {200 * half})"
+            connection.execute(f"COPY {part} TO '{tmp_path}/part-{half}.csv'").fetchall()
+        return f"{tmp_path}/part-*.csv", "2 files"
+
+
+@pytest.mark.parametrize("kind", ["tsv", "semicolons", "latin", "gz", "zip", "parquet", "jsonl", "hive", "glob"])
+def test_the_same_table_in_other_forms(tf, late, tmp_path, messages, kind):
+    path, said = packed(kind, tmp_path)
+    folder = imported(tmp_path, path, *LATE, "shards=3", "split.train=0.9", "split.test=0.1")
+    assert said in messages.text
+    mine, whole = (json.loads((one / "columns.json").read_text())["columns"] for one in (folder, late))
+    types = [{name: one["type"] for name, one in columns.items() if name != "zip"} for columns in (mine, whole)]
+    assert types[0] == types[1]
+    about = json.loads((folder / "import.json").read_text())
+    assert sum(split["examples"] for split in about["splits"].values()) == 390
+    assert about["left_out"] == ["columns that the label is made of: delay", "10 rows without a label"]
+
+
+def test_splits_by_sql_by_group_and_by_column(tf, table, tmp_path):
+    def months(folder: Path) -> dict[str, set[int]]:
+        source = {one: Prepared(dir=str(folder.parents[1]), name=folder.parent.name, train_split=one) for one in
+                  json.loads((folder / "import.json").read_text())["splits"]}  # fmt: skip
+        found = {}
+        for name, one in source.items():
+            some = one.read("train", tf.data.Dataset.range(one.num_examples("train")).batch(64), ram_bytes=2**30)
+            found[name] = {int(one.parse(raw)["month"]) for raw in some}
+        return found
+
+    sql = ("split.train=month <= 9", "split.validation=month = 10", "split.test=month >= 11")
+    assert months(imported(tmp_path, str(table), "name=a", "exclude=delay", *sql)) == {
+        "train": set(range(1, 10)), "validation": {10}, "test": {11, 12}}  # fmt: skip
+    groups = months(imported(tmp_path, str(table), "name=b", "exclude=[delay]", "group=month"))
+    assert sum(map(len, groups.values())) == 12 == len(set().union(*groups.values()))
+    file = tmp_path / "told.csv"
+    file.write_text("x,part,month\n" + "".join(f"{i},{'Train' if i % 3 else 'held out'},{i % 3}\n" for i in range(30)))
+    with pytest.raises(DataMissing, match="no rows are in the split train; there are Train, held_out"):
+        imported(tmp_path, str(file), "name=c", "split_by=part")
+    file.write_text(file.read_text().replace("Train", "train"))
+    assert months(imported(tmp_path, str(file), "name=c", "split_by=part")) == {"train": {1, 2}, "held_out": {0}}
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "said"),
+    [
+        (["nowhere.csv", "name=x"], DataMissing, "there is no file, folder or pattern nowhere.csv"),
+        (["{table}", "name=a-b"], UsageError, "name=a_b"),
+        (["{table}", "name=x", "lable=delay"], UsageError, "did you mean 'label'"),
+        (["{table}", "name=x", "label=dely"], UsageError, "did you mean 'delay'"),
+        (["{table}", "name=x", "exclude=[sise]"], UsageError, "did you mean 'size'"),
+        (["{table}", "name=x", "label=year", "drop_unlabelled=true"], DataCorrupt, "has 1 different values"),
+        (["{table}", "name=x", "where=month <"], UsageError, "data.where"),
+        (["{table}", "name=x", "split.train=0.9", "split.test=0.2"], UsageError, "more than all"),
+        (["{table}", "name=x", "split.train=month < 9", "split.test=month > 7"], UsageError, "rows are in several"),
+        (["{table}", "name=x", "kind=tabel"], UsageError, "did you mean 'table'"),
+        (["{ragged}", "name=x"], DataCorrupt, "Original Line: 1,2,3"),
+        (["{empty}", "name=x"], DataMissing, "holds no rows"),
+    ],
+)
+def test_what_is_refused(table, tmp_path, words, error, said):
+    (tmp_path / "ragged.csv").write_text("a,b\n" + "1,2\n" * 29 + "1,2,3\n" + "1,2\n" * 5)
+    (tmp_path / "empty.csv").write_text("a,b\n")
+    at = {"table": table, "ragged": tmp_path / "ragged.csv", "empty": tmp_path / "empty.csv"}
+    with pytest.raises(error) as raised:
+        imported(tmp_path, *(word.format(**at) for word in words))
+    assert said in str(raised.value)
+    assert not list((tmp_path / "data").glob("*/*")) if (tmp_path / "data").exists() else True
+
+
+def test_a_name_that_is_not_there(tmp_path, late):
+    with pytest.raises(DataMissing, match="did you mean 'late'") as error:
+        Prepared(dir=str(late.parents[1]), name="lat").check()
+    assert "tfscale data import PATH name=lat" in error.value.fix

@@ -1,0 +1,78 @@
+"""Data sets that `tfscale data import` wrote: data=prepared data.name=flights.
+
+Owns finding them by name, and what a task is told of a table's columns. They are read as TFDS's are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Optional
+
+from tfscale.data.records import RecordIndex, index_records
+from tfscale.data.tfds import Tfds
+from tfscale.errors import DataMissing, SecurityRefused, nearest
+from tfscale.files import read_json
+
+
+@dataclass
+class Prepared(Tfds):
+    """A data set below `dir`, which is never downloaded. Without `test_split` what is evaluated during training is the
+    split "validation" or, where there is none, "test"."""
+
+    test_split: Optional[str] = None  # type: ignore[assignment]
+    download: bool = False
+
+    def check(self) -> None:
+        if ".." in Path(self.name.split(":")[0]).parts or self.name.startswith("/"):
+            raise SecurityRefused(
+                f"{self.name!r} leads out of data.dir", where="data.name", fix="use a data set's name"
+            )
+        if self.folder() is None:
+            names = self._prepared_names()
+            raise DataMissing(
+                f"no data set named {self.name!r} in {self.dir}{nearest(self.name, names)}",
+                where="data.name",
+                fix=f"tfscale data import PATH name={self.name} data.dir={self.dir} writes it"
+                + (f"; there are {', '.join(names[:10])}" if names else ""),
+            )
+        super().check()
+
+    def _name_of(self, split: str) -> str:
+        if split == "train":
+            return self.train_split
+        return self.test_split or ("validation" if "validation" in self._names else "test")
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        """The splits that there are."""
+        folder = self.folder()
+        about = read_json(folder / "dataset_info.json", trusted=True) if folder else None
+        return tuple(one["name"] for one in about.get("splits", [])) if isinstance(about, dict) else ()
+
+    def _has(self, name: str) -> bool:
+        """Whether there is something to read: a data set may have no split but that which is trained on."""
+        return name in self._names or name == self.test_split or name == self.train_split
+
+    def _shards(self, name: str) -> list[Path]:
+        return super()._shards(name) if self._has(name) else []
+
+    def _make_index(self, name: str) -> RecordIndex:
+        return super()._make_index(name) if self._has(name) else index_records([])
+
+    def spec(self) -> dict[str, Any]:
+        """With "columns", what columns.json says of a table."""
+        columns = self._columns
+        return {**super().spec(), **({"columns": columns} if columns else {})}
+
+    @cached_property
+    def _columns(self) -> dict[str, Any]:
+        folder = self.folder()
+        found = read_json(folder / "columns.json", trusted=True) if folder else None
+        return found if isinstance(found, dict) else {}
+
+    def class_names(self) -> tuple[str, ...] | None:
+        folder = self.folder()
+        file = folder / "label.labels.txt" if folder else None
+        return tuple(file.read_text(encoding="utf-8").splitlines()) if file and file.is_file() else None

@@ -1,0 +1,295 @@
+"""An import, top to bottom: from a source to a data set that TFDS reads.
+
+Owns the folder that it is written in and what stands beside the shards. A killed import goes on with the shards that
+are whole; what is there already is not written again. Refuses to know kinds of sources.
+
+    data/flights/1.0.0/flights-train.tfrecord-00000-of-00002 ...
+                       dataset_info.json features.json   by TFDS
+                       columns.json schema.yaml          of a table
+                       import.json                       what was imported, left out, and written
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfscale.console.messages import RESULT, bare, figures
+from tfscale.data.index_file import one_writer
+from tfscale.errors import DataCorrupt, DataMissing, UsageError
+from tfscale.files import digest_of, dumps, move, read_json, sync, write_whole
+from tfscale.hardware import probe
+from tfscale.importer.import_progress import ImportProgress
+from tfscale.importer.import_request import VERSION, ImportRequest
+from tfscale.importer.reader import Listing, Reader
+from tfscale.importer.recognise import recognised
+from tfscale.importer.shard_writer import NOTES, Shard, Written, known, shards_of, write_shards
+from tfscale.importer.splits import Splits, shares_of, split_items
+from tfscale.process.fault_points import point
+
+_log = logging.getLogger(__name__)
+
+SCRATCH = "scratch"
+_SHARD_BYTES = 128 * 2**20
+_SHARD_ITEMS, _FEW_SHARDS = 5_000, 8  # this many files of so many items, so that workers and writers can share them
+_FEW = 20_000  # items that one process has written before a second has begun
+_TOLD = 10  # bad items that are printed
+_MOST_FILES = 10_000  # sources with more are known by the digest of all alone
+
+
+@dataclass
+class _Import:
+    """One import at work."""
+
+    request: ImportRequest
+    kind: str
+    reader: Reader
+    listing: Listing
+    digest: str  # of the source and of what was asked
+
+
+def import_data(request: ImportRequest) -> Path:
+    """Writes the data set that was asked for, unless it is there; returns its folder.
+
+    Raises:
+        TfscaleError: UsageError, DataMissing, DataCorrupt, OutputError: what was written stays for the next time.
+    """
+    with one_writer(Path(request.dir), request.name):
+        kind, found, told = recognised(request)
+        _log.info(f"{request.path}: {told}")
+        work = request.incomplete
+        scratch = work / SCRATCH
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        reader = kind.load()(request, found, scratch)
+        try:
+            listing = reader.listing()
+            if not listing.count:
+                raise DataMissing(f"it holds no {listing.unit}", where=request.path, fix="give what holds some")
+            seen = {"request": request.meaning(), "kind": kind.name, "files": listing.files or {}}
+            job = _Import(request, kind.name, reader, listing, digest_of(seen))
+            if not request.fresh and _is_there(job):
+                return request.folder
+            _write(job)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if work.is_dir() and not any(work.iterdir()):
+                work.rmdir()
+        return request.folder
+
+
+def _is_there(job: _Import) -> bool:
+    """Whether the same was imported before; raises UsageError where something else was."""
+    folder = job.request.folder
+    if not folder.exists():
+        return False
+    before = read_json(folder / "import.json", trusted=True)
+    if isinstance(before, dict) and before.get("digest") == job.digest:
+        counts = {name: split["examples"] for name, split in before["splits"].items()}
+        told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        _log.log(RESULT, f"is there already: {folder} ({told})", extra=figures(folder=str(folder), splits=counts))
+        return True
+    why = _difference(before, job) if isinstance(before, dict) else "nobody knows from what"
+    raise UsageError(
+        f"{job.request.name} is there already, imported differently: {why}",
+        where=str(folder),
+        fix="choose another name=, or fresh=true to replace it",
+    )
+
+
+def _difference(before: Mapping[str, Any], job: _Import) -> str:
+    former, now = before.get("request", {}), job.request.meaning()
+    keys = [key for key in now if former.get(key) != now[key]]
+    if keys:
+        return ", ".join(f"data.{key} was {former.get(key)!r}" for key in keys if key != "schema") or "another schema"
+    return "the files have changed"
+
+
+def _write(job: _Import) -> None:
+    request, reader, listing = job.request, job.reader, job.listing
+    work = request.incomplete
+    _take_over(work, job.digest, fresh=request.fresh)
+    splits = split_items(listing, request)
+    if summary := reader.summary():
+        _log.log(RESULT, summary, extra=bare("columns"))
+    for line in (*listing.left_out, *splits.said):
+        _log.info(line)
+    _log.info(f"{listing.unit}: {shares_of(splits.places)}")
+    shards = shards_of(request.name, splits.places, _shard_counts(request, listing, splits))
+    written = _write_missing(job, shards)
+    _judge_bad(job, written)
+    _write_beside(job, splits, written)
+    point("import.before_move")
+    _put_in_place(request)
+    _tell(job, written)
+
+
+def _take_over(work: Path, digest: str, *, fresh: bool) -> None:
+    """Keeps the shards of an import that was killed, if it was the same one."""
+    mark = work / "import.digest"
+    same = not fresh and mark.exists() and mark.read_text() == digest
+    for left in work.iterdir():
+        if left.name != SCRATCH and (not same or left.name.endswith(".tmp")):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    (work / NOTES).mkdir(exist_ok=True)
+    write_whole(mark, digest.encode())
+
+
+def _shard_counts(request: ImportRequest, listing: Listing, splits: Splits) -> dict[str, int]:
+    """How many files each split becomes: the same whoever writes them."""
+    total = sum(map(len, splits.places.values()))
+    counts = {}
+    for name, places in splits.places.items():
+        share = len(places) / total
+        by_size = -(-int(listing.size * share) // _SHARD_BYTES)
+        count = max(1, by_size, min(_FEW_SHARDS, len(places) // _SHARD_ITEMS))
+        if request.shards is not None:
+            count = max(1, round(request.shards * len(places) / len(splits.places["train"])))
+        counts[name] = min(count, len(places))
+    return counts
+
+
+def _write_missing(job: _Import, shards: Sequence[Shard]) -> list[Written]:
+    """Writes the shards that aren't there; returns what all of them hold, in their order."""
+    work = job.request.incomplete
+    found = {shard.file: there for shard in shards if (there := known(work, shard)) is not None}
+    todo = [shard for shard in shards if shard.file not in found]
+    count = sum(len(shard.places) for shard in todo)
+    if found:
+        _log.info(f"goes on: {len(found)} of {len(shards)} files are written already")
+    few = count < _FEW and job.listing.size < _SHARD_BYTES
+    processes = job.request.processes or (1 if few else max(1, int(probe().cores)))
+    with ImportProgress(count, job.listing.unit) as progress:
+        for one in write_shards(job.reader, todo, work, processes=processes, tick=progress.tick):
+            found[one.file] = one
+    return [found[shard.file] for shard in shards]
+
+
+def _judge_bad(job: _Import, written: Sequence[Written]) -> None:
+    """Tells what is left out; raises DataCorrupt where it is more than was allowed."""
+    request, listing = job.request, job.listing
+    bad = [(listing.name(place), reason) for one in written for place, reason in one.bad]
+    odd = Counter(reason for one in written for _, reasons in one.odd for reason in reasons)
+    for reason, count in odd.most_common():
+        _log.info(f"{count:,} {listing.unit}: {reason}")
+    for name, reason in bad[:_TOLD]:
+        _log.warning(f"{name}: {reason}")
+    if len(bad) > _TOLD:
+        _log.warning(f"and {len(bad) - _TOLD:,} more")
+    if len(bad) > (allowed := request.allowed_bad(listing.count)):
+        listed = request.incomplete / "bad.json"
+        write_whole(listed, dumps([{"item": name, "reason": reason} for name, reason in bad], indent=1).encode())
+        raise DataCorrupt(
+            f"{len(bad):,} of {listing.count:,} {listing.unit} can't be used, and data.max_bad={request.max_bad} lets"
+            f" {allowed:,} be left out; the first: {bad[0][0]}: {bad[0][1]}",
+            where=request.path,
+            fix=f"mend them ({listed} names all), or data.max_bad={len(bad)}",
+        )
+    if "train" not in {one.split for one in written if one.examples}:
+        raise DataMissing(f"no {listing.unit} of the training split can be used", where=request.path)
+
+
+def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> None:
+    """Everything in the data set's folder but the shards."""
+    request, reader, listing = job.request, job.reader, job.listing
+    work = request.incomplete
+    bad = {place for one in written for place, _ in one.bad}
+    train = splits.places["train"]
+    columns = reader.describe(np.sort(train[~np.isin(train, sorted(bad))]) if bad else np.sort(train))
+    if columns:
+        write_whole(work / "columns.json", dumps(columns, indent=1).encode())
+    reader.write_schema(work / "schema.yaml")
+    _write_metadata(work, request, reader.features(), written)
+    files = dict(listing.files or {})
+    by_split: dict[str, dict[str, int]] = {}
+    for one in written:
+        split = by_split.setdefault(one.split, {"examples": 0, "bytes": 0})
+        split["examples"] += one.examples
+        split["bytes"] += one.size
+    about = {
+        "digest": job.digest,
+        "request": request.meaning(),
+        "path": request.path,
+        "kind": job.kind,
+        "files": {
+            "count": len(files),
+            "digest": digest_of(files),
+            "sha256": files if len(files) <= _MOST_FILES else {},
+        },
+        "splits": by_split,
+        "bad": [{"item": listing.name(place), "reason": reason} for one in written for place, reason in one.bad],
+        "odd": [{"item": listing.name(place), "reasons": why} for one in written for place, why in one.odd],
+        "copies": [{"item": item, "is": other} for item, other in splits.copies],
+        "left_out": [*listing.left_out, *splits.said],
+        "shards": {one.file: one.sha256 for one in written},
+    }
+    write_whole(work / "import.json", dumps(about, indent=1).encode())
+
+
+def _write_metadata(work: Path, request: ImportRequest, features: Any, written: Sequence[Written]) -> None:
+    """dataset_info.json and features.json, by TFDS."""
+    import tensorflow_datasets as tfds
+
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=work,
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        dataset_name=request.name,
+        filetype_suffix="tfrecord",
+    )
+    infos = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=[one.examples for one in written if one.split == name],
+            num_bytes=sum(one.size for one in written if one.split == name),
+            filename_template=template.replace(split=name),
+        )
+        for name in dict.fromkeys(one.split for one in written)
+    ]
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(work),
+        features=features,
+        split_infos=infos,
+        version=VERSION,
+        filename_template=template,
+        check_data=False,
+        description="Imported by `tfscale data import`; import.json says from what.",
+    )
+
+
+def _put_in_place(request: ImportRequest) -> None:
+    """Gives the folder its name; with fresh=true what had it before is removed."""
+    work, target = request.incomplete, request.folder
+    for name in (SCRATCH, NOTES):
+        shutil.rmtree(work / name, ignore_errors=True)
+    for name in ("import.digest", "bad.json"):
+        (work / name).unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    former = target.parent / f"former.{VERSION}"
+    shutil.rmtree(former, ignore_errors=True)
+    if target.exists():
+        move(target, former)
+    sync(work)
+    move(work, target, durable=True)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _tell(job: _Import, written: Sequence[Written]) -> None:
+    folder = job.request.folder
+    counts = {name: sum(one.examples for one in written if one.split == name) for name in
+              dict.fromkeys(one.split for one in written)}  # fmt: skip
+    told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    size = sum(one.size for one in written)
+    _log.log(
+        RESULT,
+        f"imported into {folder}: {told} in {len(written)} files of {size / 1e6:,.1f} MB",
+        extra=figures(folder=str(folder), splits=counts),
+    )
+    where = "" if job.request.dir == "data" else f" data.dir={job.request.dir}"
+    _log.log(RESULT, f"train on it: data=prepared data.name={job.request.name}{where}")

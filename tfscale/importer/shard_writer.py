@@ -1,0 +1,205 @@
+"""The shards of a data set, written by one process or several.
+
+Owns a shard's file, which is there whole or not at all, the note beside it of what it holds, and the processes. Refuses
+to know which items a shard has. A shard's bytes depend on its items alone: not on who writes it, nor when.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfscale.errors import ClusterFault
+from tfscale.files import dumps, read_json, replacing, sha256, write_whole
+from tfscale.importer.reader import Bad, Odd, Reader, Serialising
+from tfscale.process.fault_points import point
+from tfscale.process.startup import begin_program, lean
+
+NOTES = "notes"  # the folder beside the shards that is removed in the end
+_TICK = 64  # items after which a writer tells how far it is
+
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file that is to be written.
+
+    Attributes:
+        number: among all shards of the data set.
+        places: of its items, in their order.
+    """
+
+    number: int
+    split: str
+    file: str
+    places: np.ndarray
+
+
+@dataclass
+class Written:
+    """What a shard's file holds.
+
+    Attributes:
+        size: bytes of the examples.
+        bad: places that were left out, each with its reason.
+        odd: places of items that training sees otherwise, each with why.
+    """
+
+    file: str
+    split: str
+    examples: int
+    size: int
+    sha256: str
+    bad: list[tuple[int, str]] = field(default_factory=list)
+    odd: list[tuple[int, list[str]]] = field(default_factory=list)
+
+
+def shards_of(name: str, splits: dict[str, np.ndarray], counts: dict[str, int]) -> list[Shard]:
+    """All shards of a data set, of each split as many as said, which hold as many items each as nearly as can be."""
+    made: list[Shard] = []
+    for split, places in splits.items():
+        total = counts[split]
+        for i in range(total):
+            part = places[len(places) * i // total : len(places) * (i + 1) // total]
+            made.append(Shard(len(made), split, f"{name}-{split}.tfrecord-{i:05d}-of-{total:05d}", part))
+    return made
+
+
+def known(folder: Path, shard: Shard) -> Written | None:
+    """What an earlier process wrote of this shard, whole and undamaged; else None."""
+    note = read_json(folder / NOTES / f"{shard.file}.json")
+    try:
+        written = Written(**note)
+        same = written.sha256 == sha256(folder / shard.file)
+    except (TypeError, OSError):
+        return None
+    return written if same and written.file == shard.file else None
+
+
+def write_shards(
+    reader: Reader, shards: Sequence[Shard], folder: Path, *, processes: int, tick: Tick
+) -> Iterator[Written]:
+    """Writes them in whatever order; `tick` hears of items as they are done.
+
+    Raises:
+        ClusterFault: a process of ours was killed.
+    """
+    if processes <= 1 or len(shards) <= 1:
+        features = reader.features()
+        for shard in shards:
+            yield _write(reader, features, folder, shard, tick)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would take TensorFlow's and DuckDB's threads for its own
+    done = spawn.Value("q", 0)
+    told = 0
+    pool = ProcessPoolExecutor(min(processes, len(shards)), spawn, _begin, (reader, folder, done))
+    try:
+        waiting = {pool.submit(_write_here, shard) for shard in shards}
+        while waiting:
+            ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            now = done.value
+            tick(now - told)
+            told = now
+            for one in ended:
+                yield one.result()
+    except BrokenProcessPool:
+        raise ClusterFault(
+            "a process that writes was killed, as the kernel does where memory runs out",
+            where="data.processes",
+            fix="run the same command again: it goes on; with data.processes=1 it takes less memory",
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Here:
+    """What a writing process holds for all its shards."""
+
+    reader: Reader
+    features: Any
+    folder: Path
+    done: Any
+
+
+def _begin(reader: Reader, folder: Path, done: Any) -> None:
+    """The start of a writing process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it hears it, too
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_program()
+    _Here.reader, _Here.folder, _Here.done = reader, folder, done
+    _Here.features = reader.features()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed leaves nobody behind who would write on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _write_here(shard: Shard) -> Written:
+    def tick(more: int) -> None:
+        with _Here.done.get_lock():
+            _Here.done.value += more
+
+    return _write(_Here.reader, _Here.features, _Here.folder, shard, tick)
+
+
+def _write(reader: Reader, features: Any, folder: Path, shard: Shard, tick: Tick) -> Written:
+    """Writes one shard and then its note."""
+    with lean():
+        import tensorflow as tf
+    written = Written(shard.file, shard.split, 0, 0, "")
+    since = 0
+    with replacing(folder / shard.file, durable=True) as temporary:
+        with tf.io.TFRecordWriter(str(temporary)) as out:
+            for place, found in zip(shard.places.tolist(), _examples(reader, features, shard.places), strict=True):
+                if isinstance(found, Bad):
+                    written.bad.append((place, found.reason))
+                else:
+                    example, reasons = found
+                    out.write(example)
+                    written.examples += 1
+                    written.size += len(example)
+                    if reasons:
+                        written.odd.append((place, reasons))
+                since += 1
+                if since == _TICK:
+                    tick(since)
+                    since = 0
+        written.sha256 = sha256(temporary)
+    tick(since)
+    note = folder / NOTES / f"{shard.file}.json"
+    write_whole(note, dumps(asdict(written)).encode())
+    point("import.shard", step=shard.number)
+    return written
+
+
+def _examples(reader: Reader, features: Any, places: np.ndarray) -> Iterator[tuple[bytes, list[str]] | Bad]:
+    """Each item as the bytes of a tf.train.Example, with what is odd of it."""
+    if isinstance(reader, Serialising):
+        for one in reader.serialised(places.tolist()):
+            yield one if isinstance(one, Bad) else (one, [])
+        return
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    serializer = ExampleSerializer(features.get_serialized_info())
+    for item in reader.read(places.tolist()):
+        if isinstance(item, Bad):
+            yield item
+            continue
+        values, reasons = (item.features, list(item.reasons)) if isinstance(item, Odd) else (item, [])
+        example = serializer.get_tf_example(features.encode_example(values))
+        yield example.SerializeToString(deterministic=True), reasons  # TFDS's own leaves the order of a map to chance

@@ -1,0 +1,142 @@
+"""The label of a table: a column, or SQL over its columns.
+
+Owns whether it is a class or a number, and its classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfscale.errors import DataCorrupt, UsageError, first_line, nearest
+from tfscale.importer.import_request import ImportRequest
+from tfscale.importer.table_source import text
+from tfscale.importer.table_types import Column, quoted
+
+_FEW_CLASSES = 20  # whole numbers of at most so many values are classes
+_MOST_CLASSES = 10_000
+
+
+@dataclass
+class Label:
+    """What is to be predicted.
+
+    Attributes:
+        name: the column or the SQL.
+        value: SQL over `typed`: a text for a class, a number; NULL where there is none.
+        columns: of the table, which it is made of.
+        counts: of each class how many rows have it.
+    """
+
+    name: str
+    kind: str
+    value: str
+    columns: list[str]
+    is_expression: bool
+    classes: list[str]
+    counts: list[int]
+    told: str = ""
+
+    @property
+    def record(self) -> str:
+        """SQL of what a record holds."""
+        if self.kind == "number":
+            return f"CAST({self.value} AS REAL)"
+        return f"list_position([{', '.join(map(text, self.classes))}], {self.value}) - 1"
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "kind": self.kind, **({"classes": self.classes} if self.kind == "class" else {})}
+
+    def summary(self) -> str:
+        if self.kind == "number":
+            return f"label {self.name}: a number{self.told}"
+        shown = ", ".join(f"{name} {count:,}" for name, count in zip(self.classes[:10], self.counts, strict=False))
+        return f"label {self.name}: {len(self.classes)} classes{self.told}: {shown}" + (
+            ", ..." if len(self.classes) > 10 else ""
+        )
+
+
+def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column], kind: str) -> Label | None:
+    """The label that was asked for; None: none was.
+
+    Args:
+        kind: "class" or "number" as the schema file says, or "".
+
+    Raises:
+        UsageError: it is no column and no SQL. DataCorrupt: nothing can be learnt of it.
+    """
+    if request.label is None:
+        return None
+    names = [one.name for one in columns]
+    is_expression = request.label not in names
+    sql = f"({request.label})" if is_expression else quoted(request.label)
+    type_, used = _look(connection, request.label, sql, names)
+    shown = request.label
+    where = f" WHERE ({request.where})" if request.where else ""
+    is_number = type_ not in ("VARCHAR", "BOOLEAN") and not type_.startswith(("TIMESTAMP", "DATE", "ENUM"))
+    whole = "false"
+    if is_number:
+        whole = f"({sql})::DOUBLE = floor(({sql})::DOUBLE)"
+    query = f"SELECT count(DISTINCT {sql}), count({sql}), coalesce(bool_and({whole}), false) FROM typed{where}"
+    distinct, filled, are_whole = _run(connection, query).fetchall()[0]
+    if distinct < 2:
+        raise DataCorrupt(
+            f"the label {shown} has {distinct} different values", where="data.label", fix="choose another"
+        )
+    told = ""
+    if not kind:
+        kind = "number" if is_number and not (are_whole and distinct <= _FEW_CLASSES) else "class"
+        told = ", since it has few whole numbers (schema.yaml: label.kind)" if is_number and kind == "class" else ""
+    if kind == "number":
+        if not is_number and type_ != "BOOLEAN":
+            raise UsageError(f"the label {shown} is no number", where="data.schema", fix="label.kind: class")
+        return Label(shown, kind, f"CAST({sql} AS DOUBLE)", used, is_expression, [], [], told)
+    if distinct > _MOST_CLASSES:
+        raise DataCorrupt(
+            f"the label {shown} has {distinct:,} classes in {filled:,} rows", where="data.label", fix="choose another"
+        )
+    value = f"CAST(CAST({sql} AS BIGINT) AS VARCHAR)" if is_number and are_whole else f"CAST({sql} AS VARCHAR)"
+    order = f"min(({sql})::DOUBLE)" if is_number else "1"
+    rows = _run(
+        connection,
+        f"SELECT {value}, count(*) FROM typed{where} GROUP BY 1 HAVING {value} IS NOT NULL ORDER BY {order}",
+    ).fetchall()
+    return Label(shown, kind, value, used, is_expression, [v for v, _ in rows], [n for _, n in rows], told)
+
+
+def _look(connection: Any, label: str, sql: str, names: Sequence[str]) -> tuple[str, list[str]]:
+    """(the type of the label's values, the columns that it names)."""
+    import duckdb
+
+    try:
+        type_ = connection.execute(f"DESCRIBE SELECT {sql} AS label FROM typed").fetchall()[0][1]
+    except duckdb.Error as error:
+        raise UsageError(
+            f"{label!r} is neither a column nor SQL over the columns{nearest(label, list(names))}: {first_line(error)}",
+            where="data.label",
+            fix=f"the columns are {', '.join(names)}",
+        ) from None
+    tree = connection.execute(f"SELECT json_serialize_sql({text(f'SELECT {sql}')})").fetchall()[0][0]
+    used = _columns_in(json.loads(tree))
+    return str(type_), [name for name in names if name.lower() in used]
+
+
+def _columns_in(node: Any) -> set[str]:
+    """The names of columns in DuckDB's tree of an expression, in small letters, as SQL compares them."""
+    if isinstance(node, list):
+        return set().union(*map(_columns_in, node))
+    if not isinstance(node, dict):
+        return set()
+    own = {node["column_names"][-1].lower()} if node.get("type") == "COLUMN_REF" else set()
+    return own.union(*map(_columns_in, node.values()))
+
+
+def _run(connection: Any, query: str) -> Any:
+    import duckdb
+
+    try:
+        return connection.execute(query)
+    except duckdb.Error as error:
+        raise UsageError(first_line(error), where="data.label", fix="write it as SQL over the columns") from None

@@ -1,0 +1,71 @@
+"""schema.yaml: what the columns of a table are, as people edit it and give it back as data.schema=FILE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from tfscale.errors import UsageError, nearest
+from tfscale.files import write_whole
+from tfscale.importer.table_types import TYPES, Column
+
+KINDS = ("class", "number")
+_HEAD = """\
+# What the columns are. Edit it and import again: tfscale data import PATH name=NAME data.schema=THIS_FILE fresh=true
+# types: number, category, boolean, date, text, id, constant (the last two are kept in the records, and no features)
+# format: of numbers "1,234.5" or "1.234,5"; of dates such as "%d/%m/%Y". label.kind: class or number
+"""
+
+
+@dataclass
+class Schema:
+    """What a schema file says.
+
+    Attributes:
+        columns: {"type": ..., "format": ...} of some columns.
+        label_kind: "class", "number", or "" where the label's values tell.
+    """
+
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
+    label_kind: str = ""
+
+
+def read_schema(file: Path) -> Schema:
+    """Raises UsageError for what no import writes."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't be read: {str(error).splitlines()[0]}", where=str(file), fix="correct it") from None
+    columns = content.get("columns") if isinstance(content, dict) else None
+    if not isinstance(columns, dict):
+        raise UsageError("it has no columns", where=str(file), fix="columns: {age: {type: number}}")
+    schema = Schema()
+    for name, said in columns.items():
+        said = {"type": said} if isinstance(said, str) else said
+        kind = said.get("type") if isinstance(said, dict) else None
+        if kind not in TYPES:
+            near = nearest(str(kind), TYPES)
+            raise UsageError(f"column {name}: there is no type {kind!r}{near}", where=str(file), fix=", ".join(TYPES))
+        schema.columns[str(name)] = {"type": kind, **({"format": said["format"]} if said.get("format") else {})}
+    label = content.get("label")
+    schema.label_kind = label.get("kind", "") if isinstance(label, dict) else ""
+    if schema.label_kind not in ("", *KINDS):
+        raise UsageError(
+            f"a label is no {schema.label_kind!r}", where=str(file), fix=f"label.kind: {' or '.join(KINDS)}"
+        )
+    return schema
+
+
+def write_schema(file: Path, columns: Sequence[Column], label: str | None, kind: str) -> None:
+    said = {one.name: {"type": one.type, **({"format": one.format} if one.format else {})} for one in columns}
+    lines = [_HEAD]
+    if label is not None:
+        lines.append(yaml.safe_dump({"label": {"name": label, "kind": kind}}, sort_keys=False, allow_unicode=True))
+    lines.append("columns:\n")
+    for name, one in said.items():
+        entry = yaml.safe_dump({name: one}, default_flow_style=None, sort_keys=False, allow_unicode=True, width=1000)
+        lines.append("".join(f"  {line}\n" for line in entry.splitlines()))
+    write_whole(file, "".join(lines).encode())

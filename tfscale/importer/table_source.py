@@ -1,0 +1,302 @@
+"""The files of a table, as DuckDB reads them.
+
+Owns unpacking, encodings, and what a CSV's delimiter, quotes and header are, which DuckDB's sniffer finds. Refuses to
+know what a column means.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import lzma
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from tfscale.data.split_names import role_of
+from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line
+from tfscale.files import sha256
+from tfscale.importer.recognise import Found, ending
+
+FORMATS = {
+    "csv": "csv", "tsv": "csv", "tab": "csv", "txt": "csv", "parquet": "parquet", "pq": "parquet", "jsonl": "json",
+    "ndjson": "json", "json": "json", "npz": "numpy", "npy": "numpy",
+}  # fmt: skip
+_BLOCK = 2**22
+_NAMED = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+         codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
+_UNPACKERS: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".xz": lzma.open, ".gz": gzip.open}
+FILE_COLUMN = "__file"
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """Files of one format.
+
+    Attributes:
+        names: of the files for people, below the source.
+        paths: of what is read: the files themselves, or what they were unpacked or decoded into.
+        digests: SHA-256 of the files as they are.
+        partitioned: whether the names of folders are columns, such as year=2013.
+        said: what people should know of them, a line each.
+    """
+
+    format: str
+    names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    digests: dict[str, str]
+    partitioned: bool
+    said: tuple[str, ...]
+    size: int
+
+    def roles(self) -> list[str] | None:
+        """The split that each file's name says, such as train.csv; None where not all of several do."""
+        found = []
+        for name in self.names:
+            parts = [PurePosixPath(name).name.split(".")[0], *reversed(PurePosixPath(name).parts[:-1])]
+            found.append(next((role for part in parts if (role := role_of(part))), ""))
+        return found if len(found) > 1 and all(found) and "train" in found else None
+
+
+def open_tables(found: Found, scratch: Path) -> TableFiles:
+    """Finds, unpacks and decodes the files.
+
+    Raises:
+        DataMissing: there is no table among them.
+        DataCorrupt: one can't be unpacked, or they are of several formats.
+    """
+    named, digests = _members(found, scratch)
+    formats = sorted({FORMATS[ending(name)] for name in named})
+    if not named:
+        raise DataMissing("there is no table in it", where=found.path, fix="give a CSV, Parquet or JSONL file")
+    if len(formats) > 1:
+        raise DataCorrupt(
+            f"it holds tables of several formats: {', '.join(formats)}",
+            where=found.path,
+            fix="give one of them, by a pattern such as 'tables/*.csv'",
+        )
+    said: dict[str, None] = {}
+    paths = []
+    for number, (name, path) in enumerate(named.items()):
+        if formats == ["csv"]:
+            path, told = _as_utf8(path, scratch / f"decoded-{number}.csv")
+            said.update(dict.fromkeys([f"{name}: {told}"] if told else []))
+        elif path.suffix in (".bz2", ".xz"):
+            path = _unpacked(path, scratch / f"unpacked-{number}.{ending(name)}")
+        paths.append(path)
+    size = sum(path.stat().st_size for path in paths)
+    partitioned = any("=" in part for name in named for part in PurePosixPath(name).parts[:-1])
+    return TableFiles(formats[0], tuple(named), tuple(paths), digests, partitioned, tuple(said), size)
+
+
+def _members(found: Found, scratch: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """(the files by their names, SHA-256 of what lies on the disk)."""
+    first = found.files[0]
+    if found.is_folder:
+        named = {name: first / name for name in found.names if ending(name) in FORMATS}
+        return named, {name: sha256(path) for name, path in named.items()}
+    digests = {file.name: sha256(file) for file in found.files}
+    if len(found.files) == 1 and zipfile.is_zipfile(first) and ending(first.name) not in ("npz",):
+        return _unzipped(first, [name for name in found.names if ending(name) in FORMATS], scratch), digests
+    if len(digests) < len(found.files):  # of the same name in several folders
+        digests = {str(file): sha256(file) for file in found.files}
+    named = dict(zip(digests, found.files, strict=True))
+    known = {name: path for name, path in named.items() if ending(name) in FORMATS}
+    # A file that is said to be a table by data.kind may have any ending: it is taken for a CSV then.
+    return known or {f"{name}.csv": path for name, path in named.items()}, digests
+
+
+def _unzipped(archive: Path, names: Sequence[str], scratch: Path) -> dict[str, Path]:
+    found = {}
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for number, name in enumerate(names):
+                target = (
+                    scratch / f"member-{number}.{ending(name)}{PurePosixPath(name).suffix if '.gz' in name else ''}"
+                )
+                with packed.open(name) as source, target.open("wb") as out:
+                    shutil.copyfileobj(source, out, _BLOCK)
+                found[name] = target
+    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError) as error:  # RuntimeError: it asks for a password
+        raise DataCorrupt(f"can't be unpacked: {error}", where=str(archive), fix="pack it again") from None
+    return found
+
+
+def _unpacked(path: Path, target: Path) -> Path:
+    with _opened(path) as source, target.open("wb") as out:
+        _copy(source, out, path)
+    return target
+
+
+def _opened(path: Path) -> IO[bytes]:
+    opener = _UNPACKERS.get(path.suffix.lower())
+    stream: IO[bytes] = opener(path) if opener else path.open("rb")
+    return stream
+
+
+def _copy(source: IO[bytes], out: IO[bytes], path: Path) -> None:
+    try:
+        shutil.copyfileobj(source, out, _BLOCK)
+    except (EOFError, OSError, lzma.LZMAError) as error:
+        raise DataCorrupt(f"can't be unpacked: {error}", where=str(path), fix="pack it again") from None
+
+
+def _as_utf8(path: Path, target: Path) -> tuple[Path, str]:
+    """(the file, or one in UTF-8 in its place; what was done)."""
+    if path.suffix.lower() == ".zst":
+        return path, ""  # DuckDB unpacks it, and says where it is no UTF-8
+    encoding = _encoding(path)
+    if encoding == "utf-8" and path.suffix.lower() not in (".bz2", ".xz"):
+        return path, ""
+    with _opened(path) as source, target.open("wb") as out:
+        reader = codecs.getreader(encoding)(source, "replace" if encoding == "cp1252" else "strict")
+        try:
+            while text := reader.read(_BLOCK):
+                out.write(text.encode())
+        except (EOFError, OSError, UnicodeError, lzma.LZMAError) as error:
+            raise DataCorrupt(f"can't be read: {error}", where=str(path), fix="save it in UTF-8") from None
+    told = {"cp1252": "is no UTF-8 and was read as Windows-1252 (Latin-1)", "utf-8": ""}
+    return target, told.get(encoding, f"is in {encoding.upper()}")
+
+
+def _encoding(path: Path) -> str:
+    """By its mark; UTF-8 where all of it is; UTF-16 without a mark by its zeros; else Windows-1252."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with _opened(path) as stream:
+            start = stream.read(_BLOCK)
+            for mark, name in _BOMS.items():
+                if start.startswith(mark):
+                    return name
+            if start.count(0) > len(start) / 4:
+                return "utf-16-le" if start[1::2].count(0) > start[0::2].count(0) else "utf-16-be"
+            block = start
+            while block:
+                decoder.decode(block)
+                block = stream.read(_BLOCK)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return "cp1252"
+    except (EOFError, OSError, lzma.LZMAError) as error:
+        raise DataCorrupt(f"can't be read: {error}", where=str(path), fix="pack it again") from None
+    return "utf-8"
+
+
+def load(connection: Any, files: TableFiles) -> str:
+    """Makes the table `raw` of all rows in their order; returns how the files were read, in a few words.
+
+    Raises:
+        DataCorrupt: a row that can't be read, with its line.
+    """
+    import duckdb
+
+    reads = {"csv": _csv, "parquet": _parquet, "json": _json}
+    try:
+        if files.format == "numpy":
+            return _numpy(connection, files)
+        relation, told = reads[files.format](connection, files)
+        connection.execute(f"CREATE TABLE raw AS SELECT * FROM {relation}").fetchall()
+    except duckdb.Error as error:
+        raise _unreadable(files, error) from None
+    return told
+
+
+def _csv(connection: Any, files: TableFiles) -> tuple[str, str]:
+    delimiter, quote, escape, skip, header, columns = _sniffed(connection, files)
+    if len(columns) == 1 and (found := max(_NAMED, key=columns[0].count)) in columns[0]:
+        # A row of another length hides the delimiter from the sniffer. The header shows it, and reading names the row.
+        delimiter, skip, header = found, 0, True
+        types = dict.fromkeys(next(csv.reader([columns[0]], delimiter=found)), "VARCHAR")
+        shape = f"auto_detect=false, columns={types}"
+    else:
+        shape = "all_varchar=true"
+    given = {"delim": delimiter, "quote": quote, "escape": escape}
+    given = {key: value for key, value in given.items() if value not in ("(empty)", "", None, "\x00")}
+    said = "".join(f", {key}={text(value)}" for key, value in {"quote": '"', "escape": '"', **given}.items())
+    options = f"{shape}, header={str(header).lower()}, skip={skip}{said}{_union(files)}"
+    told = f"separated by {_NAMED.get(delimiter, repr(delimiter))}, {'with' if header else 'without'} a header"
+    return f"read_csv({_list(files)}, {options})", told + (f", {skip} lines before it" if skip else "")
+
+
+def _sniffed(connection: Any, files: TableFiles) -> tuple[Any, ...]:
+    """What DuckDB finds of the first file: (delimiter, quote, escape, lines to skip, has it a header, columns)."""
+    names = "Delimiter, Quote, Escape, SkipRows, HasHeader, list_transform(Columns, lambda x: x.name)"
+    query = f"SELECT {names} FROM sniff_csv({text(str(files.paths[0]))}, sample_size=50000)"
+    found: tuple[Any, ...] = connection.execute(query).fetchall()[0]
+    return found
+
+
+def _parquet(connection: Any, files: TableFiles) -> tuple[str, str]:
+    told = "partitioned by the names of its folders" if files.partitioned else ""
+    return f"read_parquet({_list(files)}, hive_partitioning={str(files.partitioned).lower()}{_union(files)})", told
+
+
+def _json(connection: Any, files: TableFiles) -> tuple[str, str]:
+    return f"read_json({_list(files)}, sample_size=-1{_union(files)})", ""
+
+
+def _numpy(connection: Any, files: TableFiles) -> str:
+    """Columns out of arrays of one length: those of one axis as they are, each column of one with two."""
+    import numpy as np
+    import pyarrow as pa
+
+    if len(files.paths) > 1:
+        raise UsageError("several files of arrays are no table", where="PATH", fix="give one .npz")
+    try:
+        held = np.load(files.paths[0], allow_pickle=False)
+        arrays = {name: held[name] for name in held.files} if hasattr(held, "files") else {"x": held}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataCorrupt(first_line(error), where=str(files.paths[0]), fix="save it anew") from None
+    if len({len(array) if array.ndim else -1 for array in arrays.values()}) != 1:
+        raise DataCorrupt(
+            f"its arrays are not of one length: {', '.join(f'{k} {v.shape}' for k, v in arrays.items())}",
+            where=str(files.paths[0]),
+            fix="save one array per column; x_train, y_train, x_test and y_test are read by data=numpy",
+        )
+    columns = {}
+    for name, array in arrays.items():
+        if array.ndim > 2 or (array.ndim == 2 and array.shape[1] > 10_000):
+            raise DataCorrupt(
+                f"{name} {array.shape} has more axes than a table",
+                where=str(files.paths[0]),
+                fix="arrays of pictures and the like are read by data=numpy",
+            )
+        parts = {f"{name}_{i}": array[:, i] for i in range(array.shape[1])} if array.ndim == 2 else {name: array}
+        columns.update({key: pa.array(part.astype(str) if part.dtype.kind == "S" else part) for key, part in
+                        parts.items()})  # fmt: skip
+    connection.register("arrays", pa.table(columns))
+    connection.execute("CREATE TABLE raw AS SELECT * FROM arrays").fetchall()
+    connection.unregister("arrays")
+    return f"arrays {', '.join(f'{name} {array.shape}' for name, array in arrays.items())}"
+
+
+def _union(files: TableFiles) -> str:
+    return f", union_by_name=true, filename={text(FILE_COLUMN)}" if len(files.paths) > 1 else ""
+
+
+def _list(files: TableFiles) -> str:
+    return "[" + ", ".join(text(os.fspath(path)) for path in files.paths) + "]"
+
+
+def text(value: str) -> str:
+    """An SQL string."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _unreadable(files: TableFiles, error: Exception) -> DataCorrupt:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    what = next((line.partition("Error: ")[2] or line for line in lines), "")
+    row = next((line for line in lines[1:] if line.startswith("Original Line")), "")
+    more = next((line for line in lines[1:] if line.startswith(("Expected", "Value", "Invalid", "Unterminated"))), "")
+    told = ": ".join(part[:200] for part in (what, more, row) if part)
+    where = ", ".join(files.names[:3])
+    for name, path in zip(files.names, files.paths, strict=True):
+        told = told.replace(os.fspath(path), name)
+    return DataCorrupt(told, where=where, fix="mend the row, or save the table anew as CSV in UTF-8")

@@ -1,0 +1,273 @@
+"""What the columns of a table are: number, category, boolean, date, text, id or constant.
+
+Owns the rules by which a column's values tell its type, all of them looked at, and the SQL that reads a value by it.
+Refuses to know where the table comes from and what is done with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tfscale.importer.table_source import FILE_COLUMN, text
+
+TYPES = ("number", "category", "boolean", "date", "text", "id", "constant")
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "?", "-", "--")
+COMMA, POINT = "1,234.5", "1.234,5"  # how numbers are written: thousands and decimals
+
+_ONES, _NOTS = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+_PADDED = r"[+-]?0\d+(\.\d*)?"  # 007 is a name, and no number
+_SIGNS = r"[$€£¥₹%]|USD|EUR|GBP|CHF|JPY"
+_GAP = r" \x{A0}\x{202F}\x{2009}''’"  # between thousands
+_BY_COMMA = rf"[+-]?(\d{{1,3}}([,{_GAP}]\d{{3}})+|\d+)(\.\d*)?"
+_BY_POINT = rf"[+-]?(\d{{1,3}}([.{_GAP}]\d{{3}})+|\d+)(,\d*)?"
+_DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%b %d, %Y",
+         "%d %B %Y", "%B %d, %Y", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y")  # fmt: skip
+_FORMATS = tuple(day + hour for day in _DAYS for hour in ("", " %H:%M", " %H:%M:%S"))
+_IDENTIFIER = re.compile(r"(?i)(^|[_ .-])(id|uuid|guid|key|index|rowid)$|^(unnamed: ?\d+|nr|no|)$")
+_CAMEL_ID = re.compile(r"[a-z](Id|ID)$")
+_LONGEST_ID, _FEWEST = 64, 20
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        source: its type in DuckDB, as it was read.
+        format: how numbers or dates are written, where that isn't plain.
+        missing: how many rows have no value.
+        distinct: how many values there are.
+        told: what people should know of it.
+        forced: whether the schema file says the type, so that values may not fit it.
+    """
+
+    name: str
+    type: str
+    source: str = "VARCHAR"
+    format: str = ""
+    missing: int = 0
+    distinct: int = 0
+    example: str = ""
+    told: str = ""
+    forced: bool = False
+
+    @property
+    def raw(self) -> str:
+        """The value as text or as it was read, NULL where it is missing."""
+        if self.source == "VARCHAR":
+            return f"CASE WHEN trim({quoted(self.name)}) NOT IN ({_missing()}) THEN trim({quoted(self.name)}) END"
+        if self.source in ("DOUBLE", "FLOAT"):
+            return f"CASE WHEN NOT isnan({quoted(self.name)}) THEN {quoted(self.name)} END"
+        return quoted(self.name)
+
+    @property
+    def value(self) -> str:
+        """SQL of the value by its type: DOUBLE, BOOLEAN, TIMESTAMP or VARCHAR."""
+        raw = self.raw
+        if self.type == "number":
+            return _number(raw, self.format) if self.source == "VARCHAR" else f"TRY_CAST({raw} AS DOUBLE)"
+        if self.type == "boolean":
+            ones, nots = _texts(_ONES), _texts(_NOTS)
+            low = f"regexp_replace(lower(CAST({raw} AS VARCHAR)), '\\.0+$', '')"
+            return f"CASE WHEN {low} IN ({ones}) THEN true WHEN {low} IN ({nots}) THEN false END"
+        if self.type == "date":
+            if self.format and self.source == "VARCHAR":
+                return f"try_strptime({raw}, {text(self.format)})"
+            return f"TRY_CAST({raw} AS TIMESTAMP)"
+        return f"CAST({raw} AS VARCHAR)"
+
+    @property
+    def record(self) -> str:
+        """SQL of what a record holds, made of `value`'s: REAL, NULL where it is missing, or VARCHAR, never NULL."""
+        name = quoted(self.name)
+        if self.type in ("number", "boolean"):
+            return f"CAST({name} AS REAL)"
+        if self.type == "date":
+            day, time = f"strftime({name}, '%Y-%m-%d')", f"strftime({name}, '%Y-%m-%dT%H:%M:%S')"
+            return f"coalesce(CASE WHEN {name} = date_trunc('day', {name}) THEN {day} ELSE {time} END, '')"
+        return f"coalesce({name}, '')"
+
+    @property
+    def fault(self) -> str:
+        """SQL of why a row is bad for this column's sake, NULL where it isn't; "" where no row can be."""
+        name = quoted(self.name)
+        said = []
+        if self.forced and self.type in ("number", "boolean", "date"):
+            shown = f"CAST({self.raw} AS VARCHAR)"
+            told = text(f"column {self.name}: ")
+            article = {"number": "no number", "boolean": "neither true nor false", "date": "no date"}[self.type]
+            said.append(f"WHEN ({self.raw}) IS NOT NULL AND ({self.value}) IS NULL"
+                        f" THEN {told} || '\"' || {shown} || '\" is {article}'")  # fmt: skip
+        if self.type == "number":
+            beyond = f"isinf(CAST(({self.value}) AS DOUBLE)) OR abs({self.value}) > 3.4028234e38"
+            said.append(f"WHEN {beyond} THEN {text(f'column {self.name}: is beyond what float32 holds')}")
+        return f"CASE {' '.join(said)} END" if said and name else ""
+
+
+def quoted(name: str) -> str:
+    """An SQL name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def infer(connection: Any, given: Mapping[str, Mapping[str, str]]) -> tuple[list[Column], list[str]]:
+    """(the columns of the table `raw`, what is left out of them).
+
+    Args:
+        given: of some columns {"type": ..., "format": ...}, which is taken as it is.
+    """
+    columns, left_out = [], []
+    for name, source, *_ in connection.execute("DESCRIBE raw").fetchall():
+        if name == FILE_COLUMN:
+            continue
+        plain = re.sub(r"\(.*\)", "", source)
+        if plain.endswith("]") or plain in ("STRUCT", "MAP", "BLOB", "UNION", "LIST", "BIT", "VARIANT"):
+            left_out.append(f"the column {name}: it is {source}, and a table has one value a cell")
+            continue
+        if plain not in ("VARCHAR", *_NUMBERS, *_DATES, "BOOLEAN"):
+            plain = "OTHER"
+        said = given.get(name, {})
+        column = _inferred(connection, Column(name, "category", plain))
+        if said:
+            column = replace(column, type=said.get("type", column.type), format=said.get("format", column.format),
+                             forced=True, told="as the schema says")  # fmt: skip
+        columns.append(column)
+    return columns, left_out
+
+
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+            "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL")  # fmt: skip
+_DATES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")
+
+
+def _inferred(connection: Any, column: Column) -> Column:
+    """The column with its type, by all of its values, each different one looked at once."""
+    values = f"SELECT v, n FROM (SELECT {column.raw} AS v, count(*) AS n FROM raw GROUP BY 1)"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE vals AS {values}").fetchall()
+    missing, distinct, example, count = connection.execute(
+        "SELECT coalesce(sum(n) FILTER (v IS NULL), 0), count(v), CAST(arg_max(v, n) AS VARCHAR), sum(n) FROM vals"
+    ).fetchall()[0]
+    column = replace(column, missing=int(missing), distinct=distinct, example=example or "")
+    filled = int(count or 0) - column.missing
+    if distinct == 0 or (distinct == 1 and not missing):
+        return replace(column, type="constant")
+    if column.source == "BOOLEAN":
+        return replace(column, type="boolean")
+    if column.source in _DATES:
+        return replace(column, type="date")
+    if column.source in _NUMBERS:
+        return _number_or_id(connection, column, filled)
+    found = _of_texts(connection, column, filled) if column.source == "VARCHAR" else column
+    return found if found.type != "category" else _of_words(connection, found, filled)
+
+
+def _of_texts(connection: Any, column: Column, filled: int) -> Column:
+    """Number, boolean or date, where all texts are; else a category."""
+    bare = _bare("v")
+    plain, comma, point, padded, flags, iso = connection.execute(
+        f"""SELECT count_if(regexp_full_match(v, '{_NUMBER}')), count_if(regexp_full_match({bare}, '{_BY_COMMA}')),
+            count_if(regexp_full_match({bare}, '{_BY_POINT}')), count_if(regexp_full_match(v, '{_PADDED}')),
+            count_if(lower(v) IN ({_texts((*_ONES, *_NOTS))})),
+            count_if(regexp_matches(v, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND TRY_CAST(v AS TIMESTAMP) IS NOT NULL)
+            FROM vals WHERE v IS NOT NULL"""
+    ).fetchall()[0]
+    every = column.distinct
+    if flags == every and every <= 4 and _is_pair(connection):
+        return replace(column, type="boolean")
+    if padded == 0 and plain == every:
+        return _number_or_id(connection, column, filled)
+    if padded == 0 and every in (comma, point):
+        format = COMMA if comma == every else POINT
+        told = f'numbers written "{column.example}"'
+        told += f": read as {_read_as(connection, column.example, format)}"
+        return replace(column, type="number", format=format, told=told)
+    if iso == every:
+        return replace(column, type="date")
+    return _as_date(connection, column)
+
+
+def _number_or_id(connection: Any, column: Column, filled: int) -> Column:
+    value = "v" if column.source != "VARCHAR" else "TRY_CAST(v AS DOUBLE)"
+    whole, low, high = connection.execute(
+        f"SELECT count_if({value} = floor({value})), CAST(min({value}) AS DOUBLE), CAST(max({value}) AS DOUBLE)"
+        " FROM vals WHERE v IS NOT NULL"
+    ).fetchall()[0]
+    if whole == column.distinct == filled and names_id(column.name):
+        return replace(column, type="id")
+    if column.distinct == 2 and (low, high) == (0, 1):
+        return replace(column, type="boolean")
+    told = ""
+    if whole == column.distinct and max(abs(low), abs(high)) > 2**24:
+        told = "loses digits: float32 holds whole numbers up to 16,777,216"
+    return replace(column, type="number", told=told)
+
+
+def _as_date(connection: Any, column: Column) -> Column:
+    """A date where one way of writing fits all texts."""
+    sample = connection.execute("SELECT v FROM vals WHERE v IS NOT NULL ORDER BY v LIMIT 50").fetchall()
+    if not all(re.search(r"\d", v) and len(v) <= 30 for (v,) in sample):
+        return column
+    for format in _FORMATS:
+        fits = f"SELECT count_if(try_strptime(v, {text(format)}) IS NOT NULL) FROM"
+        if (
+            connection.execute(f"{fits} (SELECT v FROM vals WHERE v IS NOT NULL ORDER BY v LIMIT 50)").fetchall()[0][0]
+            == len(sample)
+            and connection.execute(f"{fits} vals WHERE v IS NOT NULL").fetchall()[0][0] == column.distinct
+        ):
+            return replace(column, type="date", format=format, told=f"dates written {format}")
+    return column
+
+
+def _of_words(connection: Any, column: Column, filled: int) -> Column:
+    """Category, text or id, by how often values come again and how many words they have."""
+    words, longest = connection.execute(
+        "SELECT avg(len(string_split_regex(CAST(v AS VARCHAR), '\\s+'))), max(len(CAST(v AS VARCHAR)))"
+        " FROM vals WHERE v IS NOT NULL"
+    ).fetchall()[0]
+    unique = column.distinct == filled
+    if unique and words < 1.5 and longest <= _LONGEST_ID and (filled >= _FEWEST or names_id(column.name)):
+        return replace(column, type="id")
+    if words >= 2 and filled >= _FEWEST and column.distinct > filled / 2:
+        return replace(column, type="text")
+    return column if words < 8 else replace(column, type="text")
+
+
+def names_id(name: str) -> bool:
+    """Whether a column of this name numbers its rows."""
+    return bool(_IDENTIFIER.search(name) or _CAMEL_ID.search(name))
+
+
+def _is_pair(connection: Any) -> bool:
+    """Whether the texts are a word for yes and its own for no."""
+    found = {v for (v,) in connection.execute("SELECT DISTINCT lower(v) FROM vals WHERE v IS NOT NULL").fetchall()}
+    return any(found == {one, other} for one, other in zip(_ONES, _NOTS, strict=True))
+
+
+def _read_as(connection: Any, example: str, format: str) -> str:
+    value = connection.execute(f"SELECT {_number(text(example), format)}").fetchall()[0][0]
+    return f"{value:g}"
+
+
+def _bare(value: str) -> str:
+    """SQL of a number's text without signs of currencies and percent; "(5)" is -5."""
+    bare = f"trim(regexp_replace({value}, '{_SIGNS}', '', 'g'))"
+    return f"regexp_replace({bare}, '^\\((.*)\\)$', '-\\1')"
+
+
+def _number(value: str, format: str) -> str:
+    if not format:
+        return f"TRY_CAST({value} AS DOUBLE)"
+    thousands, decimal = (",", ".") if format == COMMA else (".", ",")
+    digits = f"regexp_replace({_bare(value)}, '[{_GAP}{thousands}]', '', 'g')"
+    return f"TRY_CAST(replace({digits}, '{decimal}', '.') AS DOUBLE)"
+
+
+def _texts(values: Sequence[str]) -> str:
+    return ", ".join(map(text, values))
+
+
+def _missing() -> str:
+    return _texts(MISSING)

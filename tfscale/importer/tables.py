@@ -1,0 +1,343 @@
+"""Tables: CSV, TSV, Parquet, JSON lines and arrays, read by DuckDB.
+
+Owns the way from a table's files to records: `raw` (all rows as they are read), `typed` (each value by its column's
+type: what people's SQL sees), `items` (the rows that are kept, as records hold them). They lie in a file of DuckDB's in
+the scratch folder, which the processes that write open for themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfscale.console import table
+from tfscale.errors import DataCorrupt, UsageError, first_line, nearest
+from tfscale.hardware import probe
+from tfscale.importer.import_request import ImportRequest
+from tfscale.importer.reader import Bad, Listing
+from tfscale.importer.recognise import Found
+from tfscale.importer.table_columns import describe_columns
+from tfscale.importer.table_label import Label, make_label
+from tfscale.importer.table_schema import Schema, read_schema, write_schema
+from tfscale.importer.table_source import FILE_COLUMN, TableFiles, load, open_tables
+from tfscale.importer.table_types import Column, infer, quoted
+
+_log = logging.getLogger(__name__)
+
+_ROWS = 8192  # that are held as Python objects at once
+_TOLD = 10
+_OWN = ("place", "__label", "__split", "__group", "__bad")  # columns of `items` besides the table's
+
+
+@dataclass
+class TableReader:
+    """One table as a `Reader`, and a `Serialising` one."""
+
+    request: ImportRequest
+    found: Found
+    scratch: Path
+    kind: str = "table"
+    columns: list[Column] = field(default_factory=list)  # those of the records, without the label
+    label: Label | None = None
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def _file(self) -> str:
+        return str(self.scratch / "table.duckdb")
+
+    def listing(self) -> Listing:
+        duckdb = import_duckdb()
+        files = open_tables(self.found, self.scratch)
+        schema = read_schema(Path(self.request.schema)) if self.request.schema else Schema()
+        with duckdb.connect(self._file, config={"threads": max(1, int(probe().cores))}) as connection:
+            told = load(connection, files)
+            for line in (*files.said, told):
+                _log.info(line) if line else None
+            columns, left_out = infer(connection, schema.columns)
+            self.left_out += left_out
+            self._check_names(columns, schema)
+            self._make_typed(connection, columns)
+            self.label = make_label(connection, self.request, columns, schema.label_kind)
+            self._choose(columns)
+            rows = self._make_items(connection, files)
+            names = _row_names(connection, files)
+            listing = Listing(
+                count=len(rows),
+                name=lambda place: names(int(rows[place])),
+                splits=_column(connection, "__split"),
+                strata=_column(connection, "__label") if self.label and self.label.kind == "class" else None,
+                groups=_column(connection, "__group"),
+                files=files.digests,
+                left_out=tuple(self.left_out),
+                size=len(rows) * (20 + sum(len(one.name) + 16 for one in self.columns)),
+                unit="rows",
+            )
+            connection.execute("DROP VIEW typed; DROP TABLE raw").fetchall()
+        return listing
+
+    def _check_names(self, columns: Sequence[Column], schema: Schema) -> None:
+        """Raises UsageError for a column that the table hasn't."""
+        names = [one.name for one in columns]
+        given = {"data.exclude": self.request.exclude, "data.schema": list(schema.columns)}
+        given["data.group"] = [self.request.group] if self.request.group else []
+        by = self.request.split_by
+        given["data.split_by"] = [by] if by and by != "folder" else []
+        for key, wanted in given.items():
+            for name in wanted:
+                if name not in names:
+                    raise UsageError(
+                        f"the table has no column {name!r}{nearest(name, names)}",
+                        where=key,
+                        fix=f"its columns are {', '.join(names)}",
+                    )
+
+    def _make_typed(self, connection: Any, columns: Sequence[Column]) -> None:
+        faults = [one.fault for one in columns if one.fault]
+        bad = f"coalesce({', '.join(faults)}, NULL)" if faults else "NULL::VARCHAR"
+        values = [f"{one.value} AS {quoted(one.name)}" for one in columns]
+        kept = ", ".join([f"rowid AS __row, {bad} AS __bad", *values])
+        connection.execute(f"CREATE VIEW typed AS SELECT {kept} FROM raw").fetchall()
+
+    def _choose(self, columns: Sequence[Column]) -> None:
+        """Which columns the records have: none that tell the label."""
+        away = {*self.request.exclude, *([self.request.split_by] if self.request.split_by else [])}
+        if self.label is not None:
+            away |= set(self.label.columns)
+            if self.label.is_expression:
+                self.left_out.append(f"columns that the label is made of: {', '.join(self.label.columns)}")
+        self.columns = [one for one in columns if one.name not in away]
+        if any(one.name == "label" for one in self.columns):
+            raise UsageError(
+                "a column is named label, and isn't the label",
+                where="data.label",
+                fix="data.label=label, or data.exclude=[label]",
+            )
+        if any("/" in one.name for one in self.columns):
+            raise UsageError(
+                "the name of a column has a / in it, which TFDS splits names at",
+                where=", ".join(one.name for one in self.columns if "/" in one.name),
+                fix="rename it, or data.exclude=[...]",
+            )
+
+    def _make_items(self, connection: Any, files: TableFiles) -> np.ndarray:
+        """Makes `items`; returns the row that each is of."""
+        request = self.request
+        where = f"({request.where})" if request.where else "true"
+        total = _count(connection, "true", "data.where")
+        kept = _count(connection, where, "data.where")
+        if kept < total:
+            self.left_out.append(f"{total - kept:,} rows for which data.where doesn't hold")
+        if self.label is not None:
+            where = self._drop_unlabelled(connection, where, files)
+        split = self._split_of(connection, files, where)
+        label = self.label.record if self.label else "NULL"
+        group = f"CAST({quoted(request.group)} AS VARCHAR)" if request.group else "NULL"
+        records = ", ".join(f"{one.record} AS {quoted(one.name)}" for one in self.columns)
+        source = (
+            "typed"
+            if split == "NULL" or FILE_COLUMN not in split
+            else f"(SELECT t.*, r.{FILE_COLUMN} FROM typed t JOIN raw r ON t.__row = r.rowid)"
+        )
+        connection.execute(
+            f"""CREATE TABLE items AS SELECT __row, {label} AS __label, {split} AS __split, {group} AS __group, __bad
+                {", " + records if records else ""} FROM {source} WHERE {where} ORDER BY __row"""
+        ).fetchall()
+        return _column(connection, "__row", needed=True)  # type: ignore[return-value]
+
+    def _drop_unlabelled(self, connection: Any, where: str, files: TableFiles) -> str:
+        """The condition for rows that have a label; raises DataCorrupt where the others may not be dropped."""
+        assert self.label is not None
+        without = f"{where} AND ({self.label.value}) IS NULL"
+        missing = _count(connection, without, "data.label")
+        if not missing:
+            return where
+        if not self.request.drop_unlabelled:
+            rows = connection.execute(f"SELECT __row FROM typed WHERE {without} ORDER BY 1 LIMIT {_TOLD}").fetchall()
+            names = _row_names(connection, files)
+            told = "; ".join(names(row) for (row,) in rows)
+            raise DataCorrupt(
+                f"{missing:,} rows have no label ({self.label.name}): {told}{'; ...' if missing > _TOLD else ''}",
+                where=self.request.path,
+                fix="give them one, or data.drop_unlabelled=true leaves them out",
+            )
+        self.left_out.append(f"{missing:,} rows without a label")
+        return f"{where} AND ({self.label.value}) IS NOT NULL"
+
+    def _split_of(self, connection: Any, files: TableFiles, where: str) -> str:
+        """SQL of the split that a row goes into, "" for none; "NULL" where shares decide."""
+        from tfscale.importer.table_source import text
+
+        conditions = self.request.conditions()
+        if conditions:
+            several = " + ".join(f"coalesce(({sql})::INT, 0)" for sql in conditions.values())
+            if twice := _count(connection, f"{where} AND ({several}) > 1", "data.split"):
+                raise UsageError(
+                    f"{twice:,} rows are in several splits", where="data.split", fix="correct the conditions"
+                )
+            cases = " ".join(f"WHEN ({sql}) THEN {text(name)}" for name, sql in conditions.items())
+            return f"CASE {cases} ELSE '' END"
+        if self.request.split_by and self.request.split_by != "folder":
+            return f"regexp_replace(coalesce(CAST({quoted(self.request.split_by)} AS VARCHAR), ''), '\\W', '_', 'g')"
+        roles = files.roles()
+        if roles is None or self.request.fractions():
+            if self.request.split_by:
+                raise UsageError(
+                    "the names of its files and folders tell no splits", where="data.split_by", fix="leave it away"
+                )
+            return "NULL"
+        cases = " ".join(
+            f"WHEN {text(str(path))} THEN {text(role)}" for path, role in zip(files.paths, roles, strict=True)
+        )
+        _log.info(f"splits by the names of its files: {', '.join(sorted(set(roles)))}")
+        return f"CASE {FILE_COLUMN} {cases} ELSE '' END"
+
+    # -- records
+
+    def features(self) -> Any:
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+
+        found: dict[str, Any] = {}
+        for one in self.columns:
+            is_number = one.type in ("number", "boolean")
+            found[one.name] = tfds.features.Scalar(tf.float32) if is_number else tfds.features.Text()
+        if self.label is not None and self.label.kind == "class":
+            found["label"] = tfds.features.ClassLabel(names=self.label.classes)
+        elif self.label is not None:
+            found["label"] = tfds.features.Scalar(tf.float32)
+        return tfds.features.FeaturesDict(found)
+
+    def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Bad]:
+        names = [*(one.name for one in self.columns), *(["label"] if self.label else [])]
+        for row in self._rows(places):
+            yield row if isinstance(row, Bad) else dict(zip(names, row, strict=True))
+
+    def serialised(self, places: Sequence[int]) -> Iterator[bytes | Bad]:
+        from tensorflow.train import BytesList, Example, Feature, FloatList, Int64List
+
+        kinds: dict[str, Any] = {one.name: one.type in ("number", "boolean") for one in self.columns}
+        makers = [_FLOAT if is_number else _BYTES for is_number in kinds.values()]
+        if self.label:
+            makers.append(_INT if self.label.kind == "class" else _FLOAT)
+        make = {
+            _FLOAT: lambda value: Feature(float_list=FloatList(value=(value,))),
+            _BYTES: lambda value: Feature(bytes_list=BytesList(value=(value.encode(),))),
+            _INT: lambda value: Feature(int64_list=Int64List(value=(value,))),
+        }
+        makes = [(name, make[one]) for name, one in zip([*kinds, "label"], makers, strict=False)]
+        for row in self._rows(places):
+            if isinstance(row, Bad):
+                yield row
+                continue
+            example = Example()
+            feature = example.features.feature
+            for (name, made), value in zip(makes, row, strict=True):
+                feature[name].CopyFrom(made(value))
+            yield example.SerializeToString(deterministic=True)
+
+    def _rows(self, places: Sequence[int]) -> Iterator[tuple[Any, ...] | Bad]:
+        """The values of each row in the order of its columns, the label last."""
+        import pyarrow as pa
+
+        duckdb = import_duckdb()
+        names = [*(quoted(one.name) for one in self.columns), *(["__label"] if self.label else [])]
+        asked = pa.table({"place": np.asarray(places, np.int64), "n": np.arange(len(places))})
+        numbers = {one for one, column in enumerate(self.columns) if column.type in ("number", "boolean")}
+        with duckdb.connect(self._file, read_only=True, config={"threads": 1}) as connection:
+            connection.register("asked", asked)
+            query = f"SELECT __bad, {', '.join(names)} FROM asked JOIN items ON items.rowid = asked.place ORDER BY n"
+            for batch in connection.sql(query).to_arrow_reader(_ROWS):
+                bad, *columns = batch.columns
+                values = [
+                    column.to_numpy(zero_copy_only=False).tolist() if i in numbers else column.to_pylist()
+                    for i, column in enumerate(columns)
+                ]
+                for why, *row in zip(bad.to_pylist(), *values, strict=True):
+                    yield tuple(row) if why is None else Bad(why)
+
+    # -- what stands beside the records
+
+    def describe(self, train: np.ndarray) -> Mapping[str, Any]:
+        import pyarrow as pa
+
+        duckdb = import_duckdb()
+        with duckdb.connect(self._file, read_only=True, config={"threads": 1}) as connection:
+            connection.register("places", pa.table({"place": np.asarray(train, np.int64)}))
+            view = "SELECT items.* FROM items WHERE rowid IN (SELECT place FROM places)"
+            connection.execute(f"CREATE TEMP TABLE train AS {view} ORDER BY __row").fetchall()
+            columns = describe_columns(connection, self.columns)
+        label = {"label": self.label.about()} if self.label else {}
+        return {**label, "columns": columns}
+
+    def write_schema(self, file: Path) -> None:
+        label = self.label
+        write_schema(file, self.columns, label.name if label else None, label.kind if label else "")
+
+    def summary(self) -> str:
+        rows = [
+            (one.name, one.type, f"{one.missing:,}" if one.missing else "", f"{one.distinct:,}",
+             one.example.replace("\n", " ")[:30], one.told)
+            for one in self.columns
+        ]  # fmt: skip
+        shown = table(rows, ("column", "type", "missing", "values", "example", ""), whole=[1])
+        return f"{shown}\n{self.label.summary()}" if self.label else shown
+
+
+_FLOAT, _BYTES, _INT = "float", "bytes", "int"
+
+
+def import_duckdb() -> Any:
+    """Raises UsageError where it isn't installed."""
+    try:
+        import duckdb
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            "tables are read by DuckDB and pyarrow, which are not installed",
+            where="PATH",
+            fix='pip install "tfscale[tables]"',
+        ) from None
+    return duckdb
+
+
+def _count(connection: Any, where: str, key: str) -> int:
+    """How many rows of `typed` a condition holds for; raises UsageError where it is no SQL."""
+    duckdb = import_duckdb()
+    try:
+        return int(connection.execute(f"SELECT count(*) FROM typed WHERE {where}").fetchall()[0][0])
+    except duckdb.Error as error:
+        raise UsageError(first_line(error), where=key, fix="write it as SQL over the table's columns") from None
+
+
+def _column(connection: Any, name: str, *, needed: bool = False) -> np.ndarray | None:
+    """A column of `items` in the order of its places; None where it is empty."""
+    if not needed and connection.execute(f"SELECT count({name}) FROM items").fetchall()[0][0] == 0:
+        return None
+    values = connection.sql(f"SELECT {name} FROM items ORDER BY rowid").fetchnumpy()[name]
+    return (
+        np.ma.filled(values)
+        if isinstance(values, np.ma.MaskedArray) and values.dtype.kind != "O"
+        else np.asarray(values)
+    )
+
+
+def _row_names(connection: Any, files: TableFiles) -> Any:
+    """A function from a row of `raw` to its name: the file, and the row in it."""
+    if len(files.paths) == 1:
+        return lambda row: f"{files.names[0]}: row {row + 1}"
+    query = f"SELECT {FILE_COLUMN}, min(rowid) FROM raw GROUP BY 1 ORDER BY 2"
+    found = connection.execute(query).fetchall()
+    named = {str(path): name for path, name in zip(files.paths, files.names, strict=True)}
+    firsts = np.array([first for _, first in found])
+    names = [named.get(path, path) for path, _ in found]
+
+    def name(row: int) -> str:
+        at = int(np.searchsorted(firsts, row, side="right")) - 1
+        return f"{names[at]}: row {row - firsts[at] + 1}"
+
+    return name
