@@ -1,0 +1,72 @@
+"""Pictures imported and trained on: what import.json names, and examples and labels as data=image_folder has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.faulty_pictures import BAD, ODD, encode, image, put
+from tfscale.data.prepared import Prepared
+from tfscale.importer.dataset import import_data
+
+from tfscale.data.image_folder import ImageFolder
+from tfscale.errors import DataCorrupt
+from tfscale.importer.import_request import ImportRequest
+
+CLOTHES = Path(__file__).parents[3] / "shared" / "data" / "clothing10-256px.tar"
+
+
+def examples(tf, source, split):
+    """(content, label) of every example of a source that is read by index, sorted."""
+    indices = tf.data.Dataset.from_tensors(tf.range(source.num_examples(split), dtype=tf.int64))
+    parsed = [source.parse(raw) for raw in source.read(split, indices, ram_bytes=10**9)]
+    return sorted((one["image"].numpy(), int(one["label"])) for one in parsed)
+
+
+def test_faults_are_named_and_the_rest_is_trained_on(tf, cli, tmp_path):
+    good = {
+        f"{split}/{name}/{i}.jpg": 10 * i + k
+        for k, name in enumerate("ab")
+        for split in ("train", "test")
+        for i in range(2)
+    }
+    good = {name: encode(image(seed + 1000 * name.startswith("test"))) for name, seed in good.items()}
+    put(tmp_path / "clean", good)
+    faults = {f"train/a/{name}": content for name, (content, _) in (BAD | ODD).items() if name != "panorama.jpg"}
+    put(tmp_path / "faulty", good | faults | {"train/b/copy.jpg": good["test/b/0.jpg"]})
+    asked = {"name": "photos", "dir": str(tmp_path / "data"), "processes": 1}
+    with pytest.raises(DataCorrupt, match=rf"{len(BAD)} of {len(good) + len(faults) + 1} pictures"):
+        import_data(ImportRequest(path=str(tmp_path / "faulty"), **asked))
+    folder = import_data(ImportRequest(path=str(tmp_path / "faulty"), max_bad=len(BAD), **asked))
+    told = json.loads((folder / "import.json").read_text())
+    assert {one["item"] for one in told["bad"]} == {f"train/a/{name}" for name in BAD}
+    assert {one["item"] for one in told["odd"]} == {f"train/a/{name}" for name in ODD if name != "panorama.jpg"}
+    assert told["copies"] == [{"item": "train/b/copy.jpg", "is": "test/b/0.jpg"}]
+    assert not (tmp_path / "data" / "incomplete.photos").exists()
+
+    clean = {"name": "clean", "dir": str(tmp_path / "data")}
+    import_data(ImportRequest(path=str(tmp_path / "clean"), **clean))
+    source = Prepared(**clean)
+    source.check()
+    source.prepare()
+    wanted = ImageFolder(path=str(tmp_path / "clean"), dir=str(tmp_path / "data"), verify=False)
+    for split in ("train", "test"):
+        assert examples(tf, source, split) == examples(tf, wanted, split)
+    assert source.class_names() == wanted.class_names()
+    assert source.spec() == wanted.spec() == {"num_classes": 2, "channels": 3}
+
+    recipe = ("+recipe=resnet", "task.augment=photos", "task.image_size=16", "task.depth=8", "task.width=4")
+    short = ("train.until=2st", "train.global_batch=8", "tracker=none", "run.dir=it", "export.at_end=false")
+    ended = cli(*recipe, *short, "data=prepared", "data.name=photos", f"data.dir={tmp_path / 'data'}")
+    assert ended.code == 0, ended.err
+    result = json.loads((tmp_path / "it" / "result.json").read_text())
+    assert (result["status"], result["step"]) == ("complete", 2)
+
+
+@pytest.mark.skipif(not CLOTHES.exists(), reason=f"no {CLOTHES}")
+def test_the_photos_are_recognised_in_their_tar():
+    from tfscale.importer.recognise import look
+
+    found = look(str(CLOTHES))
+    assert found.pictures == "images" and found.endings["tar"] == 1
