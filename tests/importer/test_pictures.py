@@ -17,7 +17,6 @@ from tfscale.data.image_folder import ImageFolder
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, TfscaleError, UsageError
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.picture_reader import PictureReader
-from tfscale.importer.picture_shapes import shape_of
 from tfscale.importer.reader import Bad, Odd
 from tfscale.importer.recognise import look
 
@@ -41,8 +40,7 @@ def features(found):
 
 
 def shape(root):
-    found = look(str(root))
-    return shape_of(found.files, found.names)
+    return look(str(root)).pictures
 
 
 def test_everything_that_can_be_wrong_with_a_picture_is_named(tf, tmp_path):
@@ -223,7 +221,7 @@ def test_labels_in_a_table(tf, tmp_path):
         assert isinstance(item, Bad) and reason in item.reason
     assert listing.left_out == ["1 .csv", "1 picture that no table names"] and "labels.csv" in listing.files
     source = reader(root, drop_unlabelled=True)
-    assert "1 row without a label" in source.listing().left_out
+    assert source.listing().left_out[1:3] == ["1 row without a label", "the columns who of labels.csv"]
     for asked, words in (
         ({"label": "lable"}, "did you mean 'label'"),
         ({"where": "x > 1"}, "data.where"),
@@ -311,6 +309,7 @@ def test_boxes_as_coco_has_them(tf, tmp_path):
         (3, [1, 1, 1, 1], 5),
     ]
     train = coco(["1.jpg", "2.jpg", "turned.jpg", "3.jpg", "../../secret.jpg", "4.jpg"], boxes)
+    train["annotations"][0]["segmentation"] = [[1, 1, 2, 2, 1, 2]]
     files = {f"train2017/{i}.jpg": i for i in range(1, 6)} | {
         "val2017/1.jpg": 7,
         "train2017/turned.jpg": with_orientation(6),
@@ -342,8 +341,9 @@ def test_boxes_as_coco_has_them(tf, tmp_path):
                "train2017/3.jpg": "no category that is there", "instances_train2017.json: ../../secret.jpg": "no such picture"}  # fmt: skip
     for name, reason in reasons.items():
         assert isinstance(found[name], Bad) and reason in found[name].reason, (name, found[name])
-    assert listing.left_out[-2:] == [
+    assert listing.left_out[-3:] == [
         "1 box of pictures that instances_train2017.json doesn't list",
+        "the segmentation of 1 box",
         "1 picture not listed",
     ]
     put(root, {"annotations/instances_val2017.json": coco(["1.jpg"], [], ("dog", "cat"))})
@@ -364,6 +364,7 @@ def test_boxes_as_pascal_has_them(tf, tmp_path):
     files |= {"VOC2012/Annotations/0.xml": voc(("dog", (4, 5, 18, 14)), ("cat", (1, 1, 30, 20))), "VOC2012/Annotations/1.xml": voc(("dog", (1, 1, 3, "x"))),
               "VOC2012/Annotations/2.xml": voc(size=(50, 50)), "VOC2012/Annotations/3.xml": "<annotation>", "VOC2012/ImageSets/Main/val.txt": "0\n2\n",
               "VOC2012/ImageSets/Main/trainval.txt": "0\n1\n2\n"}  # fmt: skip
+    files["VOC2012/SegmentationClass/0.png"] = encode(image(), "PNG")
     root = put(tmp_path / "p", files)
     source = reader(root)
     assert source.kind == "voc"
@@ -372,7 +373,10 @@ def test_boxes_as_pascal_has_them(tf, tmp_path):
     objects = source.features().encode_example(found[name(0)])["objects"]
     assert np.allclose(objects["bbox"], [[4 / 20, 3 / 30, 14 / 20, 18 / 30], [0, 0, 1, 1]])
     assert list(objects["label"]) == [1, 0] and list(objects["is_difficult"]) == [True, True]
-    assert splits[name(0)] == "validation" and listing.left_out[-1] == "1 picture without an annotation"
+    assert splits[name(0)] == "validation" and listing.left_out[-2:] == [
+        "1 mask in folders of segmentation",
+        "1 picture without an annotation",
+    ]
     for number, reason in ((1, "has no box of four numbers"), (2, "annotated as 50 x 50"), (3, "is no XML")):
         assert isinstance(found[name(number)], Bad) and reason in found[name(number)].reason
     beside = put(
@@ -400,6 +404,8 @@ def test_pairs_in_tars(tf, tmp_path):
                 member(packed, f"{number}{i}.jpg", encode(image(10 * number + i)))
                 member(packed, f"{number}{i}.json", json.dumps({"label": f"class {i}", "cls": 7}).encode())
             member(packed, "alone.cls", b"1")
+            if number == 2:
+                member(packed, "20.txt", b"a caption")
             member(packed, "unlabelled.jpg", encode(image(99)))
     source = reader(tmp_path, tmp_path.parent / "scratch")
     assert source.kind == "webdataset"
@@ -409,7 +415,8 @@ def test_pairs_in_tars(tf, tmp_path):
     assert (one["image"], one["label"]) == (encode(image(21)), 1)
     assert sorted(splits.values()) == ["train"] * 6 + ["validation"] * 3
     assert [item.reason for item in found.values() if isinstance(item, Bad)] == ["has no label"] * 3
-    assert listing.left_out == ["3 names without a picture"] and next(iter(listing.files)) == "photos-train-0000.tar"
+    assert listing.left_out == ["3 names without a picture", "1 .txt beside pictures"]
+    assert next(iter(listing.files)) == "photos-train-0000.tar"
     assert not (tmp_path.parent / "scratch").exists()  # read where they lie
     source = reader(tmp_path / "photos-train-000*.tar", label="cls")
     assert source.listing().count == 6 and source.features()["label"].names == [str(i) for i in range(8)]

@@ -51,6 +51,9 @@ def coco(root: Path) -> PictureSet:
         made, alone = _coco_items(content, file, roles[file], index, numbers)
         items += made
         left_out += [counted(alone, "box", f" of pictures that {file.name} doesn't list")] if alone else []
+        for what in ("segmentation", "keypoints"):
+            count = sum(bool(one.get(what)) for one in content["annotations"])
+            left_out += [f"the {what} of {counted(count, 'box')}"] if count else []
     unnamed = len(set(index.names) - {item.name for item in items})
     left_out = [*index.left_out, *left_out, *([counted(unnamed, "picture", " not listed")] if unnamed else [])]
     named = {str(file.relative_to(root)): file for file in files}
@@ -177,8 +180,11 @@ def pascal(root: Path) -> PictureSet:
         else:
             items.append(item._replace(boxes=boxes))
     named = {item.name for item in items}
-    alone = sum(name not in named and "Segmentation" not in name for name in index.names)
-    left_out = [*index.left_out, *([counted(alone, "picture", " without an annotation")] if alone else [])]
+    others = [name for name in index.names if name not in named]
+    masks = sum("Segmentation" in name for name in others)
+    left_out = [*index.left_out, *([f"{counted(masks, 'mask')} in folders of segmentation"] if masks else [])]
+    if len(others) > masks:
+        left_out.append(counted(len(others) - masks, "picture", " without an annotation"))
     files = {str(file.relative_to(root)): file for file in trees}
     return PictureSet("voc", items, classes, files, left_out, DIFFICULT)
 

@@ -109,6 +109,10 @@ def named_in_tables(root: Path, wanted: Columns, table: Path | None = None) -> t
             groups.append(row[wanted.group] if wanted.group else "")
     unnamed = len(index.names) - len({item.name for item in items} & set(index.names))
     left_out = [counted(count, what) for what, count in said.items()]
+    for one in tables:
+        used = {one.pictures, one.label, wanted.group, *_split_columns(one, wanted)}
+        unused = [name for name in one.names if name not in used]
+        left_out += [f"the columns {', '.join(unused)} of {one.file.name}"] if unused else []
     left_out += [counted(unnamed, "picture", " that no table names")] if unnamed else []
     files = {one.file.name: one.file for one in tables}
     made = PictureSet("image_table", _once(items), classes, files, [*index.left_out, *left_out])
@@ -179,9 +183,14 @@ def _item(table: _Table, row: Mapping[str, str], index: PictureIndex, classes: M
 
 
 def _split_of(table: _Table, row: Mapping[str, str], wanted: Columns) -> str:
-    columns = [wanted.split] if wanted.split else [name for name in table.names if name.lower() in _SPLITS]
-    value = row[columns[0]].strip() if columns and columns[0] else ""
+    columns = _split_columns(table, wanted)
+    value = row[columns[0]].strip() if columns else ""
     return (role_of(value) or value) if value else ""
+
+
+def _split_columns(table: _Table, wanted: Columns) -> list[str]:
+    """The column that tells the splits, or none."""
+    return [wanted.split] if wanted.split else [name for name in table.names if name.lower() in _SPLITS][:1]
 
 
 def _once(items: list[Item]) -> list[Item]:

@@ -128,4 +128,5 @@ def stem_of(name: str) -> str:
 
 def counted(count: int, what: str, more: str = "") -> str:
     """ "1 picture without a row", "2 pictures without a row"."""
-    return f"{count} {what}{'' if count == 1 else 's'}{more}"
+    plural = "" if count == 1 else "es" if what.endswith("x") else "s"
+    return f"{count:,} {what}{plural}{more}"

@@ -24,7 +24,7 @@ from tfscale.importer.picture_boxes import coco, pascal
 from tfscale.importer.picture_check import CHANNELS, Checked, checked, checked_mask
 from tfscale.importer.picture_folders import Columns, class_folders, named_in_tables, with_masks
 from tfscale.importer.picture_items import Boxes, Item, PictureSet, counted
-from tfscale.importer.picture_shapes import TABLES, shape_of, tars_of
+from tfscale.importer.picture_shapes import TABLES, tars_of
 from tfscale.importer.reader import Bad, Listing, Odd
 from tfscale.importer.unpack import is_tar, is_zip, unpacked
 from tfscale.importer.web_dataset import pairs_in_tars
@@ -51,7 +51,7 @@ class PictureReader:
     _side: int = 0  # of all pictures, where they are squares of one size
 
     def __post_init__(self) -> None:
-        self.kind = self.request.kind or shape_of(self.found.files, self.found.names)
+        self.kind = self.request.kind or self.found.pictures
         self._refuse_what_takes_no_effect()
 
     def _refuse_what_takes_no_effect(self) -> None:

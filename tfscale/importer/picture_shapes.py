@@ -5,6 +5,7 @@ Owns telling that by the names of files alone, so that a folder and an archive a
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -97,6 +98,6 @@ def _shallow(root: Path) -> list[str]:
     """The files in the folder and in those directly below, which a walk that ends early may not come to."""
     found = []
     for folder in (root, *(one for one in sorted(root.iterdir()) if one.is_dir() and not one.name.startswith("."))):
-        with os.scandir(folder) as entries:
+        with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
             found += [os.path.relpath(one.path, root) for one in entries if one.is_file() and one.name[0] != "."]
     return sorted(found)

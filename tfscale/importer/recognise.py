@@ -64,6 +64,11 @@ class Found:
         """How often each ending comes, such as "csv": small letters, what only packs a file left out."""
         return Counter(map(ending, self.names))
 
+    @cached_property
+    def pictures(self) -> str:
+        """In which of SHAPES pictures lie there, "" where there are none."""
+        return shape_of(self.files, self.names)
+
     def share(self, *endings: str) -> float:
         """Of the files, those with one of these endings."""
         return sum(self.endings[one] for one in endings) / max(1, len(self.names))
@@ -109,7 +114,7 @@ def _is_table(found: Found) -> str:
 
 
 def _is_pictures(shape: str, found: Found) -> str:
-    return SHAPES[shape] if shape_of(found.files, found.names) == shape else ""
+    return SHAPES[shape] if found.pictures == shape else ""
 
 
 def _is_text(found: Found) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> Pic
     items: list[Item] = []
     texts: list[str] = []
     alone = 0
+    others: Counter[str] = Counter()
     for tar in tars:
         role = _role(tar)
         for key, members in sorted(_groups(tar, scratch).items()):
@@ -41,7 +43,8 @@ def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> Pic
             if picture is None:
                 alone += 1
                 continue
-            text = _label(members, label)
+            text, used = _label(members, label)
+            others.update(ending for ending in members if ending not in (picture, used))
             bad = "has no label" if text is None else ""
             items.append(Item(f"{tar.name}: {key}{picture}", members[picture], role, bad=bad))
             texts.append(text or "")
@@ -56,6 +59,7 @@ def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> Pic
     places = {name: place for place, name in enumerate(classes)}
     items = [item._replace(label=places.get(text, -1)) for item, text in zip(items, texts, strict=True)]
     left_out = [counted(alone, "name", " without a picture")] if alone else []
+    left_out += [f"{count:,} {ending} beside pictures" for ending, count in sorted(others.items())]
     return PictureSet("webdataset", items, classes, {tar.name: tar for tar in tars}, left_out, in_place=True)
 
 
@@ -88,21 +92,21 @@ def _members(tar: Path, scratch: Path) -> Iterator[tuple[str, Span]]:
             yield str(file.relative_to(folder)), Span(str(file))
 
 
-def _label(members: dict[str, Span], key: str | None) -> str | None:
-    """What is said of a picture's class; None: nothing."""
+def _label(members: dict[str, Span], key: str | None) -> tuple[str | None, str]:
+    """What is said of a picture's class, None where nothing is, and the ending of the file that says it."""
     for ending in (".cls", ".index") if key is None else ():
         if ending in members:
-            return _text(members[ending]) or None
+            return _text(members[ending]) or None, ending
     if ".json" in members:
         try:
             said = json.loads(_text(members[".json"]))
         except (ValueError, RecursionError):
-            return None
+            return None, ".json"
         for name in [key] if key else _LABELS:
             value = said.get(name) if isinstance(said, dict) else None
             if isinstance(value, str | int) and not isinstance(value, bool):
-                return str(value)
-    return _text(members[".txt"]) or None if ".txt" in members and key is None else None
+                return str(value), ".json"
+    return (_text(members[".txt"]) or None, ".txt") if ".txt" in members and key is None else (None, "")
 
 
 def _text(span: Span) -> str:
