@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from support.faulty_pictures import BAD, ODD, encode, image, put
-from tfscale.data.prepared import Prepared
-from tfscale.importer.dataset import import_data
 
 from tfscale.data.image_folder import ImageFolder
+from tfscale.data.prepared import Prepared
 from tfscale.errors import DataCorrupt
+from tfscale.importer.dataset import import_data
 from tfscale.importer.import_request import ImportRequest
 
 CLOTHES = Path(__file__).parents[3] / "shared" / "data" / "clothing10-256px.tar"
