@@ -39,7 +39,7 @@ def test_units_of_files(tmp_path):
         "a.txt line 4",
         "b.txt line 1",
     ]
-    assert listing.left_out == ["1 empty lines"] and set(listing.files) == {"a.txt", "b.txt"}
+    assert listing.left_out == ["1 empty line"] and set(listing.files) == {"a.txt", "b.txt"}
     whole = reader_of(tmp_path / "a.txt", "data.text.piece=65")
     pieces = [one["text"] for one in texts_of(whole)]
     assert "".join(pieces) == book and len(pieces) > 3 and max(len(piece.encode()) for piece in pieces) <= 65

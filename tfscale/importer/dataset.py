@@ -29,7 +29,7 @@ from tfscale.hardware import probe
 from tfscale.importer.import_progress import ImportProgress
 from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.reader import Listing, Reader
-from tfscale.importer.recognise import recognised
+from tfscale.importer.recognise import KINDS, recognised
 from tfscale.importer.shard_writer import NOTES, Shard, Written, known, shards_of, write_shards
 from tfscale.importer.splits import Splits, shares_of, split_items
 from tfscale.process.fault_points import point
@@ -292,4 +292,5 @@ def _tell(job: _Import, written: Sequence[Written]) -> None:
         extra=figures(folder=str(folder), splits=counts),
     )
     where = "" if job.request.dir == "data" else f" data.dir={job.request.dir}"
-    _log.log(RESULT, f"train on it: data=prepared data.name={job.request.name}{where}")
+    words = next(kind.trained_by for kind in KINDS if kind.name == job.kind)
+    _log.log(RESULT, f"train on it: {words} data.name={job.request.name}{where}")

@@ -82,11 +82,13 @@ class Kind:
         test: says in a few words what the source is, such as "a CSV file"; "" where it is none of this kind.
         reader: "module:Class" of its `Reader`, which is made from the request, what was found, and a folder for
             scratch files that is removed in the end: `Class(request, found, scratch)`.
+        trained_by: the words of a command line that trains on it, but for the name.
     """
 
     name: str
     test: Callable[[Found], str]
     reader: str
+    trained_by: str = "data=prepared"
 
     def load(self) -> Callable[[ImportRequest, Found, Path], Reader]:
         module, _, name = self.reader.partition(":")
@@ -131,8 +133,8 @@ def _is_text(found: Found) -> str:
 # The first that says what it is has it.
 KINDS = [
     *(Kind(shape, partial(_is_pictures, shape), "tfscale.importer.picture_reader:PictureReader") for shape in SHAPES),
-    Kind("text", _is_text, "tfscale.importer.text_reader:TextReader"),
-    Kind("table", _is_table, "tfscale.importer.tables:TableReader"),
+    Kind("text", _is_text, "tfscale.importer.text_reader:TextReader", "task=text data=text"),
+    Kind("table", _is_table, "tfscale.importer.tables:TableReader", "task=tabular data=prepared"),
 ]
 
 

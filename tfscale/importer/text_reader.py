@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,10 @@ from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.reader import Bad, Listing
 from tfscale.importer.recognise import Found
 from tfscale.importer.text_options import ENDINGS, PAIR, RECORDS, as_record, text_fields
-from tfscale.text.tokenizers import KINDS, MODEL, Tokenizer, train
+from tfscale.text.tokenizers import KINDS, MODEL, Tokenizer
+from tfscale.text.tokenizers import train as learn
+
+_log = logging.getLogger(__name__)
 
 UNITS = ("file", "line", "whole")
 _BOM = b"\xef\xbb\xbf"
@@ -108,7 +112,7 @@ class TextReader:
         spans, empty = self._spans
         if not len(spans):
             raise DataMissing("it holds no text", where=str(self.path), fix="give a file with text")
-        left_out = [f"{empty} empty lines"] if empty else []
+        left_out = [f"{empty} empty line{'s' if empty > 1 else ''}"] if empty else []
         digests, labels = [], []
         for _, content in self._contents(range(len(spans))):
             digests.append(hashlib.sha256(content).hexdigest()[:32])
@@ -190,8 +194,12 @@ class TextReader:
 
     # -- what stands beside them
 
-    def describe(self, train_places: np.ndarray) -> Mapping[str, Any]:
-        tokenizer = self._tokenizer = self._learnt(train_places)
+    def describe(self, train: np.ndarray) -> Mapping[str, Any]:
+        options, tokenizer = self.options, self._learnt(train)
+        self._tokenizer = tokenizer
+        if options.tokenizer in KINDS and tokenizer.model:
+            fewer = f", for the texts give no {options.vocabulary}" if tokenizer.vocabulary < options.vocabulary else ""
+            _log.info(f"tokenizer: {tokenizer.vocabulary} pieces by {options.tokenizer}{fewer}")
         found: dict[str, Any] = {"text": {**tokenizer.described(), "fields": list(self._names)}}
         if self.label is not None:
             found["label"] = {"name": self.label, "kind": "class", "classes": self.classes}
@@ -207,7 +215,7 @@ class TextReader:
                 if not isinstance(example, Bad):
                     yield from (example[name] for name in self._names)
 
-        return train(texts(), kind=self.options.tokenizer, vocabulary=self.options.vocabulary)
+        return learn(texts(), kind=self.options.tokenizer, vocabulary=self.options.vocabulary)
 
     def summary(self) -> str:
         return ""

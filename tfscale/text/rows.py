@@ -9,7 +9,6 @@ Owns the file of rows beside the data set, and what it is made of. Refuses to kn
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.index_file import one_writer
+from tfscale.data.prepared import Prepared
 from tfscale.data.records import RecordIndex, index_records, read_records
 from tfscale.data.source import Source
-from tfscale.data.tfds import Tfds
-from tfscale.errors import DataMissing, OutputError, UsageError
+from tfscale.errors import OutputError, UsageError
 from tfscale.files import digest_of, move, read_json, sha256
 from tfscale.text.given_texts import GivenTexts
 from tfscale.text.sequences import Rows, Tokenized
@@ -64,12 +63,6 @@ class TextRows(Source):
                 f"{self.length} tokens are no row", where="data.length", fix=f"data.length=256, or {_SHORTEST} or more"
             )
         self._texts.check()
-        if self._texts.folder() is None:
-            raise DataMissing(
-                f"no data set {self.name!r} in {self.dir}",
-                where="data.name",
-                fix=f"tfscale data import PATH name={self.name}",
-            )
         if "text" not in self._columns:
             raise UsageError(
                 f"{self.name} is no data set of texts: it was imported without a tokenizer",
@@ -82,12 +75,8 @@ class TextRows(Source):
             )
 
     @cached_property
-    def _texts(self) -> Tfds:
-        found = Tfds(dir=self.dir, name=self.name, train_split=self.train_split, download=False)
-        if self.test_split is None and (folder := found.folder()) is not None:
-            names = [split["name"] for split in (read_json(folder / "dataset_info.json") or {}).get("splits", [])]
-            found.test_split = "validation" if "validation" in names else "test"
-        return dataclasses.replace(found, test_split=self.test_split or found.test_split)
+    def _texts(self) -> Prepared:
+        return Prepared(dir=self.dir, name=self.name, train_split=self.train_split, test_split=self.test_split)
 
     @property
     def _folder(self) -> Path:
@@ -143,7 +132,7 @@ class TextRows(Source):
     def _made_of(self) -> dict[str, Any]:
         """What the rows follow from."""
         info = [sha256(file) for file in sorted(self._folder.glob("*.json"))]
-        splits = [self._texts.train_split, self._texts.test_split]
+        splits = [self.train_split, self.test_split]
         return {"format": _FORMAT, "length": self.length, "pack": self._packed, "data": info, "splits": splits}
 
     @property
