@@ -24,7 +24,7 @@ def examples(tf, source, split):
     return sorted((one["image"].numpy(), int(one["label"])) for one in parsed)
 
 
-def test_faults_are_named_and_the_rest_is_trained_on(tf, cli, tmp_path):
+def test_faults_are_named_and_the_rest_is_trained_on(tf, cli, messages, tmp_path):
     good = {
         f"{split}/{name}/{i}.jpg": 10 * i + k
         for k, name in enumerate("ab")
@@ -39,6 +39,8 @@ def test_faults_are_named_and_the_rest_is_trained_on(tf, cli, tmp_path):
     with pytest.raises(DataCorrupt, match=rf"{len(BAD)} of {len(good) + len(faults) + 1} pictures"):
         import_data(ImportRequest(path=str(tmp_path / "faulty"), **asked))
     folder = import_data(ImportRequest(path=str(tmp_path / "faulty"), max_bad=len(BAD), **asked))
+    assert "CMYK, seen as RGB without its colour profile: train/a/cmyk.jpg" in messages
+    assert any("seen in the colours that lie below: train/a/clear." in one and "1 more" in one for one in messages)
     told = json.loads((folder / "import.json").read_text())
     assert {one["item"] for one in told["bad"]} == {f"train/a/{name}" for name in BAD}
     assert {one["item"] for one in told["odd"]} == {f"train/a/{name}" for name in ODD if name != "panorama.jpg"}

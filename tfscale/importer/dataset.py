@@ -176,9 +176,10 @@ def _judge_bad(job: _Import, written: Sequence[Written]) -> None:
     """Tells what is left out; raises DataCorrupt where it is more than was allowed."""
     request, listing = job.request, job.listing
     bad = [(listing.name(place), reason) for one in written for place, reason in one.bad]
-    odd = Counter(reason for one in written for _, reasons in one.odd for reason in reasons)
-    for reason, count in odd.most_common():
-        _log.info(f"{count:,} {listing.unit}: {reason}")
+    odd = [(reason, listing.name(place)) for one in written for place, reasons in one.odd for reason in reasons]
+    for reason, count in Counter(reason for reason, _ in odd).most_common():
+        first = next(name for one, name in odd if one == reason)
+        _log.info(f"{reason}: {first}" + (f" and {count - 1:,} more" if count > 1 else ""))
     for name, reason in bad[:_TOLD]:
         _log.warning(f"{name}: {reason}")
     if len(bad) > _TOLD:
