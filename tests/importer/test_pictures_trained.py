@@ -64,6 +64,16 @@ def test_faults_are_named_and_the_rest_is_trained_on(tf, cli, messages, tmp_path
     assert ended.code == 0, ended.err
     result = json.loads((tmp_path / "it" / "result.json").read_text())
     assert (result["status"], result["step"]) == ("complete", 2)
+    put(
+        tmp_path / "drawn",
+        {
+            f"{kind}/{i}.png": encode(image(i).convert(mode), "PNG")
+            for kind, mode in (("images", "RGB"), ("masks", "L"))
+            for i in range(9)
+        },
+    )
+    import_data(ImportRequest(path=str(tmp_path / "drawn"), name="drawn", dir=str(tmp_path / "data")))
+    assert Prepared(name="drawn", dir=str(tmp_path / "data")).spec() == {"channels": 3}  # not the masks'
 
 
 @pytest.mark.skipif(not CLOTHES.exists(), reason=f"no {CLOTHES}")

@@ -281,7 +281,7 @@ def _describe(folder: Path) -> dict[str, int]:
     """num_classes, image_size and channels, as far as features.json tells them."""
     features = _read_json(folder / "features.json").get("featuresDict", {}).get("features", {})
     spec: dict[str, int] = {}
-    for feature in features.values():
+    for _, feature in sorted(features.items(), key=lambda one: one[0] == "image"):  # which a mask beside it isn't
         if "classLabel" in feature:
             spec["num_classes"] = int(feature["classLabel"].get("numClasses", 0))
         if "image" in feature:

@@ -55,7 +55,11 @@ def coco(root: Path) -> PictureSet:
             count = sum(bool(one.get(what)) for one in content["annotations"])
             left_out += [f"the {what} of {counted(count, 'box')}"] if count else []
     unnamed = len(set(index.names) - {item.name for item in items})
-    left_out = [*index.left_out, *left_out, *([counted(unnamed, "picture", " not listed")] if unnamed else [])]
+    left_out = [
+        *index.left_out_but({".json": len(files)}),
+        *left_out,
+        *([counted(unnamed, "picture", " not listed")] if unnamed else []),
+    ]
     named = {str(file.relative_to(root)): file for file in files}
     return PictureSet("coco", items, classes, named, left_out, CROWD)
 
@@ -164,7 +168,7 @@ def pascal(root: Path) -> PictureSet:
             fix="put 1.xml beside 1.jpg, or into Annotations/",
         )
     classes = tuple(sorted({_text(one, "name") for tree in trees.values() for one in tree.iter("object")} - {""}))
-    sets = _image_sets(root)
+    sets, lists = _image_sets(root)
     items = []
     for file in sorted({*trees, *broken}):
         beside = file.relative_to(root).with_suffix("")
@@ -182,21 +186,24 @@ def pascal(root: Path) -> PictureSet:
     named = {item.name for item in items}
     others = [name for name in index.names if name not in named]
     masks = sum("Segmentation" in name for name in others)
-    left_out = [*index.left_out, *([f"{counted(masks, 'mask')} in folders of segmentation"] if masks else [])]
+    left_out = index.left_out_but({".xml": len(trees) + len(broken), ".txt": lists})
+    left_out += [f"{counted(masks, 'mask')} in folders of segmentation"] if masks else []
     if len(others) > masks:
         left_out.append(counted(len(others) - masks, "picture", " without an annotation"))
     files = {str(file.relative_to(root)): file for file in trees}
     return PictureSet("voc", items, classes, files, left_out, DIFFICULT)
 
 
-def _image_sets(root: Path) -> dict[str, str]:
-    """The split of each picture's stem, by ImageSets/Main/train.txt and its like."""
+def _image_sets(root: Path) -> tuple[dict[str, str], int]:
+    """The split of each picture's stem, by ImageSets/Main/train.txt and its like, and how many such lists there are."""
     found: dict[str, str] = {}
+    lists = 0
     for file in sorted(root.rglob("ImageSets/Main/*.txt")):
         role = {"train": "train", "val": "validation", "test": "test"}.get(file.stem)
         if role:
+            lists += 1
             found |= {line.split()[0]: role for line in file.read_text().splitlines() if line.strip()}
-    return found
+    return found, lists
 
 
 def _voc_boxes(tree: Element, classes: Iterable[str]) -> Boxes | str:

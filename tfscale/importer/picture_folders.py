@@ -115,7 +115,8 @@ def named_in_tables(root: Path, wanted: Columns, table: Path | None = None) -> t
         left_out += [f"the columns {', '.join(unused)} of {one.file.name}"] if unused else []
     left_out += [counted(unnamed, "picture", " that no table names")] if unnamed else []
     files = {one.file.name: one.file for one in tables}
-    made = PictureSet("image_table", _once(items), classes, files, [*index.left_out, *left_out])
+    left_out = index.left_out_but(Counter(one.file.suffix.lower() for one in tables)) + left_out
+    made = PictureSet("image_table", _once(items), classes, files, left_out)
     return made, groups if wanted.group else None
 
 

@@ -7,7 +7,7 @@ Refuses to know what is inside the bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -104,6 +104,16 @@ class PictureIndex:
 
     def span(self, name: str) -> Span:
         return Span(str(self.root / name))
+
+    def left_out_but(self, read: Mapping[str, int]) -> list[str]:
+        """What is left out where so many files of these endings are read besides the pictures."""
+        said = []
+        for line in self.left_out:
+            count, _, what = line.partition(" ")
+            left = int(count) - read[what] if what in read else 1
+            if left > 0:
+                said.append(f"{left} {what}" if what in read else line)
+        return said
 
     def find(self, told: str, near: Iterable[str] = ()) -> str | None:
         """The picture's name below the root; None where there is none, or several.
