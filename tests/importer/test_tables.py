@@ -81,8 +81,10 @@ def test_every_column_has_its_type_and_its_statistics(late):
         "row_id": "id", "code": "id", "price": "number", "part": "number", "size": "number", "carrier": "category",
         "open": "boolean", "when": "date", "note": "text", "year": "constant", "month": "number", "zip": "category",
     }  # fmt: skip
+    counts = about["label"].pop("counts")
     assert about["label"] == {"name": "delay > 15", "kind": "class", "classes": ["false", "true"]}
     size, train = columns["size"], json.loads((late / "import.json").read_text())["splits"]["train"]["examples"]
+    assert sum(counts) == train and 0 < counts[1] < counts[0]
     assert (
         0 < size["missing"] < train and len(size["quantiles"]) == 101 and size["quantiles"] == sorted(size["quantiles"])
     )

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from support.tables import write_table
+from support.tables import import_table
 
 from tfscale.errors import UsageError
 from tfscale.tabular.columns import Limits, Table
@@ -16,7 +16,7 @@ from tfscale.tabular.tabular_task import TabularTask
 
 TYPES = {
     "age": "number", "income": "number", "member": "boolean", "town": "category", "shop": "category", "since": "date",
-    "note": "text", "row": "id", "country": "constant", "label": "class",
+    "note": "text", "row": "id", "country": "constant",
 }  # fmt: skip
 TOWNS = ["Ulm", "Köln", "Bonn", None, "Jena"]
 LIMITS = Limits(bins=8, vocabulary=40, cross_buckets=50, text_buckets=60, text_length=5)
@@ -53,15 +53,13 @@ def train(root, label: str = "two", *more: str):
     """Trains on such a table in this process: (the result, the table's folder, the run's)."""
     import tfscale
 
-    types = {**TYPES, "label": "number" if label == "number" else "class"}
-    folder = write_table(root / "data", {"train": rows(400, 1, label), "test": rows(61, 2, label)}, types)
+    folder = import_table(root / "data", {"train": rows(400, 1, label), "test": rows(61, 2, label)}, TYPES)
     config = tfscale.compose(
         [
             "task=tabular",
-            "extensions.allow=[support.]",
-            "+data._target_=support.tables.Described",
-            f"+data.dir={root / 'data'}",
-            "+data.name=table",
+            "data=prepared",
+            f"data.dir={root / 'data'}",
+            "data.name=table",
             "tracker=none",
             f"run.dir={root / 'it'}",
             "train.global_batch=32",
@@ -88,8 +86,10 @@ def test_a_table_of_all_types_is_trained_and_served_by_raw_rows(tf, tmp_path):
     assert result.metrics["auc"] > 0.8
     threshold = result.metrics["threshold"]
     assert 0 < threshold < 1 and threshold != 0.5
-    with RestoredRun.open(run_dir, ["extensions.allow=[support.]"], checkpoint="last", environ={}) as run:
+    with RestoredRun.open(run_dir, checkpoint="last", environ={}) as run:
         predict_file(run, "test", tmp_path / "said.jsonl")
+        records = run.source.read("test", tf.data.Dataset.range(61).batch(61), ram_bytes=0).map(run.source.parse)
+        order = [int(record["row"].numpy()[1:]) for record in records]
         (bias,) = run.state.model.get_layer(DECISION).bias.numpy()
         assert bias == pytest.approx(math.log((1 - threshold) / threshold), abs=1e-5)
         assert run.evaluate("test") == pytest.approx(
@@ -100,8 +100,9 @@ def test_a_table_of_all_types_is_trained_and_served_by_raw_rows(tf, tmp_path):
     said = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
 
     served = tf.saved_model.load(str(run_dir / "export/saved_model")).signatures["serving_default"]
-    raw, numbers = rows(61, 2), ("age", "income", "member")
-    used = [name for name in TYPES if name not in ("row", "country", "label")]
+    raw = {name: [column[i] for i in order] for name, column in rows(61, 2).items()}
+    numbers = ("age", "income", "member")
+    used = [name for name in TYPES if name not in ("row", "country")]
 
     def ask(raw):
         given = {
@@ -135,6 +136,34 @@ def test_other_labels(tf, tmp_path, label):
         deviation = float(np.std(rows(61, 2, label)["label"]))
         assert result.metrics["rmse"] < 0.6 * deviation and result.metrics["mae"] < result.metrics["rmse"]
         assert result.metrics["r2"] == pytest.approx(1 - (result.metrics["rmse"] / deviation) ** 2, abs=1e-3)
+
+
+def test_rows_are_prepared_at_once_as_one_by_one(tf, tmp_path):
+    from support.tiny_run import plan_for
+
+    from tfscale.data.order import Portion, Shard
+    from tfscale.data.pipeline import build_dataset
+    from tfscale.data.prepared import Prepared
+
+    class OneByOne(TabularTask):
+        preprocesses_rows = False
+
+    import_table(tmp_path, {"train": rows(40, 1), "test": rows(21, 2)}, TYPES)
+    source = Prepared(name="table", dir=str(tmp_path))
+    assert source.parses_rows
+    for portion in (Portion("train", Shard(16), training=True, seed=3), Portion("test", Shard(16), training=False)):
+        found = []
+        for task in (
+            TabularTask(unknown=0.3, crosses=[["town", "shop"]]),
+            OneByOne(unknown=0.3, crosses=[["town", "shop"]]),
+        ):
+            batches = build_dataset(source, task.for_data(source.spec()), portion, plan_for(16)).take(2)
+            found.append([{name: value.numpy() for name, value in batch.items()} for batch in batches])
+            assert all(spec.shape[0] == 16 for spec in batches.element_spec.values())
+        for at_once, one_by_one in zip(*found, strict=True):
+            assert at_once.keys() == one_by_one.keys() and {"ids", "words", "label", "weight"} < at_once.keys()
+            for name, value in at_once.items():
+                np.testing.assert_array_equal(value, one_by_one[name], name)
 
 
 def column(kind: str, **more) -> dict:
@@ -176,7 +205,7 @@ def test_what_becomes_of_a_row(tf):
     turns = [(1 + 28 / 31) / 12, 5 / 7, 18 / 24]  # a Saturday
     expected = [0.5, *(f(2 * math.pi * t) for t in turns for f in (math.sin, math.cos))]
     assert found["dates"].numpy()[0] == pytest.approx(expected, abs=1e-5)
-    for text in ("", "soon", "29.2.2020"):
+    for text in ("", "soon", "29.2.2020", "2020-13-01", "2020-02-29T25:00"):
         assert np.isnan(ask(day=text)["dates"].numpy()).all()
     for days in range(0, 3000, 17):
         day = datetime.date(1999, 12, 27) + datetime.timedelta(days)

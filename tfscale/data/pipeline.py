@@ -58,11 +58,11 @@ def build_dataset(source: Source, task: Task, portion: Portion, plan: ExecutionP
     else:
         raw = raw_examples(source, portion, lambda: indices, ram_bytes=plan.input_ram_bytes)
         finish = finisher(source, task, count, training=portion.training, seed=portion.seed)
-        dataset = (
-            tf.data.Dataset.zip((steps.unbatch(), raw))
-            .map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
-            .batch(shard.worker_batch // plan.local_devices, drop_remainder=True)
-        )
+        pairs, rows = tf.data.Dataset.zip((steps.unbatch(), raw)), shard.worker_batch // plan.local_devices
+        if at_once := source.parses_rows and task.preprocesses_rows:
+            pairs = pairs.batch(rows, drop_remainder=True)
+        dataset = pairs.map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
+        dataset = dataset if at_once else dataset.batch(rows, drop_remainder=True)
     return _tuned(_endless(dataset) if portion.training else dataset, plan)
 
 
@@ -238,13 +238,14 @@ def _tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
 
 
 def finisher(source: Source, task: Task, count: int, *, training: bool, seed: int | None) -> Callable[..., Example]:
-    """From a raw example and its place in the order to what the step takes."""
+    """From a raw example and its place in the order, or from many at once, to what the step takes."""
 
     @no_autograph
     def finish(place: Mapping[str, tf.Tensor], raw: Any) -> Example:
         example = with_autograph(source.parse)(raw)
         # All randomness of one example: a pure function of (seed, epoch, index).
-        example["seed"] = tf.stack([tf.constant(seed or 0, tf.int64), place["epoch"] * count + place["index"]])
+        number = place["epoch"] * count + place["index"]
+        example["seed"] = tf.stack([tf.fill(tf.shape(number), tf.constant(seed or 0, tf.int64)), number], -1)
         example = dict(with_autograph(task.preprocess)(example, training=training))
         example.pop("seed", None)
         return {**example, **{name: place[name] for name in ("weight", STEP_ROWS) if name in place}}

@@ -208,6 +208,11 @@ class Source:
         """
         return None
 
+    @property
+    def parses_rows(self) -> bool:
+        """Whether `parse` takes many raw elements just as well, stacked, and gives their fields stacked."""
+        return False
+
     def parse(self, raw: Any) -> dict[str, Any]:
         """One raw element as a dict of tensors; traced by tf.data."""
         parsed: dict[str, Any] = raw

@@ -256,7 +256,28 @@ class Tfds(RecordSource):
         assert folder is not None
         return _import_tfds().features.FeaturesDict.from_config(str(folder))
 
+    @property
+    def parses_rows(self) -> bool:
+        return type(self).parse is Tfds.parse and self._scalars is not None
+
+    @cached_property
+    def _scalars(self) -> dict[str, Any] | None:
+        """How TensorFlow reads the features, where all are single values; else None."""
+        import tensorflow as tf
+
+        known = _import_tfds().features
+        plain = {known.Tensor, known.Scalar, known.ClassLabel, known.Text}  # no others, which may decode a value
+        stored, given = self._features.get_serialized_info(), self._features.get_tensor_info()
+        for name, feature in self._features.items():
+            if type(feature) not in plain or stored[name] != given[name] or stored[name].shape != ():
+                return None
+        return {name: tf.io.FixedLenFeature([], tf.as_dtype(one.dtype)) for name, one in stored.items()}
+
     def parse(self, raw: tf.Tensor) -> dict[str, Any]:
+        if raw.shape.rank == 1:
+            import tensorflow as tf
+
+            return tf.io.parse_example(raw, self._scalars)
         tfds = _import_tfds()
         skip = {k: tfds.decode.SkipDecoding() for k, f in self._features.items() if isinstance(f, tfds.features.Image)}
         return self._features.deserialize_example(raw, decoders=skip)

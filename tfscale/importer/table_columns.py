@@ -41,6 +41,20 @@ def describe_columns(connection: Any, columns: Sequence[Column]) -> dict[str, An
     return found
 
 
+def describe_label(connection: Any, kind: str, classes: Sequence[str]) -> dict[str, Any]:
+    """Of a class how many rows of the training split each has, of a number its moments.
+
+    Args:
+        connection: as of `describe_columns`.
+    """
+    if kind == "number":
+        query = "SELECT avg(__label::DOUBLE), var_pop(__label::DOUBLE) FROM train"
+        mean, variance = connection.execute(query).fetchall()[0]
+        return {"mean": mean, "variance": variance}
+    found = dict(connection.execute("SELECT __label, count(*) FROM train GROUP BY 1").fetchall())
+    return {"counts": [found.get(i, 0) for i in range(len(classes))]}
+
+
 def _numbers(connection: Any, name: str) -> dict[str, Any]:
     shares = ", ".join(str(i / (QUANTILES - 1)) for i in range(QUANTILES))
     missing, mean, variance, quantiles = connection.execute(

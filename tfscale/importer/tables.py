@@ -21,7 +21,7 @@ from tfscale.hardware import probe
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.reader import Bad, Listing
 from tfscale.importer.recognise import Found
-from tfscale.importer.table_columns import describe_columns
+from tfscale.importer.table_columns import describe_columns, describe_label
 from tfscale.importer.table_label import Label, make_label
 from tfscale.importer.table_schema import Schema, read_schema, write_schema
 from tfscale.importer.table_source import FILE_COLUMN, TableFiles, load, open_tables
@@ -271,8 +271,10 @@ class TableReader:
             view = "SELECT items.* FROM items WHERE rowid IN (SELECT place FROM places)"
             connection.execute(f"CREATE TEMP TABLE train AS {view} ORDER BY __row").fetchall()
             columns = describe_columns(connection, self.columns)
-        label = {"label": self.label.about()} if self.label else {}
-        return {**label, "columns": columns}
+            if self.label is None:
+                return {"columns": columns}
+            told = describe_label(connection, self.label.kind, self.label.classes)
+        return {"label": {**self.label.about(), **told}, "columns": columns}
 
     def write_schema(self, file: Path) -> None:
         label = self.label

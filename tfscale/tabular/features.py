@@ -19,7 +19,7 @@ from tfscale.errors import UsageError
 from tfscale.tabular.columns import Table
 
 _FINGERPRINTS = 2**62
-_DATE = r"\d{4}-\d{2}-\d{2}([T ]\d{2}.*)?"
+_DATE = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])([T ]([01]\d|2[0-3]).*)?"
 _MISSING, _UNKNOWN, _FIRST = 0, 1, 2  # places of a category, see `Category`
 _BETWEEN = "\x1f"
 
@@ -139,12 +139,10 @@ class Features:
         year, month, day, hour = part(0, 4), part(5, 2), part(8, 2), part(11, 2)
         first = np.array([date.first_year for date in self.table.dates], np.float32)
         span = np.array([max(1, date.last_year - date.first_year) for date in self.table.dates], np.float32)
-        in_year = (tf.cast(month, tf.float32) - 1 + (tf.cast(day, tf.float32) - 1) / 31) / 12
-        turns = [in_year, _weekday(year, month, day) / 7, tf.cast(hour, tf.float32) / 24]
-        parts = [tf.clip_by_value((tf.cast(year, tf.float32) - first) / span, 0.0, 1.0)]
-        for turn in turns:
-            parts += [tf.sin(2 * np.pi * turn), tf.cos(2 * np.pi * turn)]
-        return tf.where(is_date[..., tf.newaxis], tf.stack(parts, -1), np.nan)
+        since = tf.clip_by_value((tf.cast(year, tf.float32) - first) / span, 0.0, 1.0)
+        turns = [_on_circle((month - 1) * 31 + day - 1, 12 * 31), _on_circle(_weekday(year, month, day), 7)]
+        parts = tf.concat([since[..., tf.newaxis], *turns, _on_circle(hour, 24)], -1)
+        return tf.where(is_date[..., tf.newaxis], parts, np.nan)
 
 
 def _joined(prefixes: Sequence[str], texts: tf.Tensor) -> tf.Tensor:
@@ -156,9 +154,15 @@ def _fingerprints(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.to_hash_bucket_fast(texts, _FINGERPRINTS)
 
 
+def _on_circle(place: tf.Tensor, places: int) -> tf.Tensor:
+    """Sine and cosine, [..., 2]; from a list, since TensorFlow's own differ by how many are computed at once."""
+    turns = 2 * np.pi * np.arange(places) / places
+    return tf.gather(tf.constant(np.stack([np.sin(turns), np.cos(turns)], 1), tf.float32), place)
+
+
 def _weekday(year: tf.Tensor, month: tf.Tensor, day: tf.Tensor) -> tf.Tensor:
-    """0 is Monday, as a float (Hinnant, "chrono-compatible low-level date algorithms": days of the civil calendar)."""
+    """0 is Monday (Hinnant, "chrono-compatible low-level date algorithms": days of the civil calendar)."""
     year = tf.where(month <= 2, year - 1, year)
     month = (month + 9) % 12  # from March on
     days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 1
-    return tf.cast((days + 2) % 7, tf.float32)  # 0000-03-01 was a Wednesday
+    return (days + 2) % 7  # 0000-03-01 was a Wednesday

@@ -219,6 +219,10 @@ class TabularTask(Task):
 
         return Features(self.table, unknown=self.unknown)
 
+    @property
+    def preprocesses_rows(self) -> bool:
+        return True
+
     def preprocess(self, example, *, training):
         prepared = self._features(example, example["seed"] if training else None)
         return {**prepared, "label": example["label"]} if "label" in example else prepared
