@@ -172,10 +172,16 @@ def _write_missing(job: _Import, shards: Sequence[Shard]) -> list[Written]:
     return [found[shard.file] for shard in shards]
 
 
+def _bad(listing: Listing, written: Sequence[Written]) -> list[tuple[str, str]]:
+    """Every item that can't be used: (its name, the reason)."""
+    return [*listing.bad, *((listing.name(place), reason) for one in written for place, reason in one.bad)]
+
+
 def _judge_bad(job: _Import, written: Sequence[Written]) -> None:
     """Tells what is left out; raises DataCorrupt where it is more than was allowed."""
     request, listing = job.request, job.listing
-    bad = [(listing.name(place), reason) for one in written for place, reason in one.bad]
+    bad = _bad(listing, written)
+    total = listing.count + len(listing.bad)
     odd = [(reason, listing.name(place)) for one in written for place, reasons in one.odd for reason in reasons]
     for reason, count in Counter(reason for reason, _ in odd).most_common():
         first = next(name for one, name in odd if one == reason)
@@ -184,11 +190,11 @@ def _judge_bad(job: _Import, written: Sequence[Written]) -> None:
         _log.warning(f"{name}: {reason}")
     if len(bad) > _TOLD:
         _log.warning(f"and {len(bad) - _TOLD:,} more")
-    if len(bad) > (allowed := request.allowed_bad(listing.count)):
+    if len(bad) > (allowed := request.allowed_bad(total)):
         listed = request.incomplete / "bad.json"
         write_whole(listed, dumps([{"item": name, "reason": reason} for name, reason in bad], indent=1).encode())
         raise DataCorrupt(
-            f"{len(bad):,} of {listing.count:,} {listing.unit} can't be used, and data.max_bad={request.max_bad} lets"
+            f"{len(bad):,} of {total:,} {listing.unit} can't be used, and data.max_bad={request.max_bad} lets"
             f" {allowed:,} be left out; the first: {bad[0][0]}: {bad[0][1]}",
             where=request.path,
             fix=f"mend them ({listed} names all), or data.max_bad={len(bad)}",
@@ -225,7 +231,7 @@ def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> N
             "sha256": files if len(files) <= _MOST_FILES else {},
         },
         "splits": by_split,
-        "bad": [{"item": listing.name(place), "reason": reason} for one in written for place, reason in one.bad],
+        "bad": [{"item": name, "reason": reason} for name, reason in _bad(listing, written)],
         "odd": [{"item": listing.name(place), "reasons": why} for one in written for place, why in one.odd],
         "copies": [{"item": item, "is": other} for item, other in splits.copies],
         "left_out": [*listing.left_out, *splits.said],

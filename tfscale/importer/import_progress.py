@@ -39,8 +39,10 @@ class ImportProgress:
             self._live.stop()
 
     def tick(self, more: int) -> None:
-        self.done += more
         now = time.monotonic()
+        if not self.done:
+            self._began = now  # the processes that write take seconds to begin
+        self.done += more
         rate = self.done / max(1e-9, now - self._began)
         if self._live:
             self._live.update(self._bar, completed=self.done, text=f"{self._count()}  {rate:,.0f}/s")

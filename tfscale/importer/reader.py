@@ -54,6 +54,7 @@ class Listing:
         digests: [count] a hash of an item's content; None where a copy is no fault, as in tables.
         files: the files that were read and their SHA-256, by their names below the source: what an import is of.
         left_out: what was left out before anything was read, a line each with its number: "12 rows without a label".
+        bad: (name, reason) of items that are none of the `count`, since they can't even be told apart.
         scratch: a folder besides the reader's that `Reader.listing` unpacked an archive into; removed in the end.
         size: bytes of all examples, about: how many files they become.
         unit: what people call one of them.
@@ -67,6 +68,7 @@ class Listing:
     digests: np.ndarray | None = None
     files: Mapping[str, str] | None = None
     left_out: Sequence[str] = ()
+    bad: Sequence[tuple[str, str]] = ()
     scratch: Path | None = None
     size: int = 0
     unit: str = "items"

@@ -29,6 +29,7 @@ FORMATS = {
     "ndjson": "json", "json": "json", "npz": "numpy", "npy": "numpy",
 }  # fmt: skip
 _BLOCK = 2**22
+_LINES = 20  # that show whether a file begins with its columns
 _NAMED = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
@@ -63,6 +64,19 @@ class TableFiles:
             parts = [PurePosixPath(name).name.split(".")[0], *reversed(PurePosixPath(name).parts[:-1])]
             found.append(next((role for part in parts if (role := role_of(part))), ""))
         return found if len(found) > 1 and all(found) and "train" in found else None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that can't be read.
+
+    Attributes:
+        line: in its file, from 1.
+    """
+
+    file: str
+    line: int
+    reason: str
 
 
 def open_tables(found: Found, scratch: Path) -> TableFiles:
@@ -189,48 +203,91 @@ def _encoding(path: Path) -> str:
     return "utf-8"
 
 
-def load(connection: Any, files: TableFiles) -> str:
-    """Makes the table `raw` of all rows in their order; returns how the files were read, in a few words.
+def load(connection: Any, files: TableFiles) -> tuple[str, list[Reject]]:
+    """Makes the table `raw` of all rows in their order that can be read; (how the files were read, in a few words; the
+    rows that can't).
 
     Raises:
-        DataCorrupt: a row that can't be read, with its line.
+        DataCorrupt: a file can't be read.
     """
     import duckdb
 
     reads = {"csv": _csv, "parquet": _parquet, "json": _json}
     try:
         if files.format == "numpy":
-            return _numpy(connection, files)
+            return _numpy(connection, files), []
         relation, told = reads[files.format](connection, files)
         connection.execute(f"CREATE TABLE raw AS SELECT * FROM {relation}").fetchall()
+        return told, _rejects(connection, files) if files.format == "csv" else []
     except duckdb.Error as error:
         raise _unreadable(files, error) from None
-    return told
+
+
+def _rejects(connection: Any, files: TableFiles) -> list[Reject]:
+    found = connection.execute(
+        """SELECT file_path, line, min(error_message), any_value(csv_line) FROM reject_errors
+           JOIN reject_scans USING (scan_id, file_id) GROUP BY 1, 2 ORDER BY 1, 2"""
+    ).fetchall()
+    named = {os.fspath(path): name for path, name in zip(files.paths, files.names, strict=True)}
+    return [Reject(named.get(path, path), line, f"{why} {row.strip()[:60]!r}") for path, line, why, row in found]
 
 
 def _csv(connection: Any, files: TableFiles) -> tuple[str, str]:
-    delimiter, quote, escape, skip, header, columns = _sniffed(connection, files)
-    if len(columns) == 1 and (found := max(_NAMED, key=columns[0].count)) in columns[0]:
-        # A row of another length hides the delimiter from the sniffer. The header shows it, and reading names the row.
-        delimiter, skip, header = found, 0, True
-        types = dict.fromkeys(next(csv.reader([columns[0]], delimiter=found)), "VARCHAR")
-        shape = f"auto_detect=false, columns={types}"
-    else:
-        shape = "all_varchar=true"
+    """Each file by what the sniffer finds of it: they may have their columns in another order, or other columns."""
+    found = [_one_csv(connection, path) for path in files.paths]
+    told = "; ".join(dict.fromkeys(told for _, told in found))
+    if len(found) == 1:
+        return found[0][0], told
+    parts = [
+        f"SELECT *, {text(os.fspath(path))} AS {FILE_COLUMN} FROM {relation}"
+        for path, (relation, _) in zip(files.paths, found, strict=True)
+    ]
+    return f"({' UNION ALL BY NAME '.join(parts)})", told
+
+
+def _one_csv(connection: Any, path: Path) -> tuple[str, str]:
+    names = "Delimiter, Quote, Escape, SkipRows, HasHeader, list_transform(Columns, lambda x: x.name)"
+    query = f"SELECT {names} FROM sniff_csv({text(str(path))}, sample_size=50000)"
+    delimiter, quote, escape, skip, header, columns = connection.execute(query).fetchall()[0]
+    if (skip or len(columns) == 1) and (own := _delimiter_of(_first_lines(path), skip)):
+        # A row of another length leads the sniffer to another delimiter, or to lines before it that it would skip. The
+        # first line shows the columns, and reading names the row.
+        delimiter, skip, header = own[0], 0, True
+        columns = next(csv.reader([own[1]], delimiter=delimiter))
+    types = ", ".join(f"{text(name)}: 'VARCHAR'" for name in columns)
     given = {"delim": delimiter, "quote": quote, "escape": escape}
     given = {key: value for key, value in given.items() if value not in ("(empty)", "", None, "\x00")}
-    said = "".join(f", {key}={text(value)}" for key, value in {"quote": '"', "escape": '"', **given}.items())
-    options = f"{shape}, header={str(header).lower()}, skip={skip}{said}{_union(files)}"
+    said = ", ".join(f"{key}={text(value)}" for key, value in {"quote": '"', "escape": '"', **given}.items())
+    options = f"auto_detect=false, columns={{{types}}}, header={str(header).lower()}, skip={skip}, {said}"
     told = f"separated by {_NAMED.get(delimiter, repr(delimiter))}, {'with' if header else 'without'} a header"
-    return f"read_csv({_list(files)}, {options})", told + (f", {skip} lines before it" if skip else "")
+    told += f", {skip} lines before it" if skip else ""
+    return f"read_csv({text(str(path))}, {options}, store_rejects=true, rejects_limit=0)", told
 
 
-def _sniffed(connection: Any, files: TableFiles) -> tuple[Any, ...]:
-    """What DuckDB finds of the first file: (delimiter, quote, escape, lines to skip, has it a header, columns)."""
-    names = "Delimiter, Quote, Escape, SkipRows, HasHeader, list_transform(Columns, lambda x: x.name)"
-    query = f"SELECT {names} FROM sniff_csv({text(str(files.paths[0]))}, sample_size=50000)"
-    found: tuple[Any, ...] = connection.execute(query).fetchall()[0]
-    return found
+def _first_lines(path: Path) -> list[str]:
+    if path.suffix.lower() == ".zst":
+        return []
+    with _opened(path) as stream:
+        lines = (stream.readline(2**20).decode(errors="replace").strip("\r\n") for _ in range(_LINES))
+        return list(lines)
+
+
+def _delimiter_of(lines: Sequence[str], skip: int) -> tuple[str, str] | None:
+    """(what separates cells in a file whose first line has its columns, that line); None where that can't be told.
+
+    Args:
+        skip: lines that the sniffer would leave out.
+    """
+    if not lines or not lines[0]:
+        return None
+    filled = [line for line in lines if line]
+    counts = {one: [line.count(one) for line in filled] for one in _NAMED if one in lines[0]}
+    even = [one for one, found in counts.items() if len(set(found)) == 1 and len(found) > 1]
+    skipped = {tuple(line.count(one) for one in _NAMED) for line in lines[:skip]}
+    if not even and skip and (min(skip, len(lines)) < 2 or len(skipped) > 1):
+        return None  # a title, notes: no table
+    best = max(even or counts, key=lambda one: counts[one][0], default=None)
+    return (best, lines[0]) if best else None
 
 
 def _parquet(connection: Any, files: TableFiles) -> tuple[str, str]:

@@ -186,7 +186,18 @@ def _of_texts(connection: Any, column: Column, filled: int) -> Column:
         return replace(column, type="number", format=format, told=told)
     if iso == every:
         return replace(column, type="date")
-    return _as_date(connection, column)
+    found = _as_date(connection, column)
+    return replace(found, told=_nearly(connection, every)) if found.type == "category" and padded == 0 else found
+
+
+def _nearly(connection: Any, every: int) -> str:
+    """What people should know of a column that would be numbers but for a few texts."""
+    query = f"""SELECT count(*), coalesce(sum(n), 0), min(v) FROM vals
+                WHERE v IS NOT NULL AND NOT regexp_full_match({_bare("v")}, '{_BY_COMMA}([eE][+-]?\\d+)?')"""
+    others, rows, example = connection.execute(query).fetchall()[0]
+    if every < 10 or others > every / 10:
+        return ""
+    return f'numbers but for {rows:,} rows such as "{example}": the schema can say number, and makes them bad'
 
 
 def _number_or_id(connection: Any, column: Column, filled: int) -> Column:

@@ -54,8 +54,10 @@ class TableReader:
         duckdb = import_duckdb()
         files = open_tables(self.found, self.scratch)
         schema = read_schema(Path(self.request.schema)) if self.request.schema else Schema()
-        with duckdb.connect(self._file, config={"threads": max(1, int(probe().cores))}) as connection:
-            told = load(connection, files)
+        here = probe()
+        limits = {"threads": max(1, int(here.cores)), "memory_limit": f"{here.memory_bytes // 2**21}MiB"}  # half of it
+        with duckdb.connect(self._file, config=limits) as connection:
+            told, rejects = load(connection, files)
             for line in (*files.said, told):
                 _log.info(line) if line else None
             columns, left_out = infer(connection, schema.columns)
@@ -74,6 +76,7 @@ class TableReader:
                 groups=_column(connection, "__group"),
                 files=files.digests,
                 left_out=tuple(self.left_out),
+                bad=[(f"{one.file}: line {one.line}", one.reason) for one in rejects],
                 size=len(rows) * (20 + sum(len(one.name) + 16 for one in self.columns)),
                 unit="rows",
             )
