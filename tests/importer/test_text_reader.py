@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from tfscale.importer.text_reader import TextReader
 
 def reader_of(path: Path, *words: str) -> TextReader:
     request = parse_request([str(path), "name=it", *words])
-    return TextReader(request, look(request.path), path.parent)
+    return TextReader(request, look(request.path), path.parent / "scratch")
 
 
 def texts_of(reader: TextReader) -> list:
@@ -40,6 +42,14 @@ def test_units_of_files(tmp_path):
         "b.txt line 1",
     ]
     assert listing.left_out == ["1 empty line"] and set(listing.files) == {"a.txt", "b.txt"}
+    (tmp_path / "packed").mkdir()
+    with gzip.open(tmp_path / "packed" / "c.txt.gz", "wb") as out:
+        out.write(book.encode())
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as out:
+        out.write(tmp_path / "b.txt", "in/b.txt")
+    for path, text, name in (("packed/c.txt.gz", book, "c.txt"), ("d.zip", "eins", "in/b.txt")):
+        packed = reader_of(tmp_path / path, "data.text.unit=file")
+        assert texts_of(packed) == [{"text": text}] and packed.listing().name(0) == name
     whole = reader_of(tmp_path / "a.txt", "data.text.piece=65")
     pieces = [one["text"] for one in texts_of(whole)]
     assert "".join(pieces) == book and len(pieces) > 3 and max(len(piece.encode()) for piece in pieces) <= 65

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from tfscale.errors import UsageError
 from tfscale.text.packing import cut_texts, pack
 from tfscale.text.sequences import Rows, Tokenized
 from tfscale.text.text_task import Text
@@ -136,6 +137,9 @@ def test_a_raw_text_becomes_the_row_that_was_trained_on():
     import tensorflow as tf
 
     task, _ = small(num_classes=2)
+    for other in ({"length": 64}, {"tokenizer": {**Tokenizer().whole(), "vocabulary": 300}}):
+        with pytest.raises(UsageError, match="the rows are"):
+            task.for_data({**other})
     assert task.kind == "classification"
     rows, counts = rows_of(TEXTS, packed=False)
     assert (counts["cut"], counts["left_out"]) == (1, 28)

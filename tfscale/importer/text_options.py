@@ -5,7 +5,11 @@ Owns the keys, their defaults, and the endings and fields of texts. Refuses to r
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -13,6 +17,8 @@ from typing import Any, Optional
 ENDINGS = ("txt", "text", "md")
 RECORDS = ("jsonl", "ndjson")
 PAIR = ("prompt", "completion")
+OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # by their endings
+BROKEN = (OSError, EOFError, lzma.LZMAError)
 _LOOK = 2**20  # bytes of a first line
 
 
@@ -39,11 +45,19 @@ class TextOptions:
 def text_fields(file: Path) -> tuple[str, ...]:
     """The fields of a file of JSON lines that are texts: prompt and completion, or text where at most a label stands
     beside it; () for what is a table with more columns."""
-    with file.open("rb") as stream:
-        record = as_record(stream.readline(_LOOK))
+    record = first_record(file)
     if isinstance(record, dict) and set(PAIR) <= set(record):
         return PAIR
     return ("text",) if isinstance(record, dict) and "text" in record and len(record) <= 2 else ()
+
+
+def first_record(file: Path) -> Any:
+    """What the first line of a file of JSON lines holds, which may be packed; None where it is none."""
+    try:
+        with OPENERS.get(file.suffix.lower(), lambda path: path.open("rb"))(file) as stream:
+            return as_record(stream.readline(_LOOK))
+    except BROKEN:
+        return None
 
 
 def as_record(line: bytes) -> Any:

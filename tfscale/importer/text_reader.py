@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,18 +19,20 @@ from typing import IO, Any
 
 import numpy as np
 
-from tfscale.errors import DataMissing, UsageError, nearest
+from tfscale.errors import DataCorrupt, DataMissing, UsageError, nearest
 from tfscale.files import sha256
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.reader import Bad, Listing
-from tfscale.importer.recognise import Found
-from tfscale.importer.text_options import ENDINGS, PAIR, RECORDS, as_record, text_fields
+from tfscale.importer.recognise import Found, ending
+from tfscale.importer.text_options import BROKEN, ENDINGS, OPENERS, PAIR, RECORDS, as_record, first_record, text_fields
+from tfscale.importer.unpack import is_zip, unpacked
 from tfscale.text.tokenizers import KINDS, MODEL, Tokenizer
 from tfscale.text.tokenizers import train as learn
 
 _log = logging.getLogger(__name__)
 
 UNITS = ("file", "line", "whole")
+PACKED = (*OPENERS, ".zst")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -39,8 +43,8 @@ class TextReader:
 
     def __init__(self, request: ImportRequest, found: Found, scratch: Path):
         self.options, self.path, self.label = request.text, Path(request.path), request.label
-        self.files = _files(found)
-        self.records = self.files[0].suffix[1:].lower() in RECORDS
+        self.root, self.files = _files(found, scratch)
+        self.records = ending(self.files[0].name) in RECORDS
         self.unit = self.options.unit or ("whole" if len(self.files) == 1 else "file")
         self._check()
 
@@ -93,8 +97,7 @@ class TextReader:
             return (self.options.field,)
         if fields := text_fields(self.files[0]):
             return fields
-        with self.files[0].open("rb") as stream:
-            record = as_record(stream.readline())
+        record = first_record(self.files[0])
         if isinstance(record, dict) and "text" in record:  # a table's, which was called text
             return ("text",)
         raise UsageError(
@@ -118,8 +121,7 @@ class TextReader:
             digests.append(hashlib.sha256(content).hexdigest()[:32])
             if self.label is not None:
                 labels.append(str(self._label_of(content)))
-        root = self.path if self.path.is_dir() else self.path.parent
-        names = [_below(file, root) for file in self.files]
+        names = [file.relative_to(self.root).as_posix() for file in self.files]
         given = self.options.tokenizer
         own = [] if given in KINDS else [(given, Path(given))]
         return Listing(
@@ -244,25 +246,44 @@ class _Named:
             return f"{self.names[file]} line {stream.read(start).count(10) + 1}"
 
 
-def _files(found: Found) -> list[Path]:
-    files = [file for file in found.files if file.is_file()]
-    if not files:
-        root = found.files[0]
+def _files(found: Found, scratch: Path) -> tuple[Path, list[Path]]:
+    """(the folder that names begin below, the files with texts); what is packed is unpacked into `scratch`."""
+    first, files = found.files[0], list(found.files)
+    root = first if first.is_dir() else first.parent
+    if is_zip(first) and len(files) == 1:
+        root = unpacked(first, scratch)
+    if not root.samefile(first.parent):  # a folder, or what an archive held
         files = sorted(file for file in root.rglob("*") if file.is_file() and not file.name.startswith("."))
-        files = [file for file in files if file.suffix[1:].lower() in (*ENDINGS, *RECORDS)]
+        files = [file for file in files if ending(file.name) in (*ENDINGS, *RECORDS)]
     if not files:
         raise DataMissing(
             "it holds no text", where=found.path, fix=f"give files that end in {', '.join((*ENDINGS, *RECORDS))}"
         )
-    if len({file.suffix[1:].lower() in RECORDS for file in files}) > 1:
+    if len({ending(file.name) in RECORDS for file in files}) > 1:
+        raise UsageError("it holds texts and JSON lines", where=found.path, fix="give a pattern of one: '*.txt'")
+    if len({file.parent for file in files}) > 1 and not all(file.is_relative_to(root) for file in files):
+        root = Path(os.path.commonpath([file.parent.absolute() for file in files]))
+        files = [file.absolute() for file in files]
+    if not any(file.suffix.lower() in PACKED for file in files):
+        return root, files
+    return scratch / "texts", [_plain(file, scratch / "texts" / file.relative_to(root)) for file in files]
+
+
+def _plain(file: Path, target: Path) -> Path:
+    """The file as it was before it was packed, below the scratch folder."""
+    opener = OPENERS.get(file.suffix.lower())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if opener is None and file.suffix.lower() in PACKED:
         raise UsageError(
-            "it holds texts and JSON lines", where=found.path, fix="give a pattern of one of them: '*.txt'"
+            f"texts in {file.suffix} aren't unpacked", where=str(file), fix=f"unpack it, or use {', '.join(OPENERS)}"
         )
-    return files
-
-
-def _below(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()
+    target = target if opener is None else target.with_suffix("")
+    try:
+        with (opener or (lambda path: path.open("rb")))(file) as source, target.open("wb") as out:
+            shutil.copyfileobj(source, out)
+    except BROKEN as error:
+        raise DataCorrupt(f"can't be unpacked: {error}", where=str(file), fix="pack it again") from None
+    return target
 
 
 def _lines(content: bytes, first: int) -> Iterator[tuple[int, int]]:

@@ -79,6 +79,24 @@ class Text(Task):
                 fix="task.objective=causal, or import them with data.label=COLUMN",
             )
 
+    def for_data(self, spec):
+        """Refuses rows that this task's model would read as something else: of another tokenizer, or longer."""
+        for name, theirs in (("tokenizer", spec.get("tokenizer")), ("length", spec.get("length"))):
+            mine = getattr(self, name)
+            if None not in (mine, theirs) and mine != theirs:
+                what = (
+                    f"{theirs} tokens long, and the model takes {mine}" if name == "length" else "of another tokenizer"
+                )
+                raise UsageError(
+                    f"the rows are {what}",
+                    where="data",
+                    fix=f"data.length={mine}"
+                    if name == "length"
+                    else "import the texts with data.text.tokenizer=FILE,"
+                    " the tokenizer.model beside the data of the training",
+                )
+        return super().for_data(spec)
+
     def identity(self):
         from_data = ("tokenizer", "fields")
         return {n: v for n, v in super().identity().items() if n not in from_data and not n.startswith("_")}
