@@ -48,10 +48,12 @@ def see_through():
 
 
 GREY16 = PIL.fromarray((np.arange(600).reshape(20, 30) * 100).astype(np.uint16))
+PALETTE_BMP = encode(image(1).convert("P"), "BMP")
 BAD = {
+    "broken.bmp": (b"BM>\xff" + PALETTE_BMP[4:17] + b"\xff" + PALETTE_BMP[18:], "a BMP with a broken header"),
     "truncated.jpg": (encode(image(1))[:-20], "can't be decoded"),
     "empty.jpg": (b"", "the file is empty"),
-    "text.jpg": ("dear diary\n" * 9, "neither JPEG"),
+    "text.jpg": (b"dear diary\n" * 9, "neither JPEG"),
     "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(20), "but HEIC"),
     "bomb.png": (encode(PIL.new("1", (20_000, 5_000)), "PNG"), "claims 20000 x 5000 pixels"),
     "broken.tif": (encode(image(), "TIFF")[:700], "Pillow can't decode it either"),

@@ -120,6 +120,8 @@ def _bmp_fault(content: bytes) -> str:
     (header,) = struct.unpack_from("<I", content, 14)
     if header < 40:
         return "a BMP with a header of OS/2, which can't be decoded"
+    if header not in _BMP_HEADERS:
+        return "a BMP with a broken header"
     bits, compression = struct.unpack_from("<HI", content, 28)
     if bits < 8:
         return f"a BMP of {bits} bits a pixel, which can't be decoded"
