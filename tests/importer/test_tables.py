@@ -319,6 +319,29 @@ def test_splits_by_sql_by_group_and_by_column(tf, table, tmp_path):
     assert months(imported(tmp_path, str(file), "name=c", "split_by=part")) == {"train": {1, 2}, "held_out": {0}}
 
 
+def test_files_of_splits_and_arrays(tf, tmp_path):
+    (tmp_path / "t").mkdir()
+    for name, count in (("train", 30), ("test", 10)):
+        (tmp_path / f"t/{name}.csv").write_text("x,kind\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(count)))
+    folder = imported(tmp_path, f"{tmp_path}/t", "name=told", "label=kind")
+    about = json.loads((folder / "import.json").read_text())
+    assert {name: one["examples"] for name, one in about["splits"].items()} == {"train": 30, "test": 10}
+    source = Prepared(dir=str(tmp_path / "data"), name="told")
+    assert source.num_examples("test") == 10 and source.class_names() == ("a", "b")
+    drawn = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=drawn, y=np.arange(50) % 3)
+    folder = imported(tmp_path, f"{tmp_path}/a.npz", "name=arrays", "label=y", "split.train=1")
+    about = json.loads((folder / "columns.json").read_text())
+    assert about["label"]["classes"] == ["0", "1", "2"] and list(about["columns"]) == ["x_0", "x_1", "x_2"]
+    assert about["columns"]["x_1"]["mean"] == pytest.approx(float(drawn[:, 1].mean()), rel=1e-4)
+    only = Prepared(dir=str(tmp_path / "data"), name="arrays")
+    only.check()
+    assert only.is_prepared() and (only.num_examples("train"), only.num_examples("test")) == (50, 0)
+    replaced = imported(tmp_path, f"{tmp_path}/a.npz", "name=arrays", "label=x_0 > 0", "fresh=true")
+    assert json.loads((replaced / "columns.json").read_text())["label"]["kind"] == "class"
+    assert sorted(one.name for one in replaced.parent.iterdir()) == ["1.0.0"]
+
+
 @pytest.mark.parametrize(
     ("words", "error", "said"),
     [

@@ -30,7 +30,7 @@ from tfscale.importer.import_progress import ImportProgress
 from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.reader import Listing, Reader
 from tfscale.importer.recognise import KINDS, recognised
-from tfscale.importer.shard_writer import NOTES, Shard, Written, known, shards_of, write_shards
+from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
 from tfscale.importer.splits import Splits, shares_of, split_items
 from tfscale.process.fault_points import point
 
@@ -213,7 +213,7 @@ def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> N
     if columns:
         write_whole(work / "columns.json", dumps(columns, indent=1).encode())
     reader.write_schema(work / "schema.yaml")
-    _write_metadata(work, request, reader.features(), written)
+    _write_metadata(work, request, features_of(reader), written)
     files = dict(listing.files or {})
     by_split: dict[str, dict[str, int]] = {}
     for one in written:

@@ -41,7 +41,7 @@ class ImportProgress:
     def tick(self, more: int) -> None:
         now = time.monotonic()
         if not self.done:
-            self._began = now  # the processes that write take seconds to begin
+            self._began = self._told = now  # the processes that write take seconds to begin
         self.done += more
         rate = self.done / max(1e-9, now - self._began)
         if self._live:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tfscale.console import hushed
 from tfscale.errors import ClusterFault
 from tfscale.files import dumps, read_json, replacing, sha256, write_whole
 from tfscale.importer.reader import Bad, Odd, Reader, Serialising
@@ -96,7 +97,7 @@ def write_shards(
         ClusterFault: a process of ours was killed.
     """
     if processes <= 1 or len(shards) <= 1:
-        features = reader.features()
+        features = features_of(reader)
         for shard in shards:
             yield _write(reader, features, folder, shard, tick)
         return
@@ -123,6 +124,16 @@ def write_shards(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def features_of(reader: Reader) -> Any:
+    """The features of its records, TensorFlow imported without what it prints."""
+    with hushed(), lean():
+        import tensorflow
+        import tensorflow_datasets  # noqa: F401
+
+        tensorflow.constant(0)  # the rest of what it prints comes with the first operation
+        return reader.features()
+
+
 class _Here:
     """What a writing process holds for all its shards."""
 
@@ -138,7 +149,7 @@ def _begin(reader: Reader, folder: Path, done: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     begin_program()
     _Here.reader, _Here.folder, _Here.done = reader, folder, done
-    _Here.features = reader.features()
+    _Here.features = features_of(reader)
 
 
 def _end_with_parent() -> None:
@@ -159,8 +170,8 @@ def _write_here(shard: Shard) -> Written:
 
 def _write(reader: Reader, features: Any, folder: Path, shard: Shard, tick: Tick) -> Written:
     """Writes one shard and then its note."""
-    with lean():
-        import tensorflow as tf
+    import tensorflow as tf
+
     written = Written(shard.file, shard.split, 0, 0, "")
     since = 0
     with replacing(folder / shard.file, durable=True) as temporary:
