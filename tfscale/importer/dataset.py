@@ -119,7 +119,7 @@ def _write(job: _Import) -> None:
     splits = split_items(listing, request)
     if summary := reader.summary():
         _log.log(RESULT, summary, extra=bare("columns"))
-    for line in (*listing.left_out, *splits.said):
+    for line in (*(f"left out: {one}" for one in listing.left_out), *splits.said):
         _log.info(line)
     _log.info(f"{listing.unit}: {shares_of(splits.places)}")
     shards = shards_of(request.name, splits.places, _shard_counts(request, listing, splits))

@@ -121,7 +121,7 @@ def _is_pictures(shape: str, found: Found) -> str:
 
 def _is_text(found: Found) -> str:
     several = f" ({len(found.names)} files)" if len(found.names) > 1 else ""
-    if found.names and found.share(*ENDINGS) >= 0.5:
+    if found.names and found.share(*ENDINGS) > 0.5:  # a README beside a table is none
         return f"text{several}"
     if not found.names or found.share(*RECORDS) < 0.5:
         return ""

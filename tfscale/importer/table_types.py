@@ -181,8 +181,9 @@ def _of_texts(connection: Any, column: Column, filled: int) -> Column:
         return _number_or_id(connection, column, filled)
     if padded == 0 and every in (comma, point):
         format = COMMA if comma == every else POINT
-        told = f'numbers written "{column.example}"'
-        told += f": read as {_read_as(connection, column.example, format)}"
+        odd = f"SELECT arg_max(v, n) FROM vals WHERE NOT regexp_full_match(v, '{_NUMBER}')"
+        example = connection.execute(odd).fetchall()[0][0]
+        told = f'numbers written "{example}": read as {_read_as(connection, example, format)}'
         return replace(column, type="number", format=format, told=told)
     if iso == every:
         return replace(column, type="date")
