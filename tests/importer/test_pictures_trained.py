@@ -34,12 +34,14 @@ def test_faults_are_named_and_the_rest_is_trained_on(tf, cli, messages, tmp_path
     good = {name: encode(image(seed + 1000 * name.startswith("test"))) for name, seed in good.items()}
     put(tmp_path / "clean", good)
     faults = {f"train/a/{name}": content for name, (content, _) in (BAD | ODD).items() if name != "panorama.jpg"}
+    put(tmp_path / "faulty", {"LICENSE": b"mine"})
     put(tmp_path / "faulty", good | faults | {"train/b/copy.jpg": good["test/b/0.jpg"]})
     asked = {"name": "photos", "dir": str(tmp_path / "data"), "processes": 1}
     with pytest.raises(DataCorrupt, match=rf"{len(BAD)} of {len(good) + len(faults) + 1} pictures"):
         import_data(ImportRequest(path=str(tmp_path / "faulty"), **asked))
     folder = import_data(ImportRequest(path=str(tmp_path / "faulty"), max_bad=len(BAD), **asked))
     assert "CMYK, seen as RGB without its colour profile: train/a/cmyk.jpg" in messages
+    assert "left out: 1 without an ending" in messages
     assert any("seen in the colours that lie below: train/a/clear." in one and "1 more" in one for one in messages)
     told = json.loads((folder / "import.json").read_text())
     assert {one["item"] for one in told["bad"]} == {f"train/a/{name}" for name in BAD}
