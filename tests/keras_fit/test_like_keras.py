@@ -115,8 +115,10 @@ def two_optimizers(fit):
 
 
 def no_length(fit):
-    """A generator with an end, run eagerly; a metric with several results."""
+    """A generator with an end, run eagerly; a metric with several results; data of unknown length by steps of a graph,
+    by several in one execution, and by XLA: behind the last batch Keras begins another step, or doesn't."""
     import keras
+    import tensorflow as tf
 
     class Both(keras.metrics.Metric):
         def __init__(self):
@@ -138,6 +140,10 @@ def no_length(fit):
     model.compile("sgd", loss, metrics=[Both()], run_eagerly=True)
     fit(model, batches())
     fit(model, batches())  # it is built now, so that it could be counted by a look at the data
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16).filter(lambda *_: True)
+    for compiled in ({}, {"steps_per_execution": 2}, {"jit_compile": True}):
+        model = classifier(**compiled)
+        fit(model, data, epochs=3, validation_data=data.take(2))
     return (model,)
 
 

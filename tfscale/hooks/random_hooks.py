@@ -71,6 +71,21 @@ def use_random_state(state: Mapping[str, Any]) -> None:
     random.setstate(_state(state["python"]))  # last: making a generator may draw
 
 
+def seed_states(model: Any) -> list[Any]:
+    """The states of all seed generators that a step of a built model may draw from: its own, and Keras's for those who
+    give none.
+
+    Keras 3.15: keras/src/random/seed_generator.py, `SeedGenerator.state`, whose second number counts the draws, and
+    `GLOBAL_SEED_GENERATOR`.
+    """
+    from keras.src.backend.common.global_state import get_global_attribute
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+    shared = get_global_attribute(GLOBAL_SEED_GENERATOR)
+    own = [v for v in model.variables if v.name == "seed_generator_state"]
+    return [*own, *([] if shared is None or any(v is shared.state for v in own) else [shared.state])]
+
+
 def _plain(state: tuple[Any, ...]) -> tuple[Any, ...]:
     """Python's state with an array in the place of its many numbers."""
     version, numbers, gauss = state

@@ -19,6 +19,7 @@ from tfscale.engine.input_wait import next_timed
 from tfscale.engine.loop import Trainer
 from tfscale.engine.reduce import Agreement, statistics
 from tfscale.errors import Diverged, UsageError
+from tfscale.keras_fit.step_beyond import StepBeyond
 from tfscale.keras_task.own_step import OwnStep, OwnSteps, local_parts, numbers_in
 from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.process import fault_points as faults
@@ -72,6 +73,7 @@ class ModelTrainer(Trainer):
         self._told: tuple[Any, dict[str, float]] | None = None  # a loop's logs, and the figures that they are
         self._before_test: dict[str, float] | None = None  # the figures of training, while the metrics hold a test's
         super().__init__(task, state, strategy, plan, control=control)
+        self._beyond = StepBeyond(self.steps.model, state)
 
     def _make_step(self, task: Task, state: TrainState, plan: ExecutionPlan, control: LoopControl) -> Any:
         return _Step(self.steps.train, plan.num_workers)
@@ -137,12 +139,14 @@ class ModelTrainer(Trainer):
         if not steps:
             self.state.step = (epoch + 1) * source.steps
             return self._agree.value_of_chief(self.clock.now())
-        now = self._heard_loop(iterator, steps)
-        done = self.state.step - epoch * source.steps - first
+        with self._beyond.counted("train") as loop:
+            now = self._heard_loop(iterator, steps)
+            loop.append(done := self.state.step - epoch * source.steps - first)
         if done < steps:
             if not first and not done:
                 raise UsageError(f"the data were read to their end before epoch {epoch + 1}", where="x", fix=_AGAIN)
             source.end_early()
+            self._beyond.begin("train")
         if done < steps or not source.more():
             self.state.step = (epoch + 1) * source.steps
         if self.ended or not self.state.step % source.steps:
@@ -271,9 +275,9 @@ class ModelTrainer(Trainer):
             if hooks is not None:
                 hooks.before("test", done)
             began = time.monotonic()
-            with self.clock("eval" if compiled else "compile"):
+            with self.clock("eval" if compiled else "compile"), self._beyond.counted("test") as loop:
                 found, _, there = self._test_loop(iterator, tf.constant(count))
-            some = int(there)
+                loop.append(some := int(there))
             logs = np.asarray(found) if some else logs
             wishes = [time.monotonic() - began, longest]
             _, (seconds, longest), each = self._agree(np.zeros(0), wishes, [self.control.stop_requested()])
@@ -287,6 +291,7 @@ class ModelTrainer(Trainer):
                 raise UsageError(what, where=where, fix=_AGAIN)
             if some < count:
                 batches.end_early()
+                self._beyond.begin("test")
                 return logs, 0
             fits = int(LOOP_SECONDS * count / max(seconds, 1e-9)) if compiled else longest
             bound, compiled = min(int(longest), max(1, int(fits))) if hooks is None else hooks.longest, True
