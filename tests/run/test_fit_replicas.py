@@ -178,6 +178,40 @@ def test_embeddings_of_a_smaller_last_step_equal_one_device(tf, policy, tmp_path
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_a_model_that_draws_is_keras_fit_on_as_many_replicas(tf, policy, tmp_path):
+    """Its rows that all examples share, too, which Keras's optimizers see once for each replica."""
+    import keras
+    from support.tiny_run import strategy_for
+
+    class Placed(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.places, self.drop = keras.layers.Embedding(4, 3), keras.layers.Dropout(0.2)
+
+        def build(self, shape):
+            self.places.build((4,))
+
+        def call(self, x):
+            return self.drop(x + self.places(tf.range(4)))
+
+    def make():
+        keras.utils.set_random_seed(2)
+        layers = [keras.Input((4,), dtype="int32"), keras.layers.Embedding(9, 3), Placed(), keras.layers.Flatten()]
+        model = keras.Sequential([*layers, keras.layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.1), "mse")
+        return model
+
+    random = np.random.RandomState(0)
+    x, y = random.randint(0, 9, (16, 4)), random.normal(size=(16, 1)).astype(np.float32)
+    ours = make()
+    tfscale.fit(ours, x, y, batch_size=8, epochs=3, shuffle=False, run_dir=tmp_path / "two", overrides=TWO[:2])
+    with strategy_for(2).scope():
+        keras_fit = make()
+    keras_fit.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    for a, b in zip(ours.get_weights(), keras_fit.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 @pytest.mark.parametrize("steps", ["translated", "own"])
 def test_embeddings_of_texts_of_other_lengths_on_two_replicas_equal_one_device(tf, policy, tmp_path, steps):
     """Padded to the longest of each batch, so that no two batches have gradients of equal lengths."""

@@ -40,9 +40,14 @@ class Reducer:
 
     The statistics travel with the gradients in every step, which costs a few thousand numbers and keeps them alike on
     all replicas at any moment: whatever reads them (evaluation, checkpoint, export) reads the average.
+
+    Args:
+        as_one: whether rows of a sparse gradient that every replica has are counted once, as one device counts them;
+            Keras under a MirroredStrategy doesn't.
     """
 
-    def __init__(self, plan: ExecutionPlan):
+    def __init__(self, plan: ExecutionPlan, *, as_one: bool = True):
+        self.as_one = as_one
         self.replicas, self.wire = plan.num_replicas, _WIRE.get(plan.wire_precision)
         self.options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=plan.bytes_per_pack)
 
@@ -67,7 +72,8 @@ class Reducer:
         Args:
             own: this replica's part. As many rows in every batch are no batch's rows.
         """
-        if not isinstance(gradient, tf.IndexedSlices) or not own.indices.shape.is_fully_defined():
+        is_sparse = isinstance(gradient, tf.IndexedSlices)
+        if not (self.as_one and is_sparse and own.indices.shape.is_fully_defined()):
             return gradient
         values, rows = gradient.values, tf.shape(gradient.indices)[0] // self.replicas
         whole = rows * self.replicas  # fewer than there are where replicas have looked up different numbers

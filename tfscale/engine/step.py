@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfscale.autograph import with_autograph
 from tfscale.engine.reduce import Reducer, clip, combined, dense, global_norm, lengthened, scaled, statistics, summed
 from tfscale.hooks.keras_hooks import leave_gradients_as_they_are
+from tfscale.hooks.random_hooks import own_seed_states
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.state.train_state import TrainState
 from tfscale.task import METRIC_STATE, STEP_ROWS, WHOLE, Task
@@ -114,7 +115,8 @@ class TrainStep:
         self._unconnected: set[int] = set()  # places of variables that no loss depends on, learnt when a step is traced
         self.variables = [v.value for v in state.model.trainable_variables]
         self.statistics = [v.value for v in statistics(state.model)] if plan.num_replicas > 1 else []
-        self.reducer = Reducer(plan)
+        # Where replicas draw numbers, such as Dropout's, no fit equals one device's: it equals Keras's on replicas then
+        self.reducer = Reducer(plan, as_one=not (task.follows_keras and own_seed_states(state.model)))
         if plan.num_replicas > 1:
             leave_gradients_as_they_are(state.optimizer)  # reduced before they are clipped
         self._compute = (

@@ -81,9 +81,16 @@ def seed_states(model: Any) -> list[Any]:
     from keras.src.backend.common.global_state import get_global_attribute
     from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-    shared = get_global_attribute(GLOBAL_SEED_GENERATOR)
-    own = [v for v in model.variables if v.name == "seed_generator_state"]
+    shared, own = get_global_attribute(GLOBAL_SEED_GENERATOR), own_seed_states(model)
     return [*own, *([] if shared is None or any(v is shared.state for v in own) else [shared.state])]
+
+
+def own_seed_states(model: Any) -> list[Any]:
+    """The states of the seed generators of a built model and its layers, such as Dropout.
+
+    Keras 3.15: keras/src/random/seed_generator.py, `SeedGenerator.state` by its name.
+    """
+    return [v for v in model.variables if v.name == "seed_generator_state"]
 
 
 def _plain(state: tuple[Any, ...]) -> tuple[Any, ...]:
