@@ -30,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parents[1]
 # The files that take longest, in processor seconds: they begin first, so that at the end no core waits for one of them.
 LONGEST = (
-    "test_stores_run", "test_named", "test_train", "test_parts", "test_export", "test_overrides", "test_labels",
+    "test_tables", "test_stores_run", "test_named", "test_train", "test_parts", "test_export", "test_overrides", "test_labels",
     "test_predict", "test_unequal_workers", "test_evaluate", "test_given_forms", "test_fit_model", "test_tfrecord",
     "test_session", "test_graphs", "test_given_models", "test_parity", "test_stores", "test_screen_of_a_run",
 )  # fmt: skip

@@ -202,6 +202,18 @@ def test_a_schema_is_edited_and_given_back(tf, late, table, tmp_path, messages):
         imported(tmp_path, *words)
 
 
+def test_what_stands_for_no_value_is_said_and_may_be_changed(tf, tmp_path, messages):
+    (tmp_path / "c.csv").write_text("x,continent\n" + "".join(f"{i},{('EU', 'NA', 'AS')[i % 3]}\n" for i in range(30)))
+    folder = imported(tmp_path, f"{tmp_path}/c.csv", "name=c")
+    assert "missing is written NA" in messages.text
+    assert "missing: [NA, N/A," in (folder / "schema.yaml").read_text()
+    (tmp_path / "s.yaml").write_text("missing: []\ncolumns: {}\n")
+    folder = imported(tmp_path, f"{tmp_path}/c.csv", "name=c", f"schema={tmp_path}/s.yaml", "fresh=true")
+    vocabulary = json.loads((folder / "columns.json").read_text())["columns"]["continent"]["vocabulary"]
+    assert {value for value, _ in vocabulary} == {"EU", "NA", "AS"}
+    assert "missing: []" in (folder / "schema.yaml").read_text()
+
+
 def test_bad_rows_within_the_budget_are_left_out_and_listed(tf, table, tmp_path, messages):
     file = tmp_path / "few.csv"
     file.write_text("a,b\n" + "".join(f"{i if i != 3 else 'x'},{i}\n" for i in range(30)) + "1,2,3\n")

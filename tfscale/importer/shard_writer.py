@@ -102,9 +102,9 @@ def write_shards(
             yield _write(reader, features, folder, shard, tick)
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would take TensorFlow's and DuckDB's threads for its own
-    done = spawn.Value("q", 0)
+    done, stop = spawn.Value("q", 0), spawn.Event()
     told = 0
-    pool = ProcessPoolExecutor(min(processes, len(shards)), spawn, _begin, (reader, folder, done))
+    pool = ProcessPoolExecutor(min(processes, len(shards)), spawn, _begin, (reader, folder, done, stop))
     try:
         waiting = {pool.submit(_write_here, shard) for shard in shards}
         while waiting:
@@ -121,6 +121,7 @@ def write_shards(
             fix="run the same command again: it goes on; with data.processes=1 it takes less memory",
         ) from None
     finally:
+        stop.set()  # where an error or Ctrl-C ends this, nobody finishes a long shard first
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -141,14 +142,15 @@ class _Here:
     features: Any
     folder: Path
     done: Any
+    stop: Any
 
 
-def _begin(reader: Reader, folder: Path, done: Any) -> None:
+def _begin(reader: Reader, folder: Path, done: Any, stop: Any) -> None:
     """The start of a writing process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it hears it, too
     threading.Thread(target=_end_with_parent, daemon=True).start()
     begin_program()
-    _Here.reader, _Here.folder, _Here.done = reader, folder, done
+    _Here.reader, _Here.folder, _Here.done, _Here.stop = reader, folder, done, stop
     _Here.features = features_of(reader)
 
 
@@ -162,6 +164,8 @@ def _end_with_parent() -> None:
 
 def _write_here(shard: Shard) -> Written:
     def tick(more: int) -> None:
+        if _Here.stop.is_set():
+            raise RuntimeError("nobody waits for this shard any more")
         with _Here.done.get_lock():
             _Here.done.value += more
 

@@ -10,12 +10,13 @@ import yaml
 
 from tfscale.errors import UsageError, nearest
 from tfscale.files import write_whole
-from tfscale.importer.table_types import TYPES, Column
+from tfscale.importer.table_types import MISSING, TYPES, Column
 
 KINDS = ("class", "number")
 _HEAD = """\
 # What the columns are. Edit it and import again: tfscale data import PATH name=NAME data.schema=THIS_FILE fresh=true
 # types: number, category, boolean, date, text, id, constant (the last two are kept in the records, and no features)
+# missing: the texts that stand for no value, besides empty ones
 # format: of numbers "1,234.5" or "1.234,5"; of dates such as "%d/%m/%Y". label.kind: class or number
 """
 
@@ -26,11 +27,13 @@ class Schema:
 
     Attributes:
         columns: {"type": ..., "format": ...} of some columns.
+        missing: the texts that stand for no value.
         label_kind: "class", "number", or "" where the label's values tell.
     """
 
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     label_kind: str = ""
+    missing: tuple[str, ...] = MISSING
 
 
 def read_schema(file: Path) -> Schema:
@@ -50,6 +53,8 @@ def read_schema(file: Path) -> Schema:
             near = nearest(str(kind), TYPES)
             raise UsageError(f"column {name}: there is no type {kind!r}{near}", where=str(file), fix=", ".join(TYPES))
         schema.columns[str(name)] = {"type": kind, **({"format": said["format"]} if said.get("format") else {})}
+    if "missing" in content:
+        schema.missing = tuple(str(one) for one in content["missing"] or ())
     label = content.get("label")
     schema.label_kind = label.get("kind", "") if isinstance(label, dict) else ""
     if schema.label_kind not in ("", *KINDS):
@@ -64,6 +69,8 @@ def write_schema(file: Path, columns: Sequence[Column], label: str | None, kind:
     lines = [_HEAD]
     if label is not None:
         lines.append(yaml.safe_dump({"label": {"name": label, "kind": kind}}, sort_keys=False, allow_unicode=True))
+    gaps = [one for one in (columns[0].gaps if columns else MISSING) if one]
+    lines.append(yaml.safe_dump({"missing": gaps}, default_flow_style=None, width=1000))
     lines.append("columns:\n")
     for name, one in said.items():
         entry = yaml.safe_dump({name: one}, default_flow_style=None, sort_keys=False, allow_unicode=True, width=1000)

@@ -43,6 +43,7 @@ class Column:
         distinct: how many values there are.
         told: what people should know of it.
         forced: whether the schema file says the type, so that values may not fit it.
+        gaps: the texts that stand for no value.
     """
 
     name: str
@@ -54,12 +55,15 @@ class Column:
     example: str = ""
     told: str = ""
     forced: bool = False
+    gaps: tuple[str, ...] = MISSING
 
     @property
     def raw(self) -> str:
         """The value as text or as it was read, NULL where it is missing."""
         if self.source == "VARCHAR":
-            return f"CASE WHEN trim({quoted(self.name)}) NOT IN ({_missing()}) THEN trim({quoted(self.name)}) END"
+            return (
+                f"CASE WHEN trim({quoted(self.name)}) NOT IN ({_texts(self.gaps)}) THEN trim({quoted(self.name)}) END"
+            )
         if self.source in ("DOUBLE", "FLOAT"):
             return f"CASE WHEN NOT isnan({quoted(self.name)}) THEN {quoted(self.name)} END"
         return quoted(self.name)
@@ -113,11 +117,14 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def infer(connection: Any, given: Mapping[str, Mapping[str, str]]) -> tuple[list[Column], list[str]]:
+def infer(
+    connection: Any, given: Mapping[str, Mapping[str, str]], gaps: Sequence[str] = MISSING
+) -> tuple[list[Column], list[str]]:
     """(the columns of the table `raw`, what is left out of them).
 
     Args:
         given: of some columns {"type": ..., "format": ...}, which is taken as it is.
+        gaps: the texts that stand for no value.
     """
     columns, left_out = [], []
     for name, source, *_ in connection.execute("DESCRIBE raw").fetchall():
@@ -130,7 +137,7 @@ def infer(connection: Any, given: Mapping[str, Mapping[str, str]]) -> tuple[list
         if plain not in ("VARCHAR", *_NUMBERS, *_DATES, "BOOLEAN"):
             plain = "OTHER"
         said = given.get(name, {})
-        column = _inferred(connection, Column(name, "category", plain))
+        column = _inferred(connection, Column(name, "category", plain, gaps=("", *gaps)))
         if said:
             column = replace(column, type=said.get("type", column.type), format=said.get("format", column.format),
                              forced=True, told="as the schema says")  # fmt: skip
@@ -152,6 +159,24 @@ def _inferred(connection: Any, column: Column) -> Column:
     ).fetchall()[0]
     column = replace(column, missing=int(missing), distinct=distinct, example=example or "")
     filled = int(count or 0) - column.missing
+    if written := _written_gaps(connection, column):
+        return replace(found := _typed(connection, column, filled), told=f"{found.told}; {written}".lstrip("; "))
+    return _typed(connection, column, filled)
+
+
+def _written_gaps(connection: Any, column: Column) -> str:
+    """Which texts were taken for no value."""
+    if not column.missing or column.source != "VARCHAR":
+        return ""
+    value = f"trim({quoted(column.name)})"
+    query = f"SELECT DISTINCT {value} FROM raw WHERE {value} IN ({_texts(column.gaps)}) AND {value} <> '' ORDER BY 1"
+    found = [text for (text,) in connection.execute(query).fetchall()]
+    return f"missing is written {', '.join(found)}" if found else ""
+
+
+def _typed(connection: Any, column: Column, filled: int) -> Column:
+    """The column with its type, from the table `vals` of its values."""
+    distinct, missing = column.distinct, column.missing
     if distinct == 0 or (distinct == 1 and not missing):
         return replace(column, type="constant")
     if column.source == "BOOLEAN":
@@ -279,7 +304,3 @@ def _number(value: str, format: str) -> str:
 
 def _texts(values: Sequence[str]) -> str:
     return ", ".join(map(text, values))
-
-
-def _missing() -> str:
-    return _texts(MISSING)

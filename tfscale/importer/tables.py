@@ -60,7 +60,7 @@ class TableReader:
             told, rejects = load(connection, files)
             for line in (*files.said, told):
                 _log.info(line) if line else None
-            columns, left_out = infer(connection, schema.columns)
+            columns, left_out = infer(connection, schema.columns, schema.missing)
             self.left_out += left_out
             self._check_names(columns, schema)
             self._make_typed(connection, columns)
