@@ -48,6 +48,7 @@ CALLED = {  # what is called and stands in no module that the docstring could im
     "identity": "tfscale.config.schema",
     "make_ps_strategy": "tfscale.runtime.strategies",
     "probe": "tfscale.hardware",
+    "recognised": "tfscale.importer.recognise",
     "runtime": "tfscale",
 }
 

@@ -3,10 +3,8 @@
 Owns the folder that it is written in and what stands beside the shards. A killed import goes on with the shards that
 are whole; what is there already is not written again. Refuses to know kinds of sources.
 
-    data/flights/1.0.0/flights-train.tfrecord-00000-of-00002 ...
-                       dataset_info.json features.json   by TFDS
-                       columns.json schema.yaml          of a table
-                       import.json                       what was imported, left out, and written
+In data/flights/1.0.0: the shards, dataset_info.json and features.json by TFDS, columns.json and schema.yaml of a table,
+and import.json, which says what was imported, left out and written.
 """
 
 from __future__ import annotations

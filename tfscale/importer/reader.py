@@ -6,7 +6,7 @@ features. Refuses to know splits, shards and how records are written.
     kind, found, _ = recognised(request)
     reader = kind.load()(request, found, scratch)  # a Reader
     listing = reader.listing()
-    for place, found in zip(places, reader.read(places)):
+    for place, item in zip(places, reader.read(places)):
         ...                                      # a dict of features, an Odd one, or why the item is Bad
 """
 

@@ -3,7 +3,7 @@
 Owns the reading of the data's `columns` (columns.json beside an imported table) and how each column is used. Refuses to
 know TensorFlow.
 
-    table = Table.of(columns, exclude=("tail",), crosses=[["origin", "dest"]], limits=Limits())
+    table = Table.of(columns, exclude=("tail",), crosses=[["origin", "dest"]], limits=Limits(...))
     table.numbers[0].mean
     table.used                   # the names of the columns that a model takes, in order
 """
