@@ -81,20 +81,19 @@ class Text(Task):
 
     def for_data(self, spec):
         """Refuses rows that this task's model would read as something else: of another tokenizer, or longer."""
-        for name, theirs in (("tokenizer", spec.get("tokenizer")), ("length", spec.get("length"))):
-            mine = getattr(self, name)
-            if None not in (mine, theirs) and mine != theirs:
-                what = (
-                    f"{theirs} tokens long, and the model takes {mine}" if name == "length" else "of another tokenizer"
-                )
-                raise UsageError(
-                    f"the rows are {what}",
-                    where="data",
-                    fix=f"data.length={mine}"
-                    if name == "length"
-                    else "import the texts with data.text.tokenizer=FILE,"
-                    " the tokenizer.model beside the data of the training",
-                )
+        length, tokenizer = spec.get("length"), spec.get("tokenizer")
+        if None not in (self.length, length) and self.length != length:
+            raise UsageError(
+                f"the rows are {length} tokens long, and the model takes {self.length}",
+                where="data.length",
+                fix=f"data.length={self.length}",
+            )
+        if None not in (self.tokenizer, tokenizer) and self.tokenizer != tokenizer:
+            raise UsageError(
+                "the rows are of another tokenizer than those that the model was trained on",
+                where="data.name",
+                fix="import these texts with data.text.tokenizer=FILE, the tokenizer.model beside the training's data",
+            )
         return super().for_data(spec)
 
     def identity(self):
