@@ -17,7 +17,7 @@ def profiled(tf, task):
     return profiled_flops(task, model, {"image": tf.zeros(shape, tf.uint8), "label": tf.zeros([2], tf.int64)})
 
 
-@pytest.mark.parametrize("recipe", groups()["recipe"])
+@pytest.mark.parametrize("recipe", [name for name in groups()["recipe"] if name != "text"])  # which tests/text has
 def test_a_recipe_counts_what_tensorflow_counts(tf, policy, recipe):
     policy("float32")
     config = compose([f"+recipe={recipe}"])

@@ -157,9 +157,9 @@ def test_from_a_file_to_an_export_that_takes_text(cli, tmp_path):
     words = ["lines.txt", "name=lines", "dir=data", "text.unit=line", "text.tokenizer=bpe", "text.vocabulary=300"]
     imported = cli(*words, program=("-m", "tfscale.importer"))
     assert imported.code == 0 and "train on it: task=text data=text data.name=lines" in imported.out, imported.err
-    ended = cli("task=text", "data=text", "data.name=lines", "data.dir=data", "data.length=24", "task.layers=1",
+    ended = cli("+recipe=text", "data.name=lines", "data.dir=data", "data.length=24", "task.layers=1",
                 "task.width=16", "task.heads=2", "train.until=2st", "train.global_batch=4", "tracker=none",
-                "run.dir=it", "export.at_end=true")  # fmt: skip
+                "run.dir=it")  # fmt: skip
     assert ended.code == 0, ended.err
     assert "texts of the train split in" in " ".join(ended.out.split())
     metrics = json.loads((tmp_path / "it" / "result.json").read_text())["metrics"]
@@ -173,3 +173,15 @@ def test_from_a_file_to_an_export_that_takes_text(cli, tmp_path):
     assert (first["name"], first["left_out"]) == ("line 1", 0) and second["left_out"] > 0
     seen = cli("run.dir=it", program=("-m", "tfscale.evaluate"))
     assert seen.code == 0 and f"{metrics['perplexity']:.4f}" in seen.out, seen.err
+
+
+@pytest.mark.parametrize(("objective", "causal"), [("causal", True), ("classification", False)])
+def test_the_cost_that_is_declared_is_that_of_the_model(objective, causal):
+    from tfscale.measures.flops import profiled_flops
+
+    task, model = small(objective=objective, num_classes=None if causal else 3)
+    declared = task.footprint()
+    assert declared.parameters == model.count_params()
+    rows, _ = rows_of(["To be"], packed=causal)
+    batch = {**batch_of(task, rows), **({} if causal else {"label": np.zeros(1, np.int64)})}
+    assert profiled_flops(task, model, batch) == pytest.approx(declared.forward_flops, rel=0.05)
