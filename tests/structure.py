@@ -35,7 +35,7 @@ FLOORS = (
     ["composition", "preflight", "assembly", "keras_task", "tabular", "text"],
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
     ["export", "launch", "k8s", "evaluate", "predict", "evaluator", "importer"],
-    ["run", "parity"],
+    ["run", "parity", "validation"],
     ["train", "__main__", "__init__"],
 )
 SPINE = ("train.py", "run", "plan", "runtime", "data/pipeline.py", "assembly", "engine")

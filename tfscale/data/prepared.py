@@ -51,6 +51,10 @@ class Prepared(Tfds):
         about = read_json(folder / "dataset_info.json", trusted=True) if folder else None
         return tuple(one["name"] for one in about.get("splits", [])) if isinstance(about, dict) else ()
 
+    def files_of(self, name: str) -> list[Path]:
+        """The shards of a split of the data set, by its own name."""
+        return self._shards(name)
+
     def _has(self, name: str) -> bool:
         """Whether there is something to read: a data set may have no split but that which is trained on."""
         return name in self._names or name == self.test_split or name == self.train_split

@@ -31,7 +31,6 @@ _log = logging.getLogger(__name__)
 
 _ROWS = 8192  # that are held as Python objects at once
 _TOLD = 10
-_OWN = ("place", "__label", "__split", "__group", "__bad")  # columns of `items` besides the table's
 
 
 @dataclass
@@ -86,6 +85,12 @@ class TableReader:
     def _check_names(self, columns: Sequence[Column], schema: Schema) -> None:
         """Raises UsageError for a column that the table hasn't."""
         names = [one.name for one in columns]
+        if own := [name for name in names if name.lower() == "rowid" or name.startswith("__")]:
+            raise UsageError(
+                f"columns are named {', '.join(own)}, as those are that an import adds",
+                where=self.request.path,
+                fix="give them other names in the file",
+            )
         given = {"data.exclude": self.request.exclude, "data.schema": list(schema.columns)}
         given["data.group"] = [self.request.group] if self.request.group else []
         by = self.request.split_by
@@ -248,12 +253,14 @@ class TableReader:
         import pyarrow as pa
 
         duckdb = import_duckdb()
-        names = [*(quoted(one.name) for one in self.columns), *(["__label"] if self.label else [])]
+        names = [*(f"items.{quoted(one.name)}" for one in self.columns), *(["items.__label"] if self.label else [])]
         asked = pa.table({"place": np.asarray(places, np.int64), "n": np.arange(len(places))})
         numbers = {one for one, column in enumerate(self.columns) if column.type in ("number", "boolean")}
         with duckdb.connect(self._file, read_only=True, config={"threads": 1}) as connection:
             connection.register("asked", asked)
-            query = f"SELECT __bad, {', '.join(names)} FROM asked JOIN items ON items.rowid = asked.place ORDER BY n"
+            query = (
+                f"SELECT __bad, {', '.join(names)} FROM asked JOIN items ON items.rowid = asked.place ORDER BY asked.n"
+            )
             for batch in connection.sql(query).to_arrow_reader(_ROWS):
                 bad, *columns = batch.columns
                 values = [
