@@ -50,6 +50,7 @@ assert_type(Mine().count_steps("train", 4), float)
 assert_type(Mine().class_names(), tuple[str, ...] | None)
 assert_type(Small().brings_optimizer, bool | None)
 assert_type(tfscale.fit(Small(), Mine(), test=None, until="5ep", global_batch=4, seed=1), tfscale.Result)
+assert_type(tfscale.import_table({"x": [1.0, 2.0]}, "mine", options=["split.train=1"]), Path)
 
 checkpointer = tfscale.Checkpointer(Path("checkpoints"), keep=2)
 assert_type(checkpointer.committed, int | None)

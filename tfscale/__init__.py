@@ -28,6 +28,7 @@ _HOMES = {
     "evaluate_model": "tfscale.run",
     "export_model": "tfscale.export",
     "fit": "tfscale.run",
+    "import_table": "tfscale.importer.frames",
     "is_chief": "tfscale.cluster",
     "launch_workers": "tfscale.launch",
     "make_plan": "tfscale.plan",
@@ -53,6 +54,7 @@ __all__ = [
     "evaluate_model",
     "export_model",
     "fit",
+    "import_table",
     "is_chief",
     "launch_workers",
     "make_plan",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from tfscale.engine.loop import Trainer
     from tfscale.export.verified import export_model
     from tfscale.hardware import Hardware, probe
+    from tfscale.importer.frames import import_table
     from tfscale.launch.workers import launch_workers
     from tfscale.plan.execution_plan import ExecutionPlan, make_plan
     from tfscale.plan.request import PlanRequest

@@ -354,6 +354,33 @@ def test_files_of_splits_and_arrays(tf, tmp_path):
     assert sorted(one.name for one in replaced.parent.iterdir()) == ["1.0.0"]
 
 
+def test_frames_and_stores(tf, table, late, tmp_path, messages):
+    import fsspec
+    import pandas as pd
+
+    import tfscale
+
+    frame = pd.read_csv(table, dtype=str, keep_default_na=False)
+    options = ["drop_unlabelled=true", "shards=3"]
+    folder = tfscale.import_table(frame, "late", label="delay > 15", dir=str(tmp_path / "a"), options=options)
+    for name in ("columns.json", "schema.yaml", "late-train.tfrecord-00001-of-00003"):
+        assert (folder / name).read_bytes() == (late / name).read_bytes(), name
+    assert tfscale.import_table(frame, "late", label="delay > 15", dir=str(tmp_path / "a"), options=options) == folder
+    assert "is there already" in messages.text
+    with pytest.raises(UsageError, match="int can't be read as a table"):
+        tfscale.import_table(5, "late")
+    store = fsspec.filesystem("memory")
+    for name in ("train", "test"):
+        store.pipe_file(f"/bucket/t/{name}.csv", b"x,y\n" + b"1,2\n3,4\n" * 10)
+    for path in ("memory://bucket/t", "memory://bucket/t/*.csv"):
+        folder = imported(tmp_path, path, f"name=s{len(path)}")
+        about = json.loads((folder / "import.json").read_text())
+        assert about["path"] == path and about["splits"]["test"]["examples"] == 20
+        assert sorted(about["files"]["sha256"]) == ["test.csv", "train.csv"]
+    with pytest.raises(DataMissing, match="memory://bucket/nothing"):
+        imported(tmp_path, "memory://bucket/nothing", "name=x")
+
+
 @pytest.mark.parametrize(
     ("words", "error", "said"),
     [

@@ -9,6 +9,7 @@ and import.json, which says what was imported, left out and written.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from collections import Counter
@@ -28,6 +29,7 @@ from tfscale.importer.import_progress import ImportProgress
 from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.reader import Listing, Reader
 from tfscale.importer.recognise import KINDS, recognised
+from tfscale.importer.remote import fetched
 from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
 from tfscale.importer.splits import Splits, shares_of, split_items
 from tfscale.process.fault_points import point
@@ -60,14 +62,15 @@ def import_data(request: ImportRequest) -> Path:
         TfscaleError: UsageError, DataMissing, DataCorrupt, OutputError: what was written stays for the next time.
     """
     with one_writer(Path(request.dir), request.name):
-        kind, found, told = recognised(request)
-        _log.info(f"{request.path}: {told}")
         work = request.incomplete
         scratch = work / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        reader = kind.load()(request, found, scratch)
         try:
+            local = dataclasses.replace(request, path=fetched(request.path, scratch))
+            kind, found, told = recognised(local)
+            _log.info(f"{request.path}: {told}")
+            reader = kind.load()(local, found, scratch)
             listing = reader.listing()
             if not listing.count:
                 raise DataMissing(f"it holds no {listing.unit}", where=request.path, fix="give what holds some")
