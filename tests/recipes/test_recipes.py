@@ -19,9 +19,13 @@ SMALL = {
     "resnet": ["task.width=4"],
     "resnet50_imagenet": ["data=synthetic", "data.train_examples=8", "data.test_examples=5", "data.image_size=72",
                           "task.image_size=64", "train.global_batch=4"],
+    "tabular": ["data.name=table", "data.dir=data", "train.global_batch=8"],
     "text": [],  # on texts that are imported first: tests/text
 }  # fmt: skip
-UNKNOWN = {"text": ["task.length=256", "task.vocabulary=4096"]}  # what only data that are there tell
+UNKNOWN = {  # what only data that are there tell
+    "tabular": ["data.name=any", "task.columns={label:{name:y,kind:class,classes:[a,b]},columns:{x:{type:number}}}"],
+    "text": ["task.length=256", "task.vocabulary=4096"],
+}
 
 
 def test_every_recipe_has_its_small_run():
@@ -46,6 +50,13 @@ def test_planned_for_every_machine(recipe, hardware):
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if SMALL[name]])
 def test_two_steps(cli, tmp_path, recipe):
+    if recipe == "tabular":
+        (tmp_path / "table.csv").write_text(
+            "x,of,y\n" + "".join(f"{i / 7},{'abc'[i % 3]},{i % 2}\n" for i in range(60))
+        )
+        words = ("table.csv", "name=table", "data.label=y", "data.dir=data", "processes=1")
+        ended = cli(*words, program=("-m", "tfscale.importer"))
+        assert ended.code == 0, ended.err
     ended = cli(f"+recipe={recipe}", "+debug=fast", "tracker=none", "run.dir=it", *SMALL[recipe])
     assert ended.code == 0, ended.err
     result = json.loads((tmp_path / "it" / "result.json").read_text())

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from support.fault_rows import ProcessGroup, fingerprint
+from support.tables import import_table
 
 from tfscale.cli import groups
 
@@ -16,6 +17,7 @@ SMALL = {
     "resnet50_imagenet": ["data=synthetic", "data.train_examples=40", "data.test_examples=5", "data.image_size=40",
                           "task.image_size=32", "task.width=4", "task.depth=18", "train.global_batch=4", "data.num_classes=10",
                           "task.num_classes=10"],
+    "tabular": ["data.name=kept", "train.global_batch=8"],
     "text": [],  # the order of its rows is that of all data
 }  # fmt: skip
 
@@ -25,8 +27,15 @@ def test_every_recipe_is_here():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "workers"), [("resnet", 2), ("resnet50_imagenet", 1)])
+@pytest.mark.parametrize(("recipe", "workers"), [("resnet", 2), ("resnet50_imagenet", 1), ("tabular", 2)])
 def test_killed_and_started_again_it_is_the_same_run(recipe, workers, data_dir, tmp_path):
+    if recipe == "tabular":
+        table = {
+            "x": [i / 7 for i in range(90)],
+            "of": ["abcde"[i % 5] for i in range(90)],
+            "label": [i % 2 for i in range(90)],
+        }
+        import_table(data_dir, {"train": table, "test": table}, {"x": "number"}, name="kept")
     overrides = [
         f"+recipe={recipe}", *SMALL[recipe], f"train.until={STEPS}st", f"checkpoint.every={EVERY}st", "tracker=none",
         "train.log_every=1st", "eval.every=4st", "train.ema=0.9", "export.at_end=false", "plan.deterministic=true",

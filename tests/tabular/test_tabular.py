@@ -270,6 +270,7 @@ LABEL = {"name": "late", "kind": "class", "classes": ["no", "yes"], "counts": [9
         ({"exclude": [name for name in COLUMNS if name != "row"]}, "data"),
         ({"class_weight": {"maybe": 2.0}}, "task.class_weight"),
         ({"kind": "number"}, "task.kind"),
+        ({"columns": {"columns": {"seed": column("boolean")}, "label": LABEL}}, "task.exclude"),
         ({"threshold": "best"}, "task.threshold"),
         ({"threshold": 1.5}, "task.threshold"),
         ({"class_weight": "fair"}, "task.class_weight"),

@@ -146,7 +146,13 @@ class TabularTask(Task):
 
     def check_data(self, spec: Mapping[str, int]) -> None:
         told = self._told
-        _ = self.table, self._values, self._weights
+        _ = self._values, self._weights
+        if "seed" in self.table.used:
+            raise UsageError(
+                "a column is named seed, which is what the random numbers of a row are drawn by",
+                where="task.exclude",
+                fix="rename the column, or task.exclude=[seed]",
+            )
         if self.kind == "class" and told["label"]["kind"] != "class":
             raise UsageError(
                 f"{told['label']['name']} is a number in these data",

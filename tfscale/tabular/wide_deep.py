@@ -42,9 +42,9 @@ def build(table: Table, shape: Shape) -> keras.Model:
             sums.append(ops.sum(weights(x + starts), axis=1))
     if table.texts:
         x = inputs["words"] = keras.Input((len(table.texts), table.limits.text_length), name="words", dtype="int32")
-        for i, name in enumerate(table.texts):
+        for i in range(len(table.texts)):
             size = embedding_size(table.limits.text_buckets)
-            deep.append(_mean_of_words(x[:, i], table.limits.text_buckets, size, f"words_of_{name}"))
+            deep.append(_mean_of_words(x[:, i], table.limits.text_buckets, size, f"words_{i}"))
     return keras.Model(inputs, _together(deep, linear, sums, shape), name="tabular")
 
 
