@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tfscale.console.streams import hushed
 from tfscale.errors import DataCorrupt, UsageError, first_line
 
 KINDS = ("bytes", "bpe", "unigram")
@@ -101,7 +102,7 @@ class Tokenizer:
 
         if self.kind == "bytes":
             return _Bytes()
-        with tf.init_scope():
+        with tf.init_scope(), hushed():  # SentencePiece tells that whitespace stays as it is
             return _tensorflow_text().SentencepieceTokenizer(model=self.model, out_type=tf.int32)
 
     def text_of(self, numbers: Iterable[int]) -> str:
