@@ -36,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         "tfscale data validate",
         "Find what is wrong with a table: by itself, or beside another.",
-        usage="tfscale data validate PATH|NAME [against=PATH|NAME] [output=FILE.json] [LIMIT=NUMBER] [KEY=VALUE ...]",
-        epilog=f"limits:\n{table(rows, framed=False)}\nand the keys of `tfscale data import`, by which files are read\n"
-        "example: tfscale data validate july.csv against=january.csv data.label='arr_delay > 15'",
+        usage="tfscale data validate PATH|NAME [against=PATH|NAME] [KEY=VALUE ...]",
+        epilog=f"output=FILE.json writes what was found; limits:\n{table(rows, framed=False)}\n"
+        "and the keys of `tfscale data import`, by which files are read\n"
+        "example: tfscale data validate july.csv against=january.csv data.label=late",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", metavar="PATH|NAME|KEY=VALUE", help="a table, or a data set's name")
