@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -70,15 +71,27 @@ def test_json_lines(tmp_path):
     assert undecodable.reason.startswith("is no UTF-8 at byte") and without == Bad("has no label 'n'")
     assert reader.describe(np.array([0]))["label"] == {"name": "n", "kind": "class", "classes": ["9", "10"]}
     assert reader.listing().strata.tolist() == ["10", "9", "", ""]
+    dropped = reader_of(labelled, "data.label=n", "data.drop_unlabelled=true", "data.group=text").listing()
+    assert (dropped.count, dropped.left_out) == (3, ["1 text without a label"])
+    assert dropped.groups.tolist() == ["x", "y", ""]
     assert [recognised(ImportRequest(path=str(path)))[2] for path in (pairs, labelled)] == [
         "JSON lines with prompt and completion",
         "JSON lines with text",
     ]
 
 
+def test_splits_by_names_and_by_a_field(tmp_path):
+    for name, split in (("train", "a"), ("valid", "b")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": name, "split": split}) + "\n")
+    assert reader_of(tmp_path).listing().splits.tolist() == ["train", "validation"]
+    assert reader_of(tmp_path, "data.split_by=split").listing().splits.tolist() == ["a", "b"]
+    with pytest.raises(UsageError, match="named like splits"):
+        reader_of(tmp_path / "valid.jsonl", "data.split_by=folder").listing()
+
+
 def test_what_is_no_text_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("\n")
     for words, error in ((["data.text.unit=lines"], UsageError), (["data.text.tokenizer=bpp"], UsageError),
-                         (["data.label=x"], UsageError), (["data.text.unit=line"], DataMissing)):  # fmt: skip
+                         (["data.label=x"], UsageError), (["data.where=x > 1"], UsageError), (["data.text.unit=line"], DataMissing)):  # fmt: skip
         with pytest.raises(error):
             reader_of(tmp_path / "a.txt", *words).listing()

@@ -32,6 +32,7 @@ from tfscale.importer.recognise import KINDS, recognised
 from tfscale.importer.remote import fetched
 from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
 from tfscale.importer.splits import Splits, shares_of, split_items
+from tfscale.importer.text_options import TextOptions
 from tfscale.process.fault_points import point
 
 _log = logging.getLogger(__name__)
@@ -70,6 +71,10 @@ def import_data(request: ImportRequest) -> Path:
             local = dataclasses.replace(request, path=fetched(request.path, scratch))
             kind, found, told = recognised(local)
             _log.info(f"{request.path}: {told}")
+            if kind.name != "text" and request.text != TextOptions():
+                raise UsageError(
+                    f"data.text takes no effect on {told}", where="data.text", fix="leave it away, or data.kind=text"
+                )
             reader = kind.load()(local, found, scratch)
             listing = reader.listing()
             if not listing.count:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,20 +17,19 @@ from typing import IO, Any
 
 import numpy as np
 
-from tfscale.errors import DataCorrupt, DataMissing, UsageError, nearest
+from tfscale.errors import DataMissing, UsageError, nearest
 from tfscale.files import sha256
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.reader import Bad, Listing
 from tfscale.importer.recognise import Found, ending
-from tfscale.importer.text_options import BROKEN, ENDINGS, OPENERS, PAIR, RECORDS, as_record, first_record, text_fields
-from tfscale.importer.unpack import is_zip, unpacked
+from tfscale.importer.text_files import find_texts, splits_of
+from tfscale.importer.text_options import PAIR, RECORDS, as_record, first_record, text_fields
 from tfscale.text.tokenizers import KINDS, MODEL, Tokenizer
 from tfscale.text.tokenizers import train as learn
 
 _log = logging.getLogger(__name__)
 
 UNITS = ("file", "line", "whole")
-PACKED = (*OPENERS, ".zst")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -40,10 +37,11 @@ class TextReader:
     """The texts of a source in the order of files and lines."""
 
     kind = "text"
+    classes: Sequence[str] = ()  # known once it is listed: whole numbers by size, texts by the alphabet
 
     def __init__(self, request: ImportRequest, found: Found, scratch: Path):
-        self.options, self.path, self.label = request.text, Path(request.path), request.label
-        self.root, self.files = _files(found, scratch)
+        self.request, self.options, self.label = request, request.text, request.label
+        self.root, self.files = find_texts(found, scratch)
         self.records = ending(self.files[0].name) in RECORDS
         self.unit = self.options.unit or ("whole" if len(self.files) == 1 else "file")
         self._check()
@@ -64,15 +62,39 @@ class TextReader:
                 where="data.text.tokenizer",
                 fix=f"data.text.tokenizer={', '.join(KINDS)} or a SentencePiece file",
             )
-        if self.label is not None and not self.records:
-            raise UsageError("files of text have no labels", where="data.label", fix="give JSON lines with a label")
+        self._refuse_what_takes_no_effect()
+
+    def _refuse_what_takes_no_effect(self) -> None:
+        request = self.request
+        given = {name: getattr(request, name) for name in ("schema", "exclude", "where")}
+        if not self.records:
+            given |= {name: getattr(request, name) for name in ("label", "group", "drop_unlabelled")}
+            given["split_by"] = request.split_by not in (None, "folder")
+            given["text.field"] = self.options.field
+        elif self.options.unit is not None:
+            given["text.unit"] = self.options.unit
+        for name, value in given.items():
+            if value:
+                what = "JSON lines" if self.records else "files of text"
+                raise UsageError(
+                    f"data.{name} takes no effect on {what}", where=f"data.{name}", fix=f"leave data.{name} away"
+                )
+        if request.conditions():
+            raise UsageError(
+                "texts have no columns for SQL", where="data.split", fix="data.split.train=0.8 or another share"
+            )
 
     # -- which texts there are
 
     @cached_property
-    def _spans(self) -> tuple[np.ndarray, int]:
-        """(int64 [texts, 3]: file, first byte, bytes; how many lines are empty)."""
-        spans, empty = [], 0
+    def _spans(self) -> np.ndarray:
+        """int64 [texts, 3]: file, first byte, bytes."""
+        return self._found[0]
+
+    @cached_property
+    def _found(self) -> tuple[np.ndarray, list[str]]:
+        """The spans, and what is left out."""
+        spans, empty, unlabelled = [], 0, 0
         for number, file in enumerate(self.files):
             content = file.read_bytes()
             first = len(_BOM) if content.startswith(_BOM) else 0
@@ -82,11 +104,16 @@ class TextReader:
                 spans += [(number, start, size) for start, size in _pieces(content, first, self.options.piece)]
             else:
                 for start, size in _lines(content, first):
-                    if content[start : start + size].strip():
-                        spans.append((number, start, size))
-                    else:
+                    line = content[start : start + size]
+                    if not line.strip():
                         empty += 1
-        return np.array(spans, np.int64).reshape(-1, 3), empty
+                    elif self.request.drop_unlabelled and self._lacks_label(line):
+                        unlabelled += 1
+                    else:
+                        spans.append((number, start, size))
+        told = [f"{empty} empty line{'s' if empty > 1 else ''}"] if empty else []
+        told += [f"{unlabelled} text{'s' if unlabelled > 1 else ''} without a label"] if unlabelled else []
+        return np.array(spans, np.int64).reshape(-1, 3), told
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -112,22 +139,31 @@ class TextReader:
         return self.fields if self.fields == PAIR else ("text",)
 
     def listing(self) -> Listing:
-        spans, empty = self._spans
+        spans, left_out = self._found
         if not len(spans):
-            raise DataMissing("it holds no text", where=str(self.path), fix="give a file with text")
-        left_out = [f"{empty} empty line{'s' if empty > 1 else ''}"] if empty else []
-        digests, labels = [], []
+            raise DataMissing("it holds no text", where=self.request.path, fix="give a file with text")
+        by, group = self.request.split_by, self.request.group
+        keys = [key for key in (self.label, group, by if by != "folder" else None) if key is not None]
+        digests: list[str] = []
+        values: dict[str, list[Any]] = {key: [] for key in keys}
         for _, content in self._contents(range(len(spans))):
             digests.append(hashlib.sha256(content).hexdigest()[:32])
-            if self.label is not None:
-                labels.append(str(self._label_of(content)))
+            for key, some in values.items():
+                some.append(self._value(content, key))
+        for key in keys:
+            if not any(value != "" for value in values[key]):
+                raise UsageError(f"no record has a field {key!r}", where="data", fix="name a field that they have")
+        if self.label is not None:
+            self.classes = _in_order(values[self.label])
         names = [file.relative_to(self.root).as_posix() for file in self.files]
         given = self.options.tokenizer
         own = [] if given in KINDS else [(given, Path(given))]
         return Listing(
             count=len(spans),
             name=_Named(names, spans, by_line=self.records or self.unit == "line", files=self.files),
-            strata=np.array(labels) if labels else None,
+            splits=np.array(values[by]).astype(str) if by in values else self._own_splits(names),
+            strata=np.array(values[self.label]).astype(str) if self.label is not None else None,
+            groups=np.array(values[group]).astype(str) if group is not None else None,
             digests=np.array(digests),
             files={name: sha256(file) for name, file in [*zip(names, self.files, strict=True), *own]},
             left_out=left_out,
@@ -135,8 +171,18 @@ class TextReader:
             unit="texts",
         )
 
+    def _own_splits(self, names: Sequence[str]) -> np.ndarray | None:
+        found = splits_of(names)
+        if found is None and self.request.split_by == "folder":
+            raise UsageError(
+                "neither files nor folders are named like splits",
+                where="data.split_by",
+                fix="name them train and test, or leave data.split_by away",
+            )
+        return None if found is None else np.array(found)[self._spans[:, 0]]
+
     def _contents(self, places: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        spans, opened = self._spans[0], -1
+        spans, opened = self._spans, -1
         with contextlib.ExitStack() as stack:
             stream: IO[bytes]
             for place in places:
@@ -147,17 +193,16 @@ class TextReader:
                 stream.seek(start)
                 yield place, stream.read(size)
 
-    def _label_of(self, content: bytes) -> Any:
-        record = as_record(content)
-        value = record.get(self.label) if isinstance(record, dict) else None
-        return value if isinstance(value, str | int) else ""
+    def _lacks_label(self, content: bytes) -> bool:
+        """Whether it is a record without one; what is no record at all is bad."""
+        return isinstance(as_record(content), dict) and self._value(content, self.label) == ""
 
-    @cached_property
-    def classes(self) -> list[str]:
-        """Of all labels, whole numbers by size and texts by the alphabet."""
-        found = {self._label_of(content) for _, content in self._contents(range(len(self._spans[0])))} - {""}
-        numbers = all(isinstance(one, int) for one in found)
-        return [str(one) for one in (sorted(found) if numbers else sorted(map(str, found)))]
+    @staticmethod
+    def _value(content: bytes, key: str | None) -> Any:
+        """A record's text or whole number, "" for anything else."""
+        record = as_record(content)
+        value = record.get(key) if isinstance(record, dict) else None
+        return value if isinstance(value, str | int) else ""
 
     # -- what they hold
 
@@ -191,7 +236,7 @@ class TextReader:
             return Bad(f"has an empty {self._names[-1]}")
         if self.label is None:
             return parts
-        label = str(self._label_of(content))
+        label = str(self._value(content, self.label))
         return {**parts, "label": label} if label else Bad(f"has no label {self.label!r}")
 
     # -- what stands beside them
@@ -204,7 +249,7 @@ class TextReader:
             _log.info(f"tokenizer: {tokenizer.vocabulary} pieces by {options.tokenizer}{fewer}")
         found: dict[str, Any] = {"text": {**tokenizer.described(), "fields": list(self._names)}}
         if self.label is not None:
-            found["label"] = {"name": self.label, "kind": "class", "classes": self.classes}
+            found["label"] = {"name": self.label, "kind": "class", "classes": list(self.classes)}
         return found
 
     def _learnt(self, places: np.ndarray) -> Tokenizer:
@@ -246,44 +291,10 @@ class _Named:
             return f"{self.names[file]} line {stream.read(start).count(10) + 1}"
 
 
-def _files(found: Found, scratch: Path) -> tuple[Path, list[Path]]:
-    """(the folder that names begin below, the files with texts); what is packed is unpacked into `scratch`."""
-    first, files = found.files[0], list(found.files)
-    root = first if first.is_dir() else first.parent
-    if is_zip(first) and len(files) == 1:
-        root = unpacked(first, scratch)
-    if not root.samefile(first.parent):  # a folder, or what an archive held
-        files = sorted(file for file in root.rglob("*") if file.is_file() and not file.name.startswith("."))
-        files = [file for file in files if ending(file.name) in (*ENDINGS, *RECORDS)]
-    if not files:
-        raise DataMissing(
-            "it holds no text", where=found.path, fix=f"give files that end in {', '.join((*ENDINGS, *RECORDS))}"
-        )
-    if len({ending(file.name) in RECORDS for file in files}) > 1:
-        raise UsageError("it holds texts and JSON lines", where=found.path, fix="give a pattern of one: '*.txt'")
-    if len({file.parent for file in files}) > 1 and not all(file.is_relative_to(root) for file in files):
-        root = Path(os.path.commonpath([file.parent.absolute() for file in files]))
-        files = [file.absolute() for file in files]
-    if not any(file.suffix.lower() in PACKED for file in files):
-        return root, files
-    return scratch / "texts", [_plain(file, scratch / "texts" / file.relative_to(root)) for file in files]
-
-
-def _plain(file: Path, target: Path) -> Path:
-    """The file as it was before it was packed, below the scratch folder."""
-    opener = OPENERS.get(file.suffix.lower())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if opener is None and file.suffix.lower() in PACKED:
-        raise UsageError(
-            f"texts in {file.suffix} aren't unpacked", where=str(file), fix=f"unpack it, or use {', '.join(OPENERS)}"
-        )
-    target = target if opener is None else target.with_suffix("")
-    try:
-        with (opener or (lambda path: path.open("rb")))(file) as source, target.open("wb") as out:
-            shutil.copyfileobj(source, out)
-    except BROKEN as error:
-        raise DataCorrupt(f"can't be unpacked: {error}", where=str(file), fix="pack it again") from None
-    return target
+def _in_order(labels: Sequence[Any]) -> list[str]:
+    found = set(labels) - {""}
+    numbers = all(isinstance(one, int) for one in found)
+    return [str(one) for one in (sorted(found) if numbers else sorted(map(str, found)))]
 
 
 def _lines(content: bytes, first: int) -> Iterator[tuple[int, int]]:
