@@ -320,6 +320,10 @@ def test_splits_by_sql_by_group_and_by_column(tf, table, tmp_path):
         "train": set(range(1, 10)), "validation": {10}, "test": {11, 12}}  # fmt: skip
     groups = months(imported(tmp_path, str(table), "name=b", "exclude=[delay]", "group=month"))
     assert sum(map(len, groups.values())) == 12 == len(set().union(*groups.values()))
+    sizes = json.loads(
+        (imported(tmp_path, str(table), "name=d", "exclude=delay", "group=carrier") / "import.json").read_text()
+    )
+    assert sum(one["examples"] for one in sizes["splits"].values()) == ROWS  # also those without a carrier
     file = tmp_path / "told.csv"
     file.write_text("x,part,month\n" + "".join(f"{i},{'Train' if i % 3 else 'held out'},{i % 3}\n" for i in range(30)))
     with pytest.raises(DataMissing, match="no rows are in the split train; there are Train, held_out"):

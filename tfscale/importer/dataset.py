@@ -284,7 +284,7 @@ def _put_in_place(request: ImportRequest) -> None:
     for name in ("import.digest", "bad.json"):
         (work / name).unlink(missing_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    former = target.parent / f"former.{VERSION}"
+    former = Path(request.dir, f"former.{request.name}")  # beside it: below it would be read as a version
     shutil.rmtree(former, ignore_errors=True)
     if target.exists():
         move(target, former)

@@ -144,7 +144,8 @@ class TableReader:
             where = self._drop_unlabelled(connection, where, files)
         split = self._split_of(connection, files, where)
         label = self.label.record if self.label else "NULL"
-        group = f"CAST({quoted(request.group)} AS VARCHAR)" if request.group else "NULL"
+        own = "'a row of its own: ' || __row"  # where the group is missing
+        group = f"coalesce(CAST({quoted(request.group)} AS VARCHAR), {own})" if request.group else "NULL"
         records = ", ".join(f"{one.record} AS {quoted(one.name)}" for one in self.columns)
         source = (
             "typed"
