@@ -264,3 +264,27 @@ def test_samples_come_from_the_data_and_decoded_pictures_are_encoded(tf):
     assert set(raw_samples(Classify(), Vectors(), 2)) == {"x", "label", "index"}
     with pytest.raises(UsageError, match="no field image"):
         raw_samples(task, Vectors(), 2)
+
+
+def test_fields_are_served_by_names_that_a_signature_takes():
+    from tfscale.export.saved_model import _names
+
+    fields = [
+        "image",
+        "x_1",
+        "Sepal length (cm)",
+        "class",
+        "self",
+        "1st",
+        "_x",
+        "a.b",
+        "a-b",
+        "a_b",
+        "größe",
+        "价格",
+        "%",
+    ]
+    assert _names(fields) == [
+        "image", "x_1", "Sepal_length_cm", "input_class", "input_self", "input_1st", "x", "a_b_2", "a_b_3", "a_b",
+        "gr_e", "input", "input_2",
+    ]  # fmt: skip

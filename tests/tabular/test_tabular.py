@@ -15,7 +15,7 @@ from tfscale.tabular.columns import Limits, Table
 from tfscale.tabular.tabular_task import TabularTask
 
 TYPES = {
-    "age": "number", "income": "number", "member": "boolean", "town": "category", "shop": "category", "since": "date",
+    "age": "number", "class": "number", "Is member? (é)": "boolean", "town": "category", "shop": "category", "9 since": "date",
     "note": "text", "row": "id", "country": "constant",
 }  # fmt: skip
 TOWNS = ["Ulm", "Köln", "Bonn", None, "Jena"]
@@ -37,11 +37,11 @@ def rows(count: int, seed: int, label: str = "two") -> dict[str, list]:
     days = [datetime.datetime(2019, 1, 1) + datetime.timedelta(hours=float(h)) for h in random.uniform(0, 3e4, count)]
     return {
         "age": [None if i % 7 == 3 else float(a) for i, a in enumerate(age)],
-        "income": list(np.exp(random.normal(8, 2, count))),
-        "member": [None if i % 5 == 1 else bool(i % 2) for i in range(count)],
+        "class": list(np.exp(random.normal(8, 2, count))),
+        "Is member? (é)": [None if i % 5 == 1 else bool(i % 2) for i in range(count)],
         "town": [TOWNS[t] for t in town],
         "shop": [f"s{random.randint(100)}" for _ in range(count)],
-        "since": [None if i % 9 == 0 else d.strftime("%Y-%m-%d" if i % 2 else "%Y-%m-%dT%H:%M:%SZ") for i, d in enumerate(days)],
+        "9 since": [None if i % 9 == 0 else d.strftime("%Y-%m-%d" if i % 2 else "%Y-%m-%dT%H:%M:%SZ") for i, d in enumerate(days)],
         "note": [None if i % 6 == 5 else ("Good, really" if g else "Not so much") for i, g in enumerate(good)],
         "row": [f"r{i}" for i in range(count)],
         "country": ["de"] * count,
@@ -101,26 +101,30 @@ def test_a_table_of_all_types_is_trained_and_served_by_raw_rows(tf, tmp_path):
 
     served = tf.saved_model.load(str(run_dir / "export/saved_model")).signatures["serving_default"]
     raw = {name: [column[i] for i in order] for name, column in rows(61, 2).items()}
-    numbers = ("age", "income", "member")
+    numbers = ("age", "class", "Is member? (é)")
     used = [name for name in TYPES if name not in ("row", "country")]
 
     def ask(raw):
         given = {
             name: tf.constant([NAN if v is None else float(v) for v in raw[name]], tf.float32)
             if name in numbers
-            else tf.constant([v or "" for v in raw[name]])
+            else tf.constant([v or "" for v in raw[name]], tf.string)
             for name in used
         }
-        return {name: value.numpy() for name, value in served(**given).items()}
+        renamed = {"class": "input_class", "9 since": "input_9_since", "Is member? (é)": "Is_member"}
+        assert {renamed.get(name, name) for name in used} == set(served.structured_input_signature[1])
+        return {
+            name: value.numpy() for name, value in served(**{renamed.get(n, n): v for n, v in given.items()}).items()
+        }
 
-    assert sorted(served.structured_input_signature[1]) == sorted(used)
     answered = ask(raw)
     np.testing.assert_allclose(answered["probabilities"], [one["probabilities"] for one in said], atol=1e-5)
     assert answered["class"].tolist() == [one["class"] for one in said]
     assert answered["class"].tolist() == (answered["probabilities"][:, 1] > threshold).astype(int).tolist()
     # What training has never seen, and rows of gaps alone
-    strange = ask({**raw, "town": ["Rom"] * 61, "since": ["soon"] * 61, "age": [1e9] * 61, "note": ["\n;"] * 61})
+    strange = ask({**raw, "town": ["Rom"] * 61, "9 since": ["soon"] * 61, "age": [1e9] * 61, "note": ["\n;"] * 61})
     empty = ask({name: [None] * 61 for name in used})
+    assert ask({name: [] for name in used})["class"].shape == (0,)
     for found in (strange, empty):
         assert np.isfinite(found["probabilities"]).all()
     assert not np.allclose(strange["probabilities"], answered["probabilities"])

@@ -10,7 +10,9 @@ Owns the serving signature and its graph. Refuses to know files besides its own 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import keyword
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +30,27 @@ _NOT_SERVED = ("label", "weight", "seed")  # known in training only
 class Served:
     """A model and its task behind one signature.
 
-    The inputs are the task's `serving_inputs` and go through `preprocess`, one by one; a task without them serves what
-    its Keras model is called with.
+    The inputs are the task's `serving_inputs` and go through `preprocess`, one by one unless it takes many at once; a
+    task without them serves what its Keras model is called with.
 
     Args:
         inputs: a few examples, as the model is called with them.
+
+    Attributes:
+        fields: of each input the field of an example that it is: a signature takes no name such as "Weight (kg)".
     """
 
     def __init__(self, task: Task, model: keras.Model, inputs: Any):
         self.task, self.model = task, model
         self.raw = serving_inputs(task)  # of one example; None: the model's own inputs
         self.signature = Signature.of(model, inputs, rows=task.fixed_rows)
-        self.inputs = self.signature.specs
+        self.inputs, raw = self.signature.specs, self.raw or {}
+        self.fields = dict(zip(_names(raw), raw, strict=True))
         if self.raw is not None:
-            self.inputs = {name: tf.TensorSpec([None, *s.shape], s.dtype, name=name) for name, s in self.raw.items()}
+            self.inputs = {
+                name: tf.TensorSpec([None, *raw[field].shape], raw[field].dtype, name=name)
+                for name, field in self.fields.items()
+            }
         self._function = tf.function(self._answer, autograph=False).get_concrete_function(**self.inputs)
         self.outputs: dict[str, tf.TensorSpec] = {
             name: tf.TensorSpec(t.shape, t.dtype) for name, t in self._function.structured_outputs.items()
@@ -52,15 +61,26 @@ class Served:
             # by name: tf.function hands the fields over in alphabetic order
             return named_outputs(self.model, self.model(self.signature.packed(fields), training=False))
 
+        fields = {self.fields[name]: value for name, value in fields.items()}
+        rows = tf.shape(next(iter(fields.values())))[0]
+        answer = with_autograph(self.task.predict)(self.model, _at_least_one(self._preprocessed(fields, rows), rows))
+        return {name: value[:rows] for name, value in answer.items()}
+
+    def _preprocessed(self, fields: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        if self.task.preprocesses_rows:
+            return preprocessed(self.task, fields, rows)
+
         def one(example):
             return preprocessed(self.task, example)
 
-        signature = tf.function(one, autograph=False).get_concrete_function(dict(self.raw)).structured_outputs
+        signature = tf.function(one, autograph=False).get_concrete_function(dict(self.raw or {})).structured_outputs
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in signature.items()}
-        rows = tf.shape(next(iter(fields.values())))[0]
-        examples = _at_least_one(tf.map_fn(one, fields, fn_output_signature=specs), rows)
-        answer = with_autograph(self.task.predict)(self.model, examples)
-        return {name: value[:rows] for name, value in answer.items()}
+        found: dict[str, tf.Tensor] = tf.map_fn(one, fields, fn_output_signature=specs)
+        return found
+
+    def named(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        """Raw fields by the names of the inputs that they are."""
+        return {name: samples[field] for name, field in self.fields.items()}
 
     def save(self, folder: Path) -> None:
         module = tf.Module()
@@ -72,6 +92,22 @@ class Served:
             for resource in _resources(list(vars(owner).values()))
         ]
         tf.saved_model.save(module, str(folder), signatures={"serving_default": self._function})
+
+
+def _names(fields: Iterable[str]) -> list[str]:
+    """For each field a name that a signature takes: its own wherever that can be."""
+    fields = list(fields)
+    plain = {field for field in fields if re.fullmatch(r"[A-Za-z]\w*", field, re.ASCII)} - {*keyword.kwlist, "self"}
+    taken, found = set(plain), []
+    for field in fields:
+        name = field
+        if field not in plain:
+            letters = re.sub(r"\W+", "_", field, flags=re.ASCII).strip("_")
+            first = letters if letters[:1].isalpha() and letters != field else f"input_{letters}".rstrip("_")
+            name = next(n for n in (first, *(f"{first}_{i}" for i in range(2, len(fields) + 2))) if n not in taken)
+        taken.add(name)
+        found.append(name)
+    return found
 
 
 def _at_least_one(examples: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -111,9 +147,10 @@ def serving_inputs(task: Task) -> dict[str, tf.TensorSpec] | None:
         return None
 
 
-def preprocessed(task: Task, example: Mapping[str, Any]) -> dict[str, Any]:
-    """One raw example as the model's task takes it, without what only training knows."""
-    fields = with_autograph(task.preprocess)({**example, "seed": tf.zeros([2], tf.int64)}, training=False)
+def preprocessed(task: Task, example: Mapping[str, Any], rows: tf.Tensor | None = None) -> dict[str, Any]:
+    """One raw example, or so many of them, as the model's task takes it, without what only training knows."""
+    seed = tf.zeros([2] if rows is None else [rows, 2], tf.int64)
+    fields = with_autograph(task.preprocess)({**example, "seed": seed}, training=False)
     return {name: value for name, value in fields.items() if name not in _NOT_SERVED}
 
 

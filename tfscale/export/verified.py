@@ -117,12 +117,13 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
     with _undisturbed(state.model):
         live = numbers(answers(task, state.model, fields, inputs), "served")
     served.save(folder / "saved_model")
-    raw = samples if raw_names is not None else served.signature.named(inputs)
+    raw = served.named(samples) if raw_names is not None else served.signature.named(inputs)
     faults.point("export.before_verify", step=state.step)
     worst = differences(expected, ask(folder, None if why else inputs, raw, imports=task.served_with))
     lossy = [largest_difference(expected[n], live[n]) for n in live if live[n].dtype.kind == "f"]
     return {
         "inputs": _described(served.inputs),
+        "fields": {name: field for name, field in served.fields.items() if name != field},
         "outputs": _described(served.outputs),
         "keras_inputs": None if why else _described(Signature.of(stock, inputs).seen(inputs)),
         "keras_outputs": None if why else _described({str(i): t for i, t in enumerate(keras_outputs)}),
