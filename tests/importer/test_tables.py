@@ -204,6 +204,11 @@ def test_what_stands_for_no_value_is_said_and_may_be_changed(tf, tmp_path, messa
     (tmp_path / "c.csv").write_text("x,continent\n" + "".join(f"{i},{('EU', 'NA', 'AS')[i % 3]}\n" for i in range(30)))
     folder = imported(tmp_path, f"{tmp_path}/c.csv", "name=c")
     assert "missing is written NA" in messages.text
+    for words, classes in (("no,yes", ["no", "yes"]), ("0,1", ["0", "1"]), ("T,F", ["F", "T"])):
+        one, other = words.split(",")
+        (tmp_path / "l.csv").write_text("x,y\n" + "".join(f"{i},{(one, other)[i % 2]}\n" for i in range(30)))
+        folder = imported(tmp_path, f"{tmp_path}/l.csv", f"name=l{one}", "label=y")
+        assert json.loads((folder / "columns.json").read_text())["label"]["classes"] == classes
     assert "missing: [NA, N/A," in (folder / "schema.yaml").read_text()
     (tmp_path / "s.yaml").write_text("missing: []\ncolumns: {}\n")
     folder = imported(tmp_path, f"{tmp_path}/c.csv", "name=c", f"schema={tmp_path}/s.yaml", "fresh=true")

@@ -99,11 +99,24 @@ def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column
         )
     value = f"CAST(CAST({sql} AS BIGINT) AS VARCHAR)" if is_number and are_whole else f"CAST({sql} AS VARCHAR)"
     order = f"min(({sql})::DOUBLE)" if is_number else "1"
+    if type_ == "BOOLEAN" and not is_expression:
+        no, yes = _words(connection, next(one for one in columns if one.name == request.label))
+        value, order = f"CASE WHEN {sql} THEN {text(yes)} WHEN NOT {sql} THEN {text(no)} END", f"min(({sql})::INT)"
     rows = _run(
         connection,
         f"SELECT {value}, count(*) FROM typed{where} GROUP BY 1 HAVING {value} IS NOT NULL ORDER BY {order}",
     ).fetchall()
     return Label(shown, kind, value, used, is_expression, [v for v, _ in rows], [n for _, n in rows], told)
+
+
+def _words(connection: Any, column: Column) -> tuple[str, str]:
+    """How the table writes no and yes, such as 0 and 1; ("false", "true") where it does so in several ways."""
+    word = f"CAST({column.raw} AS VARCHAR)"
+    query = f"SELECT min({word}), count(DISTINCT {word}) FROM raw WHERE ({column.value}) IS NOT NULL"
+    found = connection.execute(f"{query} GROUP BY {column.value} ORDER BY {column.value}").fetchall()
+    if [count for _, count in found] != [1, 1]:
+        return "false", "true"
+    return found[0][0], found[1][0]
 
 
 def _look(connection: Any, label: str, sql: str, names: Sequence[str]) -> tuple[str, list[str]]:
