@@ -36,7 +36,7 @@ FLOORS = (
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
     ["export", "launch", "k8s", "evaluate", "predict", "evaluator", "importer"],
     ["run", "parity", "validation"],
-    ["train", "__main__", "__init__"],
+    ["train", "inspection", "__main__", "__init__"],
 )
 SPINE = ("train.py", "run", "plan", "runtime", "data/pipeline.py", "assembly", "engine")
 TOP, LINES, FUNCTION, PARAMETERS = 15, 400, 60, 7

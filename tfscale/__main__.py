@@ -22,12 +22,14 @@ COMMANDS = {
     "predict": "a file with what a trained run says about every example",
     "export": "a trained run as Keras file and SavedModel, checked",
     "data import": "files of any kind as a data set to train on",
+    "data inspect": "a data set on one page, which opens without a network",
     "data validate": "what is wrong with a table, by itself or beside another",
     "k8s": "manifests with which a recipe runs in a cluster",
 }
 # Entry points that are a package's __main__, and which.
 _PACKAGES = {name: name for name in ("export", "k8s", "launch", "parity", "run")} | {
     "data import": "importer",
+    "data inspect": "inspection",
     "data validate": "validation",
 }
 _GROUPS = {name.split()[0] for name in COMMANDS if " " in name}  # the first of two words

@@ -55,6 +55,16 @@ class Prepared(Tfds):
         """The shards of a split of the data set, by its own name."""
         return self._shards(name)
 
+    def count_in(self, name: str) -> int:
+        """How many records a split of the data set has."""
+        return sum(map(int, self._split(name)["shardLengths"]))
+
+    def object_names(self) -> tuple[str, ...]:
+        """The names of the classes of boxes, where there are some."""
+        folder = self.folder()
+        file = folder / "objects-label.labels.txt" if folder else None
+        return tuple(file.read_text(encoding="utf-8").splitlines()) if file and file.is_file() else ()
+
     def _has(self, name: str) -> bool:
         """Whether there is something to read: a data set may have no split but that which is trained on."""
         return name in self._names or name == self.test_split or name == self.train_split
