@@ -34,7 +34,7 @@ def loaded_from_outside(html):
     return re.findall(fetched, html)
 
 
-def test_a_page_of_a_table(tmp_path, capsys):
+def test_a_page_of_a_table(tf, tmp_path, capsys):
     random = np.random.RandomState(0)
     rows = {
         "age": random.randint(20, 60, 400),
@@ -66,7 +66,7 @@ def test_a_page_of_a_table(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["classes", "boxes", "masks"])
-def test_a_page_of_pictures(tmp_path, kind):
+def test_a_page_of_pictures(tf, tmp_path, kind):
     image = pytest.importorskip("PIL.Image")
     source, random = tmp_path / "source", np.random.RandomState(0)
 

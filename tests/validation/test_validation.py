@@ -49,7 +49,7 @@ def found(*words, folder):
     )
 
 
-def test_each_difference_is_named(tmp_path, capsys):
+def test_each_difference_is_named(tf, tmp_path, capsys):
     base = written(tmp_path / "base.csv", rows())
     assert found(written(tmp_path / "same.csv", rows(1)), f"against={base}", folder=tmp_path)[:2] == (0, {})
 
@@ -80,7 +80,7 @@ def test_each_difference_is_named(tmp_path, capsys):
     assert "fails: 8 findings" in capsys.readouterr().out
 
 
-def test_a_label_that_a_column_tells_and_a_type_that_changed(tmp_path):
+def test_a_label_that_a_column_tells_and_a_type_that_changed(tf, tmp_path):
     base = rows()
     code, failing, _ = found(written(tmp_path / "base.csv", base), folder=tmp_path)
     assert (code, failing) == (0, {})
@@ -98,7 +98,7 @@ def test_a_label_that_a_column_tells_and_a_type_that_changed(tmp_path):
     assert not [key for key in failing if key[1] == "type"]
 
 
-def test_the_splits_of_a_data_set_are_compared_with_its_training_split(tmp_path, capsys):
+def test_the_splits_of_a_data_set_are_compared_with_its_training_split(tf, tmp_path, capsys):
     data = rows()
     data["month"] = np.repeat([1, 2, 3, 4], ROWS // 4)
     data["delay"] = data["delay"] + 100 * (data["month"] == 4)
