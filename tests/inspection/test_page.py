@@ -28,6 +28,22 @@ def seen(page, tmp_path, *options):
     return done.stdout
 
 
+def width_on(points, page, tmp_path):
+    """How wide the page is in a frame of so many points, as on a telephone: no window of Chromium's is that narrow."""
+    frame = tmp_path / "frame.html"
+    content = json.dumps(page.read_text()).replace("</", "<\\/")
+    frame.write_text(
+        f"""<body><iframe id="page" width="{points}" height="800" style="border: 0"></iframe><script>
+        const page = document.getElementById("page")
+        page.onload = () => setTimeout(() => {{
+            document.body.dataset.width = page.contentDocument.documentElement.scrollWidth
+        }}, 1000)
+        page.srcdoc = {content}
+        </script></body>"""
+    )
+    return int(re.search(r'data-width="(\d+)"', seen(frame, tmp_path, "--dump-dom"))[1])
+
+
 def loaded_from_outside(html):
     """What a browser would fetch: links that people may follow are none."""
     fetched = r"""(?:src|<link[^>]*href)\s*=\s*["']?(?:https?:)?//[^"'\s>]+|url\(\s*["']?https?:|@import"""
@@ -63,6 +79,7 @@ def test_a_page_of_a_table(tf, tmp_path, capsys):
     assert "of 50 entries" in shown and "Add Condition" in shown  # sorted and filtered by DataTables
     body = shown.partition("Add Condition")[2].partition("<tbody>")[2].partition("</tbody>")[0]
     assert body.count("<tr") == 10 and "2020-" in body
+    assert 300 < width_on(390, page, tmp_path) <= 390
 
 
 @pytest.mark.parametrize("kind", ["classes", "boxes", "masks"])
@@ -98,6 +115,7 @@ def test_a_page_of_pictures(tf, tmp_path, kind):
     assert not loaded_from_outside(html)
     assert html.count("<figure>") == 6 and html.count("data:image/jpeg;base64,") == 18  # each, and two looks of it
     if kind == "classes":
+        assert 300 < width_on(390, page, tmp_path) <= 390
         assert html.count("<b>cat</b>") == html.count("<b>dog</b>") == 3
     if kind == "boxes":
         assert html.count("left:25.00%;top:20.00%;width:50.00%;height:50.00%") == 6 and "<span>hen</span>" in html
