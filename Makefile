@@ -89,7 +89,7 @@ bench-checkpoint: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,tables,text,inspect,dev]"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,tables,images,text,inspect,dev]"
 	touch $(READY)
 
 clean:

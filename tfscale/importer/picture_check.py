@@ -66,7 +66,7 @@ def _as_png(content: bytes, kind: str) -> tuple[bytes, str] | str:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        return "Pillow may decode it: pip install pillow"
+        return 'Pillow may decode it: pip install "tfscale[images]"'
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which we bound ourselves, and of odd tags
@@ -198,7 +198,7 @@ def checked_mask(content: bytes, picture: Checked) -> tuple[bytes, list[str]] | 
                 return f"its mask has {mask.width} x {mask.height} pixels, and it {picture.width} x {picture.height}"
             kind, mode, numbers = mask.format, mask.mode, np.asarray(mask)
     except ImportError:
-        return "masks are read by Pillow: pip install pillow"
+        return 'masks are read by Pillow: pip install "tfscale[images]"'
     except Exception as error:
         return f"its mask can't be decoded: {first_line(error)}"
     if kind == "JPEG":
