@@ -12,7 +12,7 @@ import pytest
 from hooks.test_hooks import TESTED, of
 
 from tfscale.hooks import random_hooks, script_hooks
-from tfscale.hooks.random_hooks import random_state, use_random_state
+from tfscale.hooks.random_hooks import own_seed_states, random_state, use_random_state
 from tfscale.hooks.script_hooks import (
     before_folders,
     guard_downloads,
@@ -31,6 +31,19 @@ def test_every_hook_is_tested():
         if inspect.isfunction(value) and value.__module__ == module.__name__ and not thing.startswith("_")
     }
     assert found <= TESTED
+
+
+@of(own_seed_states)
+def test_where_a_model_draws_from(tf):
+    import keras
+
+    plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), keras.layers.Dropout(0.0)])
+    drawing = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.5), keras.layers.GaussianNoise(0.1)])
+    assert own_seed_states(plain) == []
+    states = own_seed_states(drawing)
+    before = [state.numpy().tolist() for state in states]
+    drawing(tf.ones([3, 2]), training=True)
+    assert len(states) == 2 and [state.numpy().tolist() for state in states] == [[s, n + 1] for s, n in before]
 
 
 @of(random_state, use_random_state)

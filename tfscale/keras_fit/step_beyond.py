@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfscale.hooks.random_hooks import seed_states
+from tfscale.hooks.random_hooks import own_seed_states
 from tfscale.keras_task.own_step import local_parts
 from tfscale.state.keras_state import other_optimizers
 from tfscale.state.train_state import TrainState
@@ -71,7 +71,7 @@ class StepBeyond:
         counting = [one for one in optimizers if not isinstance(one, keras.optimizers.LossScaleOptimizer)]
         # `iterations` is a part of it where gradients are accumulated; and an optimizer may have two names
         iterations = {id(v): v for one in counting for v in one.variables if v.name == "iteration"}
-        return [*seed_states(self._model), *iterations.values()]
+        return [*own_seed_states(self._model), *iterations.values()]
 
     def _counts(self) -> list[int]:
         return [int(np.atleast_1d(local_parts(one)[0].numpy())[-1]) for one in self._counters()]

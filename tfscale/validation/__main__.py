@@ -79,7 +79,7 @@ def _limits(given: dict[str, str]) -> Limits:
 
 
 def _findings(request: ImportRequest, against: str | None, limits: Limits) -> Iterator[Finding]:
-    from tfscale.validation.profiles import profile_beside, profile_of_files, profiles_of_prepared
+    from tfscale.validation.profiles import as_imported, profile_beside, profile_of_files, profiles_of_prepared
 
     if against is None:
         profiles = (
@@ -88,6 +88,7 @@ def _findings(request: ImportRequest, against: str | None, limits: Limits) -> It
             else profiles_of_prepared(_known(request.path, request), request.dir)
         )
         first = next(profiles)
+        yield from _bad_rows(first)
         yield from _leaks(first, limits)
         for other in profiles:
             _log.info(f"{other.name} beside {first.name}: {other.about['rows']:,} rows")
@@ -98,13 +99,20 @@ def _findings(request: ImportRequest, against: str | None, limits: Limits) -> It
         base = profile_of_files(dataclasses.replace(request, path=against))
     else:
         base = next(profiles_of_prepared(_known(against, request), request.dir))
+        request = as_imported(request, against)
     if _is_path(request.path):
         new = profile_beside(request, base)
     else:
         new = next(profiles_of_prepared(_known(request.path, request), request.dir))
     _log.info(f"{new.name}: {new.about['rows']:,} rows, beside {base.about['rows']:,} of {base.name}")
+    yield from _bad_rows(new)
     yield from findings(base.about, new.about, limits)
     yield from _leaks(new, limits)
+
+
+def _bad_rows(profile: Any) -> Iterator[Finding]:
+    if bad := profile.about.get("bad"):
+        yield Finding("", "bad rows", f"{len(bad):,} rows can't be read; the first: {bad[0]}")
 
 
 def _leaks(profile: Any, limits: Limits) -> Iterator[Finding]:

@@ -45,8 +45,8 @@ class Finding:
 
     Attributes:
         column: its name; "" for the whole.
-        kind: "missing column", "new column", "type", "range", "drift", "gaps", "unseen values", "class", "leak" or
-            "copies".
+        kind: "bad rows", "missing column", "new column", "type", "range", "drift", "gaps", "unseen values", "class" or
+            "leak".
         fails: whether the verdict is no for it; else it is only told.
     """
 

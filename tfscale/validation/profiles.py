@@ -19,7 +19,7 @@ import numpy as np
 from tfscale.data.prepared import Prepared
 from tfscale.errors import UsageError
 from tfscale.files import dumps, read_json
-from tfscale.importer.import_request import ImportRequest
+from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.recognise import recognised
 from tfscale.importer.table_columns import describe_columns, describe_label
 from tfscale.importer.table_types import Column, quoted
@@ -49,6 +49,8 @@ def profile_beside(request: ImportRequest, base: Profile) -> Profile:
     """Of the files of a table, whose columns are read by the types that they have in the base, where their values fit:
     few rows may look like another type. Raises as `profile_of_files`."""
     found = profile_of_files(request)
+    if request.schema:  # then people say the types
+        return found
     columns, before = found.about["columns"], base.about["columns"]
     types = {
         name: before[name]["type"]
@@ -84,11 +86,21 @@ def profile_of_files(request: ImportRequest, *, types: Mapping[str, str] | None 
             schema.write_text(dumps({"columns": {name: {"type": one} for name, one in types.items()}}))
             request = dataclasses.replace(request, schema=str(schema))
         reader = TableReader(request, found, Path(scratch))
-        rows = reader.listing().count
-        places = np.arange(rows)
-        about = {"rows": rows, "label": None, **reader.describe(places)}
+        listing = reader.listing()
+        rows = listing.count
+        about = {"rows": rows, "label": None, **reader.describe(np.arange(rows))}
         with import_duckdb().connect(str(Path(scratch) / "table.duckdb"), read_only=True) as connection:
+            unfit = connection.execute("SELECT __bad FROM items WHERE __bad IS NOT NULL ORDER BY __row").fetchall()
+            about["bad"] = [*(f"{item}: {reason}" for item, reason in listing.bad), *(reason for (reason,) in unfit)]
             return _profile(connection, request.path, about, table="items")
+
+
+def as_imported(request: ImportRequest, name: str) -> ImportRequest:
+    """The request for files that are to be read as those of a prepared data set were, where it says nothing else."""
+    file = Path(request.dir, name, VERSION, "import.json")
+    before = (read_json(file, trusted=True) if file.is_file() else {}).get("request", {})
+    taken = {key: before[key] for key in ("label", "exclude", "where", "drop_unlabelled") if before.get(key)}
+    return dataclasses.replace(request, **{key: value for key, value in taken.items() if not getattr(request, key)})
 
 
 def profiles_of_prepared(name: str, folder: str) -> Iterator[Profile]:
@@ -142,7 +154,7 @@ def _told(connection: Any, about: Mapping[str, Any], table: str) -> Iterator[tup
     target = connection.sql(f"SELECT __label AS y FROM {table} {where}").fetchnumpy()["y"]
     target = np.ma.getdata(target).astype(np.int64 if classes else np.float64)
     for name, one in about["columns"].items():
-        if one["type"] in ("id", "constant"):
+        if one["type"] in ("id", "constant", "text"):
             continue
         if one["type"] in NUMERIC:
             values = connection.sql(f"SELECT {quoted(name)}::DOUBLE AS x FROM {table} {where}").fetchnumpy()["x"]

@@ -58,6 +58,11 @@ shutil.copy2("out/old.txt", "out/copy.txt")
 os.symlink("copy.txt", "out/link.txt")
 assert open("out/link.txt").read() == "whole"
 os.remove("out/link.txt")
+os.makedirs("moved/part", exist_ok=True)
+with open("moved/part/a.txt", "w") as file:
+    file.write("a")
+os.rename("moved/part", "moved/whole")
+assert open("moved/whole/a.txt").read() == "a" and not os.path.exists("moved/part/a.txt")
 mine = f"out/of-{rank}.txt"
 open(mine, "w").close()
 assert mine in glob.glob("out/of-*.txt") and os.path.basename(mine) in next(os.walk("out"))[2]

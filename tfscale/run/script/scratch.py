@@ -146,11 +146,13 @@ class Scratch:
             theirs = self._whole(source)
             if kwargs or not theirs:
                 return call(source, target, **kwargs)
-            there = self.path_of(target, writes=True)
-            if (found := self.path_of(source, writes=False)) is source:  # the chief moves it
-                shutil.copyfile(source, there)
+            there, ours = self.path_of(target, writes=True), self._folder + theirs
+            if there == ours or self._exists(ours):
+                call(ours, there)
+            elif self._exists(theirs) and stat.S_ISDIR(self._stat(theirs).st_mode):  # the chief moves it
+                shutil.copytree(theirs, there, dirs_exist_ok=True)
             else:
-                call(found, there)
+                shutil.copyfile(source, there)
             self._gone.add(theirs)
             return None
 
