@@ -47,6 +47,14 @@ def test_the_rest_of_shares_is_said():
     assert len(found.places["train"]) == 50 and "50 items are in no split" in found.said[0]
 
 
+def test_splits_by_any_usual_name_are_those_that_training_looks_for():
+    found = split(listing(6, splits=np.array(["Train", "val", "test", "Train", "2013/01", ""])))
+    assert {name: sorted(places) for name, places in found.places.items()} == {
+        "train": [0, 3], "validation": [1], "test": [2], "2013_01": [4]}  # fmt: skip
+    kept = split(listing(4, splits=np.array(["train", "test1", "test2", "train"])))
+    assert sorted(kept.places) == ["test1", "test2", "train"]  # two splits are never made one
+
+
 def test_copies_in_two_splits_are_left_out_of_training_kept_or_refused():
     own = np.array(["train", "train", "test", "validation", "train", "train"])
     digests = np.array(["a", "b", "a", "b", "c", "c"])

@@ -330,10 +330,14 @@ def test_splits_by_sql_by_group_and_by_column(tf, table, tmp_path):
     )
     assert sum(one["examples"] for one in sizes["splits"].values()) == ROWS  # also those without a carrier
     file = tmp_path / "told.csv"
-    file.write_text("x,part,month\n" + "".join(f"{i},{'Train' if i % 3 else 'held out'},{i % 3}\n" for i in range(30)))
-    with pytest.raises(DataMissing, match="no rows are in the split train; there are Train, held_out"):
+    file.write_text(
+        "x,part,month\n" + "".join(f"{i},{'Practice' if i % 3 else 'held out'},{i % 3}\n" for i in range(30))
+    )
+    with pytest.raises(DataMissing, match="it puts none of the rows into a split"):
+        imported(tmp_path, str(file), "name=c", "split.train=month > 5", "split.test=month > 6")
+    with pytest.raises(DataMissing, match="no rows are in the split train; there are Practice, held_out"):
         imported(tmp_path, str(file), "name=c", "split_by=part")
-    file.write_text(file.read_text().replace("Train", "train"))
+    file.write_text(file.read_text().replace("Practice", "Train"))
     assert months(imported(tmp_path, str(file), "name=c", "split_by=part")) == {"train": {1, 2}, "held_out": {0}}
 
 
@@ -371,6 +375,7 @@ def test_frames_and_stores(tf, table, late, tmp_path, messages):
     import tfscale
 
     frame = pd.read_csv(table, dtype=str, keep_default_na=False)
+    frame.index = [f"row {i}" for i in range(len(frame))]  # no column
     options = ["drop_unlabelled=true", "shards=3"]
     folder = tfscale.import_table(frame, "late", label="delay > 15", dir=str(tmp_path / "a"), options=options)
     for name in ("columns.json", "schema.yaml", "late-train.tfrecord-00001-of-00003"):

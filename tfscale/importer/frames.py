@@ -42,7 +42,8 @@ def import_table(
     import pyarrow.parquet as pq
 
     try:
-        table = pa.table(frame)
+        is_pandas = type(frame).__module__.split(".")[0] == "pandas"
+        table = pa.Table.from_pandas(frame, preserve_index=False) if is_pandas else pa.table(frame)
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise UsageError(
             f"{type(frame).__name__} can't be read as a table: {first_line(error)}",

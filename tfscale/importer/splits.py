@@ -7,12 +7,14 @@ the same splits, on every machine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from tfscale.data.split_names import role_of
 from tfscale.errors import DataCorrupt, DataMissing
 from tfscale.files import sha256_of
 from tfscale.importer.import_request import ImportRequest
@@ -39,6 +41,9 @@ class Splits:
 
 def split_items(listing: Listing, request: ImportRequest) -> Splits:
     """Raises DataMissing where training has no item, DataCorrupt where copies are refused."""
+    asked = "data.split" if request.conditions() else "data.split_by" if request.split_by else ""
+    if asked and listing.splits is not None and not (listing.splits != "").any():
+        raise DataMissing(f"it puts none of the {listing.unit} into a split", where=asked, fix="correct it")
     names, of = _own(listing) if _has_own(listing, request) else _drawn(listing, request)
     splits = Splits({})
     if nowhere := int((of < 0).sum()):
@@ -69,11 +74,21 @@ def _own(listing: Listing) -> tuple[list[str], np.ndarray]:
     """The splits that the source itself has: (their names, the number of each item's; -1: in none)."""
     assert listing.splits is not None
     texts = np.asarray(listing.splits, dtype=object).astype(str)
+    texts = np.array([*_legal(np.unique(texts).tolist()).values()], dtype=str)[np.unique(texts, return_inverse=True)[1]]
     names = sorted({str(name) for name in np.unique(texts)} - {""}, key=lambda name: (_rank(name), name))
     of = np.full(listing.count, -1)
     for number, name in enumerate(names):
         of[texts == name] = number
     return names, of
+
+
+def _legal(names: Sequence[str]) -> dict[str, str]:
+    """What splits are called whose names the source tells: "val" is validation, which training looks for, but for
+    several names that would be one."""
+    roles = {name: role_of(name) for name in names}
+    plain = {name: re.sub(r"\W", "_", name) for name in names}
+    several = list(roles.values())
+    return {name: role if role and several.count(role) == 1 else plain[name] for name, role in roles.items()}
 
 
 def _drawn(listing: Listing, request: ImportRequest) -> tuple[list[str], np.ndarray]:

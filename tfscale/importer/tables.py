@@ -56,6 +56,7 @@ class TableReader:
         here = probe()
         limits = {"threads": max(1, int(here.cores)), "memory_limit": f"{here.memory_bytes // 2**21}MiB"}  # half of it
         with duckdb.connect(self._file, config=limits) as connection:
+            connection.execute("SET TimeZone = 'UTC'")  # not the machine's: the same source gives the same bytes
             told, rejects = load(connection, files)
             for line in (*files.said, told):
                 _log.info(line) if line else None
