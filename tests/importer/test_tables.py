@@ -341,6 +341,16 @@ def test_splits_by_sql_by_group_and_by_column(tf, table, tmp_path):
     assert months(imported(tmp_path, str(file), "name=c", "split_by=part")) == {"train": {1, 2}, "held_out": {0}}
 
 
+def test_files_of_splits_by_a_word_of_their_names(tf, tmp_path):
+    (tmp_path / "t").mkdir()
+    for name, count in (("train-00000-of-00002", 20), ("train-00001-of-00002", 10), ("my_test", 10), ("val.2", 5)):
+        (tmp_path / f"t/{name}.csv").write_text("x,kind\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(count)))
+    folder = imported(tmp_path, f"{tmp_path}/t", "name=told", "label=kind")
+    about = json.loads((folder / "import.json").read_text())
+    counts = {name: split["examples"] for name, split in about["splits"].items()}
+    assert counts == {"train": 30, "validation": 5, "test": 10}
+
+
 def test_files_of_splits_and_arrays(tf, tmp_path):
     (tmp_path / "t").mkdir()
     for name, count in (("train", 30), ("test", 10)):

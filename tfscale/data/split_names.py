@@ -15,6 +15,7 @@ _WORDS = {
 }
 _FILLING = r"(set|data|dataset|images?|imgs?|pictures|photos|split|folder)"  # train_set, TrainData, test-images
 _ROLES = [(role, re.compile(rf"{_FILLING}?({'|'.join(words)}){_FILLING}?")) for role, words in _WORDS.items()]
+_SHARD = re.compile(r"[-_]?\d+([-_]of[-_]\d+)?$")
 HELD_OUT = ("test", "validation")  # the roles of what is evaluated, the first first
 
 
@@ -22,6 +23,12 @@ def role_of(name: str) -> str | None:
     """ "train", "test" or "validation" for the name of a split, in whatever case; None for any other name."""
     letters = re.sub(r"[^a-z]", "", name.lower())
     return next((role for role, pattern in _ROLES if pattern.fullmatch(letters)), None)
+
+
+def role_in(stem: str) -> str:
+    """The role that a word of a file's name says, such as "flights_train" or "test-00000-of-00003"; "" for none."""
+    words = re.split(r"[-_ ]", _SHARD.sub("", stem))
+    return next((role for word in reversed(words) if (role := role_of(word))), "")
 
 
 def of_role(role: str, names: Iterable[str]) -> list[str]:

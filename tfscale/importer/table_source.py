@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from tfscale.data.split_names import role_of
+from tfscale.data.split_names import role_in, role_of
 from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line
 from tfscale.files import sha256
 from tfscale.importer.recognise import Found, ending
@@ -62,7 +62,7 @@ class TableFiles:
         found = []
         for name in self.names:
             parts = [PurePosixPath(name).name.split(".")[0], *reversed(PurePosixPath(name).parts[:-1])]
-            found.append(next((role for part in parts if (role := role_of(part))), ""))
+            found.append(next((role for part in parts if (role := role_of(part))), role_in(parts[0])))
         return found if len(found) > 1 and all(found) and "train" in found else None
 
 

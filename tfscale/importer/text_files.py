@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from tfscale.data.split_names import role_of
+from tfscale.data.split_names import role_in, role_of
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.importer.recognise import Found, ending
 from tfscale.importer.text_options import BROKEN, ENDINGS, OPENERS, RECORDS
@@ -66,5 +66,5 @@ def splits_of(names: Sequence[str]) -> list[str] | None:
     for name in names:
         path = PurePosixPath(name)
         roles = [role for part in (*path.parts[:-1], path.stem) if (role := role_of(part))]
-        found.append(roles[0] if roles else "")
+        found.append(roles[0] if roles else role_in(path.stem))
     return found if "" not in found and "train" in found else None

@@ -57,6 +57,7 @@ def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> Pic
             fix="data.label=KEY of the JSON that holds the label",
         )
     places = {name: place for place, name in enumerate(classes)}
+    places |= {text: places[str(int(text))] for text in texts if text.isdecimal() and str(int(text)) in places}  # "01"
     items = [item._replace(label=places.get(text, -1)) for item, text in zip(items, texts, strict=True)]
     left_out = [counted(alone, "name", " without a picture")] if alone else []
     left_out += [f"{count:,} {ending} beside pictures" for ending, count in sorted(others.items())]
