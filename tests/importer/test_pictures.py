@@ -404,9 +404,9 @@ def test_pairs_in_tars(tf, tmp_path):
         with tarfile.open(tmp_path / f"photos-{role}-{number:04}.tar", "w") as packed:
             for i in range(2):
                 member(packed, f"{number}{i}.jpg", encode(image(10 * number + i)))
-                member(
-                    packed, f"{number}{i}.json", json.dumps({"label": f"class {i}", "cls": 7, "padded": "07"}).encode()
-                )
+                sparse = ("01", "1", "900", "1", "1", "1")[2 * number + i]
+                said = {"label": f"class {i}", "cls": 7, "padded": "07", "sparse": sparse}
+                member(packed, f"{number}{i}.json", json.dumps(said).encode())
             member(packed, "alone.cls", b"1")
             if number == 2:
                 member(packed, "20.txt", b"a caption")
@@ -424,8 +424,9 @@ def test_pairs_in_tars(tf, tmp_path):
     assert not (tmp_path.parent / "scratch").exists()  # read where they lie
     source = reader(tmp_path / "photos-train-000*.tar", label="cls")
     assert source.listing().count == 6 and source.features()["label"].names == [str(i) for i in range(8)]
-    found = read(reader(tmp_path / "photos-train-000*.tar", label="padded"))[1].values()
-    assert [one["label"] for one in found if not isinstance(one, Bad)] == [7] * 4
+    for key, labels in (("padded", [7] * 4), ("sparse", [0, 1, 2, 1])):  # of 01, 1 and 900, which are names
+        found = read(reader(tmp_path / "photos-train-000*.tar", label=key))[1].values()
+        assert [one["label"] for one in found if not isinstance(one, Bad)] == labels
     with pytest.raises(UsageError, match="no picture has a .json with the key 'lable'"):
         reader(tmp_path / "photos-train-0000.tar", label="lable").listing()
     with tarfile.open(tmp_path / "photos-train-0000.tar", "a") as packed:

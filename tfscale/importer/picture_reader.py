@@ -176,6 +176,8 @@ class PictureReader:
                 return Bad(fitted)
             example["objects"] = fitted[0]
             reasons += fitted[1]
+        elif item.label < 0:  # TFDS would take it
+            return Bad("has no label")
         else:
             example["label"] = item.label
         return Odd(example, reasons) if reasons else example

@@ -20,6 +20,7 @@ from tfscale.importer.unpack import members_in_place, unpacked
 
 _LABELS = ("label", "cls", "class", "class_id", "category", "target")  # in a JSON
 _MOST = 2**20  # bytes of what labels a picture
+_DIGITS = 9  # of the number of a class
 _SHARD = re.compile(r"[-_.]?\d+$")  # of train-000123
 
 
@@ -48,7 +49,7 @@ def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> Pic
             bad = "has no label" if text is None else ""
             items.append(Item(f"{tar.name}: {key}{picture}", members[picture], role, bad=bad))
             texts.append(text or "")
-    classes = _classes({text for text, item in zip(texts, items, strict=True) if not item.bad})
+    classes, places = _classes({text for text, item in zip(texts, items, strict=True) if not item.bad})
     if not classes:
         told = f"a .json with the key {label!r}" if label else "a .cls, or a .json with a label"
         raise UsageError(
@@ -56,8 +57,6 @@ def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> Pic
             where="data.label",
             fix="data.label=KEY of the JSON that holds the label",
         )
-    places = {name: place for place, name in enumerate(classes)}
-    places |= {text: places[str(int(text))] for text in texts if text.isdecimal() and str(int(text)) in places}  # "01"
     items = [item._replace(label=places.get(text, -1)) for item, text in zip(items, texts, strict=True)]
     left_out = [counted(alone, "name", " without a picture")] if alone else []
     left_out += [f"{count:,} {ending} beside pictures" for ending, count in sorted(others.items())]
@@ -119,10 +118,13 @@ def _text(span: Span) -> str:
     )
 
 
-def _classes(values: set[str]) -> tuple[str, ...]:
-    """Names in their order; of numbers all from 0 to the largest, so that a number stays what it is."""
-    if values and all(value.isdecimal() for value in values):
-        most = max(map(int, values))
+def _classes(values: set[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """(the classes' names in their order, the place of each value among them); of numbers, also such as 01, all from 0
+    to the largest, so that a number stays what it is."""
+    if values and all(value.isdecimal() and len(value) <= _DIGITS for value in values):
+        places = {value: int(value) for value in values}
+        most = max(places.values())
         if most < 10 * len(values) + 10:
-            return tuple(map(str, range(most + 1)))
-    return tuple(sorted(values))
+            return tuple(map(str, range(most + 1))), places
+    names = tuple(sorted(values))
+    return names, {name: place for place, name in enumerate(names)}
