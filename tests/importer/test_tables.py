@@ -236,6 +236,25 @@ def test_bad_rows_within_the_budget_are_left_out_and_listed(tf, table, tmp_path,
     assert "numbers but for 1 rows" in messages.text  # before the schema says so
 
 
+def test_a_label_that_is_no_number_or_infinite(tf, tmp_path):
+    """price / area is NaN where both are 0, infinite where only the area is."""
+    rows = [f"{100 + i},{i % 7 + 1},{i}" for i in range(30)]
+    rows[3], rows[5], rows[8] = "100,0,3", "0,0,5", "100,2,1e39"
+    (tmp_path / "homes.csv").write_text("price,area,x\n" + "\n".join(rows) + "\n")
+    words = (f"{tmp_path}/homes.csv", "name=homes", "label=price / area", "split.train=1")
+    with pytest.raises(DataCorrupt, match=r"1 rows have no label \(price / area\): homes.csv: row 6"):
+        imported(tmp_path, *words)
+    folder = imported(tmp_path, *words, "drop_unlabelled=true", "max_bad=2")
+    about = json.loads((folder / "import.json").read_text())
+    assert {one["item"]: one["reason"] for one in about["bad"]} == {
+        "homes.csv: row 4": "the label price / area is infinite, or beyond what float32 holds",
+        "homes.csv: row 9": "column x: is beyond what float32 holds",
+    }
+    assert about["left_out"][-1] == "1 rows without a label" and about["splits"]["train"]["examples"] == 27
+    label = json.loads((folder / "columns.json").read_text())["label"]
+    assert label["kind"] == "number" and 15 < label["mean"] < 130
+
+
 def packed(kind: str, tmp_path: Path) -> tuple[str, str]:
     """(a path, what the import says of it) of the same table in another form."""
     file = tmp_path / "late.csv"

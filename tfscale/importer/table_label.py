@@ -13,7 +13,7 @@ from typing import Any
 from tfscale.errors import DataCorrupt, UsageError, first_line, nearest
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.table_source import text
-from tfscale.importer.table_types import Column, quoted
+from tfscale.importer.table_types import MOST, Column, quoted
 
 _FEW_CLASSES = 20  # whole numbers of at most so many values are classes
 _MOST_CLASSES = 10_000
@@ -28,6 +28,7 @@ class Label:
         value: SQL over `typed`: a text for a class, a number; NULL where there is none.
         columns: of the table, which it is made of.
         counts: of each class how many rows have it.
+        endless: SQL of whether it is a number that no float32 holds, such as 1 / 0; "" where none can be.
     """
 
     name: str
@@ -38,6 +39,18 @@ class Label:
     classes: list[str]
     counts: list[int]
     told: str = ""
+    endless: str = ""
+
+    @property
+    def missing(self) -> str:
+        """SQL of whether a row has none."""
+        return f"(({self.value}) IS NULL" + (f" AND NOT coalesce({self.endless}, false))" if self.endless else ")")
+
+    @property
+    def fault(self) -> str:
+        """SQL of why a row is bad for the label's sake, NULL where it isn't."""
+        told = text(f"the label {self.name} is infinite, or beyond what float32 holds")
+        return f"CASE WHEN {self.endless} THEN {told} END" if self.endless else "NULL"
 
     @property
     def record(self) -> str:
@@ -75,6 +88,10 @@ def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column
     type_, used = _look(connection, request.label, sql, names)
     shown = request.label
     where = f" WHERE ({request.where})" if request.where else ""
+    endless = ""
+    if type_ in ("DOUBLE", "FLOAT"):  # a division by 0 gives infinity, 0 / 0 NaN, which is no label
+        endless = f"(abs({sql}) > {MOST} AND NOT isnan({sql}))"  # DuckDB's NaN is more than all numbers
+        sql = f"(CASE WHEN abs({sql}) <= {MOST} THEN {sql} END)"
     is_number = type_ not in ("VARCHAR", "BOOLEAN") and not type_.startswith(("TIMESTAMP", "DATE", "ENUM"))
     whole = "false"
     if is_number:
@@ -92,7 +109,7 @@ def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column
     if kind == "number":
         if not is_number and type_ != "BOOLEAN":
             raise UsageError(f"the label {shown} is no number", where="data.schema", fix="label.kind: class")
-        return Label(shown, kind, f"CAST({sql} AS DOUBLE)", used, is_expression, [], [], told)
+        return Label(shown, kind, f"CAST({sql} AS DOUBLE)", used, is_expression, [], [], told, endless)
     if distinct > _MOST_CLASSES:
         raise DataCorrupt(
             f"the label {shown} has {distinct:,} classes in {filled:,} rows", where="data.label", fix="choose another"
@@ -106,7 +123,8 @@ def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column
         connection,
         f"SELECT {value}, count(*) FROM typed{where} GROUP BY 1 HAVING {value} IS NOT NULL ORDER BY {order}",
     ).fetchall()
-    return Label(shown, kind, value, used, is_expression, [v for v, _ in rows], [n for _, n in rows], told)
+    classes, counts = [v for v, _ in rows], [n for _, n in rows]
+    return Label(shown, kind, value, used, is_expression, classes, counts, told, endless)
 
 
 def _words(connection: Any, column: Column) -> tuple[str, str]:

@@ -17,6 +17,7 @@ TYPES = ("number", "category", "boolean", "date", "text", "id", "constant")
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "?", "-", "--")
 COMMA, POINT = "1,234.5", "1.234,5"  # how numbers are written: thousands and decimals
 
+MOST = "3.4028234e38"  # that a float32 holds
 _ONES, _NOTS = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _PADDED = r"[+-]?0\d+(\.\d*)?"  # 007 is a name, and no number
@@ -89,7 +90,7 @@ class Column:
         """SQL of what a record holds, made of `value`'s: REAL, NULL where it is missing, or VARCHAR, never NULL."""
         name = quoted(self.name)
         if self.type in ("number", "boolean"):
-            return f"CAST({name} AS REAL)"
+            return f"TRY_CAST({name} AS REAL)"  # NULL in a row that is bad, since it is beyond it
         if self.type == "date":
             day, time = f"strftime({name}, '%Y-%m-%d')", f"strftime({name}, '%Y-%m-%dT%H:%M:%S')"
             return f"coalesce(CASE WHEN {name} = date_trunc('day', {name}) THEN {day} ELSE {time} END, '')"
@@ -107,7 +108,7 @@ class Column:
             said.append(f"WHEN ({self.raw}) IS NOT NULL AND ({self.value}) IS NULL"
                         f" THEN {told} || '\"' || {shown} || '\" is {article}'")  # fmt: skip
         if self.type == "number":
-            beyond = f"isinf(CAST(({self.value}) AS DOUBLE)) OR abs({self.value}) > 3.4028234e38"
+            beyond = f"isinf(CAST(({self.value}) AS DOUBLE)) OR abs({self.value}) > {MOST}"
             said.append(f"WHEN {beyond} THEN {text(f'column {self.name}: is beyond what float32 holds')}")
         return f"CASE {' '.join(said)} END" if said and name else ""
 

@@ -144,7 +144,7 @@ class TableReader:
         if self.label is not None:
             where = self._drop_unlabelled(connection, where, files)
         split = self._split_of(connection, files, where)
-        label = self.label.record if self.label else "NULL"
+        label, fault = (self.label.record, self.label.fault) if self.label else ("NULL", "NULL")
         own = "'a row of its own: ' || __row"  # where the group is missing
         group = f"coalesce(CAST({quoted(request.group)} AS VARCHAR), {own})" if request.group else "NULL"
         records = ", ".join(f"{one.record} AS {quoted(one.name)}" for one in self.columns)
@@ -154,7 +154,8 @@ class TableReader:
             else f"(SELECT t.*, r.{FILE_COLUMN} FROM typed t JOIN raw r ON t.__row = r.rowid)"
         )
         connection.execute(
-            f"""CREATE TABLE items AS SELECT __row, {label} AS __label, {split} AS __split, {group} AS __group, __bad
+            f"""CREATE TABLE items AS SELECT __row, {label} AS __label, {split} AS __split, {group} AS __group,
+                coalesce(__bad, {fault}) AS __bad
                 {", " + records if records else ""} FROM {source} WHERE {where} ORDER BY __row"""
         ).fetchall()
         return _column(connection, "__row", needed=True)  # type: ignore[return-value]
@@ -162,7 +163,7 @@ class TableReader:
     def _drop_unlabelled(self, connection: Any, where: str, files: TableFiles) -> str:
         """The condition for rows that have a label; raises DataCorrupt where the others may not be dropped."""
         assert self.label is not None
-        without = f"{where} AND ({self.label.value}) IS NULL"
+        without = f"{where} AND {self.label.missing}"
         missing = _count(connection, without, "data.label")
         if not missing:
             return where
@@ -176,7 +177,7 @@ class TableReader:
                 fix="give them one, or data.drop_unlabelled=true leaves them out",
             )
         self.left_out.append(f"{missing:,} rows without a label")
-        return f"{where} AND ({self.label.value}) IS NOT NULL"
+        return f"{where} AND NOT {self.label.missing}"
 
     def _split_of(self, connection: Any, files: TableFiles, where: str) -> str:
         """SQL of the split that a row goes into, "" for none; "NULL" where shares decide."""
