@@ -255,6 +255,27 @@ def test_a_label_that_is_no_number_or_infinite(tf, tmp_path):
     assert label["kind"] == "number" and 15 < label["mean"] < 130
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "type", "format", "read"),
+    [
+        ("03/15/99", "12/31/24", "date", "%m/%d/%y", "1999-03-15"),
+        ("15.03.24", "16.03.99", "date", "%d.%m.%y", "2024-03-15"),
+        ("15/03/2024", "16/03/1999", "date", "%d/%m/%Y", "2024-03-15"),
+        ("15-03-24", "16-03-99", "category", "", "15-03-24"),
+    ],
+)
+def test_how_a_value_is_written_is_found(first, second, type, format, read):
+    import duckdb
+
+    from tfscale.importer.table_types import infer
+
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE raw AS SELECT unnest([?, ?]) AS it", [first, second]).fetchall()
+        column = infer(connection, {})[0][0]
+        value = connection.execute(f"SELECT CAST({column.value} AS VARCHAR) FROM raw").fetchall()[0][0]
+    assert (column.type, column.format, value.removesuffix(" 00:00:00")) == (type, format, read)
+
+
 def packed(kind: str, tmp_path: Path) -> tuple[str, str]:
     """(a path, what the import says of it) of the same table in another form."""
     file = tmp_path / "late.csv"

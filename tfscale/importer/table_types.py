@@ -81,7 +81,7 @@ class Column:
             return f"CASE WHEN {low} IN ({ones}) THEN true WHEN {low} IN ({nots}) THEN false END"
         if self.type == "date":
             if self.format and self.source == "VARCHAR":
-                return f"try_strptime({raw}, {text(self.format)})"
+                return _day(raw, self.format)
             return f"TRY_CAST({raw} AS TIMESTAMP)"
         return f"CAST({raw} AS VARCHAR)"
 
@@ -249,7 +249,7 @@ def _as_date(connection: Any, column: Column) -> Column:
     if not all(re.search(r"\d", v) and len(v) <= 30 for (v,) in sample):
         return column
     for format in _FORMATS:
-        fits = f"SELECT count_if(try_strptime(v, {text(format)}) IS NOT NULL) FROM"
+        fits = f"SELECT count_if({_day('v', format)} IS NOT NULL) FROM"
         if (
             connection.execute(f"{fits} (SELECT v FROM vals WHERE v IS NOT NULL ORDER BY v LIMIT 50)").fetchall()[0][0]
             == len(sample)
@@ -257,6 +257,12 @@ def _as_date(connection: Any, column: Column) -> Column:
         ):
             return replace(column, type="date", format=format, told=f"dates written {format}")
     return column
+
+
+def _day(value: str, format: str) -> str:
+    """SQL of a date's text by its format; DuckDB's %Y would take 99 for the year 99."""
+    read = f"try_strptime({value}, {text(format)})"
+    return f"CASE WHEN regexp_matches({value}, '\\d{{4}}') THEN {read} END" if "%Y" in format else read
 
 
 def _of_words(connection: Any, column: Column, filled: int) -> Column:
