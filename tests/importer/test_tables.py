@@ -262,6 +262,9 @@ def test_a_label_that_is_no_number_or_infinite(tf, tmp_path):
         ("15.03.24", "16.03.99", "date", "%d.%m.%y", "2024-03-15"),
         ("15/03/2024", "16/03/1999", "date", "%d/%m/%Y", "2024-03-15"),
         ("15-03-24", "16-03-99", "category", "", "15-03-24"),
+        ("0,125", "0,250", "number", "1.234,5", "0.125"),
+        ("1,125", "0,250", "number", "1.234,5", "1.125"),
+        ("1,125", "2,250", "number", "1,234.5", "1125.0"),
     ],
 )
 def test_how_a_value_is_written_is_found(first, second, type, format, read):

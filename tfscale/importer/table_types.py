@@ -22,9 +22,9 @@ _ONES, _NOTS = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _PADDED = r"[+-]?0\d+(\.\d*)?"  # 007 is a name, and no number
 _SIGNS = r"[$€£¥₹%]|USD|EUR|GBP|CHF|JPY"
-_GAP = r" \x{A0}\x{202F}\x{2009}''’"  # between thousands
-_BY_COMMA = rf"[+-]?(\d{{1,3}}([,{_GAP}]\d{{3}})+|\d+)(\.\d*)?"
-_BY_POINT = rf"[+-]?(\d{{1,3}}([.{_GAP}]\d{{3}})+|\d+)(,\d*)?"
+_GAP = r" \x{A0}\x{202F}\x{2009}''’"  # between thousands, of which the first group begins with no 0: 0,125 is an eighth
+_BY_COMMA = rf"[+-]?([1-9]\d{{0,2}}([,{_GAP}]\d{{3}})+|\d+)(\.\d*)?"
+_BY_POINT = rf"[+-]?([1-9]\d{{0,2}}([.{_GAP}]\d{{3}})+|\d+)(,\d*)?"
 _DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%b %d, %Y",
          "%d %B %Y", "%B %d, %Y", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y")  # fmt: skip
 _FORMATS = tuple(day + hour for day in _DAYS for hour in ("", " %H:%M", " %H:%M:%S"))
