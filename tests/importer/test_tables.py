@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -277,6 +280,14 @@ def test_how_a_value_is_written_is_found(first, second, type, format, read):
         column = infer(connection, {})[0][0]
         value = connection.execute(f"SELECT CAST({column.value} AS VARCHAR) FROM raw").fetchall()[0][0]
     assert (column.type, column.format, value.removesuffix(" 00:00:00")) == (type, format, read)
+
+
+def test_times_are_those_of_utc_wherever_it_runs():
+    code = """from tfscale.importer.tables import connect
+print(connect().execute("SELECT CAST(TIMESTAMPTZ '2024-01-01 00:00:00+00' AS TIMESTAMP)").fetchall()[0][0])"""
+    away = {**os.environ, "TZ": "Asia/Tokyo"}
+    done = subprocess.run([sys.executable, "-c", code], env=away, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "2024-01-01 00:00:00", done.stderr
 
 
 def packed(kind: str, tmp_path: Path) -> tuple[str, str]:

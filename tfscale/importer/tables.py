@@ -50,13 +50,12 @@ class TableReader:
         return str(self.scratch / "table.duckdb")
 
     def listing(self) -> Listing:
-        duckdb = import_duckdb()
+        import_duckdb()
         files = open_tables(self.found, self.scratch)
         schema = read_schema(Path(self.request.schema)) if self.request.schema else Schema()
         here = probe()
         limits = {"threads": max(1, int(here.cores)), "memory_limit": f"{here.memory_bytes // 2**21}MiB"}  # half of it
-        with duckdb.connect(self._file, config=limits) as connection:
-            connection.execute("SET TimeZone = 'UTC'")  # not the machine's: the same source gives the same bytes
+        with connect(self._file, config=limits) as connection:
             told, rejects = load(connection, files)
             for line in (*files.said, told):
                 _log.info(line) if line else None
@@ -255,11 +254,10 @@ class TableReader:
         """The values of each row in the order of its columns, the label last."""
         import pyarrow as pa
 
-        duckdb = import_duckdb()
         names = [*(f"items.{quoted(one.name)}" for one in self.columns), *(["items.__label"] if self.label else [])]
         asked = pa.table({"place": np.asarray(places, np.int64), "n": np.arange(len(places))})
         numbers = {one for one, column in enumerate(self.columns) if column.type in ("number", "boolean")}
-        with duckdb.connect(self._file, read_only=True, config={"threads": 1}) as connection:
+        with connect(self._file, read_only=True, config={"threads": 1}) as connection:
             connection.register("asked", asked)
             query = (
                 f"SELECT __bad, {', '.join(names)} FROM asked JOIN items ON items.rowid = asked.place ORDER BY asked.n"
@@ -278,8 +276,7 @@ class TableReader:
     def describe(self, train: np.ndarray) -> Mapping[str, Any]:
         import pyarrow as pa
 
-        duckdb = import_duckdb()
-        with duckdb.connect(self._file, read_only=True, config={"threads": 1}) as connection:
+        with connect(self._file, read_only=True, config={"threads": 1}) as connection:
             connection.register("places", pa.table({"place": np.asarray(train, np.int64)}))
             view = "SELECT items.* FROM items WHERE rowid IN (SELECT place FROM places)"
             connection.execute(f"CREATE TEMP TABLE train AS {view} ORDER BY __row").fetchall()
@@ -318,6 +315,13 @@ def import_duckdb() -> Any:
             fix='pip install "tfscale[tables]"',
         ) from None
     return duckdb
+
+
+def connect(file: str = ":memory:", *, read_only: bool = False, config: Mapping[str, Any] | None = None) -> Any:
+    """A connection that counts times as UTC, not as the machine does: the same source gives the same bytes."""
+    connection = import_duckdb().connect(file, read_only=read_only, config=dict(config or {}))
+    connection.execute("SET TimeZone = 'UTC'").fetchall()
+    return connection
 
 
 def _count(connection: Any, where: str, key: str) -> int:

@@ -23,7 +23,7 @@ from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.recognise import recognised
 from tfscale.importer.table_columns import describe_columns, describe_label
 from tfscale.importer.table_types import Column, quoted
-from tfscale.importer.tables import TableReader, import_duckdb
+from tfscale.importer.tables import TableReader, connect
 from tfscale.validation.findings import NUMERIC
 from tfscale.validation.leakage import told_by
 
@@ -89,7 +89,7 @@ def profile_of_files(request: ImportRequest, *, types: Mapping[str, str] | None 
         listing = reader.listing()
         rows = listing.count
         about = {"rows": rows, "label": None, **reader.describe(np.arange(rows))}
-        with import_duckdb().connect(str(Path(scratch) / "table.duckdb"), read_only=True) as connection:
+        with connect(str(Path(scratch) / "table.duckdb"), read_only=True) as connection:
             unfit = connection.execute("SELECT __bad FROM items WHERE __bad IS NOT NULL ORDER BY __row").fetchall()
             about["bad"] = [*(f"{item}: {reason}" for item, reason in listing.bad), *(reason for (reason,) in unfit)]
             return _profile(connection, request.path, about, table="items")
@@ -125,7 +125,7 @@ def profile_of_split(source: Prepared, split: str, columns: Mapping[str, Any]) -
     """
     label = columns.get("label")
     told = [Column(name, one["type"]) for name, one in columns["columns"].items()]
-    with import_duckdb().connect(config={"threads": 1}) as connection, _rows(source, split, told, label) as rows:
+    with connect(config={"threads": 1}) as connection, _rows(source, split, told, label) as rows:
         connection.register("records", rows)
         connection.execute("CREATE TABLE train AS SELECT *, row_number() OVER () AS __row FROM records").fetchall()
         count = connection.execute("SELECT count(*) FROM train").fetchall()[0][0]
