@@ -74,6 +74,19 @@ def test_json_lines(tmp_path):
     dropped = reader_of(labelled, "data.label=n", "data.drop_unlabelled=true", "data.group=text").listing()
     assert (dropped.count, dropped.left_out) == (3, ["1 text without a label"])
     assert dropped.groups.tolist() == ["x", "y", ""]
+    odd = tmp_path / "odd.jsonl"
+    odd.write_text(
+        '{"text": "x", "n": 1.0}\n{"text": "\\ud83d", "n": 0}\n{"text": "\\ud83d\\ude00", "n": 0}\n'
+        '{"text": "y", "n": 0.5}\n{"text": "z", "n": "\\ud83d"}\n'
+    )
+    reader = reader_of(odd, "data.label=n")
+    assert texts_of(reader) == [
+        {"text": "x", "label": "1"},
+        Bad("has half of a letter in 'text', such as \\ud83d alone"),
+        {"text": "\U0001f600", "label": "0"},
+        *[Bad("has no label 'n'")] * 2,
+    ]
+    assert reader.describe(np.arange(5))["label"]["classes"] == ["0", "1"]
     assert [recognised(ImportRequest(path=str(path)))[2] for path in (pairs, labelled)] == [
         "JSON lines with prompt and completion",
         "JSON lines with text",

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from tfscale.errors import UsageError
+from tfscale.errors import DataCorrupt, UsageError
+from tfscale.text.given_texts import GivenTexts
 from tfscale.text.packing import cut_texts, pack
 from tfscale.text.sequences import Rows, Tokenized
 from tfscale.text.text_task import Text
@@ -173,6 +174,12 @@ def test_from_a_file_to_an_export_that_takes_text(cli, tmp_path):
     assert (first["name"], first["left_out"]) == ("line 1", 0) and second["left_out"] > 0
     seen = cli("run.dir=it", program=("-m", "tfscale.evaluate"))
     assert seen.code == 0 and f"{metrics['perplexity']:.4f}" in seen.out, seen.err
+
+
+def test_a_text_to_predict_that_has_no_bytes_is_named(tmp_path):
+    (tmp_path / "asked.jsonl").write_text('{"text": "well"}\n{"text": "\\ud83d"}\n')
+    with pytest.raises(DataCorrupt, match="line 2 holds half of a letter"):
+        GivenTexts(path=str(tmp_path / "asked.jsonl")).check()
 
 
 @pytest.mark.parametrize(("objective", "causal"), [("causal", True), ("classification", False)])

@@ -24,7 +24,7 @@ from tfscale.importer.reader import Bad, Listing
 from tfscale.importer.recognise import Found, ending
 from tfscale.importer.text_files import find_texts, splits_of
 from tfscale.importer.text_options import PAIR, RECORDS, as_record, first_record, text_fields
-from tfscale.text.tokenizers import KINDS, MODEL, Tokenizer
+from tfscale.text.tokenizers import KINDS, MODEL, Tokenizer, has_bytes
 from tfscale.text.tokenizers import train as learn
 
 _log = logging.getLogger(__name__)
@@ -199,10 +199,12 @@ class TextReader:
 
     @staticmethod
     def _value(content: bytes, key: str | None) -> Any:
-        """A record's text or whole number, "" for anything else."""
+        """A record's text or whole number, also 1.0, as pandas writes 1 in a column with gaps; "" for anything else."""
         record = as_record(content)
         value = record.get(key) if isinstance(record, dict) else None
-        return value if isinstance(value, str | int) else ""
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        return value if isinstance(value, int) or (isinstance(value, str) and has_bytes(value)) else ""
 
     # -- what they hold
 
@@ -232,6 +234,8 @@ class TextReader:
         for name, value in parts.items():
             if not isinstance(value, str):
                 return Bad(f"has no text {name!r}")
+            if not has_bytes(value):
+                return Bad(f"has half of a letter in {name!r}, such as \\ud83d alone")
         if not str(parts[self._names[-1]]).strip():
             return Bad(f"has an empty {self._names[-1]}")
         if self.label is None:

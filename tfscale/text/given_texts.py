@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing
+from tfscale.text.tokenizers import has_bytes
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -53,6 +54,10 @@ class GivenTexts(Source):
                 f"line {number} has no text {self.fields[0]!r}",
                 where=self.path,
                 fix=f'every line is an object such as {{"{self.fields[0]}": "..."}}',
+            )
+        if not all(map(has_bytes, values)):
+            raise DataCorrupt(
+                f"line {number} holds half of a letter, such as \\ud83d alone", where=self.path, fix="correct the line"
             )
         return values
 

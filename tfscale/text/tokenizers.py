@@ -165,6 +165,15 @@ def train(texts: Iterable[str], *, kind: str, vocabulary: int, where: str = "dat
     return Tokenizer.of_model(written.getvalue())
 
 
+def has_bytes(text: str) -> bool:
+    """Whether UTF-8 can write it: not half of a letter, as JSON may have it ("\\ud83d" without what follows)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _lines(texts: Iterable[str]) -> Iterator[str]:
     """Lines with their ends, none much longer than what SentencePiece reads, up to the most that is learnt from."""
     left = _LEARNT_FROM
