@@ -13,6 +13,7 @@ from tfscale.data.prepared import Prepared
 from tfscale.errors import DataCorrupt
 from tfscale.importer.dataset import import_data
 from tfscale.importer.import_request import ImportRequest
+from tfscale.inspection.sections import found_at_import
 
 CLOTHES = Path(__file__).parents[3] / "shared" / "data" / "clothing10-256px.tar"
 
@@ -34,6 +35,7 @@ def test_faults_are_named_and_the_rest_is_trained_on(tf, cli, messages, tmp_path
     good = {name: encode(image(seed + 1000 * name.startswith("test"))) for name, seed in good.items()}
     put(tmp_path / "clean", good)
     faults = {f"train/a/{name}": content for name, (content, _) in (BAD | ODD).items() if name != "panorama.jpg"}
+    faults["train/a/speck.png"] = encode(image(size=(3, 2)), "PNG")  # as odd as dot.png, of another size
     put(tmp_path / "faulty", {"LICENSE": b"mine"})
     put(tmp_path / "faulty", good | faults | {"train/b/copy.jpg": good["test/b/0.jpg"]})
     asked = {"name": "photos", "dir": str(tmp_path / "data"), "processes": 1}
@@ -43,9 +45,15 @@ def test_faults_are_named_and_the_rest_is_trained_on(tf, cli, messages, tmp_path
     assert "CMYK, seen as RGB without its colour profile: train/a/cmyk.jpg" in messages
     assert "left out: 1 without an ending" in messages
     assert any("seen in the colours that lie below: train/a/clear." in one and "1 more" in one for one in messages)
+    small = next(one for one in messages if one.startswith("less than 8 pixels wide and high: train/a/"))
+    assert small.endswith((".png (2 x 2) and 1 more", ".png (3 x 2) and 1 more"))
+    assert any("8 pixels" in line and "2 with" in line for line in found_at_import(folder))
     told = json.loads((folder / "import.json").read_text())
     assert {one["item"] for one in told["bad"]} == {f"train/a/{name}" for name in BAD}
-    assert {one["item"] for one in told["odd"]} == {f"train/a/{name}" for name in ODD if name != "panorama.jpg"}
+    assert {one["item"] for one in told["odd"]} == {
+        *(f"train/a/{name}" for name in ODD if name != "panorama.jpg"),
+        "train/a/speck.png",
+    }
     assert told["copies"] == [{"item": "train/b/copy.jpg", "is": "test/b/0.jpg"}]
     assert not (tmp_path / "data" / "incomplete.photos").exists()
 

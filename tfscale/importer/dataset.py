@@ -27,7 +27,7 @@ from tfscale.files import digest_of, dumps, move, read_json, sync, write_whole
 from tfscale.hardware import probe
 from tfscale.importer.import_progress import ImportProgress
 from tfscale.importer.import_request import VERSION, ImportRequest
-from tfscale.importer.reader import Listing, Reader
+from tfscale.importer.reader import Listing, Reader, split_reason
 from tfscale.importer.recognise import KINDS, recognised
 from tfscale.importer.remote import fetched
 from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
@@ -188,10 +188,7 @@ def _judge_bad(job: _Import, written: Sequence[Written]) -> None:
     request, listing = job.request, job.listing
     bad = _bad(listing, written)
     total = listing.count + len(listing.bad)
-    odd = [(reason, listing.name(place)) for one in written for place, reasons in one.odd for reason in reasons]
-    for reason, count in Counter(reason for reason, _ in odd).most_common():
-        first = next(name for one, name in odd if one == reason)
-        _log.info(f"{reason}: {first}" + (f" and {count - 1:,} more" if count > 1 else ""))
+    _tell_odd(listing, written)
     for name, reason in bad[:_TOLD]:
         _log.warning(f"{name}: {reason}")
     if len(bad) > _TOLD:
@@ -207,6 +204,19 @@ def _judge_bad(job: _Import, written: Sequence[Written]) -> None:
         )
     if "train" not in {one.split for one in written if one.examples}:
         raise DataMissing(f"no {listing.unit} of the training split can be used", where=request.path)
+
+
+def _tell_odd(listing: Listing, written: Sequence[Written]) -> None:
+    """A line for each kind of odd items: the first, and how many more there are."""
+    counts: Counter[str] = Counter()
+    firsts: dict[str, str] = {}
+    for place, reason in ((place, reason) for one in written for place, reasons in one.odd for reason in reasons):
+        kind, own = split_reason(reason)
+        counts[kind] += 1
+        if kind not in firsts:
+            firsts[kind] = f"{listing.name(place)}{own}"
+    for kind, count in counts.most_common():
+        _log.info(f"{kind}: {firsts[kind]}" + (f" and {count - 1:,} more" if count > 1 else ""))
 
 
 def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> None:

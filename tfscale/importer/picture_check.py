@@ -85,7 +85,7 @@ def _as_png(content: bytes, kind: str) -> tuple[bytes, str] | str:
             seen.save(stream, "PNG", exif=b"")
     except Exception as error:  # Pillow's decoders raise whatever they meet in a broken file
         return f"Pillow can't decode it either: {first_line(error)}"
-    return stream.getvalue(), how + (f", the first of {pages} pictures in it" if pages > 1 else "")
+    return stream.getvalue(), how + (f", the first of several pictures in it ({pages})" if pages > 1 else "")
 
 
 def _oddities(content: bytes, height: int, width: int) -> Iterator[str]:
@@ -97,9 +97,9 @@ def _oddities(content: bytes, height: int, width: int) -> Iterator[str]:
         yield f"turned as its EXIF record says (orientation {way})"
     long, short = max(height, width), min(height, width)
     if long > _LONG * short:
-        yield f"{width} x {height} pixels: {long / short:.3g} times as long as {'high' if width == long else 'wide'}"
+        yield f"one side more than {_LONG} times as long as the other ({width} x {height} pixels)"
     elif long < _SMALL:
-        yield f"only {width} x {height} pixels"
+        yield f"less than {_SMALL} pixels wide and high ({width} x {height})"
 
 
 def _of_jpeg(content: bytes) -> Iterator[str]:

@@ -34,11 +34,18 @@ class Odd:
 
     Attributes:
         features: as `Reader.features` encodes them.
-        reasons: what training sees in its place, such as "CMYK, seen as RGB"; equal texts are counted together.
+        reasons: what training sees in its place, such as "CMYK, seen as RGB"; what is one item's own stands in brackets
+            at the end, and texts that are equal before it are counted together.
     """
 
     features: Mapping[str, Any]
     reasons: Sequence[str]
+
+
+def split_reason(reason: str) -> tuple[str, str]:
+    """(what is counted together, the item's own in its brackets, or "") of an odd item's reason."""
+    kind, _, own = reason.partition(" (")
+    return kind, f" ({own}" if own else ""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from tfscale.data.prepared import Prepared
 from tfscale.errors import UsageError
 from tfscale.files import read_json
+from tfscale.importer.reader import split_reason
 from tfscale.inspection import charts
 from tfscale.validation.findings import NUMERIC
 
@@ -76,7 +77,7 @@ def found_at_import(folder: Path) -> list[str]:
     about = read_json(file, trusted=True) if file.is_file() else {}
     lines = [f"left out: {one}" for one in about.get("left_out", [])]
     lines += [f"bad: {one['item']}: {one['reason']}" for one in about.get("bad", [])]
-    odd = Counter(reason for one in about.get("odd", []) for reason in one["reasons"])
+    odd = Counter(split_reason(reason)[0] for one in about.get("odd", []) for reason in one["reasons"])
     lines += [f"odd: {count:,} with {reason}" for reason, count in odd.most_common()]
     lines += [f"copy: {one['item']} is {one['is']}" for one in about.get("copies", [])]
     return lines
