@@ -229,6 +229,12 @@ def test_bad_rows_within_the_budget_are_left_out_and_listed(tf, table, tmp_path,
     with pytest.raises(DataCorrupt, match="2 of 31 rows can't be used.*the first: few.csv: line 32: Expected"):
         imported(tmp_path, *words, "max_bad=1")
     listed = json.loads((tmp_path / "data/incomplete.few/bad.json").read_text())
+    for share, count in (("100%", 31), ("1.0", 31), ("29%", 8), ("1", 1), ("0.5%", 0)):
+        assert parse_request([*words, f"max_bad={share}"]).allowed_bad(31) == count, share
+    assert parse_request([*words, "max_bad=29%"]).allowed_bad(100) == 29
+    for share in ("101%", "1.5", "nan"):
+        with pytest.raises(UsageError, match="more than all"):
+            parse_request([*words, f"max_bad={share}"])
     folder = imported(tmp_path, *words, "max_bad=10%")
     about = json.loads((folder / "import.json").read_text())
     assert about["bad"] == listed == [

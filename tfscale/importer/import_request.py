@@ -36,7 +36,7 @@ class ImportRequest:
         split_by: "folder", or a column whose values name the splits.
         group: a column; rows with the same value stay in one split.
         shards: files of the training split; None: by its size.
-        max_bad: how many items may be left out, or which share of them.
+        max_bad: how many items may be left out, an int, or which share of them, a float of at most 1.
     """
 
     path: str = ""
@@ -81,7 +81,7 @@ class ImportRequest:
 
     def allowed_bad(self, count: int) -> int:
         """How many of so many items may be left out."""
-        return int(self.max_bad * count) if isinstance(self.max_bad, float) and self.max_bad < 1 else int(self.max_bad)
+        return int(self.max_bad * count + 1e-6) if isinstance(self.max_bad, float) else int(self.max_bad)
 
     def meaning(self) -> dict[str, Any]:
         """What decides the bytes that are written, besides the source; JSON."""
@@ -113,6 +113,10 @@ class ImportRequest:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{value} is too few", where=f"data.{name}", fix=f"data.{name}={least} or more")
+        if isinstance(self.max_bad, float) and not self.max_bad <= 1:
+            raise UsageError(
+                f"{self.max_bad:g} is more than all", where="data.max_bad", fix="data.max_bad=10, or data.max_bad=1%"
+            )
         if self.schema and not Path(self.schema).is_file():
             raise UsageError(
                 f"there is no file {self.schema}", where="data.schema", fix="data.schema=FILE that is there"
