@@ -342,6 +342,11 @@ def packed(kind: str, tmp_path: Path) -> tuple[str, str]:
         ("text\nhello, world\nbye\n", {"text": ["hello, world", "bye"]}, "with a header"),
         ("1,2\n3,4\n", {"column0": ["1", "3"], "column1": ["2", "4"]}, "without a header"),
         ("a,b\n" + "1,2\n" * 30 + "1,2,3\n", {"a": ["1"] * 30, "b": ["2"] * 30}, "line 32"),
+        ("\ufeffa,b\n" + "1,2\n" * 30 + "1,2,3\n", {"a": ["1"] * 30, "b": ["2"] * 30}, "line 32"),
+        ("\ufeffa,b\n1,2\n3,4\n", {"a": ["1", "3"], "b": ["2", "4"]}, "commas"),
+        ("\ufeff1,2\n3,4\n", {"column0": ["1", "3"], "column1": ["2", "4"]}, "without a header"),
+        (",a\n0,5\n1,7\n", {"Unnamed: 0": ["0", "1"], "a": ["5", "7"]}, "with a header"),
+        ('"";"a"\n' + '"1";"5"\n' * 30 + "1;2;3\n", {"Unnamed: 0": ["1"] * 30, "a": ["5"] * 30}, "line 32"),
     ],
 )
 def test_how_a_csv_lies_in_its_file_is_found(tmp_path, text, columns, said):

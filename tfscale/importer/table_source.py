@@ -35,6 +35,7 @@ _BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF
          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
 _UNPACKERS: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".xz": lzma.open, ".gz": gzip.open}
 FILE_COLUMN = "__file"
+INDEX = "Unnamed: 0"  # pandas' name of a CSV's first column that has none
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,8 @@ def _one_csv(connection: Any, path: Path) -> tuple[str, str]:
         # first line shows the columns, and reading names the row.
         delimiter, skip, header = own[0], 0, True
         columns = next(csv.reader([own[1]], delimiter=delimiter))
+    if header and _first_is_unnamed(path, delimiter, skip):
+        columns = [INDEX, *columns[1:]]
     types = ", ".join(f"{text(name)}: 'VARCHAR'" for name in columns)
     given = {"delim": delimiter, "quote": quote, "escape": escape}
     given = {key: value for key, value in given.items() if value not in ("(empty)", "", None, "\x00")}
@@ -264,12 +267,18 @@ def _one_csv(connection: Any, path: Path) -> tuple[str, str]:
     return f"read_csv({text(str(path))}, {options}, store_rejects=true, rejects_limit=0)", told
 
 
+def _first_is_unnamed(path: Path, delimiter: str, skip: int) -> bool:
+    """Whether the header begins with an empty name, as pandas and R write a table's index."""
+    lines = _first_lines(path)[skip : skip + 1]
+    return bool(lines) and delimiter in lines[0] and not lines[0].partition(delimiter)[0].strip(" \"'")
+
+
 def _first_lines(path: Path) -> list[str]:
     if path.suffix.lower() == ".zst":
         return []
     with _opened(path) as stream:
-        lines = (stream.readline(2**20).decode(errors="replace").strip("\r\n") for _ in range(_LINES))
-        return list(lines)
+        lines = [stream.readline(2**20).decode(errors="replace").strip("\r\n") for _ in range(_LINES)]
+    return [lines[0].removeprefix("\ufeff"), *lines[1:]]
 
 
 def _delimiter_of(lines: Sequence[str], skip: int) -> tuple[str, str] | None:
