@@ -32,6 +32,9 @@ def test_units_of_files(tmp_path):
     book = "Ünter den Linden\r\n\nzwei\n" + "ä" * 100
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + book.encode())
     (tmp_path / "b.txt").write_text("eins")
+    for hidden in (".git/deep", "in/.ipynb_checkpoints", "__MACOSX"):
+        (tmp_path / hidden).mkdir(parents=True)
+        (tmp_path / hidden / "b.txt").write_text("kept by a program")
     assert [one["text"] for one in texts_of(reader_of(tmp_path))] == [book, "eins"]
     lines = reader_of(tmp_path, "data.text.unit=line")
     assert [one["text"] for one in texts_of(lines)] == ["Ünter den Linden", "zwei", "ä" * 100, "eins"]

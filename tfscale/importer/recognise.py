@@ -52,11 +52,11 @@ class Found:
             found = (
                 os.path.relpath(os.path.join(at, name), first) for at, _, names in os.walk(first) for name in names
             )
-            return tuple(sorted(name for name in itertools.islice(found, _MOST) if not _is_hidden(name)))
+            return tuple(sorted(name for name in itertools.islice(found, _MOST) if not is_hidden(name)))
         if len(self.files) == 1 and zipfile.is_zipfile(first):
             with zipfile.ZipFile(first) as archive:
                 members = [one.filename for one in archive.infolist() if not one.is_dir()]
-            return tuple(sorted(name for name in members[:_MOST] if not _is_hidden(name)))
+            return tuple(sorted(name for name in members[:_MOST] if not is_hidden(name)))
         return tuple(sorted(file.name for file in self.files))
 
     @cached_property
@@ -178,5 +178,6 @@ def recognised(request: ImportRequest) -> tuple[Kind, Found, str]:
     )
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder on the way to it, is what programs keep for themselves: .git, .ipynb_checkpoints."""
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from tfscale.data.split_names import role_in, role_of
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
-from tfscale.importer.recognise import Found, ending
+from tfscale.importer.recognise import Found, ending, is_hidden
 from tfscale.importer.text_options import BROKEN, ENDINGS, OPENERS, RECORDS
 from tfscale.importer.unpack import is_zip, unpacked
 
@@ -26,8 +26,10 @@ def find_texts(found: Found, scratch: Path) -> tuple[Path, list[Path]]:
     if is_zip(first) and len(files) == 1:
         root = unpacked(first, scratch)
     if not root.samefile(first.parent):  # a folder, or what an archive held
-        files = sorted(file for file in root.rglob("*") if file.is_file() and not file.name.startswith("."))
-        files = [file for file in files if ending(file.name) in (*ENDINGS, *RECORDS)]
+        inside = sorted(
+            file for file in root.rglob("*") if file.is_file() and not is_hidden(str(file.relative_to(root)))
+        )
+        files = [file for file in inside if ending(file.name) in (*ENDINGS, *RECORDS)]
     if not files:
         raise DataMissing(
             "it holds no text", where=found.path, fix=f"give files that end in {', '.join((*ENDINGS, *RECORDS))}"
