@@ -256,6 +256,9 @@ def test_tables_of_splits_and_unclear_ones(tmp_path):
         reader(flat).listing()
     with pytest.raises(UsageError, match=r"data\.label takes no effect on images"):
         reader(put(tmp_path / "classes", {"a/1.jpg": 1, "b/1.jpg": 2}), label="a")
+    for kind in ("images", "masks", "coco", "voc"):
+        with pytest.raises(UsageError, match=rf"data\.drop_unlabelled takes no effect on {kind}"):
+            reader(tmp_path / "classes", kind=kind, drop_unlabelled=True)
 
 
 # -- masks and boxes
@@ -418,10 +421,13 @@ def test_pairs_in_tars(tf, tmp_path):
     one = found["photos-val-0002.tar: 21.jpg"]
     assert (one["image"], one["label"]) == (encode(image(21)), 1)
     assert sorted(splits.values()) == ["train"] * 6 + ["validation"] * 3
-    assert [item.reason for item in found.values() if isinstance(item, Bad)] == ["has no label"] * 3
+    lacks = "has no label (data.drop_unlabelled=true leaves such out)"
+    assert [item.reason for item in found.values() if isinstance(item, Bad)] == [lacks] * 3
     assert listing.left_out == ["3 names without a picture", "1 .txt beside pictures"]
     assert next(iter(listing.files)) == "photos-train-0000.tar"
     assert not (tmp_path.parent / "scratch").exists()  # read where they lie
+    dropped = reader(tmp_path, tmp_path.parent / "scratch", drop_unlabelled=True).listing()
+    assert (dropped.count, dropped.left_out[1]) == (6, "3 pictures without a label")
     source = reader(tmp_path / "photos-train-000*.tar", label="cls")
     assert source.listing().count == 6 and source.features()["label"].names == [str(i) for i in range(8)]
     for key, labels in (("padded", [7] * 4), ("sparse", [0, 1, 2, 1])):  # of 01, 1 and 900, which are names

@@ -56,8 +56,10 @@ class PictureReader:
 
     def _refuse_what_takes_no_effect(self) -> None:
         """What only tables have, so that nothing is passed over silently."""
-        given = {name: getattr(self.request, name) for name in ("schema", "exclude", "where", "label", "group")}
-        takes = {"image_table": ("label", "group"), "webdataset": ("label",)}.get(self.kind, ())
+        names = ("schema", "exclude", "where", "label", "group", "drop_unlabelled")
+        given = {name: getattr(self.request, name) for name in names}
+        named = {"image_table": ("label", "group", "drop_unlabelled"), "webdataset": ("label", "drop_unlabelled")}
+        takes = named.get(self.kind, ())
         for name, value in given.items():
             if value and name not in takes:
                 raise UsageError(
@@ -105,7 +107,8 @@ class PictureReader:
         """What is in the source, unpacked where it is an archive; the group of each item, where there are groups."""
         files = self.found.files
         if self.kind == "webdataset":
-            return pairs_in_tars(tars_of(files), self.request.label, self.scratch), None
+            label, drop = self.request.label, self.request.drop_unlabelled
+            return pairs_in_tars(tars_of(files), self.scratch, label=label, drop_unlabelled=drop), None
         root, table = files[0], None
         archive = root if is_tar(root) or is_zip(root) else None
         if archive:

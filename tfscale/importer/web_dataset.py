@@ -24,10 +24,11 @@ _DIGITS = 9  # of the number of a class
 _SHARD = re.compile(r"[-_.]?\d+$")  # of train-000123
 
 
-def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> PictureSet:
+def pairs_in_tars(tars: Sequence[Path], scratch: Path, *, label: str | None, drop_unlabelled: bool) -> PictureSet:
     """
     Args:
         label: the key of a JSON that holds the label; None: found by its name, or what .cls says.
+        drop_unlabelled: leaves pictures without a label out; else they are bad.
 
     Raises:
         DataCorrupt: a tar is broken, or one of its names comes twice.
@@ -35,7 +36,7 @@ def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> Pic
     """
     items: list[Item] = []
     texts: list[str] = []
-    alone = 0
+    alone = unlabelled = 0
     others: Counter[str] = Counter()
     for tar in tars:
         role = _role(tar)
@@ -46,7 +47,10 @@ def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> Pic
                 continue
             text, used = _label(members, label)
             others.update(ending for ending in members if ending not in (picture, used))
-            bad = "has no label" if text is None else ""
+            if text is None and drop_unlabelled:
+                unlabelled += 1
+                continue
+            bad = "has no label (data.drop_unlabelled=true leaves such out)" if text is None else ""
             items.append(Item(f"{tar.name}: {key}{picture}", members[picture], role, bad=bad))
             texts.append(text or "")
     classes, places = _classes({text for text, item in zip(texts, items, strict=True) if not item.bad})
@@ -59,6 +63,7 @@ def pairs_in_tars(tars: Sequence[Path], label: str | None, scratch: Path) -> Pic
         )
     items = [item._replace(label=places.get(text, -1)) for item, text in zip(items, texts, strict=True)]
     left_out = [counted(alone, "name", " without a picture")] if alone else []
+    left_out += [counted(unlabelled, "picture", " without a label")] if unlabelled else []
     left_out += [f"{count:,} {ending} beside pictures" for ending, count in sorted(others.items())]
     return PictureSet("webdataset", items, classes, {tar.name: tar for tar in tars}, left_out, in_place=True)
 
