@@ -88,7 +88,7 @@ class TextReader:
 
     @cached_property
     def _spans(self) -> np.ndarray:
-        """int64 [texts, 3]: file, first byte, bytes."""
+        """int64 [texts, 4]: file, first byte, bytes, line from 1; the line is 0 where a text is none."""
         return self._found[0]
 
     @cached_property
@@ -99,21 +99,21 @@ class TextReader:
             content = file.read_bytes()
             first = len(_BOM) if content.startswith(_BOM) else 0
             if not self.records and self.unit == "file":
-                spans.append((number, first, len(content) - first))
+                spans.append((number, first, len(content) - first, 0))
             elif not self.records and self.unit == "whole":
-                spans += [(number, start, size) for start, size in _pieces(content, first, self.options.piece)]
+                spans += [(number, start, size, 0) for start, size in _pieces(content, first, self.options.piece)]
             else:
-                for start, size in _lines(content, first):
+                for at, (start, size) in enumerate(_lines(content, first), 1):
                     line = content[start : start + size]
                     if not line.strip():
                         empty += 1
                     elif self.request.drop_unlabelled and self._lacks_label(line):
                         unlabelled += 1
                     else:
-                        spans.append((number, start, size))
+                        spans.append((number, start, size, at))
         told = [f"{empty} empty line{'s' if empty > 1 else ''}"] if empty else []
         told += [f"{unlabelled} text{'s' if unlabelled > 1 else ''} without a label"] if unlabelled else []
-        return np.array(spans, np.int64).reshape(-1, 3), told
+        return np.array(spans, np.int64).reshape(-1, 4), told
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ class TextReader:
         own = [] if given in KINDS else [(given, Path(given))]
         return Listing(
             count=len(spans),
-            name=_Named(names, spans, by_line=self.records or self.unit == "line", files=self.files),
+            name=_Named(names, spans),
             splits=np.array(values[by]).astype(str) if by in values else self._own_splits(names),
             strata=np.array(values[self.label]).astype(str) if self.label is not None else None,
             groups=np.array(values[group]).astype(str) if group is not None else None,
@@ -186,7 +186,7 @@ class TextReader:
         with contextlib.ExitStack() as stack:
             stream: IO[bytes]
             for place in places:
-                file, start, size = spans[place].tolist()
+                file, start, size, _ = spans[place].tolist()
                 if file != opened:
                     stack.close()
                     stream, opened = stack.enter_context(self.files[file].open("rb")), file
@@ -284,15 +284,12 @@ class _Named:
 
     names: Sequence[str]
     spans: np.ndarray
-    by_line: bool
-    files: Sequence[Path]
 
     def __call__(self, place: int) -> str:
-        file, start, _ = self.spans[place].tolist()
-        if not self.by_line:
-            return f"{self.names[file]} from byte {start} on" if start > len(_BOM) else self.names[file]
-        with self.files[file].open("rb") as stream:
-            return f"{self.names[file]} line {stream.read(start).count(10) + 1}"
+        file, start, _, line = self.spans[place].tolist()
+        if line:
+            return f"{self.names[file]} line {line}"
+        return f"{self.names[file]} from byte {start} on" if start > len(_BOM) else self.names[file]
 
 
 def _in_order(labels: Sequence[Any]) -> list[str]:
