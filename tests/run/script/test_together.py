@@ -58,6 +58,7 @@ shutil.copy2("out/old.txt", "out/copy.txt")
 os.symlink("copy.txt", "out/link.txt")
 assert open("out/link.txt").read() == "whole"
 os.remove("out/link.txt")
+shutil.rmtree("moved", ignore_errors=True)
 os.makedirs("moved/part", exist_ok=True)
 with open("moved/part/a.txt", "w") as file:
     file.write("a")

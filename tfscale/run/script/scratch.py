@@ -41,6 +41,7 @@ class Scratch:
     def __init__(self, folder: Path, *, but: str = "(?!)"):
         self._folder = os.path.abspath(folder)
         self._but, self._gone = re.compile(but), set[str]()  # paths of all that this worker has removed
+        self._made = set[str]()  # folders that it has made
         self._open, self._stat, self._listdir, self._scandir = io.open, os.stat, os.listdir, os.scandir
         self._former: list[tuple[Any, str, Any]] = []
 
@@ -191,14 +192,19 @@ class Scratch:
 
     def _making(self, call: Callable[..., None]) -> Callable[..., None]:
         def led(path: Any, *args: Any, **kwargs: Any) -> None:
-            gone = isinstance(path, str | os.PathLike) and self._is_gone(os.path.abspath(path))
+            whole = self._whole(path)
+            gone = self._is_gone(whole)
             try:
                 call(path, *args, **kwargs)
+            except FileNotFoundError:
+                if not whole or os.path.dirname(whole) not in self._made:
+                    raise
+                os.makedirs(path, exist_ok=True)  # the chief has cleared what it was in
             except FileExistsError:
                 if not gone and not os.path.isdir(path):
                     raise  # else the chief has made it a moment ago, or is about to clear it
-            if gone:
-                self._gone.discard(os.path.abspath(path))
+            self._made.add(whole)
+            self._gone.discard(whole)
 
         return led
 
