@@ -232,6 +232,11 @@ def test_labels_in_a_table(tf, tmp_path):
 
 
 def test_tables_of_splits_and_unclear_ones(tmp_path):
+    odd = put(
+        tmp_path / "odd", {"1.jpg": 1, "2.jpg": 2, "labels.csv": table(("file", "area"), ("1", "m²"), ("2", "²"))}
+    )
+    source = reader(odd)
+    assert source.listing().count == 2 and source.features()["label"].names == ["m²", "²"]
     files = {
         "train/1.jpg": 1,
         "train/2.jpg": 2,
@@ -430,6 +435,12 @@ def test_pairs_in_tars(tf, tmp_path):
     assert (dropped.count, dropped.left_out[1]) == (6, "3 pictures without a label")
     source = reader(tmp_path / "photos-train-000*.tar", label="cls")
     assert source.listing().count == 6 and source.features()["label"].names == [str(i) for i in range(8)]
+    for place, role in enumerate(("train", "val")):  # of one name in two folders
+        (tmp_path / "nested" / role).mkdir(parents=True)
+        (tmp_path / "nested" / role / "0.tar").write_bytes((tmp_path / f"photos-train-000{place}.tar").read_bytes())
+    listing, _, splits = read(reader(tmp_path / "nested/*/*.tar", label="cls"))
+    assert list(listing.files) == ["train/0.tar", "val/0.tar"]
+    assert splits["train/0.tar: 00.jpg"] == "train" and splits["val/0.tar: 10.jpg"] == "validation"
     for key, labels in (("padded", [7] * 4), ("sparse", [0, 1, 2, 1])):  # of 01, 1 and 900, which are names
         found = read(reader(tmp_path / "photos-train-000*.tar", label=key))[1].values()
         assert [one["label"] for one in found if not isinstance(one, Bad)] == labels

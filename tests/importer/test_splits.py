@@ -35,6 +35,26 @@ def test_shares_are_exact_and_each_class_has_its_own():
     assert not np.array_equal(found.places["train"], np.sort(found.places["train"]))  # shuffled, too
 
 
+def test_groups_stay_whole_and_classes_have_their_shares():
+    drawn = np.random.default_rng(0)
+    groups = np.repeat(np.arange(300), drawn.integers(1, 9, 300))
+    strata = np.where(drawn.random(300) < 0.2, "rare", "common")[groups]
+    strata[groups % 50 == 0] = "seldom"
+    found = split(listing(len(groups), groups=groups, strata=strata))
+    names = [set(groups[places]) for places in found.places.values()]
+    assert list(found.places) == ["train", "validation", "test"] and sum(map(len, names)) == 300
+    assert not (names[0] & names[1] or names[1] & names[2] or names[0] & names[2])
+    for name, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
+        here = strata[found.places[name]]
+        assert abs(len(here) / len(groups) - share) < 0.01
+        for one, near in (("rare", 0.02), ("common", 0.02), ("seldom", 0.1)):
+            assert abs(np.sum(here == one) / np.sum(strata == one) - share) < near, (name, one)
+    again = split(listing(len(groups), groups=groups, strata=strata))
+    assert all(np.array_equal(found.places[name], again.places[name]) for name in found.places)
+    part = split(listing(len(groups), groups=groups, strata=strata), split={"train": 0.5})
+    assert abs(len(part.places["train"]) / len(groups) - 0.5) < 0.01 and "are in no split" in part.said[0]
+
+
 def test_a_group_is_never_in_two_splits():
     groups = np.arange(1000) // 7
     found = split(listing(1000, groups=groups), split={"train": 0.7, "test": 0.3})

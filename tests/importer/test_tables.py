@@ -282,9 +282,9 @@ def test_how_a_value_is_written_is_found(first, second, type, format, read):
     from tfscale.importer.table_types import infer
 
     with duckdb.connect() as connection:
-        connection.execute("CREATE TABLE raw AS SELECT unnest([?, ?]) AS it", [first, second]).fetchall()
+        connection.execute("CREATE TABLE kept AS SELECT unnest([?, ?]) AS it", [first, second]).fetchall()
         column = infer(connection, {})[0][0]
-        value = connection.execute(f"SELECT CAST({column.value} AS VARCHAR) FROM raw").fetchall()[0][0]
+        value = connection.execute(f"SELECT CAST({column.value} AS VARCHAR) FROM kept").fetchall()[0][0]
     assert (column.type, column.format, value.removesuffix(" 00:00:00")) == (type, format, read)
 
 

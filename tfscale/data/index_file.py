@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,13 @@ from tfscale.files import kernel_lock, read_json, write_whole
 from tfscale.run_dir.folder import whose
 from tfscale.run_dir.lease import claimed
 
+_log = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def one_writer(directory: Path, name: str) -> Iterator[None]:
-    """Holds the data set's lock; a second process waits. The kernel frees it when its holder dies, and what that one
-    had half written of the file `name` is removed.
+    """Holds the data set's lock; a second process says so and waits. The kernel frees it when its holder dies, and what
+    that one had half written of the file `name` is removed.
 
     Raises:
         OutputError: the folder can't be written.
@@ -34,7 +37,11 @@ def one_writer(directory: Path, name: str) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(directory, error) from None
     with stream, contextlib.ExitStack() as stack:
-        if kernel_lock(stream.fileno(), wait=True) is None:
+        held = kernel_lock(stream.fileno())
+        if held is False:
+            _log.info(f"waits for another process that writes {name} in {directory}")
+            held = kernel_lock(stream.fileno(), wait=True)
+        if held is None:
             _wait_for(lock.with_suffix(".lease"), stack)
         for pattern in (".{}.*.tmp", "{}.*.tmp"):  # as `files.replacing` names it, and as earlier versions did
             for left in directory.glob(pattern.format(glob.escape(name))):
@@ -45,6 +52,7 @@ def one_writer(directory: Path, name: str) -> Iterator[None]:
 def _wait_for(folder: Path, stack: contextlib.ExitStack) -> None:
     """Holds a lease in the kernel lock's place, where the file system has no such locks."""
     folder.mkdir(exist_ok=True)
+    told = False
     while True:
         try:
             stack.enter_context(claimed(folder))
@@ -52,6 +60,9 @@ def _wait_for(folder: Path, stack: contextlib.ExitStack) -> None:
         except OutputError as error:
             if isinstance(error.__cause__, OSError):
                 raise _unwritable(folder.parent, error.__cause__) from None
+            if not told:
+                _log.info(f"waits for another process: {error.what}")
+                told = True
 
 
 def read_index(file: Path) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def import_data(request: ImportRequest) -> Path:
         TfscaleError: UsageError, DataMissing, DataCorrupt, OutputError: what was written stays for the next time.
     """
     with one_writer(Path(request.dir), request.name):
+        _mend(request)
         work = request.incomplete
         scratch = work / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
@@ -121,7 +122,7 @@ def _difference(before: Mapping[str, Any], job: _Import) -> str:
 def _write(job: _Import) -> None:
     request, reader, listing = job.request, job.reader, job.listing
     work = request.incomplete
-    _take_over(work, job.digest, fresh=request.fresh)
+    _take_over(work, job.digest)
     splits = split_items(listing, request)
     if summary := reader.summary():
         _log.log(RESULT, summary, extra=bare("columns"))
@@ -137,10 +138,10 @@ def _write(job: _Import) -> None:
     _tell(job, written)
 
 
-def _take_over(work: Path, digest: str, *, fresh: bool) -> None:
+def _take_over(work: Path, digest: str) -> None:
     """Keeps the shards of an import that was killed, if it was the same one."""
     mark = work / "import.digest"
-    same = not fresh and mark.exists() and mark.read_text() == digest
+    same = mark.exists() and mark.read_text() == digest
     for left in work.iterdir():
         if left.name != SCRATCH and (not same or left.name.endswith(".tmp")):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -286,6 +287,22 @@ def _write_metadata(work: Path, request: ImportRequest, features: Any, written: 
     )
 
 
+def _former(request: ImportRequest) -> Path:
+    """Where what is replaced lies meanwhile: beside the data set, below which it would be read as a version."""
+    return Path(request.dir, f"former.{request.name}")
+
+
+def _mend(request: ImportRequest) -> None:
+    """Gives the former data set its name back, where an import that replaced it was killed between the two names."""
+    former = _former(request)
+    if former.exists() and request.folder.exists():
+        shutil.rmtree(former, ignore_errors=True)
+    elif former.exists():
+        request.folder.parent.mkdir(parents=True, exist_ok=True)
+        move(former, request.folder, durable=True)
+        _log.info(f"the data set before an import that was killed is there again: {request.folder}")
+
+
 def _put_in_place(request: ImportRequest) -> None:
     """Gives the folder its name; with fresh=true what had it before is removed."""
     work, target = request.incomplete, request.folder
@@ -294,11 +311,12 @@ def _put_in_place(request: ImportRequest) -> None:
     for name in ("import.digest", "bad.json"):
         (work / name).unlink(missing_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    former = Path(request.dir, f"former.{request.name}")  # beside it: below it would be read as a version
+    former = _former(request)
     shutil.rmtree(former, ignore_errors=True)
+    sync(work)
     if target.exists():
         move(target, former)
-    sync(work)
+        point("import.between_names")
     move(work, target, durable=True)
     shutil.rmtree(former, ignore_errors=True)
 

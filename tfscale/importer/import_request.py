@@ -123,6 +123,15 @@ class ImportRequest:
             )
         self._check_splits()
 
+    def check_drop_unlabelled(self) -> None:
+        """Raises UsageError where rows without a label are to be left out, and no label is named."""
+        if self.drop_unlabelled and self.label is None:
+            raise UsageError(
+                "data.drop_unlabelled takes no effect without a label",
+                where="data.drop_unlabelled",
+                fix="data.label=NAME of the column or field that is the label, or leave data.drop_unlabelled away",
+            )
+
     def _check_splits(self) -> None:
         shares, conditions = self.fractions(), self.conditions()
         for name in self.split:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -209,7 +210,7 @@ def _once(items: list[Item]) -> list[Item]:
 
 def _sorted_classes(values: set[str]) -> tuple[str, ...]:
     """By number where all are whole numbers, else by name."""
-    numbers = all(value.lstrip("-").isdigit() for value in values)
+    numbers = all(re.fullmatch(r"-?\d{1,18}", value) for value in values)
     return tuple(sorted(values, key=(lambda value: (int(value), value)) if numbers else lambda value: (0, value)))
 
 

@@ -7,6 +7,7 @@ Refuses to know where labels stand (picture_folders, picture_boxes, web_dataset)
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -108,7 +109,8 @@ class PictureReader:
         files = self.found.files
         if self.kind == "webdataset":
             label, drop = self.request.label, self.request.drop_unlabelled
-            return pairs_in_tars(tars_of(files), self.scratch, label=label, drop_unlabelled=drop), None
+            tars = {os.path.relpath(tar, self.found.root): tar for tar in tars_of(files)}
+            return pairs_in_tars(tars, self.scratch, label=label, drop_unlabelled=drop), None
         root, table = files[0], None
         archive = root if is_tar(root) or is_zip(root) else None
         if archive:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import glob
 import importlib
-import itertools
 import os
+import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -24,8 +24,12 @@ from tfscale.importer.picture_shapes import SHAPES, shape_of
 from tfscale.importer.reader import Reader
 from tfscale.importer.text_options import ENDINGS, RECORDS, text_fields
 
-_MOST = 20_000  # names that are looked at
+_TOLD = 5  # files that are left out
 _PACKED = {"gz", "zst", "bz2", "xz"}
+_DOCUMENTATION = re.compile(
+    r"(?i)(readme|licen[cs]e|copying|notice|change_?log|citation|authors|contributing)"
+    r"([._ -][^.]*)?(\.(txt|text|md|rst))?"
+)
 
 
 @dataclass(frozen=True)
@@ -44,25 +48,47 @@ class Found:
     def is_folder(self) -> bool:
         return self.files[0].is_dir()
 
+    @property
+    def is_zip(self) -> bool:
+        return len(self.files) == 1 and self.files[0].is_file() and zipfile.is_zipfile(self.files[0])
+
     @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of the files in the folder or archive, below it; else of the files themselves. Sorted, 20,000 at most."""
+    def root(self) -> Path:
+        """The folder below which the files have their names: of a pattern the part without signs."""
         first = self.files[0]
         if first.is_dir():
-            found = (
-                os.path.relpath(os.path.join(at, name), first) for at, _, names in os.walk(first) for name in names
-            )
-            return tuple(sorted(name for name in itertools.islice(found, _MOST) if not is_hidden(name)))
-        if len(self.files) == 1 and zipfile.is_zipfile(first):
-            with zipfile.ZipFile(first) as archive:
-                members = [one.filename for one in archive.infolist() if not one.is_dir()]
-            return tuple(sorted(name for name in members[:_MOST] if not is_hidden(name)))
-        return tuple(sorted(file.name for file in self.files))
+            return first
+        if Path(self.path).exists() or not glob.has_magic(self.path):
+            return first.parent
+        parts = Path(self.path).parts
+        return Path(*parts[: next(place for place, part in enumerate(parts) if glob.has_magic(part))])
+
+    @cached_property
+    def named(self) -> dict[str, Path]:
+        """The files on the disk by their names below the root, sorted; those that programs keep for themselves only
+        where they were asked for."""
+        if self.is_folder:
+            return {name: self.root / name for name in sorted(files_below(self.root))}
+        return dict(sorted((os.path.relpath(file, self.root), file) for file in self.files))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the files in the folder or archive, below it; else of the files themselves. Sorted."""
+        if not self.is_zip:
+            return tuple(self.named)
+        with zipfile.ZipFile(self.files[0]) as archive:
+            members = [one.filename for one in archive.infolist() if not one.is_dir()]
+        return tuple(sorted(name for name in members if not is_hidden(name)))
+
+    @cached_property
+    def content(self) -> tuple[str, ...]:
+        """The names without those of documentation, where there are others."""
+        return tuple(name for name in self.names if not is_documentation(name)) or self.names
 
     @cached_property
     def endings(self) -> Counter[str]:
         """How often each ending comes, such as "csv": small letters, what only packs a file left out."""
-        return Counter(map(ending, self.names))
+        return Counter(map(ending, self.content))
 
     @cached_property
     def pictures(self) -> str:
@@ -71,7 +97,7 @@ class Found:
 
     def share(self, *endings: str) -> float:
         """Of the files, those with one of these endings."""
-        return sum(self.endings[one] for one in endings) / max(1, len(self.names))
+        return sum(self.endings[one] for one in endings) / max(1, len(self.content))
 
 
 @dataclass(frozen=True)
@@ -120,12 +146,14 @@ def _is_pictures(shape: str, found: Found) -> str:
 
 
 def _is_text(found: Found) -> str:
-    several = f" ({len(found.names)} files)" if len(found.names) > 1 else ""
-    if found.names and found.share(*ENDINGS) > 0.5:  # a README beside a table is none
+    several = f" ({len(found.content)} files)" if len(found.content) > 1 else ""
+    if found.names and found.share(*ENDINGS) > 0.5:
         return f"text{several}"
     if not found.names or found.share(*RECORDS) < 0.5:
         return ""
-    first = found.files[0] / found.names[0] if found.is_folder else found.files[0]
+    first = (
+        found.files[0] if found.is_zip else next(file for name, file in found.named.items() if ending(name) in RECORDS)
+    )
     fields = text_fields(first) if ending(first.name) in RECORDS and first.is_file() else ()
     return f"JSON lines with {' and '.join(fields)}{several}" if fields else ""
 
@@ -181,3 +209,44 @@ def recognised(request: ImportRequest) -> tuple[Kind, Found, str]:
 def is_hidden(name: str) -> bool:
     """Whether a file, or a folder on the way to it, is what programs keep for themselves: .git, .ipynb_checkpoints."""
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
+def is_documentation(name: str) -> bool:
+    """Whether a file tells of the data beside it: README.txt, LICENSE, CHANGELOG.md."""
+    return bool(_DOCUMENTATION.fullmatch(PurePosixPath(name).name))
+
+
+def left_beside(names: Collection[str], what: str) -> tuple[str, ...]:
+    """What is said of files that are left out, such as a README beside a table; () of none.
+
+    Args:
+        what: those that are read are, such as "with texts".
+    """
+    if not names:
+        return ()
+    more = f" and {len(names) - _TOLD:,} more" if len(names) > _TOLD else ""
+    return (f"files that are none {what}: {', '.join(sorted(names)[:_TOLD])}{more}",)
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """The names of all files at any depth that aren't hidden, through links, too, but none twice.
+
+    Raises:
+        DataMissing: a folder can't be read.
+    """
+    root = os.path.realpath(folder)
+
+    def unreadable(error: OSError) -> None:
+        raise DataMissing(f"can't be read: {error.strerror}", where=str(error.filename), fix="mend or remove it")
+
+    for at, inside, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        inside[:] = [name for name in inside if not is_hidden(name) and not _leads_back(Path(at, name), root)]
+        yield from (os.path.relpath(os.path.join(at, name), folder) for name in names if not is_hidden(name))
+
+
+def _leads_back(folder: Path, root: str) -> bool:
+    """Whether a link leads to a folder that is read anyway, or to one that it lies in."""
+    if not folder.is_symlink():
+        return False
+    target, here = f"{folder.resolve()}{os.sep}", f"{folder.parent.resolve()}{os.sep}"
+    return target.startswith(f"{root}{os.sep}") or f"{root}{os.sep}".startswith(target) or here.startswith(target)

@@ -95,10 +95,14 @@ def _drawn(listing: Listing, request: ImportRequest) -> tuple[list[str], np.ndar
     """Splits by their shares, as `_own`."""
     shares = request.fractions() or DEFAULT
     ends = np.cumsum(list(shares.values()))
+    strata = listing.strata if request.stratify else None
+    if listing.groups is not None and strata is not None:
+        return list(shares), _by_group_and_stratum(
+            np.asarray(listing.groups), np.asarray(strata), list(shares.values()), request.seed
+        )
     if listing.groups is not None:
         where = _by_group(np.asarray(listing.groups), request.seed)
     else:
-        strata = listing.strata if request.stratify else None
         where = _by_stratum(listing.count, strata, request.seed)
     if abs(ends[-1] - 1) < 1e-9:
         ends[-1] = 1.0
@@ -130,11 +134,39 @@ def _by_stratum(count: int, strata: np.ndarray | None, seed: int) -> np.ndarray:
 def _by_group(groups: np.ndarray, seed: int) -> np.ndarray:
     """The same, all items of a group at one place."""
     values, codes, sizes = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
-    drawn = np.array([int(sha256_of(f"{seed}:{value}")[:16], 16) for value in values], dtype=np.uint64)
+    drawn = _drawn_by_name(values, seed)
     order = np.argsort(drawn, kind="stable")
     middles = np.empty(len(values))
     middles[order] = np.cumsum(sizes[order]) - sizes[order] / 2
     return middles[codes] / max(1, len(codes))
+
+
+def _drawn_by_name(values: np.ndarray, seed: int) -> np.ndarray:
+    return np.array([int(sha256_of(f"{seed}:{value}")[:16], 16) for value in values], dtype=np.uint64)
+
+
+def _by_group_and_stratum(groups: np.ndarray, strata: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
+    """The split of each item, groups whole: the largest group first, each goes where the classes' shares and that of
+    all items come closest to what they should be; -1: into none."""
+    values, codes, sizes = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
+    classes, kinds = np.unique(strata.astype(str), return_inverse=True)
+    pairs, counts = np.unique(codes.astype(np.int64) * len(classes) + kinds, return_counts=True)
+    starts = np.searchsorted(pairs, np.arange(len(values) + 1) * len(classes))
+    every = len(classes)  # all items, as one class more
+    totals = np.append(np.bincount(kinds), len(codes))
+    wanted = np.array([*shares, max(0.0, 1 - sum(shares))])
+    short = wanted[:, None] * totals  # [splits, classes + 1]: how many are still missing
+    of_group = np.empty(len(values), np.int64)
+    for group in np.lexsort((_drawn_by_name(values, seed), -sizes)):
+        part = slice(starts[group], starts[group + 1])
+        own = np.append(pairs[part] % len(classes), every)
+        more = np.append(counts[part], sizes[group])
+        worse = (more * (more - 2 * short[:, own]) / totals[own] ** 2).sum(axis=1)  # what the squares of `short` become
+        split = int(np.argmin(worse))
+        short[split, own] -= more
+        of_group[group] = split
+    of = of_group[codes]
+    return np.where(of < len(shares), of, -1)
 
 
 def _without_copies(

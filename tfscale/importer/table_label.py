@@ -87,7 +87,6 @@ def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column
     sql = f"({request.label})" if is_expression else quoted(request.label)
     type_, used = _look(connection, request.label, sql, names)
     shown = request.label
-    where = f" WHERE ({request.where})" if request.where else ""
     endless = ""
     if type_ in ("DOUBLE", "FLOAT"):  # a division by 0 gives infinity, 0 / 0 NaN, which is no label
         endless = f"(abs({sql}) > {MOST} AND NOT isnan({sql}))"  # DuckDB's NaN is more than all numbers
@@ -96,7 +95,7 @@ def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column
     whole = "false"
     if is_number:
         whole = f"({sql})::DOUBLE = floor(({sql})::DOUBLE)"
-    query = f"SELECT count(DISTINCT {sql}), count({sql}), coalesce(bool_and({whole}), false) FROM typed{where}"
+    query = f"SELECT count(DISTINCT {sql}), count({sql}), coalesce(bool_and({whole}), false) FROM typed"
     distinct, filled, are_whole = _run(connection, query).fetchall()[0]
     if distinct < 2:
         raise DataCorrupt(
@@ -121,7 +120,7 @@ def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column
         value, order = f"CASE WHEN {sql} THEN {text(yes)} WHEN NOT {sql} THEN {text(no)} END", f"min(({sql})::INT)"
     rows = _run(
         connection,
-        f"SELECT {value}, count(*) FROM typed{where} GROUP BY 1 HAVING {value} IS NOT NULL ORDER BY {order}",
+        f"SELECT {value}, count(*) FROM typed GROUP BY 1 HAVING {value} IS NOT NULL ORDER BY {order}",
     ).fetchall()
     classes, counts = [v for v, _ in rows], [n for _, n in rows]
     return Label(shown, kind, value, used, is_expression, classes, counts, told, endless)
@@ -130,7 +129,7 @@ def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column
 def _words(connection: Any, column: Column) -> tuple[str, str]:
     """How the table writes no and yes, such as 0 and 1; ("false", "true") where it does so in several ways."""
     word = f"CAST({column.raw} AS VARCHAR)"
-    query = f"SELECT min({word}), count(DISTINCT {word}) FROM raw WHERE ({column.value}) IS NOT NULL"
+    query = f"SELECT min({word}), count(DISTINCT {word}) FROM kept WHERE ({column.value}) IS NOT NULL"
     found = connection.execute(f"{query} GROUP BY {column.value} ORDER BY {column.value}").fetchall()
     if [count for _, count in found] != [1, 1]:
         return "false", "true"

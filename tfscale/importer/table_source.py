@@ -1,40 +1,30 @@
 """The files of a table, as DuckDB reads them.
 
-Owns unpacking, encodings, and what a CSV's delimiter, quotes and header are, which DuckDB's sniffer finds. Refuses to
-know what a column means.
+Owns what a CSV's delimiter, quotes and header are, which DuckDB's sniffer finds, and the columns that folders name.
+Refuses to know what a column means, and how files are packed (table_bytes).
 """
 
 from __future__ import annotations
 
-import bz2
-import codecs
 import csv
-import gzip
-import lzma
+import glob
 import os
-import shutil
+import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
+from urllib.parse import unquote
 
-from tfscale.data.split_names import role_in, role_of
 from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line
-from tfscale.files import sha256
 from tfscale.importer.recognise import Found, ending
+from tfscale.importer.table_bytes import FORMATS, as_utf8, first_lines, members, unpacked_table
 
-FORMATS = {
-    "csv": "csv", "tsv": "csv", "tab": "csv", "txt": "csv", "parquet": "parquet", "pq": "parquet", "jsonl": "json",
-    "ndjson": "json", "json": "json", "npz": "numpy", "npy": "numpy",
-}  # fmt: skip
-_BLOCK = 2**22
 _LINES = 20  # that show whether a file begins with its columns
 _NAMED = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
-         codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
-_UNPACKERS: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".xz": lzma.open, ".gz": gzip.open}
 FILE_COLUMN = "__file"
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 INDEX = "Unnamed: 0"  # pandas' name of a CSV's first column that has none
 
 
@@ -46,25 +36,16 @@ class TableFiles:
         names: of the files for people, below the source.
         paths: of what is read: the files themselves, or what they were unpacked or decoded into.
         digests: SHA-256 of the files as they are.
-        partitioned: whether the names of folders are columns, such as year=2013.
         said: what people should know of them, a line each.
+        left_out: what is said of files that aren't read, a line each.
     """
 
     format: str
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     digests: dict[str, str]
-    partitioned: bool
     said: tuple[str, ...]
-    size: int
-
-    def roles(self) -> list[str] | None:
-        """The split that each file's name says, such as train.csv; None where not all of several do."""
-        found = []
-        for name in self.names:
-            parts = [PurePosixPath(name).name.split(".")[0], *reversed(PurePosixPath(name).parts[:-1])]
-            found.append(next((role for part in parts if (role := role_of(part))), role_in(parts[0])))
-        return found if len(found) > 1 and all(found) and "train" in found else None
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +68,7 @@ def open_tables(found: Found, scratch: Path) -> TableFiles:
         DataMissing: there is no table among them.
         DataCorrupt: one can't be unpacked, or they are of several formats.
     """
-    named, digests = _members(found, scratch)
+    named, digests, left_out = members(found, scratch)
     formats = sorted({FORMATS[ending(name)] for name in named})
     if not named:
         raise DataMissing("there is no table in it", where=found.path, fix="give a CSV, Parquet or JSONL file")
@@ -101,107 +82,12 @@ def open_tables(found: Found, scratch: Path) -> TableFiles:
     paths = []
     for number, (name, path) in enumerate(named.items()):
         if formats == ["csv"]:
-            path, told = _as_utf8(path, scratch / f"decoded-{number}.csv")
+            path, told = as_utf8(path, scratch / f"decoded-{number}.csv")
             said.update(dict.fromkeys([f"{name}: {told}"] if told else []))
-        elif path.suffix in (".bz2", ".xz"):
-            path = _unpacked(path, scratch / f"unpacked-{number}.{ending(name)}")
+        elif path.suffix.lower() in (".bz2", ".xz", ".zst"):
+            path = unpacked_table(path, scratch / f"unpacked-{number}.{ending(name)}")
         paths.append(path)
-    size = sum(path.stat().st_size for path in paths)
-    partitioned = any("=" in part for name in named for part in PurePosixPath(name).parts[:-1])
-    return TableFiles(formats[0], tuple(named), tuple(paths), digests, partitioned, tuple(said), size)
-
-
-def _members(found: Found, scratch: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """(the files by their names, SHA-256 of what lies on the disk)."""
-    first = found.files[0]
-    if found.is_folder:
-        named = {name: first / name for name in found.names if ending(name) in FORMATS}
-        return named, {name: sha256(path) for name, path in named.items()}
-    digests = {file.name: sha256(file) for file in found.files}
-    if len(found.files) == 1 and zipfile.is_zipfile(first) and ending(first.name) not in ("npz",):
-        return _unzipped(first, [name for name in found.names if ending(name) in FORMATS], scratch), digests
-    if len(digests) < len(found.files):  # of the same name in several folders
-        digests = {str(file): sha256(file) for file in found.files}
-    named = dict(zip(digests, found.files, strict=True))
-    known = {name: path for name, path in named.items() if ending(name) in FORMATS}
-    # A file that is said to be a table by data.kind may have any ending: it is taken for a CSV then.
-    return known or {f"{name}.csv": path for name, path in named.items()}, digests
-
-
-def _unzipped(archive: Path, names: Sequence[str], scratch: Path) -> dict[str, Path]:
-    found = {}
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            for number, name in enumerate(names):
-                target = (
-                    scratch / f"member-{number}.{ending(name)}{PurePosixPath(name).suffix if '.gz' in name else ''}"
-                )
-                with packed.open(name) as source, target.open("wb") as out:
-                    shutil.copyfileobj(source, out, _BLOCK)
-                found[name] = target
-    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError) as error:  # RuntimeError: it asks for a password
-        raise DataCorrupt(f"can't be unpacked: {error}", where=str(archive), fix="pack it again") from None
-    return found
-
-
-def _unpacked(path: Path, target: Path) -> Path:
-    with _opened(path) as source, target.open("wb") as out:
-        _copy(source, out, path)
-    return target
-
-
-def _opened(path: Path) -> IO[bytes]:
-    opener = _UNPACKERS.get(path.suffix.lower())
-    stream: IO[bytes] = opener(path) if opener else path.open("rb")
-    return stream
-
-
-def _copy(source: IO[bytes], out: IO[bytes], path: Path) -> None:
-    try:
-        shutil.copyfileobj(source, out, _BLOCK)
-    except (EOFError, OSError, lzma.LZMAError) as error:
-        raise DataCorrupt(f"can't be unpacked: {error}", where=str(path), fix="pack it again") from None
-
-
-def _as_utf8(path: Path, target: Path) -> tuple[Path, str]:
-    """(the file, or one in UTF-8 in its place; what was done)."""
-    if path.suffix.lower() == ".zst":
-        return path, ""  # DuckDB unpacks it, and says where it is no UTF-8
-    encoding = _encoding(path)
-    if encoding == "utf-8" and path.suffix.lower() not in (".bz2", ".xz"):
-        return path, ""
-    with _opened(path) as source, target.open("wb") as out:
-        reader = codecs.getreader(encoding)(source, "replace" if encoding == "cp1252" else "strict")
-        try:
-            while text := reader.read(_BLOCK):
-                out.write(text.encode())
-        except (EOFError, OSError, UnicodeError, lzma.LZMAError) as error:
-            raise DataCorrupt(f"can't be read: {error}", where=str(path), fix="save it in UTF-8") from None
-    told = {"cp1252": "is no UTF-8 and was read as Windows-1252 (Latin-1)", "utf-8": ""}
-    return target, told.get(encoding, f"is in {encoding.upper()}")
-
-
-def _encoding(path: Path) -> str:
-    """By its mark; UTF-8 where all of it is; UTF-16 without a mark by its zeros; else Windows-1252."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with _opened(path) as stream:
-            start = stream.read(_BLOCK)
-            for mark, name in _BOMS.items():
-                if start.startswith(mark):
-                    return name
-            if start.count(0) > len(start) / 4:
-                return "utf-16-le" if start[1::2].count(0) > start[0::2].count(0) else "utf-16-be"
-            block = start
-            while block:
-                decoder.decode(block)
-                block = stream.read(_BLOCK)
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return "cp1252"
-    except (EOFError, OSError, lzma.LZMAError) as error:
-        raise DataCorrupt(f"can't be read: {error}", where=str(path), fix="pack it again") from None
-    return "utf-8"
+    return TableFiles(formats[0], tuple(named), tuple(paths), digests, tuple(said), left_out)
 
 
 def load(connection: Any, files: TableFiles) -> tuple[str, list[Reject]]:
@@ -219,9 +105,43 @@ def load(connection: Any, files: TableFiles) -> tuple[str, list[Reject]]:
             return _numpy(connection, files), []
         relation, told = reads[files.format](connection, files)
         connection.execute(f"CREATE TABLE raw AS SELECT * FROM {relation}").fetchall()
+        told = "; ".join(one for one in (told, _add_partitions(connection, files)) if one)
         return told, _rejects(connection, files) if files.format == "csv" else []
     except duckdb.Error as error:
         raise _unreadable(files, error) from None
+
+
+def _add_partitions(connection: Any, files: TableFiles) -> str:
+    """Adds to `raw` the columns that the names of folders tell, such as year=2013; what was done."""
+    import pyarrow as pa
+
+    rows = [
+        {key: unquote(value) for key, _, value in (part.partition("=") for part in PurePosixPath(name).parts[:-1]) if _}
+        for name in files.names
+    ]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    if not keys:
+        return ""
+    has = {row[0].lower() for row in connection.execute("DESCRIBE raw").fetchall()}
+    for key in keys:
+        if key.lower() in has:
+            continue  # as the files themselves have it
+        values = [None if row.get(key) in (None, _NO_PARTITION) else row[key] for row in rows]
+        whole = all(re.fullmatch(r"-?\d{1,18}", value) for value in values if value is not None)
+        kind = "BIGINT" if whole else "VARCHAR"
+        column = '"' + key.replace('"', '""') + '"'
+        connection.execute(f"ALTER TABLE raw ADD COLUMN {column} {kind}").fetchall()
+        if len(files.paths) == 1:
+            connection.execute(f"UPDATE raw SET {column} = CAST(? AS {kind})", [values[0]]).fetchall()
+            continue
+        paths = list(map(os.fspath, files.paths))
+        connection.register("parts", pa.table({"path": paths, "value": pa.array(values, pa.string())}))
+        of_file = f"CAST(parts.value AS {kind}) FROM parts WHERE parts.path = raw.{FILE_COLUMN}"
+        connection.execute(f"UPDATE raw SET {column} = {of_file}").fetchall()
+        connection.unregister("parts")
+    own = [key for key in keys if key.lower() in has]
+    told = f"partitioned by the names of its folders: {', '.join(keys)}"
+    return told + (f" ({', '.join(own)} as the files have it)" if own else "")
 
 
 def _rejects(connection: Any, files: TableFiles) -> list[Reject]:
@@ -248,15 +168,18 @@ def _csv(connection: Any, files: TableFiles) -> tuple[str, str]:
 
 def _one_csv(connection: Any, path: Path) -> tuple[str, str]:
     names = "Delimiter, Quote, Escape, SkipRows, HasHeader, list_transform(Columns, lambda x: x.name)"
-    query = f"SELECT {names} FROM sniff_csv({text(str(path))}, sample_size=50000)"
+    query = f"SELECT {names} FROM sniff_csv({_literal(path)}, sample_size=50000, hive_partitioning=false)"
     delimiter, quote, escape, skip, header, columns = connection.execute(query).fetchall()[0]
-    if (skip or len(columns) == 1) and (own := _delimiter_of(_first_lines(path), skip)):
+    if (skip or len(columns) == 1) and (own := _delimiter_of(first_lines(path, _LINES), skip)):
         # A row of another length leads the sniffer to another delimiter, or to lines before it that it would skip. The
         # first line shows the columns, and reading names the row.
         delimiter, skip, header = own[0], 0, True
         columns = next(csv.reader([own[1]], delimiter=delimiter))
-    if header and _first_is_unnamed(path, delimiter, skip):
-        columns = [INDEX, *columns[1:]]
+    if _first_is_unnamed(path, delimiter, skip):
+        top, second = (next(csv.reader([line], delimiter=delimiter), []) for line in first_lines(path, skip + 2)[skip:])
+        if not header and second[:1] in (["0"], ["1"]) and all(name.strip() for name in top[1:]):
+            header, columns = True, top  # texts below texts, so that the sniffer takes the names for values
+        columns = [INDEX, *columns[1:]] if header else columns
     types = ", ".join(f"{text(name)}: 'VARCHAR'" for name in columns)
     given = {"delim": delimiter, "quote": quote, "escape": escape}
     given = {key: value for key, value in given.items() if value not in ("(empty)", "", None, "\x00")}
@@ -264,21 +187,13 @@ def _one_csv(connection: Any, path: Path) -> tuple[str, str]:
     options = f"auto_detect=false, columns={{{types}}}, header={str(header).lower()}, skip={skip}, {said}"
     told = f"separated by {_NAMED.get(delimiter, repr(delimiter))}, {'with' if header else 'without'} a header"
     told += f", {skip} lines before it" if skip else ""
-    return f"read_csv({text(str(path))}, {options}, store_rejects=true, rejects_limit=0)", told
+    return f"read_csv({_literal(path)}, {options}, hive_partitioning=false, store_rejects=true, rejects_limit=0)", told
 
 
 def _first_is_unnamed(path: Path, delimiter: str, skip: int) -> bool:
     """Whether the header begins with an empty name, as pandas and R write a table's index."""
-    lines = _first_lines(path)[skip : skip + 1]
+    lines = first_lines(path, skip + 1)[skip:]
     return bool(lines) and delimiter in lines[0] and not lines[0].partition(delimiter)[0].strip(" \"'")
-
-
-def _first_lines(path: Path) -> list[str]:
-    if path.suffix.lower() == ".zst":
-        return []
-    with _opened(path) as stream:
-        lines = [stream.readline(2**20).decode(errors="replace").strip("\r\n") for _ in range(_LINES)]
-    return [lines[0].removeprefix("\ufeff"), *lines[1:]]
 
 
 def _delimiter_of(lines: Sequence[str], skip: int) -> tuple[str, str] | None:
@@ -300,12 +215,11 @@ def _delimiter_of(lines: Sequence[str], skip: int) -> tuple[str, str] | None:
 
 
 def _parquet(connection: Any, files: TableFiles) -> tuple[str, str]:
-    told = "partitioned by the names of its folders" if files.partitioned else ""
-    return f"read_parquet({_list(files)}, hive_partitioning={str(files.partitioned).lower()}{_union(files)})", told
+    return f"read_parquet({_list(files)}, hive_partitioning=false{_union(files)})", ""
 
 
 def _json(connection: Any, files: TableFiles) -> tuple[str, str]:
-    return f"read_json({_list(files)}, sample_size=-1{_union(files)})", ""
+    return f"read_json({_list(files)}, hive_partitioning=false, sample_size=-1{_union(files)})", ""
 
 
 def _numpy(connection: Any, files: TableFiles) -> str:
@@ -348,7 +262,12 @@ def _union(files: TableFiles) -> str:
 
 
 def _list(files: TableFiles) -> str:
-    return "[" + ", ".join(text(os.fspath(path)) for path in files.paths) + "]"
+    return "[" + ", ".join(map(_literal, files.paths)) + "]"
+
+
+def _literal(path: Path) -> str:
+    """An SQL string of a file's path, whose brackets and stars are no pattern."""
+    return text(glob.escape(os.fspath(path)))
 
 
 def text(value: str) -> str:

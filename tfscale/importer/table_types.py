@@ -121,15 +121,15 @@ def quoted(name: str) -> str:
 def infer(
     connection: Any, given: Mapping[str, Mapping[str, str]], gaps: Sequence[str] = MISSING
 ) -> tuple[list[Column], list[str]]:
-    """(the columns of the table `raw`, what is left out of them).
+    """(the columns of the rows `kept`, what is left out of them).
 
     Args:
         given: of some columns {"type": ..., "format": ...}, which is taken as it is.
         gaps: the texts that stand for no value.
     """
     columns, left_out = [], []
-    for name, source, *_ in connection.execute("DESCRIBE raw").fetchall():
-        if name == FILE_COLUMN:
+    for name, source, *_ in connection.execute("DESCRIBE kept").fetchall():
+        if name in (FILE_COLUMN, "__row"):
             continue
         plain = re.sub(r"\(.*\)", "", source)
         if plain.endswith("]") or plain in ("STRUCT", "MAP", "BLOB", "UNION", "LIST", "BIT", "VARIANT"):
@@ -153,7 +153,7 @@ _DATES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_S", "TIMES
 
 def _inferred(connection: Any, column: Column) -> Column:
     """The column with its type, by all of its values, each different one looked at once."""
-    values = f"SELECT v, n FROM (SELECT {column.raw} AS v, count(*) AS n FROM raw GROUP BY 1)"
+    values = f"SELECT v, n FROM (SELECT {column.raw} AS v, count(*) AS n FROM kept GROUP BY 1)"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE vals AS {values}").fetchall()
     missing, distinct, example, count = connection.execute(
         "SELECT coalesce(sum(n) FILTER (v IS NULL), 0), count(v), CAST(arg_max(v, n) AS VARCHAR), sum(n) FROM vals"
@@ -170,7 +170,7 @@ def _written_gaps(connection: Any, column: Column) -> str:
     if not column.missing or column.source != "VARCHAR":
         return ""
     value = f"trim({quoted(column.name)})"
-    query = f"SELECT DISTINCT {value} FROM raw WHERE {value} IN ({_texts(column.gaps)}) AND {value} <> '' ORDER BY 1"
+    query = f"SELECT DISTINCT {value} FROM kept WHERE {value} IN ({_texts(column.gaps)}) AND {value} <> '' ORDER BY 1"
     found = [text for (text,) in connection.execute(query).fetchall()]
     return f"missing is written {', '.join(found)}" if found else ""
 

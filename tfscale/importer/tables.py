@@ -1,8 +1,9 @@
 """Tables: CSV, TSV, Parquet, JSON lines and arrays, read by DuckDB.
 
-Owns the way from a table's files to records: `raw` (all rows as they are read), `typed` (each value by its column's
-type: what people's SQL sees), `items` (the rows that are kept, as records hold them). They lie in a file of DuckDB's in
-the scratch folder, which the processes that write open for themselves.
+Owns the way from a table's files to records: `raw` (all rows as they are read), `kept` (those for which data.where
+holds), `typed` (each value by its column's type: what people's SQL sees), `items` (the rows that become records, as
+these hold them). They lie in a file of DuckDB's in the scratch folder, which the processes that write open for
+themselves.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from tfscale.console import table
 from tfscale.errors import DataCorrupt, UsageError, first_line, nearest
 from tfscale.hardware import probe
+from tfscale.importer.file_splits import splits_of
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.reader import Bad, Listing
 from tfscale.importer.recognise import Found
@@ -51,6 +53,7 @@ class TableReader:
 
     def listing(self) -> Listing:
         import_duckdb()
+        self.request.check_drop_unlabelled()
         files = open_tables(self.found, self.scratch)
         schema = read_schema(Path(self.request.schema)) if self.request.schema else Schema()
         here = probe()
@@ -59,10 +62,13 @@ class TableReader:
             told, rejects = load(connection, files)
             for line in (*files.said, told):
                 _log.info(line) if line else None
+            connection.execute("CREATE VIEW kept AS SELECT rowid AS __row, * FROM raw").fetchall()
             columns, left_out = infer(connection, schema.columns, schema.missing)
-            self.left_out += left_out
             self._check_names(columns, schema)
             self._make_typed(connection, columns)
+            if self.request.where:
+                columns, left_out = self._where(connection, schema)
+            self.left_out += [*files.left_out, *left_out]
             self.label = make_label(connection, self.request, columns, schema.label_kind)
             self._choose(columns)
             rows = self._make_items(connection, files)
@@ -79,7 +85,9 @@ class TableReader:
                 size=len(rows) * (20 + sum(len(one.name) + 16 for one in self.columns)),
                 unit="rows",
             )
-            connection.execute("DROP VIEW typed; DROP TABLE raw").fetchall()
+            connection.execute(
+                "DROP VIEW typed; DROP VIEW kept; DROP TABLE raw; DROP TABLE IF EXISTS chosen"
+            ).fetchall()
         return listing
 
     def _check_names(self, columns: Sequence[Column], schema: Schema) -> None:
@@ -108,8 +116,21 @@ class TableReader:
         faults = [one.fault for one in columns if one.fault]
         bad = f"coalesce({', '.join(faults)}, NULL)" if faults else "NULL::VARCHAR"
         values = [f"{one.value} AS {quoted(one.name)}" for one in columns]
-        kept = ", ".join([f"rowid AS __row, {bad} AS __bad", *values])
-        connection.execute(f"CREATE VIEW typed AS SELECT {kept} FROM raw").fetchall()
+        kept = ", ".join([f"__row, {bad} AS __bad", *values])
+        connection.execute(f"CREATE OR REPLACE VIEW typed AS SELECT {kept} FROM kept").fetchall()
+
+    def _where(self, connection: Any, schema: Schema) -> tuple[list[Column], list[str]]:
+        """Leaves the rows out for which data.where doesn't hold: what columns are follows from those that are kept. The
+        condition itself sees the types of all rows."""
+        where = f"({self.request.where})"
+        total, kept = _count(connection, "true", "data.where"), _count(connection, where, "data.where")
+        rows = f"SELECT * FROM kept WHERE __row IN (SELECT __row FROM typed WHERE {where})"
+        connection.execute(f"CREATE TABLE chosen AS {rows} ORDER BY __row").fetchall()
+        connection.execute("CREATE OR REPLACE VIEW kept AS SELECT * FROM chosen").fetchall()
+        columns, left_out = infer(connection, schema.columns, schema.missing)
+        self._make_typed(connection, columns)
+        more = [f"{total - kept:,} rows for which data.where doesn't hold"] if kept < total else []
+        return columns, [*left_out, *more]
 
     def _choose(self, columns: Sequence[Column]) -> None:
         """Which columns the records have: none that tell the label."""
@@ -135,11 +156,7 @@ class TableReader:
     def _make_items(self, connection: Any, files: TableFiles) -> np.ndarray:
         """Makes `items`; returns the row that each is of."""
         request = self.request
-        where = f"({request.where})" if request.where else "true"
-        total = _count(connection, "true", "data.where")
-        kept = _count(connection, where, "data.where")
-        if kept < total:
-            self.left_out.append(f"{total - kept:,} rows for which data.where doesn't hold")
+        where = "true"
         if self.label is not None:
             where = self._drop_unlabelled(connection, where, files)
         split = self._split_of(connection, files, where)
@@ -193,8 +210,8 @@ class TableReader:
             return f"CASE {cases} ELSE '' END"
         if self.request.split_by and self.request.split_by != "folder":
             return f"regexp_replace(coalesce(CAST({quoted(self.request.split_by)} AS VARCHAR), ''), '\\W', '_', 'g')"
-        roles = files.roles()
-        if roles is None or self.request.fractions():
+        roles = None if self.request.fractions() else splits_of(files.names)
+        if roles is None:
             if self.request.split_by:
                 raise UsageError(
                     "the names of its files and folders tell no splits", where="data.split_by", fix="leave it away"

@@ -5,43 +5,62 @@ Owns which files count. Refuses to know what is in them.
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 
-from tfscale.data.split_names import role_in, role_of
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
-from tfscale.importer.recognise import Found, ending, is_hidden
+from tfscale.importer.recognise import Found, ending, files_below, is_documentation, left_beside
 from tfscale.importer.text_options import BROKEN, ENDINGS, OPENERS, RECORDS
 from tfscale.importer.unpack import is_zip, unpacked
 
 _PACKED = (*OPENERS, ".zst")
 
 
-def find_texts(found: Found, scratch: Path) -> tuple[Path, list[Path]]:
-    """(the folder that names begin below, the files with texts); what is packed is unpacked into `scratch`."""
-    first, files = found.files[0], list(found.files)
-    root = first if first.is_dir() else first.parent
-    if is_zip(first) and len(files) == 1:
-        root = unpacked(first, scratch)
-    if not root.samefile(first.parent):  # a folder, or what an archive held
-        inside = sorted(
-            file for file in root.rglob("*") if file.is_file() and not is_hidden(str(file.relative_to(root)))
-        )
-        files = [file for file in inside if ending(file.name) in (*ENDINGS, *RECORDS)]
-    if not files:
+@dataclass(frozen=True)
+class Texts:
+    """The files of an import of texts.
+
+    Attributes:
+        root: the folder that their names begin below.
+        files: those with texts, unpacked where they were packed.
+        left_out: what is said of those that aren't read, a line each.
+    """
+
+    root: Path
+    files: list[Path]
+    left_out: tuple[str, ...] = ()
+
+
+def find_texts(found: Found, scratch: Path) -> Texts:
+    """What is packed is unpacked into `scratch`.
+
+    Raises:
+        DataMissing: there is no text. DataCorrupt: a file can't be unpacked. UsageError: they are of two kinds.
+    """
+    named, root = found.named, found.root
+    if found.is_zip or (is_zip(found.files[0]) and len(found.files) == 1):
+        root = unpacked(found.files[0], scratch)
+        named = {name: root / name for name in sorted(files_below(root))}
+    known = [name for name in named if ending(name) in (*ENDINGS, *RECORDS)]
+    known = [name for name in known if not is_documentation(name)] or known
+    if any(ending(name) in RECORDS for name in known):
+        plain = [name for name in known if ending(name) not in RECORDS]
+        if len(plain) * 2 > len(known):
+            raise UsageError("it holds texts and JSON lines", where=found.path, fix="give a pattern of one: '*.txt'")
+        known = [name for name in known if name not in plain]
+    if not known and not found.is_folder and not found.is_zip:
+        known = list(named)  # texts by whatever name, where data.kind says so
+    if not known:
         raise DataMissing(
             "it holds no text", where=found.path, fix=f"give files that end in {', '.join((*ENDINGS, *RECORDS))}"
         )
-    if len({ending(file.name) in RECORDS for file in files}) > 1:
-        raise UsageError("it holds texts and JSON lines", where=found.path, fix="give a pattern of one: '*.txt'")
-    if len({file.parent for file in files}) > 1 and not all(file.is_relative_to(root) for file in files):
-        root = Path(os.path.commonpath([file.parent.absolute() for file in files]))
-        files = [file.absolute() for file in files]
+    left_out = left_beside(set(named) - set(known), "with texts")
+    files = [named[name] for name in known]
     if not any(file.suffix.lower() in _PACKED for file in files):
-        return root, files
-    return scratch / "texts", [_plain(file, scratch / "texts" / file.relative_to(root)) for file in files]
+        return Texts(root, files, left_out)
+    texts = scratch / "texts"
+    return Texts(texts, [_plain(named[name], texts / name) for name in known], left_out)
 
 
 def _plain(file: Path, target: Path) -> Path:
@@ -59,14 +78,3 @@ def _plain(file: Path, target: Path) -> Path:
     except BROKEN as error:
         raise DataCorrupt(f"can't be unpacked: {error}", where=str(file), fix="pack it again") from None
     return target
-
-
-def splits_of(names: Sequence[str]) -> list[str] | None:
-    """The split of each file, such as train.jsonl, by its name or that of a folder; None unless all tell one and some
-    are to train on."""
-    found = []
-    for name in names:
-        path = PurePosixPath(name)
-        roles = [role for part in (*path.parts[:-1], path.stem) if (role := role_of(part))]
-        found.append(roles[0] if roles else role_in(path.stem))
-    return found if "" not in found and "train" in found else None

@@ -19,10 +19,11 @@ import numpy as np
 
 from tfscale.errors import DataMissing, UsageError, nearest
 from tfscale.files import sha256
+from tfscale.importer.file_splits import splits_of
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.reader import Bad, Listing
 from tfscale.importer.recognise import Found, ending
-from tfscale.importer.text_files import find_texts, splits_of
+from tfscale.importer.text_files import find_texts
 from tfscale.importer.text_options import PAIR, RECORDS, as_record, first_record, text_fields
 from tfscale.text.tokenizers import KINDS, MODEL, Tokenizer, has_bytes
 from tfscale.text.tokenizers import train as learn
@@ -41,7 +42,8 @@ class TextReader:
 
     def __init__(self, request: ImportRequest, found: Found, scratch: Path):
         self.request, self.options, self.label = request, request.text, request.label
-        self.root, self.files = find_texts(found, scratch)
+        texts = find_texts(found, scratch)
+        self.root, self.files, self._beside = texts.root, texts.files, texts.left_out
         self.records = ending(self.files[0].name) in RECORDS
         self.unit = self.options.unit or ("whole" if len(self.files) == 1 else "file")
         self._check()
@@ -63,6 +65,8 @@ class TextReader:
                 fix=f"data.text.tokenizer={', '.join(KINDS)} or a SentencePiece file",
             )
         self._refuse_what_takes_no_effect()
+        if self.records:
+            self.request.check_drop_unlabelled()
 
     def _refuse_what_takes_no_effect(self) -> None:
         request = self.request
@@ -166,13 +170,13 @@ class TextReader:
             groups=np.array(values[group]).astype(str) if group is not None else None,
             digests=np.array(digests),
             files={name: sha256(file) for name, file in [*zip(names, self.files, strict=True), *own]},
-            left_out=left_out,
+            left_out=[*self._beside, *left_out],
             size=int(spans[:, 2].sum()),
             unit="texts",
         )
 
     def _own_splits(self, names: Sequence[str]) -> np.ndarray | None:
-        found = splits_of(names)
+        found = None if self.request.fractions() else splits_of(names)
         if found is None and self.request.split_by == "folder":
             raise UsageError(
                 "neither files nor folders are named like splits",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tfscale.data.split_names import role_of
@@ -24,9 +24,10 @@ _DIGITS = 9  # of the number of a class
 _SHARD = re.compile(r"[-_.]?\d+$")  # of train-000123
 
 
-def pairs_in_tars(tars: Sequence[Path], scratch: Path, *, label: str | None, drop_unlabelled: bool) -> PictureSet:
+def pairs_in_tars(tars: Mapping[str, Path], scratch: Path, *, label: str | None, drop_unlabelled: bool) -> PictureSet:
     """
     Args:
+        tars: by their names, which may begin with folders.
         label: the key of a JSON that holds the label; None: found by its name, or what .cls says.
         drop_unlabelled: leaves pictures without a label out; else they are bad.
 
@@ -38,7 +39,7 @@ def pairs_in_tars(tars: Sequence[Path], scratch: Path, *, label: str | None, dro
     texts: list[str] = []
     alone = unlabelled = 0
     others: Counter[str] = Counter()
-    for tar in tars:
+    for name, tar in tars.items():
         role = _role(tar)
         for key, members in sorted(_groups(tar, scratch).items()):
             picture = next((ending for ending in PICTURES if ending in members), None)
@@ -51,7 +52,7 @@ def pairs_in_tars(tars: Sequence[Path], scratch: Path, *, label: str | None, dro
                 unlabelled += 1
                 continue
             bad = "has no label (data.drop_unlabelled=true leaves such out)" if text is None else ""
-            items.append(Item(f"{tar.name}: {key}{picture}", members[picture], role, bad=bad))
+            items.append(Item(f"{name}: {key}{picture}", members[picture], role, bad=bad))
             texts.append(text or "")
     classes, places = _classes({text for text, item in zip(texts, items, strict=True) if not item.bad})
     if not classes:
@@ -65,7 +66,7 @@ def pairs_in_tars(tars: Sequence[Path], scratch: Path, *, label: str | None, dro
     left_out = [counted(alone, "name", " without a picture")] if alone else []
     left_out += [counted(unlabelled, "picture", " without a label")] if unlabelled else []
     left_out += [f"{count:,} {ending} beside pictures" for ending, count in sorted(others.items())]
-    return PictureSet("webdataset", items, classes, {tar.name: tar for tar in tars}, left_out, in_place=True)
+    return PictureSet("webdataset", items, classes, dict(tars), left_out, in_place=True)
 
 
 def _role(tar: Path) -> str:
