@@ -133,7 +133,7 @@ def test_a_table_of_all_types_is_trained_and_served_by_raw_rows(tf, tmp_path):
 
 @pytest.mark.parametrize("label", ["three", "number"])
 def test_other_labels(tf, tmp_path, label):
-    result, _, _ = train(tmp_path, label, "task.wide=false" if label == "three" else "task.wide=true")
+    result, _, _ = train(tmp_path, label, f"task.wide={label != 'three'}".lower(), "task.threshold=auto")
     if label == "three":
         assert result.metrics["accuracy"] > 0.6 and "auc" not in result.metrics
     else:

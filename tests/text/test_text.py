@@ -157,7 +157,9 @@ def test_from_a_file_to_an_export_that_takes_text(cli, tmp_path):
     (tmp_path / "lines.txt").write_text("".join(LINES))
     words = ["lines.txt", "name=lines", "dir=data", "text.unit=line", "text.tokenizer=bpe", "text.vocabulary=300"]
     imported = cli(*words, program=("-m", "tfscale.importer"))
-    assert imported.code == 0 and "train on it: task=text data=text data.name=lines" in imported.out, imported.err
+    assert imported.code == 0 and "train on it: tfscale train +recipe=text data.name=lines" in imported.out, (
+        imported.err
+    )
     ended = cli("+recipe=text", "data.name=lines", "data.dir=data", "data.length=24", "task.layers=1",
                 "task.width=16", "task.heads=2", "train.until=2st", "train.global_batch=4", "tracker=none",
                 "run.dir=it")  # fmt: skip

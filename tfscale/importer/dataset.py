@@ -27,6 +27,7 @@ from tfscale.files import digest_of, dumps, move, read_json, sync, write_whole
 from tfscale.hardware import probe
 from tfscale.importer.import_progress import ImportProgress
 from tfscale.importer.import_request import VERSION, ImportRequest
+from tfscale.importer.next_command import what_trains
 from tfscale.importer.reader import Listing, Reader, split_reason
 from tfscale.importer.recognise import KINDS, recognised
 from tfscale.importer.remote import fetched
@@ -332,6 +333,6 @@ def _tell(job: _Import, written: Sequence[Written]) -> None:
         f"imported into {folder}: {told} in {len(written)} files of {size / 1e6:,.1f} MB",
         extra=figures(folder=str(folder), splits=counts),
     )
-    where = "" if job.request.dir == "data" else f" data.dir={job.request.dir}"
-    words = next(kind.trained_by for kind in KINDS if kind.name == job.kind)
-    _log.log(RESULT, f"train on it: {words} data.name={job.request.name}{where}")
+    kind = next(kind for kind in KINDS if kind.name == job.kind)
+    if told := what_trains(kind, job.request, counts.get("train", 0)):
+        _log.log(RESULT, told)

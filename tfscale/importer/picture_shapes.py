@@ -22,6 +22,7 @@ SHAPES = {
     "image_table": "pictures with a table of their names",
     "images": "pictures in class folders",
 }  # the first that fits counts
+CLASSIFIED = ("webdataset", "image_table", "images")
 PICTURES = (*ENDINGS, ".tif", ".tiff", ".avif", ".heic", ".jp2", ".jxl")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures")
 MASK_FOLDERS = ("masks", "mask", "segmentationclass", "annotations", "labels", "segmentations")

@@ -20,7 +20,7 @@ from typing import Any
 
 from tfscale.errors import DataMissing, UsageError, nearest
 from tfscale.importer.import_request import ImportRequest
-from tfscale.importer.picture_shapes import SHAPES, shape_of
+from tfscale.importer.picture_shapes import CLASSIFIED, SHAPES, shape_of
 from tfscale.importer.reader import Reader
 from tfscale.importer.text_options import ENDINGS, RECORDS, text_fields
 
@@ -108,13 +108,14 @@ class Kind:
         test: says in a few words what the source is, such as "a CSV file"; "" where it is none of this kind.
         reader: "module:Class" of its `Reader`, which is made from the request, what was found, and a folder for
             scratch files that is removed in the end: `Class(request, found, scratch)`.
-        trained_by: the words of a command line that trains on it, but for the name.
+        recipe: that trains on it; "" where none does. `words` stand behind it on the command line.
     """
 
     name: str
     test: Callable[[Found], str]
     reader: str
-    trained_by: str = "data=prepared"
+    recipe: str = ""
+    words: str = "data=prepared"
 
     def load(self) -> Callable[[ImportRequest, Found, Path], Reader]:
         module, _, name = self.reader.partition(":")
@@ -160,9 +161,17 @@ def _is_text(found: Found) -> str:
 
 # The first that says what it is has it.
 KINDS = [
-    *(Kind(shape, partial(_is_pictures, shape), "tfscale.importer.picture_reader:PictureReader") for shape in SHAPES),
-    Kind("text", _is_text, "tfscale.importer.text_reader:TextReader", "task=text data=text"),
-    Kind("table", _is_table, "tfscale.importer.tables:TableReader", "task=tabular data=prepared"),
+    *(
+        Kind(
+            shape,
+            partial(_is_pictures, shape),
+            "tfscale.importer.picture_reader:PictureReader",
+            *(("resnet", "data=prepared task.augment=photos") if shape in CLASSIFIED else ()),
+        )
+        for shape in SHAPES
+    ),
+    Kind("text", _is_text, "tfscale.importer.text_reader:TextReader", "text", ""),
+    Kind("table", _is_table, "tfscale.importer.tables:TableReader", "tabular", ""),
 ]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _FROM_DATA = "columns"
+_AUTO = "auto"
 _INPUTS = ("numbers", "dates", "ids", "words")  # what the model takes of a batch, where it is there
 
 
@@ -37,7 +38,8 @@ class TabularTask(Task):
         exclude: columns that aren't used; crosses: lists of categories that are hashed together.
         class_weight: of the training loss: "balanced", or a number for each class by its name.
         threshold: of two classes, the probability from which on the second is chosen: a number, or "best_f1" or
-            "best_accuracy", by which every evaluation during training chooses anew; the model keeps it.
+            "best_accuracy", by which every evaluation during training chooses anew; the model keeps it. "auto" is
+            "best_f1" of two classes, and nothing of other labels.
         unknown: the share of categories that training shows as unknown.
     """
 
@@ -60,11 +62,11 @@ class TabularTask(Task):
     def __post_init__(self) -> None:
         rule = self.threshold if isinstance(self.threshold, str) else None
         number = isinstance(self.threshold, int | float) and 0 < self.threshold < 1
-        if rule not in scores.RULES and not number:
+        if rule not in (*scores.RULES, _AUTO) and not number:
             raise UsageError(
                 f"{self.threshold!r} is no threshold",
                 where="task.threshold",
-                fix=f"give a probability between 0 and 1, or one of {', '.join(scores.RULES)}",
+                fix=f"give a probability between 0 and 1, or one of {', '.join((*scores.RULES, _AUTO))}",
             )
         if self.kind not in (None, "class", "number"):
             raise UsageError(f"unknown value {self.kind!r}", where="task.kind", fix="use class or number, or null")
@@ -165,7 +167,8 @@ class TabularTask(Task):
     def ignored(self) -> dict[str, str]:
         if not self.columns:
             return {}
-        found = {} if self._two else {"threshold": "the label is not of two classes"} if self.threshold != 0.5 else {}
+        threshold = {"threshold": "the label is not of two classes"}
+        found = {} if self._two or self.threshold in (0.5, _AUTO) else threshold
         if not self.is_class and self.class_weight is not None:
             found["class_weight"] = "the label is a quantity"
         return found
@@ -321,7 +324,7 @@ class TabularTask(Task):
         found = {"auc": scores.auc(state), "f1": scores.f1_of(state[-4:-1])}
         if not (self._chooses and state[-1]):
             return found
-        limit = scores.threshold(state, self.threshold)
+        limit = scores.threshold(state, "best_f1" if self.threshold == _AUTO else self.threshold)
         self._decision.bias.assign([-scores.margin_of(limit)])
         return {**found, **scores.figures(state, limit), "threshold": limit}
 
