@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import pytest
-from support.fault_rows import ProcessGroup
+from support.fault_rows import ProcessGroup, result_of
 from support.sightings import FIELDS, TEST, TRAIN, Sighted, sighted_job, sightings, write_source
 
 from tfscale.cluster import Cluster
 from tfscale.data.order import Portion, Shard
 from tfscale.data.pipeline import build_dataset
 from tfscale.data.prepared import Prepared
+from tfscale.data.seen import shown
 from tfscale.hardware import probe
 from tfscale.importer.dataset import import_data
 from tfscale.importer.import_request import parse_request
@@ -65,7 +67,12 @@ def test_the_order_is_one_for_any_number_of_files_and_workers(tf, data, kind):
         source = source_of(data, f"{kind}_{files}")
         assert len(list((data / f"{kind}_{files}" / "1.0.0").glob(f"*-train.tfrecord-*-of-{files:05d}"))) == files
         assert order(source, kind, workers) == one
-        assert order(source, kind, workers, first=10, steps=3) == one[10:13]
+    assert order(source, kind, 2, first=10, steps=3) == one[10:13]
+    seen = shown(source, Portion("train", Shard(BATCH), True), steps=20)
+    assert (seen["examples"], seen["different"], seen["least_often"], seen["most_often"]) == (120, TRAIN, 2, 3)
+    labels = Counter("ab"[number % 2] for number in itertools.chain(*one[:20]))
+    assert seen.get("labels") == (None if kind == "text" else labels)
+    assert 120 * 20 < seen["bytes"] < 120 * 300
     evaluated = order(source, kind, 2, split="test", steps=-1)
     assert sorted(itertools.chain(*evaluated)) == list(range(TRAIN, TRAIN + TEST))
 
@@ -97,6 +104,9 @@ def test_real_workers_see_every_example_once_also_after_a_resume_in_mid_epoch(da
         codes, text = train(name, after, STEPS)
         assert codes == [0] * after, text
         assert "resuming at step " in text
+        seen = result_of(tmp_path / name)["data"]["seen"]  # in all, not by the last process alone
+        assert (seen["examples"], seen["different"], seen["least_often"]) == (STEPS * BATCH, TRAIN, 3)
+        assert "data seen" in text and "150 examples of 50, each 3 times" in text
         assert [sorted(step.elements()) for step in sightings(tmp_path / name)] == [
             sorted(step) for step in order(source_of(data, name), name.partition("_")[0], 1)
         ], name

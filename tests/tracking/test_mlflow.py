@@ -78,6 +78,35 @@ def test_store_and_artifacts_lie_beside_the_runs_and_a_resumed_run_goes_on(tmp_p
     assert list((root / "mlartifacts").rglob("note.txt"))
 
 
+def test_a_run_tells_its_data_as_an_input_and_what_the_model_saw(tf, tmp_path, store, cli):
+    import mlflow
+    from support.dense_models import environ
+    from support.sightings import sighted_job, write_source
+
+    from tfscale.files import digest_of
+    from tfscale.importer.dataset import import_data
+    from tfscale.importer.import_request import parse_request
+
+    source = write_source(tmp_path / "source", "table")
+    folder = import_data(parse_request([str(source), "name=table", f"dir={tmp_path / 'data'}", "data.label=label"]))
+    job = sighted_job(tmp_path / "data", "table", "it", steps=10)
+    job[job.index("tracker=none")] = "tracker=mlflow"
+    ended = cli(*job, f"tracker.uri={store}", "tracker.system_metrics=false", environ=environ())
+    assert ended.code == 0, ended.err
+    result = json.loads((tmp_path / "it" / "result.json").read_text())
+    run = mlflow.MlflowClient(tracking_uri=store).get_run(result["mlflow_run_id"])
+    (told,) = run.inputs.dataset_inputs
+    assert (told.dataset.name, result["data"]["version"]) == ("table", "1.0.0")
+    listed = (tmp_path / "it" / "data.sha256").read_text()  # of the records, wherever they lie
+    assert told.dataset.digest == result["data"]["hash"] == digest_of({"files": listed})[:32]
+    assert {tag.key: tag.value for tag in told.tags} == {"mlflow.data.context": "training", "version": "1.0.0"}
+    assert mlflow.data.get_source(told).uri == str(folder)
+    assert json.loads(told.dataset.profile) == {"version": "1.0.0", "train": 50, "test": 7, "num_classes": 2}
+    metrics = run.data.metrics
+    assert (metrics["seen/examples"], metrics["seen/different"], metrics["seen/repeats"]) == (60, 50, 10)
+    assert metrics["seen/label/a"] + metrics["seen/label/b"] == 60
+
+
 def test_a_server_that_is_away_neither_blocks_nor_raises(root, messages):
     began = time.monotonic()
     tracker = opened(root, uri=f"http://me:hunter22@127.0.0.1:{free_ports(1)[0]}")

@@ -184,6 +184,18 @@ class ArraySource(Source):
     def _takes(self) -> dict[str, Labels]:
         return {}
 
+    def class_labels(self, split: str) -> np.ndarray | None:
+        import numpy as np
+
+        labels = self.held(split).get("label")
+        return np.asarray(labels, np.int64) if labels is not None and self.class_spec() else None
+
+    def stored_bytes(self, split: str) -> np.ndarray | None:
+        import numpy as np
+
+        each = sum(array.nbytes // max(1, len(array)) for _, array in leaves(self.held(split)))
+        return np.full(self.num_examples(split), each, np.int64)
+
     def num_examples(self, split: str) -> int:
         return next((len(array) for _, array in leaves(self.held(split))), 0)
 

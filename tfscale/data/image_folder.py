@@ -23,6 +23,7 @@ from tfscale.files import digest_of
 from tfscale.hardware import probe
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
 _log = logging.getLogger(__name__)
@@ -235,6 +236,16 @@ class ImageFolder(Source):
         if not self.__dict__.get("_said"):
             _log.warning(f"{len(bad)} pictures can't be used and are left out: {listed}")
             self.__dict__["_said"] = True
+
+    def class_labels(self, split: str) -> np.ndarray | None:
+        import numpy as np
+
+        return np.array([p.label for p in self._good(split)], np.int64) if self._tree.classes else None
+
+    def stored_bytes(self, split: str) -> np.ndarray | None:
+        import numpy as np
+
+        return np.array([picture.size for picture in self._good(split)], np.int64)
 
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
         import tensorflow as tf

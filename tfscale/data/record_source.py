@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.data.bad_records import BadRecord, BadRecords
@@ -15,6 +16,7 @@ from tfscale.data.records import RecordIndex, read_records
 from tfscale.data.source import Source
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
 DAMAGED = " does not match its checksum"
@@ -53,6 +55,21 @@ class RecordSource(Source):
     def locate(self, split: str, place: int) -> str:
         file, number, byte = self._index(split).locate(place)
         return f"{file}: record {number} at byte {byte}"
+
+    def _label_field(self) -> str | None:
+        """The feature that is the class of an example, a single int64; None where there is none."""
+        return None
+
+    def class_labels(self, split: str) -> np.ndarray | None:
+        from tfscale.data.record_labels import LOOKED_THROUGH, every_label
+
+        index, field = self._index(split), self._label_field()
+        if field is None or index.size > LOOKED_THROUGH:
+            return None
+        return every_label(index, field, Path(getattr(self, "dir", "data")))
+
+    def stored_bytes(self, split: str) -> np.ndarray | None:
+        return self._index(split).sizes()
 
     def num_examples(self, split: str) -> int:
         return len(self._index(split))

@@ -49,6 +49,13 @@ class RecordIndex:
         """How many records each file holds."""
         return np.bincount(self.shard, minlength=len(self.files)).tolist()
 
+    def sizes(self) -> np.ndarray:
+        """Bytes of every payload: int64 [records]."""
+        ends = np.append(self.offset[1:], 0)
+        last = np.flatnonzero(np.append(self.shard[1:] != self.shard[:-1], len(self) > 0))
+        ends[last] = [Path(self.files[number]).stat().st_size for number in self.shard[last]]
+        return ends - self.offset - _OVERHEAD
+
     def locate(self, place: int) -> tuple[str, int, int]:
         """(file, number of the record in it, its first byte)."""
         shard = self.shard[place]

@@ -22,6 +22,7 @@ from tfscale.errors import UsageError
 from tfscale.files import sha256
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
     from tfscale.data.first_batch import FirstBatch
@@ -132,6 +133,25 @@ class Source:
     def count_bad(self, split: str) -> int:
         """How many examples of a prepared split can't be used and are tolerated, also those without a place in it."""
         return len(self.bad_examples(split))
+
+    def class_labels(self, split: str) -> np.ndarray | None:
+        """The class of every example of a prepared split, counted as `class_names` are, -1 where it has none that can
+        be used: int64 [examples]. None where they have no classes, or it takes a look through too much data."""
+        return None
+
+    def stored_bytes(self, split: str) -> np.ndarray | None:
+        """How many bytes every example of a prepared split is stored in: int64 [examples]; None where nobody knows."""
+        return None
+
+    @property
+    def version(self) -> str:
+        """Which version of the data set it is, "" where it has none; told without TensorFlow."""
+        return ""
+
+    @property
+    def location(self) -> str:
+        """Where the data lie, for people, "" where that says nothing; told without TensorFlow."""
+        return ""
 
     def locate(self, split: str, place: int) -> str:
         """Where an example of a prepared split comes from, for people: a file, a record in it, or its number."""

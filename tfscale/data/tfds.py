@@ -114,6 +114,20 @@ class Tfds(RecordSource):
         folder = self.folder()
         return _describe(folder) if folder else {}
 
+    @property
+    def version(self) -> str:
+        folder = self.folder()
+        return folder.name if folder else ""
+
+    @property
+    def location(self) -> str:
+        return str(self.folder() or "")
+
+    def _label_field(self) -> str | None:
+        folder = self.folder()
+        features = _read_json(folder / "features.json").get("featuresDict", {}).get("features", {}) if folder else {}
+        return "label" if "classLabel" in features.get("label", {}) else None
+
     def _split(self, name: str) -> dict[str, Any]:
         """The entry of dataset_info.json for a split, by its name in the data set."""
         folder = self.folder()

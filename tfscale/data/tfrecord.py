@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.bad_records import BadRecord, BadRecords
+from tfscale.data.declared_features import LISTS, check_declared
 from tfscale.data.packed_records import packing, readable, unpack
 from tfscale.data.pictures import kind_of
+from tfscale.data.record_labels import LOOKED_THROUGH, as_classes
 from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, index_records, whole_records
 from tfscale.errors import DataMissing, UsageError, nearest
@@ -28,15 +30,13 @@ from tfscale.files import digest_of
 from tfscale.labels import Labels, spoken
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
     from tfscale.data.record_labels import RecordLabels
 
 _log = logging.getLogger(__name__)
 
-_LOOKED_THROUGH = 2**31  # bytes of files whose labels are read once more; beyond, the step that meets a bad one tells
-_LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
-_PADS = {"int64": (int,), "float32": (int, float), "string": (str,)}
 _NUMBERED = re.compile(r"(.*-)(\d+)-of-(\d+)(\D.*)?")  # NAME-00000-of-00004, as TensorFlow's writers name shards
 
 
@@ -89,7 +89,7 @@ class TfRecord(RecordSource):
                 "no feature is declared", where="data.features", fix="+data.features.x={dtype: float32, shape: [8]}"
             )
         for name, declared in self.features.items():
-            _check_declared(name, declared)
+            check_declared(name, declared)
         if self.image is not None and self.features.get(self.image, {}).get("dtype") != "string":
             raise UsageError(
                 f"{self.image!r} is no feature of string{nearest(self.image, list(self.features))}",
@@ -156,7 +156,8 @@ class TfRecord(RecordSource):
         single = declared.get("dtype") == "int64" and not declared.get("shape")
         fits = one.is_class and one.field == self.label and one.outputs is not None and self.num_classes is None
         files = [file for split in ("train", "test") for file in self._files(split)] if fits and single else []
-        return 0 < sum(file.stat().st_size for file in files) <= _LOOKED_THROUGH
+        # beyond, the step that meets a bad one tells
+        return 0 < sum(file.stat().st_size for file in files) <= LOOKED_THROUGH
 
     @property
     def _asked(self) -> list[Labels]:
@@ -170,6 +171,14 @@ class TfRecord(RecordSource):
         if found is not None:
             for one in self._asked:
                 self.__dict__["_values"] = numbered(self, one, found)
+
+    def _label_field(self) -> str | None:
+        declared = self.features.get(self.label, {})
+        return self.label if declared.get("dtype") == "int64" and not declared.get("shape") else None
+
+    def class_labels(self, split: str) -> np.ndarray | None:
+        found, values = super().class_labels(split), self.__dict__.get("_values")
+        return found if found is None or not values else as_classes(found, values)
 
     def class_names(self) -> tuple[str, ...] | None:
         values = self.__dict__.get("_values")
@@ -308,9 +317,9 @@ class TfRecord(RecordSource):
         for name, declared in self.features.items():
             if name not in features:
                 return f": the feature {name} is missing{nearest(name, list(features))}"
-            kind, wanted = features[name].WhichOneof("kind"), _LISTS[declared["dtype"]]
+            kind, wanted = features[name].WhichOneof("kind"), LISTS[declared["dtype"]]
             if kind != wanted:
-                found = {v: k for k, v in _LISTS.items()}.get(kind or "", "nothing")
+                found = {v: k for k, v in LISTS.items()}.get(kind or "", "nothing")
                 return f": the feature {name} holds {found}, declared is {declared['dtype']}"
             values = getattr(features[name], kind).value
             shape = list(declared.get("shape", []))
@@ -357,31 +366,6 @@ class TfRecord(RecordSource):
                 tf.constant(values, tf.int64), parsed[self.label][None], out_type=tf.int64
             )[0]
         return parsed
-
-
-def _check_declared(name: str, declared: Any) -> None:
-    """Raises UsageError for a declaration that can't be."""
-    known = isinstance(declared, dict) and set(declared) <= {"dtype", "shape", "pad"}
-    shape = declared.get("shape", []) if known else None
-    listed = list(shape) if isinstance(shape, list | tuple) else None
-
-    def refused(what: str, fix: str) -> UsageError:
-        return UsageError(f"the feature {name} is declared {what}", where=f"data.features.{name}", fix=fix)
-
-    if listed and any(size in (None, -1) for size in listed):
-        raise refused(
-            "with a variable length, and batches hold lists of one length",
-            "give the longest length and what fills shorter lists up: {dtype: int64, shape: [64], pad: 0}",
-        )
-    sizes = listed is not None and all(type(size) is int and size >= 0 for size in listed)
-    if not known or declared.get("dtype") not in _LISTS or listed is None or not sizes:
-        near = nearest(str(declared.get("dtype")), list(_LISTS)) if isinstance(declared, dict) else ""
-        raise refused(f"as {declared}{near}", "{dtype: int64, float32 or string, shape: [sizes]}")
-    if "pad" in declared and (len(listed) != 1 or type(declared["pad"]) not in _PADS[declared["dtype"]]):
-        raise refused(
-            f"as {declared}, and pad fills lists of one axis with a value of their dtype",
-            "{dtype: int64, shape: [64], pad: 0}",
-        )
 
 
 def _missing_shards(files: Sequence[Path]) -> Iterator[Path]:

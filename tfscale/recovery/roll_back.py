@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfscale.data.keras_source import KerasSource
@@ -39,11 +40,8 @@ class Recovery:
 
     def data_steps(self, step: int) -> list[int]:
         """[where in the order of examples this step reads, and the later steps of it that are left out]."""
-        skipped = sorted(self.parts.state.memory.get("skipped", []))
-        for left_out in skipped:
-            if left_out <= step:
-                step += 1
-        return [step, *(left_out for left_out in skipped if left_out > step)]
+        step, _ = data_address(self.parts.state.memory, step)
+        return [step, *(left_out for left_out in sorted(self.parts.state.memory.get("skipped", [])) if left_out > step)]
 
     def roll_back(self, error: Diverged) -> str:
         """Returns to the last good checkpoint, to go on without the batch of the step that diverged.
@@ -123,6 +121,15 @@ class Recovery:
             report.update(parts.trainer.examine(batches))
         parts.run_dir.write_json("diverged.json", {k: _plain(v) for k, v in report.items()})
         return report
+
+
+def data_address(memory: Mapping[str, Any], step: int) -> tuple[int, tuple[int, ...]]:
+    """(where in the order of examples this step reads, the steps of the order before it that are left out)."""
+    skipped = sorted(memory.get("skipped", []))
+    for left_out in skipped:
+        if left_out <= step:
+            step += 1
+    return step, tuple(left_out for left_out in skipped if left_out < step)
 
 
 def _plain(value: Any) -> Any:

@@ -16,8 +16,10 @@ from tfscale.assembly.parts import Parts
 from tfscale.console.messages import RESULT, bare
 from tfscale.data.keras_source import KerasSource
 from tfscale.run.context import RunContext
+from tfscale.run.what_it_saw import what_it_saw
 from tfscale.run_dir.goodput import measure
 from tfscale.run_dir.result import Result
+from tfscale.run_dir.shown_data import figures
 from tfscale.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
         return result
     plan, run_dir = parts.plan, parts.run_dir
     run_dir.write_json("result.json", result.to_dict())
+    result = dataclasses.replace(result, data=what_it_saw(parts))
+    run_dir.write_json("result.json", result.to_dict())
     _export(parts)  # should it fail, the run is complete all the same
     shared = plan.accelerator == "cpu"  # by all devices of a worker
     peak = matmul_peak(plan) * (plan.num_workers if shared else plan.num_replicas)
@@ -62,6 +66,7 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
         seconds={**seconds, "total": time.monotonic() - context.began},
         goodput=goodput.to_dict() if goodput else None,
     )
+    tracker.metrics(figures(result.data), result.step)
     if goodput:
         tracker.metrics(goodput.metrics(), result.step)
     run_dir.write_json("result.json", result.to_dict())

@@ -13,12 +13,15 @@ import yaml
 
 from tfscale.cluster import Cluster
 from tfscale.config.schema import RunConfig, identity
+from tfscale.data.contents import LIST
 from tfscale.data.source import Source
+from tfscale.files import digest_of
 from tfscale.plan.execution_plan import ExecutionPlan
-from tfscale.run_dir.experiment import digest, flatten
+from tfscale.run_dir.experiment import flatten
 from tfscale.run_dir.folder import RunDir
 from tfscale.tracking.tracker import NullTracker, Tracker
 
+_DIGEST = 32  # hexadecimal digits; MLflow takes 36 characters
 _PLACES = ("run.dir", "run.root", "run.store")
 
 
@@ -36,9 +39,25 @@ def open_tracker(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir, cluste
     counts = {split: config.data.num_examples(split) for split in ("train", "test")}
     spec = {key: value for key, value in config.data.spec().items() if isinstance(value, int | float)}  # no columns
     profile = {**{split: count for split, count in counts.items() if count}, **spec}
-    source = str(getattr(config.data, "path", ""))
-    tracker.dataset(data_name(config.data), digest(identity(config)["data"]), source=source, profile=profile)
+    about = about_data(config, run_dir)
+    if about["version"]:
+        profile = {"version": about["version"], **profile}
+    source = str(getattr(config.data, "path", "") or config.data.location)
+    tracker.dataset(about["name"], about["hash"], source=source, profile=profile)
     return tracker
+
+
+def about_data(config: RunConfig, run_dir: RunDir) -> dict[str, str]:
+    """The data's name, version, "" where they have none, and a hash that tells them from others: of their content where
+    the run folder has the hashes of their files, else of what identifies them."""
+    told = {"data": identity(config)["data"]}
+    if config.data.contents() and (run_dir.path / LIST).is_file():
+        told = {"files": (run_dir.path / LIST).read_text(encoding="utf-8")}
+    return {
+        "name": data_name(config.data),
+        "version": config.data.version,
+        "hash": digest_of(told, default=str)[:_DIGEST],
+    }
 
 
 def report_model(tracker: Tracker, model: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tfscale.files import numbers
 from tfscale.run_dir.goodput import Goodput
+from tfscale.run_dir.shown_data import in_words
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Result:
         model_flops: of one example, forward and backward (3 times forward).
         traces: how often each compiled function was traced: 1 where all is well, 0 where it wasn't needed.
         bad_records: examples of the data that can't be used, tolerated by data.max_bad_records or data.skip_bad.
+        data: which data they are (name, version, hash), what each split holds, and under "seen" what the training that
+            was kept has seen of them, over all attempts: examples, how many different ones and repeats, bytes as
+            stored, and the labels; what isn't known is absent.
         mfu: model FLOP/s over the matmul peak measured in this process in the same precision.
         epoch, history: the numbers of the epochs, and the figures of each by name, as Keras's History has them.
         goodput: what of the run's wall time became training that was kept, over all its attempts; see `Goodput`.
@@ -52,6 +56,7 @@ class Result:
     parameters: int | None = None
     traces: Mapping[str, int] = dataclasses.field(default_factory=dict)
     bad_records: int = 0
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mlflow_run_id: str | None = None
     stop_reason: str = ""
     goodput: dict[str, Any] | None = None
@@ -77,6 +82,7 @@ class Result:
             rows["examples/s"] = f"{self.examples_per_second:.0f}"
         if self.mfu is not None and self.matmul_peak_flops:
             rows["MFU"] = f"{self.mfu:.1%} of {self.matmul_peak_flops / 1e9:.0f} GFLOP/s"
+        rows.update(in_words(self.data))
         again = [f"{name} {count} times" for name, count in self.traces.items() if count > 1]
         if again:
             rows["traced anew"] = ", ".join(again)

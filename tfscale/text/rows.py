@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.data.index_file import one_writer
 from tfscale.data.prepared import Prepared
+from tfscale.data.record_labels import LOOKED_THROUGH, every_label
 from tfscale.data.records import RecordIndex, index_records, read_records
 from tfscale.data.source import Source
 from tfscale.errors import OutputError, UsageError
@@ -28,6 +29,7 @@ from tfscale.text.sequences import Rows, Tokenized
 from tfscale.text.tokenizers import MODEL, Tokenizer
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
 _FORMAT = 1
@@ -178,6 +180,21 @@ class TextRows(Source):
 
     def num_examples(self, split: str) -> int:
         return len(self._index(split))
+
+    def class_labels(self, split: str) -> np.ndarray | None:
+        index = self._index(split)
+        return every_label(index, "label", self._kept) if self._labelled and index.size <= LOOKED_THROUGH else None
+
+    def stored_bytes(self, split: str) -> np.ndarray | None:
+        return self._index(split).sizes()
+
+    @property
+    def version(self) -> str:
+        return self._texts.version
+
+    @property
+    def location(self) -> str:
+        return self._texts.location
 
     def locate(self, split: str, place: int) -> str:
         file, number, byte = self._index(split).locate(place)

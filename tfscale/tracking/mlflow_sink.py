@@ -230,12 +230,15 @@ class Sink:
             self._each(some, "metric", lambda some: self._client.log_batch(self.run_id, metrics=some))
 
     def _take_dataset(self, events: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Dataset, DatasetInput
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
         for event in events:
             kind, source = ("local", {"uri": event["source"]}) if event["source"] else ("code", {"tags": {}})
             data = Dataset(event["name"], event["digest"], kind, json.dumps(source), None, json.dumps(event["profile"]))
-            self._each([DatasetInput(data)], "data", lambda some: self._client.log_inputs(self.run_id, some))
+            tags = [InputTag("mlflow.data.context", "training")]
+            if version := event["profile"].get("version"):
+                tags.append(InputTag("version", str(version)))
+            self._each([DatasetInput(data, tags)], "data", lambda some: self._client.log_inputs(self.run_id, some))
 
     def _take_artifact(self, events: list[dict[str, Any]]) -> None:
         for event in events:
