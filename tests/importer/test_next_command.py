@@ -13,9 +13,13 @@ from tfscale.importer.recognise import KINDS
     ("kind", "examples", "told"),
     [
         ("table", 275, "+recipe=tabular data.name=it train.global_batch=16 train.until=24ep"),
-        ("table", 5, "+recipe=tabular data.name=it train.global_batch=1 train.until=80ep"),
+        ("table", 5, "+recipe=tabular data.name=it train.global_batch=4 train.until=400ep"),
         ("table", 300_000, "+recipe=tabular data.name=it"),
-        ("images", 400, "+recipe=resnet data=prepared task.augment=photos data.name=it train.global_batch=16"),
+        (
+            "images",
+            400,
+            "+recipe=resnet data=prepared task.augment=photos task.image_size=64 data.name=it train.global_batch=16",
+        ),
         ("text", 3, "+recipe=text data.name=it"),
     ],
 )

@@ -14,6 +14,7 @@ from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.recognise import Kind
 
 _FEW_STEPS = 8  # in an epoch: then a smaller batch is better
+_SMALLEST = 8  # of fewer BatchNorm's moments say little
 _ENOUGH = 400  # steps in all: a schedule's warm-up is over, and early ends have something to compare
 
 
@@ -33,8 +34,13 @@ def what_trains(kind: Kind, request: ImportRequest, examples: int) -> str:
     recipe = OmegaConf.load(str(resources.files("tfscale.configs") / "recipe" / f"{kind.recipe}.yaml")).train
     batch, epochs = recipe.global_batch, int(recipe.until.removesuffix("ep"))
     if kind.name != "text" and 0 < examples < _FEW_STEPS * batch:
-        batch = 2 ** max(0, (examples // (2 * _FEW_STEPS)).bit_length() - 1)
+        batch = _power(max(examples // (2 * _FEW_STEPS), min(_SMALLEST, examples)))
         words.append(f"train.global_batch={batch}")
         if (needed := -(-_ENOUGH // (examples // batch))) > epochs:
             words.append(f"train.until={needed}ep")
     return f"train on it: {' '.join(word for word in words if word)}"
+
+
+def _power(most: int) -> int:
+    """The largest power of two up to it."""
+    return 1 << (most.bit_length() - 1)

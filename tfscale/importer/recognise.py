@@ -166,7 +166,7 @@ KINDS = [
             shape,
             partial(_is_pictures, shape),
             "tfscale.importer.picture_reader:PictureReader",
-            *(("resnet", "data=prepared task.augment=photos") if shape in CLASSIFIED else ()),
+            *(("resnet", "data=prepared task.augment=photos task.image_size=64") if shape in CLASSIFIED else ()),
         )
         for shape in SHAPES
     ),
