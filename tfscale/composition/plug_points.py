@@ -80,4 +80,10 @@ def build(node: Any, path: str, problems: list[tuple[str, str]]) -> Any:
     if len(problems) > before:
         return None
     merged = OmegaConf.merge(OmegaConf.structured(cls), fields)
-    return None if OmegaConf.missing_keys(merged) else OmegaConf.to_object(merged)
+    if OmegaConf.missing_keys(merged):
+        return None
+    built = OmegaConf.to_object(merged)
+    for name in getattr(cls, "built_fields", ()):  # a table of such nodes
+        parts = (getattr(built, name) or {}).items()
+        setattr(built, name, {key: build(part, f"{path}.{name}.{key}", problems) for key, part in parts})
+    return built if len(problems) == before else None

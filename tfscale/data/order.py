@@ -58,6 +58,47 @@ class Portion:
     as_fit: bool = False
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of several sources that are read together.
+
+    Attributes:
+        examples: how many it has; they stand behind those of the parts before it.
+        share: how many positions of every block are its own; a block is as long as all shares together.
+    """
+
+    examples: int
+    share: int
+
+
+def mixed_order(parts: Sequence[Part], shard: Shard, *, seed: int, start_step: int = 0) -> tf.data.Dataset:
+    """As `training_order`, of several parts by their shares; "epoch" is that of the part.
+
+    A block of positions is a permutation of its slots, drawn by (seed, block), and the first share of slots is the
+    first part's: slot j of a share c in block b is the part's (b*c + j)-th example in its own endless concatenation of
+    permuted epochs. So each part's epochs are whole but for the examples of one block at their ends, its share is exact
+    in every block, and a step is still reached by arithmetic.
+    """
+    shares, counts = ([getattr(part, name) for part in parts] for name in ("share", "examples"))
+    block = sum(shares)
+    share, count = tf.constant(shares, tf.int64), tf.constant(counts, tf.int64)
+    ends, before = tf.cumsum(share), tf.cumsum(count, exclusive=True)
+
+    @no_autograph
+    def at(step):
+        position = _positions(step, shard)
+        number = position // block
+        slot = permute(position % block, -1 - number, block, seed)  # other seeds than those of epochs
+        part = tf.searchsorted(ends, slot, side="right", out_type=tf.int64)
+        mine, size = tf.gather(share, part), tf.gather(count, part)
+        ordinal = number * mine + slot - (tf.gather(ends, part) - mine)
+        epoch, offset = ordinal // size, ordinal % size
+        index = permute(offset, epoch, size, seed) + tf.gather(before, part)
+        return {"index": index, "epoch": epoch, "weight": _ones(shard)}
+
+    return tf.data.Dataset.range(start_step, FOREVER).map(at)
+
+
 def training_order(num_examples: int, shard: Shard, *, seed: int, start_step: int = 0) -> tf.data.Dataset:
     """Endless; one element per step: {"index", "epoch": int64 [worker_batch], "weight": float32 [worker_batch]}."""
 

@@ -215,6 +215,8 @@ def places(source: Source, portion: Portion, cut: Cut | None = None) -> tf.data.
 def training_order(source: Source, portion: Portion, cut: Cut | None = None) -> tf.data.Dataset:
     """The places of training, whatever their examples are like; as of `places`."""
     count, shard, seed = source.num_examples(portion.split), portion.shard, portion.seed or 0
+    if parts := source.parts(portion.split):
+        return order.mixed_order(parts, shard, seed=seed, start_step=portion.start_step)
     if not source.whole_epochs:
         return order.training_order(count, shard, seed=seed, start_step=portion.start_step)
     permutation = source.permutation(portion.split, global_batch=shard.global_batch, seed=portion.seed)

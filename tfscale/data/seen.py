@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from tfscale.data.order import Portion, evaluation_steps
+from tfscale.data.order import Part, Portion, evaluation_steps, permute
 from tfscale.data.pipeline import training_order
 from tfscale.data.source import Source
 
@@ -27,7 +28,7 @@ def held(source: Source, split: str) -> dict[str, Any]:
     about: dict[str, Any] = {"examples": count - len(bad), "bad_records": source.count_bad(split)}
     times = np.ones(count if count <= _MOST else 0, np.int64)
     times[bad] = 0
-    return {**about, **_totals(source, split, times)}
+    return {**about, **_parts(source, split, times), **_totals(source, split, times)}
 
 
 def shown(source: Source, portion: Portion, *, steps: int) -> dict[str, Any]:
@@ -41,7 +42,8 @@ def shown(source: Source, portion: Portion, *, steps: int) -> dict[str, Any]:
     Returns:
         examples: how many were shown, an example as often as it came; different: how many of them there are;
         repeats: the difference; most_often and least_often: how often one of the split's good examples came; bytes, as
-        stored, and labels by the class's name, where they are known.
+        stored, and labels by the class's name, where they are known; of a source of several parts how many examples of
+        each were shown.
     """
     split, count = portion.split, source.num_examples(portion.split)
     if count > _MOST:
@@ -57,8 +59,18 @@ def shown(source: Source, portion: Portion, *, steps: int) -> dict[str, Any]:
         "repeats": examples - different,
         "most_often": int(good.max(initial=0)),
         "least_often": int(good.min()) if len(good) else 0,
+        **_parts(source, split, times),
         **_totals(source, split, times),
     }
+
+
+def _parts(source: Source, split: str, times: np.ndarray) -> dict[str, Any]:
+    """parts: of a source of several, how many examples of each."""
+    ends = np.cumsum([part.examples for part in source.parts(split)])
+    if not len(ends) or not len(times):
+        return {}
+    each = [int(some.sum()) for some in np.split(times, ends[:-1])]
+    return {"parts": dict(zip(source.part_names(), each, strict=True))}
 
 
 def _totals(source: Source, split: str, times: np.ndarray) -> dict[str, Any]:
@@ -80,23 +92,38 @@ def _totals(source: Source, split: str, times: np.ndarray) -> dict[str, Any]:
 def _times(source: Source, portion: Portion, steps: int) -> np.ndarray:
     """How often each example came: int64 [examples]."""
     count, batch = source.num_examples(portion.split), portion.shard.global_batch
-    if source.whole_epochs:
-        epoch = steps // evaluation_steps(count, batch)
-        first = epoch * evaluation_steps(count, batch)
+    first = 0  # of the positions that are looked at one by one
+    if parts := source.parts(portion.split):
+        blocks, rest = divmod(steps * batch, sum(part.share for part in parts))
+        first = steps * batch - rest
+        times = np.concatenate([_of_part(part, blocks, portion.seed or 0) for part in parts])
+    elif source.whole_epochs:
+        times = np.full(count, steps // evaluation_steps(count, batch), np.int64)
+        first = steps // evaluation_steps(count, batch) * evaluation_steps(count, batch) * batch
     else:
-        epoch = steps * batch // count
-        first = epoch * count // batch
-    times = np.full(count, epoch, np.int64)
+        times = np.full(count, steps * batch // count, np.int64)
+        first = steps * batch // count * count
 
     def add(start: int, stop: int, by: int, least: int = 0) -> None:
-        """The examples of some steps, as far as they lie in this epoch or behind."""
+        """The examples of some steps, from a position on."""
         order = training_order(source, _at(portion, start)).take(stop - start)
-        for place in order.as_numpy_iterator():
-            np.add.at(times, place["index"][(place["epoch"] >= least) & (place["weight"] > 0)], by)
+        for step, place in enumerate(order.as_numpy_iterator(), start):
+            counts = place["weight"] > 0
+            counts[: max(0, least - step * batch)] = False
+            np.add.at(times, place["index"][counts], by)
 
-    add(first, steps, 1, epoch)
+    add(first // batch, steps, 1, first)
     for left_out in portion.skip:
         add(left_out, left_out + 1, -1)
+    return times
+
+
+def _of_part(part: Part, blocks: int, seed: int) -> np.ndarray:
+    """How often each example of a part came in so many whole blocks."""
+    epochs, rest = divmod(blocks * part.share, part.examples)
+    times = np.full(part.examples, epochs, np.int64)
+    offsets = tf.range(rest, dtype=tf.int64)
+    times[permute(offsets, tf.fill(tf.shape(offsets), tf.constant(epochs, tf.int64)), part.examples, seed).numpy()] += 1
     return times
 
 

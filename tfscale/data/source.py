@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfscale.data.first_batch import FirstBatch
-    from tfscale.data.order import Permutation, Shard
+    from tfscale.data.order import Part, Permutation, Shard
     from tfscale.labels import Labels
 
 READING = 2  # how pictures are found and decoded now, see `Source.reading`
@@ -205,6 +205,15 @@ class Source:
             seed: None: people's own, which they gave TensorFlow.
         """
         return None
+
+    def parts(self, split: str) -> Sequence[Part]:
+        """Of a source that trains on several together: their examples, which stand one part behind another, and shares;
+        () of any other."""
+        return ()
+
+    def part_names(self) -> Sequence[str]:
+        """What the parts are called, in their order."""
+        return ()
 
     def beginning(self, split: str) -> tf.data.Dataset | None:
         """The batches that hold the first two examples of a split, of a source that is made of batches; else None."""

@@ -17,6 +17,8 @@ def in_words(data: Mapping[str, Any]) -> dict[str, str]:
     seen = data.get("seen", {})
     if seen.get("examples"):
         found["data seen"] = "; ".join([_examples(seen), *([_size(seen["bytes"])] if "bytes" in seen else [])])
+    if seen.get("parts"):
+        found["mixed of"] = _parts(seen["parts"], data["splits"]["train"].get("parts", {}))
     if seen.get("labels"):
         found["labels seen"] = _labels(seen["labels"])
     bad = {name: split["bad_records"] for name, split in data.get("splits", {}).items() if split["bad_records"]}
@@ -29,6 +31,7 @@ def figures(data: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of what was seen, by names such as "seen/label/cat"."""
     seen = data.get("seen", {})
     found = {f"seen/{name}": float(value) for name, value in seen.items() if not isinstance(value, Mapping)}
+    found.update({f"seen/part/{name}": float(count) for name, count in seen.get("parts", {}).items()})
     return {**found, **{f"seen/label/{name}": float(count) for name, count in seen.get("labels", {}).items()}}
 
 
@@ -39,6 +42,12 @@ def _examples(seen: Mapping[str, Any]) -> str:
     least, most = seen["least_often"], seen["most_often"]
     often = "none twice" if most == 1 else f"each {least} times" if most == least else f"each {least} to {most} times"
     return f"{text} of {seen['different']:,}, {often}"
+
+
+def _parts(seen: Mapping[str, int], there: Mapping[str, int]) -> str:
+    total = max(1, sum(seen.values()))
+    epochs = {name: f", {count / there[name]:.2f} epochs" if there.get(name) else "" for name, count in seen.items()}
+    return "; ".join(f"{name} {count:,} ({count / total:.1%}{epochs[name]})" for name, count in seen.items())
 
 
 def _size(size: int) -> str:
