@@ -502,3 +502,47 @@ def test_a_name_that_is_not_there(tmp_path, late):
     with pytest.raises(DataMissing, match="did you mean 'late'") as error:
         Prepared(dir=str(late.parents[1]), name="lat").check()
     assert "tfscale data import PATH name=lat" in error.value.fix
+
+
+def test_several_labels_at_once(tf, tmp_path, messages):
+    import tensorflow_datasets as tfds
+
+    rows = [(i % 7, ("no", "yes")[i % 2], int(i % 3 == 0), ";".join("ab"[j] for j in (0, 1) if i % (j + 2) == 0))
+            for i in range(60)]  # fmt: skip
+    (tmp_path / "t.csv").write_text("x,wet,cold,tags\n" + "".join(f"{x}.5,{w},{c},{t}\n" for x, w, c, t in rows))
+    lines = [{"x": x + 0.5, "tags": t.split(";") if t else []} for x, _, _, t in rows]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, file, label, classes in (
+        ("columns", "t.csv", "[wet, cold]", ["wet", "cold"]),
+        ("sql", "t.csv", "[wet, cold, x > 3]", ["wet", "cold", "x > 3"]),
+        ("split", "t.csv", "split(coalesce(tags, ''), ';')", ["a", "b"]),
+        ("lists", "t.jsonl", "tags", ["a", "b"]),
+    ):
+        folder = imported(tmp_path, f"{tmp_path}/{file}", f"name={name}", f"label={label}")
+        about = json.loads((folder / "columns.json").read_text())
+        assert about["label"]["kind"] == "multilabel" and about["label"]["classes"] == classes, name
+        assert not set(about["columns"]) & {"wet", "cold"} or name == "split"
+        found = [one for some in tfds.builder_from_directory(str(folder)).as_dataset().values() for one in some]
+        told = sorted(tuple(one["label"].numpy().tolist()) for one in found)
+        of = {
+            "columns": lambda r: (int(r[1] == "yes"), r[2]),
+            "sql": lambda r: (int(r[1] == "yes"), r[2], int(r[0] > 2)),
+        }
+        assert told == sorted(map(of.get(name, lambda r: ("a" in r[3], "b" in r[3])), rows)), name
+        source = Prepared(dir=str(tmp_path / "data"), name=name)
+        assert source.class_names() == tuple(classes) and source.parses_rows
+    imported(tmp_path, f"{tmp_path}/t.csv", "name=plain", "label=tags", "drop_unlabelled=true")
+    assert "looks like several at once: data.label=\"split(tags, ';')\" learns each" in messages.text
+    with pytest.raises(DataCorrupt, match="20 rows have no label"):
+        imported(tmp_path, f"{tmp_path}/t.csv", "name=gaps", "label=split(tags, ';')")
+    for label, told in (
+        ("[wet, x]", "the label x has the value '0.5'"),
+        ("[wet]", "1 different labels"),
+        ("[wet, wte]", "neither a column"),
+    ):
+        with pytest.raises((UsageError, DataCorrupt), match=told) as error:
+            imported(tmp_path, f"{tmp_path}/t.csv", "name=no", f"label={label}")
+        assert error.value.where == "data.label"
+    (tmp_path / "s.yaml").write_text("columns: {}\nlabel: {kind: class}\n")
+    with pytest.raises(UsageError, match="is no class"):
+        imported(tmp_path, f"{tmp_path}/t.csv", "name=no", "label=[wet, cold]", f"schema={tmp_path}/s.yaml")

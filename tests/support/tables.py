@@ -15,7 +15,9 @@ from tfscale.importer.import_request import parse_request
 Rows = Mapping[str, Sequence[Any]]  # None: missing
 
 
-def import_table(root: Path, splits: Mapping[str, Rows], types: Mapping[str, str], *, name: str = "table") -> Path:
+def import_table(
+    root: Path, splits: Mapping[str, Rows], types: Mapping[str, str], *, name: str = "table", label: str = "label"
+) -> Path:
     """Imports the rows into root; `types` names the type of every column but "label"."""
     root.mkdir(parents=True, exist_ok=True)
     file, schema = root / f"{name}.csv", root / f"{name}.yaml"
@@ -29,7 +31,7 @@ def import_table(root: Path, splits: Mapping[str, Rows], types: Mapping[str, str
         str(file),
         f"name={name}",
         f"dir={root}",
-        "label=label",
+        f"label={label}",
         "split_by=part",
         f"schema={schema}",
         "processes=1",

@@ -33,6 +33,12 @@ def rows(count: int, seed: int, label: str = "two") -> dict[str, list]:
         "two": np.where(value > 5.5, "yes", "no"),
         "three": np.array(["a", "b", "c"])[np.digitize(value, [4.5, 6.5])],
         "number": 1000 + 100 * value,
+        "several": np.array(
+            [
+                ";".join(n for n, has in zip("abc", row, strict=True) if has)
+                for row in zip(good, value > 5.5, town == 0, strict=True)
+            ]
+        ),
     }
     days = [datetime.datetime(2019, 1, 1) + datetime.timedelta(hours=float(h)) for h in random.uniform(0, 3e4, count)]
     return {
@@ -53,7 +59,8 @@ def train(root, label: str = "two", *more: str):
     """Trains on such a table in this process: (the result, the table's folder, the run's)."""
     import tfscale
 
-    folder = import_table(root / "data", {"train": rows(400, 1, label), "test": rows(61, 2, label)}, TYPES)
+    splits, several = {"train": rows(400, 1, label), "test": rows(61, 2, label)}, "split(coalesce(label, ''), ';')"
+    folder = import_table(root / "data", splits, TYPES, label=several if label == "several" else "label")
     config = tfscale.compose(
         [
             "task=tabular",
@@ -140,6 +147,35 @@ def test_other_labels(tf, tmp_path, label):
         deviation = float(np.std(rows(61, 2, label)["label"]))
         assert result.metrics["rmse"] < 0.6 * deviation and result.metrics["mae"] < result.metrics["rmse"]
         assert result.metrics["r2"] == pytest.approx(1 - (result.metrics["rmse"] / deviation) ** 2, abs=1e-3)
+
+
+def test_several_labels_at_once(tf, tmp_path):
+    from tfscale.tabular.wide_deep import DECISION
+    from tfscale.trained.predictions import predict_file
+    from tfscale.trained.restored_run import RestoredRun
+
+    more = ("task.threshold=best_f1", "task.class_weight=balanced", "export.at_end=true")
+    result, folder, run_dir = train(tmp_path, "several", *more)
+    label = json.loads((folder / "columns.json").read_text())["label"]
+    assert label["classes"] == ["a", "b", "c"] and label["rows"] == 400 and 150 < label["counts"][0] < 250
+    limits = [result.metrics[f"threshold.{name}"] for name in "abc"]
+    areas = [result.metrics[f"auc.{name}"] for name in "abc"]
+    assert result.metrics["auc"] == pytest.approx(np.mean(areas)) and min(areas) > 0.7
+    with RestoredRun.open(run_dir, checkpoint="last", environ={}) as run:
+        predict_file(run, "test", tmp_path / "said.jsonl")
+        predict_file(run, "test", tmp_path / "said.parquet")
+        bias = run.state.model.get_layer(DECISION).bias.numpy()
+    assert bias.tolist() == pytest.approx([math.log((1 - one) / one) for one in limits], abs=1e-5)
+    said = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    told = sorted(";".join(one["label_names"]) for one in said)
+    assert told == sorted(rows(61, 2, "several")["label"])
+    for one in said:
+        assert one["labels"] == [int(p > limit) for p, limit in zip(one["probabilities"], limits, strict=True)]
+        assert one["labels_names"] == [name for name, has in zip("abc", one["labels"], strict=True) if has]
+    served = tf.saved_model.load(str(run_dir / "export/saved_model")).signatures["serving_default"]
+    assert {name: spec.shape.as_list() for name, spec in served.structured_outputs.items()} == {
+        "labels": [None, 3], "probabilities": [None, 3],
+    }  # fmt: skip
 
 
 def test_rows_are_prepared_at_once_as_one_by_one(tf, tmp_path):
@@ -261,7 +297,45 @@ def test_scores_are_those_of_all_pairs_and_thresholds(tf):
     assert scores.threshold(scores.histogram(first, first * 0, first * 0 + 1).numpy(), "best_f1") == 0.5
 
 
+def test_scores_of_several_labels_are_those_of_each(tf):
+    from tfscale.tabular import scores
+    from tfscale.tabular.several_labels import SeveralLabels
+
+    random = np.random.RandomState(0)
+    labels = (random.rand(300, 3) < (0.2, 0.5, 0.0)).astype("int64")
+    logits = random.normal(labels * 1.5 - 1, 1).astype("float32")
+    weight = np.ones(300, "float32")
+    weight[200:] = 0
+    several = SeveralLabels(("no", "b > 0", "b < 0"), (20.0, 50.0, 0.0), 100.0, {"no": 3.0})
+    batch = {"label": tf.constant(labels), "weight": tf.constant(weight)}
+    answer = {"logits": tf.constant(logits), "margin": tf.constant(logits)}
+    loss, right, sums = several.loss(answer, batch, training=False)
+    assert sums.shape == several.state_size and several.bins == scores.BINS
+    np.testing.assert_allclose(right, ((logits > 0) == labels).mean(1), atol=1e-6)
+    entropy = np.log1p(np.exp(logits)) - labels * logits
+    np.testing.assert_allclose(loss, entropy.mean(1), rtol=1e-5)
+    weighted = several.loss(answer, batch, training=True)[0]
+    np.testing.assert_allclose(weighted, (entropy * np.where(labels == 1, (3, 1, 1), 1)).mean(1), rtol=1e-5)
+    found, limits = several.result(sums.numpy(), "best_f1")
+    assert set(found) == {"auc", "f1", "accuracy", *(f"{metric}.{name}" for metric in ("auc", "threshold") for name in
+                                                       ("no", "b_0", "b_0_2"))}  # fmt: skip
+    for i in range(2):
+        alone = scores.histogram(logits[:, i], labels[:, i], weight).numpy()
+        assert found[("auc.no", "auc.b_0")[i]] == pytest.approx(scores.auc(alone))
+        assert limits[i] == scores.threshold(alone, "best_f1")
+    assert math.isnan(found["auc.b_0_2"]) and found["auc"] == pytest.approx((found["auc.no"] + found["auc.b_0"]) / 2)
+    assert set(several.result(sums.numpy() * np.append(np.ones(several.state_size - 1), 0), "best_f1")[0]) == {
+        "auc",
+        "f1",
+    }
+    many = SeveralLabels([f"l{i}" for i in range(200)], None, 0.0, None)
+    assert many.bins == 250 and many.bias() == [0.0] * 200
+    balanced = SeveralLabels(("a", "b"), (20.0, 50.0), 100.0, "balanced")
+    assert balanced.weights() == ([0.625, 1.0], [2.5, 1.0]) and balanced.bias() == pytest.approx([0, 0])
+
+
 LABEL = {"name": "late", "kind": "class", "classes": ["no", "yes"], "counts": [90, 10]}
+SEVERAL = {"name": "[rain, wind]", "kind": "multilabel", "classes": ["rain", "wind"], "counts": [5, 20], "rows": 100}
 
 
 @pytest.mark.parametrize(
@@ -278,6 +352,8 @@ LABEL = {"name": "late", "kind": "class", "classes": ["no", "yes"], "counts": [9
         ({"threshold": "best"}, "task.threshold"),
         ({"threshold": 1.5}, "task.threshold"),
         ({"class_weight": "fair"}, "task.class_weight"),
+        ({"columns": {"columns": COLUMNS, "label": SEVERAL}, "kind": "number"}, "task.kind"),
+        ({"columns": {"columns": COLUMNS, "label": SEVERAL}, "class_weight": {"winds": 2.0}}, "task.class_weight"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused_before_training(fields, where):

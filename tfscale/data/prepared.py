@@ -89,4 +89,7 @@ class Prepared(Tfds):
     def class_names(self) -> tuple[str, ...] | None:
         folder = self.folder()
         file = folder / "label.labels.txt" if folder else None
-        return tuple(file.read_text(encoding="utf-8").splitlines()) if file and file.is_file() else None
+        if file and file.is_file():
+            return tuple(file.read_text(encoding="utf-8").splitlines())
+        label = self._columns.get("label") or {}
+        return tuple(label["classes"]) if label.get("kind") == "multilabel" else None

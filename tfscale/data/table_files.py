@@ -98,8 +98,9 @@ def _arrow(column: Any) -> Any:
     import numpy as np
 
     pa = _pyarrow()
-    if isinstance(column, list):
-        return pa.array(column, pa.string())  # a part without any name would else have no type
+    if isinstance(column, list):  # a part without any name would else have no type
+        several = bool(column) and isinstance(column[0], list)
+        return pa.array(column, pa.list_(pa.string()) if several else pa.string())
     if column.dtype.kind in "OS":
         return pa.array([_text(value) for value in column.tolist()])
     values = pa.array(column.reshape(-1))

@@ -276,16 +276,17 @@ class Tfds(RecordSource):
 
     @cached_property
     def _scalars(self) -> dict[str, Any] | None:
-        """How TensorFlow reads the features, where all are single values; else None."""
+        """How TensorFlow reads the features, where all are single values or vectors of one length; else None."""
         import tensorflow as tf
 
         known = _import_tfds().features
         plain = {known.Tensor, known.Scalar, known.ClassLabel, known.Text}  # no others, which may decode a value
         stored, given = self._features.get_serialized_info(), self._features.get_tensor_info()
         for name, feature in self._features.items():
-            if type(feature) not in plain or stored[name] != given[name] or stored[name].shape != ():
+            shape = getattr(stored[name], "shape", None)
+            if type(feature) not in plain or stored[name] != given[name] or shape is None or None in shape:
                 return None
-        return {name: tf.io.FixedLenFeature([], tf.as_dtype(one.dtype)) for name, one in stored.items()}
+        return {name: tf.io.FixedLenFeature(one.shape, tf.as_dtype(one.dtype)) for name, one in stored.items()}
 
     def parse(self, raw: tf.Tensor) -> dict[str, Any]:
         if raw.shape.rank == 1:

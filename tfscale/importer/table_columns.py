@@ -42,7 +42,8 @@ def describe_columns(connection: Any, columns: Sequence[Column]) -> dict[str, An
 
 
 def describe_label(connection: Any, kind: str, classes: Sequence[str]) -> dict[str, Any]:
-    """Of a class how many rows of the training split each has, of a number its moments.
+    """Of classes, and of several labels at once, how many rows of the training split have each; of a number its
+    moments.
 
     Args:
         connection: as of `describe_columns`.
@@ -51,6 +52,10 @@ def describe_label(connection: Any, kind: str, classes: Sequence[str]) -> dict[s
         query = "SELECT avg(__label::DOUBLE), var_pop(__label::DOUBLE) FROM train"
         mean, variance = connection.execute(query).fetchall()[0]
         return {"mean": mean, "variance": variance}
+    if kind == "multilabel":
+        sums = ", ".join(f"coalesce(sum(__label[{i + 1}]), 0)::BIGINT" for i in range(len(classes)))
+        rows, *counts = connection.execute(f"SELECT count(*), {sums} FROM train").fetchall()[0]
+        return {"counts": counts, "rows": rows}
     found = dict(connection.execute("SELECT __label, count(*) FROM train GROUP BY 1").fetchall())
     return {"counts": [found.get(i, 0) for i in range(len(classes))]}
 

@@ -1,6 +1,6 @@
 """The label of a table: a column, or SQL over its columns.
 
-Owns whether it is a class or a number, and its classes.
+Owns whether it is a class, a number or several labels at once, and its classes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from tfscale.errors import DataCorrupt, UsageError, first_line, nearest
 from tfscale.importer.import_request import ImportRequest
+from tfscale.importer.table_multilabel import of_columns, of_lists, parts_of, several_in
 from tfscale.importer.table_source import text
 from tfscale.importer.table_types import MOST, Column, quoted
 
@@ -25,7 +26,9 @@ class Label:
 
     Attributes:
         name: the column or the SQL.
-        value: SQL over `typed`: a text for a class, a number; NULL where there is none.
+        kind: "class", "number" or "multilabel".
+        value: SQL over `typed`: a text for a class, a number, or a list of 0 and 1; NULL where there is none.
+        classes: their names, or those of several labels.
         columns: of the table, which it is made of.
         counts: of each class how many rows have it.
         endless: SQL of whether it is a number that no float32 holds, such as 1 / 0; "" where none can be.
@@ -57,36 +60,57 @@ class Label:
         """SQL of what a record holds."""
         if self.kind == "number":
             return f"CAST({self.value} AS REAL)"
+        if self.kind == "multilabel":
+            return f"CAST({self.value} AS BIGINT[])"
         return f"list_position([{', '.join(map(text, self.classes))}], {self.value}) - 1"
 
     def about(self) -> dict[str, Any]:
-        return {"name": self.name, "kind": self.kind, **({"classes": self.classes} if self.kind == "class" else {})}
+        return {"name": self.name, "kind": self.kind, **({"classes": self.classes} if self.classes else {})}
 
     def summary(self) -> str:
         if self.kind == "number":
             return f"label {self.name}: a number{self.told}"
         shown = ", ".join(f"{name} {count:,}" for name, count in zip(self.classes[:10], self.counts, strict=False))
-        return f"label {self.name}: {len(self.classes)} classes{self.told}: {shown}" + (
+        what = "labels at once" if self.kind == "multilabel" else "classes"
+        return f"label {self.name}: {len(self.classes)} {what}: {shown}{self.told}" + (
             ", ..." if len(self.classes) > 10 else ""
         )
 
 
-def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column], kind: str) -> Label | None:
+def make_label(
+    connection: Any, request: ImportRequest, columns: Sequence[Column], kind: str, lists: Sequence[str] = ()
+) -> Label | None:
     """The label that was asked for; None: none was.
 
     Args:
-        kind: "class" or "number" as the schema file says, or "".
+        kind: "class", "number" or "multilabel" as the schema file says, or "".
+        lists: columns whose cells are lists, which only a label may be.
 
     Raises:
         UsageError: it is no column and no SQL. DataCorrupt: nothing can be learnt of it.
     """
     if request.label is None:
         return None
+    names = [*(one.name for one in columns), *lists]
+    if several := _several(connection, request.label, names):
+        if kind not in ("", "multilabel"):
+            raise UsageError(f"{several.name} is no {kind}", where="data.schema", fix="label.kind: multilabel")
+        return several
+    if kind == "multilabel":
+        raise UsageError(
+            f"the label {request.label} is one value a row",
+            where="data.schema",
+            fix="label.kind: class, or data.label=[a, b]",
+        )
+    return _single(connection, request.label, columns, kind)
+
+
+def _single(connection: Any, shown: str, columns: Sequence[Column], kind: str) -> Label:
+    """The label where it is one value a row; arguments and errors as of `make_label`."""
     names = [one.name for one in columns]
-    is_expression = request.label not in names
-    sql = f"({request.label})" if is_expression else quoted(request.label)
-    type_, used = _look(connection, request.label, sql, names)
-    shown = request.label
+    is_expression = shown not in names
+    sql = f"({shown})" if is_expression else quoted(shown)
+    type_, used = _look(connection, shown, sql, names)
     endless = ""
     if type_ in ("DOUBLE", "FLOAT"):  # a division by 0 gives infinity, 0 / 0 NaN, which is no label
         endless = f"(abs({sql}) > {MOST} AND NOT isnan({sql}))"  # DuckDB's NaN is more than all numbers
@@ -116,14 +140,42 @@ def make_label(connection: Any, request: ImportRequest, columns: Sequence[Column
     value = f"CAST(CAST({sql} AS BIGINT) AS VARCHAR)" if is_number and are_whole else f"CAST({sql} AS VARCHAR)"
     order = f"min(({sql})::DOUBLE)" if is_number else "1"
     if type_ == "BOOLEAN" and not is_expression:
-        no, yes = _words(connection, next(one for one in columns if one.name == request.label))
+        no, yes = _words(connection, next(one for one in columns if one.name == shown))
         value, order = f"CASE WHEN {sql} THEN {text(yes)} WHEN NOT {sql} THEN {text(no)} END", f"min(({sql})::INT)"
     rows = _run(
         connection,
         f"SELECT {value}, count(*) FROM typed GROUP BY 1 HAVING {value} IS NOT NULL ORDER BY {order}",
     ).fetchall()
     classes, counts = [v for v, _ in rows], [n for _, n in rows]
+    told += several_in(classes, shown) if type_ == "VARCHAR" and not is_expression else ""
     return Label(shown, kind, value, used, is_expression, classes, counts, told, endless)
+
+
+def _several(connection: Any, label: str, names: Sequence[str]) -> Label | None:
+    """The label where it is several at once: [a, b], or what gives lists; else None."""
+    if label not in names and (parts := parts_of(label)):
+        values, used = {}, []
+        for part in parts:
+            values[part] = quoted(part) if part in names else f"({part})"
+            used += _look(connection, part, values[part], names)[1]
+        value, is_expression = of_columns(connection, values), any(part not in names for part in parts)
+    else:
+        is_expression = label not in names
+        sql = f"({label})" if is_expression else quoted(label)
+        type_, used = _look(connection, label, sql, names)
+        if not type_.endswith("]"):
+            return None
+        value, parts = of_lists(connection, sql, label)
+    if len(parts) < 2:
+        raise DataCorrupt(
+            f"{label} has {len(parts)} different labels", where="data.label", fix="choose another, or one column"
+        )
+    query = f"SELECT {', '.join(f'coalesce(sum(v[{i + 1}]), 0)' for i in range(len(parts)))} FROM"
+    counts = [int(n) for n in _run(connection, f"{query} (SELECT {value} AS v FROM typed)").fetchall()[0]]
+    used = list(dict.fromkeys(used))
+    never = [part for part, count in zip(parts, counts, strict=True) if not count]
+    told = f"; no row has {', '.join(never)}" if never else ""
+    return Label(label, "multilabel", value, used, is_expression, parts, counts, told)
 
 
 def _words(connection: Any, column: Column) -> tuple[str, str]:

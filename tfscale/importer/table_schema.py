@@ -12,7 +12,7 @@ from tfscale.errors import UsageError, nearest
 from tfscale.files import write_whole
 from tfscale.importer.table_types import MISSING, TYPES, Column
 
-KINDS = ("class", "number")
+KINDS = ("class", "number", "multilabel")
 _HEAD = """\
 # What the columns are. Edit it and import again: tfscale data import PATH name=NAME data.schema=THIS_FILE fresh=true
 # types: number, category, boolean, date, text, id, constant (the last two are kept in the records, and no features)

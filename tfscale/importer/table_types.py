@@ -18,7 +18,7 @@ MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None",
 COMMA, POINT = "1,234.5", "1.234,5"  # how numbers are written: thousands and decimals
 
 MOST = "3.4028234e38"  # that a float32 holds
-_ONES, _NOTS = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
+ONES, NOTS = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _PADDED = r"[+-]?0\d+(\.\d*)?"  # 007 is a name, and no number
 _SIGNS = r"[$€£¥₹%]|USD|EUR|GBP|CHF|JPY"
@@ -76,7 +76,7 @@ class Column:
         if self.type == "number":
             return _number(raw, self.format) if self.source == "VARCHAR" else f"TRY_CAST({raw} AS DOUBLE)"
         if self.type == "boolean":
-            ones, nots = _texts(_ONES), _texts(_NOTS)
+            ones, nots = _texts(ONES), _texts(NOTS)
             low = f"regexp_replace(lower(CAST({raw} AS VARCHAR)), '\\.0+$', '')"
             return f"CASE WHEN {low} IN ({ones}) THEN true WHEN {low} IN ({nots}) THEN false END"
         if self.type == "date":
@@ -120,20 +120,20 @@ def quoted(name: str) -> str:
 
 def infer(
     connection: Any, given: Mapping[str, Mapping[str, str]], gaps: Sequence[str] = MISSING
-) -> tuple[list[Column], list[str]]:
-    """(the columns of the rows `kept`, what is left out of them).
+) -> tuple[list[Column], dict[str, str]]:
+    """(the columns of the rows `kept`, why others are none).
 
     Args:
         given: of some columns {"type": ..., "format": ...}, which is taken as it is.
         gaps: the texts that stand for no value.
     """
-    columns, left_out = [], []
+    columns, left_out = [], {}
     for name, source, *_ in connection.execute("DESCRIBE kept").fetchall():
         if name in (FILE_COLUMN, "__row"):
             continue
         plain = re.sub(r"\(.*\)", "", source)
         if plain.endswith("]") or plain in ("STRUCT", "MAP", "BLOB", "UNION", "LIST", "BIT", "VARIANT"):
-            left_out.append(f"the column {name}: it is {source}, and a table has one value a cell")
+            left_out[name] = f"it is {source}, and a table has one value a cell"
             continue
         if plain not in ("VARCHAR", *_NUMBERS, *_DATES, "BOOLEAN"):
             plain = "OTHER"
@@ -196,7 +196,7 @@ def _of_texts(connection: Any, column: Column, filled: int) -> Column:
     plain, comma, point, padded, flags, iso = connection.execute(
         f"""SELECT count_if(regexp_full_match(v, '{_NUMBER}')), count_if(regexp_full_match({bare}, '{_BY_COMMA}')),
             count_if(regexp_full_match({bare}, '{_BY_POINT}')), count_if(regexp_full_match(v, '{_PADDED}')),
-            count_if(lower(v) IN ({_texts((*_ONES, *_NOTS))})),
+            count_if(lower(v) IN ({_texts((*ONES, *NOTS))})),
             count_if(regexp_matches(v, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND TRY_CAST(v AS TIMESTAMP) IS NOT NULL)
             FROM vals WHERE v IS NOT NULL"""
     ).fetchall()[0]
@@ -287,7 +287,7 @@ def names_id(name: str) -> bool:
 def _is_pair(connection: Any) -> bool:
     """Whether the texts are a word for yes and its own for no."""
     found = {v for (v,) in connection.execute("SELECT DISTINCT lower(v) FROM vals WHERE v IS NOT NULL").fetchall()}
-    return any(found == {one, other} for one, other in zip(_ONES, _NOTS, strict=True))
+    return any(found == {one, other} for one, other in zip(ONES, NOTS, strict=True))
 
 
 def _read_as(connection: Any, example: str, format: str) -> str:

@@ -64,12 +64,15 @@ class TableReader:
                 _log.info(line) if line else None
             connection.execute("CREATE VIEW kept AS SELECT rowid AS __row, * FROM raw").fetchall()
             columns, left_out = infer(connection, schema.columns, schema.missing)
-            self._check_names(columns, schema)
-            self._make_typed(connection, columns)
+            lists = [name for name, why in left_out.items() if "[]" in why]
+            self._check_names(columns, schema, lists)
+            self._make_typed(connection, columns, lists)
             if self.request.where:
-                columns, left_out = self._where(connection, schema)
-            self.left_out += [*files.left_out, *left_out]
-            self.label = make_label(connection, self.request, columns, schema.label_kind)
+                columns = self._where(connection, schema, lists)
+            self.label = make_label(connection, self.request, columns, schema.label_kind, lists)
+            away = {*self.request.exclude, *(self.label.columns if self.label else ())}
+            self.left_out += files.left_out
+            self.left_out += [f"the column {name}: {why}" for name, why in left_out.items() if name not in away]
             self._choose(columns)
             rows = self._make_items(connection, files)
             names = _row_names(connection, files)
@@ -77,7 +80,7 @@ class TableReader:
                 count=len(rows),
                 name=lambda place: names(int(rows[place])),
                 splits=_column(connection, "__split"),
-                strata=_column(connection, "__label") if self.label and self.label.kind == "class" else None,
+                strata=self._strata(connection),
                 groups=_column(connection, "__group"),
                 files=files.digests,
                 left_out=tuple(self.left_out),
@@ -90,9 +93,15 @@ class TableReader:
             ).fetchall()
         return listing
 
-    def _check_names(self, columns: Sequence[Column], schema: Schema) -> None:
+    def _strata(self, connection: Any) -> np.ndarray | None:
+        if self.label is None or self.label.kind == "number":
+            return None
+        several = self.label.kind == "multilabel"  # those that hold together
+        return _column(connection, "array_to_string(__label, '')" if several else "__label")
+
+    def _check_names(self, columns: Sequence[Column], schema: Schema, lists: Sequence[str]) -> None:
         """Raises UsageError for a column that the table hasn't."""
-        names = [one.name for one in columns]
+        names = [*(one.name for one in columns), *lists]
         if own := [name for name in names if name.lower() == "rowid" or name.startswith("__")]:
             raise UsageError(
                 f"columns are named {', '.join(own)}, as those are that an import adds",
@@ -112,14 +121,14 @@ class TableReader:
                         fix=f"its columns are {', '.join(names)}",
                     )
 
-    def _make_typed(self, connection: Any, columns: Sequence[Column]) -> None:
+    def _make_typed(self, connection: Any, columns: Sequence[Column], lists: Sequence[str]) -> None:
         faults = [one.fault for one in columns if one.fault]
         bad = f"coalesce({', '.join(faults)}, NULL)" if faults else "NULL::VARCHAR"
         values = [f"{one.value} AS {quoted(one.name)}" for one in columns]
-        kept = ", ".join([f"__row, {bad} AS __bad", *values])
+        kept = ", ".join([f"__row, {bad} AS __bad", *values, *map(quoted, lists)])
         connection.execute(f"CREATE OR REPLACE VIEW typed AS SELECT {kept} FROM kept").fetchall()
 
-    def _where(self, connection: Any, schema: Schema) -> tuple[list[Column], list[str]]:
+    def _where(self, connection: Any, schema: Schema, lists: Sequence[str]) -> list[Column]:
         """Leaves the rows out for which data.where doesn't hold: what columns are follows from those that are kept. The
         condition itself sees the types of all rows."""
         where = f"({self.request.where})"
@@ -127,10 +136,11 @@ class TableReader:
         rows = f"SELECT * FROM kept WHERE __row IN (SELECT __row FROM typed WHERE {where})"
         connection.execute(f"CREATE TABLE chosen AS {rows} ORDER BY __row").fetchall()
         connection.execute("CREATE OR REPLACE VIEW kept AS SELECT * FROM chosen").fetchall()
-        columns, left_out = infer(connection, schema.columns, schema.missing)
-        self._make_typed(connection, columns)
-        more = [f"{total - kept:,} rows for which data.where doesn't hold"] if kept < total else []
-        return columns, [*left_out, *more]
+        columns, _ = infer(connection, schema.columns, schema.missing)
+        self._make_typed(connection, columns, lists)
+        if kept < total:
+            self.left_out.append(f"{total - kept:,} rows for which data.where doesn't hold")
+        return columns
 
     def _choose(self, columns: Sequence[Column]) -> None:
         """Which columns the records have: none that tell the label."""
@@ -235,6 +245,8 @@ class TableReader:
             found[one.name] = tfds.features.Scalar(tf.float32) if is_number else tfds.features.Text()
         if self.label is not None and self.label.kind == "class":
             found["label"] = tfds.features.ClassLabel(names=self.label.classes)
+        elif self.label is not None and self.label.kind == "multilabel":
+            found["label"] = tfds.features.Tensor(shape=(len(self.label.classes),), dtype=tf.int64)
         elif self.label is not None:
             found["label"] = tfds.features.Scalar(tf.float32)
         return tfds.features.FeaturesDict(found)
@@ -250,11 +262,12 @@ class TableReader:
         kinds: dict[str, Any] = {one.name: one.type in ("number", "boolean") for one in self.columns}
         makers = [_FLOAT if is_number else _BYTES for is_number in kinds.values()]
         if self.label:
-            makers.append(_INT if self.label.kind == "class" else _FLOAT)
+            makers.append({"class": _INT, "number": _FLOAT, "multilabel": _INTS}[self.label.kind])
         make = {
             _FLOAT: lambda value: Feature(float_list=FloatList(value=(value,))),
             _BYTES: lambda value: Feature(bytes_list=BytesList(value=(value.encode(),))),
             _INT: lambda value: Feature(int64_list=Int64List(value=(value,))),
+            _INTS: lambda value: Feature(int64_list=Int64List(value=value)),
         }
         makes = [(name, make[one]) for name, one in zip([*kinds, "label"], makers, strict=False)]
         for row in self._rows(places):
@@ -317,7 +330,7 @@ class TableReader:
         return f"{shown}\n{self.label.summary()}" if self.label else shown
 
 
-_FLOAT, _BYTES, _INT = "float", "bytes", "int"
+_FLOAT, _BYTES, _INT, _INTS = "float", "bytes", "int", "ints"
 
 
 def import_duckdb() -> Any:
@@ -351,10 +364,10 @@ def _count(connection: Any, where: str, key: str) -> int:
 
 
 def _column(connection: Any, name: str, *, needed: bool = False) -> np.ndarray | None:
-    """A column of `items` in the order of its places; None where it is empty."""
+    """A column of `items`, or SQL over them, in the order of their places; None where it is empty."""
     if not needed and connection.execute(f"SELECT count({name}) FROM items").fetchall()[0][0] == 0:
         return None
-    values = connection.sql(f"SELECT {name} FROM items ORDER BY rowid").fetchnumpy()[name]
+    values = connection.sql(f"SELECT {name} AS it FROM items ORDER BY rowid").fetchnumpy()["it"]
     return (
         np.ma.filled(values)
         if isinstance(values, np.ma.MaskedArray) and values.dtype.kind != "O"

@@ -4,7 +4,7 @@ Owns the histogram of what the model says, the area under the ROC curve and the 
 sums behind the root of the mean square. Refuses to know tasks.
 
     sums = histogram(logits, labels, weights)          # in the graph, [2 * BINS]
-    auc(sums), threshold(sums, "best_f1")              # of the sums over many steps
+    auc(sums), threshold(sums, "best_f1")              # of the sums over many steps, the histogram alone
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ BINS = 1000  # of sigmoid(logit / 2), which parts small and large probabilities 
 RULES = ("best_f1", "best_accuracy")
 
 
-def histogram(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """How many examples of the first class, then of the second, lie in each bin, rising: [2 * BINS].
+def histogram(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, parts: int = BINS) -> tf.Tensor:
+    """How many examples of the first class, then of the second, lie in each bin, rising: [2 * parts].
 
     Args:
         labels: 0 or 1, [batch] as the others.
     """
     import tensorflow as tf
 
-    bins = tf.cast(tf.sigmoid(tf.cast(logits, tf.float32) / 2) * BINS, tf.int32)
-    bins = tf.clip_by_value(bins, 0, BINS - 1) + BINS * tf.cast(labels, tf.int32)
-    return tf.math.unsorted_segment_sum(tf.cast(weights, tf.float32), bins, 2 * BINS)
+    bins = tf.cast(tf.sigmoid(tf.cast(logits, tf.float32) / 2) * parts, tf.int32)
+    bins = tf.clip_by_value(bins, 0, parts - 1) + parts * tf.cast(labels, tf.int32)
+    return tf.math.unsorted_segment_sum(tf.cast(weights, tf.float32), bins, 2 * parts)
 
 
 def _classes(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.asarray(sums[:BINS], np.float64), np.asarray(sums[BINS : 2 * BINS], np.float64)
+    first, second = np.split(np.asarray(sums, np.float64), 2)
+    return first, second
 
 
 def auc(sums: np.ndarray) -> float:
@@ -57,7 +58,7 @@ def threshold(sums: np.ndarray, rule: str) -> float:
     else:
         value = hits + first.sum() - alarms
     best = np.flatnonzero(value[1:] >= value[1:].max() * (1 - 1e-12)) + 1
-    edge = best[len(best) // 2] / BINS
+    edge = best[len(best) // 2] / len(first)
     return float(1 / (1 + ((1 - edge) / edge) ** 2))  # sigmoid(logit) of sigmoid(logit / 2)
 
 
@@ -71,7 +72,7 @@ def figures(sums: np.ndarray, limit: float) -> dict[str, float]:
     """Accuracy and F1 of a threshold that is the edge of a bin."""
     first, second = _classes(sums)
     edge = 1 / (1 + np.sqrt((1 - limit) / limit))
-    at = round(float(edge) * BINS)
+    at = round(float(edge) * len(first))
     hits, alarms = second[at:].sum(), first[at:].sum()
     total = first.sum() + second.sum()
     return {"accuracy": float((hits + first.sum() - alarms) / total), "f1": _f1(hits, alarms, second.sum() - hits)}

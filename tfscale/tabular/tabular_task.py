@@ -16,6 +16,7 @@ from tfscale.errors import UsageError, nearest
 from tfscale.labels import Labels
 from tfscale.tabular import scores
 from tfscale.tabular.columns import Limits, Shape, Table
+from tfscale.tabular.several_labels import SeveralLabels
 from tfscale.task import METRIC_STATE, Footprint, Task
 
 if TYPE_CHECKING:
@@ -29,17 +30,19 @@ _INPUTS = ("numbers", "dates", "ids", "words")  # what the model takes of a batc
 
 @dataclass
 class TabularTask(Task):
-    """Classification or regression of the rows of a table, by what the data tell of its columns.
+    """Classification, also of several labels at once, or regression of the rows of a table, by what the data tell of
+    its columns.
 
     Attributes:
         columns: columns.json of an imported table; null: the data's.
         kind: "class" or "number"; null: the label's own. Classes whose names are numbers can be taken as numbers.
         hidden, dropout: of the deep part; `wide` adds a linear part beside it.
         exclude: columns that aren't used; crosses: lists of categories that are hashed together.
-        class_weight: of the training loss: "balanced", or a number for each class by its name.
-        threshold: of two classes, the probability from which on the second is chosen: a number, or "best_f1" or
-            "best_accuracy", by which every evaluation during training chooses anew; the model keeps it. "auto" is
-            "best_f1" of two classes, and nothing of other labels.
+        class_weight: of the training loss: "balanced", or a number for each class by its name; of several labels for
+            the rows that have one.
+        threshold: of two classes, the probability from which on the second is chosen, and of several labels from which
+            on each is: a number, or "best_f1" or "best_accuracy", by which every evaluation during training chooses
+            anew, for each label its own; the model keeps it. "auto" is "best_f1" there, and nothing of other labels.
         unknown: the share of categories that training shows as unknown.
     """
 
@@ -106,6 +109,14 @@ class TabularTask(Task):
     def is_class(self) -> bool:
         return (self.kind or self._label["kind"]) == "class"
 
+    @cached_property
+    def several(self) -> SeveralLabels | None:
+        """The labels, where a row may have several at once."""
+        label = self._label
+        if label["kind"] != "multilabel":
+            return None
+        return SeveralLabels(self.classes, label.get("counts"), float(label.get("rows") or 0), self.class_weight)
+
     @property
     def classes(self) -> list[str]:
         return [str(name) for name in self._label.get("classes") or ()]
@@ -117,7 +128,7 @@ class TabularTask(Task):
     @cached_property
     def _values(self) -> list[float] | None:
         """Of classes that are taken as numbers: the number of each."""
-        if self.is_class or self._label["kind"] == "number":
+        if self.is_class or self._label["kind"] != "class":
             return None
         try:
             return [float(name) for name in self.classes]
@@ -148,6 +159,12 @@ class TabularTask(Task):
 
     def check_data(self, spec: Mapping[str, int]) -> None:
         told = self._told
+        if self.several is not None:
+            self.several.weights()
+            if self.kind is not None:
+                raise UsageError(
+                    f"{told['label']['name']} is several labels at once", where="task.kind", fix="leave task.kind away"
+                )
         _ = self._values, self._weights
         if "seed" in self.table.used:
             raise UsageError(
@@ -167,14 +184,16 @@ class TabularTask(Task):
     def ignored(self) -> dict[str, str]:
         if not self.columns:
             return {}
-        threshold = {"threshold": "the label is not of two classes"}
-        found = {} if self._two or self.threshold in (0.5, _AUTO) else threshold
-        if not self.is_class and self.class_weight is not None:
+        decides, plain = self._two or self.several is not None, self.threshold in (0.5, _AUTO)
+        found = {} if decides or plain else {"threshold": "the label is not of two classes"}
+        if not decides and not self.is_class and self.class_weight is not None:
             found["class_weight"] = "the label is a quantity"
         return found
 
     def labels(self) -> tuple[Labels, ...]:
         if not self.columns:
+            return ()
+        if self.several is not None:
             return ()
         return (Labels(outputs=len(self.classes)) if self._label["kind"] == "class" else Labels(is_class=False),)
 
@@ -185,6 +204,8 @@ class TabularTask(Task):
 
     @property
     def _shape(self) -> Shape:
+        if self.several is not None:
+            return Shape(self.hidden, self.dropout, self.wide, len(self.classes), self.several.bias())
         outputs = len(self.classes) if self.is_class and not self._two else 1
         return Shape(self.hidden, self.dropout, self.wide, outputs, self._bias(outputs))
 
@@ -208,9 +229,10 @@ class TabularTask(Task):
         from tfscale.tabular import wide_deep
 
         model = wide_deep.build(self.table, self._shape)
-        if not self.is_class:
+        decides = self._two or self.several is not None
+        if not self.is_class and not decides:
             return wide_deep.in_units(model, *self._scale)
-        if not self._two:
+        if not decides:
             return model
         threshold = 0.5 if isinstance(self.threshold, str) else float(self.threshold)
         model = wide_deep.with_decision(model, scores.margin_of(threshold))
@@ -273,6 +295,9 @@ class TabularTask(Task):
 
     def loss(self, model, batch, *, training):
         answer = model(self.model_inputs(batch), training=training)
+        if self.several is not None:
+            loss, right, sums = self.several.loss(answer, batch, training=training)
+            return loss, {"accuracy": right, METRIC_STATE: sums}
         if not self.is_class:
             return self._loss_of_number(answer[:, 0], batch)
         import tensorflow as tf
@@ -313,25 +338,41 @@ class TabularTask(Task):
         return tf.square(off), {"mae": tf.abs(off) * deviation, METRIC_STATE: sums}
 
     @property
+    def _rule(self) -> str:
+        """By which thresholds are chosen."""
+        return "best_f1" if self.threshold == _AUTO else str(self.threshold)
+
+    @property
     def metric_state_size(self) -> int:
         if not self.columns:
             return 0
+        if self.several is not None:
+            return self.several.state_size
         return 2 * scores.BINS + 4 if self._two else 0 if self.is_class else 4
 
     def metric_result(self, state: np.ndarray) -> dict[str, float]:
+        if self.several is not None:
+            figures, limits = self.several.result(state, self._rule if self._chooses else None)
+            if limits is not None:
+                self._decision.bias.assign([-scores.margin_of(limit) for limit in limits])
+            return figures
         if not self.is_class:
             return scores.error_figures(state, self._scale[1])
-        found = {"auc": scores.auc(state), "f1": scores.f1_of(state[-4:-1])}
+        histogram = state[: 2 * scores.BINS]
+        found = {"auc": scores.auc(histogram), "f1": scores.f1_of(state[-4:-1])}
         if not (self._chooses and state[-1]):
             return found
-        limit = scores.threshold(state, "best_f1" if self.threshold == _AUTO else self.threshold)
+        limit = scores.threshold(histogram, self._rule)
         self._decision.bias.assign([-scores.margin_of(limit)])
-        return {**found, **scores.figures(state, limit), "threshold": limit}
+        return {**found, **scores.figures(histogram, limit), "threshold": limit}
 
     def predict(self, model, batch):
         import tensorflow as tf
 
         answer = model(self.model_inputs(batch), training=False)
+        if self.several is not None:
+            probabilities = tf.sigmoid(tf.cast(answer["logits"], tf.float32))
+            return {"labels": tf.cast(answer["margin"] > 0, tf.int32), "probabilities": probabilities}
         if not self.is_class:
             return {"value": tf.cast(answer[:, 0], tf.float32)}
         if not self._two:

@@ -113,13 +113,16 @@ def _mean_of_words(words: keras.KerasTensor, buckets: int, size: int, name: str)
 
 
 def with_decision(model: keras.Model, margin: float) -> keras.Model:
-    """The model of two classes with a second output, "margin": positive where the second class is chosen. What the
-    logits must pass is the bias of a layer that isn't trained, so that checkpoints, files and exports hold it."""
+    """The model of two classes, or of several labels at once, with a second output, "margin": positive where the second
+    class, or a label, is chosen. What the logits must pass is the bias of a layer that isn't trained, so that
+    checkpoints, files and exports hold it."""
     (logits,) = model.outputs
     bias = keras.initializers.Constant(-margin)
-    layer = layers.Dense(
-        1, kernel_initializer="ones", bias_initializer=bias, trainable=False, dtype="float32", name=DECISION
-    )
+    fixed = {"kernel_initializer": "ones", "bias_initializer": bias, "trainable": False, "dtype": "float32"}
+    if logits.shape[-1] == 1:
+        layer = layers.Dense(1, name=DECISION, **fixed)
+    else:
+        layer = layers.EinsumDense("ab,b->ab", logits.shape[-1], bias_axes="b", name=DECISION, **fixed)
     inputs = {tensor.name: tensor for tensor in model.inputs}
     return keras.Model(inputs, {"logits": logits, "margin": layer(logits)}, name="tabular")
 

@@ -217,7 +217,7 @@ def _answers(run: RestoredRun, split: str, start_step: int) -> Iterator[dict[str
                     fix=f"implement {type(run.task).__name__}.predict(model, batch)",
                 ) from error
             found = {name: value.numpy()[real] for name, value in answers.items()}
-            if tf.is_tensor(label) and label.shape.rank == 1:
+            if tf.is_tensor(label) and (label.shape.rank == 1 or (label.shape.rank == 2 and "labels" in answers)):
                 found = {"label": label.numpy()[real], **found}
             yield {name: _plain(value) for name, value in found.items()}
 
@@ -227,13 +227,17 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def _named(columns: dict[str, Any], class_names: tuple[str, ...] | None) -> dict[str, Any]:
-    """With the class's name behind every number of a class."""
+    """With the class's name behind every number of a class, and the names of the labels that a row has."""
+    import numpy as np
+
     found: dict[str, Any] = {}
     for name, column in columns.items():
         found[name] = column
         if name in ("label", "class") and class_names and column.ndim == 1 and column.dtype.kind in "iu":
             known = range(len(class_names))
             found[f"{name}_name"] = [class_names[i] if i in known else None for i in column.tolist()]
+        if name in ("label", "labels") and class_names and column.ndim == 2 and column.shape[1] == len(class_names):
+            found[f"{name}_names"] = [[class_names[i] for i in np.flatnonzero(row)] for row in column]
     return found
 
 
