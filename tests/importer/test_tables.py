@@ -105,6 +105,9 @@ def test_it_is_read_back_by_our_source_and_by_tfds(tf, late):
     source = Prepared(dir=str(late.parents[1]), name="late")
     source.check()
     assert source.is_prepared() and source.class_names() == ("false", "true")
+    (said,) = source.remarks()
+    assert said == "what is called test is the split validation, and data.test_split=test evaluates the other"
+    assert not Prepared(dir=str(late.parents[1]), name="late", test_split="test").remarks()
     assert source.spec()["num_classes"] == 2 and source.spec()["columns"]["label"]["name"] == "delay > 15"
     builder = tfds.builder_from_directory(str(late))
     theirs = {name: list(builder.as_dataset(name)) for name in builder.info.splits}

@@ -44,6 +44,13 @@ class Prepared(Tfds):
             return self.train_split
         return self.test_split or ("validation" if "validation" in self._names else "test")
 
+    def remarks(self) -> list[str]:
+        name, said = self._name_of("test"), list(super().remarks())
+        if not self.test_split and name != "test":
+            other = ", and data.test_split=test evaluates the other" if "test" in self._names else ""
+            said.append(f"what is called test is the split {name}{other}")
+        return said
+
     @cached_property
     def _names(self) -> tuple[str, ...]:
         """The splits that there are."""
