@@ -35,8 +35,8 @@ FLOORS = (
     ["composition", "preflight", "assembly", "keras_task", "tabular", "text"],
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
     ["export", "launch", "k8s", "evaluate", "predict", "evaluator", "importer"],
-    ["run", "parity", "validation"],
-    ["train", "inspection", "__main__", "__init__"],
+    ["run", "parity", "validation", "inspection"],
+    ["train", "__main__", "__init__"],
 )
 SPINE = ("train.py", "run", "plan", "runtime", "data/pipeline.py", "assembly", "engine")
 TOP, LINES, FUNCTION, PARAMETERS = 15, 400, 60, 7

@@ -341,7 +341,7 @@ def test_the_changelog_knows_the_version():
 def test_public_names():
     names = (
         "Checkpointer Cluster ExecutionPlan Hardware PlanRequest Result RunConfig Source Task Tracker Trainer"
-        " compose disable enable evaluate_model export_model fit import_table is_chief launch_workers make_plan predict_model probe"
+        " compose disable enable evaluate_model export_model fit import_table inspect_data is_chief launch_workers make_plan predict_model probe"
     )
     assert tfscale.__all__ == sorted(names.split()) == sorted(tfscale._HOMES)
     for name in tfscale.__all__:

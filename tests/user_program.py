@@ -52,6 +52,8 @@ assert_type(Small().brings_optimizer, bool | None)
 assert_type(tfscale.fit(Small(), Mine(), test=None, until="5ep", global_batch=4, seed=1), tfscale.Result)
 assert_type(tfscale.import_table({"x": [1.0, 2.0]}, "mine", options=["split.train=1"]), Path)
 
+assert_type(tfscale.inspect_data("mine", where="x > 1").figures, dict[str, Any])
+
 checkpointer = tfscale.Checkpointer(Path("checkpoints"), keep=2)
 assert_type(checkpointer.committed, int | None)
 

@@ -29,6 +29,7 @@ _HOMES = {
     "export_model": "tfscale.export",
     "fit": "tfscale.run",
     "import_table": "tfscale.importer.frames",
+    "inspect_data": "tfscale.inspection.inspected",
     "is_chief": "tfscale.cluster",
     "launch_workers": "tfscale.launch",
     "make_plan": "tfscale.plan",
@@ -55,6 +56,7 @@ __all__ = [
     "export_model",
     "fit",
     "import_table",
+    "inspect_data",
     "is_chief",
     "launch_workers",
     "make_plan",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from tfscale.export.verified import export_model
     from tfscale.hardware import Hardware, probe
     from tfscale.importer.frames import import_table
+    from tfscale.inspection.inspected import inspect_data
     from tfscale.launch.workers import launch_workers
     from tfscale.plan.execution_plan import ExecutionPlan, make_plan
     from tfscale.plan.request import PlanRequest

@@ -22,15 +22,17 @@ COMMANDS = {
     "predict": "a file with what a trained run says about every example",
     "export": "a trained run as Keras file and SavedModel, checked",
     "data import": "files of any kind as a data set to train on",
+    "data show": "a data set in a terminal: splits, classes, columns, examples",
     "data inspect": "a data set on one page, which opens without a network",
     "data validate": "what is wrong with a table, by itself or beside another",
     "k8s": "manifests with which a recipe runs in a cluster",
 }
-# Entry points that are a package's __main__, and which.
-_PACKAGES = {name: name for name in ("export", "k8s", "launch", "parity", "run")} | {
-    "data import": "importer",
-    "data inspect": "inspection",
-    "data validate": "validation",
+# Entry points that aren't a module of the command's name.
+_MODULES = {name: f"{name}.__main__" for name in ("export", "k8s", "launch", "parity", "run")} | {
+    "data import": "importer.__main__",
+    "data show": "inspection.show",
+    "data inspect": "inspection.__main__",
+    "data validate": "validation.__main__",
 }
 _GROUPS = {name.split()[0] for name in COMMANDS if " " in name}  # the first of two words
 
@@ -43,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for words in (1, 2):
         name = " ".join(arguments[:words])
         if len(arguments) >= words and name in COMMANDS:
-            module = f"{_PACKAGES[name]}.__main__" if name in _PACKAGES else name
-            return importlib.import_module(f"tfscale.{module}").main(arguments[words:])
+            return importlib.import_module(f"tfscale.{_MODULES.get(name, name)}").main(arguments[words:])
     if arguments and arguments[0] in _GROUPS:
         return guard(lambda _: _own_group(arguments[0], arguments[1:2]))
     return guard(lambda _: _own(arguments[:1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -12,25 +13,24 @@ from pathlib import Path
 from tfscale.cli import Parser, guard
 from tfscale.config.override_syntax import plain_path
 from tfscale.console import messages, table
-from tfscale.errors import UsageError, nearest
+from tfscale.inspection.inspect_request import KEYS, parse_words
 
 _log = logging.getLogger("tfscale.inspection")
 
-_KEYS = {
-    "data.dir": "the folder of all data sets (default data)",
+_OWN = {
     "output": "the page (default NAME.html)",
-    "examples": "how many are shown (default 60 pictures, 500 rows)",
     "augment": "of pictures: none, digits, cifar, photos or imagenet (default photos)",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the page; returns the exit code."""
+    rows = [*KEYS.items(), *_OWN.items()]
     parser = Parser(
         "tfscale data inspect",
         "One page with what a prepared data set holds, which opens without a network.",
         usage="tfscale data inspect NAME [KEY=VALUE ...]",
-        epilog=f"keys:\n{table(_KEYS.items(), framed=False)}\nexample: tfscale data inspect photos augment=imagenet",
+        epilog=f"keys:\n{table(rows, framed=False)}\nexample: tfscale data inspect photos augment=imagenet",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", metavar="NAME|KEY=VALUE", help="a data set's name; and keys")
@@ -39,29 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _inspect(words: Sequence[str], seen: dict) -> int:
     seen["traceback"] = "debug.traceback=true" in words
-    names = [word for word in words if "=" not in word]
-    given = dict(word.split("=", 1) for word in words if "=" in word and word != "debug.traceback=true")
-    given = {("data.dir" if key == "dir" else key): value for key, value in given.items()}
-    if len(names) != 1:
-        raise UsageError("no data set was named", where="command line", fix="tfscale data inspect NAME")
-    for key in given:
-        if key not in _KEYS:
-            raise UsageError(f"unknown key {key!r}{nearest(key, list(_KEYS))}", where=key, fix=", ".join(_KEYS))
+    request, own = parse_words(words, _OWN)
     from tfscale.data import check_augment
 
-    augment = given.get("augment", "photos")
-    check_augment(augment, where="augment")
-    examples = given.get("examples")
-    if examples is not None and not (examples.isdigit() and int(examples)):
-        raise UsageError(f"{examples!r} is no number of examples", where="examples", fix="examples=100")
+    request = dataclasses.replace(request, augment=own.get("augment", "photos"))
+    check_augment(request.augment, where="augment")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from tfscale.inspection.written_page import write_page
 
-    folder = plain_path(given.get("data.dir") or os.environ.get("TFSCALE_DATA_DIR") or "data")
-    output = Path(plain_path(given.get("output", f"{names[0].replace('/', '-')}.html")))
+    output = Path(plain_path(own.get("output", f"{request.name.replace('/', '-')}.html")))
     with messages.shown("auto"):
-        size = write_page(names[0], folder, output, examples=int(examples) if examples else None, augment=augment)
+        size = write_page(request, output)
         _log.log(messages.RESULT, f"{output}: {size / 1e6:.1f} MB", extra=messages.figures(page=str(output)))
     return 0
 

@@ -1,11 +1,12 @@
-"""Charts as SVG, drawn by Vega-Lite (vl-convert), so that a page needs no script for them.
+"""Charts: what is drawn, as numbers, and as SVG by Vega-Lite (vl-convert), so that a page needs no script for them.
 
-Owns the three kinds that a page has. Refuses to know data sets.
+Owns the three kinds that there are. Refuses to know data sets, and terminals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tfscale.errors import UsageError
 
 _BINS = 30
 _WIDTH, _ROW, _HEIGHT = 260, 18, 110  # points
-_MOST_BARS = 15
+MOST_BARS = 15
 _LETTERS = 24  # of a bar's name
 _COLOUR = "#3f6fb0"
 _CONFIG = {
@@ -26,57 +27,113 @@ _CONFIG = {
 }
 
 
-def bars(counts: Sequence[tuple[str, int]], *, by: Mapping[str, Sequence[int]] | None = None) -> str:
-    """A bar for each name, the first fifteen; with `by` one in each colour for each series, as shares of it.
+@dataclass(frozen=True)
+class Bars:
+    """How often each value comes, the most frequent first.
 
-    Args:
-        by: of each series its count of each name.
+    Attributes:
+        counts: in the order of `values`, of each series; of one alone its name is "".
     """
-    names = [name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…" for name, _ in counts[:_MOST_BARS]]
-    y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 150}}
-    if by is None:
-        values = [{"name": name, "count": count} for name, (_, count) in zip(names, counts, strict=False)]
-        return _svg(values, {"y": y, "x": _quantity("count", "~s")}, height=_ROW * max(1, len(names)))
-    values = [
-        {"name": name, "series": series, "share": count / max(1, sum(several))}
-        for series, several in by.items()
-        for name, count in zip(names, several, strict=False)
-    ]
-    series = {"field": "series", "type": "nominal", "sort": None, "title": None}
-    encoding = {
-        "y": y,
-        "yOffset": series,
-        "x": _quantity("share", "%"),
-        "color": {**series, "legend": {"orient": "top"}},
-    }
-    return _svg(values, encoding, height=_ROW * max(1, len(names)) * max(1, len(by)) // 2 + _ROW)
+
+    values: list[str]
+    counts: dict[str, list[int]]
+
+    def svg(self) -> str:
+        """A bar for each of the first fifteen values; of several series one in each colour, as shares of it."""
+        texts = map(printable, self.values[:MOST_BARS])
+        names = [one if len(one) <= _LETTERS else f"{one[: _LETTERS - 1]}…" for one in texts]
+        y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 150}}
+        if list(self.counts) == [""]:
+            values = [{"name": name, "count": count} for name, count in zip(names, self.counts[""], strict=False)]
+            return _svg(values, {"y": y, "x": _quantity("count", "~s")}, height=_ROW * max(1, len(names)))
+        values = [
+            {"name": name, "series": series, "share": count / max(1, sum(several))}
+            for series, several in self.counts.items()
+            for name, count in zip(names, several, strict=False)
+        ]
+        series = {"field": "series", "type": "nominal", "sort": None, "title": None}
+        encoding = {
+            "y": y,
+            "yOffset": series,
+            "x": _quantity("share", "%"),
+            "color": {**series, "legend": {"orient": "top"}},
+        }
+        return _svg(values, encoding, height=_ROW * max(1, len(names)) * max(1, len(self.counts)) // 2 + _ROW)
 
 
-def histogram(values: np.ndarray) -> str:
-    """Of finite numbers; as bars of each value, where they are few and whole. "" of none."""
+@dataclass(frozen=True)
+class Histogram:
+    """How many numbers lie in each bin.
+
+    Attributes:
+        edges: one more than there are bins, rising.
+    """
+
+    edges: list[float]
+    counts: list[int]
+
+    def svg(self) -> str:
+        pairs = zip(self.edges, self.edges[1:], self.counts, strict=False)
+        rows = [{"from": a, "to": b, "count": n} for a, b, n in pairs]
+        x = {"field": "from", "type": "quantitative", "bin": {"binned": True}, "title": None, "axis": {"format": "~s"}}
+        return _svg(rows, {"x": x, "x2": {"field": "to"}, "y": _quantity("count", "~s")}, height=_HEIGHT)
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Pairs of numbers, and how often each comes.
+
+    Attributes:
+        titles: of x and y.
+    """
+
+    titles: tuple[str, str]
+    x: list[float]
+    y: list[float]
+    counts: list[int]
+
+    def svg(self) -> str:
+        rows = [{"x": a, "y": b, "count": n} for a, b, n in zip(self.x, self.y, self.counts, strict=True)]
+        encoding = {
+            "x": {"field": "x", "type": "quantitative", "title": self.titles[0]},
+            "y": {"field": "y", "type": "quantitative", "title": self.titles[1]},
+            "size": {"field": "count", "type": "quantitative", "legend": None},
+        }
+        return _svg(rows, encoding, height=2 * _HEIGHT, mark="circle")
+
+
+Chart = Bars | Histogram | Scatter
+
+
+def printable(text: object) -> str:
+    """What people's data say in one line, without what a terminal would obey and an SVG can't hold."""
+    return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in str(text))
+
+
+def histogram(values: np.ndarray) -> Chart | None:
+    """Of finite numbers, gaps left out; bars of each value, where they are few and whole. None of none."""
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
     if not len(values):
-        return ""
-    different = np.unique(values)
-    if len(different) <= _MOST_BARS and (different == different.round()).all():
-        return bars([(f"{one:g}", int((values == one).sum())) for one in different])
+        return None
+    different, counts = np.unique(values, return_counts=True)
+    if len(different) <= MOST_BARS and (different == different.round()).all():
+        return Bars([f"{one:g}" for one in different], {"": counts.tolist()})
     counts, edges = np.histogram(values, _BINS)
-    rows = [{"from": a, "to": b, "count": int(n)} for a, b, n in zip(edges, edges[1:], counts, strict=False)]
-    x = {"field": "from", "type": "quantitative", "bin": {"binned": True}, "title": None, "axis": {"format": "~s"}}
-    return _svg(rows, {"x": x, "x2": {"field": "to"}, "y": _quantity("count", "~s")}, height=_HEIGHT)
+    return Histogram(edges.tolist(), counts.tolist())
 
 
-def scatter(x: Sequence[float], y: Sequence[float], *, titles: tuple[str, str]) -> str:
-    """A point for each pair; larger where several lie at one place."""
+def scatter(x: Sequence[float], y: Sequence[float], *, titles: tuple[str, str]) -> Scatter:
+    """Of these pairs."""
     pairs, counts = np.unique(np.stack([x, y], axis=1), axis=0, return_counts=True)
-    rows = [{"x": float(a), "y": float(b), "count": int(n)} for (a, b), n in zip(pairs, counts, strict=True)]
-    encoding = {
-        "x": {"field": "x", "type": "quantitative", "title": titles[0]},
-        "y": {"field": "y", "type": "quantitative", "title": titles[1]},
-        "size": {"field": "count", "type": "quantitative", "legend": None},
-    }
-    return _svg(rows, encoding, height=2 * _HEIGHT, mark="circle")
+    return Scatter(titles, pairs[:, 0].tolist(), pairs[:, 1].tolist(), counts.tolist())
+
+
+def numbers_of(chart: Chart) -> dict[str, Any]:
+    """What a chart draws, as plain lists."""
+    if isinstance(chart, Bars) and list(chart.counts) == [""]:
+        return {"values": chart.values, "counts": chart.counts[""]}
+    return asdict(chart)
 
 
 def _quantity(field: str, format: str) -> dict[str, Any]:

@@ -1,20 +1,31 @@
-"""Pictures on a page: small ones, as they are and as training sees them, with boxes and masks drawn on them."""
+"""Figures of pictures, and examples: small ones, as they are and as training sees them, with masks drawn on them."""
 
 from __future__ import annotations
 
-import base64
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfscale.data.augment import decode, prepare
+from tfscale.data.orientation import orientation
+from tfscale.data.pictures import size_of
 from tfscale.data.prepared import Prepared
+from tfscale.errors import UsageError
 from tfscale.inspection import charts
-from tfscale.inspection.sections import Card, Page, classes_chart, records_of
+from tfscale.inspection.figures import (
+    Card,
+    Figures,
+    PictureExample,
+    class_counts,
+    class_number,
+    every_of,
+    nothing_fits,
+    records_of,
+)
+from tfscale.inspection.inspect_request import InspectRequest
 
 _SIDE = 160  # points of the longer side
 _AUGMENTED = 2  # looks of each
@@ -22,50 +33,58 @@ _SIZES = 5_000  # pictures whose sizes are drawn
 _MASK = np.asarray([[0, 0, 0], [230, 80, 60], [60, 140, 230], [80, 190, 90], [240, 190, 50], [160, 90, 200]])
 
 
-@dataclass
-class PictureExample:
-    """One picture.
-
-    Attributes:
-        shown: its data URI, and those of its augmented looks.
-        boxes: (left, top, width, height) as shares of the sides in percent, and the class.
-    """
-
-    name: str
-    label: str
-    size: str
-    shown: list[str]
-    boxes: list[tuple[float, float, float, float, str]] = field(default_factory=list)
-
-
-def picture_page(source: Prepared, page: Page, *, examples: int, augment: str) -> None:
-    """Fills in what pictures have: as many of each class as there is room for.
-
-    Args:
-        augment: one of tfscale.data.AUGMENTS, as training does it.
-    """
+def picture_figures(source: Prepared, figures: Figures, request: InspectRequest, *, examples: int) -> None:
+    """Fills in what pictures have: as many examples of each class as there is room for."""
+    if request.where is not None:
+        fix = "label=CLASS chooses pictures"
+        raise UsageError("where is SQL over a table's columns, and these are pictures", where="where", fix=fix)
     names = source.class_names() or ()
-    by_class: dict[str, list[PictureExample]] = defaultdict(list)
-    each = max(1, examples // max(1, len(names)))
-    sizes: list[tuple[int, int]] = []
-    for number, features in enumerate(records_of(source, "train")):
-        page.looked_at += 1
-        label = _label(features, names)
-        wanted = len(by_class[label]) < each
-        if not wanted and len(sizes) >= _SIZES:
-            continue  # the header alone would do, and not for every kind
-        image = features["image"].bytes_list.value[0]
-        picture = decode(tf.constant(image), 3).numpy()
-        sizes.append((picture.shape[1], picture.shape[0]))
-        if wanted:
-            by_class[label].append(_example(features, picture, label, number, augment, source))
-    page.pictures = [one for label in sorted(by_class) for one in by_class[label]][:examples]
+    sizes = []
+    for features in records_of(source, "train", every=every_of(source, "train", _SIZES)):
+        sizes.append(_size(features["image"].bytes_list.value[0]))
+    figures.looked_at = len(sizes)
     widths, heights = zip(*sizes, strict=True)
-    facts = [("widths", f"{min(widths)} to {max(widths)}"), ("heights", f"{min(heights)} to {max(heights)}")]
+    facts = {"widths": [min(widths), max(widths)], "heights": [min(heights), max(heights)]}
     drawn = charts.scatter(widths, heights, titles=("width", "height"))
-    page.cards.append(Card("sizes", f"of {len(sizes):,} pictures", facts, drawn))
+    figures.cards.append(Card("sizes", f"of {len(sizes):,} pictures", facts, drawn))
     if names:
-        page.classes = classes_chart(source, list(names), page.splits)
+        figures.label, figures.classes = "label", class_counts(source, list(names), figures.splits)
+    _choose_pictures(source, figures, request, names, examples)
+
+
+def _choose_pictures(
+    source: Prepared, figures: Figures, request: InspectRequest, names: tuple[str, ...], examples: int
+) -> None:
+    """The examples: the first of each class, or of one."""
+    counts = {"": source.count_in(request.split)}
+    if figures.classes is not None:
+        counts = dict(zip(figures.classes.values, figures.classes.counts[request.split], strict=True))
+    each = max(1, examples // len(counts))
+    if request.label is not None:
+        class_number(request.label, names)
+        counts, each = {request.label: counts[request.label]}, examples
+    figures.fitting = sum(counts.values())
+    if not figures.fitting:
+        raise nothing_fits(figures)
+    missing = {label: min(each, count) for label, count in counts.items() if count}
+    by_class: dict[str, list[PictureExample]] = defaultdict(list)
+    for number, features in enumerate(records_of(source, request.split)):
+        label = _label(features, names)
+        if missing.get(label):
+            by_class[label].append(_example(features, label, number, request.augment, source))
+            missing[label] -= 1
+            if not any(missing.values()):
+                break
+    figures.pictures = [one for label in sorted(by_class) for one in by_class[label]][:examples]
+
+
+def _size(image: bytes) -> tuple[int, int]:
+    """Width and height as it is seen, by its header."""
+    height, width = size_of(image)
+    if not (height and width):
+        height, width = decode(tf.constant(image), 3).shape[:2]
+        return width, height
+    return (height, width) if int(orientation(tf.constant(image))) >= 5 else (width, height)
 
 
 def _label(features: Mapping[str, Any], names: tuple[str, ...]) -> str:
@@ -73,9 +92,8 @@ def _label(features: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return names[values[0]] if values and names else ""
 
 
-def _example(
-    features: Mapping[str, Any], picture: np.ndarray, label: str, number: int, augment: str, source: Prepared
-) -> PictureExample:
+def _example(features: Mapping[str, Any], label: str, number: int, augment: str, source: Prepared) -> PictureExample:
+    picture = decode(tf.constant(features["image"].bytes_list.value[0]), 3).numpy()
     file = features["file"].bytes_list.value if "file" in features else []
     name = file[0].decode(errors="replace") if file else str(number)
     drawn = picture
@@ -84,16 +102,15 @@ def _example(
         mask = tf.io.decode_image(encoded, channels=1, expand_animations=False).numpy()[..., 0]
         colours = _MASK[mask % len(_MASK)]
         drawn = np.where((mask > 0)[..., None], (picture + colours) // 2, picture).astype(np.uint8)
-    shown = [_uri(drawn)]
+    shown = [_small(drawn)]
     if augment != "none":
         size = min(_SIDE, *picture.shape[:2])
         for seed in range(_AUGMENTED):
             image, flip = prepare(tf.constant(picture), tf.constant([number, seed], tf.int64), augment, training=True,
                                   size=size, channels=3)  # fmt: skip
             mirrored = flip is not None and bool(flip)
-            shown.append(_uri((tf.image.flip_left_right(image) if mirrored else image).numpy()))
-    size_text = f"{picture.shape[1]} x {picture.shape[0]}"
-    return PictureExample(name, label, size_text, shown, _boxes(features, source))
+            shown.append(_small((tf.image.flip_left_right(image) if mirrored else image).numpy()))
+    return PictureExample(name, label, (picture.shape[1], picture.shape[0]), shown, _boxes(features, source))
 
 
 def _boxes(features: Mapping[str, Any], source: Prepared) -> list[tuple[float, float, float, float, str]]:
@@ -108,12 +125,12 @@ def _boxes(features: Mapping[str, Any], source: Prepared) -> list[tuple[float, f
     ]
 
 
-def _uri(picture: np.ndarray) -> str:
-    """A JPEG of at most 160 points a side."""
+def _small(picture: np.ndarray) -> np.ndarray:
+    """At most 160 points a side."""
     scale = _SIDE / max(picture.shape[:2])
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in picture.shape[:2]]
-        small = tf.image.resize(picture, size, method="area")
-        picture = tf.cast(tf.clip_by_value(tf.round(small), 0, 255), tf.uint8).numpy()
-    content = tf.io.encode_jpeg(picture, quality=85).numpy()
-    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    if scale >= 1:
+        return picture
+    size = [max(1, round(side * scale)) for side in picture.shape[:2]]
+    small = tf.image.resize(picture, size, method="area")
+    shown: np.ndarray = tf.cast(tf.clip_by_value(tf.round(small), 0, 255), tf.uint8).numpy()
+    return shown

@@ -1,66 +1,66 @@
-"""The page as HTML: Jinja's template, and DataTables (itables) for the rows of examples, sorted and filtered."""
+"""Figures as HTML by Jinja's templates: a page with DataTables (itables) for the rows, and a part of a notebook."""
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+from typing import Any
 
-from tfscale.data.prepared import Prepared
+import numpy as np
+
 from tfscale.errors import UsageError
 from tfscale.files import write_whole
-from tfscale.inspection.sections import (
-    Page,
-    found_at_import,
-    known_kind,
-    splits_of,
-    table_page,
-    text_page,
-)
+from tfscale.inspection.figures import Figures, told
+from tfscale.inspection.gathered import gather
+from tfscale.inspection.inspect_request import InspectRequest
 
 _PICTURES, _ROWS = 60, 500
 
 
-def write_page(name: str, folder: str, output: Path, *, examples: int | None, augment: str) -> int:
-    """Returns its size in bytes.
-
-    Args:
-        examples: how many are shown; None: 60 pictures, or 500 rows.
-        augment: how training looks at pictures, one of tfscale.data.AUGMENTS.
+def write_page(request: InspectRequest, output: Path) -> int:
+    """Writes the page; returns its size in bytes.
 
     Raises:
-        DataMissing: there is no such data set. UsageError: it holds what no page shows, or a library is missing.
+        DataMissing, UsageError: as `gather`, or a library is missing.
     """
-    source = Prepared(name=name, dir=folder)
-    source.check()
-    at = source.folder()
-    assert at is not None
-    page = Page(name, at, splits_of(at), found_at_import(at))
-    kind = known_kind(source)
-    if kind == "pictures":
-        from tfscale.inspection.picture_examples import picture_page
-
-        picture_page(source, page, examples=examples or _PICTURES, augment=augment)
-    else:
-        fill = table_page if kind == "table" else text_page
-        fill(source, page, examples=examples or _ROWS)
-    content = _html(page, augment).encode()
+    figures = gather(request, pictures=_PICTURES, rows=_ROWS)
+    tables, rows = _rows(figures)
+    content = _rendered("page.html.j2", figures, request.augment, tables=tables, rows=rows).encode()
     write_whole(output, content)
     return len(content)
 
 
-def _html(page: Page, augment: str) -> str:
+def part_of(figures: Figures, augment: str) -> str:
+    """The figures as one element, which may stand beside others: without scripts, ids, and styles for what isn't its
+    own. Its rows are a plain table.
+
+    Raises:
+        UsageError: a library is missing.
+    """
+    return _rendered("figures.html.j2", figures, augment, rows=None)
+
+
+def _rendered(template: str, figures: Figures, augment: str, **more: Any) -> str:
     try:
         import jinja2
     except ImportError:
         raise _missing("Jinja2") from None
-    template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
-    made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
-    tables, rows = _rows(page)
-    return made.render(page=page, augment=augment, tables=tables, rows=rows)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return made.get_template(template).render(figures=figures, augment=augment, told=told, uri=_uri, **more)
 
 
-def _rows(page: Page) -> tuple[str, str]:
+def _uri(picture: np.ndarray) -> str:
+    """A JPEG in the page itself."""
+    import tensorflow as tf
+
+    content = tf.io.encode_jpeg(picture, quality=85).numpy()
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+
+
+def _rows(figures: Figures) -> tuple[str, str]:
     """(the script of the tables, the table of examples); both "" where there are no rows."""
-    if not page.rows:
+    if not figures.rows:
         return "", ""
     try:
         import itables
@@ -69,7 +69,7 @@ def _rows(page: Page) -> tuple[str, str]:
     except ImportError:
         raise _missing("itables") from None
     shown = itables.to_html_datatable(
-        pd.DataFrame(page.rows), connected=False, showIndex=False, allow_html=False, lengthMenu=[10, 25, 100],
+        pd.DataFrame(figures.rows), connected=False, showIndex=False, allow_html=False, lengthMenu=[10, 25, 100],
         layout={"top1": "searchBuilder"}, maxBytes=0, table_id="examples",
     )  # fmt: skip
     return generate_init_offline_itables_html(itables.options.dt_bundle), shown

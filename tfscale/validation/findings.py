@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tfscale.data.table_rows import NUMERIC
 from tfscale.errors import nearest
 
-NUMERIC = ("number", "boolean")
 _SHOWN = 5
 
 

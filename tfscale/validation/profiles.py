@@ -6,7 +6,6 @@ with one.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.data.prepared import Prepared
+from tfscale.data.table_rows import NUMERIC, row_batches
 from tfscale.errors import UsageError
 from tfscale.files import dumps, read_json
 from tfscale.importer.import_request import VERSION, ImportRequest
@@ -24,10 +24,8 @@ from tfscale.importer.recognise import recognised
 from tfscale.importer.table_columns import describe_columns, describe_label
 from tfscale.importer.table_types import Column, quoted
 from tfscale.importer.tables import TableReader, connect
-from tfscale.validation.findings import NUMERIC
 from tfscale.validation.leakage import told_by
 
-_AT_ONCE = 8192  # records
 _UNFIT = 0.01  # the share of values up to which a column is of a type that they don't fit
 
 
@@ -123,10 +121,12 @@ def profile_of_split(source: Prepared, split: str, columns: Mapping[str, Any]) -
     Args:
         columns: what the data set's columns.json holds.
     """
+    import pyarrow as pa
+
     label = columns.get("label")
     told = [Column(name, one["type"]) for name, one in columns["columns"].items()]
-    with connect(config={"threads": 1}) as connection, _rows(source, split, told, label) as rows:
-        connection.register("records", rows)
+    with connect(config={"threads": 1}) as connection:
+        connection.register("records", pa.concat_tables(row_batches(source, split, label_as="__label")))
         connection.execute("CREATE TABLE train AS SELECT *, row_number() OVER () AS __row FROM records").fetchall()
         count = connection.execute("SELECT count(*) FROM train").fetchall()[0][0]
         about: dict[str, Any] = {"rows": count, "columns": describe_columns(connection, told), "label": None}
@@ -163,33 +163,3 @@ def _told(connection: Any, about: Mapping[str, Any], table: str) -> Iterator[tup
             values = connection.sql(f"SELECT {quoted(name)} AS x FROM {table} {where}").fetchnumpy()["x"]
             values = np.asarray(np.ma.getdata(values), dtype=object)
         yield name, told_by(values, target, classes=classes)
-
-
-@contextlib.contextmanager
-def _rows(source: Prepared, split: str, columns: list[Column], label: Mapping[str, Any] | None) -> Iterator[Any]:
-    """The records of a split as an Arrow table, with the label as __label."""
-    import pyarrow as pa
-    import tensorflow as tf
-
-    is_number = {one.name: one.type in NUMERIC for one in columns}
-    features = {
-        name: tf.io.FixedLenFeature([], tf.float32 if number else tf.string) for name, number in is_number.items()
-    }
-    if label is not None:
-        features["label"] = tf.io.FixedLenFeature([], tf.int64 if label["kind"] == "class" else tf.float32)
-    files = [str(file) for file in source.files_of(split)]
-    batches = []
-    for batch in tf.data.TFRecordDataset(files).batch(_AT_ONCE):
-        parsed = tf.io.parse_example(batch, features)
-        arrays = {}
-        for name, number in is_number.items():
-            values = parsed[name].numpy()
-            arrays[name] = (
-                pa.array(values, from_pandas=True)  # NaN is a gap
-                if number
-                else pa.array([one.decode() for one in values.tolist()], pa.string())
-            )
-        if label is not None:
-            arrays["__label"] = pa.array(parsed["label"].numpy())
-        batches.append(pa.table(arrays))
-    yield pa.concat_tables(batches)
