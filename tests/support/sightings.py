@@ -5,6 +5,7 @@ Light, as support.dense_models is, and found the same way.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -43,6 +44,20 @@ def write_source(folder: Path, kind: str) -> Path:
                 "".join(json.dumps({"text": f"text{n:02d}"}) + "\n" for n in numbers)
             )
     return folder
+
+
+def endless(start):
+    """Examples for ever, named as those of the table, over and over."""
+    for number in itertools.count(start):
+        yield {"key": f"k{number * 7 % TRAIN}"}
+
+
+def without_start():
+    return endless(0)
+
+
+def short(start):
+    return ({"key": f"k{number}"} for number in range(start, 30))
 
 
 @dataclass

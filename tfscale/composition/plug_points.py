@@ -46,6 +46,9 @@ def check_code(built: Any, path: str, allowed: Sequence[str]) -> None:
         value = getattr(built, name)
         if not built.is_file:
             check_targets({"_target_": value}, allowed, f"{path}.{name}")
+    for name in getattr(built, "built_fields", ()):
+        for key, part in getattr(built, name).items():
+            check_code(part, f"{path}.{name}.{key}", allowed)
 
 
 def build(node: Any, path: str, problems: list[tuple[str, str]]) -> Any:

@@ -20,6 +20,9 @@ from tfscale.errors import DataCorrupt, DataMissing, first_line, place_of
 from tfscale.task import Task
 
 _BEYOND = re.compile(r"label value of (-?\d+) which is outside the valid range of \[(\d+, \d+)\)")
+# An error of ours from Python that TensorFlow called, as it passes it on: class, what, where and fix.
+_OURS = re.compile(r"(DataCorrupt|DataMissing): (.+?) \| (.+?) \| (.+)")
+_KINDS = {kind.__name__: kind for kind in (DataCorrupt, DataMissing)}
 _SECONDS = 30.0  # that a search may take; what is found later helps nobody more than a retry
 
 
@@ -32,6 +35,8 @@ class Reading(Portion):
 
 def as_data_fault(error: Exception) -> DataCorrupt | DataMissing | None:
     """What an error of TensorFlow says about the data, or None if it came from elsewhere."""
+    if isinstance(error, tf.errors.OpError) and (told := _OURS.search(error.message)):
+        return _KINDS[told[1]](told[2], where=told[3], fix=told[4])
     if isinstance(error, tf.errors.NotFoundError) and "ReadFile" in error.message:
         return DataMissing(f"a file is gone: {first_line(error)}", where="data", fix="put it back")
     if isinstance(error, tf.errors.InvalidArgumentError) and (label := _BEYOND.search(error.message)):

@@ -36,7 +36,8 @@ def _counted(parts: Parts) -> dict[str, Any]:
     config, source, step = parts.config, parts.config.data.resolved(), parts.state.step
     if isinstance(source, KerasSource):
         return {}  # read as Keras does, by what people gave
-    splits = {split: held(source, split) for split in ("train", "test") if source.known_examples(split)}
+    there = [split for split in ("train", "test") if source.by_index and source.num_examples(split)]
+    splits = {split: held(source, split) for split in there}
     if parts.asynchronous or not source.by_index:
         # an order of their own, or none: as many steps as there were, of which a lost worker may have repeated some
         batches = 0 if source.whole_epochs else step * config.train.global_batch
