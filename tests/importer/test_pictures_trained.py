@@ -13,7 +13,7 @@ from tfscale.data.prepared import Prepared
 from tfscale.errors import DataCorrupt
 from tfscale.importer.dataset import import_data
 from tfscale.importer.import_request import ImportRequest
-from tfscale.inspection.sections import found_at_import
+from tfscale.inspection.figures import found_at_import
 
 CLOTHES = Path(__file__).parents[3] / "shared" / "data" / "clothing10-256px.tar"
 

@@ -123,6 +123,21 @@ def test_the_same_figures_in_a_program(tf, people, capsys):
         tfscale.inspect_data("people", dir=str(people), augment="foto")
 
 
+def test_several_labels_at_once(tf, tmp_path, capsys):
+    source = tmp_path / "days.csv"
+    source.write_text("temperature,rain,wind\n" + "".join(f"{n}.5,{n % 2},{int(n % 5 == 0)}\n" for n in range(40)))
+    folder = f"data.dir={tmp_path / 'data'}"
+    assert main(["data", "import", str(source), "name=days", folder, "data.label=[rain, wind]", "split.train=1"]) == 0
+    capsys.readouterr()
+    text = shown(capsys, "days", folder, "label=wind", "examples=1", "where=list_contains(label, 'rain')")
+    assert re.search(r"│ rain +│ 50.0% │\n│ wind +│ 20.0% │", text) and ": 1 of 4\n" in text
+    assert re.search(r"│ label +│ rain, wind │", text)
+    assert tfscale.inspect_data("days", dir=str(tmp_path / "data")).figures["classes"]["train"] == {
+        "rain": 20,
+        "wind": 8,
+    }
+
+
 def test_pictures_in_a_terminal(tf, tmp_path, capsys, monkeypatch):
     image = pytest.importorskip("PIL.Image")
     for name, colour in (("cat", (200, 10, 10)), ("dog", (10, 10, 200))):

@@ -18,7 +18,8 @@ _AT_ONCE = 8192  # records
 
 
 def row_batches(source: Prepared, split: str, *, label_as: str = "label", every: int = 1) -> Iterator[pa.Table]:
-    """The columns and, as the last one, the label: the number of a class, or a number.
+    """The columns and, as the last one, the label: the number of a class, a number, or of several labels the list of 0
+    and 1.
 
     Args:
         label_as: what the label is called.
@@ -34,7 +35,8 @@ def row_batches(source: Prepared, split: str, *, label_as: str = "label", every:
     }
     label = about.get("label")
     if label is not None:
-        features["label"] = tf.io.FixedLenFeature([], tf.int64 if label["kind"] == "class" else tf.float32)
+        shape = [len(label["classes"])] if label["kind"] == "multilabel" else []
+        features["label"] = tf.io.FixedLenFeature(shape, tf.float32 if label["kind"] == "number" else tf.int64)
     for batch in _records(source, split, every).batch(_AT_ONCE):
         parsed = tf.io.parse_example(batch, features)
         arrays = {}
@@ -46,15 +48,20 @@ def row_batches(source: Prepared, split: str, *, label_as: str = "label", every:
                 else pa.array([one.decode() for one in values.tolist()], pa.string())
             )
         if label is not None:
-            arrays[label_as] = pa.array(parsed["label"].numpy())
+            values = parsed["label"].numpy()
+            arrays[label_as] = pa.array(values if values.ndim == 1 else values.tolist())
         yield pa.table(arrays)
 
 
-def label_batches(source: Prepared, split: str) -> Iterator[Any]:
-    """[n] the numbers of the classes, of records of any kind whose label is one; nothing else of them is parsed."""
+def label_batches(source: Prepared, split: str, *, several: int = 0) -> Iterator[Any]:
+    """[n] the numbers of the classes, of records of any kind whose label is one; nothing else of them is parsed.
+
+    Args:
+        several: of so many labels at once [n, several] 0 and 1.
+    """
     import tensorflow as tf
 
-    spec = {"label": tf.io.FixedLenFeature([], tf.int64)}
+    spec = {"label": tf.io.FixedLenFeature([several] if several else [], tf.int64)}
     for batch in _records(source, split, 1).batch(_AT_ONCE // 16):  # which may be pictures
         yield tf.io.parse_example(batch, spec)["label"].numpy()
 

@@ -6,7 +6,7 @@ Owns the three kinds that there are. Refuses to know data sets, and terminals.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,17 @@ class Bars:
 
     Attributes:
         counts: in the order of `values`, of each series; of one alone its name is "".
+        totals: of each series what shares are of, where that isn't the sum of its counts.
     """
 
     values: list[str]
     counts: dict[str, list[int]]
+    totals: dict[str, int] = field(default_factory=dict)
+
+    def shares(self, series: str) -> list[float]:
+        """Of each value in a series."""
+        total = self.totals.get(series, sum(self.counts[series]))
+        return [count / max(1, total) for count in self.counts[series]]
 
     def svg(self) -> str:
         """A bar for each of the first fifteen values; of several series one in each colour, as shares of it."""
@@ -47,9 +54,9 @@ class Bars:
             values = [{"name": name, "count": count} for name, count in zip(names, self.counts[""], strict=False)]
             return _svg(values, {"y": y, "x": _quantity("count", "~s")}, height=_ROW * max(1, len(names)))
         values = [
-            {"name": name, "series": series, "share": count / max(1, sum(several))}
-            for series, several in self.counts.items()
-            for name, count in zip(names, several, strict=False)
+            {"name": name, "series": series, "share": share}
+            for series in self.counts
+            for name, share in zip(names, self.shares(series), strict=False)
         ]
         series = {"field": "series", "type": "nominal", "sort": None, "title": None}
         encoding = {

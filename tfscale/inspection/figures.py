@@ -155,17 +155,24 @@ def records_of(source: Prepared, split: str, *, every: int = 1) -> Iterator[Any]
         yield Example.FromString(record).features.feature
 
 
-def class_counts(source: Prepared, names: Sequence[str], splits: Sequence[tuple[str, int, int]]) -> Bars:
-    """How often each class comes in every split, the most frequent of the training split first."""
+def class_counts(
+    source: Prepared, names: Sequence[str], splits: Sequence[tuple[str, int, int]], *, several: bool = False
+) -> Bars:
+    """How often each class comes in every split, the most frequent of the training split first.
+
+    Args:
+        several: whether an example may have several of them.
+    """
     by = {}
     for split, *_ in splits:
         counts = np.zeros(len(names), np.int64)
-        for labels in label_batches(source, split):
-            known = labels[(labels >= 0) & (labels < len(names))]
+        for labels in label_batches(source, split, several=len(names) if several else 0):
+            known = labels[(labels >= 0) & (labels < len(names))] if not several else np.nonzero(labels)[1]
             counts += np.bincount(known, minlength=len(names))
         by[split] = counts
     order = np.argsort(-by[splits[0][0]], kind="stable")
-    return Bars([names[one] for one in order], {split: counts[order].tolist() for split, counts in by.items()})
+    counted = {split: counts[order].tolist() for split, counts in by.items()}
+    return Bars([names[one] for one in order], counted, {split: count for split, count, _ in splits} if several else {})
 
 
 def class_number(label: str, names: Sequence[str] | None) -> int:

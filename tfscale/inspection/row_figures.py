@@ -39,11 +39,12 @@ def table_figures(source: Prepared, figures: Figures, request: InspectRequest, *
     figures.looked_at = rows.num_rows
     for name, column in about["columns"].items():
         figures.cards.append(_card(name, column, rows.column(name)))
-    names = label["classes"] if label is not None and label["kind"] == "class" else None
+    names = label["classes"] if label is not None and label["kind"] != "number" else None
+    several = label is not None and label["kind"] == "multilabel"
     if label is not None:
         figures.label = str(label.get("name", "label"))
         if names:
-            figures.classes = class_counts(source, names, figures.splits)
+            figures.classes = class_counts(source, names, figures.splits, several=several)
         else:
             figures.cards.append(_card("label", {"type": "number", **label}, rows.column("label")))
     del rows
@@ -58,7 +59,9 @@ def _choose_rows(
         class_number(request.label, names)
     conditions = [f"({request.where})"] if request.where else []
     if request.label is not None:
-        conditions.append("label = '" + request.label.replace("'", "''") + "'")
+        value = "'" + request.label.replace("'", "''") + "'"
+        several = source.spec()["columns"]["label"]["kind"] == "multilabel"
+        conditions.append(f"list_contains(label, {value})" if several else f"label = {value}")
     chosen: dict[str, list[Any]] = {}
     for rows in _fitting(source, request, names, " AND ".join(conditions)):
         figures.fitting += rows.num_rows
@@ -85,7 +88,7 @@ def _fitting(source: Prepared, request: InspectRequest, names: list[str] | None,
         for place, field in enumerate(rows.schema):
             values = rows.column(place)
             if field.name == "label" and names:
-                values = pc.take(_as_arrow(names), values)
+                values = _named(values, names)
             elif str(field.type) == "string":
                 values = pc.if_else(pc.equal(values, ""), None, values)
             rows = rows.set_column(place, field.name, values)
@@ -99,10 +102,15 @@ def _fitting(source: Prepared, request: InspectRequest, names: list[str] | None,
         yield rows
 
 
-def _as_arrow(names: list[str]) -> Any:
+def _named(labels: Any, names: list[str]) -> Any:
+    """Arrow: the class of each, or of several labels at once the list of those that hold."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    return pa.array(names, pa.string())
+    if pa.types.is_list(labels.type):
+        held = [[name for name, one in zip(names, row, strict=True) if one] for row in labels.to_pylist()]
+        return pa.array(held, pa.list_(pa.string()))
+    return pc.take(pa.array(names, pa.string()), labels)
 
 
 def _card(name: str, about: Mapping[str, Any], values: Any) -> Card:
@@ -139,6 +147,8 @@ def _card(name: str, about: Mapping[str, Any], values: Any) -> Card:
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return None if np.isnan(value) else round(value, 6)
+    if isinstance(value, list):
+        return ", ".join(value)
     return value if not isinstance(value, str) or len(value) <= _CELL else f"{value[:_CELL]}…"
 
 

@@ -75,9 +75,9 @@ def _classes(figures: Figures) -> str:
     if classes is None:
         return ""
     names, splits = classes.values[:MOST_BARS], list(classes.counts)
-    totals = {split: max(1, sum(counts)) for split, counts in classes.counts.items()}
+    shares = {split: classes.shares(split) for split in splits}
     rows = [
-        (_cut(printable(name), 24), *(f"{classes.counts[split][number] / totals[split]:.1%}" for split in splits))
+        (_cut(printable(name), 24), *(f"{shares[split][number]:.1%}" for split in splits))
         for number, name in enumerate(names)
     ]
     label = _cut(printable(figures.label), 24)
