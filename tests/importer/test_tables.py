@@ -549,3 +549,16 @@ def test_several_labels_at_once(tf, tmp_path, messages):
     (tmp_path / "s.yaml").write_text("columns: {}\nlabel: {kind: class}\n")
     with pytest.raises(UsageError, match="is no class"):
         imported(tmp_path, f"{tmp_path}/t.csv", "name=no", "label=[wet, cold]", f"schema={tmp_path}/s.yaml")
+
+
+def test_names_that_records_cannot_have(tf, tmp_path):
+    rows = "".join(f"{i},{i % 7},{'ab'[i % 2]},{i * 1.5},{i % 3}\n" for i in range(40))
+    (tmp_path / "it.csv").write_text("km/h,km_h,label,seed,y\n" + rows)
+    folder = imported(tmp_path, f"{tmp_path}/it.csv", "name=it", "label=y")
+    columns = json.loads((folder / "columns.json").read_text())["columns"]
+    assert list(columns) == ["km_h_", "km_h", "label_", "seed_"] and columns["km_h"]["quantiles"][-1] == 6
+    source = Prepared(dir=str(tmp_path / "data"), name="it")
+    source.check()
+    (first,) = source.read("train", tf.data.Dataset.range(1).batch(1), ram_bytes=0).map(source.parse)
+    assert {"km_h_", "label_", "seed_", "label"} <= set(first) and first["seed_"] == first["km_h_"] * 1.5
+    assert "km/h: {type: number}" in (folder / "schema.yaml").read_text()

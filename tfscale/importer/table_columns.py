@@ -8,6 +8,7 @@ from typing import Any
 from tfscale.importer.table_types import Column, quoted
 
 QUANTILES = 101
+_TAKEN = ("label", "seed")
 MOST_VALUES = 100_000  # of a vocabulary: those that come most often
 
 
@@ -67,3 +68,16 @@ def _numbers(connection: Any, name: str) -> dict[str, Any]:
             quantile_cont({name}::DOUBLE, [{shares}]) FROM train"""
     ).fetchall()[0]
     return {"missing": missing, "mean": mean, "variance": variance, "quantiles": quantiles or []}
+
+
+def record_names(names: Sequence[str]) -> list[str]:
+    """What records call columns: TFDS splits names at /, label is the label's, seed that of a row's draws."""
+    found: list[str] = []
+    taken = {name.casefold() for name in names} | set(_TAKEN)
+    for name in names:
+        field = name.replace("/", "_")
+        while field in _TAKEN or (field != name and field.casefold() in taken):
+            field += "_"
+        taken.add(field.casefold())
+        found.append(field)
+    return found

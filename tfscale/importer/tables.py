@@ -8,6 +8,7 @@ themselves.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from tfscale.importer.file_splits import splits_of
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.reader import Bad, Listing
 from tfscale.importer.recognise import Found
-from tfscale.importer.table_columns import describe_columns, describe_label
+from tfscale.importer.table_columns import describe_columns, describe_label, record_names
 from tfscale.importer.table_label import Label, make_label
 from tfscale.importer.table_schema import Schema, read_schema, write_schema
 from tfscale.importer.table_source import FILE_COLUMN, TableFiles, load, open_tables
@@ -44,6 +45,7 @@ class TableReader:
     scratch: Path
     kind: str = "table"
     columns: list[Column] = field(default_factory=list)  # those of the records, without the label
+    fields: list[str] = field(default_factory=list)  # what the records call them
     label: Label | None = None
     left_out: list[str] = field(default_factory=list)
 
@@ -150,18 +152,11 @@ class TableReader:
             if self.label.is_expression:
                 self.left_out.append(f"columns that the label is made of: {', '.join(self.label.columns)}")
         self.columns = [one for one in columns if one.name not in away]
-        if any(one.name == "label" for one in self.columns):
-            raise UsageError(
-                "a column is named label, and isn't the label",
-                where="data.label",
-                fix="data.label=label, or data.exclude=[label]",
-            )
-        if any("/" in one.name for one in self.columns):
-            raise UsageError(
-                "the name of a column has a / in it, which TFDS splits names at",
-                where=", ".join(one.name for one in self.columns if "/" in one.name),
-                fix="rename it, or data.exclude=[...]",
-            )
+        self.fields = record_names([one.name for one in self.columns])
+        for place, (one, name) in enumerate(zip(self.columns, self.fields, strict=True)):
+            if name != one.name:
+                told = "; ".join(filter(None, (one.told, f"called {name} in the records")))
+                self.columns[place] = dataclasses.replace(one, told=told)
 
     def _make_items(self, connection: Any, files: TableFiles) -> np.ndarray:
         """Makes `items`; returns the row that each is of."""
@@ -173,7 +168,9 @@ class TableReader:
         label, fault = (self.label.record, self.label.fault) if self.label else ("NULL", "NULL")
         own = "'a row of its own: ' || __row"  # where the group is missing
         group = f"coalesce(CAST({quoted(request.group)} AS VARCHAR), {own})" if request.group else "NULL"
-        records = ", ".join(f"{one.record} AS {quoted(one.name)}" for one in self.columns)
+        records = ", ".join(
+            f"{one.record} AS {quoted(name)}" for one, name in zip(self.columns, self.fields, strict=True)
+        )
         source = (
             "typed"
             if split == "NULL" or FILE_COLUMN not in split
@@ -240,9 +237,9 @@ class TableReader:
         import tensorflow_datasets as tfds
 
         found: dict[str, Any] = {}
-        for one in self.columns:
+        for one, name in zip(self.columns, self.fields, strict=True):
             is_number = one.type in ("number", "boolean")
-            found[one.name] = tfds.features.Scalar(tf.float32) if is_number else tfds.features.Text()
+            found[name] = tfds.features.Scalar(tf.float32) if is_number else tfds.features.Text()
         if self.label is not None and self.label.kind == "class":
             found["label"] = tfds.features.ClassLabel(names=self.label.classes)
         elif self.label is not None and self.label.kind == "multilabel":
@@ -252,15 +249,14 @@ class TableReader:
         return tfds.features.FeaturesDict(found)
 
     def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Bad]:
-        names = [*(one.name for one in self.columns), *(["label"] if self.label else [])]
+        names = [*self.fields, *(["label"] if self.label else [])]
         for row in self._rows(places):
             yield row if isinstance(row, Bad) else dict(zip(names, row, strict=True))
 
     def serialised(self, places: Sequence[int]) -> Iterator[bytes | Bad]:
         from tensorflow.train import BytesList, Example, Feature, FloatList, Int64List
 
-        kinds: dict[str, Any] = {one.name: one.type in ("number", "boolean") for one in self.columns}
-        makers = [_FLOAT if is_number else _BYTES for is_number in kinds.values()]
+        makers = [_FLOAT if one.type in ("number", "boolean") else _BYTES for one in self.columns]
         if self.label:
             makers.append({"class": _INT, "number": _FLOAT, "multilabel": _INTS}[self.label.kind])
         make = {
@@ -269,7 +265,7 @@ class TableReader:
             _INT: lambda value: Feature(int64_list=Int64List(value=(value,))),
             _INTS: lambda value: Feature(int64_list=Int64List(value=value)),
         }
-        makes = [(name, make[one]) for name, one in zip([*kinds, "label"], makers, strict=False)]
+        makes = [(name, make[one]) for name, one in zip([*self.fields, "label"], makers, strict=False)]
         for row in self._rows(places):
             if isinstance(row, Bad):
                 yield row
@@ -284,7 +280,7 @@ class TableReader:
         """The values of each row in the order of its columns, the label last."""
         import pyarrow as pa
 
-        names = [*(f"items.{quoted(one.name)}" for one in self.columns), *(["items.__label"] if self.label else [])]
+        names = [*(f"items.{quoted(name)}" for name in self.fields), *(["items.__label"] if self.label else [])]
         asked = pa.table({"place": np.asarray(places, np.int64), "n": np.arange(len(places))})
         numbers = {one for one, column in enumerate(self.columns) if column.type in ("number", "boolean")}
         with connect(self._file, read_only=True, config={"threads": 1}) as connection:
@@ -310,7 +306,8 @@ class TableReader:
             connection.register("places", pa.table({"place": np.asarray(train, np.int64)}))
             view = "SELECT items.* FROM items WHERE rowid IN (SELECT place FROM places)"
             connection.execute(f"CREATE TEMP TABLE train AS {view} ORDER BY __row").fetchall()
-            columns = describe_columns(connection, self.columns)
+            named = [dataclasses.replace(c, name=n) for c, n in zip(self.columns, self.fields, strict=True)]
+            columns = describe_columns(connection, named)
             if self.label is None:
                 return {"columns": columns}
             told = describe_label(connection, self.label.kind, self.label.classes)
