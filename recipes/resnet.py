@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
-from tfscale.data import check_augment
 from tfscale.data.source import READING
+from tfscale.data.transforms import transforms
 from tfscale.errors import UsageError
 from tfscale.models import resnet
 from tfscale.task import Footprint, Task
@@ -17,7 +17,9 @@ class ResNet(Task):
     """Image classification by a ResNet; image_size, channels and num_classes come from the data where null.
 
     `augment`: "digits" shifts, turns and zooms a little; "cifar" pads, crops and mirrors; "imagenet" is the
-    random-resized crop with the central crop in evaluation, "photos" the same with larger crops, for small data sets.
+    random-resized crop with the central crop in evaluation, "photos" the same with larger crops, for small data sets;
+    or a list of transforms, see tfscale.data.transforms. Accuracy in training counts the label with the larger
+    share where pictures are mixed.
     `sync_batch_norm` normalises by the moments of the global batch instead of each replica's part of it.
     """
 
@@ -27,7 +29,7 @@ class ResNet(Task):
     channels: Optional[int] = None
     num_classes: Optional[int] = None
     label_smoothing: float = 0.0
-    augment: str = "none"
+    augment: Any = "none"
     sync_batch_norm: bool = False
     reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
 
@@ -41,7 +43,7 @@ class ResNet(Task):
             raise UsageError(
                 f"there is no ResNet of depth {self.depth}", where="task.depth", fix=f"use one of {depths}"
             )
-        check_augment(self.augment)
+        transforms(self.augment)
 
     def _shape(self) -> dict[str, int]:
         shape = {"image_size": self.image_size, "channels": self.channels, "num_classes": self.num_classes}
@@ -78,39 +80,31 @@ class ResNet(Task):
         from tfscale.data import augment
 
         shape = self._shape()
-        image, flip = augment.prepare(
-            example["image"],
-            example["seed"],
-            self.augment,
-            training=training,
-            size=shape["image_size"],
-            channels=shape["channels"],
-            reading=self.reading or READING,
-        )
-        prepared = {"image": image} if flip is None else {"image": image, "flip": flip}
+        looks = augment.Looks(training, shape["image_size"], shape["channels"], self.reading or READING)
+        prepared = augment.prepare(example["image"], example["seed"], transforms(self.augment), looks)
         return {**prepared, "label": example["label"]} if "label" in example else prepared
 
     def loss(self, model, batch, *, training):
         import tensorflow as tf
 
-        from tfscale.data import augment
+        from tfscale.data.mixing import augmented
 
-        image = augment.mirror(batch["image"], batch["flip"]) if "flip" in batch else batch["image"]
+        image, mix = augmented(batch, transforms(self.augment))
         logits = model(image, training=training)
         labels = tf.cast(batch["label"], tf.int32)
         smoothing = self.label_smoothing if training else 0.0
-        if smoothing:
-            targets = tf.one_hot(
-                labels,
-                logits.shape[-1],
-                1 - smoothing + smoothing / logits.shape[-1],
-                smoothing / logits.shape[-1],
-                dtype=logits.dtype,
-            )
-            loss = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-        else:
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        correct = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
+
+        def losses(labels):
+            if not smoothing:
+                return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            classes = logits.shape[-1]
+            on, off = 1 - smoothing + smoothing / classes, smoothing / classes
+            targets = tf.one_hot(labels, classes, on, off, dtype=logits.dtype)
+            return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+        counted = labels if mix is None else mix.larger(labels)
+        correct = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), counted)
+        loss = losses(labels) if mix is None else mix.loss(losses, labels)
         return loss, {"accuracy": tf.cast(correct, tf.float32)}
 
     def predict(self, model, batch):

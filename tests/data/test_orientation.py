@@ -68,12 +68,14 @@ def test_a_segment_before_the_record_is_passed_over(tf):
 @pytest.mark.parametrize("way", range(1, 9))
 def test_a_crop_of_a_turned_jpeg_is_the_crop_of_the_upright_one(tf, way):
     from tfscale.data import augment
+    from tfscale.data.transforms import transforms
 
+    looks = augment.Looks(training=True, size=16, channels=3)
     for seed in range(4):
         crops = [
-            augment.prepare(
-                tf.constant(content), tf.constant([7, seed], tf.int64), "imagenet", training=True, size=16, channels=3
-            )[0].numpy()
+            augment.prepare(tf.constant(content), tf.constant([7, seed], tf.int64), transforms("imagenet"), looks)[
+                "image"
+            ].numpy()
             for content in (stored(way), stored(1))
         ]
         assert np.abs(crops[0].astype(int) - crops[1]).max() < 14  # decoded crops differ at their borders

@@ -117,6 +117,9 @@ def test_a_page_of_pictures(tf, tmp_path, kind):
     if kind == "classes":
         assert 300 < width_on(390, page, tmp_path) <= 390
         assert html.count("<b>cat</b>") == html.count("<b>dog</b>") == 3
+        shown = ["data", "inspect", "pictures", folder, f"output={page}", "examples=2"]
+        assert main([*shown, "augment=[photos,{colour:{hue:0.2}},erase]"]) == 0 and "hue:0.2" in page.read_text()
+        assert main([*shown, "augment=[photos,mixup]"]) == 64
     if kind == "boxes":
         assert html.count("left:25.00%;top:20.00%;width:50.00%;height:50.00%") == 6 and "<span>hen</span>" in html
     if kind == "masks":

@@ -104,6 +104,28 @@ def test_pictures_are_decoded_to_the_models_input(run, save, tf, tmp_path):
     assert about["classes"] == ["dark", "light"]
 
 
+def test_mixed_pictures_need_a_loss_that_takes_shares(run, save, tf, tmp_path):
+    import keras
+
+    for name, shade in (("dark", 40), ("light", 210)):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        for i in range(10):
+            picture = np.full((9, 9, 3), shade + i, np.uint8)
+            tf.io.write_file(str(tmp_path / "p" / name / f"{i}.png"), tf.io.encode_png(picture))
+    layers = [keras.layers.Rescaling(1 / 127.5, -1), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+    data = ("data=image_folder", f"data.path={tmp_path / 'p'}", f"data.dir={tmp_path / 'd'}", "train.until=1ep")
+    mixed = "task.augment=[photos,{mixup:{alpha:1.0}},cutmix]"
+    model = save(compiled=False, layers=layers, shape=(8, 8, 3))
+    with pytest.raises(UsageError, match="the loss takes whole numbers for labels"):
+        run(model, *data, mixed, "task.loss_function=sparse_categorical_crossentropy")
+    with pytest.raises(UsageError, match="mixup has no 'alfa'"):
+        run(model, *data, "task.augment=[{mixup:{alfa:1.0}}]", "task.loss_function=categorical_crossentropy")
+    with pytest.raises(UsageError, match="a replica's part of a step has 5 examples"):
+        run(model, *data, mixed, "task.loss_function=categorical_crossentropy", "train.global_batch=5")
+    result = run(model, *data, mixed, "task.loss_function=categorical_crossentropy", "task.metrics=[accuracy]")
+    assert result.status == "complete" and set(result.metrics) == {"loss", "accuracy"}
+
+
 def rows_of(run_dir, folder, tmp_path):
     """What a run predicts for every picture of a folder."""
     from tfscale.predict import main

@@ -84,8 +84,8 @@ class Colours(Task):
     def preprocess(self, example, *, training):
         from tfscale.data import augment
 
-        image, _ = augment.prepare(example["image"], example["seed"], "none", training=training, size=SIZE, channels=3)
-        return {"image": image, "label": example["label"]}
+        looks = augment.Looks(training, SIZE, channels=3)
+        return {"label": example["label"], **augment.prepare(example["image"], example["seed"], (), looks)}
 
     def loss(self, model, batch, *, training):
         import tensorflow as tf

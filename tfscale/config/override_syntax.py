@@ -49,6 +49,13 @@ def _is_parsed(override: str) -> bool:
     return True
 
 
+def value_of(text: str) -> Any:
+    """What an override's value stands for: a text, number, list or dict; itself where Hydra can't read it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(f"key={text}").value() if _is_parsed(f"key={text}") else text
+
+
 def quoted(value: str) -> str:
     """The value as Hydra's grammar writes a text; interpolations in it still count."""
     from hydra.core.override_parser.types import Quote, QuotedString

@@ -1,65 +1,78 @@
-"""Decoding and augmentation of images, every draw a pure function of the example's seed.
+"""Decoding and augmentation of single pictures, every draw a pure function of the example's seed.
 
-Images are uint8 [height, width, channels] or encoded bytes (string scalars); results are uint8. The horizontal flip is
-only drawn here: the step mirrors whole batches on the device, where it costs next to nothing.
+Images are uint8 [height, width, channels] or encoded bytes (string scalars); results are uint8. What costs little on
+the device, and what takes two pictures, is only drawn here and done there, on whole batches (mixing.py).
 
-    image, flip = prepare(example["image"], example["seed"], "photos", training=True, size=224, channels=3)
-    images = mirror(batch["image"], batch["flip"])      # in the task's loss
+    steps = transforms("photos")
+    fields = prepare(example["image"], example["seed"], steps, Looks(training=True, size=224, channels=3))
+    images, mix = augmented(batch, steps)      # of mixing.py, in the task's loss
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import tensorflow as tf
 
-from tfscale.data.orientation import APART, orientation, stored_window, turned, turned_shape
+from tfscale.autograph import no_autograph
+from tfscale.data import mixing
+from tfscale.data.orientation import APART, is_marked_jpeg, orientation, stored_window, turned, turned_shape
+from tfscale.data.rand_augment import rand_augment
 from tfscale.data.source import READING
+from tfscale.data.transforms import Jitter, PadCrop, RandAugment, ResizedCrop, Transform, find
 
-_MIRRORED = ("cifar", "photos", "imagenet")
+_RATIOS = (2, 4, 8)  # by which a JPEG's decoder makes pictures smaller
 
 
-def prepare(
-    image: tf.Tensor,
-    seed: tf.Tensor,
-    kind: str,
-    *,
-    training: bool,
-    size: int,
-    channels: int,
-    reading: int = READING,
-) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """One picture as a model of this input size takes it, and whether it is to be mirrored.
+@dataclass(frozen=True)
+class Looks:
+    """How a model sees pictures.
+
+    Attributes:
+        training: whether to augment.
+        size: height and width.
+        reading: how encoded bytes are decoded, see `Source.reading`.
+    """
+
+    training: bool
+    size: int
+    channels: int
+    reading: int = READING
+
+
+@no_autograph
+def prepare(image: tf.Tensor, seed: tf.Tensor, steps: Sequence[Transform], looks: Looks) -> dict[str, tf.Tensor]:
+    """One picture as the model takes it.
 
     Args:
         image: encoded bytes, or uint8 [height, width, channels].
         seed: int64 [2], all the randomness that is used.
-        kind: of tfscale.data.AUGMENTS: "none"; "digits" shifts, turns and zooms a little; "cifar" pads and crops;
-            "photos" and "imagenet" crop 35-100 % and 8-100 % of the area, with the central crop in evaluation. The last
-            three mirror half of the pictures.
-        reading: how encoded bytes are decoded, see `Source.reading`.
+        steps: of `transforms`.
 
     Returns:
-        uint8 [size, size, channels], and a bool for `mirror`, or None where nothing is ever mirrored (in evaluation).
+        "image": uint8 [size, size, channels] and, in training, what `mixing.augmented` needs for it.
+
+    Raises:
+        UsageError: a transform of colours for pictures that are neither grey nor RGB.
     """
-    flip = tf.random.stateless_uniform([], seed + 1) < 0.5 if training and kind in _MIRRORED else None
-    if kind in ("photos", "imagenet"):
-        if training:
-            least = 0.35 if kind == "photos" else 0.08
-            return resized_crop(image, seed, size=size, channels=channels, least_area=least, reading=reading), flip
-        return central_crop(image, size=size, channels=channels, reading=reading), None
-    image = decode(image, channels, reading)
-    if image.shape[:2] != (size, size):
-        image = resize(image, size, channels)
-    if training and kind == "digits":
-        image = jitter(image, seed, shift=2.0, rotate=0.2, zoom=0.1)
-    elif training and kind == "cifar":
-        image = pad_crop(image, seed, pad=4)
-    return image, flip
-
-
-def mirror(images: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
-    """Mirrors those of the images [examples, height, width, channels] whose flip [examples] is true: on the device,
-    where it costs next to nothing."""
-    return tf.where(flip[:, None, None, None], tf.reverse(images, [2]), images)
+    size, channels, training = looks.size, looks.channels, looks.training
+    if crop := find(steps, ResizedCrop):
+        image = resized_crop(image, seed, crop.least_area, looks) if training else central_crop(image, looks)
+    else:
+        image = decode(image, channels, looks.reading)
+        if image.shape[:2] != (size, size):
+            image = resize(image, size, channels)
+    if not training:
+        return {"image": image}
+    mixing.refuse_channels(steps, channels)
+    if pad := find(steps, PadCrop):
+        image = pad_crop(image, seed, pad=pad.pad)
+    if move := find(steps, Jitter):
+        image = jitter(image, seed, shift=move.shift, rotate=move.rotate, zoom=move.zoom)
+    if some := find(steps, RandAugment):
+        image = rand_augment(image, seed + 2, layers=some.layers, magnitude=some.magnitude)
+    return {"image": image, **mixing.draws(steps, seed)}
 
 
 def decode(image: tf.Tensor, channels: int, reading: int = READING) -> tf.Tensor:
@@ -130,13 +143,13 @@ def pad_crop(image: tf.Tensor, seed: tf.Tensor, *, pad: int) -> tf.Tensor:
     return tf.image.stateless_random_crop(padded, shape, seed)
 
 
-def resized_crop(
-    image: tf.Tensor, seed: tf.Tensor, *, size: int, channels: int, least_area: float, reading: int = READING
-) -> tf.Tensor:
-    """Inception's crop: a share of the area from `least_area` to 1, aspect ratio 3/4-4/3, resized to `size`.
+def resized_crop(image: tf.Tensor, seed: tf.Tensor, least_area: float, looks: Looks) -> tf.Tensor:
+    """Inception's crop: a share of the area from `least_area` to 1, aspect ratio 3/4-4/3, resized to the model's size.
 
-    Of a JPEG only the crop is decoded.
+    Of a JPEG only the crop is decoded; where the crop is at least twice, four or eight times the size, it is decoded at
+    a half, a quarter or an eighth, so that no pixel is skipped by what resizes it.
     """
+    size, channels = looks.size, looks.channels
 
     def window(shape: tf.Tensor) -> tf.Tensor:
         begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -148,33 +161,81 @@ def resized_crop(
             aspect_ratio_range=(3 / 4, 4 / 3),
             use_image_if_no_bounding_boxes=True,
         )
-        return tf.stack([begin[0], begin[1], extent[0], extent[1]])
+        return tf.concat([begin[:2], extent[:2]], 0)
 
-    def of_whole() -> tf.Tensor:
-        whole = decode(image, channels, reading)
+    @tf.function(autograph=False, experimental_attributes=APART)
+    def of_whole(image: tf.Tensor) -> tf.Tensor:
+        whole = decode(image, channels, looks.reading)
         top, left, height, width = tf.unstack(window(tf.shape(whole)))
-        return whole[top : top + height, left : left + width]
+        return resize(whole[top : top + height, left : left + width], size, channels)
+
+    @tf.function(autograph=False, experimental_attributes=APART)
+    def of_turned(image: tf.Tensor) -> tf.Tensor:
+        way = orientation(image)
+        seen = turned_shape(tf.io.extract_jpeg_shape(image), way)
+        crop = decode_window(image, stored_window(window(seen), seen, way), size=size, channels=channels)
+        return resize(turned(crop, way), size, channels)
+
+    def as_stored() -> tf.Tensor:
+        place = window(tf.io.extract_jpeg_shape(image))
+        if looks.reading < READING:
+            return resize(tf.io.decode_and_crop_jpeg(image, place, channels=channels), size, channels)
+        return _resize_small(decode_window(image, place, size=size, channels=channels), size, channels)
 
     def of_jpeg() -> tf.Tensor:
-        way = orientation(image) if reading >= READING else tf.constant(1)
-        seen = turned_shape(tf.io.extract_jpeg_shape(image), way)
-        crop = tf.io.decode_and_crop_jpeg(image, stored_window(window(seen), seen, way), channels=channels)
-        return turned(crop, way)
+        if looks.reading < READING:
+            return as_stored()
+        return tf.cond(is_marked_jpeg(image), lambda: of_turned(image), as_stored)
 
-    crop = tf.cond(tf.io.is_jpeg(image), of_jpeg, of_whole) if image.dtype == tf.string else of_whole()
-    return resize(crop, size, channels)
+    if image.dtype != tf.string:
+        return of_whole(image)
+    return tf.cond(tf.io.is_jpeg(image), of_jpeg, lambda: of_whole(image))
 
 
-def central_crop(image: tf.Tensor, *, size: int, channels: int, reading: int = READING) -> tf.Tensor:
-    """The standard evaluation on ImageNet: the middle 87.5 % of the shorter side, resized to `size`."""
-    image = decode(image, channels, reading)
+def decode_window(jpeg: tf.Tensor, window: tf.Tensor, *, size: int, channels: int) -> tf.Tensor:
+    """A window [top, left, height, width] of a JPEG: uint8, as small as the decoder makes it without either side
+    falling below `size`; its edges move by half a pixel of that at most."""
+    shorter = tf.reduce_min(window[2:])
+
+    @tf.function(autograph=False, experimental_attributes=APART)
+    def smaller(jpeg: tf.Tensor, window: tf.Tensor, shorter: tf.Tensor) -> tf.Tensor:
+        def by(ratio: int) -> tf.Tensor:
+            whole = -(-tf.io.extract_jpeg_shape(jpeg)[:2] // ratio)
+            begin = (window[:2] + ratio // 2) // ratio
+            end = tf.minimum((window[:2] + window[2:] + ratio // 2) // ratio, whole)
+            return tf.io.decode_and_crop_jpeg(jpeg, tf.concat([begin, end - begin], 0), channels=channels, ratio=ratio)
+
+        at = tf.reduce_sum(tf.cast(shorter >= [ratio * size for ratio in _RATIOS], tf.int32)) - 1
+        return tf.switch_case(at, [lambda ratio=ratio: by(ratio) for ratio in _RATIOS])
+
+    return tf.cond(
+        shorter >= _RATIOS[0] * size,
+        lambda: smaller(jpeg, window, shorter),
+        lambda: tf.io.decode_and_crop_jpeg(jpeg, window, channels=channels),
+    )
+
+
+def central_crop(image: tf.Tensor, looks: Looks) -> tf.Tensor:
+    """The standard evaluation on ImageNet: the middle 87.5 % of the shorter side, resized to the model's size."""
+    image = decode(image, looks.channels, looks.reading)
     shape = tf.shape(image)
     side = tf.cast(0.875 * tf.cast(tf.minimum(shape[0], shape[1]), tf.float32), tf.int32)
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
-    return resize(image[top : top + side, left : left + side], size, channels)
+    return resize(image[top : top + side, left : left + side], looks.size, looks.channels)
 
 
 def resize(image: tf.Tensor, size: int, channels: int) -> tf.Tensor:
     """uint8 [size, size, channels], bilinear."""
-    resized = tf.image.resize(image, [size, size], method="bilinear", antialias=False)
+    small = tf.size(image) <= 16 * size * size * channels  # a large picture would take four times its memory
+
+    def large() -> tf.Tensor:
+        return tf.cast(tf.round(tf.image.resize(image, [size, size])), tf.uint8)
+
+    made = tf.cond(small, lambda: _resize_small(image, size, channels), large)
+    return tf.ensure_shape(made, [size, size, channels])
+
+
+def _resize_small(image: tf.Tensor, size: int, channels: int) -> tf.Tensor:
+    """The same: of float32 TensorFlow resizes faster than of uint8, to the same bits."""
+    resized = tf.image.resize(tf.cast(image, tf.float32), [size, size])
     return tf.ensure_shape(tf.cast(tf.round(resized), tf.uint8), [size, size, channels])

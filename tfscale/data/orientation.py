@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-_MARKED = r"\C*(?:Exif|eXIf|EXIF)\C*"  # asked first, since most files have none: two nanoseconds a byte
+# Asked first, since most files have no record. The first takes two nanoseconds a byte; of a JPEG the second is
+# replaced, which takes a tenth of that, and not finding it leaves the length as it was.
+_MARKED = r"\C*(?:eXIf|EXIF)\C*"
+_MARKED_JPEG = r"Exif\x00\x00"
 _HEAD = 2**18  # bytes of a JPEG before which its record stands: before its tables and pixels
 _CHUNKS = 4096  # that are looked at in one file
 _ORIENTATION = 0x0112  # the tag
@@ -29,8 +32,15 @@ def orientation(content: tf.Tensor) -> tf.Tensor:
         content: an encoded picture, a string scalar.
     """
     jpeg = tf.io.is_jpeg(content)
-    head = tf.strings.substr(content, 0, tf.where(jpeg, _HEAD, tf.int32.max))
-    return tf.cond(tf.strings.regex_full_match(head, _MARKED), lambda: _look(content, jpeg), lambda: tf.constant(1))
+    marked = tf.cond(jpeg, lambda: is_marked_jpeg(content), lambda: tf.strings.regex_full_match(content, _MARKED))
+    return tf.cond(marked, lambda: _look(content, jpeg), lambda: tf.constant(1))
+
+
+def is_marked_jpeg(content: tf.Tensor) -> tf.Tensor:
+    """Whether a JPEG may have an EXIF record: a bool."""
+    head = tf.strings.substr(content, 0, _HEAD)
+    without = tf.strings.regex_replace(head, _MARKED_JPEG, "", replace_global=False)
+    return tf.not_equal(tf.strings.length(without), tf.strings.length(head))
 
 
 @tf.function(autograph=False, experimental_attributes=APART)

@@ -13,13 +13,13 @@ from pathlib import Path
 from tfscale.cli import Parser, guard
 from tfscale.config.override_syntax import plain_path
 from tfscale.console import messages, table
-from tfscale.inspection.inspect_request import KEYS, parse_words
+from tfscale.inspection.inspect_request import KEYS, looks_of, parse_words
 
 _log = logging.getLogger("tfscale.inspection")
 
 _OWN = {
     "output": "the page (default NAME.html)",
-    "augment": "of pictures: none, digits, cifar, photos or imagenet (default photos)",
+    "augment": "of pictures: none, digits, cifar, photos, imagenet, or a list as in task.augment (default photos)",
 }
 
 
@@ -40,10 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _inspect(words: Sequence[str], seen: dict) -> int:
     seen["traceback"] = "debug.traceback=true" in words
     request, own = parse_words(words, _OWN)
-    from tfscale.data import check_augment
-
     request = dataclasses.replace(request, augment=own.get("augment", "photos"))
-    check_augment(request.augment, where="augment")
+    looks_of(request.augment)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from tfscale.inspection.written_page import write_page

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Optional
 
-from tfscale.config.override_syntax import plain_path
+from tfscale.config.override_syntax import plain_path, value_of
+from tfscale.data.transforms import Cutmix, Mixup, Transform, transforms
 from tfscale.errors import UsageError, nearest
 
 KEYS = {
@@ -30,7 +31,7 @@ class InspectRequest:
     Attributes:
         examples: how many are shown; None: as many as there is room for.
         split, label, where: which ones; figures are of all.
-        augment: how training looks at pictures, one of tfscale.data.AUGMENTS.
+        augment: how training looks at pictures, as `task.augment` is written, for `looks_of`.
     """
 
     name: str
@@ -40,6 +41,16 @@ class InspectRequest:
     label: Optional[str] = None
     where: Optional[str] = None
     augment: str = "none"
+
+
+def looks_of(augment: str) -> tuple[Transform, ...]:
+    """The transforms that a text means, as `task.augment` is written; raises UsageError for those of two pictures."""
+    steps = transforms(value_of(augment), where="augment")
+    if any(isinstance(one, Mixup | Cutmix) for one in steps):
+        raise UsageError(
+            "pictures are shown one at a time, and mixup and cutmix take two", where="augment", fix="leave them away"
+        )
+    return steps
 
 
 def parse_words(words: Sequence[str], own: Mapping[str, str]) -> tuple[InspectRequest, dict[str, str]]:

@@ -6,10 +6,9 @@ import os
 from functools import cached_property
 from typing import Any
 
-from tfscale.data import check_augment
 from tfscale.inspection.figures import Figures
 from tfscale.inspection.gathered import gather
-from tfscale.inspection.inspect_request import InspectRequest
+from tfscale.inspection.inspect_request import InspectRequest, looks_of
 from tfscale.inspection.terminal import text_of
 from tfscale.inspection.written_page import part_of
 
@@ -77,13 +76,13 @@ def inspect_data(
         split, label, where: whose examples are shown: those of a class, or of a table those for which SQL over its
             columns holds, such as "distance > 1000". Figures are of all.
         examples: how many are shown; None: 12 pictures, 10 rows.
-        augment: how pictures are shown once more as training sees them: none, digits, cifar, photos or imagenet.
+        augment: how pictures are shown once more as training sees them: a name or a list, as `task.augment` is written.
 
     Raises:
         DataMissing: there is no such data set, or no such example.
         UsageError: an argument doesn't fit the data. Shown in a notebook it needs the extra `inspect`.
     """
-    check_augment(augment, where="augment")
+    looks_of(augment)
     folder = dir or os.environ.get("TFSCALE_DATA_DIR") or "data"
     request = InspectRequest(name, folder, examples, split, label, where, augment)
     return InspectedData(gather(request, pictures=_PICTURES, rows=_ROWS), augment)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfscale.data.augment import decode, prepare
+from tfscale.data.augment import Looks, decode, prepare
+from tfscale.data.mixing import augmented
 from tfscale.data.orientation import orientation
 from tfscale.data.pictures import size_of
 from tfscale.data.prepared import Prepared
+from tfscale.data.transforms import Transform
 from tfscale.errors import UsageError
 from tfscale.inspection import charts
 from tfscale.inspection.figures import (
@@ -25,7 +27,7 @@ from tfscale.inspection.figures import (
     nothing_fits,
     records_of,
 )
-from tfscale.inspection.inspect_request import InspectRequest
+from tfscale.inspection.inspect_request import InspectRequest, looks_of
 
 _SIDE = 160  # points of the longer side
 _AUGMENTED = 2  # looks of each
@@ -68,10 +70,11 @@ def _choose_pictures(
         raise nothing_fits(figures)
     missing = {label: min(each, count) for label, count in counts.items() if count}
     by_class: dict[str, list[PictureExample]] = defaultdict(list)
+    steps = looks_of(request.augment)
     for number, features in enumerate(records_of(source, request.split)):
         label = _label(features, names)
         if missing.get(label):
-            by_class[label].append(_example(features, label, number, request.augment, source))
+            by_class[label].append(_example(features, label, number, steps, source))
             missing[label] -= 1
             if not any(missing.values()):
                 break
@@ -92,7 +95,9 @@ def _label(features: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return names[values[0]] if values and names else ""
 
 
-def _example(features: Mapping[str, Any], label: str, number: int, augment: str, source: Prepared) -> PictureExample:
+def _example(
+    features: Mapping[str, Any], label: str, number: int, steps: Sequence[Transform], source: Prepared
+) -> PictureExample:
     picture = decode(tf.constant(features["image"].bytes_list.value[0]), 3).numpy()
     file = features["file"].bytes_list.value if "file" in features else []
     name = file[0].decode(errors="replace") if file else str(number)
@@ -103,13 +108,13 @@ def _example(features: Mapping[str, Any], label: str, number: int, augment: str,
         colours = _MASK[mask % len(_MASK)]
         drawn = np.where((mask > 0)[..., None], (picture + colours) // 2, picture).astype(np.uint8)
     shown = [_small(drawn)]
-    if augment != "none":
+    if steps:
         size = min(_SIDE, *picture.shape[:2])
         for seed in range(_AUGMENTED):
-            image, flip = prepare(tf.constant(picture), tf.constant([number, seed], tf.int64), augment, training=True,
-                                  size=size, channels=3)  # fmt: skip
-            mirrored = flip is not None and bool(flip)
-            shown.append(_small((tf.image.flip_left_right(image) if mirrored else image).numpy()))
+            looks = Looks(training=True, size=size, channels=3)
+            one = prepare(tf.constant(picture), tf.constant([number, seed], tf.int64), steps, looks)
+            batch = {name: field[tf.newaxis] for name, field in one.items()}
+            shown.append(_small(augmented(batch, steps)[0][0].numpy()))
     return PictureExample(name, label, (picture.shape[1], picture.shape[0]), shown, _boxes(features, source))
 
 

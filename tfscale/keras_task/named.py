@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
-from tfscale.data import check_augment
 from tfscale.data.source import READING
+from tfscale.data.transforms import transforms
 from tfscale.errors import UsageError, first_line, place_of
 from tfscale.files import sha256
 from tfscale.keras_task.file import SUFFIXES, check_keras_file, is_compiled, load_keras_file, policy_of
@@ -35,7 +35,7 @@ class NamedModel(KerasModelTask):
     loss_function: Optional[str] = None
     metrics: list[str] = field(default_factory=list)
     label: str = "label"
-    augment: str = "none"
+    augment: Any = "none"  # of pictures, see tfscale.data.transforms
     image_size: Optional[int] = None  # null: the model's own input, else the data's
     channels: Optional[int] = None
     num_classes: Optional[int] = None
@@ -51,7 +51,7 @@ class NamedModel(KerasModelTask):
         return self.model.endswith(SUFFIXES)
 
     def check(self) -> None:
-        check_augment(self.augment)
+        transforms(self.augment)
         if self.is_file:
             check_keras_file(self.model)
         else:
@@ -67,7 +67,11 @@ class NamedModel(KerasModelTask):
             why = "the model is compiled and brings its own"
             found.update({name: why for name in ("loss_function", "metrics") if getattr(self, name)})
         if self._has_pictures is False:
-            given = {"augment": self.augment != "none", "image_size": self.image_size, "channels": self.channels}
+            given = {
+                "augment": bool(transforms(self.augment)),
+                "image_size": self.image_size,
+                "channels": self.channels,
+            }
             found.update({name: "the data have no pictures" for name, value in given.items() if value})
         return found
 
@@ -139,16 +143,10 @@ class NamedModel(KerasModelTask):
             example = {"image": example[only]}
         self._has_pictures = "image" in example
         if self._has_pictures:
-            example["image"], flip = augment.prepare(
-                example["image"],
-                seed,
-                self.augment,
-                training=training,
-                reading=self.reading or READING,
-                **self._picture,
-            )
-            if flip is not None:
-                prepared["flip"] = flip
+            looks = augment.Looks(training, reading=self.reading or READING, **self._picture)
+            drawn = augment.prepare(example["image"], seed, transforms(self.augment), looks)
+            example["image"] = drawn.pop("image")
+            prepared.update(drawn)
         prepared["x"] = example if len(example) > 1 else next(iter(example.values()))
         if self.label in found:
             prepared["y"] = self._encoded(found[self.label])
@@ -162,13 +160,35 @@ class NamedModel(KerasModelTask):
         return tf.one_hot(label, self._one_hot) if number and getattr(self, "_one_hot", None) else label
 
     def loss(self, model, batch, *, training):
-        from tfscale.data import augment
+        from tfscale.data.mixing import DRAWS, augmented
 
-        if "flip" in batch:
+        if DRAWS in batch:
             x = batch["x"]
-            mirrored = augment.mirror(x["image"] if isinstance(x, dict) else x, batch["flip"])
-            batch = {**batch, "x": {**x, "image": mirrored} if isinstance(x, dict) else mirrored}
+            pictures = {"image": x["image"] if isinstance(x, dict) else x, DRAWS: batch[DRAWS]}
+            image, mix = augmented(pictures, transforms(self.augment))
+            batch = {**batch, "x": {**x, "image": image} if isinstance(x, dict) else image}
+            if mix is not None:
+                self._refuse_mixing(x, batch.get("y"))
+                batch["y"] = mix.targets(batch["y"])
         return super().loss(model, batch, training=training)
+
+    def _refuse_mixing(self, x, y):
+        """Raises UsageError where what belongs to two pictures has no mixture."""
+        why = ""
+        if isinstance(x, dict):
+            why = f"the model takes {', '.join(sorted(set(x) - {'image'}))} beside the picture"
+        elif y is None:
+            why = "the data have no labels"
+        elif not y.dtype.is_floating:
+            why = "the loss takes whole numbers for labels"
+        if why:
+            raise UsageError(
+                f"mixup and cutmix make labels that are shares of two, and {why}",
+                where="task.augment",
+                fix="task.loss_function=categorical_crossentropy takes such labels"
+                if y is not None
+                else "leave them away",
+            )
 
     def serving_inputs(self):
         import tensorflow as tf
