@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tfscale.cli import Program, choice, place, whole
 from tfscale.console.messages import RESULT
 from tfscale.errors import UsageError
+
+if TYPE_CHECKING:
+    from tfscale.config.schema import RunConfig
+    from tfscale.data.source import Source
 
 _log = logging.getLogger("tfscale.predict")
 
@@ -43,7 +49,7 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
         options.run_dir,
         options.overrides,
         checkpoint=which,
-        unlabelled=options.input or None,
+        unlabelled=functools.partial(source_of, options.input) if options.input else None,
         config_dir=options.config_dir,
     ) as run:
         split = "test" if options.input else options.split  # the only one of data without labels
@@ -52,6 +58,19 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
         rows = predict_file(run, split, options.output, part_rows=options.predict_part)
         _log.log(RESULT, f"{rows} predictions of step {run.state.step}: {options.output}")
     return 0
+
+
+def source_of(path: str, config: RunConfig) -> Source:
+    """What reads the examples: of tables as people have them, with the columns that the model takes."""
+    from tfscale.data.prepared import Prepared
+    from tfscale.tabular.tabular_task import TabularTask
+    from tfscale.trained.restored_run import unlabelled_at
+
+    if isinstance(config.task, TabularTask) and isinstance(config.data, Prepared) and config.task.columns:
+        from tfscale.importer.raw_rows import RawRows
+
+        return RawRows.of(path, config.task.columns, config.task.table.used)
+    return unlabelled_at(config, path)
 
 
 if __name__ == "__main__":

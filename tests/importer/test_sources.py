@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tfscale.errors import DataMissing, UsageError
+from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.importer.dataset import import_data
 from tfscale.importer.file_splits import splits_of
 from tfscale.importer.import_request import parse_request
@@ -222,3 +222,34 @@ def test_a_second_import_says_that_it_waits_and_a_killed_replacement_is_mended(c
     assert {file.name: file.read_bytes() for file in first.iterdir()} == before
     imported(tmp_path, f"{tmp_path}/it.csv", "fresh=true")
     assert sorted(os.listdir(tmp_path / "data")) == [".it.lock", "it"]
+
+
+def test_rows_to_predict_are_read_as_the_training_s(tf, tmp_path):
+    from tfscale.importer.raw_rows import RawRows
+
+    file = tmp_path / "new.csv"
+    told = {"columns": {"price": {"type": "number", "format": "1.234,5"}, "open": {"type": "boolean"},
+                        "the_day": {"type": "date", "format": "%d.%m.%Y", "column": "the/day"}, "town": {"type": "category"}},
+            "missing": ["", "none"]}  # fmt: skip
+    used = ("price", "open", "town", "the_day")
+    file.write_text("town;the/day;price;open;more\nKöln;03.02.2024;1.250,5;yes;1\nNA;none;;no;2\n")
+    source = RawRows.of(str(file), told, used)
+    source.check()
+    indices = tf.data.Dataset.range(2).batch(2)
+    first, second = source.read("test", indices, ram_bytes=0).as_numpy_iterator()
+    assert (first["price"], first["open"]) == (1250.5, 1) and first["town"].decode() == "Köln"
+    assert (first["the_day"], second["the_day"], second["town"], second["open"]) == (b"2024-02-03", b"", b"NA", 0)
+    assert second["price"] != second["price"] and source.remarks() == ["columns that the model doesn't take: more"]
+    file.write_text("town,the/day,price,open\nBonn,03.02.2024,5,yes\n")  # all of it texts, but for the names
+    assert RawRows.of(str(file), told, used).num_examples("test") == 1
+    for text, words in (
+        ("town,the/day,price,opne\nBonn,03.02.2024,5,yes\n", "it has no column open; did you mean 'opne'"),
+        ("town,the/day,price,open\nBonn,2024-02-03,much,maybe\n", 'row 1: column price: "much" is no number'),
+        ("town,the/day,price,open\nBonn,03.02.2024,5,yes\na,b\n", "1 rows can't be read; the first: line 3"),
+    ):
+        file.write_text(text)
+        with pytest.raises(DataCorrupt, match=words):
+            RawRows.of(str(file), told, used)
+    with pytest.raises(DataMissing, match="no file, folder or pattern") as error:
+        RawRows.of(f"{tmp_path}/none.csv", told, used)
+    assert error.value.where == "input"

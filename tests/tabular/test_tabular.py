@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
+import functools
 import json
 import math
 
@@ -128,6 +130,21 @@ def test_a_table_of_all_types_is_trained_and_served_by_raw_rows(tf, tmp_path):
     np.testing.assert_allclose(answered["probabilities"], [one["probabilities"] for one in said], atol=1e-5)
     assert answered["class"].tolist() == [one["class"] for one in said]
     assert answered["class"].tolist() == (answered["probabilities"][:, 1] > threshold).astype(int).tolist()
+    # Raw rows in a file, as people have them
+    from tfscale.predict import source_of
+
+    raw_csv = tmp_path / "raw.csv"
+    shown = [name for name in reversed(raw) if name not in ("row", "label")]
+    with raw_csv.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter=";")
+        writer.writerows([shown, *zip(*(raw[name] for name in shown), strict=True)])
+    asked = functools.partial(source_of, str(raw_csv))
+    with RestoredRun.open(run_dir, checkpoint="last", unlabelled=asked, environ={}) as run:
+        assert run.source.remarks() == ["columns that the model doesn't take: country"]
+        predict_file(run, "test", tmp_path / "raw.jsonl")
+    told = [json.loads(line) for line in (tmp_path / "raw.jsonl").read_text().splitlines()]
+    assert [one["name"] for one in told[:2]] == ["raw.csv: row 1", "raw.csv: row 2"]
+    np.testing.assert_allclose(answered["probabilities"], [one["probabilities"] for one in told], atol=1e-5)
     # What training has never seen, and rows of gaps alone
     strange = ask({**raw, "town": ["Rom"] * 61, "9 since": ["soon"] * 61, "age": [1e9] * 61, "note": ["\n;"] * 61})
     empty = ask({name: [None] * 61 for name in used})

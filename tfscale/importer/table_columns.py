@@ -13,8 +13,8 @@ MOST_VALUES = 100_000  # of a vocabulary: those that come most often
 
 
 def describe_columns(connection: Any, columns: Sequence[Column]) -> dict[str, Any]:
-    """Of each column its type and how many values are missing; of numbers the moments and quantiles, of categories the
-    values by how often they come, of dates the first and the last.
+    """Of each column its type, how it is written where that isn't plain, and how many values are missing; of numbers
+    the moments and quantiles, of categories the values by how often they come, of dates the first and the last.
 
     Args:
         connection: with a table `train` of the rows as records hold them, and one thread, so that sums are always added
@@ -23,7 +23,7 @@ def describe_columns(connection: Any, columns: Sequence[Column]) -> dict[str, An
     found = {}
     for column in columns:
         name = quoted(column.name)
-        about: dict[str, Any] = {"type": column.type}
+        about: dict[str, Any] = {"type": column.type, **({"format": column.format} if column.format else {})}
         if column.type in ("number", "boolean"):
             about |= _numbers(connection, name)
         else:

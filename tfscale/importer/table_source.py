@@ -11,8 +11,9 @@ import glob
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -90,16 +91,23 @@ def open_tables(found: Found, scratch: Path) -> TableFiles:
     return TableFiles(formats[0], tuple(named), tuple(paths), digests, tuple(said), left_out)
 
 
-def load(connection: Any, files: TableFiles) -> tuple[str, list[Reject]]:
+def load(connection: Any, files: TableFiles, names: Sequence[str] = ()) -> tuple[str, list[Reject]]:
     """Makes the table `raw` of all rows in their order that can be read; (how the files were read, in a few words; the
     rows that can't).
+
+    Args:
+        names: of columns that are there, where they are known: then a CSV's first line with all of them is its header.
 
     Raises:
         DataCorrupt: a file can't be read.
     """
     import duckdb
 
-    reads = {"csv": _csv, "parquet": _parquet, "json": _json}
+    reads: dict[str, Callable[..., tuple[str, str]]] = {
+        "csv": partial(_csv, names=names),
+        "parquet": _parquet,
+        "json": _json,
+    }
     try:
         if files.format == "numpy":
             return _numpy(connection, files), []
@@ -153,9 +161,9 @@ def _rejects(connection: Any, files: TableFiles) -> list[Reject]:
     return [Reject(named.get(path, path), line, f"{why} {row.strip()[:60]!r}") for path, line, why, row in found]
 
 
-def _csv(connection: Any, files: TableFiles) -> tuple[str, str]:
+def _csv(connection: Any, files: TableFiles, names: Sequence[str]) -> tuple[str, str]:
     """Each file by what the sniffer finds of it: they may have their columns in another order, or other columns."""
-    found = [_one_csv(connection, path) for path in files.paths]
+    found = [_one_csv(connection, path, names) for path in files.paths]
     told = "; ".join(dict.fromkeys(told for _, told in found))
     if len(found) == 1:
         return found[0][0], told
@@ -166,7 +174,7 @@ def _csv(connection: Any, files: TableFiles) -> tuple[str, str]:
     return f"({' UNION ALL BY NAME '.join(parts)})", told
 
 
-def _one_csv(connection: Any, path: Path) -> tuple[str, str]:
+def _one_csv(connection: Any, path: Path, known: Sequence[str]) -> tuple[str, str]:
     names = "Delimiter, Quote, Escape, SkipRows, HasHeader, list_transform(Columns, lambda x: x.name)"
     query = f"SELECT {names} FROM sniff_csv({_literal(path)}, sample_size=50000, hive_partitioning=false)"
     delimiter, quote, escape, skip, header, columns = connection.execute(query).fetchall()[0]
@@ -175,6 +183,9 @@ def _one_csv(connection: Any, path: Path) -> tuple[str, str]:
         # first line shows the columns, and reading names the row.
         delimiter, skip, header = own[0], 0, True
         columns = next(csv.reader([own[1]], delimiter=delimiter))
+    if known and not header:
+        top = next(csv.reader(first_lines(path, 1), delimiter=delimiter), [])
+        header, columns = (True, top) if set(known) <= set(top) else (header, columns)
     if _first_is_unnamed(path, delimiter, skip):
         top, second = (next(csv.reader([line], delimiter=delimiter), []) for line in first_lines(path, skip + 2)[skip:])
         if not header and second[:1] in (["0"], ["1"]) and all(name.strip() for name in top[1:]):

@@ -146,6 +146,19 @@ def infer(
     return columns, left_out
 
 
+def make_typed(connection: Any, columns: Sequence[Column], more: Sequence[str] = ()) -> None:
+    """Makes the view `typed` of the rows `kept`: each value by its column's type, and why a row is bad as __bad.
+
+    Args:
+        more: columns that stay as they are.
+    """
+    faults = [one.fault for one in columns if one.fault]
+    bad = f"coalesce({', '.join(faults)}, NULL)" if faults else "NULL::VARCHAR"
+    values = [f"{one.value} AS {quoted(one.name)}" for one in columns]
+    kept = ", ".join([f"__row, {bad} AS __bad", *values, *map(quoted, more)])
+    connection.execute(f"CREATE OR REPLACE VIEW typed AS SELECT {kept} FROM kept").fetchall()
+
+
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
             "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL")  # fmt: skip
 _DATES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from tfscale.importer.table_columns import describe_columns, describe_label, rec
 from tfscale.importer.table_label import Label, make_label
 from tfscale.importer.table_schema import Schema, read_schema, write_schema
 from tfscale.importer.table_source import FILE_COLUMN, TableFiles, load, open_tables
-from tfscale.importer.table_types import Column, infer, quoted
+from tfscale.importer.table_types import MISSING, Column, infer, make_typed, quoted
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class TableReader:
             columns, left_out = infer(connection, schema.columns, schema.missing)
             lists = [name for name, why in left_out.items() if "[]" in why]
             self._check_names(columns, schema, lists)
-            self._make_typed(connection, columns, lists)
+            make_typed(connection, columns, lists)
             if self.request.where:
                 columns = self._where(connection, schema, lists)
             self.label = make_label(connection, self.request, columns, schema.label_kind, lists)
@@ -77,7 +77,7 @@ class TableReader:
             self.left_out += [f"the column {name}: {why}" for name, why in left_out.items() if name not in away]
             self._choose(columns)
             rows = self._make_items(connection, files)
-            names = _row_names(connection, files)
+            names = row_names(connection, files)
             listing = Listing(
                 count=len(rows),
                 name=lambda place: names(int(rows[place])),
@@ -123,13 +123,6 @@ class TableReader:
                         fix=f"its columns are {', '.join(names)}",
                     )
 
-    def _make_typed(self, connection: Any, columns: Sequence[Column], lists: Sequence[str]) -> None:
-        faults = [one.fault for one in columns if one.fault]
-        bad = f"coalesce({', '.join(faults)}, NULL)" if faults else "NULL::VARCHAR"
-        values = [f"{one.value} AS {quoted(one.name)}" for one in columns]
-        kept = ", ".join([f"__row, {bad} AS __bad", *values, *map(quoted, lists)])
-        connection.execute(f"CREATE OR REPLACE VIEW typed AS SELECT {kept} FROM kept").fetchall()
-
     def _where(self, connection: Any, schema: Schema, lists: Sequence[str]) -> list[Column]:
         """Leaves the rows out for which data.where doesn't hold: what columns are follows from those that are kept. The
         condition itself sees the types of all rows."""
@@ -139,7 +132,7 @@ class TableReader:
         connection.execute(f"CREATE TABLE chosen AS {rows} ORDER BY __row").fetchall()
         connection.execute("CREATE OR REPLACE VIEW kept AS SELECT * FROM chosen").fetchall()
         columns, _ = infer(connection, schema.columns, schema.missing)
-        self._make_typed(connection, columns, lists)
+        make_typed(connection, columns, lists)
         if kept < total:
             self.left_out.append(f"{total - kept:,} rows for which data.where doesn't hold")
         return columns
@@ -192,7 +185,7 @@ class TableReader:
             return where
         if not self.request.drop_unlabelled:
             rows = connection.execute(f"SELECT __row FROM typed WHERE {without} ORDER BY 1 LIMIT {_TOLD}").fetchall()
-            names = _row_names(connection, files)
+            names = row_names(connection, files)
             told = "; ".join(names(row) for (row,) in rows)
             raise DataCorrupt(
                 f"{missing:,} rows have no label ({self.label.name}): {told}{'; ...' if missing > _TOLD else ''}",
@@ -307,11 +300,15 @@ class TableReader:
             view = "SELECT items.* FROM items WHERE rowid IN (SELECT place FROM places)"
             connection.execute(f"CREATE TEMP TABLE train AS {view} ORDER BY __row").fetchall()
             named = [dataclasses.replace(c, name=n) for c, n in zip(self.columns, self.fields, strict=True)]
-            columns = describe_columns(connection, named)
+            found: dict[str, Any] = {"columns": describe_columns(connection, named)}
+            for one, name in zip(self.columns, self.fields, strict=True):
+                found["columns"][name] |= {"column": one.name} if one.name != name else {}
+            if self.columns and set(gaps := self.columns[0].gaps) != set(MISSING):
+                found["missing"] = list(gaps)
             if self.label is None:
-                return {"columns": columns}
+                return found
             told = describe_label(connection, self.label.kind, self.label.classes)
-        return {"label": {**self.label.about(), **told}, "columns": columns}
+        return {"label": {**self.label.about(), **told}, **found}
 
     def write_schema(self, file: Path) -> None:
         label = self.label
@@ -372,7 +369,7 @@ def _column(connection: Any, name: str, *, needed: bool = False) -> np.ndarray |
     )
 
 
-def _row_names(connection: Any, files: TableFiles) -> Any:
+def row_names(connection: Any, files: TableFiles) -> Callable[[int], str]:
     """A function from a row of `raw` to its name: the file, and the row in it."""
     if len(files.paths) == 1:
         return lambda row: f"{files.names[0]}: row {row + 1}"

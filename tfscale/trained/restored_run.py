@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ class RestoredRun:
         *,
         checkpoint: str | int = "best",
         data: Any = None,
-        unlabelled: str | None = None,
+        unlabelled: str | Callable[[RunConfig], Source] | None = None,
         config_dir: str | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> Iterator[RestoredRun]:
@@ -86,7 +86,8 @@ class RestoredRun:
             checkpoint: "best", "last" or a step.
             data: in place of the run's data: a tfscale.Source, arrays or a tf.data.Dataset as for `tfscale.fit`, also
                 (x,) without labels to predict. They are both splits.
-            unlabelled: a path whose examples take the place of the data.
+            unlabelled: a path whose examples take the place of the data, or what makes a source of the configuration,
+                whose task knows already what the training's data told.
             config_dir: a folder of the user's own groups.
 
         Raises:
@@ -213,7 +214,11 @@ def _source(data: Any) -> Source | None:
 
 
 def _configure(
-    run_dir: Path, overrides: Sequence[str], unlabelled: str | None, config_dir: str | None, data: Source | None
+    run_dir: Path,
+    overrides: Sequence[str],
+    unlabelled: str | Callable[[RunConfig], Source] | None,
+    config_dir: str | None,
+    data: Source | None,
 ) -> RunConfig:
     """The run's configuration with the data to look at now, the task filled in from the data of the training."""
     config = compose_run(run_dir, overrides, config_dir=config_dir, data=data)
@@ -231,7 +236,7 @@ def _configure(
         spec = trained_on.spec()
     config.task = config.task.for_data(spec)
     if unlabelled is not None:
-        config.data = _unlabelled(config, unlabelled)
+        config.data = unlabelled_at(config, unlabelled) if isinstance(unlabelled, str) else unlabelled(config)
     config.task.check()
     config.data.check()
     if not any(o.lstrip("+").startswith("plan.strategy=") for o in overrides):
@@ -257,7 +262,7 @@ def _class_names(run_dir: Path) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _unlabelled(config: RunConfig, path: str) -> Source:
+def unlabelled_at(config: RunConfig, path: str) -> Source:
     """What reads the examples at a path: pictures in a folder, or whatever the run's own kind of data makes of it."""
     if not Path(path).exists():
         raise DataMissing(f"there is nothing at {path}", where="input", fix="give input=PATH of what to predict")
