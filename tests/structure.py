@@ -34,7 +34,7 @@ FLOORS = (
     ["peers", "runtime", "data", "checkpoint", "models", "optimizers", "engine"],
     ["composition", "preflight", "assembly", "keras_task", "tabular", "text"],
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
-    ["export", "launch", "k8s", "evaluate", "evaluator", "importer"],
+    ["export", "launch", "k8s", "evaluate", "evaluator", "importer", "data_service"],
     ["run", "parity", "predict", "validation", "inspection"],
     ["train", "__main__", "__init__"],
 )

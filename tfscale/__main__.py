@@ -24,6 +24,7 @@ COMMANDS = {
     "data import": "files of any kind as a data set to train on",
     "data show": "a data set in a terminal: splits, classes, columns, examples",
     "data inspect": "a data set on one page, which opens without a network",
+    "data serve": "data workers that make batches for trainers, and their dispatcher",
     "data validate": "what is wrong with a table, by itself or beside another",
     "k8s": "manifests with which a recipe runs in a cluster",
 }
@@ -32,6 +33,7 @@ _MODULES = {name: f"{name}.__main__" for name in ("export", "k8s", "launch", "pa
     "data import": "importer.__main__",
     "data show": "inspection.show",
     "data inspect": "inspection.__main__",
+    "data serve": "data_service.__main__",
     "data validate": "validation.__main__",
 }
 _GROUPS = {name.split()[0] for name in COMMANDS if " " in name}  # the first of two words

@@ -130,7 +130,14 @@ def _at_least_float32() -> str:
     return "float64" if keras.config.floatx() == "float64" else "float32"
 
 
-def fit_tiny(root: Path, *, task: Any = None, data: Any = None, **sections: Mapping[str, Any]):
+def fit_tiny(
+    root: Path,
+    *,
+    task: Any = None,
+    data: Any = None,
+    environ: Mapping[str, str] | None = None,
+    **sections: Mapping[str, Any],
+):
     """Fits a tiny experiment of 30 steps with these changes; returns (result, what was said, the run folder)."""
     config = RunConfig(
         task=task or Classify(),
@@ -145,5 +152,5 @@ def fit_tiny(root: Path, *, task: Any = None, data: Any = None, **sections: Mapp
         setattr(config, name, dataclasses.replace(getattr(config, name), **changes))
     said: list[str] = []
     with received(said.append):
-        result = fit(config, environ={})
+        result = fit(config, environ=environ or {})
     return result, "\n".join(said), locate(config).path

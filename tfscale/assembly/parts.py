@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tfscale.checkpoint.checkpointer import Checkpointer
     from tfscale.data.order import Shard
+    from tfscale.data.served import DataService
     from tfscale.engine.reduce import Agreement
     from tfscale.state.train_state import TrainState
 
@@ -78,9 +79,20 @@ class Parts:
         return self.shard(batch), steps
 
     def dataset(
-        self, split: str, shard: Shard, *, training: bool, start_step: int = 0, skip: tuple[int, ...] = ()
+        self,
+        split: str,
+        shard: Shard,
+        *,
+        training: bool,
+        start_step: int = 0,
+        skip: tuple[int, ...] = (),
+        service: DataService | None = None,
     ) -> Any:
-        """The batches of a split from a step on, as the trainer takes them; a model's own steps know their place."""
+        """The batches of a split from a step on, as the trainer takes them; a model's own steps know their place.
+
+        Args:
+            service: data workers that make those of training in place of this process.
+        """
         if isinstance(self.config.data, KerasSource):
             return self.config.data.epochs(split)
         from tfscale.assembly.assembled import evaluates_as_fit
@@ -94,6 +106,8 @@ class Parts:
         def build(start: Any) -> tf.data.Dataset:
             as_fit = by_pass if training else evaluates_as_fit(source, self.task)
             portion = Portion(split, shard, training, self.config.train.seed, start, skip, as_fit)
+            if service is not None:
+                return service.dataset(source, self.task, portion, self.plan)
             return build_dataset(source, self.task, portion, self.plan)
 
         def distributed(start: int) -> Any:

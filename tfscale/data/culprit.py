@@ -30,7 +30,7 @@ _SECONDS = 30.0  # that a search may take; what is found later helps nobody more
 class Reading(Portion):
     """What this worker may have been reading when it failed: so many steps of a portion."""
 
-    steps: int = 1
+    steps: int | None = 1
 
 
 def as_data_fault(error: Exception) -> DataCorrupt | DataMissing | None:
@@ -73,7 +73,7 @@ def culprit(source: Source, task: Task, readings: Iterable[Reading], *, seconds:
 
 
 def _search(source: Source, task: Task, reading: Reading, deadline: float) -> str | None:
-    steps = places(source, reading).take(reading.steps)
+    steps = places(source, reading)
     raw = source.read(reading.split, steps.map(no_autograph(lambda place: place["index"])), ram_bytes=0)
     count = source.num_examples(reading.split)
     finish = finisher(source, task, count, training=reading.training, seed=reading.seed)

@@ -47,6 +47,7 @@ class Portion:
         skip: steps of the order from start_step on that are left out, rising.
         as_fit: of sources of whole epochs, as Keras's fit reads them: the last step of an evaluation is smaller, and
             training goes on to the end of an epoch alone where each is a pass through the data.
+        steps: how many, of a source that is read by index; None: to the end.
     """
 
     split: str
@@ -56,6 +57,7 @@ class Portion:
     start_step: int = 0
     skip: tuple[int, ...] = ()
     as_fit: bool = False
+    steps: int | None = None
 
 
 @dataclass(frozen=True)

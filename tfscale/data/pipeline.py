@@ -34,20 +34,24 @@ def build_dataset(source: Source, task: Task, portion: Portion, plan: ExecutionP
         UsageError: fewer examples than one global batch, so that one step would repeat an example; or a batch that
             doesn't divide by the replicas, of a source without whole epochs.
     """
+    return tuned(batches(source, task, portion, plan), plan)
+
+
+def batches(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -> tf.data.Dataset:
+    """The same before prefetch and thread pools, which belong to the whole of a data set; raises the same."""
     source, split, shard = source.resolved(), portion.split, portion.shard
     if _why_own(source, split) and not source.whole_epochs:
-        return _tuned(_own_steps(source, task, portion, plan), plan)
+        return _own_steps(source, task, portion, plan)
     if not source.whole_epochs:
         _refuse_batch(source, portion, plan)
     if portion.skip:
         left_out, *more = portion.skip
-        before = build_dataset(source, task, dataclasses.replace(portion, skip=()), plan)
+        before = batches(source, task, dataclasses.replace(portion, skip=()), plan)
         behind = dataclasses.replace(portion, start_step=left_out + 1, skip=tuple(more))
         steps_before = (left_out - portion.start_step) * plan.local_devices
-        return _endless(before.take(steps_before).concatenate(build_dataset(source, task, behind, plan)))
+        return _endless(before.take(steps_before).concatenate(batches(source, task, behind, plan)), portion)
     if source.whole_epochs and (portion.training or portion.as_fit or _why_own(source, split)):
-        dataset = _parts_of_epochs(source, task, portion, plan)
-        return _tuned(_endless(dataset) if portion.training else dataset, plan)
+        return _endless(_parts_of_epochs(source, task, portion, plan), portion)
     steps, count = places(source, portion), source.num_examples(split)
     indices = steps.map(no_autograph(lambda place: place["index"]))
     whole = None
@@ -63,7 +67,7 @@ def build_dataset(source: Source, task: Task, portion: Portion, plan: ExecutionP
             pairs = pairs.batch(rows, drop_remainder=True)
         dataset = pairs.map(finish, num_parallel_calls=plan.input_threads, deterministic=True)
         dataset = dataset if at_once else dataset.batch(rows, drop_remainder=True)
-    return _tuned(_endless(dataset) if portion.training else dataset, plan)
+    return _endless(dataset, portion)
 
 
 def _refuse_batch(source: Source, portion: Portion, plan: ExecutionPlan) -> None:
@@ -183,7 +187,7 @@ def _own_steps(source: Source, task: Task, portion: Portion, plan: ExecutionPlan
     if parts > 1 or type(task).preprocess is not Task.preprocess:
         raise _uncut(split, why, parts, alone=parts > 1)
     steps = _steps(source, portion)
-    return _endless(steps) if portion.training else steps
+    return _endless(steps, portion)
 
 
 def places(source: Source, portion: Portion, cut: Cut | None = None) -> tf.data.Dataset:
@@ -205,6 +209,8 @@ def places(source: Source, portion: Portion, cut: Cut | None = None) -> tf.data.
         steps = epoch_order(count, cut, as_stored, start_step=portion.start_step).take(left * cut.devices)
     else:
         steps = order.evaluation_order(count, portion.shard, start_step=portion.start_step)
+    if portion.steps is not None:
+        steps = steps.take(portion.steps * (cut.devices if cut else 1))
     if not bad:
         return steps
     if len(bad) == count:
@@ -223,12 +229,15 @@ def training_order(source: Source, portion: Portion, cut: Cut | None = None) -> 
     return epoch_order(count, cut or Cut(shard), permutation, seed=seed, start_step=portion.start_step)
 
 
-def _endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Said aloud, or several workers ask each other before every step whether all have data, and lose static shapes."""
+def _endless(dataset: tf.data.Dataset, portion: Portion) -> tf.data.Dataset:
+    """Said aloud of training, or several workers ask each other before every step whether all have data, and lose
+    static shapes."""
+    if not portion.training or portion.steps is not None:
+        return dataset
     return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
-def _tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
+def tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
     """Prefetch and threads as the plan says."""
     dataset = dataset.prefetch(plan.prefetch * plan.local_devices)
     options = tf.data.Options()

@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--chief", action="store_true", help="one more training process, the chief; else worker 0 is it")
     add("--ps", type=whole, default=0, metavar="N", help="parameter servers: asynchronous training, with a chief")
     add("--evaluator", action="store_true", help="a process that evaluates every checkpoint")
+    add("--data-workers", type=whole, default=0, metavar="N", help="processes that make the batches (tf.data service)")
     add("--devices-per-worker", type=whole, metavar="N", help="devices of each worker (default: the plan decides)")
     add("--max-restarts", type=whole, default=0, metavar="N", help="start again after a retryable end (default 0)")
     add("--no-pin", action="store_true", help="let the workers share all cores (and GPUs) instead of dividing them")
@@ -38,6 +39,7 @@ def _launch(options: argparse.Namespace, _: dict) -> int:
         chief=options.chief,
         ps=options.ps,
         evaluator=options.evaluator,
+        data_workers=options.data_workers,
         devices_per_worker=options.devices_per_worker,
         max_restarts=options.max_restarts,
         pin=not options.no_pin,

@@ -15,6 +15,9 @@ from tfscale.launch.children import Child
 from tfscale.launch.process_group import ProcessGroup
 from tfscale.launch.slots import Job, Slot, slots_of
 
+_SERVER_RESTARTS = 10  # of each process that serves data; beyond, something is wrong with it
+_SERVER_GRACE = 10.0  # seconds that it gets when the training has ended
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -81,6 +84,9 @@ class _Attempt:
     def _judge(self, slot: Slot, child: Child) -> None:
         """Decides what one process's end means for the others."""
         self._blame_memory(child)
+        if slot.serves:
+            self._serve_on(slot, child)
+            return
         failed = bool(child.code) and not child.killed
         if slot.role != "evaluator" and failed and not self._after_chief(slot) and not self._replaced(slot, child):
             self._tell_failure(child)
@@ -95,6 +101,22 @@ class _Attempt:
             for evaluator in self._children("evaluator"):
                 wait = self.job.evaluator_grace if self._trained_well() else patience
                 evaluator.kill_at = self.group.now() + wait
+            for server in self._children("dispatcher", "data"):
+                server.send(signal.SIGTERM)
+                server.kill_at = self.group.now() + _SERVER_GRACE
+
+    def _serve_on(self, slot: Slot, child: Child) -> None:
+        """One that serves data and is lost is started again; meanwhile others do its work, or the trainers wait."""
+        if self.training_ended or self.causes or self.group.signum is not None:
+            return
+        end = f"{slot.label} ended with {child.code}"
+        if self.restarts[slot] == _SERVER_RESTARTS:
+            self.group.report(f"{end}: the job goes on without it")
+            return
+        self.restarts[slot] += 1
+        self.group.report(f"{end}: it is started again ({self.restarts[slot]} of {_SERVER_RESTARTS})")
+        self.group.start(slot)
+        self.running.add(slot)
 
     def _replaced(self, slot: Slot, child: Child) -> bool:
         """Under parameter servers a lost worker is started again, or done without; False if the job must end."""

@@ -85,7 +85,9 @@ class ProcessGroup:
         room = self.screen.room() if self.screen.is_live and slot.label == self._writer else None
         environ = {**self.environ, **slot.environ}
         self.error_lines.pop(slot.label, None)
-        child = Child(slot.label, self.command, environ=environ, cores=slot.cores, room=room, now=self.now)
+        child = Child(
+            slot.label, slot.command or self.command, environ=environ, cores=slot.cores, room=room, now=self.now
+        )
         self.children[slot] = child
         self._guard.watch(self.children.values())
         self._forward()  # a signal may have come in the meantime
@@ -152,8 +154,8 @@ class ProcessGroup:
 
     def _forward(self) -> None:
         if self.signum is not None:
-            for child in list(self.children.values()):
-                if not child.signalled:
+            for slot, child in list(self.children.items()):
+                if not child.signalled and not slot.serves:  # those that train may need a few batches more
                     child.signalled = True
                     child.send(self.signum)
 

@@ -35,6 +35,7 @@ def launch_workers(
     chief: bool = False,
     ps: int = 0,
     evaluator: bool = False,
+    data_workers: int = 0,
     devices_per_worker: int | None = None,
     max_restarts: int = 0,
     pin: bool = True,
@@ -54,8 +55,8 @@ def launch_workers(
 
     Args:
         overrides: as for `compose`, such as ["+recipe=resnet", "train.until=5ep"].
-        workers, chief, ps, evaluator, max_restarts, pin, grace, evaluator_grace: see `slots.Job`. With `ps`,
-            plan.strategy=parameter_server is added, unless a strategy was given.
+        workers, chief, ps, evaluator, data_workers, max_restarts, pin, grace, evaluator_grace: see `slots.Job`. With
+            `ps`, plan.strategy=parameter_server is added, unless a strategy was given.
         devices_per_worker: becomes plan.local_devices, unless that was given; None lets the plan decide.
         config_dir: a folder with the user's own configuration groups.
         environ: of the processes.
@@ -71,7 +72,17 @@ def launch_workers(
     if say is not None:
         warnings.warn("launch_workers(say=...) is called write=... now", DeprecationWarning, stacklevel=2)
         write = say
-    job = Job(workers, chief, ps, evaluator, max_restarts, pin, grace, evaluator_grace=evaluator_grace)
+    job = Job(
+        workers,
+        chief,
+        ps,
+        evaluator,
+        max_restarts,
+        pin,
+        grace,
+        evaluator_grace=evaluator_grace,
+        data_workers=data_workers,
+    )
     given = _with_defaults(overrides, ps=ps, devices_per_worker=devices_per_worker)
     config = compose(given, config_dir=config_dir)
     validate(config)

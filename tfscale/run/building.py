@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfscale.assembly.assembled import Assembled, assemble
 from tfscale.assembly.parts import Parts
+from tfscale.cluster.service_address import DATA_SERVICE, service_address
 from tfscale.config.schema import RunConfig
 from tfscale.data.as_recorded import SPEC, spec_of
+from tfscale.data.keras_source import KerasSource
 from tfscale.engine.control import LoopControl
 from tfscale.errors import UsageError
 from tfscale.plan.execution_plan import ExecutionPlan
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from tfscale.checkpoint.checkpointer import Checkpointer
     from tfscale.data.first_batch import FirstBatch
+    from tfscale.data.served import DataService
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +62,28 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
         steps_per_epoch=made.steps_per_epoch,
         total_steps=made.total_steps,
     )
+
+
+def served_by(parts: Parts, environ: Mapping[str, str]) -> DataService | None:
+    """The data workers that make the batches of training, where the environment names some.
+
+    Raises:
+        ClusterConfigError: their address is none.
+        UsageError: this training can't be served by them.
+    """
+    address, config = service_address(environ), parts.config
+    if not address:
+        return None
+    why = "the model reads its own data" if isinstance(config.data, KerasSource) else ""
+    if parts.asynchronous:
+        why = "with parameter servers each worker reads for itself"
+    if why:
+        fix = f"start without data workers (no --data-workers, no {DATA_SERVICE})"
+        raise UsageError(f"{why}, so that data workers would have nothing to do", where=DATA_SERVICE, fix=fix)
+    from tfscale.data.served import DataService
+
+    _log.info(f"data workers behind {address} make the training batches, in the same order; evaluation reads here")
+    return DataService(address, config.cluster.start_timeout)
 
 
 def keep_epochs_whole(parts: Parts) -> None:

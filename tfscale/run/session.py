@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfscale.assembly.parts import Parts
 from tfscale.config.duration import Duration
 from tfscale.config.unused_settings import refuse_without_test
 from tfscale.console.messages import bare
 from tfscale.engine.actions import Action, Every
-from tfscale.errors import Diverged, Interrupted, Preempted
+from tfscale.errors import Diverged, Interrupted, Preempted, TfscaleError
 from tfscale.peers.membership import Peers
 from tfscale.process import fault_points as faults
 from tfscale.process.stopping import error_of
@@ -24,7 +24,7 @@ from tfscale.process.watchdog import Watchdog
 from tfscale.recovery.data_errors import as_data_error
 from tfscale.recovery.roll_back import Recovery
 from tfscale.recovery.same_state import check_data, restore, share_state
-from tfscale.run.building import build, keep_epochs_whole, refuse_unexportable
+from tfscale.run.building import build, keep_epochs_whole, refuse_unexportable, served_by
 from tfscale.run.context import RunContext
 from tfscale.run.epoch_callbacks import EpochCallbacks
 from tfscale.run.finish import Outcome, finish
@@ -35,6 +35,9 @@ from tfscale.run_dir.result import Result
 from tfscale.runtime import global_state as runtime
 from tfscale.tracking.tracker import Tracker
 from tfscale.tracking.train_job import Status
+
+if TYPE_CHECKING:
+    from tfscale.data.served import DataService
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +97,7 @@ class Session:
         self.config, self.run_dir = context.config, context.run_dir
         cluster = context.cluster
         stacks = "hang.txt" if cluster.is_chief else f"hang-{cluster.role}-{cluster.index}.txt"
+        self.service: DataService | None = None  # data workers that make the batches of training
         self.watchdog = Watchdog(
             self.config.run.hang_timeout, stacks=self.run_dir.path / stacks, on_hang=context.stopping.tell_before_exit
         )
@@ -105,6 +109,9 @@ class Session:
 
             if lost := lost_peer(error):
                 return lost
+        error = (self.service and self.service.error) or error  # with its own kind
+        if isinstance(error, TfscaleError):
+            return error
         return as_data_error(getattr(self, "parts", None), getattr(self, "recovery", None), error)
 
     def close(self) -> None:
@@ -121,6 +128,7 @@ class Session:
         self.state, self.trainer, self.checkpointer = parts.state, parts.trainer, parts.checkpointer
         report_model(self.tracker, parts.state.model)
         _log.info(parts.reading())
+        self.service = served_by(parts, context.environ)
         check_data(parts)
         refuse_unexportable(parts)
         self.recovery = Recovery(parts, self.watchdog)
@@ -219,7 +227,10 @@ class Session:
 
     def _training_batches(self) -> Any:
         first, *skipped = self.recovery.data_steps(self.state.step)
-        return self.parts.dataset("train", self.parts.shard(), training=True, start_step=first, skip=tuple(skipped))
+        shard = self.parts.shard()
+        return self.parts.dataset(
+            "train", shard, training=True, start_step=first, skip=tuple(skipped), service=self.service
+        )
 
     def _keep(self) -> None:
         """The best state so far."""
