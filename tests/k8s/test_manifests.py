@@ -48,6 +48,8 @@ def test_every_manifest_is_valid(kind, validate):
     ):
         workers = {"workers": 1 if device == "tpu" else 4}
         options = {**DEVICES[device], **workers, "evaluator": evaluator, "ps": ps, **more}
+        if not ps and kind != "runtime":
+            options |= {"data_workers": 3, "data_cpus": "16"}
         if kind == "trainjob":
             options.pop("ttl", None)
         if device == "tpu" and ps:
@@ -151,6 +153,36 @@ def test_memory_in_thousandths_of_a_byte_is_refused():
     with pytest.raises(UsageError, match=r"512m is 0.512 bytes.*512Mi"):
         manifests("job", memory="512m")
     assert manifests("job", memory="2097152Ki", cpus="500m")
+
+
+def test_data_workers_end_with_the_job_and_have_what_reading_needs():
+    for kind in ("jobset", "trainjob"):
+        found = manifests(
+            kind, workers=2, evaluator=True, gpus=8, data_workers=3, data_memory="9Gi", data_claim="photos"
+        )
+        [jobs], [policy] = nested(found, "replicatedJobs"), nested(found, "successPolicy")
+        serve = {job["name"]: job["template"]["spec"] for job in jobs if job["name"] in ("dispatcher", "data")}
+        trains = {job["name"] for job in jobs} - set(serve)
+        assert policy == {"operator": "All", "targetReplicatedJobs": sorted(trains, reverse=True)} and len(trains) == 2
+        assert [spec["completions"] for spec in serve.values()] == [1, 3]
+        for spec in serve.values():
+            pod = spec["template"]["spec"]
+            assert pod["restartPolicy"] == "OnFailure" and spec["backoffLimit"] > 10**6
+            assert {volume["name"] for volume in pod["volumes"]} == {"tmp", "shared-memory", "data"}
+            limits = pod["containers"][0]["resources"]["limits"]
+            assert "nvidia.com/gpu" not in limits and "nodeSelector" not in pod
+        assert serve["data"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {"memory": "9Gi"}
+    assert not list(nested(manifests("jobset"), "successPolicy"))
+    for options, why in (
+        ({"kind": "runtime"}, "one job's"),
+        ({"kind": "slurm"}, "starts none"),
+        ({"kind": "jobset", "ps": 1}, "reads for itself"),
+        ({"kind": "jobset", "exclusive_topology": "zone"}, "would each take"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            manifests(data_workers=1, **options)
+    with pytest.raises(UsageError, match=r"job.data_cpus: there are no data workers"):
+        manifests("job", data_cpus="8")
 
 
 def test_gangs():

@@ -8,9 +8,10 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.controllers import pods, slurm
+from support.controllers import pods, serving, slurm
 
 from tfscale.cluster import Cluster
+from tfscale.cluster.service_address import service_address
 from tfscale.errors import UsageError
 from tfscale.k8s.manifests import Job, JobSpec, render
 from tfscale.k8s.sbatch import script
@@ -23,14 +24,16 @@ def jobs(draw) -> Job:
     accelerator = draw(st.sampled_from(["cpu", "gpu", "tpu"]))
     kind = draw(st.sampled_from(["tfjob", "trainjob", "jobset", "job", "slurm"]))
     tpu = accelerator == "tpu" and kind != "slurm"
+    ps = 0 if tpu else draw(st.integers(0, 3))
     spec = JobSpec(
         kind=kind,
         name=draw(NAMES),
         namespace=draw(st.sampled_from([None, "ml", "team-a"])),
         image="registry/tfscale:1",
         workers=1 if tpu else draw(st.integers(1, 12)),
-        ps=0 if tpu else draw(st.integers(0, 3)),
+        ps=ps,
         evaluator=draw(st.booleans()),
+        data_workers=0 if kind == "slurm" or ps else draw(st.integers(0, 3)),
         gpus=8 if accelerator == "gpu" else 0,
         tpu="v5e" if tpu else None,
         tpu_topology="2x4" if tpu else None,
@@ -56,7 +59,11 @@ def test_every_pod_finds_its_place_among_the_same_peers(job, tmp_path_factory):
         found, code, _ = slurm(script(job), tmp_path_factory.mktemp("slurm") / "job")
         assert code == 0
     else:
-        found = pods(render(job))
+        manifests = render(job)
+        found = pods(manifests)
+        serve, dispatchers = serving(manifests, found)
+        found = [pod for pod in found if pod not in serve]
+        _are_served(job, found, serve, dispatchers)
     assert sorted(pod.role for pod in found) == sorted(r for r, count in roles.items() for _ in range(count))
     clusters = [Cluster.resolve(pod.environ) for pod in found]
     assert len({str(cluster.shared()) for cluster in clusters if cluster.role != "evaluator"}) == 1
@@ -72,6 +79,21 @@ def test_every_pod_finds_its_place_among_the_same_peers(job, tmp_path_factory):
         assert sorted(listed) == sorted(training)
         assert sum(cluster.is_chief for cluster in clusters) == 1
     assert all(pod.args[-2:] == ["train", "+recipe=resnet"] for pod in found)
+
+
+def _are_served(job, training, serving, dispatchers):
+    """Those that train know the dispatcher, and nothing else of the data workers, which know no cluster."""
+    workers = job.spec.data_workers
+    assert sorted(pod.role for pod in serving) == ["data"] * workers + ["dispatcher"] * min(1, workers)
+    assert len(dispatchers) == min(1, workers)
+    address = f"{dispatchers[0]}:{job.spec.port}" if dispatchers else ""
+    for pod in training:
+        trains = pod.role in ("chief", "worker")
+        assert service_address(pod.environ) == (address if trains else "")
+    for pod in serving:
+        assert Cluster.resolve({**pod.environ, "JOB_COMPLETION_INDEX": "", "KUBERNETES_SERVICE_HOST": ""}) == Cluster()
+        assert pod.args[:3] == ["data", "serve", f"port={job.spec.port}"] and "host=$(POD_IP)" in pod.args
+        assert (f"dispatcher={address}" in pod.args) == (pod.role == "data")
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

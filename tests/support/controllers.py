@@ -61,9 +61,29 @@ def pods(manifests: list[dict[str, Any]]) -> list[Pod]:
     if "TrainJob" in by_kind:
         runtime = next(m for kind, m in by_kind.items() if kind.endswith("TrainingRuntime"))
         return list(_train_job(by_kind["TrainJob"], runtime))
-    service = by_kind["Service"]
-    assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"]
+    service = next(m for m in manifests if m["kind"] == "Service" and m["spec"].get("clusterIP") == "None")
+    assert service["spec"]["publishNotReadyAddresses"]
     return [pod for m in manifests if m["kind"] == "Job" for pod in _job(m["metadata"]["name"], m["spec"], service)]
+
+
+def serving(manifests: list[dict[str, Any]], found: list[Pod]) -> tuple[list[Pod], list[str]]:
+    """(the pods that make batches for others, the names under which their dispatcher is reached)."""
+    pods = [pod for pod in found if pod.role in ("dispatcher", "data")]
+    names = [pod.host for pod in pods if pod.role == "dispatcher"]
+    for each in manifests:
+        if each["kind"] == "Deployment":
+            labels = each["spec"]["template"]["metadata"]["labels"]
+            assert each["spec"]["selector"]["matchLabels"].items() <= labels.items()
+            host = each["metadata"]["name"]
+            pods += [_pod(host, each["spec"]["template"], {}) for _ in range(each["spec"]["replicas"])]
+            names += [
+                m["metadata"]["name"]
+                for m in manifests
+                if m["kind"] == "Service"
+                and m["spec"]["selector"].items() <= labels.items()
+                and "clusterIP" not in m["spec"]
+            ]
+    return pods, names
 
 
 def _container(template: dict[str, Any], name: str | None = None) -> dict[str, Any]:
@@ -74,7 +94,7 @@ def _container(template: dict[str, Any], name: str | None = None) -> dict[str, A
 
 def _pod(host: str, template: dict[str, Any], told: dict[str, str], name: str | None = None) -> Pod:
     container = _container(template, name)
-    own = {e["name"]: e["value"] for e in container.get("env", [])}
+    own = {e["name"]: e.get("value", "10.1.2.3") for e in container.get("env", [])}  # else the pod's address
     role = template["metadata"]["labels"]["app.kubernetes.io/component"]
     return Pod(host, role, {"KUBERNETES_SERVICE_HOST": "10.96.0.1", **told, **own}, container["args"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import tfscale.k8s.around as around
+import tfscale.k8s.data_workers as data_workers
 import tfscale.k8s.pod as pod
 from tfscale.cluster import kubernetes
 from tfscale.k8s.metadata import Manifest, metadata, queued
@@ -14,7 +15,8 @@ from tfscale.k8s.spec import Job
 def render(job: Job) -> list[Manifest]:
     """The manifests of one job."""
     jobs = [_job(job, role, count) for role, count in job.spec.roles.items()]
-    return [around.service(job), around.network_policy(job), *around.pod_group(job), *jobs]
+    beside = [around.network_policy(job), *around.pod_group(job), *data_workers.deployments(job)]
+    return [around.service(job), *beside, *jobs]
 
 
 def variables(job: Job, role: str, hosts: Callable[[str], str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tfscale.k8s.around as around
+import tfscale.k8s.data_workers as data_workers
 import tfscale.k8s.pod as pod
 from tfscale.k8s.indexed_job import job_spec, variables
 from tfscale.k8s.metadata import Manifest, exclusive, metadata, queued
@@ -19,8 +20,13 @@ def render(job: Job) -> list[Manifest]:
     spec: Manifest = {
         "network": {"enableDNSHostnames": True, "subdomain": name, "publishNotReadyAddresses": True},
         "failurePolicy": failure_policy(job),
+        **data_workers.success_policy(job, list(job.spec.roles)),
         "replicatedJobs": [
-            replicated(job, role, role, count, variables(job, role, hosts)) for role, count in job.spec.roles.items()
+            *(
+                replicated(job, role, role, count, variables(job, role, hosts))
+                for role, count in job.spec.roles.items()
+            ),
+            *data_workers.replicated_jobs(job),
         ],
     }
     if job.spec.ttl is not None:

@@ -20,6 +20,15 @@ def notes(job: Job) -> list[str]:
     """One sentence each."""
     spec = job.spec
     found = [_KINDS[spec.kind]] if spec.kind in _KINDS else []
+    if spec.data_workers and spec.kind in ("tfjob", "job"):
+        found.append(
+            "the data workers are Deployments, which run on when the training has ended: kubectl delete -f removes"
+            " them, and --apply with job.ttl lets them go with the job"
+        )
+    if spec.data_workers and not spec.data_claim:
+        found.append(
+            "data workers open the data themselves: without job.data_claim they see what the image holds alone"
+        )
     if job.code and spec.kind != "slurm":
         found.append(f"the image must hold {', '.join(job.code)}: see {PAGES}/your-code.md")
     if job.files.texts and job.arguments[:1] == ("run",):

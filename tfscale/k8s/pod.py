@@ -11,14 +11,17 @@ from types import MappingProxyType
 import tfscale.k8s.mounted_files as mounted_files
 import tfscale.k8s.tpus as tpus
 from tfscale.cluster.kubernetes import EPHEMERAL
+from tfscale.cluster.service_address import DATA_SERVICE
 from tfscale.errors import RETRYABLE, Interrupted, Preempted, TfscaleError
 from tfscale.k8s.metadata import Manifest, labels
 from tfscale.k8s.pod_file import merged
 from tfscale.k8s.spec import RUNS, Job, JobSpec
 
 CONTAINER = "tfscale"
+SERVING = ("dispatcher", "data")  # roles that make batches for those that train
 # Exit codes with which the same command would end again, see docs/reliability.md.
 HOPELESS = sorted({kind.exit_code for kind in TfscaleError.__subclasses__()} - {*RETRYABLE, Interrupted.exit_code})
+_DISPATCHER = {"cpu": "1", "memory": "2Gi"}
 _DATA, _PACKAGES = "/work/data", "/packages"
 _MODULES = f"{_PACKAGES}/modules"
 _INSTALL = (  # what the image has is neither installed again nor replaced
@@ -44,13 +47,15 @@ def template(
         restarts: whether the object that holds the template says itself what restarts.
     """
     spec = job.spec
+    if job.data_service and role in ("chief", "worker"):
+        env = {**env, DATA_SERVICE: job.data_service}
     pod: Manifest = {} if restarts else {"restartPolicy": "Never"}
     pod |= {
         "terminationGracePeriodSeconds": job.grace_period,
         "enableServiceLinks": False,
         "securityContext": pod_security(spec),
         "containers": [_container(job, role, container, env)],
-        "volumes": [*volumes(spec), *mounted_files.volumes(job)],
+        "volumes": [*volumes(spec, role), *mounted_files.volumes(job)],
     }
     if job.installs:
         pod["initContainers"] = [_installing(job)]
@@ -83,7 +88,7 @@ def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manife
         "resources": resources(spec, role),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [*mounts(spec), *mounted_files.mounts(job)],
+        "volumeMounts": [*mounts(spec, role), *mounted_files.mounts(job)],
     }
     if job.installs:
         found["volumeMounts"].append({"name": "packages", "mountPath": _PACKAGES, "readOnly": True})
@@ -132,14 +137,19 @@ def environment(job: Job, more: Mapping[str, str]) -> list[Manifest]:
 
 def resources(spec: JobSpec, role: str) -> Manifest:
     """Requests that equal limits: the run plans with what its cgroup says."""
+    if role == "dispatcher":  # it hands out numbers
+        return {"requests": dict(_DISPATCHER), "limits": dict(_DISPATCHER)}
     found: Manifest = {}
-    if spec.cpus:
-        found["cpu"] = spec.cpus
-    if spec.memory:
-        found["memory"] = spec.memory
-    if spec.gpus and role != "ps":
+    cpus, memory = spec.cpus, spec.memory
+    if role == "data":
+        cpus, memory = spec.data_cpus or cpus, spec.data_memory or memory
+    if cpus:
+        found["cpu"] = cpus
+    if memory:
+        found["memory"] = memory
+    if spec.gpus and role not in ("ps", *SERVING):
         found["nvidia.com/gpu"] = 1 if role == "evaluator" else spec.gpus  # which evaluates on one device
-    if spec.tpu and role != "evaluator":
+    if spec.tpu and role not in ("evaluator", *SERVING):
         found["google.com/tpu"] = tpus.chips(spec.tpu, spec.tpu_topology)
     return {"requests": dict(found), "limits": dict(found)} if found else {}
 
@@ -147,21 +157,21 @@ def resources(spec: JobSpec, role: str) -> Manifest:
 def placement(spec: JobSpec, role: str) -> Manifest:
     """Which nodes a role's pods may run on."""
     selector, tolerations = dict(spec.node_selector), list(spec.tolerations)
-    if spec.gpus and role != "ps":
+    if spec.gpus and role not in ("ps", *SERVING):
         if spec.gpu_product:
             selector["nvidia.com/gpu.product"] = spec.gpu_product
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
-    if spec.tpu and role != "evaluator":
+    if spec.tpu and role not in ("evaluator", *SERVING):
         selector |= tpus.selector(spec.tpu, spec.tpu_topology)
         tolerations.append({"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"})
     return ({"nodeSelector": selector} if selector else {}) | ({"tolerations": tolerations} if tolerations else {})
 
 
-def volumes(spec: JobSpec) -> list[Manifest]:
+def volumes(spec: JobSpec, role: str) -> list[Manifest]:
     """The folders of runs and data, /tmp and /dev/shm: all that is written, and no more."""
     runs: Manifest = {"persistentVolumeClaim": {"claimName": spec.run_claim}} if spec.run_claim else {"emptyDir": {}}
     found = [
-        {"name": "runs", **runs},
+        *([{"name": "runs", **runs}] if role not in SERVING else []),
         {"name": "tmp", "emptyDir": {}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": spec.shared_memory}},
     ]
@@ -171,9 +181,11 @@ def volumes(spec: JobSpec) -> list[Manifest]:
     return [*found, {"name": "data", **data}]
 
 
-def mounts(spec: JobSpec) -> list[Manifest]:
+def mounts(spec: JobSpec, role: str) -> list[Manifest]:
     """Where the container finds its volumes."""
-    places = {"runs": RUNS, "tmp": "/tmp", "shared-memory": "/dev/shm"}
+    places = {"tmp": "/tmp", "shared-memory": "/dev/shm"}
+    if role not in SERVING:
+        places = {"runs": RUNS, **places}
     found: list[Manifest] = [{"name": name, "mountPath": path} for name, path in places.items()]
     return [*found, {"name": "data", "mountPath": _DATA, **({"readOnly": True} if spec.data_claim else {})}]
 

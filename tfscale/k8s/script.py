@@ -99,6 +99,9 @@ def refuse_roles(spec: JobSpec) -> None:
         if there:
             text = "a script trains in workers that hold the whole model, and evaluates in them"
             raise UsageError(text, where=key, fix=f"remove {key}")
+    if spec.data_workers:
+        text = "the data of a script are in its own memory, and data workers would have nothing to do"
+        raise UsageError(text, where="job.data_workers", fix="remove job.data_workers")
 
 
 class _Finder(modulefinder.ModuleFinder):

@@ -20,7 +20,7 @@ from tfscale.k8s.tpus import chips
 KINDS = ("tfjob", "trainjob", "runtime", "jobset", "job", "slurm")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 MAX_NAME = 40  # a pod's host name, NAME-evaluator-0-99999, has 63 characters at most
-_LEAST = {"workers": 1, "ps": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
+_LEAST = {"workers": 1, "ps": 0, "data_workers": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
 _LEAST_BYTES = 2**20
 RUNS = "/work/runs"  # the folder of runs in the container, whose working folder is /work
 REQUIREMENTS = "requirements.txt"
@@ -37,6 +37,9 @@ class JobSpec:
     workers: int = 1  # training processes, besides the chief where there are parameter servers
     ps: int = 0  # parameter servers; a chief comes with them
     evaluator: bool = False  # a process that evaluates every checkpoint
+    data_workers: int = 0  # processes that make the batches, beside a dispatcher
+    data_cpus: Optional[str] = None  # of a data worker; null: as cpus, and so is data_memory
+    data_memory: Optional[str] = None
     cpus: Optional[str] = None
     memory: Optional[str] = None
     shared_memory: str = "1Gi"  # /dev/shm, which NCCL fills
@@ -120,7 +123,8 @@ class Job:
     pod: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        problems = [*_numbers(self.spec), *_words(self.spec), *_devices(self.spec), *_folders(self)]
+        spec = self.spec
+        problems = [*_numbers(spec), *_words(spec), *_devices(spec), *_data_workers(spec), *_folders(self)]
         if problems:
             raise UsageError(
                 "; ".join(f"{key}: {text}" for key, text, _ in problems),
@@ -132,6 +136,17 @@ class Job:
     def installs(self) -> str:
         """The file in the container of what pip is to install before the program starts, or ""."""
         return f"{self.files.place}/{REQUIREMENTS}" if REQUIREMENTS in self.files.texts else ""
+
+    @property
+    def data_service(self) -> str:
+        """Where the dispatcher of the data workers listens, or ""."""
+        spec = self.spec
+        if not spec.data_workers:
+            return ""
+        # Of a JobSet, which a TrainJob makes, too, the name of the pod; else that of a Service
+        host = f"{spec.name}-dispatcher"
+        host += f"-0-0.{spec.name}" if spec.kind in ("jobset", "trainjob") else ""
+        return f"{host}:{spec.port}"
 
     @property
     def grace_period(self) -> int:
@@ -148,11 +163,11 @@ def _numbers(spec: JobSpec) -> list[_Problem]:
         for name, least in _LEAST.items()
         if getattr(spec, name) < least
     ]
-    for name in ("cpus", "memory", "shared_memory"):
+    for name in ("cpus", "data_cpus", "memory", "data_memory", "shared_memory"):
         value = getattr(spec, name)
         if value is not None and not is_quantity(str(value)):
             found.append((f"job.{name}", f"{value} is no quantity of Kubernetes", "write 8, 500m, 64Gi"))
-        elif value is not None and name != "cpus" and number(str(value)) < _LEAST_BYTES:
+        elif value is not None and not name.endswith("cpus") and number(str(value)) < _LEAST_BYTES:
             text = f"{value} is {number(str(value)):g} bytes"  # such as 512m, which Kubernetes takes for half a byte
             found.append((f"job.{name}", text, "write 512Mi or 64Gi"))
     return found
@@ -194,6 +209,28 @@ def _devices(spec: JobSpec) -> list[_Problem]:
     if spec.workers > 1:
         text = f"{spec.workers} workers, and this version trains on the TPUs of one host"
         found.append(("job.workers", text, "use job.workers=1"))
+    return found
+
+
+def _data_workers(spec: JobSpec) -> list[_Problem]:
+    found = []
+    if not spec.data_workers:
+        for name in ("data_cpus", "data_memory"):
+            if getattr(spec, name):
+                found.append((f"job.{name}", "there are no data workers", "give job.data_workers=N too"))
+        return found
+    why = {
+        "runtime": "a runtime is for all jobs, and data workers are one job's",
+        "slurm": "the batch script starts none",
+    }.get(spec.kind, "")
+    if why:
+        found.append(("job.data_workers", why, "use another kind of job, or start them by tfscale data serve"))
+    if spec.ps:
+        text = "with parameter servers each worker reads for itself"
+        found.append(("job.data_workers", text, "remove job.data_workers or job.ps"))
+    if spec.exclusive_topology:
+        text = "the dispatcher and the data workers would each take such a part of the nodes alone"
+        found.append(("job.exclusive_topology", text, "remove it, and use podAntiAffinity in job.pod"))
     return found
 
 

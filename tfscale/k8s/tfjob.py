@@ -7,6 +7,7 @@ ours are where another try can help.
 from __future__ import annotations
 
 import tfscale.k8s.around as around
+import tfscale.k8s.data_workers as data_workers
 import tfscale.k8s.pod as pod
 from tfscale.k8s.metadata import Manifest, metadata, queued
 from tfscale.k8s.spec import Job
@@ -39,4 +40,4 @@ def render(job: Job) -> list[Manifest]:
         "metadata": queued(job, metadata(job)),
         "spec": {"runPolicy": policy, "tfReplicaSpecs": replicas},
     }
-    return [around.network_policy(job), tfjob]
+    return [around.network_policy(job), *data_workers.deployments(job), tfjob]

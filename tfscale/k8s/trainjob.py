@@ -8,6 +8,7 @@ The ClusterTrainingRuntime named tfscale is installed once by whoever runs the c
 from __future__ import annotations
 
 import tfscale.k8s.around as around
+import tfscale.k8s.data_workers as data_workers
 import tfscale.k8s.pod as pod
 from tfscale.k8s.indexed_job import job_spec, variables
 from tfscale.k8s.jobset import failure_policy, replicated
@@ -55,8 +56,10 @@ def _own_runtime(job: Job) -> Manifest:
     for role, count in job.spec.roles.items():
         env = variables(job, role, lambda each: f"{name}-{hosts[each]}-0-{{index}}.{name}")
         jobs.append(_node(job, env) if role == "worker" else replicated(job, role, role, count, env))
+    jobs += data_workers.replicated_jobs(job)
     gang: Manifest = {"podGroupPolicy": {"volcano": {}}} if job.spec.volcano else {}
-    template: Manifest = {"spec": _jobs(job, jobs)}
+    success = data_workers.success_policy(job, list(hosts.values()))
+    template: Manifest = {"spec": {**_jobs(job, jobs), **success}}
     meta = exclusive(job, {})  # of the JobSet that Trainer makes
     if job.spec.volcano and job.spec.queue:
         queue = {"scheduling.volcano.sh/queue-name": job.spec.queue}
