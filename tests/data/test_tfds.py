@@ -8,7 +8,8 @@ import time
 import pytest
 
 from tfscale.data.reach import offline_host
-from tfscale.data.tfds import Tfds, catalogue
+from tfscale.data.tfds import Tfds
+from tfscale.data.tfds_catalogue import catalogue
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError
 
 

@@ -16,13 +16,13 @@ from tfscale.autograph import no_autograph
 from tfscale.data.order import Portion
 from tfscale.data.pipeline import finisher, places
 from tfscale.data.source import Source
-from tfscale.errors import DataCorrupt, DataMissing, first_line, place_of
+from tfscale.errors import DataCorrupt, DataMissing, IOFailure, first_line, place_of
 from tfscale.task import Task
 
 _BEYOND = re.compile(r"label value of (-?\d+) which is outside the valid range of \[(\d+, \d+)\)")
 # An error of ours from Python that TensorFlow called, as it passes it on: class, what, where and fix.
-_OURS = re.compile(r"(DataCorrupt|DataMissing): (.+?) \| (.+?) \| (.+)")
-_KINDS = {kind.__name__: kind for kind in (DataCorrupt, DataMissing)}
+_OURS = re.compile(r"(DataCorrupt|DataMissing|IOFailure): (.+?) \| (.+?) \| (.+)")
+_KINDS = {kind.__name__: kind for kind in (DataCorrupt, DataMissing, IOFailure)}
 _SECONDS = 30.0  # that a search may take; what is found later helps nobody more than a retry
 
 
@@ -33,7 +33,7 @@ class Reading(Portion):
     steps: int | None = 1
 
 
-def as_data_fault(error: Exception) -> DataCorrupt | DataMissing | None:
+def as_data_fault(error: Exception) -> DataCorrupt | DataMissing | IOFailure | None:
     """What an error of TensorFlow says about the data, or None if it came from elsewhere."""
     if isinstance(error, tf.errors.OpError) and (told := _OURS.search(error.message)):
         return _KINDS[told[1]](told[2], where=told[3], fix=told[4])

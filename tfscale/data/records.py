@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 
@@ -35,12 +36,14 @@ class RecordIndex:
         shard: int32 [records], the file of every record.
         offset: int64 [records], the byte at which it begins.
         size: bytes of all payloads.
+        ends: bytes of every file; empty: the file system says them.
     """
 
     files: tuple[str, ...]
     shard: np.ndarray
     offset: np.ndarray
     size: int
+    ends: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -53,7 +56,8 @@ class RecordIndex:
         """Bytes of every payload: int64 [records]."""
         ends = np.append(self.offset[1:], 0)
         last = np.flatnonzero(np.append(self.shard[1:] != self.shard[:-1], len(self) > 0))
-        ends[last] = [Path(self.files[number]).stat().st_size for number in self.shard[last]]
+        of_files = self.ends or [Path(file).stat().st_size for file in self.files]
+        ends[last] = np.asarray(of_files, np.int64)[self.shard[last]]
         return ends - self.offset - _OVERHEAD
 
     def locate(self, place: int) -> tuple[str, int, int]:
@@ -67,7 +71,25 @@ def is_header(start: bytes) -> bool:
     return len(start) >= _HEADER.size and _first_damaged(bytearray(start[: _HEADER.size]), 0) is None
 
 
-def index_records(files: Sequence[str | Path], *, mend: bool = False, fix: str = PREPARE_AGAIN) -> RecordIndex:
+class RecordStream(Protocol):
+    """What is needed of an open file."""
+
+    def seek(self, position: int, /) -> object: ...
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class RecordFile(Protocol):
+    """A file that lies elsewhere: its bytes, and its stream."""
+
+    size: int
+
+    def open(self) -> AbstractContextManager[RecordStream]: ...
+
+
+def index_records(
+    files: Sequence[str | Path | RecordFile], *, mend: bool = False, fix: str = PREPARE_AGAIN
+) -> RecordIndex:
     """Walks from header to header; payloads are not read.
 
     Args:
@@ -83,7 +105,7 @@ def index_records(files: Sequence[str | Path], *, mend: bool = False, fix: str =
     offsets: list[np.ndarray] = []
     total = 0
     for number, file in enumerate(files):
-        found, payload = _walk(Path(file), mend=mend, fix=fix)
+        found, payload = _walk(Path(file) if isinstance(file, str) else file, mend=mend, fix=fix)
         offsets.append(np.asarray(found, np.int64))
         shards.append(np.full(len(found), number, np.int32))
         total += payload
@@ -91,13 +113,14 @@ def index_records(files: Sequence[str | Path], *, mend: bool = False, fix: str =
     return RecordIndex(tuple(str(f) for f in files), join(shards), join(offsets), total)
 
 
-def _walk(file: Path, *, mend: bool, fix: str) -> tuple[list[int], int]:
+def _walk(file: Path | RecordFile, *, mend: bool, fix: str) -> tuple[list[int], int]:
     found: list[int] = []
     heads = bytearray()  # of the records found
     position = sure = 0  # headers before `sure` are verified, or known to be damaged
     try:
-        end = file.stat().st_size
-        with file.open("rb") as stream:
+        end = file.stat().st_size if isinstance(file, Path) else file.size
+        opened: AbstractContextManager[RecordStream] = file.open("rb") if isinstance(file, Path) else file.open()
+        with opened as stream:
             while True:
                 position = _follow(stream, position, end, found, heads)
                 damaged = _first_damaged(heads, sure)
@@ -120,7 +143,7 @@ def _walk(file: Path, *, mend: bool, fix: str) -> tuple[list[int], int]:
     return found, end - _OVERHEAD * len(found)
 
 
-def _follow(stream: BinaryIO, position: int, end: int, found: list[int], heads: bytearray) -> int:
+def _follow(stream: RecordStream, position: int, end: int, found: list[int], heads: bytearray) -> int:
     """Adds the records from here on; returns where the last one ends, which may lie behind the file's end."""
     stream.seek(position)
     while position < end:
@@ -142,7 +165,7 @@ def _first_damaged(heads: bytearray, start: int) -> int | None:
     return start + int(wrong[0]) if len(wrong) else None
 
 
-def _next_whole(stream: BinaryIO, start: int, end: int) -> int:
+def _next_whole(stream: RecordStream, start: int, end: int) -> int:
     """Where the next header that matches its checksum begins, or the file's end."""
     while start + _OVERHEAD <= end:
         stream.seek(start)

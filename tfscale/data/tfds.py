@@ -6,14 +6,13 @@ names, splits and shapes are known without TensorFlow.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +21,7 @@ from tfscale.data.index_file import one_writer
 from tfscale.data.reach import offline_host
 from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, hash_of_examples, index_records, whole_records
+from tfscale.data.tfds_catalogue import catalogue
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, UsageError, first_line, nearest
 from tfscale.files import digest_of
 from tfscale.hardware import probe
@@ -98,14 +98,18 @@ class Tfds(RecordSource):
                 fix="correct data.name, or point data.dir at the folder that holds it prepared",
             )
         if self.folder() is not None:
-            for split in SPLITS:
-                for file in self._shards(self._name_of(split)):
-                    if not file.is_file():
-                        raise DataMissing(
-                            f"a shard of {self.name} is missing: {file.name}",
-                            where=str(file.parent),
-                            fix="put it back, or delete the folder and prepare the data set again",
-                        )
+            self._require_shards()
+
+    def _require_shards(self) -> None:
+        """Raises DataMissing where one isn't there."""
+        for split in SPLITS:
+            for file in self._shards(self._name_of(split)):
+                if not file.is_file():
+                    raise DataMissing(
+                        f"a shard of {self.name} is missing: {file.name}",
+                        where=str(file.parent),
+                        fix="put it back, or delete the folder and prepare the data set again",
+                    )
 
     def _prepared_names(self) -> list[str]:
         return sorted({file.parents[1].name for file in Path(self.dir).glob("*/*/dataset_info.json")})
@@ -358,33 +362,6 @@ def _fault(record: bytes, images: Mapping[str, int]) -> str:
         if isinstance(found, str):
             return f": the picture {name} {found}"
     return ""
-
-
-@cache
-def catalogue() -> frozenset[str]:
-    """The names in TFDS's catalogue, read from the package's sources: importing it would import TensorFlow."""
-    found = importlib.util.find_spec("tensorflow_datasets")
-    if found is None or not found.submodule_search_locations:
-        return frozenset()
-    root = Path(found.submodule_search_locations[0])
-    names = {path.parent.name for path in root.glob("datasets/*/*_dataset_builder.py")}
-    bases: dict[str, set[str]] = {}  # class -> its bases, over all builders' files
-    for path in root.glob("*/**/*.py"):
-        if path.relative_to(root).parts[0] in ("core", "testing", "scripts", "datasets") or "_test" in path.stem:
-            continue
-        text = path.read_text(errors="ignore")
-        for name, parents in re.findall(r"^class (\w+)\(([^)]*)\)", text, re.MULTILINE):
-            bases[name] = {parent.strip().split(".")[-1] for parent in parents.split(",")}
-        names.update(re.findall(r"""^  name = ["'](\w+)["']""", text, re.MULTILINE))
-    builders = {"GeneratorBasedBuilder", "BeamBasedBuilder"}
-    while more := {name for name, parents in bases.items() if parents & builders} - builders:
-        builders |= more
-    return frozenset(names | {_snake(name) for name in builders})
-
-
-def _snake(name: str) -> str:
-    """TFDS's own conversion of a class's name."""
-    return re.sub("([a-z0-9])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
 
 
 def _import_tfds() -> Any:

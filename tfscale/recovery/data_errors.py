@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from tfscale.errors import TfscaleError
+from tfscale.errors import IOFailure, TfscaleError
 
 if TYPE_CHECKING:
     from tfscale.assembly.parts import Parts
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def as_data_error(parts: Parts | None, recovery: Recovery | None, error: Exception) -> TfscaleError | None:
-    """DataCorrupt or DataMissing, naming the example where it can be found; None for an error from elsewhere."""
+    """DataCorrupt or DataMissing, naming the example where it can be found, or IOFailure where the data are out of
+    reach; None for an error from elsewhere."""
     from tfscale.data.culprit import as_data_fault, culprit
 
     fault = as_data_fault(error)
-    if fault is not None and parts is not None and recovery is not None:
+    if fault is not None and not isinstance(fault, IOFailure) and parts is not None and recovery is not None:
         with contextlib.suppress(Exception):  # the fault itself is to be raised, whatever the search finds
             fault.where = culprit(parts.config.data, parts.task, _readings(parts, recovery)) or fault.where
     return fault

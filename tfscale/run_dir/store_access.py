@@ -17,6 +17,7 @@ from tfscale.errors import IOFailure, OutputError, SecurityRefused, TfscaleError
 from tfscale.run_dir.manifest import Damaged
 
 _EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "file": None, "memory": None}  # package and extra
+_READ_ONLY = dict.fromkeys(("http", "https"), ("aiohttp", "http"))
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
         "config_kwargs": {
@@ -32,11 +33,12 @@ CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")  
 _SOON = 8.0  # seconds in which a store must answer at start-up
 
 
-def check_url(url: str, key: str = "run.store") -> str:
+def check_url(url: str, key: str = "run.store", *, only_read: bool = False) -> str:
     """The protocol of a store's URL, once its form is good and its package is installed.
 
     Args:
         key: of the configuration, which messages name.
+        only_read: whether a server that takes nothing will do: http:// and https://.
 
     Raises:
         UsageError: unknown protocol, no bucket, credentials in it, or a package that is not installed.
@@ -52,9 +54,10 @@ def check_url(url: str, key: str = "run.store") -> str:
     protocol, found, place = url.partition("://")
     if not found or re.search(r"[\s?#\x00-\x1f]|::", url) or len(url) > 1000:
         raise UsageError(f"{url[:80]!r} is no URL of a store", where=key, fix=fix)
-    if protocol not in _EXTRAS:
+    extras = {**_EXTRAS, **_READ_ONLY} if only_read else _EXTRAS
+    if protocol not in extras:
         raise UsageError(
-            f"unknown protocol {protocol!r}{nearest(protocol, list(_EXTRAS))} known: {', '.join(_EXTRAS)}",
+            f"unknown protocol {protocol!r}{nearest(protocol, list(extras))} known: {', '.join(extras)}",
             where=key,
             fix=fix,
         )
@@ -66,7 +69,7 @@ def check_url(url: str, key: str = "run.store") -> str:
     if not parts or not parts[0]:
         raise UsageError(f"{url} names no bucket", where=key, fix=fix)
     _refuse_wandering(parts, key)
-    package, extra = _EXTRAS[protocol] or ("fsspec", "s3")
+    package, extra = extras[protocol] or ("fsspec", "s3")
     if importlib.util.find_spec(package) is None:
         raise UsageError(
             f"{key}={protocol}://... needs the package {package}, which is not installed",
@@ -79,8 +82,8 @@ def check_url(url: str, key: str = "run.store") -> str:
 class Access:
     """One folder of a store, which is asked nothing yet; arguments and errors are those of `check_url`."""
 
-    def __init__(self, url: str, name: str, key: str = "run.store"):
-        self.protocol = check_url(url, key)
+    def __init__(self, url: str, name: str, key: str = "run.store", *, only_read: bool = False):
+        self.protocol = check_url(url, key, only_read=only_read)
         self.key = key
         _refuse_wandering(name.split("/"), "run.name")
         self.url = f"{url.rstrip('/')}/{name}"
