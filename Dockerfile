@@ -6,7 +6,7 @@ ARG BASE=python:3.11-slim-bookworm
 # a fraction of a second that an image doesn't keep: it would count as stale, and every start would compile TensorFlow.
 FROM ${BASE} AS dependencies
 ARG ACCELERATOR=cpu
-ARG EXTRAS="mlflow digits tables s3 gcs"
+ARG EXTRAS="mlflow digits tables images s3 gcs"
 COPY pyproject.toml constraints.txt /source/
 RUN python3 -m venv /opt/tfscale
 RUN python3 -c "import tomllib; p = tomllib.load(open('/source/pyproject.toml', 'rb'))['project']; \

@@ -168,7 +168,7 @@ def _records(tf, folder: Path, *names: str):
             yield tuple(int(one[name].numpy()) for name in names)
 
 
-def test_a_store_s_files_keep_their_folders(tf, tmp_path):
+def test_a_store_s_files_keep_their_folders(tf, tmp_path, messages):
     for split in ("train", "test"):
         at = tmp_path / f"bucket/{split}"
         at.mkdir(parents=True)
@@ -180,6 +180,17 @@ def test_a_store_s_files_keep_their_folders(tf, tmp_path):
         assert sorted(about(folder)["files"]["sha256"]) == ["test/part.csv", "train/part.csv"]
     with pytest.raises(DataMissing):
         imported(tmp_path, f"file://{tmp_path}/bucket/*/none.csv", "fresh=true")
+    # What was imported before isn't copied again, unless somebody has written it since, or other keys are given
+    source = f"file://{tmp_path}/bucket/t*/*"
+    messages.clear()
+    imported(tmp_path, source)
+    assert "is there already" in messages.text and "copied" not in messages.text
+    os.utime(tmp_path / "bucket/test/part.csv", (1, 1))
+    imported(tmp_path, source)
+    assert "copied 2 files" in messages.text and messages.text.count("is there already") == 2
+    (tmp_path / "bucket/test/part.csv").write_text(rows("test") + rows("test").partition("\n")[2])
+    with pytest.raises(UsageError, match="the files have changed"):
+        imported(tmp_path, source)
 
 
 def test_zst_is_read_as_gz_is(tf, tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfscale.k8s.printed import text_of
+from tfscale.k8s.printed import text_of, text_of_import
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 PAGES = sorted(page for page in DEPLOY.glob("*.md") if page.name not in ("README.md", "your-code.md"))
@@ -28,7 +28,9 @@ _SHOWN = re.compile(
 def test_a_page_shows_what_its_commands_print(page):
     def printed(match: re.Match) -> str:
         # The first line repeats the command, which stands above already
-        lines = text_of(shlex.split(match["words"])).splitlines(keepends=True)
+        words = shlex.split(match["words"])
+        text = text_of_import(words[2:]) if words[:2] == ["data", "import"] else text_of(words)
+        lines = text.splitlines(keepends=True)
         text = "".join(line for line in lines if not line.startswith("# tfscale k8s "))
         return match[0][: match.start("text") - match.start()] + text + "```"
 

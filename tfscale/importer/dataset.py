@@ -30,7 +30,7 @@ from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.next_command import what_trains
 from tfscale.importer.reader import Listing, Reader, split_reason
 from tfscale.importer.recognise import KINDS, recognised
-from tfscale.importer.remote import fetched
+from tfscale.importer.remote import looked_up
 from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
 from tfscale.importer.splits import Splits, shares_of, split_items
 from tfscale.importer.text_options import TextOptions
@@ -55,6 +55,7 @@ class _Import:
     reader: Reader
     listing: Listing
     digest: str  # of the source and of what was asked
+    stamp: str | None  # of a source in a store
 
 
 def import_data(request: ImportRequest) -> Path:
@@ -70,7 +71,10 @@ def import_data(request: ImportRequest) -> Path:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         try:
-            local = dataclasses.replace(request, path=fetched(request.path, scratch))
+            remote = looked_up(request.path)
+            if remote is not None and not request.fresh and _is_copied(request, remote.stamp):
+                return request.folder
+            local = dataclasses.replace(request, path=remote.copied(scratch) if remote else request.path)
             kind, found, told = recognised(local)
             _log.info(f"{request.path}: {told}")
             if kind.name != "text" and request.text != TextOptions():
@@ -82,7 +86,7 @@ def import_data(request: ImportRequest) -> Path:
             if not listing.count:
                 raise DataMissing(f"it holds no {listing.unit}", where=request.path, fix="give what holds some")
             seen = {"request": request.meaning(), "kind": kind.name, "files": listing.files or {}}
-            job = _Import(request, kind.name, reader, listing, digest_of(seen))
+            job = _Import(request, kind.name, reader, listing, digest_of(seen), remote.stamp if remote else None)
             if not request.fresh and _is_there(job):
                 return request.folder
             _write(job)
@@ -100,9 +104,7 @@ def _is_there(job: _Import) -> bool:
         return False
     before = read_json(folder / "import.json", trusted=True)
     if isinstance(before, dict) and before.get("digest") == job.digest:
-        counts = {name: split["examples"] for name, split in before["splits"].items()}
-        told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        _log.log(RESULT, f"is there already: {folder} ({told})", extra=figures(folder=str(folder), splits=counts))
+        _tell_there(folder, before)
         return True
     why = _difference(before, job) if isinstance(before, dict) else "nobody knows from what"
     raise UsageError(
@@ -110,6 +112,23 @@ def _is_there(job: _Import) -> bool:
         where=str(folder),
         fix="choose another name=, or fresh=true to replace it",
     )
+
+
+def _is_copied(request: ImportRequest, stamp: str) -> bool:
+    """Whether the same was imported from a store before, whose files nobody has written since: then none is read."""
+    file = request.folder / "import.json"
+    before = read_json(file, trusted=True) if file.is_file() else None
+    same = {"stamp": stamp, "request": request.meaning()}
+    if not isinstance(before, dict) or digest_of({key: before.get(key) for key in same}) != digest_of(same):
+        return False
+    _tell_there(request.folder, before)
+    return True
+
+
+def _tell_there(folder: Path, before: Mapping[str, Any]) -> None:
+    counts = {name: split["examples"] for name, split in before["splits"].items()}
+    told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    _log.log(RESULT, f"is there already: {folder} ({told})", extra=figures(folder=str(folder), splits=counts))
 
 
 def _difference(before: Mapping[str, Any], job: _Import) -> str:
@@ -242,6 +261,7 @@ def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> N
         "digest": job.digest,
         "request": request.meaning(),
         "path": request.path,
+        **({"stamp": job.stamp} if job.stamp else {}),
         "kind": job.kind,
         "files": {
             "count": len(files),

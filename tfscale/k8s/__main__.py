@@ -1,6 +1,7 @@
 """Entry point: `python -m tfscale.k8s +recipe=resnet job=tfjob job.image=... [override ...]`: prints manifests.
 
 Of a script: `python -m tfscale.k8s run train.py job=tfjob job.image=... [override ...] [-- argument ...]`.
+Of an import: `python -m tfscale.k8s data import s3://... name=NAME job.image=... job.data_claim=...`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from tfscale.cli import Program
+from tfscale.cli import Parser, Program, guard
 from tfscale.console import write_result
 from tfscale.errors import UsageError
 from tfscale.k8s.apply import OPTION, apply
-from tfscale.k8s.printed import NOTE, composed, text_of, text_of_script
+from tfscale.k8s.printed import NOTE, composed, text_of, text_of_import, text_of_script
 from tfscale.k8s.script import Script
 
 _log = logging.getLogger("tfscale.k8s")
@@ -25,9 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["run"]:
         return _main_of_script(words[1:])
+    if words[:2] == ["data", "import"]:
+        return _main_of_import(words[2:])
     program = Program(
         "k8s",
-        "Print the manifests with which a recipe runs in a cluster; `tfscale k8s run` prints those of a script.",
+        "Print the manifests with which a recipe runs in a cluster; `tfscale k8s run` prints those of a script,"
+        " `tfscale k8s data import` those of an import.",
         example="tfscale k8s +recipe=resnet job=tfjob job.image=registry/tfscale:0.1 job.workers=4 job.run_claim=runs"
         " | kubectl apply -f -",
     )
@@ -64,6 +68,29 @@ def _main_of_script(words: list[str]) -> int:
         return _configuration(options)
 
     return program.run(words[:cut], work, configuration=configuration)
+
+
+def _main_of_import(words: list[str]) -> int:
+    parser = Parser(
+        "tfscale k8s data import",
+        "Print the Job that fills a volume claim with a data set.",
+        usage="tfscale k8s data import URL name=NAME job.image=... job.data_claim=... [KEY=VALUE ...]",
+        epilog="keys: job.* as `tfscale k8s --cfg job` shows them, and those of `tfscale data import`\n"
+        "example: tfscale k8s data import s3://bucket/flights.csv name=flights\n"
+        "         job.image=registry/tfscale:0.1 job.data_claim=data job.secrets=[store]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", metavar="URL|KEY=VALUE", help="what is imported; and keys")
+    parser.add_argument("--config-dir", metavar="DIR", help="your own groups, such as DIR/job/gold.yaml")
+    parser.add_argument(OPTION, action="store_true", help="hand it to kubectl")
+
+    def work(seen: dict) -> int:
+        options = parser.parse(words)
+        seen["traceback"] = "debug.traceback=true" in options.words
+        given = [word for word in options.words if word != "debug.traceback=true"]
+        return _tell(text_of_import(given, config_dir=options.config_dir), apply_it=options.apply)
+
+    return guard(work)
 
 
 def _print(options: argparse.Namespace, _: dict) -> int:

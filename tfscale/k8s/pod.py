@@ -19,10 +19,12 @@ from tfscale.k8s.spec import RUNS, Job, JobSpec
 
 CONTAINER = "tfscale"
 SERVING = ("dispatcher", "data")  # roles that make batches for those that train
+IMPORTING = "import"  # the role that writes the data
 # Exit codes with which the same command would end again, see docs/reliability.md.
 HOPELESS = sorted({kind.exit_code for kind in TfscaleError.__subclasses__()} - {*RETRYABLE, Interrupted.exit_code})
 _DISPATCHER = {"cpu": "1", "memory": "2Gi"}
-_DATA, _PACKAGES = "/work/data", "/packages"
+DATA = "/work/data"  # in the container
+_PACKAGES = "/packages"
 _MODULES = f"{_PACKAGES}/modules"
 _INSTALL = (  # what the image has is neither installed again nor replaced
     "pip freeze --exclude tfscale > /tmp/installed.txt"
@@ -84,7 +86,7 @@ def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manife
         "image": spec.image,
         "args": list(job.arguments),
         "env": environment(job, env),
-        "ports": [{"name": "tfjob-port" if name == "tensorflow" else "tensorflow", "containerPort": spec.port}],
+        **_ports(spec, role, name),
         "resources": resources(spec, role),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -93,6 +95,14 @@ def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manife
     if job.installs:
         found["volumeMounts"].append({"name": "packages", "mountPath": _PACKAGES, "readOnly": True})
     return found | _sources(spec)
+
+
+def _ports(spec: JobSpec, role: str, container: str) -> Manifest:
+    if role == IMPORTING:
+        return {}
+    return {
+        "ports": [{"name": "tfjob-port" if container == "tensorflow" else "tensorflow", "containerPort": spec.port}]
+    }
 
 
 def _installing(job: Job) -> Manifest:
@@ -171,23 +181,32 @@ def volumes(spec: JobSpec, role: str) -> list[Manifest]:
     """The folders of runs and data, /tmp and /dev/shm: all that is written, and no more."""
     runs: Manifest = {"persistentVolumeClaim": {"claimName": spec.run_claim}} if spec.run_claim else {"emptyDir": {}}
     found = [
-        *([{"name": "runs", **runs}] if role not in SERVING else []),
+        *([{"name": "runs", **runs}] if _has_runs(role) else []),
         {"name": "tmp", "emptyDir": {}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": spec.shared_memory}},
     ]
     data: Manifest = {"emptyDir": {}}  # for what is prepared in the pod, such as the digits
     if spec.data_claim:
-        data = {"persistentVolumeClaim": {"claimName": spec.data_claim, "readOnly": True}}
+        data = {"persistentVolumeClaim": {"claimName": spec.data_claim} | _read_only(role)}
     return [*found, {"name": "data", **data}]
 
 
 def mounts(spec: JobSpec, role: str) -> list[Manifest]:
     """Where the container finds its volumes."""
     places = {"tmp": "/tmp", "shared-memory": "/dev/shm"}
-    if role not in SERVING:
+    if _has_runs(role):
         places = {"runs": RUNS, **places}
     found: list[Manifest] = [{"name": name, "mountPath": path} for name, path in places.items()]
-    return [*found, {"name": "data", "mountPath": _DATA, **({"readOnly": True} if spec.data_claim else {})}]
+    return [*found, {"name": "data", "mountPath": DATA, **(_read_only(role) if spec.data_claim else {})}]
+
+
+def _has_runs(role: str) -> bool:
+    return role not in (*SERVING, IMPORTING)
+
+
+def _read_only(role: str) -> Manifest:
+    """Of the claim with the data."""
+    return {} if role == IMPORTING else {"readOnly": True}
 
 
 def pod_security(spec: JobSpec) -> Manifest:

@@ -78,17 +78,45 @@ def text_of_script(script: Script, overrides: Sequence[str], *, config_dir: str 
     return _written(job, ["run", *script.target, *asked, *(["--", *script.arguments] if script.arguments else [])])
 
 
+def text_of_import(words: Sequence[str], *, config_dir: str | None = None) -> str:
+    """What is printed of an import: words of `job` are the job's, the others are for `tfscale data import`.
+
+    Raises:
+        UsageError: a word is wrong, or names what only this machine has.
+        SecurityRefused: a word holds a secret.
+    """
+    from tfscale.config.override_keys import overridden
+    from tfscale.k8s import import_job
+
+    ours = [word for word in words if key_parts(word)[0] == "job" and "=" in word]
+    theirs = [word for word in words if word not in ours]
+    refuse_secrets([word if "=" in word else f"PATH={word}" for word in theirs])
+    importing = import_job.ImportInCluster(tuple(theirs))
+    usual = ["job=job"] if not any(word.startswith("job=") for word in ours) else []
+    usual += [f"job.name={importing.name}"] if "job.name" not in overridden(ours) else []
+    spec, in_vain = import_job.spec_of_import(_spec(_checked([*usual, *ours], config_dir)), ours)
+    job = _job_of(spec, importing.arguments(), files=importing.files())
+    importing.check(import_job.mounted(dict(job.pod)))
+    asked = ["data", "import", *(["--config-dir", config_dir] if config_dir else []), *words]
+    return _as_text(asked, [*in_vain, *import_job.notes(importing, job)], import_job.render(job))
+
+
 def _written(job: Job, words: Sequence[str]) -> str:
     from tfscale.k8s.manifests import render
     from tfscale.k8s.notes import notes
     from tfscale.k8s.sbatch import script
 
-    head = "".join(f"# {line}\n" for line in shlex.join(["tfscale", "k8s", *words]).splitlines())
-    head += "".join(f"{NOTE}{note}\n" for note in notes(job))
     if job.spec.kind == "slurm":
         shebang, rest = script(job).split("\n", 1)
-        return f"{shebang}\n{head}{rest}"
-    return head + "---\n".join(_yaml(manifest) for manifest in render(job))
+        return f"{shebang}\n{_as_text(words, notes(job), [])}{rest}"
+    return _as_text(words, notes(job), render(job))
+
+
+def _as_text(words: Sequence[str], notes: Sequence[str], manifests: Sequence[Manifest]) -> str:
+    """YAML below the command that it comes from, and what is to be known of it."""
+    head = "".join(f"# {line}\n" for line in shlex.join(["tfscale", "k8s", *words]).splitlines())
+    head += "".join(f"{NOTE}{note}\n" for note in notes)
+    return head + "---\n".join(_yaml(manifest) for manifest in manifests)
 
 
 def _yaml(manifest: Manifest) -> str:

@@ -236,6 +236,8 @@ def _data_workers(spec: JobSpec) -> list[_Problem]:
 
 def _folders(job: Job) -> list[_Problem]:
     spec = job.spec
+    if job.arguments[:1] == ("data",):  # an import has no run
+        return []
     if spec.run_claim or spec.kind in ("slurm", "runtime") or (job.has_store and not spec.evaluator):
         return []
     text = "the run would be lost with its pod"
