@@ -205,12 +205,19 @@ class Tfds(RecordSource):
             self._index(split)  # what is damaged is reported before TensorFlow starts
         return not self.max_bad_records or self._bad_records.known() is not None
 
-    def prepare(self) -> None:
+    def make(self) -> Path:
+        """The folder, once TFDS has prepared the data set there, whatever its splits are; raises DataMissing."""
         if self.folder() is None:
             with one_writer(Path(self.dir), self.name):
                 if self.folder() is None:  # another process may have prepared it while we waited
                     self._clear_leftovers()
                     self._write()
+        folder = self.folder()
+        assert folder is not None
+        return folder
+
+    def prepare(self) -> None:
+        self.make()
         for split in SPLITS:
             self._index(split)
         if self.max_bad_records:

@@ -34,6 +34,7 @@ from tfscale.importer.remote import looked_up
 from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
 from tfscale.importer.splits import Splits, shares_of, split_items
 from tfscale.importer.text_options import TextOptions
+from tfscale.importer.tfds_source import made_by_tfds
 from tfscale.process.fault_points import point
 
 _log = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ def import_data(request: ImportRequest) -> Path:
             remote = looked_up(request.path)
             if remote is not None and not request.fresh and _is_copied(request, remote.stamp):
                 return request.folder
-            local = dataclasses.replace(request, path=remote.copied(scratch) if remote else request.path)
+            path = remote.copied(scratch) if remote else made_by_tfds(request) or request.path
+            local = dataclasses.replace(request, path=path)
             kind, found, told = recognised(local)
             _log.info(f"{request.path}: {told}")
             if kind.name != "text" and request.text != TextOptions():

@@ -18,6 +18,7 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tfscale.data.records import is_header
 from tfscale.errors import DataMissing, UsageError, nearest
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.picture_shapes import CLASSIFIED, SHAPES, shape_of
@@ -26,6 +27,7 @@ from tfscale.importer.text_options import ENDINGS, RECORDS, text_fields
 
 _TOLD = 5  # files that are left out
 _PACKED = {"gz", "zst", "bz2", "xz"}
+_RECORDS = re.compile(r"\.(tfrecords?|tfrec)([-_.]?\d+)?(-of-\d+)?(\.(gz|zlib))?$")
 _DOCUMENTATION = re.compile(
     r"(?i)(readme|licen[cs]e|copying|notice|change_?log|citation|authors|contributing)"
     r"([._ -][^.]*)?(\.(txt|text|md|rst))?"
@@ -142,6 +144,30 @@ def _is_table(found: Found) -> str:
     return f"{where}{kind}" + (f" ({count} files)" if count > 1 else "")
 
 
+def is_record_file(file: Path) -> bool:
+    """Whether a file holds TFRecords, by its name or its first bytes."""
+    if _RECORDS.search(file.name.lower()):
+        return True
+    try:
+        with file.open("rb") as stream:
+            return is_header(stream.read(12))
+    except OSError:
+        return False
+
+
+def _is_records(found: Found) -> str:
+    if found.is_zip or not found.content:
+        return ""
+    named = sum(bool(_RECORDS.search(name.lower())) for name in found.content)
+    if not named and len(set(map(ending, found.content)) | {""}) == 1:  # no name tells anything
+        named = sum(map(is_record_file, found.named.values()))
+    beside = {"json", "txt", "yaml", "pbtxt", "pb"}  # as TFDS and others describe records
+    others = sum(ending(name) not in beside for name in found.content)
+    if not named * 2 >= max(1, others):
+        return ""
+    return "TFRecord files that TFDS wrote" if "features.json" in found.named else "TFRecord files"
+
+
 def _is_pictures(shape: str, found: Found) -> str:
     return SHAPES[shape] if found.pictures == shape else ""
 
@@ -170,6 +196,7 @@ KINDS = [
         )
         for shape in SHAPES
     ),
+    Kind("tfrecord", _is_records, "tfscale.importer.record_reader:RecordReader"),
     Kind("text", _is_text, "tfscale.importer.text_reader:TextReader", "text", ""),
     Kind("table", _is_table, "tfscale.importer.tables:TableReader", "tabular", ""),
 ]
