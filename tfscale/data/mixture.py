@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tfscale.labels import Labels
 
 _LONGEST = 1000  # positions of a block, in which the shares are exact
+_ROWS = 64  # of a source that are parsed together, where it can
 _NEAR = 1e-9  # from which on a share is the weight
 _OF_ONE_FORM = ("num_classes", "channels", "length", "vocabulary", "fields", "tokenizer")  # of `Source.spec`
 
@@ -253,6 +254,10 @@ class Mixture(Source):
         which = no_autograph(lambda some: tf.searchsorted(ends, some, side="right", out_type=tf.int64))
         return tf.data.Dataset.choose_from_datasets(streams, indices.map(which).unbatch(), stop_on_empty_dataset=False)
 
+    @property
+    def parses_rows(self) -> bool:
+        return all(part.parses_rows for part in self._parts.values())
+
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
 
@@ -309,7 +314,10 @@ def _parsed(part: Source, split: str, indices: tf.data.Dataset, ram_bytes: int) 
     from tfscale.autograph import with_autograph
 
     raw = part.read(split, indices, ram_bytes=ram_bytes)
-    return raw.map(with_autograph(part.parse), num_parallel_calls=2, deterministic=True)
+    if part.parses_rows:
+        raw = raw.batch(_ROWS)
+    parsed = raw.map(with_autograph(part.parse), num_parallel_calls=2, deterministic=True)
+    return parsed.unbatch() if part.parses_rows else parsed
 
 
 @contextlib.contextmanager
@@ -319,6 +327,7 @@ def _named(name: str) -> Iterator[None]:
         yield
     except TfscaleError as error:
         error.what = f"{name}: {error.what}"
+        error.where = f"data.weights.{name}" if error.where == "data.name" else error.where
         raise
 
 
