@@ -542,6 +542,9 @@ def test_several_labels_at_once(tf, tmp_path, messages):
         ("[wet, x]", "the label x has the value '0.5'"),
         ("[wet]", "1 different labels"),
         ("[wet, wte]", "neither a column"),
+        ("[yes, no]", "neither a column"),
+        ("[wet, 01]", "'01' is no column, and the same in every row"),
+        ("[wet, coalesce(x, 0) > 1]", "is cut at a comma inside brackets"),
     ):
         with pytest.raises((UsageError, DataCorrupt), match=told) as error:
             imported(tmp_path, f"{tmp_path}/t.csv", "name=no", f"label={label}")
@@ -562,3 +565,25 @@ def test_names_that_records_cannot_have(tf, tmp_path):
     (first,) = source.read("train", tf.data.Dataset.range(1).batch(1), ram_bytes=0).map(source.parse)
     assert {"km_h_", "label_", "seed_", "label"} <= set(first) and first["seed_"] == first["km_h_"] * 1.5
     assert "km/h: {type: number}" in (folder / "schema.yaml").read_text()
+
+
+def test_lists_that_say_of_each_label_whether_it_holds(tf, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    hot = [[i % 2, int(i % 3 == 0), 1] for i in range(40)]
+    table = {"x": [i / 7 for i in range(40)], "hot": hot, "far": pa.array(hot, pa.list_(pa.int8(), 3))}
+    table |= {"odd": [row[: 2 + i % 2] for i, row in enumerate(hot)], "h": [f"t{i % 3}" for i in range(40)]}
+    table["tags"] = [["ab"[i % 2], "bc"[i % 3 > 0]] for i in range(40)]
+    pq.write_table(pa.table(table), tmp_path / "it.parquet")
+    file = f"{tmp_path}/it.parquet"
+    for label in ("hot", "far"):
+        folder = imported(tmp_path, file, f"name={label}", f"label={label}")
+        about = json.loads((folder / "columns.json").read_text())
+        assert about["label"]["classes"] == ["0", "1", "2"] and set(about["columns"]) == {"x", "h"}
+        import_counts = about["label"]["counts"]
+        assert import_counts[2] == max(import_counts)
+    with pytest.raises(DataCorrupt, match="lists of 0 and 1 of 2 to 3 values"):
+        imported(tmp_path, file, "name=odd", "label=odd")
+    folder = imported(tmp_path, file, "name=some", "label=list_filter(tags, lambda h: h > 'a')")
+    assert set(json.loads((folder / "columns.json").read_text())["columns"]) == {"x", "h"}  # h is the lambda's own

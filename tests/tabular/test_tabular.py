@@ -386,3 +386,14 @@ def test_weights_and_numbers_of_classes():
     counted = {**LABEL, "classes": ["1", "3"]}
     task = TabularTask(columns={"label": counted, "columns": COLUMNS}, kind="number", class_weight={"no": 1.0})
     assert task._scale == pytest.approx((1.2, 0.6)) and "class_weight" in task.ignored()
+
+
+def test_weights_of_classes_are_numbers_of_classes_that_are_there():
+    from tfscale.tabular.class_weights import given_weights
+    from tfscale.tabular.several_labels import SeveralLabels
+
+    assert given_weights({"b": 3, 7: 0}, ("a", "b", "7"), "class") == [1.0, 3.0, 0.0]
+    for given, told in (({"c": 1}, "there is no class 'c'"), ({"a": -1}, "-1 is no weight"), ({"a": "x"}, "no weight")):
+        with pytest.raises(UsageError, match=told):
+            given_weights(given, ("a", "b"), "class")
+    assert all(math.isfinite(one) for one in SeveralLabels(("a", "b"), (3.0, 0.0), 3.0, {"a": 0}).bias())

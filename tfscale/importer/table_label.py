@@ -6,6 +6,7 @@ Owns whether it is a class, a number or several labels at once, and its classes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from tfscale.importer.table_types import MOST, Column, quoted
 
 _FEW_CLASSES = 20  # whole numbers of at most so many values are classes
 _MOST_CLASSES = 10_000
+_SIZED = r"\[\d+\]$"  # DuckDB's arrays of one length
 
 
 @dataclass
@@ -153,11 +155,18 @@ def _single(connection: Any, shown: str, columns: Sequence[Column], kind: str) -
 
 def _several(connection: Any, label: str, names: Sequence[str]) -> Label | None:
     """The label where it is several at once: [a, b], or what gives lists; else None."""
+    told = ""
     if label not in names and (parts := parts_of(label)):
         values, used = {}, []
         for part in parts:
             values[part] = quoted(part) if part in names else f"({part})"
-            used += _look(connection, part, values[part], names)[1]
+            used += (own := _look(connection, part, values[part], names)[1])
+            if not own:
+                raise UsageError(
+                    f"{part!r} is no column, and the same in every row{nearest(part, list(names))}",
+                    where="data.label",
+                    fix=f"the columns are {', '.join(names)}",
+                )
         value, is_expression = of_columns(connection, values), any(part not in names for part in parts)
     else:
         is_expression = label not in names
@@ -165,7 +174,8 @@ def _several(connection: Any, label: str, names: Sequence[str]) -> Label | None:
         type_, used = _look(connection, label, sql, names)
         if not type_.endswith("]"):
             return None
-        value, parts = of_lists(connection, sql, label)
+        sql = f"CAST({sql} AS {re.sub(_SIZED, '[]', type_)})" if re.search(_SIZED, type_) else sql
+        value, parts, told = of_lists(connection, sql, label)
     if len(parts) < 2:
         raise DataCorrupt(
             f"{label} has {len(parts)} different labels", where="data.label", fix="choose another, or one column"
@@ -173,8 +183,10 @@ def _several(connection: Any, label: str, names: Sequence[str]) -> Label | None:
     query = f"SELECT {', '.join(f'coalesce(sum(v[{i + 1}]), 0)' for i in range(len(parts)))} FROM"
     counts = [int(n) for n in _run(connection, f"{query} (SELECT {value} AS v FROM typed)").fetchall()[0]]
     used = list(dict.fromkeys(used))
-    never = [part for part, count in zip(parts, counts, strict=True) if not count]
-    told = f"; no row has {', '.join(never)}" if never else ""
+    rows = _run(connection, f"SELECT count({value}) FROM typed").fetchall()[0][0]
+    for words, count in (("no row has", 0), ("every row has", rows)):
+        if same := [part for part, held in zip(parts, counts, strict=True) if held == count]:
+            told += f"; {words} {', '.join(same)}"
     return Label(label, "multilabel", value, used, is_expression, parts, counts, told)
 
 
@@ -211,6 +223,8 @@ def _columns_in(node: Any) -> set[str]:
         return set().union(*map(_columns_in, node))
     if not isinstance(node, dict):
         return set()
+    if node.get("type") == "LAMBDA":
+        return _columns_in(node["expr"]) - _columns_in(node["lhs"])
     own = {node["column_names"][-1].lower()} if node.get("type") == "COLUMN_REF" else set()
     return own.union(*map(_columns_in, node.values()))
 

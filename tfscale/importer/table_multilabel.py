@@ -23,12 +23,17 @@ def parts_of(label: str) -> list[str]:
     if not (label.startswith("[") and label.endswith("]")):
         return []
     try:
-        found = yaml.safe_load(label)
+        names = yaml.load(label, yaml.BaseLoader)  # all texts: yes and 01 are names, too
     except yaml.YAMLError:
-        found = None
-    if not isinstance(found, list) or not found or not all(isinstance(one, str | int | float) for one in found):
+        names = None
+    if not isinstance(names, list) or not names or not all(isinstance(one, str) for one in names):
         raise UsageError(f"{label} is no list of columns", where="data.label", fix="data.label=[rain, wind]")
-    names = [str(one) for one in found]
+    if split := next((one for one in names if one.count("(") != one.count(")")), ""):
+        raise UsageError(
+            f"{split!r} is cut at a comma inside brackets",
+            where="data.label",
+            fix="put quotes around it: data.label='[rain, \"coalesce(wind, 0) > 1\"]'",
+        )
     if len(set(names)) < len(names):
         raise UsageError(f"{label} names a column twice", where="data.label", fix="name each once")
     return names
@@ -61,13 +66,29 @@ def of_columns(connection: Any, values: Mapping[str, str]) -> str:
     return f"CASE WHEN {every} THEN [{', '.join(cells)}] END"
 
 
-def of_lists(connection: Any, sql: str, shown: str) -> tuple[str, list[str]]:
-    """(SQL of the labels of a row, the names of all labels) of lists of those that hold.
+def of_lists(connection: Any, sql: str, shown: str) -> tuple[str, list[str], str]:
+    """(SQL of the labels of a row, the names of all labels, what people should know) of lists of those that hold; or of
+    lists that say of each label whether it holds: of one length, and of nothing but 0 and 1, or false and true.
 
     Raises:
-        DataCorrupt: there are too many.
+        DataCorrupt: there are too many, or lists of 0 and 1 have several lengths.
     """
+    word = r"regexp_replace(lower(trim(CAST(x AS VARCHAR))), '\.0+$', '')"
+    words = f"list_transform({sql}, lambda x: coalesce({word}, ''))"
     held = f"list_filter(list_transform({sql}, lambda x: trim(CAST(x AS VARCHAR))), lambda x: x <> '')"
+    query = f"""SELECT bool_and(list_has_all(['0', '1', 'false', 'true'], words)), min(len(words)), max(len(words)),
+        bool_or(len(words) > len(list_distinct(words)))
+        FROM (SELECT {words} AS words FROM typed WHERE ({sql}) IS NOT NULL)"""
+    marks, least, most, comes_twice = connection.execute(query).fetchall()[0]
+    if marks and least == most and most > 1:
+        told = f"; each of its lists says of {most} labels whether they hold"
+        return f"list_transform({words}, lambda x: (x IN ('1', 'true'))::INT)", list(map(str, range(most))), told
+    if marks and comes_twice:
+        raise DataCorrupt(
+            f"{shown} holds lists of 0 and 1 of {least} to {most} values, and which labels they mean can't be said",
+            where="data.label",
+            fix="give lists of one length, or of the labels that hold",
+        )
     query = f"SELECT DISTINCT one FROM (SELECT unnest({held}) AS one FROM typed) ORDER BY TRY_CAST(one AS DOUBLE), one"
     names = [one for (one,) in connection.execute(query).fetchall()]
     if len(names) > MOST:
@@ -76,8 +97,10 @@ def of_lists(connection: Any, sql: str, shown: str) -> tuple[str, list[str]]:
             where="data.label",
             fix="choose another, or only some: data.label=\"list_filter(tags, lambda x: x IN ('a', 'b'))\"",
         )
-    cells = f"list_transform([{', '.join(map(text, names))}], lambda c: list_contains({held}, c)::INT)"
-    return f"CASE WHEN ({sql}) IS NOT NULL THEN {cells} END", names
+    every = f"[{', '.join(map(text, names))}]"
+    # a lambda around the row's own list, which would be made anew for every label inside the other
+    cells = f"list_transform([{held}], lambda h: list_transform({every}, lambda c: list_contains(h, c)::INT))[1]"
+    return f"CASE WHEN ({sql}) IS NOT NULL THEN {cells} END", names, ""
 
 
 def several_in(classes: Sequence[str], name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ class TableReader:
                 _log.info(line) if line else None
             connection.execute("CREATE VIEW kept AS SELECT rowid AS __row, * FROM raw").fetchall()
             columns, left_out = infer(connection, schema.columns, schema.missing)
-            lists = [name for name, why in left_out.items() if "[]" in why]
+            lists = [name for name, why in left_out.items() if re.search(r"\[\d*\]", why)]
             self._check_names(columns, schema, lists)
             make_typed(connection, columns, lists)
             if self.request.where:

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.errors import UsageError, nearest
+from tfscale.errors import UsageError
 from tfscale.tabular import scores
+from tfscale.tabular.class_weights import given_weights
 
 _ALL_BINS, _FEWEST = 50 * scores.BINS, 100  # of all labels' histograms together, which every step adds up; of one
 _NAMED = 20  # labels up to which each has metrics of its own
@@ -62,15 +63,7 @@ class SeveralLabels:
                 )
             pairs = [(self.rows / (2 * max(self.rows - n, 1)), self.rows / (2 * max(n, 1))) for n in self.counts]
             return [no for no, _ in pairs], [yes for _, yes in pairs]
-        known = {str(name): float(weight) for name, weight in self.class_weight.items()}
-        for name in known:
-            if name not in self.names:
-                raise UsageError(
-                    f"there is no label {name!r}{nearest(name, list(self.names))}",
-                    where="task.class_weight",
-                    fix=f"the labels are {', '.join(self.names[:20])}",
-                )
-        return [1.0] * len(self.names), [known.get(name, 1.0) for name in self.names]
+        return [1.0] * len(self.names), given_weights(self.class_weight, self.names, "label")
 
     def bias(self) -> list[float]:
         """What says how often each label comes, as the training loss sees it."""
@@ -78,7 +71,7 @@ class SeveralLabels:
             return [0.0] * len(self.names)
         no, yes = self.weights() or ([1.0] * len(self.names),) * 2
         return [
-            math.log(max(count, 0.5) * w / (max(self.rows - count, 0.5) * v))
+            math.log(max(count * w, 0.5) / max((self.rows - count) * v, 0.5))
             for count, v, w in zip(self.counts, no, yes, strict=True)
         ]
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Optional
 
-from tfscale.errors import UsageError, nearest
+from tfscale.errors import UsageError
 from tfscale.labels import Labels
 from tfscale.tabular import scores
+from tfscale.tabular.class_weights import given_weights
 from tfscale.tabular.columns import Limits, Shape, Table
 from tfscale.tabular.several_labels import SeveralLabels
 from tfscale.task import METRIC_STATE, Footprint, Task
@@ -283,15 +284,7 @@ class TabularTask(Task):
                     fix="give the weights: task.class_weight={" + ", ".join(f"{name}: 1" for name in names[:5]) + "}",
                 )
             return [sum(self._counts) / (len(names) * count) if count else 0.0 for count in self._counts]
-        known = {str(name): float(weight) for name, weight in given.items()}
-        for name in known:
-            if name not in names:
-                raise UsageError(
-                    f"there is no class {name!r}{nearest(name, names)}",
-                    where="task.class_weight",
-                    fix=f"the classes are {', '.join(names[:20])}",
-                )
-        return [known.get(name, 1.0) for name in names]
+        return given_weights(given, names, "class")
 
     def loss(self, model, batch, *, training):
         answer = model(self.model_inputs(batch), training=training)
