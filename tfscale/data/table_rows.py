@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NUMERIC = ("number", "boolean")  # types of columns that records hold as float32, NaN where missing
 _AT_ONCE = 8192  # records
+_BYTES = 2**26  # of them
 
 
 def row_batches(source: Prepared, split: str, *, label_as: str = "label", every: int = 1) -> Iterator[pa.Table]:
@@ -62,7 +63,9 @@ def label_batches(source: Prepared, split: str, *, several: int = 0) -> Iterator
     import tensorflow as tf
 
     spec = {"label": tf.io.FixedLenFeature([several] if several else [], tf.int64)}
-    for batch in _records(source, split, 1).batch(_AT_ONCE // 16):  # which may be pictures
+    stored = sum(file.stat().st_size for file in source.files_of(split))
+    fitting = _BYTES * source.count_in(split) // max(1, stored)  # they may be pictures
+    for batch in _records(source, split, 1).batch(max(1, min(_AT_ONCE, fitting))):
         yield tf.io.parse_example(batch, spec)["label"].numpy()
 
 

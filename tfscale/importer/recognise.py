@@ -30,7 +30,7 @@ _PACKED = {"gz", "zst", "bz2", "xz"}
 _RECORDS = re.compile(r"\.(tfrecords?|tfrec)([-_.]?\d+)?(-of-\d+)?(\.(gz|zlib))?$")
 _DOCUMENTATION = re.compile(
     r"(?i)(readme|licen[cs]e|copying|notice|change_?log|citation|authors|contributing)"
-    r"([._ -][^.]*)?(\.(txt|text|md|rst))?"
+    r"([_ -][^.]*)?((\.[\w-]{2,5})?\.(txt|text|md|rst))?"  # readme.de.md, and no authors.csv
 )
 
 

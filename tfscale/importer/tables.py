@@ -221,7 +221,9 @@ class TableReader:
         cases = " ".join(
             f"WHEN {text(str(path))} THEN {text(role)}" for path, role in zip(files.paths, roles, strict=True)
         )
-        _log.info(f"splits by the names of its files: {', '.join(sorted(set(roles)))}")
+        alone = "; none is left to evaluate: data.split.train=0.8 data.split.test=0.2 draws one"
+        told = f"splits by the names of its files: {', '.join(sorted(set(roles)))}"
+        _log.info(told + (alone if set(roles) == {"train"} else ""))
         return f"CASE {FILE_COLUMN} {cases} ELSE '' END"
 
     # -- records

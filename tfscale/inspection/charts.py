@@ -48,7 +48,10 @@ class Bars:
     def svg(self) -> str:
         """A bar for each of the first fifteen values; of several series one in each colour, as shares of it."""
         texts = map(printable, self.values[:MOST_BARS])
-        names = [one if len(one) <= _LETTERS else f"{one[: _LETTERS - 1]}…" for one in texts]
+        names: list[str] = []
+        for one in texts:
+            short = one if len(one) <= _LETTERS else f"{one[: _LETTERS - 1]}…"
+            names.append(short if short not in names else f"{short} ({len(names) + 1})")  # each has a bar of its own
         y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 150}}
         if list(self.counts) == [""]:
             values = [{"name": name, "count": count} for name, count in zip(names, self.counts[""], strict=False)]

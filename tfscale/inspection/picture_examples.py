@@ -68,7 +68,8 @@ def _choose_pictures(
     figures.fitting = sum(counts.values())
     if not figures.fitting:
         raise nothing_fits(figures)
-    missing = {label: min(each, count) for label, count in counts.items() if count}
+    missing = {label: min(each, count) for label, count in sorted(counts.items()) if count}
+    missing = dict(list(missing.items())[:examples])
     by_class: dict[str, list[PictureExample]] = defaultdict(list)
     steps = looks_of(request.augment)
     for number, features in enumerate(records_of(source, request.split)):
