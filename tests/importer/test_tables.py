@@ -189,6 +189,49 @@ def test_rows_without_a_label_are_named(tf, table, tmp_path):
     assert "drop_unlabelled=true" in error.value.fix
 
 
+def test_where_records_begin_is_known_without_a_walk_through_them(late, tmp_path, monkeypatch):
+    import shutil
+
+    from tfscale.data import tfds as reading
+    from tfscale.data.record_offsets import FILE
+    from tfscale.data.records import index_records
+
+    data = tmp_path / "data"
+    shutil.copytree(late, data / "late/1.0.0")
+    walked: list[int] = []
+
+    def walk(files, **more):
+        walked.append(len(files))
+        return index_records(files, **more)
+
+    monkeypatch.setattr(reading, "index_records", walk)
+
+    def index(split: str):
+        return Prepared(dir=str(data), name="late")._index(split)
+
+    for split in ("train", "test"):
+        found, name = index(split), Prepared(dir=str(data), name="late")._name_of(split)
+        files = Prepared(dir=str(data), name="late").files_of(name)
+        plain = index_records(files)
+        assert not walked and found.files == plain.files and found.size == plain.size and len(found) > 10
+        assert np.array_equal(found.offset, plain.offset) and np.array_equal(found.shard, plain.shard)
+        assert found.offset.dtype == plain.offset.dtype and found.shard.dtype == plain.shard.dtype
+        assert np.array_equal(found.sizes(), plain.sizes())
+    kept = (data / "late/1.0.0" / FILE).read_bytes()
+    for content in (b"", kept[:-30], None):  # damaged, cut, gone
+        file = data / "late/1.0.0" / FILE
+        file.unlink() if content is None else file.write_bytes(content)
+        assert np.array_equal(
+            index("train").offset, index_records(Prepared(dir=str(data), name="late").files_of("train")).offset
+        )
+    assert walked == [3] * 3
+    (data / "late/1.0.0" / FILE).write_bytes(kept)
+    shard = Prepared(dir=str(data), name="late").files_of("train")[0]
+    shard.write_bytes(shard.read_bytes()[:-1])  # another file than that which was looked at
+    with pytest.raises(DataCorrupt, match="ends inside the record"):
+        index("train")
+
+
 def test_a_schema_is_edited_and_given_back(tf, late, table, tmp_path, messages):
     edited = (late / "schema.yaml").read_text()
     assert "  year: {type: constant}\n" in edited and "label:\n  name: delay > 15\n" in edited

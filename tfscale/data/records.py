@@ -113,6 +113,13 @@ def index_records(
     return RecordIndex(tuple(str(f) for f in files), join(shards), join(offsets), total)
 
 
+def index_of(files: Sequence[Path], offset: np.ndarray, counts: np.ndarray, ends: Sequence[int]) -> RecordIndex:
+    """The index by what is known already: where records begin, how many each file has, and its bytes."""
+    shard = np.repeat(np.arange(len(files), dtype=np.int32), counts)
+    size = sum(ends) - _OVERHEAD * len(offset)
+    return RecordIndex(tuple(map(str, files)), shard, offset.astype(np.int64), size)
+
+
 def _walk(file: Path | RecordFile, *, mend: bool, fix: str) -> tuple[list[int], int]:
     found: list[int] = []
     heads = bytearray()  # of the records found

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tfscale.data.bad_records import SPLITS, BadRecord, BadRecords
 from tfscale.data.index_file import one_writer
 from tfscale.data.reach import offline_host
+from tfscale.data.record_offsets import read_offsets
 from tfscale.data.record_source import DAMAGED, RecordSource
 from tfscale.data.records import RecordIndex, hash_of_examples, index_records, whole_records
 from tfscale.data.tfds_catalogue import catalogue
@@ -185,7 +186,9 @@ class Tfds(RecordSource):
         return f"examples:{hash_of_examples(file)}"
 
     def _make_index(self, name: str) -> RecordIndex:
-        index = index_records(self._shards(name), mend=self.max_bad_records > 0)
+        folder, shards = self.folder(), self._shards(name)
+        index = read_offsets(folder, name, shards) if folder is not None else None
+        index = index if index is not None else index_records(shards, mend=self.max_bad_records > 0)
         lengths = self._split(name).get("shardLengths", [])
         for file, count, told in zip(index.files, index.counts(), lengths, strict=True):
             if count != int(told):

@@ -22,6 +22,7 @@ import numpy as np
 
 from tfscale.console.messages import RESULT, bare, figures
 from tfscale.data.index_file import one_writer
+from tfscale.data.record_offsets import write_offsets
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.files import digest_of, dumps, move, read_json, sync, write_whole
 from tfscale.hardware import probe
@@ -253,6 +254,8 @@ def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> N
         write_whole(work / "columns.json", dumps(columns, indent=1).encode())
     reader.write_schema(work / "schema.yaml")
     _write_metadata(work, request, features_of(reader), written)
+    names = dict.fromkeys(one.split for one in written)
+    write_offsets(work, {name: [work / one.file for one in written if one.split == name] for name in names})
     files = dict(listing.files or {})
     by_split: dict[str, dict[str, int]] = {}
     for one in written:
