@@ -153,7 +153,8 @@ class _Steps:
         # A data worker has threads as it has cores, and reads what it needs: it holds no split.
         self.plan = dataclasses.replace(plan, input_threads=tf.data.AUTOTUNE, input_ram_bytes=0)
         self.token = secrets.randbits(62)  # a dispatcher that is started again gives the same names to others
-        self.element_spec = self.numbered(portion.start_step).element_spec[1]
+        self.first = self.numbered(portion.start_step)
+        self.element_spec = self.first.element_spec[1]
 
     def numbered(self, first: int) -> tf.data.Dataset:
         """([token, number], part) of all steps from `first` on; what data workers are sent."""
@@ -182,7 +183,7 @@ class _Steps:
     def check(self) -> None:
         """Raises UsageError for what can't be sent, or is too large to be."""
         try:
-            variant = tf.data.experimental.to_variant(self.numbered(self.portion.start_step))
+            variant = tf.data.experimental.to_variant(self.first)
             text = tf.raw_ops.DatasetToGraphV2(input_dataset=variant, external_state_policy=2).numpy()
         except tf.errors.OpError as error:
             if _STATEFUL in str(error):
@@ -217,9 +218,9 @@ class _Steps:
 
     def _in_order(self) -> Iterator[Any]:
         numbers, held = self.numbers(), dict[int, Any]()
-        due, ahead, failed = next(numbers), _AHEAD * self.devices, 0.0
+        due, ahead, failed, steps = next(numbers), _AHEAD * self.devices, 0.0, self.first
         while True:
-            arrivals = _Arrivals(self.service.distributed(self.numbered(due // self.devices)))
+            arrivals = _Arrivals(self.service.distributed(steps))
             try:
                 for (token, number), part in arrivals.each(self.service):
                     if token != self.token:
@@ -250,6 +251,7 @@ class _Steps:
                 arrivals.close(5.0)  # first: a dispatcher gives its name to the next
             time.sleep(_PAUSE)
             self.service.wait_for_dispatcher(failed or time.monotonic())
+            steps = self.numbered(due // self.devices)
 
 
 def _bound(why: str) -> UsageError:

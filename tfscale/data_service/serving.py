@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from tfscale.console import hushed
 from tfscale.errors import ClusterFault, UsageError, first_line
+from tfscale.process.startup import lean
 
 _log = logging.getLogger("tfscale.data_service")
 
@@ -45,9 +47,7 @@ def serve(*, port: int, host: str, dispatcher: str, timeout: float, linger: floa
         return  # ended before there was anything to do
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # batches are made on the CPU, and trainers want the GPUs
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from tfscale.process.startup import lean
-
-    with lean():
+    with hushed(), lean():
         import tensorflow as tf
     service = tf.data.experimental.service
     shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
@@ -93,6 +93,7 @@ def _answers(address: str, timeout: float, ended: threading.Event) -> bool:
     """Waits until somebody listens there; False where this process is to end before."""
     host, _, port = address.rpartition(":")
     began = said = time.monotonic()
+    _log.info(f"a data worker waits for its dispatcher at {address}")
     while not ended.is_set():
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
@@ -107,7 +108,7 @@ def _answers(address: str, timeout: float, ended: threading.Event) -> bool:
                 ) from None
             if now > said + _REPORT_EVERY:
                 said = now
-                _log.info(f"waiting for the dispatcher at {address}: {error}")
+                _log.info(f"the dispatcher at {address} does not answer yet: {error}")
         ended.wait(0.5)
     return False
 
