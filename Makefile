@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --durations 15
 # For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
 WAITING := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: train test test-slow test-faults test-container test-versions coverage soak test-keras programs-keras check types bench bench-scaling bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions test-tfdv coverage soak test-keras programs-keras check types bench bench-scaling bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -41,6 +41,19 @@ build/versions/$(notdir $(PYTHON))-%/.ready: pyproject.toml tests/lowest.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --disable-pip-version-check -q $(if $(filter lowest,$*),-c tests/lowest.txt) \
 		-e ".[mlflow,digits,tables,text]" pytest pytest-timeout
+	touch $@
+
+# What TensorFlow Data Validation says of an import, beside what tests/golden/tfdv.json has of it: in an environment of its own,
+# since it needs TensorFlow 2.16 and protobuf 4. RECORD=--record writes that file anew
+test-tfdv: $(READY) build/tfdv/.ready
+	rm -rf build/tfdv/data
+	$(BIN)/python -m tests.tfdv.data build/tfdv/data
+	build/tfdv/bin/python tests/tfdv/answers.py build/tfdv/data/looked/1.0.0 tests/golden/tfdv.json $(RECORD)
+
+build/tfdv/.ready: tests/tfdv/requirements.txt
+	rm -rf $(@D)
+	python3.11 -m venv $(@D)
+	$(@D)/bin/pip install --disable-pip-version-check -q --no-deps -r tests/tfdv/requirements.txt
 	touch $@
 
 # Which lines of tfscale/ the tests run, also in the processes that they start (those that are killed tell nothing). No number is
@@ -89,7 +102,7 @@ bench-checkpoint: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,tables,images,text,inspect,dev]"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,tables,images,text,inspect,validate,dev]"
 	touch $(READY)
 
 clean:

@@ -29,7 +29,7 @@ FLOORS = (
         "console",
         "layers",
     ],
-    ["hardware", "state", "config", "cluster", "process", "tracking"],
+    ["hardware", "state", "config", "cluster", "process", "tracking", "statistics"],
     ["plan", "run_dir"],
     ["peers", "runtime", "data", "checkpoint", "models", "optimizers", "engine"],
     ["composition", "preflight", "assembly", "keras_task", "tabular", "text"],

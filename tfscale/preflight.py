@@ -15,7 +15,7 @@ from tfscale.cluster import Cluster
 from tfscale.config.duration import Duration
 from tfscale.config.schema import RunConfig, Strategy
 from tfscale.data.found import refuse_too_few
-from tfscale.errors import UsageError
+from tfscale.errors import DataCorrupt, UsageError
 from tfscale.hardware import Hardware, probe
 from tfscale.plan.execution_plan import ExecutionPlan, make_plan
 from tfscale.plan.request import PlanRequest
@@ -26,6 +26,7 @@ from tfscale.runtime import global_state as runtime
 from tfscale.task import Footprint
 from tfscale.user_code import load_code, load_code_apart
 
+_TOLD = 5  # findings in one message
 _JOINING = ("multi_worker", "parameter_server")  # they meet before TensorFlow starts, and people's code may start it
 
 
@@ -36,17 +37,33 @@ def refuse_early(config: RunConfig) -> None:
         config.task.for_data(spec).check_data(spec)
 
 
+def refuse_broken_data(config: RunConfig) -> None:
+    """Raises DataCorrupt where the training split isn't as its baseline; only the files of statistics are read."""
+    failing = [one for one in config.data.breaks() if one.fails]
+    if failing:
+        told = "; ".join(f"{one.column}: {one.kind}: {one.text}" for one in failing[:_TOLD])
+        more = f"; and {len(failing) - _TOLD} more" if len(failing) > _TOLD else ""
+        raise DataCorrupt(
+            f"the data break their baseline: {told}{more}",
+            where="data",
+            fix="mend them; or take them as they are by data.validate=false, or for good by"
+            " `tfscale data validate NAME accept=true`",
+        )
+
+
 def import_code(config: RunConfig, plan: ExecutionPlan, cluster: Cluster) -> None:
-    """Refuses a tracker that can't be had and data that are none for the task, and imports the code that the task
-    names, under the plan's choices.
+    """Refuses a tracker that can't be had and data that are none for the task or break their baseline, and imports the
+    code that the task names, under the plan's choices.
 
     Raises:
         UsageError: they are, or it fails.
+        DataCorrupt: they break it.
         IOFailure: the tracker is required and away.
     """
     if config.tracker is not None:
         config.tracker.check()
     refuse_early(config)
+    refuse_broken_data(config)
     if not config.task.code:
         return
     if plan.strategy not in _JOINING:
@@ -136,6 +153,7 @@ def rehearse(config: RunConfig, plan: ExecutionPlan, run_dir: RunDir) -> None:
     """Raises what the run would, as far as that can be told without training, and writes nothing."""
     refuse_what_cannot_run(config, plan)
     refuse_early(config)
+    refuse_broken_data(config)
     if config.data.is_prepared():
         refuse_too_few(config)
     rehearse_here(config, plan)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfscale.__main__ import main
-from tfscale.validation.findings import ks_distance
+from tfscale.statistics.findings import ks_distance
 from tfscale.validation.leakage import told_by
 
 ROWS = 2000
@@ -42,7 +42,9 @@ def found(*words, folder):
     """(the exit code, {(column, kind): text} of what fails, the same of what is only told)."""
     output = folder / "findings.json"
     output.unlink(missing_ok=True)
-    code = main(["data", "validate", *words, f"output={output}", "data.label=late", f"data.dir={folder / 'data'}"])
+    code = main(
+        ["data", "validate", *words, "noise=none", f"output={output}", "data.label=late", f"data.dir={folder / 'data'}"]
+    )
     told = json.loads(output.read_text())
     return code, *(
         {(o["column"], o["kind"]): o["text"] for o in told if o["fails"] is fails} for fails in (True, False)

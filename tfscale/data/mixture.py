@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
@@ -18,6 +18,7 @@ from tfscale.config.schema import class_name
 from tfscale.data.prepared import Prepared
 from tfscale.data.source import Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, nearest
+from tfscale.statistics.findings import Finding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from tfscale.labels import Labels
 
 _LONGEST = 1000  # positions of a block, in which the shares are exact
-_ROWS = 64  # of a source that are parsed together, where it can
 _NEAR = 1e-9  # from which on a share is the weight
 _OF_ONE_FORM = ("num_classes", "channels", "length", "vocabulary", "fields", "tokenizer")  # of `Source.spec`
 
@@ -84,6 +84,15 @@ class Mixture(Source):
     def ignored(self) -> dict[str, str]:
         told = ((name, part.ignored()) for name, part in (self.sources or {}).items())
         return {f"sources.{name}.{key}": why for name, ignored in told for key, why in ignored.items()}
+
+    def breaks(self) -> list[Finding]:
+        told = ((name, part.breaks()) for name, part in self._parts.items())
+        return [replace(one, text=f"{name}: {one.text}") for name, found in told for one in found]
+
+    def keep_baseline(self, target: Path) -> None:
+        for name, part in self._parts.items():
+            (target / name).mkdir(exist_ok=True)
+            part.keep_baseline(target / name)
 
     def is_prepared(self) -> bool:
         return all(part.is_prepared() for part in self._parts.values())
@@ -254,10 +263,6 @@ class Mixture(Source):
         which = no_autograph(lambda some: tf.searchsorted(ends, some, side="right", out_type=tf.int64))
         return tf.data.Dataset.choose_from_datasets(streams, indices.map(which).unbatch(), stop_on_empty_dataset=False)
 
-    @property
-    def parses_rows(self) -> bool:
-        return all(part.parses_rows for part in self._parts.values())
-
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
 
@@ -314,10 +319,7 @@ def _parsed(part: Source, split: str, indices: tf.data.Dataset, ram_bytes: int) 
     from tfscale.autograph import with_autograph
 
     raw = part.read(split, indices, ram_bytes=ram_bytes)
-    if part.parses_rows:
-        raw = raw.batch(_ROWS)
-    parsed = raw.map(with_autograph(part.parse), num_parallel_calls=2, deterministic=True)
-    return parsed.unbatch() if part.parses_rows else parsed
+    return raw.map(with_autograph(part.parse), num_parallel_calls=2, deterministic=True)
 
 
 @contextlib.contextmanager
@@ -327,7 +329,6 @@ def _named(name: str) -> Iterator[None]:
         yield
     except TfscaleError as error:
         error.what = f"{name}: {error.what}"
-        error.where = f"data.weights.{name}" if error.where == "data.name" else error.where
         raise
 
 

@@ -8,21 +8,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from tfscale.data.records import RecordIndex, index_records
 from tfscale.data.tfds import Tfds
-from tfscale.errors import DataMissing, SecurityRefused, nearest
+from tfscale.errors import DataMissing, SecurityRefused, UsageError, nearest
 from tfscale.files import read_json
+from tfscale.statistics.baseline import breaks, is_baseline, keep_baseline, refuse_no_baseline
+from tfscale.statistics.findings import Finding
+from tfscale.statistics.protos import file_of
 
 
 @dataclass
 class Prepared(Tfds):
     """A data set below `dir`, which is never downloaded. Without `test_split` what is evaluated during training is the
-    split "validation" or, where there is none, "test"."""
+    split "validation" or, where there is none, "test".
+
+    The training split is compared with a baseline before it is trained on: that of its own data set, or the one that
+    `baseline` names, a data set, a run or a folder; not with `validate=False`.
+    """
+
+    places: ClassVar[tuple[str, ...]] = (*Tfds.places, "baseline", "validate")
 
     test_split: Optional[str] = None  # type: ignore[assignment]
     download: bool = False
+    baseline: Optional[str] = None
+    validate: bool = True
 
     def check(self) -> None:
         if ".." in Path(self.name.split(":")[0]).parts or self.name.startswith("/"):
@@ -57,6 +68,41 @@ class Prepared(Tfds):
         folder = self.folder()
         about = read_json(folder / "dataset_info.json", trusted=True) if folder else None
         return tuple(one["name"] for one in about.get("splits", [])) if isinstance(about, dict) else ()
+
+    def ignored(self) -> dict[str, str]:
+        unused = {"baseline": "with data.validate=false nothing is compared"} if not self.validate else {}
+        return {**super().ignored(), **(unused if self.baseline is not None else {})}
+
+    def breaks(self) -> list[Finding]:
+        baseline, folder = self._baseline, self.folder()
+        return breaks(baseline, folder, self.train_split) if baseline and folder else []
+
+    def keep_baseline(self, target: Path) -> None:
+        folder = self.folder()
+        if folder is not None and (folder / file_of(self.train_split)).is_file():
+            keep_baseline(folder, target, split=self.train_split)
+
+    @property
+    def _baseline(self) -> Path | None:
+        """The folder of what the training split is compared with; None: nothing is.
+
+        Raises:
+            DataMissing, UsageError: it was asked for, and there is none, or nothing to compare.
+        """
+        folder = self.folder()
+        if self.baseline is None or not self.validate or folder is None:
+            return folder if self.validate and folder is not None and is_baseline(folder) else None
+        if not (folder / file_of(self.train_split)).is_file():
+            raise UsageError(
+                f"{self.name} has no statistics of its split {self.train_split} to compare with a baseline",
+                where="data.baseline",
+                fix="import it again with fresh=true, or leave data.baseline away",
+            )
+        other = Prepared(dir=self.dir, name=self.baseline)
+        named = None if Path(self.baseline).exists() else other.folder()
+        found = named or Path(self.baseline)
+        refuse_no_baseline(found)
+        return found
 
     def files_of(self, name: str) -> list[Path]:
         """The shards of a split of the data set, by its own name."""

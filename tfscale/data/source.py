@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tfscale.data.first_batch import FirstBatch
     from tfscale.data.order import Part, Permutation, Shard
     from tfscale.labels import Labels
+    from tfscale.statistics.findings import Finding
 
 READING = 2  # how pictures are found and decoded now, see `Source.reading`
 
@@ -109,6 +110,13 @@ class Source:
         """A hash of what a file of `contents` holds: of its bytes or, after a word and a colon, of what the same data
         have in common however they are written. Raises OSError, DataCorrupt."""
         return sha256(file)
+
+    def breaks(self) -> Sequence[Finding]:
+        """What of the training split isn't as the data are to be; nothing where nobody says how."""
+        return ()
+
+    def keep_baseline(self, target: Path) -> None:
+        """Writes what the training split is like into the folder `target`, where that is known."""
 
     def remarks(self) -> Sequence[str]:
         """What people should know of how the data were found, a part of a sentence each: what is left out, and why."""

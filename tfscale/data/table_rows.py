@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from tfscale.statistics.findings import NUMERIC
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from tfscale.data.prepared import Prepared
 
-NUMERIC = ("number", "boolean")  # types of columns that records hold as float32, NaN where missing
 _AT_ONCE = 8192  # records
 _BYTES = 2**26  # of them
 

@@ -4,7 +4,8 @@ Owns the folder that it is written in and what stands beside the shards. A kille
 are whole; what is there already is not written again. Refuses to know kinds of sources.
 
 In data/flights/1.0.0: the shards, dataset_info.json and features.json by TFDS, columns.json and schema.yaml of a table,
-and import.json, which says what was imported, left out and written.
+schema.pbtxt and statistics-SPLIT.pb by tensorflow-metadata, and import.json, which says what was imported, left out and
+written.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from tfscale.files import digest_of, dumps, move, read_json, sync, write_whole
 from tfscale.hardware import probe
 from tfscale.importer.import_progress import ImportProgress
 from tfscale.importer.import_request import VERSION, ImportRequest
+from tfscale.importer.kept_baseline import make_baseline
 from tfscale.importer.next_command import what_trains
-from tfscale.importer.reader import Listing, Reader, split_reason
+from tfscale.importer.reader import Listing, Profiling, Reader, split_reason
 from tfscale.importer.recognise import KINDS, recognised
+from tfscale.importer.record_profiles import record_profile, write_protos
 from tfscale.importer.remote import looked_up
 from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
 from tfscale.importer.splits import Splits, shares_of, split_items
@@ -253,7 +256,9 @@ def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> N
     if columns:
         write_whole(work / "columns.json", dumps(columns, indent=1).encode())
     reader.write_schema(work / "schema.yaml")
-    _write_metadata(work, request, features_of(reader), written)
+    features = features_of(reader)
+    _write_metadata(work, request, features, written)
+    _write_protos(job, splits, written, columns, features)
     names = dict.fromkeys(one.split for one in written)
     write_offsets(work, {name: [work / one.file for one in written if one.split == name] for name in names})
     files = dict(listing.files or {})
@@ -281,6 +286,24 @@ def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> N
         "shards": {one.file: one.sha256 for one in written},
     }
     write_whole(work / "import.json", dumps(about, indent=1).encode())
+
+
+def _write_protos(
+    job: _Import, splits: Splits, written: Sequence[Written], columns: Mapping[str, Any], features: Any
+) -> None:
+    """schema.pbtxt, and the statistics of each split."""
+    work = job.request.incomplete
+    bad = sorted({place for one in written for place, _ in one.bad})
+    for split, places in splits.places.items():
+        files = [work / one.file for one in written if one.split == split]
+        profile: Mapping[str, Any] | None
+        if isinstance(job.reader, Profiling):
+            profile = job.reader.profile(np.sort(places[~np.isin(places, bad)]))
+        else:
+            profile = record_profile(files, work, columns)
+        if profile is not None:
+            write_protos(work, split, profile, features)
+    make_baseline(job.request)
 
 
 def _write_metadata(work: Path, request: ImportRequest, features: Any, written: Sequence[Written]) -> None:

@@ -116,3 +116,11 @@ class Serialising(Protocol):
 
     def serialised(self, places: Sequence[int]) -> Iterator[bytes | Bad]:
         """As `read`, each example serialised with its features in the order of their names."""
+
+
+@runtime_checkable
+class Profiling(Protocol):
+    """A Reader that knows what items are like without its records being read again."""
+
+    def profile(self, places: np.ndarray) -> dict[str, Any]:
+        """{"rows", "columns", "label"} of these items, as `tfscale.statistics.findings` takes it."""

@@ -25,7 +25,13 @@ from tfscale.importer.file_splits import splits_of
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.reader import Bad, Listing
 from tfscale.importer.recognise import Found
-from tfscale.importer.table_columns import describe_columns, describe_label, record_names
+from tfscale.importer.table_columns import (
+    choose_rows,
+    describe_columns,
+    describe_label,
+    record_names,
+    table_profile,
+)
 from tfscale.importer.table_label import Label, make_label
 from tfscale.importer.table_schema import Schema, read_schema, write_schema
 from tfscale.importer.table_source import FILE_COLUMN, TableFiles, load, open_tables
@@ -295,15 +301,20 @@ class TableReader:
 
     # -- what stands beside the records
 
-    def describe(self, train: np.ndarray) -> Mapping[str, Any]:
-        import pyarrow as pa
+    @property
+    def _named(self) -> list[Column]:
+        """The columns by the names that records have for them."""
+        return [dataclasses.replace(c, name=n) for c, n in zip(self.columns, self.fields, strict=True)]
 
+    def profile(self, places: np.ndarray) -> dict[str, Any]:
         with connect(self._file, read_only=True, config={"threads": 1}) as connection:
-            connection.register("places", pa.table({"place": np.asarray(train, np.int64)}))
-            view = "SELECT items.* FROM items WHERE rowid IN (SELECT place FROM places)"
-            connection.execute(f"CREATE TEMP TABLE train AS {view} ORDER BY __row").fetchall()
-            named = [dataclasses.replace(c, name=n) for c, n in zip(self.columns, self.fields, strict=True)]
-            found: dict[str, Any] = {"columns": describe_columns(connection, named)}
+            choose_rows(connection, places)
+            return table_profile(connection, self._named, self.label.about() if self.label else None)
+
+    def describe(self, train: np.ndarray) -> Mapping[str, Any]:
+        with connect(self._file, read_only=True, config={"threads": 1}) as connection:
+            choose_rows(connection, train)
+            found: dict[str, Any] = {"columns": describe_columns(connection, self._named)}
             for one, name in zip(self.columns, self.fields, strict=True):
                 found["columns"][name] |= {"column": one.name} if one.name != name else {}
             if self.columns and set(gaps := self.columns[0].gaps) != set(MISSING):

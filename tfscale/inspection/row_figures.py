@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.data.prepared import Prepared
-from tfscale.data.table_rows import NUMERIC, row_batches
+from tfscale.data.table_rows import row_batches
 from tfscale.errors import UsageError, first_line
 from tfscale.inspection import charts
 from tfscale.inspection.figures import (
@@ -23,6 +23,7 @@ from tfscale.inspection.figures import (
     values_of,
 )
 from tfscale.inspection.inspect_request import InspectRequest
+from tfscale.statistics.findings import NUMERIC
 
 _MOST_ROWS = 1_000_000  # that charts are of
 _VALUES = 15

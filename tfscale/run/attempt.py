@@ -249,6 +249,7 @@ def _look_back(context: RunContext) -> None:
     if store is not None:
         context.attempts.refuse_without_checkpoints()
     check_contents(context.config, run_dir)
+    context.config.data.keep_baseline(run_dir.path)
     if store is not None:
         store.push(run_dir.path)
 

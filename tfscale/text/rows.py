@@ -24,6 +24,7 @@ from tfscale.data.records import RecordIndex, index_records, read_records
 from tfscale.data.source import Source
 from tfscale.errors import OutputError, UsageError
 from tfscale.files import digest_of, move, read_json, sha256
+from tfscale.statistics.findings import Finding
 from tfscale.text.given_texts import GivenTexts
 from tfscale.text.sequences import Rows, Tokenized
 from tfscale.text.tokenizers import MODEL, Tokenizer
@@ -44,10 +45,10 @@ class TextRows(Source):
     """Rows of `length` tokens. Texts without labels are packed: several in a row, and one in several rows where it is
     longer; with labels, every text is a row and what is longer is cut, which is counted and reported.
 
-    `rows` is where they are kept; null: beside the data set.
+    `rows` is where they are kept; null: beside the data set. `baseline` and `validate` as of `Prepared`.
     """
 
-    places: ClassVar[tuple[str, ...]] = ("dir", "rows")
+    places: ClassVar[tuple[str, ...]] = ("dir", "rows", "baseline", "validate")
 
     dir: str = "data"
     name: str = "???"
@@ -56,6 +57,8 @@ class TextRows(Source):
     length: int = 256
     pack: Optional[bool] = None  # null: where the texts have no labels
     rows: Optional[str] = None
+    baseline: Optional[str] = None
+    validate: bool = True
 
     # -- without TensorFlow
 
@@ -78,7 +81,17 @@ class TextRows(Source):
 
     @cached_property
     def _texts(self) -> Prepared:
-        return Prepared(dir=self.dir, name=self.name, train_split=self.train_split, test_split=self.test_split)
+        return Prepared(dir=self.dir, name=self.name, train_split=self.train_split, test_split=self.test_split,
+                        baseline=self.baseline, validate=self.validate)  # fmt: skip
+
+    def ignored(self) -> dict[str, str]:
+        return self._texts.ignored()
+
+    def breaks(self) -> Sequence[Finding]:
+        return self._texts.breaks()
+
+    def keep_baseline(self, target: Path) -> None:
+        self._texts.keep_baseline(target)
 
     @property
     def _folder(self) -> Path:

@@ -7,16 +7,17 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tfscale.cli import Parser, guard
 from tfscale.console import messages, table
-from tfscale.errors import CheckFailed, UsageError, nearest
+from tfscale.errors import CheckFailed, UsageError
 from tfscale.files import dumps, write_whole
-from tfscale.importer.import_request import ImportRequest, parse_request
-from tfscale.validation.findings import Finding, Limits, findings
+from tfscale.importer.import_request import parse_request
+from tfscale.statistics.findings import Finding, Limits
+from tfscale.validation.compared import accept_as_baseline, compared
 
 _log = logging.getLogger("tfscale.validation")
 
@@ -25,9 +26,12 @@ _LIMITS = {
     "missing": "difference between the shares of missing values",
     "unseen": "share of values that the base doesn't have",
     "balance": "difference between the shares of a class",
+    "words": "share of words of texts that the base doesn't have, beyond what is to be expected",
     "leak": "how much of the label one column alone may tell, from 0 to 1",
+    "copies": "share of pictures or texts that stand in another split, too",
+    "noise": "share of labels that look wrong; 1: only told; none: not looked at",
 }
-_OWN = ("against", "output", *_LIMITS)
+_OWN = ("against", "output", "accept", *_LIMITS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,14 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [(f"{name}={getattr(Limits(), name)}", told) for name, told in _LIMITS.items()]
     parser = Parser(
         "tfscale data validate",
-        "Find what is wrong with a table: by itself, or beside another.",
+        "Find what is wrong with data: by themselves, or beside others.",
         usage="tfscale data validate PATH|NAME [against=PATH|NAME] [KEY=VALUE ...]",
-        epilog=f"output=FILE.json writes what was found; limits:\n{table(rows, framed=False)}\n"
+        epilog="against: files, a data set, the folder that keeps the baseline of one (data/NAME/1.0.0) or of a run\n"
+        "accept=true makes the training split of a data set its baseline, which training compares it with\n"
+        f"output=FILE.json writes what was found; limits:\n{table(rows, framed=False)}\n"
         "and the keys of `tfscale data import`, by which files are read\n"
         "example: tfscale data validate july.csv against=january.csv data.label=late",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("words", nargs="*", metavar="PATH|NAME|KEY=VALUE", help="a table, or a data set's name")
+    parser.add_argument("words", nargs="*", metavar="PATH|NAME|KEY=VALUE", help="files, or a data set's name")
     return guard(lambda seen: _validate(parser.parse(sys.argv[1:] if argv is None else argv).words, seen))
 
 
@@ -53,9 +59,14 @@ def _validate(words: Sequence[str], seen: dict) -> int:
     own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in _OWN and "=" in word)
     rest = [word for word in words if word.split("=", 1)[0] not in _OWN and word != "debug.traceback=true"]
     limits = _limits(own)
+    accept = own.get("accept", "false")
+    if accept not in ("true", "false"):
+        raise UsageError(f"{accept!r} is neither true nor false", where="accept", fix="accept=true")
     request = parse_request([*rest, "name=validated"])
     with messages.shown("auto"):
-        found = list(_findings(request, own.get("against"), limits))
+        if accept == "true":
+            accept_as_baseline(request)
+        found = list(compared(request, own.get("against"), limits))
         _tell(found)
     if "output" in own:
         write_whole(Path(own["output"]), dumps([dataclasses.asdict(one) for one in found], indent=1).encode())
@@ -68,75 +79,16 @@ def _validate(words: Sequence[str], seen: dict) -> int:
 
 
 def _limits(given: dict[str, str]) -> Limits:
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for name in _LIMITS:
-        if name in given:
+        if given.get(name) == "none" and name == "noise":
+            values[name] = None
+        elif name in given:
             try:
                 values[name] = float(given[name])
             except ValueError:
                 raise UsageError(f"{given[name]!r} is no number", where=name, fix=f"{name}=0.2") from None
     return Limits(**values)
-
-
-def _findings(request: ImportRequest, against: str | None, limits: Limits) -> Iterator[Finding]:
-    from tfscale.validation.profiles import as_imported, profile_beside, profile_of_files, profiles_of_prepared
-
-    if against is None:
-        profiles = (
-            iter([profile_of_files(request)])
-            if _is_path(request.path)
-            else profiles_of_prepared(_known(request.path, request), request.dir)
-        )
-        first = next(profiles)
-        yield from _bad_rows(first)
-        yield from _leaks(first, limits)
-        for other in profiles:
-            _log.info(f"{other.name} beside {first.name}: {other.about['rows']:,} rows")
-            for one in findings(first.about, other.about, limits):
-                yield dataclasses.replace(one, text=f"{other.name}: {one.text}")
-        return
-    if _is_path(against):
-        base = profile_of_files(dataclasses.replace(request, path=against))
-    else:
-        base = next(profiles_of_prepared(_known(against, request), request.dir))
-        request = as_imported(request, against)
-    if _is_path(request.path):
-        new = profile_beside(request, base)
-    else:
-        new = next(profiles_of_prepared(_known(request.path, request), request.dir))
-    _log.info(f"{new.name}: {new.about['rows']:,} rows, beside {base.about['rows']:,} of {base.name}")
-    yield from _bad_rows(new)
-    yield from findings(base.about, new.about, limits)
-    yield from _leaks(new, limits)
-
-
-def _bad_rows(profile: Any) -> Iterator[Finding]:
-    if bad := profile.about.get("bad"):
-        yield Finding("", "bad rows", f"{len(bad):,} rows can't be read; the first: {bad[0]}")
-
-
-def _leaks(profile: Any, limits: Limits) -> Iterator[Finding]:
-    for name, told in profile.told.items():
-        if told >= limits.leak:
-            label = profile.about["label"].get("name", "label")
-            text = f"it alone tells {told:.1%} of the label {label}: is it known before the label is?"
-            yield Finding(name, "leak", text)
-
-
-def _is_path(text: str) -> bool:
-    return Path(text).exists() or any(sign in text for sign in "*?[/") or "." in text
-
-
-def _known(name: str, request: ImportRequest) -> str:
-    """Raises UsageError: there is neither such a file nor such a data set."""
-    there = sorted(folder.parent.parent.name for folder in Path(request.dir).glob("*/*/dataset_info.json"))
-    if name in there:
-        return name
-    raise UsageError(
-        f"{name} is neither a file nor a data set in {request.dir}{nearest(name, there)}",
-        where="PATH",
-        fix="give a table's path, or the name of what `tfscale data import` wrote",
-    )
 
 
 def _tell(found: Sequence[Finding]) -> None:

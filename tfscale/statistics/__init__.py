@@ -1,0 +1,1 @@
+"""What data look like, in numbers: profiles, where two differ, and the protos that keep them."""
