@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfscale.data.orientation import APART
 
 MOST = 30  # the magnitude at which each operation is at its strongest
-_OUTSIDE = 128.0
+_OUTSIDE = 128
 _SHEAR, _SHIFT, _TURN, _ENHANCE = 0.3, 150 / 331, math.radians(30), 0.9
 
 
@@ -46,17 +46,17 @@ def apply(image: tf.Tensor, which: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
 
 
 def _moved(image: tf.Tensor, *affine: float | tf.Tensor) -> tf.Tensor:
-    """Output (x, y) takes input (a0 x + a1 y + a2, a3 x + a4 y + a5)."""
-    numbers = [tf.convert_to_tensor(one, tf.float32) for one in (*affine, 0, 0)]
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[tf.newaxis],
-        transforms=tf.stack(numbers)[tf.newaxis],
-        output_shape=image.shape[:2],
-        interpolation="NEAREST",
-        fill_mode="CONSTANT",
-        fill_value=_OUTSIDE,
-    )
-    return moved[0]
+    """Output (x, y) takes the pixel that is nearest to input (a0 x + a1 y + a2, a3 x + a4 y + a5).
+
+    By one gather, which takes a fifth of ImageProjectiveTransform's time.
+    """
+    height, width, channels = image.shape
+    x, y = tf.range(width, dtype=tf.float32)[None], tf.range(height, dtype=tf.float32)[:, None]
+    across, down = (tf.cast(tf.round(a * x + b * y + c), tf.int32) for a, b, c in (affine[:3], affine[3:]))
+    inside = (across >= 0) & (across < width) & (down >= 0) & (down < height)
+    places = tf.where(inside, down * width + across, height * width)
+    pixels = tf.concat([tf.reshape(image, [-1, channels]), tf.fill([1, channels], tf.constant(_OUTSIDE, tf.uint8))], 0)
+    return tf.gather(pixels, places)
 
 
 def _blend(other: tf.Tensor, image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
@@ -91,12 +91,11 @@ def _posterized(image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
 
 def _autocontrast(image: tf.Tensor) -> tf.Tensor:
     """Each channel stretched to 0 to 255; one of a single value stays."""
-    low, high = (  # over one axis after the other, which takes a tenth of the time
-        tf.cast(reduced(reduced(image, 0), 0), tf.float32) for reduced in (tf.reduce_min, tf.reduce_max)
-    )
+    pixels = tf.cast(image, tf.float32)
+    low, high = (reduced(reduced(pixels, 0), 0) for reduced in (tf.reduce_min, tf.reduce_max))  # faster than [0, 1]
     scale = tf.where(high > low, 255 / tf.maximum(high - low, 1), 1)
     low = tf.where(high > low, low, 0)
-    return tf.cast((tf.cast(image, tf.float32) - low) * scale + 1e-3, tf.uint8)
+    return tf.cast((pixels - low) * scale + 1e-3, tf.uint8)
 
 
 def _equalized(image: tf.Tensor) -> tf.Tensor:

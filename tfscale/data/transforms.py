@@ -84,7 +84,7 @@ class Flip(Transform):
 @dataclass(frozen=True)
 class Colour(Transform):
     """Multiplies brightness, contrast and saturation by factors from 1 - x to 1 + x, and turns the hue by up to `hue`
-    of a full circle to either side."""
+    of a full circle to either side; of grey pictures brightness and contrast alone."""
 
     brightness: float = 0.4
     contrast: float = 0.4
