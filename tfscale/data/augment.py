@@ -10,7 +10,7 @@ the device, and what takes two pictures, is only drawn here and done there, on w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -163,13 +163,11 @@ def resized_crop(image: tf.Tensor, seed: tf.Tensor, least_area: float, looks: Lo
         )
         return tf.concat([begin[:2], extent[:2]], 0)
 
-    @tf.function(autograph=False, experimental_attributes=APART)
     def of_whole(image: tf.Tensor) -> tf.Tensor:
         whole = decode(image, channels, looks.reading)
         top, left, height, width = tf.unstack(window(tf.shape(whole)))
         return resize(whole[top : top + height, left : left + width], size, channels)
 
-    @tf.function(autograph=False, experimental_attributes=APART)
     def of_turned(image: tf.Tensor) -> tf.Tensor:
         way = orientation(image)
         seen = turned_shape(tf.io.extract_jpeg_shape(image), way)
@@ -185,11 +183,16 @@ def resized_crop(image: tf.Tensor, seed: tf.Tensor, least_area: float, looks: Lo
     def of_jpeg() -> tf.Tensor:
         if looks.reading < READING:
             return as_stored()
-        return tf.cond(is_marked_jpeg(image), lambda: of_turned(image), as_stored)
+        return tf.cond(is_marked_jpeg(image), lambda: _apart(of_turned)(image), as_stored)
 
     if image.dtype != tf.string:
         return of_whole(image)
-    return tf.cond(tf.io.is_jpeg(image), of_jpeg, lambda: of_whole(image))
+    return tf.cond(tf.io.is_jpeg(image), of_jpeg, lambda: _apart(of_whole)(image))
+
+
+def _apart(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """In the graph one operation, which costs next to nothing where it isn't called."""
+    return tf.function(function, autograph=False, experimental_attributes=APART)
 
 
 def decode_window(jpeg: tf.Tensor, window: tf.Tensor, *, size: int, channels: int) -> tf.Tensor:
@@ -197,7 +200,6 @@ def decode_window(jpeg: tf.Tensor, window: tf.Tensor, *, size: int, channels: in
     falling below `size`; its edges move by half a pixel of that at most."""
     shorter = tf.reduce_min(window[2:])
 
-    @tf.function(autograph=False, experimental_attributes=APART)
     def smaller(jpeg: tf.Tensor, window: tf.Tensor, shorter: tf.Tensor) -> tf.Tensor:
         def by(ratio: int) -> tf.Tensor:
             whole = -(-tf.io.extract_jpeg_shape(jpeg)[:2] // ratio)
@@ -210,7 +212,7 @@ def decode_window(jpeg: tf.Tensor, window: tf.Tensor, *, size: int, channels: in
 
     return tf.cond(
         shorter >= _RATIOS[0] * size,
-        lambda: smaller(jpeg, window, shorter),
+        lambda: _apart(smaller)(jpeg, window, shorter),
         lambda: tf.io.decode_and_crop_jpeg(jpeg, window, channels=channels),
     )
 
