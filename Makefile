@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --durations 15
 # For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
 WAITING := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: train test test-slow test-faults test-container test-versions test-tfdv coverage soak test-keras programs-keras check types bench bench-scaling bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions test-tfdv coverage soak test-keras programs-keras check types bench bench-scaling bench-input bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -96,6 +96,9 @@ bench: $(READY)
 
 bench-scaling: $(READY)
 	$(BIN)/python -m benchmarks.scaling
+
+bench-input: $(READY)
+	$(BIN)/python -m benchmarks.input ../shared/data/clothing10-256px.tar
 
 bench-checkpoint: $(READY)
 	$(BIN)/python -m benchmarks.checkpoint_stall

@@ -54,10 +54,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Contestant:
-    """`factory` is "module:function"; the function takes nothing and returns `Work`."""
+    """`factory` is "module:function"; the function takes `arguments` and returns `Work`. `python` is its interpreter,
+    where it needs an environment of its own."""
 
     name: str
     factory: str
+    arguments: tuple[str, ...] = ()
+    python: str = sys.executable
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class ContestantFailed(RuntimeError):
 # -- the contestant's side
 
 
-def serve(factory: str) -> None:
+def serve(factory: str, *arguments: str) -> None:
     """Runs in the contestant's process: builds the work, says so, then answers "go SECONDS" until stdin ends.
 
     The protocol has the process's stdout to itself; what the work prints goes to /dev/null.
@@ -123,7 +126,7 @@ def serve(factory: str) -> None:
     os.dup2(silence, 1)
     os.close(silence)
     module, function = factory.split(":")
-    work: Work = getattr(importlib.import_module(module), function)()
+    work: Work = getattr(importlib.import_module(module), function)(*arguments)
     per_step = _calibrate(work)
     print(json.dumps(work.facts), file=answers)
     for line in sys.stdin:
@@ -167,7 +170,11 @@ class Process:
         self.facts: dict[str, Any] = {}
         self._stderr: TextIO = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed in __exit__)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from benchmarks.side_by_side import serve; serve({contestant.factory!r})"],
+            [
+                contestant.python,
+                "-c",
+                f"from benchmarks.side_by_side import serve; serve{(contestant.factory, *contestant.arguments)!r}",
+            ],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
