@@ -26,6 +26,7 @@ from tfscale.importer.reader import Reader
 from tfscale.importer.text_options import ENDINGS, RECORDS, text_fields
 
 _TOLD = 5  # files that are left out
+_LOOKED_AT = 10  # files without an ending whose first bytes tell what they are
 _PACKED = {"gz", "zst", "bz2", "xz"}
 _RECORDS = re.compile(r"\.(tfrecords?|tfrec)([-_.]?\d+)?(-of-\d+)?(\.(gz|zlib))?$")
 _DOCUMENTATION = re.compile(
@@ -160,7 +161,8 @@ def _is_records(found: Found) -> str:
         return ""
     named = sum(bool(_RECORDS.search(name.lower())) for name in found.content)
     if not named and len(set(map(ending, found.content)) | {""}) == 1:  # no name tells anything
-        named = sum(map(is_record_file, found.named.values()))
+        some = list(found.named.values())[:_LOOKED_AT]
+        named = len(found.content) if all(map(is_record_file, some)) else 0
     beside = {"json", "txt", "yaml", "pbtxt", "pb"}  # as TFDS and others describe records
     others = sum(ending(name) not in beside for name in found.content)
     if not named * 2 >= max(1, others):
