@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --durations 15
 # For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
 WAITING := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: train test test-slow test-faults test-container test-versions test-tfdv coverage soak test-keras programs-keras check types bench bench-scaling bench-input bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam coverage soak test-keras programs-keras check types bench bench-scaling bench-input bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -22,6 +22,17 @@ test-slow: $(READY)
 
 test-faults: $(READY)
 	$(PYTEST) --numprocesses 4 $(WAITING) -m fault tests/faults
+
+# An import by Apache Beam beside one without, in an environment of its own, which is kept; by hand
+test-beam: build/beam/.ready
+	build/beam/bin/python -m pytest -p no:cacheprovider tests/importer/test_beam.py
+
+build/beam/.ready: requirements-beam.txt pyproject.toml
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --disable-pip-version-check -q -r requirements-beam.txt
+	$(@D)/bin/pip install --disable-pip-version-check -q --no-deps -e .
+	touch $@
 
 # Of the image that .ci/image builds
 test-container: $(READY)

@@ -30,6 +30,7 @@ _KEYS = {
     "duplicates": "copies in two splits: drop, keep or refuse",
     "max_bad": "how many items may be left out: a number, or 1%",
     "processes": "that write; as many as cores",
+    "beam": "options of an Apache Beam pipeline that writes in their place",
     "fresh": "replace a data set of this name",
 }
 

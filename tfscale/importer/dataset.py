@@ -197,6 +197,11 @@ def _write_missing(job: _Import, shards: Sequence[Shard]) -> list[Written]:
     count = sum(len(shard.places) for shard in todo)
     if found:
         _log.info(f"goes on: {len(found)} of {len(shards)} files are written already")
+    if job.request.beam is not None:
+        from tfscale.importer.beam_writer import write_by_beam
+
+        found |= {one.file: one for one in write_by_beam(job.reader, todo, work, job.request.beam)} if todo else {}
+        return [found[shard.file] for shard in shards]
     few = count < _FEW and job.listing.size < _SHARD_BYTES
     processes = job.request.processes or (1 if few else max(1, int(probe().cores)))
     with ImportProgress(count, job.listing.unit) as progress:

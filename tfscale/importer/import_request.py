@@ -19,7 +19,7 @@ from tfscale.importer.text_options import TextOptions
 
 VERSION = "1.0.0"  # of every data set that is written
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # what TFDS reads out of a shard's name
-_ASIDE = ("path", "dir", "processes", "fresh", "max_bad")  # they change nothing of what is written
+_ASIDE = ("path", "dir", "processes", "beam", "fresh", "max_bad")  # they change nothing of what is written
 _EXAMPLE = "tfscale data import flights.csv name=flights data.label=arr_delay"
 
 
@@ -36,6 +36,7 @@ class ImportRequest:
         split_by: "folder", or a column whose values name the splits.
         group: a column; rows with the same value stay in one split.
         shards: files of the training split; None: by its size.
+        beam: options of an Apache Beam pipeline that writes.
         max_bad: how many items may be left out, an int, or which share of them, a float of at most 1.
     """
 
@@ -57,6 +58,7 @@ class ImportRequest:
     duplicates: str = "drop"
     max_bad: Any = 0
     processes: Optional[int] = None
+    beam: Optional[str] = None
     text: TextOptions = field(default_factory=TextOptions)
     fresh: bool = False
 
@@ -113,6 +115,10 @@ class ImportRequest:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{value} is too few", where=f"data.{name}", fix=f"data.{name}={least} or more")
+        if self.beam is not None and self.processes is not None:
+            raise UsageError(
+                "a Beam pipeline has its own workers", where="data.processes", fix="leave it away, or data.beam"
+            )
         if isinstance(self.max_bad, float) and not self.max_bad <= 1:
             raise UsageError(
                 f"{self.max_bad:g} is more than all", where="data.max_bad", fix="data.max_bad=10, or data.max_bad=1%"

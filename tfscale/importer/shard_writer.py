@@ -99,7 +99,7 @@ def write_shards(
     if processes <= 1 or len(shards) <= 1:
         features = features_of(reader)
         for shard in shards:
-            yield _write(reader, features, folder, shard, tick)
+            yield write_shard(reader, features, folder, shard, tick)
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would take TensorFlow's and DuckDB's threads for its own
     done, stop = spawn.Value("q", 0), spawn.Event()
@@ -168,11 +168,11 @@ def _write_here(shard: Shard) -> Written:
         with _Here.done.get_lock():
             _Here.done.value += more
 
-    return _write(_Here.reader, _Here.features, _Here.folder, shard, tick)
+    return write_shard(_Here.reader, _Here.features, _Here.folder, shard, tick)
 
 
-def _write(reader: Reader, features: Any, folder: Path, shard: Shard, tick: Tick) -> Written:
-    """Writes one shard and then its note."""
+def write_shard(reader: Reader, features: Any, folder: Path, shard: Shard, tick: Tick) -> Written:
+    """Writes one shard and then its note; `tick` hears of items as they are done."""
     import tensorflow as tf
 
     written = Written(shard.file, shard.split, 0, 0, "")
