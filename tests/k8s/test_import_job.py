@@ -52,7 +52,7 @@ def test_the_pod_writes_the_claim_that_trainings_mount_read_only(validate, tmp_p
     assert mount == {"name": "data", "mountPath": "/work/data", "readOnly": True}
     assert {"claimName": "data", "readOnly": True} in [one.get("persistentVolumeClaim") for one in theirs["volumes"]]
     # A path that the pod has
-    for path in ("/work/data/raw/t.csv", "/raw/t.csv"):
+    for path in ("/work/data/raw/t.csv", "/raw/t.csv", "tfds:mnist"):
         [job] = rendered(path, "name=trips", "job.pod=pod.yaml")
         assert job["spec"]["template"]["spec"]["containers"][0]["args"][2] == path
 

@@ -74,7 +74,7 @@ class ImportInCluster:
                 f"{protocol}:// isn't what a pod reads", where="PATH", fix=f"give s3://, gs:// or a path below {DATA}"
             )
         for where, path in (("PATH", request.path), ("data.text.tokenizer", request.text.tokenizer)):
-            local = not is_url if where == "PATH" else "." in path or "/" in path
+            local = not (is_url or path.startswith("tfds:")) if where == "PATH" else "." in path or "/" in path
             if local and not _is_below(path, (DATA, *mounts)):
                 raise UsageError(
                     f"{path} is on this machine, which the pod doesn't see",
@@ -89,11 +89,11 @@ class ImportInCluster:
         if schema is None:
             return MountedFiles()
         text = mounted_files.text_of_file(Path(schema), where="data.schema")
-        return dataclasses.replace(_SCHEMA, texts={"schema.yaml": text})
+        return dataclasses.replace(_SCHEMA, texts={_schema_name(schema): text})
 
     def arguments(self) -> tuple[str, ...]:
         """The container's."""
-        there = f"data.schema={_SCHEMA.place}/schema.yaml"
+        there = f"data.schema={_SCHEMA.place}/{_schema_name(self.request.schema or '')}"
         return ("data", "import", *(there if _key(word) == "schema" else word for word in self.words))
 
     def extras(self) -> list[str]:
@@ -164,6 +164,11 @@ def render(job: Job) -> list[Manifest]:
         made["ttlSecondsAfterFinished"] = spec.ttl
     meta = queued(job, metadata(job, role=pod.IMPORTING))
     return [*mounted_files.manifests(job), {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": made}]
+
+
+def _schema_name(file: str) -> str:
+    """In the pod: its ending says what it is."""
+    return f"schema{PurePosixPath(file).suffix}"
 
 
 def _key(word: str) -> str:
