@@ -90,7 +90,7 @@ def mixed_order(parts: Sequence[Part], shard: Shard, *, seed: int, start_step: i
     def at(step):
         position = _positions(step, shard)
         number = position // block
-        slot = permute(position % block, -1 - number, block, seed)  # other seeds than those of epochs
+        slot = _slots(number, position % block, block, shard.worker_batch, seed)
         part = tf.searchsorted(ends, slot, side="right", out_type=tf.int64)
         mine, size = tf.gather(share, part), tf.gather(count, part)
         ordinal = number * mine + slot - (tf.gather(ends, part) - mine)
@@ -99,6 +99,28 @@ def mixed_order(parts: Sequence[Part], shard: Shard, *, seed: int, start_step: i
         return {"index": index, "epoch": epoch, "weight": _ones(shard)}
 
     return tf.data.Dataset.range(start_step, FOREVER).map(at)
+
+
+def _slots(number: tf.Tensor, place: tf.Tensor, block: int, positions: int, seed: int) -> tf.Tensor:
+    """Which slot of its block each of some consecutive positions has: int64 [positions].
+
+    Every block is sorted by random numbers of (seed, block, slot), by SplitMix64 (Steele et al., 2014): the cipher of
+    `permute` takes a thousand times as long on so few.
+    """
+    numbers = number[0] + tf.range((positions + block - 2) // block + 1, dtype=tf.int64)
+    drawn = _random(tf.cast(numbers, tf.uint64) + _random(tf.constant(seed, tf.uint64)))
+    drawn = _random(drawn[:, tf.newaxis] + tf.cast(tf.range(block), tf.uint64))
+    slots = tf.argsort(tf.bitcast(drawn, tf.int64), axis=1)
+    return tf.cast(tf.gather_nd(slots, tf.stack([number - number[0], place], axis=1)), tf.int64)
+
+
+def _random(counter: tf.Tensor) -> tf.Tensor:
+    """Random bits of a number: uint64."""
+    bits = (counter + tf.constant(1, tf.uint64)) * tf.constant(0x9E3779B97F4A7C15, tf.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        shifted = tf.bitwise.right_shift(bits, tf.constant(shift, tf.uint64))
+        bits = tf.bitwise.bitwise_xor(bits, shifted) * tf.constant(factor, tf.uint64)
+    return tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, tf.constant(31, tf.uint64)))
 
 
 def training_order(num_examples: int, shard: Shard, *, seed: int, start_step: int = 0) -> tf.data.Dataset:
