@@ -7,7 +7,7 @@ import itertools
 import pytest
 from support.dense_models import environ
 from support.fault_rows import result_of
-from support.sightings import TRAIN, Sighted, sighted_job, sightings
+from support.sightings import TRAIN, Sighted, endless, sighted_job, sightings
 
 from tfscale.cluster import Cluster
 from tfscale.composition.hydra_compose import compose
@@ -30,8 +30,19 @@ def data_set():
     )
 
 
+def start_behind(size=10, start=0, *more, **others):
+    assert size == 10 and not more and not others
+    return endless(start)
+
+
 @pytest.mark.parametrize(
-    "function", ["support.sightings.endless", "support.sightings.without_start", f"{__name__}.data_set"]
+    "function",
+    [
+        "support.sightings.endless",
+        "support.sightings.without_start",
+        f"{__name__}.data_set",
+        f"{__name__}.start_behind",
+    ],
 )
 def test_each_worker_reads_its_own_from_any_step_on(tf, function):
     source, plan = Stream(function=function, epoch=TRAIN), make_plan(probe(), Cluster(), PlanRequest(6))
@@ -71,10 +82,23 @@ def test_what_is_no_stream_is_refused(tf):
         Stream(function="support.sightings.endles", epoch=5).check()
     with pytest.raises(UsageError, match="gives int"):
         Stream(function=f"{__name__}.numbers", epoch=5).stream("train", Shard(2), training=True, start_step=0)
-    with pytest.raises(UsageError, match="takes folder, kind"):
-        Stream(function="support.sightings.write_source", epoch=5).stream(
-            "train", Shard(2), training=True, start_step=0
-        )
+    for function, why in (
+        ("support.sightings.write_source", "takes folder, kind"),
+        (f"{__name__}.first_alone", "takes first"),
+        (f"{__name__}.first_alone_by_place", "takes start"),
+        (f"{__name__}.of_more_axes", "gives x of 0 and then of 1 axes"),
+        (f"{__name__}.of_other_types", "gives x as a text and as a number"),
+        (f"{__name__}.ragged", "gives x as rows of several lengths"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            Stream(function=function, epoch=5).stream("train", Shard(2), training=True, start_step=0)
+    later = Stream(function=f"{__name__}.later_fractions", epoch=5).stream(
+        "train", Shard(2), training=True, start_step=0
+    )
+    read = later.as_numpy_iterator()
+    assert [next(read)["y"] for _ in range(4)] == [0, 1.5, 2, 3.5]
+    with pytest.raises(Exception, match="gives x of int64 first, and a fraction in example 5"):
+        [next(read) for _ in range(2)]
     with pytest.raises(SecurityRefused, match="data.function"):
         compose(
             [word for word in job("endless") if "extensions" not in word]
@@ -84,3 +108,27 @@ def test_what_is_no_stream_is_refused(tf):
 
 def numbers():
     return itertools.count()
+
+
+def first_alone(first):
+    return endless(first)
+
+
+def first_alone_by_place(start, /):
+    return endless(start)
+
+
+def of_more_axes():
+    return itertools.cycle([{"x": 1}, {"x": [1, 2]}])
+
+
+def of_other_types():
+    return itertools.cycle([{"x": "a"}, {"x": 1}])
+
+
+def later_fractions(start):
+    return ({"x": 1.5 if number == 5 else number, "y": number + number % 2 / 2} for number in itertools.count(start))
+
+
+def ragged():
+    return itertools.cycle([{"x": [[1], [2, 3]]}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from support.tiny_run import Classify, Vectors, fit_tiny
 
-from tfscale.errors import Diverged
+from tfscale.data.stream import Stream
+from tfscale.errors import DataCorrupt, Diverged
 
 BATCH, SEED = 8, 0
 
@@ -107,6 +109,19 @@ def test_more_than_are_allowed_end_the_run(run, order):
 def test_without_a_checkpoint_there_is_no_way_back(run, order):
     with pytest.raises(Diverged, match="no checkpoint was written before it"):
         run(Poisoned(bad=order[3][5]), every="100st", max_rollbacks=1)
+
+
+def stream(start):
+    """Vectors for ever, of which the 27th holds NaN."""
+    for number in itertools.count(start):
+        yield {"x": np.full(6, np.nan if number == 27 else number % 3, np.float32), "label": number % 2}
+
+
+def test_the_examples_of_a_stream_are_those_in_its_order(run, tmp_path):
+    with pytest.raises(DataCorrupt, match="row 3 of the batch of step 3"):
+        run(Stream(function=f"{__name__}.stream", epoch=50))
+    told = json.loads((tmp_path / "tiny" / "it" / "diverged.json").read_text())
+    assert (told["step"], told["epoch"], told["examples"]) == (3, 0, list(range(24, 32)))
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,10 @@ class StreamedSource(Source):
         """
         raise NotImplementedError
 
+    def numbers(self, step: int, global_batch: int) -> Sequence[int]:
+        """The numbers of a training step's examples; () where nobody knows them."""
+        return ()
+
     def own_steps(self, split: str) -> str:
         """Why this split's steps can't be cut anew, so that `steps` gives them as they are; "" where they can."""
         return ""

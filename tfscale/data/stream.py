@@ -36,10 +36,10 @@ _LOOKED_AT = 2  # examples that tell the form of all
 class Stream(StreamedSource):
     """Examples as dicts of arrays, from a function of people's own; there is no test split.
 
-    function: "package.function", which gives an iterator or a tf.data.Dataset of single examples. Where it has an
-        argument, that is the number of the example that it begins with, so that a run resumes by address. Without one,
-        a run that resumes reads what it has seen again. Every worker calls it and takes its own examples: it must give
-        the same ones everywhere.
+    function: "package.function", which gives an iterator or a tf.data.Dataset of single examples. Where it takes
+        `start`, it is called with the number of the example that it begins with, so that a run resumes by address.
+        Else a run that resumes reads what it has seen again. Every worker calls it and takes its own examples: it must
+        give the same ones everywhere.
     epoch: how many examples count as an epoch.
     """
 
@@ -72,7 +72,7 @@ class Stream(StreamedSource):
 
     @cached_property
     def _called(self) -> tuple[Any, bool]:
-        """The function, and whether it takes the number of its first example."""
+        """The function, and whether it takes `start`."""
         function = load_code(self.function, key="data.function")
         try:
             taken = inspect.signature(function).parameters.values()
@@ -80,19 +80,26 @@ class Stream(StreamedSource):
             raise UsageError(
                 f"{self.function} is no function", where="data.function", fix="name a function that gives examples"
             ) from None
-        needed = [one.name for one in taken if one.default is one.empty and one.kind < one.KEYWORD_ONLY]
-        if len(needed) > 1:
+        takes = any(one.name == "start" and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) for one in taken)
+        needed = [
+            one.name
+            for one in taken
+            if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+            if not (takes and one.name == "start")
+        ]
+        if needed:
             raise UsageError(
                 f"{self.function} takes {', '.join(needed)}",
                 where="data.function",
-                fix="let it take the number of its first example alone, or nothing",
+                fix='let it take the number of its first example under the name "start", or nothing; all else needs a'
+                " default",
             )
-        return function, bool(needed) or any(one.name == "start" for one in taken)
+        return function, takes
 
     def _from(self, first: int) -> tuple[Any, int]:
         """(what the function gives, the number of its first example)."""
         function, takes = self._called
-        return (function(first), first) if takes else (function(), 0)
+        return (function(start=first), first) if takes else (function(), 0)
 
     def stream(self, split: str, shard: Shard, *, training: bool, start_step: int) -> tf.data.Dataset:
         from tfscale.autograph import no_autograph
@@ -126,7 +133,7 @@ class Stream(StreamedSource):
         def examples() -> Iterator[dict[str, Any]]:
             given, number = self._from(first)
             for one in given:
-                yield {name: one[name] for name in self._form}
+                yield {name: self._value(name, one[name], number) for name in self._form}
                 number += 1
             yield from self._ended(f"example {number}")
 
@@ -143,12 +150,32 @@ class Stream(StreamedSource):
             raise self._no_example(type(some[0]).__name__ if some else "no example")
         form = {}
         for name in some[0]:
-            arrays = [np.asarray(one[name]) for one in some]
-            rank = max(array.ndim for array in arrays)
-            kind = tf.as_dtype(arrays[0].dtype) if arrays[0].dtype.kind not in "OUS" else tf.string
-            same = [len({array.shape[axis] for array in arrays if array.ndim == rank}) == 1 for axis in range(rank)]
-            form[name] = tf.TensorSpec([n if one else None for n, one in zip(arrays[0].shape, same, strict=True)], kind)
+            try:
+                arrays = [np.asarray(one[name]) for one in some]
+            except ValueError:
+                raise self._no_example(f"{name} as rows of several lengths") from None
+            ranks, texts = [array.ndim for array in arrays], [array.dtype.kind in "OUS" for array in arrays]
+            if len(set(ranks)) > 1:
+                raise self._no_example(f"{name} of {' and then of '.join(map(str, ranks))} axes")
+            if len(set(texts)) > 1:
+                raise self._no_example(f"{name} as a text and as a number")
+            sizes = zip(*(array.shape for array in arrays), strict=True)
+            kind = tf.string if texts[0] else tf.as_dtype(np.result_type(*arrays))
+            form[name] = tf.TensorSpec([n[0] if len(set(n)) == 1 else None for n in sizes], kind)
         return form
+
+    def _value(self, name: str, value: Any, number: int) -> Any:
+        """It, unless TensorFlow would cut it off to the type that the first examples have."""
+        import numpy as np
+
+        kind = self._form[name].dtype
+        if kind.is_integer and np.asarray(value).dtype.kind == "f":
+            raise DataCorrupt(
+                f"{self.function} gives {name} of {kind.name} first, and a fraction in example {number}",
+                where="data.function",
+                fix=f"let it give {name} as floats from the first example on",
+            )
+        return value
 
     def _no_example(self, what: str) -> UsageError:
         return UsageError(
@@ -164,6 +191,9 @@ class Stream(StreamedSource):
             fix="let it never end (itertools.count, .repeat()), or import the data: tfscale data import",
         )
         yield  # a generator, which raises when it is read
+
+    def numbers(self, step: int, global_batch: int) -> range:
+        return range(step * global_batch, (step + 1) * global_batch)
 
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfscale.data.keras_source import KerasSource
+from tfscale.data.source import Source, StreamedSource
 from tfscale.errors import Diverged
 from tfscale.recovery.same_state import restore, share_state
 
@@ -105,13 +106,9 @@ class Recovery:
 
     def _examine(self, error: Diverged, data_step: int, good: int | None) -> dict[str, Any]:
         """What is known of the batch; also in diverged.json."""
-        from tfscale.data.order import Portion, Shard
-        from tfscale.data.pipeline import training_order
-
         parts, config = self.parts, self.parts.config
         batch, source = config.train.global_batch, config.data.resolved()
-        order = training_order(source, Portion("train", Shard(batch), True, config.train.seed, data_step))
-        examples = next(iter(order.take(1)))["index"].numpy().tolist()
+        examples = _examples(source, data_step, batch, config.train.seed)
         whole = source.whole_epochs
         epoch = data_step // int(parts.steps_per_epoch) if whole else data_step * batch // source.num_examples("train")
         report: dict[str, Any] = {"step": error.step, "epoch": epoch}
@@ -121,6 +118,18 @@ class Recovery:
             report.update(parts.trainer.examine(batches))
         parts.run_dir.write_json("diverged.json", {k: _plain(v) for k, v in report.items()})
         return report
+
+
+def _examples(source: Source, data_step: int, batch: int, seed: int | None) -> list[int]:
+    """Which examples a step of the order has; none where nobody knows."""
+    from tfscale.data.order import Portion, Shard
+    from tfscale.data.pipeline import training_order
+
+    if isinstance(source, StreamedSource):
+        return list(source.numbers(data_step, batch))
+    order = training_order(source, Portion("train", Shard(batch), True, seed, data_step))
+    found: list[int] = next(iter(order.take(1)))["index"].numpy().tolist()
+    return found
 
 
 def data_address(memory: Mapping[str, Any], step: int) -> tuple[int, tuple[int, ...]]:
@@ -149,7 +158,7 @@ def _described(error: Diverged, report: dict[str, Any], *, allowed: int) -> Dive
             f"norm {norm:.4g}: {'the training diverged' if math.isfinite(norm) else 'the batch itself is bad'}"
         )
     shown = ", ".join(str(index) for index in report["examples"][:8])
-    where = f"step {error.step}, epoch {report['epoch']}, training examples {shown}"
+    where = f"step {error.step}, epoch {report['epoch']}" + (f", training examples {shown}" if shown else "")
     if len(report["examples"]) > 8:
         where += f" and {len(report['examples']) - 8} more (diverged.json)"
     fix = error.fix if allowed else f"{error.fix}; train.max_rollbacks=1 leaves such a batch out"
