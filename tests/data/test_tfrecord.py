@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tfscale.composition.hydra_compose import compose
+from tfscale.data import record_labels
 from tfscale.data.prepare import prepare_apart
 from tfscale.data.tfrecord import TfRecord
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
@@ -69,6 +70,18 @@ def test_records_come_in_the_order_asked(tf, source, ram_bytes):
     assert got[0]["x"].numpy().tolist() == [[3, 3], [3, 3]]
     assert (source.num_examples("train"), source.num_examples("test")) == (7, 2)
     assert source.spec() == {"num_classes": 3}
+
+
+def test_labels_are_read_once_where_they_can_not_be_kept(tf, source, monkeypatch, tmp_path):
+    source.prepare()
+    read = []
+    real = record_labels._read_labels
+    monkeypatch.setattr(record_labels, "_read_labels", lambda index, field: read.append(index) or real(index, field))
+    source.dir = str(tmp_path / "train-0" / "no folder")
+    for _ in range(2):
+        assert source.class_labels("train").tolist() == [i % 3 for i in range(7)]
+        assert source.class_labels("test").tolist() == [0, 1]
+    assert len(read) == 2
 
 
 def test_a_second_preparation_verifies_nothing(tf, source, monkeypatch, tmp_path):

@@ -165,6 +165,7 @@ def test_names_that_mlflow_does_not_take_are_made_fit(root, store, messages):
     assert data.metrics[other] == 7
     assert sorted(data.metrics[name] for name in data.metrics if name.startswith("xxx")) == [7, 8]
     err = messages.text
+    assert err.count("MLflow takes no metric named") == 1 and "; and 1 more" in err
     assert err.count("'recall@2'") == 1 and f"there it is {other!r}" in err and "refuses" not in err
 
 

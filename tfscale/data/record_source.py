@@ -66,7 +66,10 @@ class RecordSource(Source):
         index, field = self._index(split), self._label_field()
         if field is None or index.size > LOOKED_THROUGH:
             return None
-        return every_label(index, field, Path(getattr(self, "dir", "data")))
+        kept = self.__dict__.setdefault("_every_label", {})
+        if split not in kept:
+            kept[split] = every_label(index, field, Path(getattr(self, "dir", "data")))
+        return kept[split]
 
     def stored_bytes(self, split: str) -> np.ndarray | None:
         return self._index(split).sizes()

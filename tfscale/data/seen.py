@@ -15,19 +15,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfscale.data.order import Part, Portion, evaluation_steps, permute
+from tfscale.data.order import Permutation, Portion, evaluation_steps, permute
 from tfscale.data.pipeline import training_order
 from tfscale.data.source import Source
 
-_MOST = 2**25  # examples that are counted one by one
+COUNTED = 2**25  # examples up to which each is counted by itself
+_AT_ONCE = 2**20  # places of an epoch that are computed together
 
 
 def held(source: Source, split: str) -> dict[str, Any]:
     """What a prepared split holds: examples and bad_records and, where they are known, bytes and labels."""
     count, bad = source.num_examples(split), list(source.bad_examples(split))
     about: dict[str, Any] = {"examples": count - len(bad), "bad_records": source.count_bad(split)}
-    times = np.ones(count if count <= _MOST else 0, np.int64)
-    times[bad] = 0
+    times = np.ones(count if count <= COUNTED else 0, np.int64)
+    if len(times):
+        times[bad] = 0
     return {**about, **_parts(source, split, times), **_totals(source, split, times)}
 
 
@@ -46,7 +48,7 @@ def shown(source: Source, portion: Portion, *, steps: int) -> dict[str, Any]:
         each were shown.
     """
     split, count = portion.split, source.num_examples(portion.split)
-    if count > _MOST:
+    if count > COUNTED:
         return {"examples": _positions(source, portion, steps)}
     times = _times(source, portion, steps)
     bad = np.zeros(count, bool)
@@ -62,6 +64,16 @@ def shown(source: Source, portion: Portion, *, steps: int) -> dict[str, Any]:
         **_parts(source, split, times),
         **_totals(source, split, times),
     }
+
+
+def why_uncounted(source: Source, split: str) -> str:
+    """Why `shown` has no labels of a source that has classes."""
+    if source.num_examples(split) > COUNTED:
+        return f"of more than {COUNTED:,} examples only how many there were is counted"
+    label = source.spec().get("columns", {}).get("label") or {}
+    if label.get("kind") == "multilabel":
+        return "an example has several at once, which are not counted"
+    return "finding them out takes a look through all of the data"
 
 
 def _parts(source: Source, split: str, times: np.ndarray) -> dict[str, Any]:
@@ -91,18 +103,19 @@ def _totals(source: Source, split: str, times: np.ndarray) -> dict[str, Any]:
 
 def _times(source: Source, portion: Portion, steps: int) -> np.ndarray:
     """How often each example came: int64 [examples]."""
-    count, batch = source.num_examples(portion.split), portion.shard.global_batch
-    first = 0  # of the positions that are looked at one by one
+    count, batch, seed = source.num_examples(portion.split), portion.shard.global_batch, portion.seed or 0
+    first = steps * batch  # of the positions that are looked at step by step
     if parts := source.parts(portion.split):
-        blocks, rest = divmod(steps * batch, sum(part.share for part in parts))
-        first = steps * batch - rest
-        times = np.concatenate([_of_part(part, blocks, portion.seed or 0) for part in parts])
+        blocks, rest = divmod(first, sum(part.share for part in parts))
+        first -= rest
+        told = [(part.examples, *divmod(blocks * part.share, part.examples)) for part in parts]
+        times = np.concatenate([_of_epochs(*one, _drawn(one[0], seed)) for one in told])
     elif source.whole_epochs:
-        times = np.full(count, steps // evaluation_steps(count, batch), np.int64)
-        first = steps // evaluation_steps(count, batch) * evaluation_steps(count, batch) * batch
+        epochs, rest = divmod(steps, evaluation_steps(count, batch))
+        permutation = source.permutation(portion.split, global_batch=batch, seed=portion.seed)
+        times = _of_epochs(count, epochs, rest * batch, permutation or _drawn(count, seed))
     else:
-        times = np.full(count, steps * batch // count, np.int64)
-        first = steps * batch // count * count
+        times = _of_epochs(count, *divmod(first, count), _drawn(count, seed))
 
     def add(start: int, stop: int, by: int, least: int = 0) -> None:
         """The examples of some steps, from a position on."""
@@ -118,13 +131,19 @@ def _times(source: Source, portion: Portion, steps: int) -> np.ndarray:
     return times
 
 
-def _of_part(part: Part, blocks: int, seed: int) -> np.ndarray:
-    """How often each example of a part came in so many whole blocks."""
-    epochs, rest = divmod(blocks * part.share, part.examples)
-    times = np.full(part.examples, epochs, np.int64)
-    offsets = tf.range(rest, dtype=tf.int64)
-    times[permute(offsets, tf.fill(tf.shape(offsets), tf.constant(epochs, tf.int64)), part.examples, seed).numpy()] += 1
+def _of_epochs(count: int, epochs: int, rest: int, permutation: Permutation) -> np.ndarray:
+    """How often each of `count` examples came in so many whole epochs and the first places of the next one."""
+    times = np.full(count, epochs, np.int64)
+    for start in range(0, rest, _AT_ONCE):
+        with tf.device("CPU:0"):
+            places = tf.range(start, min(rest, start + _AT_ONCE), dtype=tf.int64)
+            times[permutation(places, tf.zeros_like(places) + epochs).numpy()] += 1
     return times
+
+
+def _drawn(count: int, seed: int) -> Permutation:
+    """The order of each epoch as the seed draws it."""
+    return lambda places, epochs: permute(places, epochs, count, seed)
 
 
 def _positions(source: Source, portion: Portion, steps: int) -> int:

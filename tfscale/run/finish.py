@@ -19,7 +19,7 @@ from tfscale.run.context import RunContext
 from tfscale.run.what_it_saw import what_it_saw
 from tfscale.run_dir.goodput import measure
 from tfscale.run_dir.result import Result
-from tfscale.run_dir.shown_data import figures
+from tfscale.run_dir.shown_data import figures, untracked
 from tfscale.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
         goodput=goodput.to_dict() if goodput else None,
     )
     tracker.metrics(figures(result.data), result.step)
+    if parts.config.tracker is not None and (left_out := untracked(result.data)):
+        _log.info(left_out)
     if goodput:
         tracker.metrics(goodput.metrics(), result.step)
     run_dir.write_json("result.json", result.to_dict())

@@ -18,20 +18,20 @@ _log = logging.getLogger(__name__)
 
 
 def what_it_saw(parts: Parts) -> dict[str, Any]:
-    """`Result.data` of a run that has ended; a fault of the data is reported and ends nothing: the run is over."""
-    import tensorflow as tf
-
-    about: dict[str, Any] = dict(about_data(parts.config, parts.run_dir))
+    """`Result.data` of a run that has ended; whatever goes wrong is reported and ends nothing: the run is over."""
+    about: dict[str, Any] = {}
     try:
+        about.update(about_data(parts.config, parts.run_dir))
         about.update(_counted(parts))
-    except (TfscaleError, OSError, tf.errors.OpError) as error:
-        _log.warning(f"what the model saw of the data can't be counted any more: {first_line(error)}")
+    except Exception as error:
+        kind = "" if isinstance(error, TfscaleError) else f"{type(error).__name__}: "
+        _log.warning(f"what the model saw of the data can't be counted: {kind}{first_line(error)}")
     return about
 
 
 def _counted(parts: Parts) -> dict[str, Any]:
     from tfscale.data.order import Portion, Shard
-    from tfscale.data.seen import held, shown
+    from tfscale.data.seen import held, shown, why_uncounted
 
     config, source, step = parts.config, parts.config.data.resolved(), parts.state.step
     if isinstance(source, KerasSource):
@@ -46,5 +46,5 @@ def _counted(parts: Parts) -> dict[str, Any]:
     portion = Portion("train", Shard(config.train.global_batch), True, config.train.seed, skip=skipped)
     seen = shown(source, portion, steps=steps)
     if source.class_names() and "labels" not in seen:
-        _log.info("the labels that the model saw aren't counted: finding them out takes a look through all of the data")
+        _log.info(f"the labels that the model saw aren't counted: {why_uncounted(source, 'train')}")
     return {"splits": splits, "seen": seen}

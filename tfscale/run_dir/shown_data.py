@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _SHOWN = 6  # classes in one line
+_TRACKED = 100  # classes up to which each has a figure of its own
 
 
 def in_words(data: Mapping[str, Any]) -> dict[str, str]:
@@ -28,11 +29,20 @@ def in_words(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def figures(data: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of what was seen, by names such as "seen/label/cat"."""
+    """The numbers of what was seen, by names such as "seen/label/cat"; labels where they are few."""
     seen = data.get("seen", {})
+    labels = seen.get("labels", {}) if not untracked(data) else {}
     found = {f"seen/{name}": float(value) for name, value in seen.items() if not isinstance(value, Mapping)}
     found.update({f"seen/part/{name}": float(count) for name, count in seen.get("parts", {}).items()})
-    return {**found, **{f"seen/label/{name}": float(count) for name, count in seen.get("labels", {}).items()}}
+    return {**found, **{f"seen/label/{name}": float(count) for name, count in labels.items()}}
+
+
+def untracked(data: Mapping[str, Any]) -> str:
+    """What `figures` leaves out, a sentence for people; "" where that is nothing."""
+    classes = len(data.get("seen", {}).get("labels", {}))
+    if classes <= _TRACKED:
+        return ""
+    return f"the tracker has no seen/label/... of {classes:,} classes, more than {_TRACKED}: result.json has them all"
 
 
 def _examples(seen: Mapping[str, Any]) -> str:

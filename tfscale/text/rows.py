@@ -196,7 +196,12 @@ class TextRows(Source):
 
     def class_labels(self, split: str) -> np.ndarray | None:
         index = self._index(split)
-        return every_label(index, "label", self._kept) if self._labelled and index.size <= LOOKED_THROUGH else None
+        if not self._labelled or index.size > LOOKED_THROUGH:
+            return None
+        kept = self.__dict__.setdefault("_every_label", {})
+        if split not in kept:
+            kept[split] = every_label(index, "label", self._kept)
+        return kept[split]
 
     def stored_bytes(self, split: str) -> np.ndarray | None:
         return self._index(split).sizes()

@@ -31,6 +31,7 @@ RUN_ID = "mlflow_run_id"  # the file of the run folder that names its run
 _REFUSALS = (400, 409, 413, 422)  # HTTP codes that another try would not change
 _METRICS, _PARAMS = 1000, 100  # what one request takes
 _LONGEST = 250  # characters of a name
+_TOLD = 5  # names in one message
 _UNFIT = re.compile(r"[^/\w.\- :]")  # what MLflow takes in no name
 _PLAIN = re.compile(r"[\w/.\- ]+")  # a path that means the same inside an address
 
@@ -95,6 +96,7 @@ class Sink:
         self._run_dir, self._root, self._name = run_dir, root, name
         self._client: Any = None
         self._names: dict[tuple[str, str], str] = {}  # (kind, name): what MLflow calls it
+        self._fitted: set[tuple[str, str]] = set()  # (kind, what MLflow calls it)
         self._said: set[str] = set()
         self._refused: list[str] = []
         self._link: tempfile.TemporaryDirectory | None = None
@@ -279,16 +281,20 @@ class Sink:
 
     def _fit(self, kind: str, values: dict[str, Any]) -> dict[str, Any]:
         """The values under names that MLflow takes; what is called otherwise there is reported once."""
-        fresh = [name for name in values if (kind, name) not in self._names]
+        fresh, renamed = [name for name in values if (kind, name) not in self._names], []
         for name in sorted(fresh, key=lambda name: fit_name(name) != name):  # those that are fit keep theirs
             fitted = fit_name(name)
-            if any(other == fitted and of == kind for (of, _), other in self._names.items()):
+            if (kind, fitted) in self._fitted:
                 fitted = f"{fitted[: _LONGEST - 7]}_{sha256_of(name)[:6]}"
             self._names[kind, name] = fitted
+            self._fitted.add((kind, fitted))
             short, there = name.rpartition("/")[2], fitted.rpartition("/")[2]
             if fitted != name and short not in self._said:
                 self._said.add(short)
-                _warn(f"MLflow takes no {kind} named {short!r}: there it is {there!r}")
+                renamed.append(f"{short!r}: there it is {there!r}")
+        if renamed:
+            more = f"; and {len(renamed) - _TOLD} more" if len(renamed) > _TOLD else ""
+            _warn(f"MLflow takes no {kind} named {'; '.join(renamed[:_TOLD])}{more}")
         return {self._names[kind, name]: value for name, value in values.items()}
 
 
