@@ -13,6 +13,7 @@ import pytest
 from tfscale.data import contents
 from tfscale.data.contents import check_contents, hashes
 from tfscale.data.image_folder import ImageFolder
+from tfscale.data.mixture import Mixture
 from tfscale.data.mnist import Mnist
 from tfscale.errors import CheckpointUnusable
 from tfscale.run_dir.folder import RunDir
@@ -80,19 +81,31 @@ def test_only_files_of_another_size_or_time_are_read_again(job, monkeypatch):
     real = ImageFolder.content_of
     monkeypatch.setattr(ImageFolder, "content_of", lambda self, file: read.append(file.name) or real(self, file))
     directory = job.photos.parent / "d"
-    first = hashes(job.data, directory)
-    assert len(read) == 4 and hashes(job.data, directory) == first and len(read) == 4
+    first = hashes(job.data, job.data.contents(), directory)
+    assert len(read) == 4 and hashes(job.data, job.data.contents(), directory) == first and len(read) == 4
     change(job.photos / "a" / "2.jpg")
-    second = hashes(job.data, directory)
+    second = hashes(job.data, job.data.contents(), directory)
     assert read[4:] == ["2.jpg"] and {k for k in first if first[k] != second[k]} == {"a/2.jpg"}
     (note,) = directory.glob("contents-*.json")
     note.write_text(json.dumps({})[:1])
-    assert hashes(job.data, directory) == second
+    assert hashes(job.data, job.data.contents(), directory) == second
+
+
+def test_a_mixture_lists_the_files_of_its_sources_once(job, monkeypatch):
+    listed = []
+    real = ImageFolder.contents
+    monkeypatch.setattr(ImageFolder, "contents", lambda self: listed.append(self) or real(self))
+    alone = real(job.data).keys()
+    job.data = Mixture(weights={"a": 1, "b": 1}, sources={name: ImageFolder(path=job.data.path) for name in "ab"})
+    look(job)
+    assert len(listed) == 2
+    names = {json.loads(line.partition(" ")[2]) for line in (job.run_dir.path / contents.LIST).read_text().splitlines()}
+    assert names == {f"{part}/{name}" for part in "ab" for name in alone}
 
 
 def test_a_place_that_can_not_be_written_is_hashed_every_time(job):
     (job.photos.parent / "d").write_text("a file in the way")
-    assert len(hashes(job.data, job.photos.parent / "d")) == 4
+    assert len(hashes(job.data, job.data.contents(), job.photos.parent / "d")) == 4
 
 
 def test_pictures_that_are_not_verified_are_not_hashed(job):

@@ -33,10 +33,13 @@ class Numbers(ArraySource):
     count: int = 10
     extra: bool = False
     classes: int = 2
+    width: int = 0
 
     def arrays(self, split):
         x = np.arange(self.first, self.first + (self.count if split == "train" else 3))
         more = {"extra": x} if self.extra else {}
+        if self.width:
+            more["row"] = np.zeros((len(x), self.width))
         return {"x": x.astype(np.float32), "label": x % self.classes, **more}
 
     def spec(self):
@@ -121,6 +124,53 @@ def test_sources_of_unlike_form_are_refused(tf):
         Mixture(weights={"a": 1}, sources={"b": Numbers()}).check()
 
 
+def test_sizes_must_be_alike_where_the_task_takes_examples_as_they_are(tf):
+    source = mixed(a=Numbers(width=10), b=Numbers(width=12))
+    with pytest.raises(UsageError, match=r"row is float64 of the shape \(10,\) and float64 of the shape \(12,\)"):
+        read(source, 1)
+    read(mixed(a=Numbers(width=10), b=Numbers(width=10)), 1)
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Imported tables of 21 rows: one has other classes and a constant, one texts for numbers."""
+    from tfscale.importer.dataset import import_data
+    from tfscale.importer.import_request import parse_request
+
+    for name, classes, places in (("day", "ba", "xy"), ("night", "cb", "x"), ("words", "ab", "xy")):
+        sizes = ["few" if name == "words" and n % 2 else f"{n / 7:.3f}" for n in range(21)]
+        rows = [f"{sizes[n]},{places[n % len(places)]},{classes[n % 3 % 2]}" for n in range(21)]
+        (tmp_path / name).mkdir()
+        for split, some in (("train", rows), ("test", rows[:3])):
+            (tmp_path / name / f"{split}.csv").write_text("\n".join(["size,place,label", *some]) + "\n")
+        import_data(
+            parse_request([str(tmp_path / name), f"name={name}", f"dir={tmp_path / 'data'}", "data.label=label"])
+        )
+    return str(tmp_path / "data")
+
+
+def test_tables_are_mixed_by_the_names_of_their_classes(tf, tables):
+    from tfscale.labels import Labels
+
+    source = Mixture(dir=tables, weights={"day": 3, "night": 1})
+    source.check()
+    source.prepare()
+    assert source.class_names() == ("a", "b", "c") and source.spec()["num_classes"] == 3
+    label = source.spec()["columns"]["label"]
+    assert (label["classes"], label["counts"]) == (["a", "b", "c"], [10, 24, 7])  # of 42 rows as they are shown
+    everything = tf.data.Dataset.from_tensors(tf.range(42, dtype=tf.int64))
+    read = [source.parse(raw) for raw in source.read("train", everything, ram_bytes=10**6)]
+    names = ["abc"[int(example["label"])] for example in read]
+    assert names == ["abc"[i] for i in source.class_labels("train")]
+    assert Counter(names[:21]) == {"b": 14, "a": 7} and Counter(names[21:]) == {"c": 14, "b": 7}
+    assert "numbered by their names" in " ".join(source.remarks()) + source.labelling()
+    with pytest.raises(UsageError, match="the data have 3 classes, and the model has 2 outputs"):
+        source.settle([Labels("label", is_class=True, outputs=2)])
+    with pytest.raises(UsageError, match="the column size is number and category"):
+        Mixture(dir=tables, weights={"day": 1, "words": 1}).spec()
+    assert source.identity() != Mixture(dir=tables, weights={"night": 1, "day": 3}).identity()
+
+
 def test_sources_of_other_kinds_are_built_and_checked_as_data_are(tmp_path):
     def composed(words):
         job = [w for w in sighted_job(tmp_path, "table", "it", steps=10) if not w.startswith(("data=", "data."))]
@@ -133,6 +183,8 @@ def test_sources_of_other_kinds_are_built_and_checked_as_data_are(tmp_path):
         composed(f"{{{kind}, pth: x.npz}}")
     with pytest.raises(UsageError, match=r"data.sources.a has no _target_"):
         composed("{path: x.npz}")
+    with pytest.raises(UsageError, match=r"no value was given for data.sources.a.path"):
+        composed(f"{{{kind}}}")
     with pytest.raises(SecurityRefused, match=r"os.system"):
         composed("{_target_: os.system, path: x.npz}")
 

@@ -83,7 +83,11 @@ def build(node: Any, path: str, problems: list[tuple[str, str]]) -> Any:
     if len(problems) > before:
         return None
     merged = OmegaConf.merge(OmegaConf.structured(cls), fields)
-    if OmegaConf.missing_keys(merged):
+    if absent := sorted(OmegaConf.missing_keys(merged)):
+        # those that the node has as "???" are reported with all others of the configuration
+        problems.extend(
+            (f"{path}.{key}", f"no value was given for {path}.{key}") for key in absent if key not in fields
+        )
         return None
     built = OmegaConf.to_object(merged)
     for name in getattr(cls, "built_fields", ()):  # a table of such nodes

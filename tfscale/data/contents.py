@@ -43,7 +43,7 @@ def check_contents(config: RunConfig, run_dir: RunDir) -> None:
     files = config.data.contents()
     if not files:
         return
-    now = hashes(config.data, Path(getattr(config.data, "dir", "data")))
+    now = hashes(config.data, files, Path(getattr(config.data, "dir", "data")))
     before = dict(_listed(run_dir)) if any(run_dir.checkpoints.glob("step-*")) else {}
     changed = [name for name, file in files.items() if not _same(before.get(name), now[name], file)]
     if changed:
@@ -66,9 +66,8 @@ def _same(before: str | None, now: str, file: Path) -> bool:
     return before in (None, now) or (":" in now and ":" not in before and before == sha256(file))
 
 
-def hashes(data: Source, directory: Path) -> dict[str, str]:
+def hashes(data: Source, files: Mapping[str, Path], directory: Path) -> dict[str, str]:
     """The content of every file by its name; only of those that changed since the last time is it read."""
-    files = data.contents()
     places = sorted(os.fsencode(os.path.abspath(file)).hex() for file in files.values())
     note = directory / f"contents-{digest_of([type(data).content_of.__qualname__, *places])[:12]}.json"
     stats = {name: _stat(file) for name, file in files.items()}

@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.config.schema import class_name
+from tfscale.data.mixed_spec import class_places, mixed_classes, mixed_spec, refuse_unlike_fields, unlike
 from tfscale.data.prepared import Prepared
 from tfscale.data.source import Source
 from tfscale.errors import DataMissing, TfscaleError, UsageError, nearest
+from tfscale.labels import spoken
 from tfscale.statistics.findings import Finding
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from tfscale.data.order import Part
+    from tfscale.data.order import Part, Shard
     from tfscale.labels import Labels
 
 _LONGEST = 1000  # positions of a block, in which the shares are exact
+_ROWS = 64  # of a source that are parsed together, where it can
 _NEAR = 1e-9  # from which on a share is the weight
-_OF_ONE_FORM = ("num_classes", "channels", "length", "vocabulary", "fields", "tokenizer")  # of `Source.spec`
 
 
 @dataclass
@@ -52,7 +54,8 @@ class Mixture(Source):
 
     @cached_property
     def _parts(self) -> dict[str, Source]:
-        return {name: (self.sources or {}).get(name) or Prepared(dir=self.dir, name=name) for name in self.weights}
+        given = self.sources or {}
+        return {name: given[name] if name in given else Prepared(dir=self.dir, name=name) for name in self.weights}
 
     @cached_property
     def _shares(self) -> list[int]:
@@ -101,53 +104,61 @@ class Mixture(Source):
         for name, part in self._parts.items():
             with _named(name):
                 part.prepare()
-        self._refuse_unlike()
+        for name, part in self._parts.items():
+            if not part.num_examples("train"):
+                raise DataMissing(
+                    f"{name} has no example to train on", where=f"data.weights.{name}", fix="leave it away"
+                )
+        refuse_unlike_fields(self._forms("train"), sizes=False)
 
     def spec(self) -> dict[str, Any]:
-        """That of the first source, which the others must have alike, but for what is known of a table's columns."""
+        """See `mixed_spec`."""
         specs = {name: part.spec() for name, part in self._parts.items()}
         if not specs:
             return {}
-        first, *others = specs.items()
-        for name, spec in others:
-            for key in _OF_ONE_FORM:
-                if spec.get(key) != first[1].get(key):
-                    raise _unlike(first[0], name, f"{key} is {_short(first[1].get(key))} and {_short(spec.get(key))}")
-            if set(spec.get("columns", ())) != set(first[1].get("columns", ())):
-                raise _unlike(first[0], name, "they have other columns")
-        found = dict(first[1])
-        if any(spec.get("image_size") != found.get("image_size") for spec in specs.values()):
-            found.pop("image_size", None)
-        return found
+        have_classes = all("num_classes" in spec for spec in specs.values())
+        return mixed_spec(specs, self._named_classes if have_classes else {}, self._shares)
+
+    @property
+    def _named_classes(self) -> dict[str, tuple[str, ...] | None]:
+        """The names of the classes of each source; none of those where they have none."""
+        return {name: part.class_names() for name, part in self._parts.items()}
 
     def settle(self, labels: Sequence[Labels]) -> None:
         for part in self._parts.values():
             part.settle(labels)
-        self.class_names()
+        if self._renumbered:
+            super().settle(labels)
 
     def labelling(self) -> str:
+        if self._renumbered:
+            return f"the classes are numbered by their names: {spoken(self.class_names() or ())}"
         return next(iter(self._parts.values())).labelling()
 
     def class_names(self) -> tuple[str, ...] | None:
-        names = {name: part.class_names() for name, part in self._parts.items()}
-        if not names:
-            return None
-        first, *others = names.items()
-        for name, classes in others:
-            if classes != first[1]:
-                raise _unlike(first[0], name, f"the classes are {_short(first[1])} and {_short(classes)}")
-        return first[1]
+        return mixed_classes(self._named_classes)
+
+    @property
+    def _renumbered(self) -> dict[str, np.ndarray]:
+        """Of sources whose classes have other numbers here: the number of each."""
+        classes = self.class_names()
+        found = {name: class_places(own, classes) for name, own in self._named_classes.items()}
+        return {name: places for name, places in found.items() if places is not None}
 
     def contents(self) -> Mapping[str, Path]:
-        return {f"{name}/{file}": path for name, part in self._parts.items() for file, path in part.contents().items()}
+        files = {name: part.contents() for name, part in self._parts.items()}
+        self.__dict__["_owners"] = {path: name for name, own in files.items() for path in own.values()}
+        return {f"{name}/{file}": path for name, own in files.items() for file, path in own.items()}
 
     def content_of(self, file: Path) -> str:
-        owner = next(part for part in self._parts.values() if file in part.contents().values())
-        return owner.content_of(file)
+        if file not in self.__dict__.get("_owners", {}):
+            self.contents()
+        return self._parts[self.__dict__["_owners"][file]].content_of(file)
 
     def identity(self) -> dict[str, Any]:
         parts = {name: {"class": class_name(part), **part.identity()} for name, part in self._parts.items()}
-        return {"sources": parts, "shares": dict(zip(self._parts, self._shares, strict=True))}
+        shares = dict(zip(self._parts, self._shares, strict=True))
+        return {"sources": parts, "shares": shares, "order": list(self._parts)}  # which the order of examples follows
 
     def remarks(self) -> Sequence[str]:
         block, told = sum(self._shares), []
@@ -157,6 +168,7 @@ class Mixture(Source):
             told.append(f"{share / block:.4g} of a training is {name}, {part.num_examples('train')} examples{near}")
         if self.spec().get("columns"):
             told.append(f"what is known of the columns is that of {next(iter(self._parts))}")
+        told += [f"the classes of {name} are numbered by their names" for name in self._renumbered]
         return [*told, *(f"{name}: {text}" for name, part in self._parts.items() for text in part.remarks())]
 
     @property
@@ -206,7 +218,16 @@ class Mixture(Source):
         return next(iter(self._parts.values())).unlabelled(path)
 
     def class_labels(self, split: str) -> np.ndarray | None:
-        return self._joined([part.class_labels(split) for part in self._parts.values() if part.num_examples(split)])
+        import numpy as np
+
+        found, renumbered = [], self._renumbered
+        for name, part in self._parts.items():
+            if part.num_examples(split):
+                labels, places = part.class_labels(split), renumbered.get(name)
+                if labels is not None and places is not None:
+                    labels = np.where(labels < 0, labels, places[labels.clip(0)])
+                found.append(labels)
+        return self._joined(found)
 
     def stored_bytes(self, split: str) -> np.ndarray | None:
         return self._joined([part.stored_bytes(split) for part in self._parts.values() if part.num_examples(split)])
@@ -230,38 +251,60 @@ class Mixture(Source):
         counts = [part.num_examples(split) for part in self._parts.values()]
         return [Part(count, share) for count, share in zip(counts, self._shares, strict=True)]
 
-    def _refuse_unlike(self) -> None:
-        """Raises UsageError where the sources' examples can't stand beside each other in a batch."""
+    def _forms(self, split: str) -> dict[str, dict[str, Any]]:
+        """The fields of each source's examples, as tf.data tells them."""
         import tensorflow as tf
 
-        one, forms = tf.data.Dataset.from_tensors(tf.zeros([1], tf.int64)), {}
-        for name, part in self._parts.items():
-            if not part.num_examples("train"):
-                raise DataMissing(
-                    f"{name} has no example to train on", where=f"data.weights.{name}", fix="leave it away"
-                )
-            fields = _parsed(part, "train", one, 0).element_spec
-            forms[name] = {key: (spec.dtype.name, spec.shape.rank) for key, spec in fields.items()}
-        first, *others = forms.items()
-        for name, form in others:
-            if differing := sorted(k for k in {*form, *first[1]} if form.get(k) != first[1].get(k)):
-                told = [f"{key} is {_form(first[1].get(key))} and {_form(form.get(key))}" for key in differing[:3]]
-                raise _unlike(first[0], name, "; ".join(told))
+        one = tf.data.Dataset.from_tensors(tf.zeros([1], tf.int64))
+        there = [name for name, part in self._parts.items() if part.num_examples(split)]
+        return {name: self._parsed(name, split, one, 0).element_spec for name in there}
+
+    def whole_steps(
+        self, split: str, indices: tf.data.Dataset, shard: Shard, *, training: bool, start_step: int
+    ) -> tf.data.Dataset | None:
+        """None. Asked for tasks that take examples as they are, whose sizes must be alike."""
+        refuse_unlike_fields(self._forms(split), sizes=True)
+        return None
 
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
         import tensorflow as tf
 
         from tfscale.autograph import no_autograph
 
-        parts = [(part, part.num_examples(split)) for part in self._parts.values()]
-        parts = [(part, count) for part, count in parts if count]
+        counts = {name: part.num_examples(split) for name, part in self._parts.items()}
+        parts = [(name, count) for name, count in counts.items() if count]
         ends = tf.cumsum(tf.constant([count for _, count in parts], tf.int64))
         streams, start = [], 0
-        for part, count in parts:
-            streams.append(_parsed(part, split, _within(indices, start, count), ram_bytes // len(parts)))
+        for name, count in parts:
+            streams.append(self._parsed(name, split, _within(indices, start, count), ram_bytes // len(parts)))
             start += count
         which = no_autograph(lambda some: tf.searchsorted(ends, some, side="right", out_type=tf.int64))
         return tf.data.Dataset.choose_from_datasets(streams, indices.map(which).unbatch(), stop_on_empty_dataset=False)
+
+    @property
+    def parses_rows(self) -> bool:
+        return all(part.parses_rows for part in self._parts.values())
+
+    def _parsed(self, name: str, split: str, indices: tf.data.Dataset, ram_bytes: int) -> tf.data.Dataset:
+        import tensorflow as tf
+
+        from tfscale.autograph import no_autograph, with_autograph
+
+        part, places = self._parts[name], self._renumbered.get(name)
+        raw = part.read(split, indices, ram_bytes=ram_bytes)
+        raw = raw.batch(_ROWS) if part.parses_rows else raw
+        examples = raw.map(with_autograph(part.parse), num_parallel_calls=2, deterministic=True)
+        if places is not None and "label" not in examples.element_spec:
+            raise unlike(next(iter(self._parts)), name, f"its classes are others, and no field of {name} is the label")
+
+        @no_autograph
+        def renumbered(example: dict[str, Any]) -> dict[str, Any]:
+            label = example["label"]
+            known = tf.cast(tf.gather(places, tf.maximum(label, 0)), label.dtype)
+            return {**example, "label": tf.where(label < 0, label, known)}
+
+        examples = examples if places is None else examples.map(renumbered)
+        return examples.unbatch() if part.parses_rows else examples
 
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
@@ -315,13 +358,6 @@ def _within(indices: tf.data.Dataset, start: int, count: int) -> tf.data.Dataset
     return indices.map(no_autograph(own))
 
 
-def _parsed(part: Source, split: str, indices: tf.data.Dataset, ram_bytes: int) -> tf.data.Dataset:
-    from tfscale.autograph import with_autograph
-
-    raw = part.read(split, indices, ram_bytes=ram_bytes)
-    return raw.map(with_autograph(part.parse), num_parallel_calls=2, deterministic=True)
-
-
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
     """Errors of a source name it."""
@@ -329,21 +365,5 @@ def _named(name: str) -> Iterator[None]:
         yield
     except TfscaleError as error:
         error.what = f"{name}: {error.what}"
+        error.where = f"data.weights.{name}" if error.where == "data.name" else error.where
         raise
-
-
-def _unlike(first: str, other: str, why: str) -> UsageError:
-    return UsageError(
-        f"{first} and {other} can't be mixed: {why}",
-        where="data.weights",
-        fix="import them with the same keys and a common schema, or train on one of them",
-    )
-
-
-def _form(form: tuple[str, int | None] | None) -> str:
-    return "absent" if form is None else f"{form[0]} of {form[1]} axes"
-
-
-def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
