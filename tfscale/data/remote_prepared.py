@@ -192,9 +192,9 @@ class RemotePrepared(Prepared):
 
         if tf.inside_function():
             raise UsageError(
-                "parameter servers can't read data of a store",
+                "data of a store are read by the trainer alone, not by parameter servers or data workers",
                 where="data",
-                fix="copy the data to a folder that all of them have: data=prepared",
+                fix="copy the data to a folder that all of them have (data=prepared), or train without them",
             )
         if self._index(split).size <= ram_bytes:
             held = self._load(split)
