@@ -19,7 +19,7 @@ from tfscale.statistics.findings import Finding, Limits
 from tfscale.validation.side import Examples, Side
 
 BITS = 4  # by which the hashes of pictures may differ, of 64
-COLOURS = 10.0  # mean difference of the colours of two pictures, of 255
+COLOURS = 16.0  # mean difference of the colours of two pictures, of 255
 OVERLAP = 0.8  # of the runs of words of two texts, as the Jaccard index
 _PERMUTATIONS, _RUN, _FEWEST = 64, 3, 8  # words: a text of fewer is only compared exactly
 _MOST = 50_000  # texts of a split whose near copies are looked for
