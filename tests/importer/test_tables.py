@@ -335,7 +335,7 @@ def test_how_a_value_is_written_is_found(first, second, type, format, read):
 
 
 def test_times_are_those_of_utc_wherever_it_runs():
-    code = """from tfscale.importer.tables import connect
+    code = """from tfscale.importer.duck_connection import connect
 print(connect().execute("SELECT CAST(TIMESTAMPTZ '2024-01-01 00:00:00+00' AS TIMESTAMP)").fetchall()[0][0])"""
     away = {**os.environ, "TZ": "Asia/Tokyo"}
     done = subprocess.run([sys.executable, "-c", code], env=away, capture_output=True, text=True, timeout=60)

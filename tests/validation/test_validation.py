@@ -139,3 +139,15 @@ def test_the_measures():
     assert told_by(noisy, label, classes=2) == pytest.approx(0.8, abs=0.05)
     number = random.normal(size=4000)
     assert told_by(np.where(number > 0, np.nan, number * 3), number) > 0.6 and told_by(number * 2, number) > 0.99
+
+
+def test_several_labels_and_a_column_that_records_call_otherwise(tf, tmp_path):
+    random = np.random.RandomState(3)
+    table = {"km/h": random.rand(400) * 50, "wet": random.rand(400) > 0.5, "cold": random.rand(400) > 0.7}
+    label, folder = "data.label=[wet, cold]", f"data.dir={tmp_path / 'data'}"
+    assert main(["data", "import", written(tmp_path / "it.csv", table), "name=it", label, folder]) == 0
+    assert main(["data", "validate", "it", folder, "drift=0.5", "noise=none"]) == 0
+    other = written(tmp_path / "other.csv", {**table, "km/h": random.choice(["slow", "fast"], 400)})
+    output = tmp_path / "told.json"
+    assert main(["data", "validate", other, "against=it", folder, "noise=none", f"output={output}"]) == 1
+    assert [(o["column"], o["kind"]) for o in json.loads(output.read_text()) if o["fails"]] == [("km_h", "type")]

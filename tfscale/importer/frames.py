@@ -13,8 +13,8 @@ from typing import Any
 from tfscale.console.messages import shown
 from tfscale.errors import UsageError, first_line
 from tfscale.importer.dataset import import_data
+from tfscale.importer.duck_connection import import_duckdb
 from tfscale.importer.import_request import parse_request
-from tfscale.importer.tables import import_duckdb
 
 
 def import_table(

@@ -17,10 +17,11 @@ import numpy as np
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, nearest
 from tfscale.files import digest_of
+from tfscale.importer.duck_connection import connect, import_duckdb
 from tfscale.importer.recognise import look
 from tfscale.importer.table_source import FILE_COLUMN, load, open_tables
 from tfscale.importer.table_types import MISSING, infer, make_typed, quoted
-from tfscale.importer.tables import connect, import_duckdb, row_names
+from tfscale.importer.tables import row_names
 
 if TYPE_CHECKING:
     import tensorflow as tf

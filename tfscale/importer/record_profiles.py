@@ -69,7 +69,7 @@ def record_profile(files: Sequence[Path], folder: Path, columns: Mapping[str, An
 
 def _has_picture(features: Mapping[str, Any]) -> bool:
     """Whether a record holds an encoded picture, and not its pixels or something else of that name."""
-    content = features["image"].bytes_list.value if "image" in features else ()
+    content = list(features["image"].bytes_list.value) if "image" in features else []
     return len(content) == 1 and kind_of(content[0][:HEAD]) is not None
 
 

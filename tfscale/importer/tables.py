@@ -21,6 +21,7 @@ import numpy as np
 from tfscale.console import table
 from tfscale.errors import DataCorrupt, UsageError, first_line, nearest
 from tfscale.hardware import probe
+from tfscale.importer.duck_connection import connect, import_duckdb
 from tfscale.importer.file_splits import splits_of
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.reader import Bad, Listing
@@ -309,14 +310,20 @@ class TableReader:
     def profile(self, places: np.ndarray) -> dict[str, Any]:
         with connect(self._file, read_only=True, config={"threads": 1}) as connection:
             choose_rows(connection, places)
-            return table_profile(connection, self._named, self.label.about() if self.label else None)
+            found = table_profile(connection, self._named, self.label.about() if self.label else None)
+            self._tell_names(found["columns"])
+            return found
+
+    def _tell_names(self, columns: dict[str, Any]) -> None:
+        """With what the table calls a column where its records call it otherwise."""
+        for one, name in zip(self.columns, self.fields, strict=True):
+            columns[name] |= {"column": one.name} if one.name != name else {}
 
     def describe(self, train: np.ndarray) -> Mapping[str, Any]:
         with connect(self._file, read_only=True, config={"threads": 1}) as connection:
             choose_rows(connection, train)
             found: dict[str, Any] = {"columns": describe_columns(connection, self._named)}
-            for one, name in zip(self.columns, self.fields, strict=True):
-                found["columns"][name] |= {"column": one.name} if one.name != name else {}
+            self._tell_names(found["columns"])
             if self.columns and set(gaps := self.columns[0].gaps) != set(MISSING):
                 found["missing"] = list(gaps)
             if self.label is None:
@@ -339,27 +346,6 @@ class TableReader:
 
 
 _FLOAT, _BYTES, _INT, _INTS = "float", "bytes", "int", "ints"
-
-
-def import_duckdb() -> Any:
-    """Raises UsageError where it isn't installed."""
-    try:
-        import duckdb
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            "tables are read by DuckDB and pyarrow, which are not installed",
-            where="PATH",
-            fix='pip install "tfscale[tables]"',
-        ) from None
-    return duckdb
-
-
-def connect(file: str = ":memory:", *, read_only: bool = False, config: Mapping[str, Any] | None = None) -> Any:
-    """A connection that counts times as UTC, not as the machine does: the same source gives the same bytes."""
-    connection = import_duckdb().connect(file, read_only=read_only, config=dict(config or {}))
-    connection.execute("SET TimeZone = 'UTC'").fetchall()
-    return connection
 
 
 def _count(connection: Any, where: str, key: str) -> int:

@@ -82,7 +82,7 @@ def _fitting(source: Prepared, request: InspectRequest, names: list[str] | None,
     import pyarrow.compute as pc
 
     if condition:
-        from tfscale.importer.tables import connect, import_duckdb
+        from tfscale.importer.duck_connection import connect, import_duckdb
 
         duckdb, connection = import_duckdb(), connect(config={"threads": 1, "enable_external_access": False})
     for rows in row_batches(source, request.split):

@@ -41,8 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "tfscale data validate",
         "Find what is wrong with data: by themselves, or beside others.",
         usage="tfscale data validate PATH|NAME [against=PATH|NAME] [KEY=VALUE ...]",
-        epilog="against: files, a data set, the folder that keeps the baseline of one (data/NAME/1.0.0) or of a run\n"
-        "accept=true makes the training split of a data set its baseline, which training compares it with\n"
+        epilog="against: files, a data set, or the folder that keeps the baseline of one\n"
+        "(data/NAME/1.0.0) or of a run\n"
+        "accept=true makes the training split of a data set its baseline, with which\n"
+        "training compares it\n"
         f"output=FILE.json writes what was found; limits:\n{table(rows, framed=False)}\n"
         "and the keys of `tfscale data import`, by which files are read\n"
         "example: tfscale data validate july.csv against=january.csv data.label=late",

@@ -16,11 +16,12 @@ import numpy as np
 from tfscale.data.prepared import Prepared
 from tfscale.data.table_rows import row_batches
 from tfscale.files import dumps, read_json
+from tfscale.importer.duck_connection import connect
 from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.recognise import recognised
 from tfscale.importer.table_columns import table_profile
 from tfscale.importer.table_types import Column, quoted
-from tfscale.importer.tables import TableReader, connect
+from tfscale.importer.tables import TableReader
 from tfscale.statistics.findings import NUMERIC
 from tfscale.statistics.protos import SEVERAL
 from tfscale.validation.leakage import told_by
@@ -43,7 +44,7 @@ def side_beside(request: ImportRequest, base: Side) -> Side:
         if name in before and before[name]["type"] not in (one["type"], "constant")
     }
     if types:
-        again = side_of_files(request, types=types)
+        again = side_of_files(request, types={columns[name].get("column", name): one for name, one in types.items()})
         allowed = _UNFIT * found.about["rows"]
         for name in types:
             if again.about["columns"][name].get("missing", 0) - columns[name].get("missing", 0) <= allowed:
@@ -55,7 +56,7 @@ def side_of_files(request: ImportRequest, *, types: Mapping[str, str] | None = N
     """Of the files of a table.
 
     Args:
-        types: what some columns are read as.
+        types: what some columns are read as, by their names in the table.
 
     Raises:
         UsageError, DataMissing, DataCorrupt: they can't be read.
