@@ -54,7 +54,7 @@ def test_all_transforms_resume_in_mid_epoch_and_are_the_same_for_any_number_of_w
     from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import build_dataset
 
-    augment = ["imagenet", "rand_augment", "colour", "erase", "mixup", {"cutmix": {"alpha": 0.7}}]
+    augment = ["imagenet", {"rand_augment": {"layers": 1}}, "colour", "erase", "mixup", {"cutmix": {"alpha": 0.7}}]
     task = ResNet(depth=8, width=4, image_size=16, channels=3, num_classes=4, augment=augment, label_smoothing=0.1)
     model = task.build_model()
     step = tf.function(lambda batch: task.loss(model, batch, training=True), autograph=False)
