@@ -42,6 +42,8 @@ CALLED = {  # what is called and stands in no module that the docstring could im
     "GivenModel": "tfscale.keras_task.given_model",
     "Portion": "tfscale.data.order",
     "ResNet": "recipes.resnet",
+    "Shard": "tfscale.data.order",
+    "augmented": "tfscale.data.mixing",
     "build_dataset": "tfscale.data.pipeline",
     "compose": "tfscale.composition",
     "digest": "tfscale.run_dir.experiment",
@@ -50,6 +52,7 @@ CALLED = {  # what is called and stands in no module that the docstring could im
     "probe": "tfscale.hardware",
     "recognised": "tfscale.importer.recognise",
     "runtime": "tfscale",
+    "transforms": "tfscale.data.transforms",
 }
 
 

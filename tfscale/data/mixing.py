@@ -4,6 +4,7 @@ Owns what is drawn for each picture in the pipeline, a pure function of its seed
 picture is mixed with its neighbour in the step's global order (0 with 1, 2 with 3, ...), both ways, so that the pair is
 the same for every number of replicas, workers and micro-batches, as long as each has an even number.
 
+    losses: Callable[[tf.Tensor], tf.Tensor]   # of each example, by its label
     steps = transforms(["flip", "mixup"])
     fields = draws(steps, example["seed"])     # in preprocess
     images, mix = augmented(batch, steps)      # in loss, and then

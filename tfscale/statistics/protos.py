@@ -6,7 +6,7 @@ a profile is made.
 
     statistics = statistics_of(profile, "train")    # DatasetFeatureStatisticsList
     schema = schema_of(profile, {"mask": "BYTES"})  # Schema
-    profile = profile_of(statistics, schema)
+    known = profile_of(statistics, schema)          # the profile again
 """
 
 from __future__ import annotations
