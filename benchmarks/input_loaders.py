@@ -38,7 +38,8 @@ def _work(batches: Iterator[Any], how: str) -> Work:
 
 
 def ours(folder: str) -> Work:
-    """What +recipe=resnet50_imagenet reads, by the plan for one core; from files each time, as the others do."""
+    """What +recipe=resnet50_imagenet reads, with scaled decoding and by the plan for one core; from files each time, as
+    the others do."""
     return _work(our_batches(folder, prefetch=0), "uint8; resized_crop, flip drawn for the device")
 
 
@@ -60,7 +61,9 @@ def our_batches(folder: str, *, prefetch: int | None = None) -> Iterator[Any]:
     from tfscale.runtime import global_state as runtime
 
     source = ImageFolder(path=folder, dir=tempfile.mkdtemp(), verify=False, test_share=0.0)
-    task = ResNet(depth=50, image_size=SIZE, channels=3, num_classes=10, augment="imagenet")
+    task = ResNet(
+        depth=50, image_size=SIZE, channels=3, num_classes=10, augment=[{"resized_crop": {"scaled": True}}, "flip"]
+    )
     plan = make_plan(probe(), Cluster(), PlanRequest(global_batch=BATCH, footprint=task.footprint()))
     runtime.apply(plan, seed=0)
     plan = dataclasses.replace(plan, input_ram_bytes=0, prefetch=plan.prefetch if prefetch is None else prefetch)

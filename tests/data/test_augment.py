@@ -119,6 +119,29 @@ def test_a_crop_that_is_decoded_alone_and_smaller_is_the_crop_of_the_whole(tf, a
     assert seen == ratios
 
 
+def test_only_what_is_scaled_is_decoded_smaller_and_evaluation_like_training(tf, augment):
+    """The names stay as they were: the whole picture, and every second pixel or so of it."""
+    jpeg, size = photo(tf, 560, 720), 64
+    whole = tf.io.decode_jpeg(jpeg)[35:525, 115:605]  # the middle 87.5 %
+    found = {}
+    for scaled in (False, True):
+        steps = transforms([{"resized_crop": {"scaled": scaled}}])
+        looks = augment.Looks(False, size, 3)
+        found[scaled] = tf.cast(augment.prepare(jpeg, tf.constant([1, 2], tf.int64), steps, looks)["image"], tf.float32)
+    np.testing.assert_array_equal(found[False], tf.round(tf.image.resize(whole, [size, size])))
+    smaller = augment.decode_window(jpeg, tf.constant([35, 115, 490, 490]), size=size, channels=3)
+    assert abs(smaller.shape[0] - 490 / 4) < 1 > abs(smaller.shape[1] - 490 / 4)
+    np.testing.assert_array_equal(found[True], tf.round(tf.image.resize(smaller, [size, size])))
+    seen = augment.prepare(jpeg, tf.constant([1, 2], tf.int64), transforms("imagenet"), augment.Looks(True, size, 3))
+    seed = tf.constant([1, 2], tf.int64)
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        [560, 720, 3], tf.zeros([1, 0, 4]), seed, min_object_covered=0.0, area_range=(0.08, 1.0),
+        aspect_ratio_range=(3 / 4, 4 / 3), use_image_if_no_bounding_boxes=True,
+    )  # fmt: skip
+    crop = tf.io.decode_and_crop_jpeg(jpeg, tf.concat([begin[:2], extent[:2]], 0), channels=3)
+    np.testing.assert_array_equal(seen["image"], tf.cast(tf.round(tf.image.resize(crop, [size, size])), tf.uint8))
+
+
 def test_a_large_picture_is_resized_to_the_same_bits(tf, augment):
     for sides in ((40, 60), (300, 500)):
         image = tf.io.decode_jpeg(photo(tf, *sides))

@@ -58,7 +58,7 @@ def prepare(image: tf.Tensor, seed: tf.Tensor, steps: Sequence[Transform], looks
     """
     size, channels, training = looks.size, looks.channels, looks.training
     if crop := find(steps, ResizedCrop):
-        image = resized_crop(image, seed, crop.least_area, looks) if training else central_crop(image, looks)
+        image = resized_crop(image, seed, crop, looks) if training else central_crop(image, looks, scaled=crop.scaled)
     else:
         image = decode(image, channels, looks.reading)
         if image.shape[:2] != (size, size):
@@ -143,13 +143,8 @@ def pad_crop(image: tf.Tensor, seed: tf.Tensor, *, pad: int) -> tf.Tensor:
     return tf.image.stateless_random_crop(padded, shape, seed)
 
 
-def resized_crop(image: tf.Tensor, seed: tf.Tensor, least_area: float, looks: Looks) -> tf.Tensor:
-    """Inception's crop: a share of the area from `least_area` to 1, aspect ratio 3/4-4/3, resized to the model's size.
-
-    Of a JPEG only the crop is decoded; where the crop is at least twice, four or eight times the size, it is decoded at
-    a half, a quarter or an eighth, so that no pixel is skipped by what resizes it.
-    """
-    size, channels = looks.size, looks.channels
+def resized_crop(image: tf.Tensor, seed: tf.Tensor, crop: ResizedCrop, looks: Looks) -> tf.Tensor:
+    """Inception's crop: a share of the area from `least_area` to 1, aspect ratio 3/4-4/3, at the model's size."""
 
     def window(shape: tf.Tensor) -> tf.Tensor:
         begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -157,11 +152,30 @@ def resized_crop(image: tf.Tensor, seed: tf.Tensor, least_area: float, looks: Lo
             tf.zeros([1, 0, 4]),
             seed,
             min_object_covered=0.0,
-            area_range=(least_area, 1.0),
+            area_range=(crop.least_area, 1.0),
             aspect_ratio_range=(3 / 4, 4 / 3),
             use_image_if_no_bounding_boxes=True,
         )
         return tf.concat([begin[:2], extent[:2]], 0)
+
+    return _crop(image, window, looks, scaled=crop.scaled)
+
+
+def _crop(image: tf.Tensor, window: Callable[[tf.Tensor], tf.Tensor], looks: Looks, *, scaled: bool) -> tf.Tensor:
+    """A window of a picture, at the model's size.
+
+    Of a JPEG only the window is decoded; where it is at least twice, four or eight times the size, and `scaled`, at a
+    half, a quarter or an eighth, so that no pixel is skipped by what resizes it.
+
+    Args:
+        window: [top, left, height, width] of a picture of this shape.
+    """
+    size, channels = looks.size, looks.channels
+
+    def of_window(place: tf.Tensor) -> tf.Tensor:
+        if scaled and looks.reading >= READING:
+            return decode_window(image, place, size=size, channels=channels)
+        return tf.io.decode_and_crop_jpeg(image, place, channels=channels)
 
     def of_whole(image: tf.Tensor) -> tf.Tensor:
         whole = decode(image, channels, looks.reading)
@@ -171,14 +185,11 @@ def resized_crop(image: tf.Tensor, seed: tf.Tensor, least_area: float, looks: Lo
     def of_turned(image: tf.Tensor) -> tf.Tensor:
         way = orientation(image)
         seen = turned_shape(tf.io.extract_jpeg_shape(image), way)
-        crop = decode_window(image, stored_window(window(seen), seen, way), size=size, channels=channels)
-        return resize(turned(crop, way), size, channels)
+        return resize(turned(of_window(stored_window(window(seen), seen, way)), way), size, channels)
 
     def as_stored() -> tf.Tensor:
-        place = window(tf.io.extract_jpeg_shape(image))
-        if looks.reading < READING:
-            return resize(tf.io.decode_and_crop_jpeg(image, place, channels=channels), size, channels)
-        return _resize_small(decode_window(image, place, size=size, channels=channels), size, channels)
+        found = of_window(window(tf.io.extract_jpeg_shape(image)))
+        return _resize_small(found, size, channels) if scaled else resize(found, size, channels)
 
     def of_jpeg() -> tf.Tensor:
         if looks.reading < READING:
@@ -217,13 +228,18 @@ def decode_window(jpeg: tf.Tensor, window: tf.Tensor, *, size: int, channels: in
     )
 
 
-def central_crop(image: tf.Tensor, looks: Looks) -> tf.Tensor:
+def central_crop(image: tf.Tensor, looks: Looks, *, scaled: bool = False) -> tf.Tensor:
     """The standard evaluation on ImageNet: the middle 87.5 % of the shorter side, resized to the model's size."""
+
+    def middle(shape: tf.Tensor) -> tf.Tensor:
+        side = tf.cast(0.875 * tf.cast(tf.minimum(shape[0], shape[1]), tf.float32), tf.int32)
+        return tf.stack([(shape[0] - side) // 2, (shape[1] - side) // 2, side, side])
+
+    if scaled:
+        return _crop(image, middle, looks, scaled=True)
     image = decode(image, looks.channels, looks.reading)
-    shape = tf.shape(image)
-    side = tf.cast(0.875 * tf.cast(tf.minimum(shape[0], shape[1]), tf.float32), tf.int32)
-    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
-    return resize(image[top : top + side, left : left + side], looks.size, looks.channels)
+    top, left, height, width = tf.unstack(middle(tf.shape(image)))
+    return resize(image[top : top + height, left : left + width], looks.size, looks.channels)
 
 
 def resize(image: tf.Tensor, size: int, channels: int) -> tf.Tensor:

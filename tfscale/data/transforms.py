@@ -23,7 +23,7 @@ AUGMENTS = ("none", "digits", "cifar", "photos", "imagenet")  # names of several
 
 @dataclass(frozen=True)
 class Transform:
-    """Base of all; its fields are numbers with defaults."""
+    """Base of all; its fields are numbers, or true or false, with defaults."""
 
     def wrong(self) -> str:
         """What is wrong with the numbers; "" where nothing is."""
@@ -33,9 +33,11 @@ class Transform:
 @dataclass(frozen=True)
 class ResizedCrop(Transform):
     """Inception's crop (Szegedy et al., 2015): a share of the area from `least_area` to 1, of an aspect ratio from 3/4
-    to 4/3, resized to the model's input. In evaluation the middle 87.5 % of the shorter side is seen."""
+    to 4/3, resized to the model's input. In evaluation the middle 87.5 % of the shorter side is seen. With `scaled`
+    both are decoded at a half, a quarter or an eighth where they are as many times the model's size."""
 
     least_area: float = 0.08
+    scaled: bool = False
 
     def wrong(self) -> str:
         return "" if 0 < self.least_area <= 1 else "least_area is a share of the area, such as 0.08"
@@ -218,6 +220,13 @@ def _made(name: str, parameters: Any, where: str) -> Transform:
                 f"{name} has no {key!r}{nearest(str(key), list(fields))}", where=where, fix=f"it takes {takes}"
             )
         whole = isinstance(fields[key].default, int)
+        if isinstance(fields[key].default, bool):
+            if not isinstance(value, bool):
+                raise UsageError(
+                    f"{value!r} is neither true nor false", where=f"{where}.{key}", fix=f"it takes {takes}"
+                )
+            values[str(key)] = value
+            continue
         good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not good or not math.isfinite(value):
             kind = "whole number" if whole else "number"

@@ -18,6 +18,16 @@ from tfscale.user_code import check_code_exists, load_code
 if TYPE_CHECKING:
     import keras
 
+# Metrics that make sense of labels that are shares
+_OF_SHARES = (
+    "acc",
+    "accuracy",
+    "categorical_accuracy",
+    "categorical_crossentropy",
+    "kl_divergence",
+    "top_k_categorical_accuracy",
+)
+
 
 @dataclass
 class NamedModel(KerasModelTask):
@@ -181,11 +191,13 @@ class NamedModel(KerasModelTask):
             why = "the data have no labels"
         elif not y.dtype.is_floating:
             why = "the loss takes whole numbers for labels"
+        elif whole := [name for name in self.metrics if name not in _OF_SHARES or y.shape.rank < 2]:
+            why = f"the metrics {', '.join(whole)} take labels that are 0 or 1"
         if why:
             raise UsageError(
                 f"mixup and cutmix make labels that are shares of two, and {why}",
                 where="task.augment",
-                fix="task.loss_function=categorical_crossentropy takes such labels"
+                fix="task.loss_function=categorical_crossentropy task.metrics=[accuracy] take such labels"
                 if y is not None
                 else "leave them away",
             )
