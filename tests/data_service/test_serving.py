@@ -39,7 +39,7 @@ def test_a_data_worker_without_its_dispatcher_says_it_or_ends_when_told():
     try:
         assert "waits for its dispatcher" in waiting.stdout.readline()
         waiting.send_signal(signal.SIGTERM)
-        assert waiting.wait(30) == 0
+        assert waiting.wait(30) == 143
     finally:
         waiting.kill()
         waiting.communicate()

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 _MOST_BYTES = 2**27  # of what every data worker is sent once: the graph, and the arrays in it
 _AHEAD = 16  # steps that may come before the one that is due; when twice as many have, that one counts as lost
-_MOST_AHEAD = 256
+_MOST_AHEAD = 64  # they lie in memory
 _PATIENCE = 5.0  # seconds that the second half of them takes at least, for a data worker that only begins
 _AT_ONCE = 2  # steps that a data worker makes beside each other, so that its threads work over their ends
 _QUIET = 30.0  # seconds without a batch after which people hear of it
@@ -236,6 +236,7 @@ class _Steps:
                     if len(held) > 2 * ahead:
                         ahead = min(2 * ahead, _MOST_AHEAD * self.devices)  # rather a slow one, where this comes often
                         _log.warning(f"data service: step {due // self.devices} did not come; asked for again")
+                        held.clear()  # they come again, behind it
                         break
             except tf.errors.OpError as error:
                 lost = isinstance(error, tf.errors.UnavailableError) or any(text in str(error) for text in _GONE)

@@ -10,9 +10,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tfscale.console import hushed
@@ -40,11 +41,16 @@ def serve(*, port: int, host: str, dispatcher: str, timeout: float, linger: floa
     Raises:
         ClusterFault: the port can't be listened on, or the dispatcher doesn't answer.
     """
-    ended = threading.Event()
+    ended, code = threading.Event(), list[int]()
+
+    def end(signum: int, _: Any) -> None:
+        code.append(128 + signum)  # and not 0: a Job of Kubernetes would take an evicted one for done
+        ended.set()
+
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: ended.set())
+        signal.signal(signum, end)
     if dispatcher and not _answers(dispatcher, timeout, ended):
-        return  # ended before there was anything to do
+        sys.exit(code[0])  # ended before there was anything to do
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # batches are made on the CPU, and trainers want the GPUs
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with hushed(), lean():
@@ -65,15 +71,15 @@ def serve(*, port: int, host: str, dispatcher: str, timeout: float, linger: floa
         config = service.DispatcherConfig(port=port, job_gc_check_interval_ms=10_000, job_gc_timeout_ms=_FORGET)
         server = _started(lambda: service.DispatchServer(config), port)
         _log.info(f"dispatcher of data workers at {shown}:{port}")
-    _serve_until(ended, server, linger)
+    _serve_until(ended, server, linger, code)
 
 
-def _serve_until(ended: threading.Event, _server: Any, linger: float) -> NoReturn:
+def _serve_until(ended: threading.Event, _server: Any, linger: float, code: Sequence[int]) -> NoReturn:
     """Holds the server for as long; its own end would wait for calls that trainers hold open."""
     ended.wait()
     time.sleep(linger)
     logging.shutdown()
-    os._exit(0)
+    os._exit(code[0])
 
 
 def _started(start: Callable[[], Any], port: int) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import tfscale.k8s.mounted_files as mounted_files
 import tfscale.k8s.pod as pod
-from tfscale.errors import UsageError
+from tfscale.errors import IOFailure, UsageError
 from tfscale.importer.import_request import ImportRequest, parse_request
 from tfscale.importer.recognise import ending
 from tfscale.k8s.metadata import Manifest, metadata, queued
@@ -157,7 +157,7 @@ def render(job: Job) -> list[Manifest]:
         "completions": 1,
         "parallelism": 1,
         "backoffLimit": spec.max_restarts,
-        "podFailurePolicy": pod.pod_failure_policy(pod.CONTAINER),
+        "podFailurePolicy": pod.pod_failure_policy(pod.CONTAINER, but=(IOFailure.exit_code,)),  # a store may be back
         "template": pod.template(job, pod.IMPORTING),
     }
     if spec.ttl is not None:

@@ -5,7 +5,7 @@ Owns the pod template. Refuses to know who creates pods from it, and who tells i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import tfscale.k8s.mounted_files as mounted_files
@@ -231,13 +231,15 @@ def container_security() -> Manifest:
     }
 
 
-def pod_failure_policy(container: str) -> Manifest:
-    """What a Job makes of a failed pod: hopeless codes end it; an eviction, and who stopped with it, doesn't count."""
+def pod_failure_policy(container: str, *, but: Sequence[int] = ()) -> Manifest:
+    """What a Job makes of a failed pod: hopeless codes end it, all `but` some; an eviction, and who stopped with it,
+    doesn't count."""
+    hopeless = [code for code in HOPELESS if code not in but]
     return {
         "rules": [
             {
                 "action": "FailJob",
-                "onExitCodes": {"containerName": container, "operator": "In", "values": HOPELESS},
+                "onExitCodes": {"containerName": container, "operator": "In", "values": hopeless},
             },
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             {

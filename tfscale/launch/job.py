@@ -111,6 +111,11 @@ class _Attempt:
             return
         end = f"{slot.label} ended with {child.code}"
         if self.restarts[slot] == _SERVER_RESTARTS:
+            if slot.role == "dispatcher":  # no trainer gets a batch without it
+                self._tell_failure(child)
+                self.causes.append(child)
+                self._limit(self.job.grace)
+                return
             self.group.report(f"{end}: the job goes on without it")
             return
         self.restarts[slot] += 1

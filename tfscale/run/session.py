@@ -109,6 +109,8 @@ class Session:
 
             if lost := lost_peer(error):
                 return lost
+        if isinstance(error, TfscaleError):
+            return error
         error = (self.service and self.service.error) or error  # with its own kind
         if isinstance(error, TfscaleError):
             return error
