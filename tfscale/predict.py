@@ -62,11 +62,12 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
 
 def source_of(path: str, config: RunConfig) -> Source:
     """What reads the examples: of tables as people have them, with the columns that the model takes."""
+    from tfscale.data.mixture import Mixture
     from tfscale.data.prepared import Prepared
     from tfscale.tabular.tabular_task import TabularTask
     from tfscale.trained.restored_run import unlabelled_at
 
-    if isinstance(config.task, TabularTask) and isinstance(config.data, Prepared) and config.task.columns:
+    if isinstance(config.task, TabularTask) and isinstance(config.data, Prepared | Mixture) and config.task.columns:
         from tfscale.importer.raw_rows import RawRows
 
         return RawRows.of(path, config.task.columns, config.task.table.used)

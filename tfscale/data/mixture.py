@@ -40,15 +40,17 @@ class Mixture(Source):
 
     weights: a number for each source, of any sum. A name that `sources` doesn't have is a data set in `dir` that
         `tfscale data import` wrote.
+    validate: false takes data that break their baseline.
     sources: other kinds by a name: {photos: {_target_: tfscale.data.image_folder.ImageFolder, path: photos}}.
     """
 
-    places: ClassVar[tuple[str, ...]] = ("dir",)
+    places: ClassVar[tuple[str, ...]] = ("dir", "validate")
     built_fields: ClassVar[tuple[str, ...]] = ("sources",)
 
     dir: str = "data"
     weights: dict[str, float] = field(default_factory=dict)
     sources: Optional[dict[str, Any]] = None
+    validate: bool = True
 
     # -- without TensorFlow
 
@@ -89,13 +91,16 @@ class Mixture(Source):
         return {f"sources.{name}.{key}": why for name, ignored in told for key, why in ignored.items()}
 
     def breaks(self) -> list[Finding]:
-        told = ((name, part.breaks()) for name, part in self._parts.items())
+        told = ((name, part.breaks()) for name, part in self._parts.items() if self.validate)
         return [replace(one, text=f"{name}: {one.text}") for name, found in told for one in found]
 
     def keep_baseline(self, target: Path) -> None:
         for name, part in self._parts.items():
-            (target / name).mkdir(exist_ok=True)
-            part.keep_baseline(target / name)
+            folder = target / "baselines" / name.replace("/", "-")
+            folder.mkdir(parents=True, exist_ok=True)
+            part.keep_baseline(folder)
+            with contextlib.suppress(OSError):  # which isn't empty, where there is one
+                folder.rmdir()
 
     def is_prepared(self) -> bool:
         return all(part.is_prepared() for part in self._parts.values())

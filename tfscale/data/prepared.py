@@ -16,7 +16,7 @@ from tfscale.errors import DataMissing, SecurityRefused, UsageError, nearest
 from tfscale.files import read_json
 from tfscale.statistics.baseline import breaks, is_baseline, keep_baseline, refuse_no_baseline
 from tfscale.statistics.findings import Finding
-from tfscale.statistics.protos import file_of
+from tfscale.statistics.protos import SCHEMA, file_of
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Prepared(Tfds):
 
     def keep_baseline(self, target: Path) -> None:
         folder = self.folder()
-        if folder is not None and (folder / file_of(self.train_split)).is_file():
+        if folder is not None and (folder / file_of(self.train_split)).is_file() and (folder / SCHEMA).is_file():
             keep_baseline(folder, target, split=self.train_split)
 
     @property
@@ -91,7 +91,8 @@ class Prepared(Tfds):
         """
         folder = self.folder()
         if self.baseline is None or not self.validate or folder is None:
-            return folder if self.validate and folder is not None and is_baseline(folder) else None
+            own = self.validate and self.train_split == "train"  # it is that split's
+            return folder if own and folder is not None and is_baseline(folder) else None
         if not (folder / file_of(self.train_split)).is_file():
             raise UsageError(
                 f"{self.name} has no statistics of its split {self.train_split} to compare with a baseline",
@@ -99,8 +100,7 @@ class Prepared(Tfds):
                 fix="import it again with fresh=true, or leave data.baseline away",
             )
         other = Prepared(dir=self.dir, name=self.baseline)
-        named = None if Path(self.baseline).exists() else other.folder()
-        found = named or Path(self.baseline)
+        found = other.folder() or Path(self.baseline)
         refuse_no_baseline(found)
         return found
 

@@ -46,7 +46,7 @@ class RemotePrepared(Prepared):
     """A data set that `tfscale data import` wrote, in a store. A split that fits into the plan's memory for data is
     read once, and verified; of a larger one each record as it is needed, some steps ahead."""
 
-    places: ClassVar[tuple[str, ...]] = ("dir", "download", "url")
+    places: ClassVar[tuple[str, ...]] = (*Prepared.places, "url")
 
     url: str = "???"
 
@@ -110,11 +110,18 @@ class RemotePrepared(Prepared):
         listed = [n for n, size in sizes.items() if "/" not in n and ".tfrecord" not in n and size <= _SMALL]
         for name in listed or [name for name in _TOLD if remote.size(name) is not None]:
             write_whole(half / name, remote.content(name))
+        shards = json.loads((half / "import.json").read_text()).get("shards", ())
         if not sizes:
-            shards = list(json.loads((half / "import.json").read_text())["shards"])
             with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
                 found = dict(zip(shards, pool.map(remote.size, shards), strict=True))
             sizes = {name: size for name, size in found.items() if size is not None}
+        missing = [name for name in shards if name not in sizes]
+        if missing:  # it may be on its way: what is kept here would never learn of it
+            raise DataMissing(
+                f"a shard of {self.name} is missing: {missing[0]}",
+                where=remote.url,
+                fix="put it back, wait until all is there, or import the data again",
+            )
         write_whole(half / _SIZES, json.dumps({n: size for n, size in sizes.items() if ".tfrecord" in n}).encode())
         move(half, folder, durable=True)
 

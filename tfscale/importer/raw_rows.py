@@ -84,8 +84,7 @@ class RawRows(Source):
             self._refuse_missing(there)
             names = ", ".join(f"{quoted(name)} AS {quoted(field)}" for field, name in self._named.items())
             connection.execute(f"CREATE VIEW kept AS SELECT rowid AS __row, {names} FROM raw").fetchall()
-            given = {name: {key: one[key] for key in ("type", "format") if key in one} for name, one in
-                     self.columns.items()}  # fmt: skip
+            given = {name: {"type": one["type"], "format": one.get("format", "")} for name, one in self.columns.items()}
             columns, _ = infer(connection, given, self.gaps)
             make_typed(connection, columns)
             name = row_names(connection, files)

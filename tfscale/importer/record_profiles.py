@@ -89,8 +89,8 @@ def examples_of(files: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def looks_of(files: Sequence[Path]) -> Iterator[Look]:
-    """A look at each picture of the records."""
-    return looks(map(_picture, examples_of(files)))
+    """A look at each picture of the records; some may have none."""
+    return looks(_picture(one) for one in examples_of(files) if _has_picture(one[1]))
 
 
 def _picture(example: tuple[str, Mapping[str, Any]]) -> tuple[str, int, bytes, tuple[int, ...]]:

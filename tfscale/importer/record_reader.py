@@ -40,6 +40,7 @@ from tfscale.process.startup import lean
 
 _LABELS = ("label", "image/class/label", "class", "target")  # the first that is one value a record
 _MOST_CLASSES = 10_000
+_UNTOLD = re.compile("[\n\r\ufffd]")  # in a label: TFDS keeps the names of classes a line each, in UTF-8
 _TFDS_NAME = re.compile(r"-([A-Za-z0-9_]+)\.tfrecord-\d+-of-\d+$")
 
 
@@ -167,7 +168,7 @@ class RecordReader:
         image = self.pictures[0] if len(self.pictures) == 1 else None
         kind = next((one.kind for one in self.fields if one.name == self.label), "")
         for place, features in self._parsed(index):
-            labels.append(_text(features, self.label) if self.label and features is not None else "")
+            labels.append(_text(features, self.label).strip() if self.label and features is not None else "")
             if image is not None:
                 content = features[image].bytes_list.value[0] if features is not None and image in features else b""
                 digests.append(hashlib.sha256(content or f"{place}".encode()).hexdigest()[:32])
@@ -176,7 +177,7 @@ class RecordReader:
             if numbers and min(numbers) >= 0 and max(numbers) < _MOST_CLASSES:
                 self.classes = [str(one) for one in range(max(numbers) + 1)]
         elif self.label and kind == "bytes_list":
-            self.classes = sorted(set(labels) - {""})
+            self.classes = sorted(one for one in set(labels) if one and not _UNTOLD.search(one))
         return np.array(labels), np.array(digests) if digests else None
 
     def features(self) -> Any:
@@ -218,11 +219,15 @@ class RecordReader:
             if self._config:
                 yield record
                 continue
+            texts = [one.name for one in self.fields if one.name == self.label and one.kind == "bytes_list"]
+            if self.classes and any(_text(features, name).strip() not in self.classes for name in texts):
+                yield Bad("has no label that can be the name of a class")
+                continue
             example = Example()
             made = example.features.feature
             for one, name in zip(self.fields, self.names, strict=True):
                 if name == "label" and self.classes and one.kind == "bytes_list":
-                    made[name].int64_list.value.append(self.classes.index(_text(features, one.name)))
+                    made[name].int64_list.value.append(self.classes.index(_text(features, one.name).strip()))
                 elif one.name in features:
                     made[name].CopyFrom(features[one.name])
                 else:

@@ -14,7 +14,7 @@ from tfscale.console.messages import RESULT
 from tfscale.data.prepared import Prepared
 from tfscale.errors import UsageError, nearest
 from tfscale.files import read_json
-from tfscale.importer.import_request import ImportRequest
+from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.recognise import recognised
 from tfscale.statistics.baseline import baseline_profile, is_baseline, keep_baseline, split_profile
 from tfscale.statistics.findings import Finding, Limits, findings
@@ -41,7 +41,7 @@ def compared(request: ImportRequest, against: str | None, limits: Limits) -> Ite
         yield from _splits(request, limits)
         return
     base = _base(request, against)
-    if not _is_path(against):
+    if not _is_path(request, against):
         request = as_imported(request, against)
     for new in _new(request, base):
         _log.info(f"{new.name}: {new.about['rows']:,} {new.unit}, beside {base.about['rows']:,} of {base.name}")
@@ -54,7 +54,7 @@ def compared(request: ImportRequest, against: str | None, limits: Limits) -> Ite
 def _splits(request: ImportRequest, limits: Limits) -> Iterator[Finding]:
     sides = _sides(request, request.path)
     yield from _by_itself(sides[0], limits)
-    if not _is_path(request.path):
+    if not _is_path(request, request.path):
         yield from _beside_baseline(request, limits)
     for other in sides[1:]:
         _log.info(f"{other.name} beside {sides[0].name}: {other.about['rows']:,} {other.unit}")
@@ -71,7 +71,7 @@ def accept_as_baseline(request: ImportRequest) -> None:
     Raises:
         UsageError: it is no data set, or has no statistics.
     """
-    if _is_path(request.path):
+    if _is_path(request, request.path):
         raise UsageError("files have no baseline", where="accept", fix="name a data set, or leave accept away")
     folder = _folder(request, request.path)
     if split_profile(folder, "train") is None:
@@ -124,7 +124,7 @@ def _beside_baseline(request: ImportRequest, limits: Limits) -> Iterator[Finding
 
 
 def _base(request: ImportRequest, against: str) -> Side:
-    if _is_path(against) and is_baseline(Path(against)):
+    if _is_path(request, against) and is_baseline(Path(against)):
         about = baseline_profile(Path(against))
         kinds = {one["type"] for one in about["columns"].values()}
         is_measured = any("of" in one for one in about["columns"].values())
@@ -134,14 +134,14 @@ def _base(request: ImportRequest, against: str) -> Side:
 
 
 def _new(request: ImportRequest, base: Side) -> list[Side]:
-    if not _is_path(request.path):
+    if not _is_path(request, request.path):
         return _sides(request, request.path)[:1]
     return [side_beside(request, base)] if _is_table(request) else sides_of_path(request)
 
 
 def _sides(request: ImportRequest, where: str) -> list[Side]:
     """Of what is named, one for each split, that which is trained on first."""
-    if _is_path(where):
+    if _is_path(request, where):
         request = dataclasses.replace(request, path=where)
         return [side_of_files(request)] if _is_table(request) else sides_of_path(request)
     folder = _folder(request, where)
@@ -164,7 +164,10 @@ def _is_table(request: ImportRequest) -> bool:
     return recognised(request)[0].name == "table"
 
 
-def _is_path(text: str) -> bool:
+def _is_path(request: ImportRequest, text: str) -> bool:
+    """Whether it names files: no data set, which comes first where a folder here has its name, too."""
+    if Path(request.dir, text, VERSION).is_dir() and "/" not in text:
+        return False
     return Path(text).exists() or any(sign in text for sign in "*?[/") or "." in text
 
 
