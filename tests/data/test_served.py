@@ -149,6 +149,7 @@ class Streamed(StreamedSource):
         return 50
 
 
+@pytest.mark.filterwarnings("ignore:Seed .* from outer graph")  # which another test in this process may have set
 @pytest.mark.parametrize(
     ("source", "task", "why"),
     [
