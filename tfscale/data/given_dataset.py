@@ -12,14 +12,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tfscale.data.plain_arrays import named
-from tfscale.data.source import StreamedSource
+from tfscale.data.source import ComparesFirst, StreamedSource
 from tfscale.errors import DataMissing, UsageError
 from tfscale.hooks.keras_fit_hooks import batch_size_of, weighted_by_class
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from tfscale.data.first_batch import FirstBatch
     from tfscale.data.order import Shard
     from tfscale.data.py_batches import DrawnEpochs
     from tfscale.data.survey import Found
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class GivenDataset(StreamedSource):
+class GivenDataset(ComparesFirst, StreamedSource):
     """tf.data data sets whose elements are (x, y) or (x, y, sample_weight), batched as for Keras's `fit`.
 
     Their own order is kept: each epoch of training reads `train` once, and each element is one step, whatever its size,
@@ -187,9 +186,7 @@ class GivenDataset(StreamedSource):
 
         from tfscale.autograph import no_autograph
 
-        for look in self._looks if split == "train" else ():
-            dataset = look.through(dataset)
-        fields = self._of_fields(dataset, split)
+        fields = self._of_fields(self.looked_at(dataset) if split == "train" else dataset, split)
         if not self._keeps_steps(split, global_batch):
             return fields.unbatch().batch(global_batch)
         rows, found = self.rows, self._looked_at.get(split)
@@ -211,17 +208,6 @@ class GivenDataset(StreamedSource):
 
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
-
-    def look_at_first(self) -> FirstBatch | None:
-        from tfscale.data.first_batch import FirstBatch
-
-        self._looks[:] = [FirstBatch()]
-        return self._looks[0]
-
-    @cached_property
-    def _looks(self) -> list[FirstBatch]:
-        """What looks at the first batch of training: one, or none where nobody asks for it."""
-        return []
 
     # -- training pass by pass
 

@@ -15,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -301,3 +302,24 @@ class StreamedSource(Source):
             global_batch: the weights of a training step add up to it.
         """
         raise NotImplementedError
+
+
+class ComparesFirst:
+    """What a source derives from, too, whose first batch, or example, workers compare on its way to the step."""
+
+    def look_at_first(self) -> FirstBatch | None:
+        from tfscale.data.first_batch import FirstBatch
+
+        self._looks[:] = [FirstBatch()]
+        return self._looks[0]
+
+    def looked_at(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """The same data set, seen by what `look_at_first` gave, where it was asked for."""
+        for look in self._looks:
+            dataset = look.through(dataset)
+        return dataset
+
+    @cached_property
+    def _looks(self) -> list[FirstBatch]:
+        """One, or none where nobody asks for it."""
+        return []

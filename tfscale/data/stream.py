@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tfscale.data.source import StreamedSource
+from tfscale.data.source import ComparesFirst, StreamedSource
 from tfscale.errors import DataCorrupt, UsageError
 from tfscale.user_code import check_code_exists, load_code
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from tfscale.data.first_batch import FirstBatch
     from tfscale.data.order import Shard
 
 _log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ _LOOKED_AT = 2  # examples that tell the form of all
 
 
 @dataclass
-class Stream(StreamedSource):
+class Stream(ComparesFirst, StreamedSource):
     """Examples as dicts of arrays, from a function of people's own; there is no test split.
 
     function: "package.function", which gives an iterator or a tf.data.Dataset of single examples. Where it takes
@@ -109,8 +108,7 @@ class Stream(StreamedSource):
             _log.info(f"{self.function} takes no start: {first:,} examples that were seen are read again and left out")
         examples, begin = self._dataset(first)
         low = shard.worker * shard.worker_batch
-        for look in self._looks:
-            examples = look.through(examples)
+        examples = self.looked_at(examples)
         mine = no_autograph(
             lambda number, _: (
                 (number >= first)
@@ -197,14 +195,3 @@ class Stream(StreamedSource):
 
     def parse(self, raw: Any) -> dict[str, Any]:
         return dict(raw)
-
-    def look_at_first(self) -> FirstBatch | None:
-        from tfscale.data.first_batch import FirstBatch
-
-        self._looks[:] = [FirstBatch()]
-        return self._looks[0]
-
-    @cached_property
-    def _looks(self) -> list[FirstBatch]:
-        """What looks at the first example, which workers compare."""
-        return []
