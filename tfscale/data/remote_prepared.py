@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,13 +115,7 @@ class RemotePrepared(Prepared):
             with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
                 found = dict(zip(shards, pool.map(remote.size, shards), strict=True))
             sizes = {name: size for name, size in found.items() if size is not None}
-        missing = [name for name in shards if name not in sizes]
-        if missing:  # it may be on its way: what is kept here would never learn of it
-            raise DataMissing(
-                f"a shard of {self.name} is missing: {missing[0]}",
-                where=remote.url,
-                fix="put it back, wait until all is there, or import the data again",
-            )
+        self._refuse_missing(shards, sizes)  # they may be on their way: what is kept here would never learn of them
         write_whole(half / _SIZES, json.dumps({n: size for n, size in sizes.items() if ".tfrecord" in n}).encode())
         move(half, folder, durable=True)
 
@@ -132,13 +126,15 @@ class RemotePrepared(Prepared):
 
     def _require_shards(self) -> None:
         for name in dict.fromkeys((self._name_of("train"), self._name_of("test"))):
-            for file in self._shards(name):
-                if file.name not in self._sizes:
-                    raise DataMissing(
-                        f"a shard of {self.name} is missing: {file.name}",
-                        where=self._remote.url,
-                        fix="put it back, or import the data again",
-                    )
+            self._refuse_missing([file.name for file in self._shards(name)], self._sizes)
+
+    def _refuse_missing(self, shards: Iterable[str], sizes: Mapping[str, int]) -> None:
+        if missing := [name for name in shards if name not in sizes]:
+            raise DataMissing(
+                f"a shard of {self.name} is missing: {missing[0]}",
+                where=self._remote.url,
+                fix="put it back, wait until all is there, or import the data again",
+            )
 
     def contents(self) -> dict[str, Path]:
         return {}  # `identity` has their hashes
