@@ -109,9 +109,8 @@ class Session:
 
             if lost := lost_peer(error):
                 return lost
-        if isinstance(error, TfscaleError):
-            return error
-        error = (self.service and self.service.error) or error  # with its own kind
+        if self.service and not isinstance(error, TfscaleError):
+            error = self.service.error or error  # with its own kind
         if isinstance(error, TfscaleError):
             return error
         return as_data_error(getattr(self, "parts", None), getattr(self, "recovery", None), error)
