@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from tfscale.console import hushed
 from tfscale.errors import ClusterFault, UsageError, first_line
-from tfscale.process.startup import lean
+from tfscale.process.startup import cpu_alone, lean
 
 _log = logging.getLogger("tfscale.data_service")
 
@@ -51,8 +51,7 @@ def serve(*, port: int, host: str, dispatcher: str, timeout: float, linger: floa
         signal.signal(signum, end)
     if dispatcher and not _answers(dispatcher, timeout, ended):
         sys.exit(code[0])  # ended before there was anything to do
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # batches are made on the CPU, and trainers want the GPUs
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    cpu_alone()
     with hushed(), lean():
         import tensorflow as tf
     service = tf.data.experimental.service

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 
 from tfscale.cli import Parser, guard
 from tfscale.console import table
 from tfscale.importer.import_request import ImportRequest, parse_request
+from tfscale.process.startup import cpu_alone
 
 _KEYS = {
     "name": "what the data set is called",
@@ -54,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _import(words: Sequence[str], seen: dict) -> int:
     seen["traceback"] = "debug.traceback=true" in words
     request = parse_request([word for word in words if word != "debug.traceback=true"])
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # looking for GPUs takes time, and nothing here uses them
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # nor are what its processors could do people's concern here
+    cpu_alone()
     from tfscale.console.messages import shown
     from tfscale.importer.dataset import import_data
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from tfscale.cli import Parser, guard
 from tfscale.config.override_syntax import plain_path
 from tfscale.console import messages, table
 from tfscale.inspection.inspect_request import KEYS, looks_of, parse_words
+from tfscale.process.startup import cpu_alone
 
 _log = logging.getLogger("tfscale.inspection")
 
@@ -42,8 +42,7 @@ def _inspect(words: Sequence[str], seen: dict) -> int:
     request, own = parse_words(words, _OWN)
     request = dataclasses.replace(request, augment=own.get("augment", "photos"))
     looks_of(request.augment)
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    cpu_alone()
     from tfscale.inspection.written_page import write_page
 
     output = Path(plain_path(own.get("output", f"{request.name.replace('/', '-')}.html")))

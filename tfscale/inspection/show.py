@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from tfscale.cli import Parser, guard
 from tfscale.console import messages, table, write_result
 from tfscale.inspection.inspect_request import KEYS, parse_words
+from tfscale.process.startup import cpu_alone
 
 _PICTURES, _ROWS = 6, 5
 
@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _show(words: Sequence[str], seen: dict) -> int:
     seen["traceback"] = "debug.traceback=true" in words
     request, _ = parse_words(words, {})
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    cpu_alone()
     from tfscale.inspection.gathered import gather
     from tfscale.inspection.terminal import shows_pictures, text_of
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import Iterator
 
@@ -20,6 +21,13 @@ def begin_program() -> None:
     """Says that this process is there for one command of ours."""
     global _in_program
     _in_program = True
+
+
+def cpu_alone() -> None:
+    """Before TensorFlow is imported: looking for GPUs takes time, and takes them from others, where nothing here uses
+    them; nor is what its processors could do people's concern then."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 @contextlib.contextmanager

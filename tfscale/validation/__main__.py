@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from tfscale.console import messages, table
 from tfscale.errors import CheckFailed, UsageError
 from tfscale.files import dumps, write_whole
 from tfscale.importer.import_request import parse_request
+from tfscale.process.startup import cpu_alone
 from tfscale.statistics.findings import Finding, Limits
 from tfscale.validation.compared import accept_as_baseline, compared
 
@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _validate(words: Sequence[str], seen: dict) -> int:
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    cpu_alone()
     seen["traceback"] = "debug.traceback=true" in words
     own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in _OWN and "=" in word)
     rest = [word for word in words if word.split("=", 1)[0] not in _OWN and word != "debug.traceback=true"]
