@@ -134,7 +134,7 @@ def predict(folder, output, *overrides, split="test", **kind) -> list[str]:
     said: list[str] = []
     check_output(output)
     with RestoredRun.open(folder, [ALLOW, *overrides]) as run, received(said.append):
-        predict_file(run, split, output, **kind)
+        predict_file(run, split, output, **{"now": lambda: 0.0, **kind})  # no line of how far it is, however slow
     return said
 
 
