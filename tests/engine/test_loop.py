@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.tiny_run import Classify, Vectors, plan_for, strategy_for
 
+from tfscale.engine import input_wait
 from tfscale.engine.actions import Action, Every
 from tfscale.errors import Diverged
 
@@ -52,7 +53,6 @@ def test_training_learns(trainer, deterministic):
     assert after["accuracy"] > 0.9 > before["accuracy"]
     assert made.state.step == 150
     assert made.traces["train"] == made.traces["eval"] == 1
-    assert made.traces["train_untimed"] <= 1
     assert made.examples_per_second > 0
 
 
@@ -76,6 +76,17 @@ def test_loops_of_any_length_report_the_same_bits(trainer):
         means = made.drain()
         reported.append((means["loss"], means["accuracy"], made.evaluate(batches("train", False), 7)["loss"]))
     assert reported[0] == reported[1] == reported[2]
+
+
+def test_the_loop_without_a_clock_is_compiled_once_the_clock_has_cost_as_much(trainer, monkeypatch):
+    results = []
+    for cost, compiled in ((0.0, 0), (1e9, 1)):  # seconds of a step
+        monkeypatch.setattr(input_wait, "_CLOCK_SECONDS", {True: cost, False: cost})
+        made, batches = trainer(steps_per_loop=3)
+        made.train(batches(), until=20)
+        assert (made.traces["train"], made.traces["train_untimed"]) == (1, compiled)
+        results.append(weights(made))
+    assert all((a == b).all() for a, b in zip(*results, strict=True))
 
 
 def test_dropout_draws_anew_in_every_step_and_is_part_of_the_state(trainer):

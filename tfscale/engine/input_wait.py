@@ -24,6 +24,11 @@ def timed_every(step_seconds: float, *, deterministic: bool) -> int:
     return 1 if share <= _OVERHEAD else math.ceil(share / _RARE)
 
 
+def timing_costs(steps: int, *, deterministic: bool) -> float:
+    """Seconds that the clock takes of this many steps."""
+    return steps * _CLOCK_SECONDS[deterministic]
+
+
 def next_timed(iterator: Any, *, deterministic: bool) -> tuple[Any, tf.Tensor]:
     """The next batch and the seconds it took (float64). Call it in a graph."""
     clock = _python_clock if deterministic else tf.timestamp

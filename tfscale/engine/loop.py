@@ -20,7 +20,7 @@ from tfscale.autograph import repeated
 from tfscale.engine.actions import Action
 from tfscale.engine.control import LoopControl
 from tfscale.engine.evaluation import Evaluator, local_sum
-from tfscale.engine.input_wait import next_timed, timed_every
+from tfscale.engine.input_wait import next_timed, timed_every, timing_costs
 from tfscale.engine.passes import Passes
 from tfscale.engine.reduce import Agreement
 from tfscale.engine.step import NORM, TrainStep
@@ -76,9 +76,10 @@ class Trainer(Training):
     def retrace(self) -> None:
         """Compiles the loops anew when they are needed: what they took as constants has changed."""
         self._timed_loop = tf.function(self._timed_graph, autograph=False)
-        # Traced only where steps are too quick to time each.
+        # Traced only where steps are too quick to time each, and so many that a second tracing is worth its time.
         self._plain_loop = tf.function(self._plain_graph, autograph=False)
         self._compiled: set[str] = set()
+        self._tracing_took = self._timing_took = 0.0  # seconds of the first timed loop, and of the clock in later ones
 
     @property
     def agreement(self) -> Agreement:
@@ -198,9 +199,12 @@ class Trainer(Training):
             self._one_by_one = gathers(run.get_concrete_function(iterator, tf.constant(steps)))
         self._compiled.add(graph)
         waited = 0.0
+        if first and graph == "train":
+            self._tracing_took = seconds
         if not first:
             if graph == "train":
                 self._wait_share = min(1.0, timed / seconds)
+                self._timing_took += timing_costs(steps, deterministic=self.plan.deterministic)
             waited, self._loops = seconds * self._wait_share, self._loops + 1
             self._step_seconds = seconds / steps
         self._account(steps, sums, seconds, waited, compiling=first, good=int(each[:, 1].min()))
@@ -213,7 +217,7 @@ class Trainer(Training):
 
     def _graph(self) -> str:
         """Which compiled loop is next: the timed one, or for most loops of quick steps the plain one."""
-        if self._step_seconds is None:
+        if self._step_seconds is None or self._timing_took < self._tracing_took:
             return "train"
         every = timed_every(self._step_seconds, deterministic=self.plan.deterministic)
         return "train" if self._loops % every == 0 else "train_untimed"
