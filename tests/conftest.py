@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import fcntl
 import gc
 import os
@@ -37,6 +38,10 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # once, not in each process of pytest-xdist
+        # Where PYTHONDONTWRITEBYTECODE is set, every program that a test starts would compile all our modules anew.
+        for folder in (ROOT / "tfscale", ROOT / "tests" / "support"):
+            compileall.compile_dir(folder, quiet=1)
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # pytest-xdist would take the files with most tests first
 
@@ -146,7 +151,8 @@ def processes_apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 def cli(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Callable[..., Ended]:
     """Runs `python -m tfscale.train ARGUMENTS` in an empty folder; kills it after `deadline` seconds.
 
-    It is forked by a process that has imported TensorFlow, unless it is `cold`, the test is marked so, or it is code.
+    It is forked by a process that has imported TensorFlow, or by one that hasn't where it is code that begins with
+    `warm.LIGHT`; unless it is `cold`, the test is marked so, or it is other code.
     """
 
     def run(
@@ -160,7 +166,7 @@ def cli(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Calla
         began = time.monotonic()
         process = warm.Popen(
             [sys.executable, *program, *arguments],
-            cold=cold or program[0] == "-c",
+            cold=cold or (program[0] == "-c" and not program[1].startswith(warm.LIGHT)),
             cwd=cwd,
             env={**os.environ, "TFSCALE_DATA_DIR": str(data_dir), **(environ or {})},
             stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from support import warm
 from support.tiny_pictures import Classifier, Pictures
 
 from tfscale.config.schema import CheckpointConfig, EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
@@ -70,7 +71,7 @@ def test_export_is_a_door_that_leaves_checked_files(cli, trained_run):
     ],
 )
 def test_bad_input_is_found_without_tensorflow(cli, trained_run, arguments, code, said):
-    program = "import sys; sys.modules['tensorflow'] = None; from tfscale.evaluate import main; sys.exit(main())"
+    program = warm.LIGHT + "from tfscale.evaluate import main; sys.exit(main())"
     ended = cli(*(a.format(run=trained_run) for a in arguments), program=("-c", program), deadline=30)
     assert ended.code == code, ended.err
     assert said in ended.err

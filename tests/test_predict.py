@@ -8,6 +8,7 @@ import signal
 
 import numpy as np
 import pytest
+from support import warm
 from support.tiny_pictures import Classifier, Pictures, encoded, pictures
 from support.tiny_run import Classify, Vectors
 
@@ -81,7 +82,7 @@ def test_pictures_of_a_folder_need_no_labels(cli, trained_run, tmp_path):
     ],
 )
 def test_bad_input_is_found_without_tensorflow(cli, trained_run, arguments, code, said):
-    program = "import sys; sys.modules['tensorflow'] = None; from tfscale.predict import main; sys.exit(main())"
+    program = warm.LIGHT + "from tfscale.predict import main; sys.exit(main())"
     ended = cli(*(a.format(run=trained_run) for a in arguments), program=("-c", program), deadline=30)
     assert ended.code == code, ended.err
     assert said in ended.err

@@ -17,7 +17,7 @@ from support import warm
 GOLDEN = Path(__file__).parent / "golden" / "hardware"
 RESNET = ("+recipe=resnet",)
 # Fails the program when TensorFlow is imported: the surest proof that it wasn't needed.
-NO_TENSORFLOW = "import sys; sys.modules['tensorflow'] = None; from tfscale.train import main; sys.exit(main())"
+NO_TENSORFLOW = warm.LIGHT + "from tfscale.train import main; sys.exit(main())"
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
     process = warm.Popen([sys.executable, "-m", "tfscale.train", *overrides], cwd=..., env=..., stdout=PIPE)
 
+Code that begins with `LIGHT` is a program that fails where TensorFlow is imported: a second server forks for those, which
+has imported Hydra and its like alone.
+
 It is a `subprocess.Popen` of a real process with its own pid, signals, session, environment and streams, which only
 didn't begin by exec. The server has started nothing of TensorFlow: no operation, no device, no thread, so what a
 program sets before TensorFlow starts still counts. It holds nothing of tfscale, which every program imports anew. A run
-leaves the same bits (tests/test_train.py). Owns the server, one for a process of pytest, and what a program finds as
+leaves the same bits (tests/test_train.py). Owns the servers, two for a process of pytest, and what a program finds as
 after a start of Python. Refuses what a fork can't give: where a variable differs that TensorFlow, Keras or Python read
 at an import, the command is started as ever; so it is where a test is marked `cold`, `slow`, `fault` or `container`.
 
@@ -45,6 +48,7 @@ _ODD = {"preexec_fn", "pass_fds", "umask", "user", "group", "extra_groups", "pro
 _MOST = 2**20  # bytes of a request
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from support import warm; del sys.path[:2]; warm.serve()"
 _CODE = "-c"  # of Python
+LIGHT = "import sys; sys.modules['tensorflow'] = None; "
 
 spent = 0.0  # processor seconds of the programs that have ended
 _address = ""  # where the server listens, once there is one
@@ -76,7 +80,7 @@ class Popen(subprocess.Popen):
         given = [fd if fd != -1 else number for number, fd in enumerate((pipes[0], pipes[3], pipes[5]))]
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            socket.send_fds(_server(), [pickle.dumps(request)], [*given, theirs.fileno()])
+            socket.send_fds(_server(_is_light(command=args)), [pickle.dumps(request)], [*given, theirs.fileno()])
         self.pid = int(self._line.recv(64) or _fail())
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
@@ -159,8 +163,12 @@ def _can_be_forked(command: Sequence[str], options: Mapping[str, Any]) -> bool:
         return False
     if "COVERAGE_PROCESS_CONFIG" in os.environ:
         return False  # lines are counted from the start of a process
-    _server()
+    _server(_is_light(command))
     return _at_import(options.get("env") or os.environ) == _imported_with
+
+
+def _is_light(command: Sequence[str]) -> bool:
+    return command[1] == _CODE and command[2].startswith(LIGHT)
 
 
 def _at_import(environ: Mapping[str, str]) -> dict[str, str]:
@@ -173,19 +181,21 @@ def _fail() -> bytes:
 
 
 @functools.cache
-def _server() -> socket.socket:
+def _server(light: bool = False) -> socket.socket:
     """A line to it; it ends with the process that started it."""
     global _address
-    if _address:  # a program that it has forked asks for another
+    if _address and not light:  # a program that it has forked asks for another
         line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         line.connect(_address)
         return line
     _imported_with.update(_at_import(os.environ))
-    _address = f"\0tfscale-warm-{os.getpid()}"
+    address = f"tfscale-{'light' if light else 'warm'}-{os.getpid()}"
+    if not light:
+        _address = f"\0{address}"
     line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(Path(__file__).parents[1]), str(theirs.fileno()), _address[1:]],
+            [sys.executable, "-c", _START, str(Path(__file__).parents[1]), str(theirs.fileno()), address],
             pass_fds=[theirs.fileno()],
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             stdin=subprocess.DEVNULL,
@@ -206,23 +216,27 @@ def serve() -> None:
     _address = f"\0{sys.argv[3]}"
     _imported_with.update(_at_import(os.environ))
     path = list(sys.path)
-    _import()
+    _import(light="-light-" in _address)
     request = _next_request(socket.socket(fileno=int(sys.argv[2])))
     if request is not None:
         _become(request, path)
 
 
-def _import() -> None:
+def _import(*, light: bool) -> None:
     """What programs of ours import of others, in the manner in which they do; they import tfscale itself."""
     from tfscale.console import hushed
     from tfscale.process.startup import begin_program, lean
 
-    begin_program()
+    if light:
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    else:
+        begin_program()
     for name in ("numpy", "yaml", "hydra", "rich.console", "rich.table", "rich.progress"):
         importlib.import_module(name)
-    with hushed(), lean():
-        importlib.import_module("tensorflow")
-        importlib.import_module("keras")
+    if not light:
+        with hushed(), lean():
+            importlib.import_module("tensorflow")
+            importlib.import_module("keras")
     for known in (sys.modules, logging.root.manager.loggerDict):
         for name in [name for name in known if name.partition(".")[0] == "tfscale"]:
             del known[name]
