@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +38,36 @@ def test_without_beam_it_says_where_it_can_be(tmp_path):
     with pytest.raises(UsageError, match="its own workers"):
         parse_request(["t.csv", "name=x", f"data.beam={OPTIONS}", "data.processes=2"])
     assert parse_request(["t.csv", "name=x", f"data.beam={OPTIONS}"]).beam == OPTIONS
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_workers_in_another_folder_find_what_relative_paths_name(tf, tmp_path, monkeypatch, packed):
+    from tfscale.importer import beam_writer
+    from tfscale.importer.dataset import import_data
+    from tfscale.importer.import_request import parse_request
+    from tfscale.importer.shard_writer import features_of, known, write_shard
+
+    def elsewhere(reader, shards, folder, options):
+        """In the place of a pipeline: what it hands to workers, used as they do, in another folder."""
+        reader, folder = pickle.loads(pickle.dumps((reader, str(folder))))
+        with contextlib.chdir(tmp_path.parent):
+            for shard in shards:
+                write_shard(reader, features_of(reader), Path(folder), shard, lambda more: None)
+                yield known(Path(folder), shard)
+
+    image = pytest.importorskip("PIL.Image")
+    for n in range(12):
+        file = tmp_path / "source" / f"class{n % 2}" / f"{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image.new("RGB", (8 + n, 9), (n, 2 * n, 255 - n)).save(file)
+    if packed:
+        shutil.make_archive(str(tmp_path / "source"), "zip", tmp_path / "source")
+    monkeypatch.setattr(beam_writer, "write_by_beam", elsewhere)
+    monkeypatch.chdir(tmp_path)
+    words = ["source.zip" if packed else "source", "name=it"]
+    import_data(parse_request([*words, "dir=alone"]))
+    import_data(parse_request([*words, "dir=together", f"beam={OPTIONS}"]))
+    assert files_of(Path("together")) == files_of(Path("alone"))
 
 
 @pytest.mark.skipif(not HAS_BEAM, reason="Apache Beam is in an environment of its own: make test-beam")

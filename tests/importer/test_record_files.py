@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.data_files import jpeg, write_records
 
+from tfscale.__main__ import main
 from tfscale.data.prepared import Prepared
 from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.importer.dataset import import_data
@@ -133,3 +134,22 @@ def test_what_tfds_prepared_is_imported_with_other_splits(source, found, tmp_pat
         imported(source, "tfds:found", "name=found")
     with pytest.raises(DataMissing, match="no data set named 'mnits'.*did you mean 'mnist'"):
         imported(source, "tfds:mnits", "name=digits")
+
+
+def test_records_of_pictures_are_validated_as_files(source, tmp_path, capsys):
+    pytest.importorskip("imagehash")
+    folder = tmp_path / "files"
+    write_records(folder / "train-00000-of-00001", [record(i) for i in range(24)])
+    torn = record(60, **{"image/encoded": [jpeg(50)[:150]]})
+    write_records(folder / "test-00000-of-00001", [*(record(3 * i) for i in range(10)), torn])
+    output = tmp_path / "found.json"
+    assert main(["data", "validate", str(folder), "noise=none", f"output={output}"]) == 1
+    found = {
+        one["kind"]: one for one in json.loads(output.read_text()) if one["fails"] and "the split test" in one["text"]
+    }
+    (bad,) = found["bad rows"]["items"]
+    assert bad.startswith("test-00000-of-00001: record 10: the picture image/encoded can't be decoded")
+    assert "class" in found and "10 pictures (100.0%)" in found["copies"]["text"]
+    others = write_records(tmp_path / "numbers.tfrecord", [record(i, **{"image/encoded": [i]}) for i in range(9)])
+    assert main(["data", "validate", str(others)]) == 64
+    assert "its records hold neither pictures, rows nor texts" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import shutil
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 _VERSION = "1.0.0"  # where a server lists no files and data.name says none
 _SMALL = 64 * 2**20  # bytes; what is larger is none of the files that describe data
 _TOLD = ("dataset_info.json", "features.json", "import.json", "columns.json", "schema.yaml", "label.labels.txt")
+_SHARD_NAME = re.compile(r"\.(tfrecord|array_record)-")
 _SIZES = "sizes.json"  # of the shards, beside the copies
 _HEAD, _FOOT = 12, 4  # bytes around a record
 _STEPS_AHEAD = 4  # vectors of indices that are read at once, so that memory is bounded by them
@@ -107,7 +109,7 @@ class RemotePrepared(Prepared):
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
         sizes = remote.sizes()
-        listed = [n for n, size in sizes.items() if "/" not in n and ".tfrecord" not in n and size <= _SMALL]
+        listed = [n for n, size in sizes.items() if "/" not in n and not _SHARD_NAME.search(n) and size <= _SMALL]
         for name in listed or [name for name in _TOLD if remote.size(name) is not None]:
             write_whole(half / name, remote.content(name))
         shards = json.loads((half / "import.json").read_text()).get("shards", ())
@@ -116,7 +118,7 @@ class RemotePrepared(Prepared):
                 found = dict(zip(shards, pool.map(remote.size, shards), strict=True))
             sizes = {name: size for name, size in found.items() if size is not None}
         self._refuse_missing(shards, sizes)  # they may be on their way: what is kept here would never learn of them
-        write_whole(half / _SIZES, json.dumps({n: size for n, size in sizes.items() if ".tfrecord" in n}).encode())
+        write_whole(half / _SIZES, json.dumps({n: size for n, size in sizes.items() if _SHARD_NAME.search(n)}).encode())
         move(half, folder, durable=True)
 
     @cached_property

@@ -99,7 +99,23 @@ class Tfds(RecordSource):
                 fix="correct data.name, or point data.dir at the folder that holds it prepared",
             )
         if self.folder() is not None:
+            self.require_tfrecord()
             self._require_shards()
+
+    def require_tfrecord(self) -> None:
+        """Raises UsageError where it is prepared in another format alone."""
+        folder = self.folder()
+        about = _read_json(folder / "dataset_info.json") if folder else {}
+        formats = [about.get("fileFormat") or "tfrecord", *about.get("alternativeFileFormats", ())]
+        if "tfrecord" not in formats:
+            raise UsageError(
+                f"{self.name} is in {formats[0]} files, which are for readers by index, such as Grain: tf.data can't"
+                " read them",
+                where=str(folder),
+                fix="import its source once more under another name, without data.format"
+                if folder and (folder / "import.json").is_file()
+                else "prepare it with file_format=tfrecord in another folder, and name that by data.dir",
+            )
 
     def _require_shards(self) -> None:
         """Raises DataMissing where one isn't there."""

@@ -26,6 +26,7 @@ _KEYS = {
     "stratify": "each class has its share in every split",
     "seed": "of the splits and the order",
     "shards": "files of the training split",
+    "format": "of these files: tfrecord, or array_record for Grain and others that read by index",
     "drop_unlabelled": "leave out rows without a label",
     "duplicates": "copies in two splits: drop, keep or refuse",
     "max_bad": "how many items may be left out: a number, or 1%",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from tfscale.importer.kept_baseline import make_baseline
 from tfscale.importer.next_command import what_trains
 from tfscale.importer.reader import Listing, Profiling, Reader, split_reason
 from tfscale.importer.recognise import KINDS, recognised
+from tfscale.importer.record_files import TFRECORD, require_format
 from tfscale.importer.record_profiles import record_profile, write_protos
 from tfscale.importer.remote import looked_up
 from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
@@ -69,6 +71,7 @@ def import_data(request: ImportRequest) -> Path:
     Raises:
         TfscaleError: UsageError, DataMissing, DataCorrupt, OutputError: what was written stays for the next time.
     """
+    require_format(request.format)
     with one_writer(Path(request.dir), request.name):
         _mend(request)
         work = request.incomplete
@@ -80,6 +83,8 @@ def import_data(request: ImportRequest) -> Path:
             if remote is not None and not request.fresh and _is_copied(request, remote.stamp):
                 return request.folder
             path = remote.copied(scratch) if remote else made_by_tfds(request) or request.path
+            if request.beam is not None:  # its workers may be in a folder of their own
+                path, scratch = os.path.join(os.getcwd(), path), scratch.absolute()
             local = dataclasses.replace(request, path=path)
             kind, found, told = recognised(local)
             _log.info(f"{request.path}: {told}")
@@ -138,7 +143,7 @@ def _tell_there(folder: Path, before: Mapping[str, Any]) -> None:
 
 
 def _difference(before: Mapping[str, Any], job: _Import) -> str:
-    former, now = before.get("request", {}), job.request.meaning()
+    former, now = ({"format": TFRECORD, **one} for one in (before.get("request", {}), job.request.meaning()))
     keys = [key for key in now if former.get(key) != now[key]]
     if keys:
         return ", ".join(f"data.{key} was {former.get(key)!r}" for key in keys if key != "schema") or "another schema"
@@ -155,7 +160,7 @@ def _write(job: _Import) -> None:
     for line in (*(f"left out: {one}" for one in listing.left_out), *splits.said):
         _log.info(line)
     _log.info(f"{listing.unit}: {shares_of(splits.places)}")
-    shards = shards_of(request.name, splits.places, _shard_counts(request, listing, splits))
+    shards = shards_of(request.name, request.format, splits.places, _shard_counts(request, listing, splits))
     written = _write_missing(job, shards)
     _judge_bad(job, written)
     _write_beside(job, splits, written)
@@ -200,7 +205,8 @@ def _write_missing(job: _Import, shards: Sequence[Shard]) -> list[Written]:
     if job.request.beam is not None:
         from tfscale.importer.beam_writer import write_by_beam
 
-        found |= {one.file: one for one in write_by_beam(job.reader, todo, work, job.request.beam)} if todo else {}
+        made = write_by_beam(job.reader, todo, work.absolute(), job.request.beam) if todo else ()
+        found |= {one.file: one for one in made}
         return [found[shard.file] for shard in shards]
     few = count < _FEW and job.listing.size < _SHARD_BYTES
     processes = job.request.processes or (1 if few else max(1, int(probe().cores)))
@@ -264,8 +270,9 @@ def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> N
     features = features_of(reader)
     _write_metadata(work, request, features, written)
     _write_protos(job, splits, written, columns, features)
-    names = dict.fromkeys(one.split for one in written)
-    write_offsets(work, {name: [work / one.file for one in written if one.split == name] for name in names})
+    if request.format == TFRECORD:  # the other has an index of its own
+        names = dict.fromkeys(one.split for one in written)
+        write_offsets(work, {name: [work / one.file for one in written if one.split == name] for name in names})
     files = dict(listing.files or {})
     by_split: dict[str, dict[str, int]] = {}
     for one in written:
@@ -319,7 +326,7 @@ def _write_metadata(work: Path, request: ImportRequest, features: Any, written: 
         data_dir=work,
         template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
         dataset_name=request.name,
-        filetype_suffix="tfrecord",
+        filetype_suffix=request.format,
     )
     infos = [
         tfds.core.SplitInfo(

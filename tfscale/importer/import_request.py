@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from tfscale.config.override_syntax import plain_path
 from tfscale.errors import UsageError, nearest
+from tfscale.importer.record_files import FORMATS, TFRECORD
 from tfscale.importer.text_options import TextOptions
 
 VERSION = "1.0.0"  # of every data set that is written
@@ -36,6 +37,7 @@ class ImportRequest:
         split_by: "folder", or a column whose values name the splits.
         group: a column; rows with the same value stay in one split.
         shards: files of the training split; None: by its size.
+        format: of these files, "tfrecord" or "array_record".
         beam: options of an Apache Beam pipeline that writes.
         max_bad: how many items may be left out, an int, or which share of them, a float of at most 1.
     """
@@ -54,6 +56,7 @@ class ImportRequest:
     stratify: bool = True
     seed: int = 0
     shards: Optional[int] = None
+    format: str = TFRECORD
     drop_unlabelled: bool = False
     duplicates: str = "drop"
     max_bad: Any = 0
@@ -88,6 +91,8 @@ class ImportRequest:
     def meaning(self) -> dict[str, Any]:
         """What decides the bytes that are written, besides the source; JSON."""
         said = {key: value for key, value in dataclasses.asdict(self).items() if key not in _ASIDE}
+        if self.format == TFRECORD:
+            del said["format"]  # so that what was imported before there were others is the same
         if self.schema:
             said["schema"] = Path(self.schema).read_text(encoding="utf-8")
         return said
@@ -110,6 +115,12 @@ class ImportRequest:
                 f"{self.duplicates!r} is nothing to do with copies{near}",
                 where="data.duplicates",
                 fix="data.duplicates=drop, keep or refuse",
+            )
+        if self.format not in FORMATS:
+            raise UsageError(
+                f"{self.format!r} is no format of records{nearest(self.format, FORMATS)}",
+                where="data.format",
+                fix=f"data.format={' or '.join(FORMATS)}",
             )
         for name, least in (("shards", 1), ("processes", 1), ("max_bad", 0)):
             value = getattr(self, name)

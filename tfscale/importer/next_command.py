@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.recognise import Kind
+from tfscale.importer.record_files import ARRAY_RECORD
 
 _FEW_STEPS = 8  # in an epoch: then a smaller batch is better
 _SMALLEST = 8  # of fewer BatchNorm's moments say little
@@ -24,6 +25,8 @@ def what_trains(kind: Kind, request: ImportRequest, examples: int) -> str:
     Args:
         examples: of the training split. Texts share rows, whose number nobody knows yet: there it doesn't count.
     """
+    if request.format == ARRAY_RECORD:
+        return f"read it by index: tfds.builder_from_directory({str(request.folder)!r}).as_data_source('train')"
     if not kind.recipe:
         return ""
     if kind.name == "table" and request.label is None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfscale.data.pictures import HEAD, kind_of
 from tfscale.importer.picture_looks import Look, looks, picture_profile
+from tfscale.importer.record_files import records_of
 from tfscale.importer.text_measures import text_profile
 from tfscale.statistics.protos import (
     SCHEMA,
@@ -80,11 +81,10 @@ def class_names(folder: Path, of: str = "label") -> list[str]:
 
 def examples_of(files: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(a name for people, the features) of each record."""
-    import tensorflow as tf
     from tensorflow.train import Example
 
     for file in files:
-        for place, record in enumerate(tf.data.TFRecordDataset(str(file)).as_numpy_iterator(), 1):
+        for place, record in enumerate(records_of(file), 1):
             yield f"{file.name}: record {place}", Example.FromString(record).features.feature
 
 

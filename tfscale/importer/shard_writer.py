@@ -23,6 +23,7 @@ from tfscale.console import hushed
 from tfscale.errors import ClusterFault
 from tfscale.files import dumps, read_json, replacing, sha256, write_whole
 from tfscale.importer.reader import Bad, Odd, Reader, Serialising
+from tfscale.importer.record_files import RecordWriter, format_of
 from tfscale.process.fault_points import point
 from tfscale.process.startup import begin_program, lean
 
@@ -66,14 +67,18 @@ class Written:
     odd: list[tuple[int, list[str]]] = field(default_factory=list)
 
 
-def shards_of(name: str, splits: dict[str, np.ndarray], counts: dict[str, int]) -> list[Shard]:
-    """All shards of a data set, of each split as many as said, which hold as many items each as nearly as can be."""
+def shards_of(name: str, format: str, splits: dict[str, np.ndarray], counts: dict[str, int]) -> list[Shard]:
+    """All shards of a data set, of each split as many as said, which hold as many items each as nearly as can be.
+
+    Args:
+        format: one of FORMATS, which the names of the files tell.
+    """
     made: list[Shard] = []
     for split, places in splits.items():
         total = counts[split]
         for i in range(total):
             part = places[len(places) * i // total : len(places) * (i + 1) // total]
-            made.append(Shard(len(made), split, f"{name}-{split}.tfrecord-{i:05d}-of-{total:05d}", part))
+            made.append(Shard(len(made), split, f"{name}-{split}.{format}-{i:05d}-of-{total:05d}", part))
     return made
 
 
@@ -173,18 +178,16 @@ def _write_here(shard: Shard) -> Written:
 
 def write_shard(reader: Reader, features: Any, folder: Path, shard: Shard, tick: Tick) -> Written:
     """Writes one shard and then its note; `tick` hears of items as they are done."""
-    import tensorflow as tf
-
     written = Written(shard.file, shard.split, 0, 0, "")
     since = 0
     with replacing(folder / shard.file, durable=True) as temporary:
-        with tf.io.TFRecordWriter(str(temporary)) as out:
+        with RecordWriter(temporary, format_of(shard.file)) as write:
             for place, found in zip(shard.places.tolist(), _examples(reader, features, shard.places), strict=True):
                 if isinstance(found, Bad):
                     written.bad.append((place, found.reason))
                 else:
                     example, reasons = found
-                    out.write(example)
+                    write(example)
                     written.examples += 1
                     written.size += len(example)
                     if reasons:

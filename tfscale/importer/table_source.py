@@ -7,6 +7,7 @@ Refuses to know what a column means, and how files are packed (table_bytes).
 from __future__ import annotations
 
 import csv
+import errno
 import glob
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from tfscale.errors import DataCorrupt, DataMissing, UsageError, first_line
+from tfscale.errors import DataCorrupt, DataMissing, IOFailure, UsageError, first_line
 from tfscale.importer.recognise import Found, ending
 from tfscale.importer.table_bytes import FORMATS, as_utf8, first_lines, members, unpacked_table
 
@@ -286,7 +287,13 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _unreadable(files: TableFiles, error: Exception) -> DataCorrupt:
+def _unreadable(files: TableFiles, error: Exception) -> DataCorrupt | IOFailure:
+    if os.strerror(errno.ENOSPC) in str(error):
+        return IOFailure(
+            first_line(error),
+            where="data.dir",
+            fix="free space there for the table while it is imported, or give another data.dir",
+        )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = next((line.partition("Error: ")[2] or line for line in lines), "")
     row = next((line for line in lines[1:] if line.startswith("Original Line")), "")

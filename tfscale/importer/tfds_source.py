@@ -33,5 +33,6 @@ def made_by_tfds(request: ImportRequest) -> str | None:
     if source.folder() is None:
         source.check()  # whether TFDS knows it
     folder = source.make()
+    source.require_tfrecord()
     _log.info(f"{request.path}: {folder}")
     return str(folder)

@@ -77,8 +77,9 @@ def _read(kind: Kind, reader: Reader, name_of: Any, places: np.ndarray) -> Side:
         told = ({**item, "label": number[item["label"]] if classes else -1, "name": name} for name, item in usable())
         side = text_side("", list(told), fields, classes)
     else:
-        boxes = list(features["objects"].feature["label"].names) if "objects" in features else []
-        side = picture_side("", looks(map(_picture, usable())), classes, boxes)
+        boxes = _box_classes(features)
+        pictures = (_picture(name, item, bool(classes), bool(boxes)) for name, item in usable())
+        side = picture_side("", looks(pictures), classes, boxes)
     side.about["bad"] = bad
     side.found += [
         Finding("", "odd", f"{what}: {first[what]}" + (f" and {count - 1:,} more" if count > 1 else ""), fails=False)
@@ -87,9 +88,25 @@ def _read(kind: Kind, reader: Reader, name_of: Any, places: np.ndarray) -> Side:
     return side
 
 
-def _picture(named: tuple[str, Mapping[str, Any]]) -> tuple[str, int, bytes, tuple[int, ...]]:
-    name, item = named
-    return name, int(item.get("label", -1)), item["image"], tuple(item.get("objects", {}).get("label", ()))
+def _box_classes(features: Any) -> list[str]:
+    """Raises UsageError where they are none of a picture."""
+    import tensorflow_datasets as tfds
+
+    if "image" not in features or not isinstance(features["image"], tfds.features.Image):
+        raise UsageError(
+            f"its records hold neither pictures, rows nor texts, but {', '.join(features)}",
+            where="PATH",
+            fix="give files of a table, pictures or texts, or records with an encoded picture",
+        )
+    inside = getattr(features["objects"], "feature", {}) if "objects" in features else {}
+    return list(getattr(inside["label"], "names", None) or ()) if "label" in inside else []
+
+
+def _picture(
+    name: str, item: Mapping[str, Any], has_label: bool, has_boxes: bool
+) -> tuple[str, int, bytes, tuple[int, ...]]:
+    boxes = item["objects"]["label"] if has_boxes and "objects" in item else ()
+    return name, int(item["label"]) if has_label and "label" in item else -1, item["image"], tuple(map(int, boxes))
 
 
 def side_of_records(name: str, files: Sequence[Path], folder: Path, columns: Mapping[str, Any]) -> Side:
