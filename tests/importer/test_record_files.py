@@ -144,12 +144,12 @@ def test_records_of_pictures_are_validated_as_files(source, tmp_path, capsys):
     write_records(folder / "test-00000-of-00001", [*(record(3 * i) for i in range(10)), torn])
     output = tmp_path / "found.json"
     assert main(["data", "validate", str(folder), "noise=none", f"output={output}"]) == 1
-    found = {
-        one["kind"]: one for one in json.loads(output.read_text()) if one["fails"] and "the split test" in one["text"]
-    }
-    (bad,) = found["bad rows"]["items"]
+    found = [one for one in json.loads(output.read_text()) if one["fails"] and "the split test" in one["text"]]
+    (bad,) = (item for one in found if one["kind"] == "bad rows" for item in one["items"])
     assert bad.startswith("test-00000-of-00001: record 10: the picture image/encoded can't be decoded")
-    assert "class" in found and "10 pictures (100.0%)" in found["copies"]["text"]
+    assert "class" in {one["kind"] for one in found} and any(
+        "8 pictures (80.0%) are also in" in one["text"] for one in found
+    )
     others = write_records(tmp_path / "numbers.tfrecord", [record(i, **{"image/encoded": [i]}) for i in range(9)])
     assert main(["data", "validate", str(others)]) == 64
     assert "its records hold neither pictures, rows nor texts" in capsys.readouterr().err
