@@ -95,15 +95,15 @@ def verify_content(content: bytes, *, channels: int, max_pixels: int, reading: i
                 return fault
             if claimed[0] * claimed[1] > max_pixels:
                 return f"claims {claimed[1]} x {claimed[0]} pixels, more than {max_pixels} in all"
-            height, width, _ = _decoder(channels, reading)(tf.constant(content)).shape
+            height, width, _ = decoder(channels, reading)(tf.constant(content)).shape
     except (tf.errors.OpError, struct.error) as error:
         return f"can't be decoded: {_cause(error)}"
     return height, width
 
 
 @functools.cache
-def _decoder(channels: int, reading: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """What training decodes by, traced once."""
+def decoder(channels: int, reading: int = READING) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What training decodes by, traced once: from encoded bytes to uint8 [height, width, channels]."""
     import tensorflow as tf
 
     from tfscale.data.augment import decode

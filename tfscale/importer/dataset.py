@@ -32,6 +32,7 @@ from tfscale.importer.import_progress import ImportProgress
 from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.kept_baseline import make_baseline
 from tfscale.importer.next_command import what_trains
+from tfscale.importer.picture_sizes import smaller_told
 from tfscale.importer.reader import Listing, Profiling, Reader, split_reason
 from tfscale.importer.recognise import KINDS, recognised
 from tfscale.importer.record_files import TFRECORD, require_format
@@ -39,7 +40,6 @@ from tfscale.importer.record_profiles import record_profile, write_protos
 from tfscale.importer.remote import looked_up
 from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
 from tfscale.importer.splits import Splits, shares_of, split_items
-from tfscale.importer.text_options import TextOptions
 from tfscale.importer.tfds_source import made_by_tfds
 from tfscale.process.fault_points import point
 
@@ -88,10 +88,7 @@ def import_data(request: ImportRequest) -> Path:
             local = dataclasses.replace(request, path=path)
             kind, found, told = recognised(local)
             _log.info(f"{request.path}: {told}")
-            if kind.name != "text" and request.text != TextOptions():
-                raise UsageError(
-                    f"data.text takes no effect on {told}", where="data.text", fix="leave it away, or data.kind=text"
-                )
+            request.check_options(kind.name, told)
             reader = kind.load()(local, found, scratch)
             listing = reader.listing()
             if not listing.count:
@@ -144,7 +141,7 @@ def _tell_there(folder: Path, before: Mapping[str, Any]) -> None:
 
 def _difference(before: Mapping[str, Any], job: _Import) -> str:
     former, now = ({"format": TFRECORD, **one} for one in (before.get("request", {}), job.request.meaning()))
-    keys = [key for key in now if former.get(key) != now[key]]
+    keys = [key for key in {**former, **now} if former.get(key) != now.get(key)]
     if keys:
         return ", ".join(f"data.{key} was {former.get(key)!r}" for key in keys if key != "schema") or "another schema"
     return "the files have changed"
@@ -227,6 +224,8 @@ def _judge_bad(job: _Import, written: Sequence[Written]) -> None:
     bad = _bad(listing, written)
     total = listing.count + len(listing.bad)
     _tell_odd(listing, written)
+    if told := smaller_told(request.picture, [one.smaller for one in written]):
+        _log.info(told)
     for name, reason in bad[:_TOLD]:
         _log.warning(f"{name}: {reason}")
     if len(bad) > _TOLD:

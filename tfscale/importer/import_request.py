@@ -15,6 +15,8 @@ from typing import Any, Optional
 
 from tfscale.config.override_syntax import plain_path
 from tfscale.errors import UsageError, nearest
+from tfscale.importer.picture_shapes import SHAPES
+from tfscale.importer.picture_sizes import PictureOptions
 from tfscale.importer.record_files import FORMATS, TFRECORD
 from tfscale.importer.text_options import TextOptions
 
@@ -63,6 +65,7 @@ class ImportRequest:
     processes: Optional[int] = None
     beam: Optional[str] = None
     text: TextOptions = field(default_factory=TextOptions)
+    picture: PictureOptions = field(default_factory=PictureOptions)
     fresh: bool = False
 
     @property
@@ -95,6 +98,8 @@ class ImportRequest:
             del said["format"]  # so that what was imported before there were others is the same
         if self.schema:
             said["schema"] = Path(self.schema).read_text(encoding="utf-8")
+        if self.picture == PictureOptions():  # imports of before there were any are the same
+            del said["picture"]
         return said
 
     def check(self) -> None:
@@ -138,6 +143,7 @@ class ImportRequest:
             raise UsageError(
                 f"there is no file {self.schema}", where="data.schema", fix="data.schema=FILE that is there"
             )
+        self.picture.check()
         self._check_splits()
 
     def check_drop_unlabelled(self) -> None:
@@ -148,6 +154,15 @@ class ImportRequest:
                 where="data.drop_unlabelled",
                 fix="data.label=NAME of the column or field that is the label, or leave data.drop_unlabelled away",
             )
+
+    def check_options(self, kind: str, told: str) -> None:
+        """Raises UsageError where options of texts or pictures are given for data of another kind, called `told`."""
+        if kind != "text" and self.text != TextOptions():
+            raise UsageError(
+                f"data.text takes no effect on {told}", where="data.text", fix="leave it away, or data.kind=text"
+            )
+        if kind not in SHAPES and self.picture != PictureOptions():
+            raise UsageError(f"data.picture takes no effect on {told}", where="data.picture", fix="leave it away")
 
     def _check_splits(self) -> None:
         shares, conditions = self.fractions(), self.conditions()
@@ -215,7 +230,7 @@ def _split_word(word: str) -> tuple[str, Any]:
         return "path", word
     name = key.removeprefix("data.")
     first, _, rest = name.partition(".")
-    if first not in _FIELDS or (rest and first not in ("split", "text")):
+    if first not in _FIELDS or (rest and first not in ("split", "text", "picture")):
         raise UsageError(
             f"unknown key {key!r}{nearest(name, list(_FIELDS))}",
             where=word,

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from tfscale.importer.picture_check import CHANNELS, Checked, checked, checked_m
 from tfscale.importer.picture_folders import Columns, class_folders, named_in_tables, with_masks
 from tfscale.importer.picture_items import Boxes, Item, PictureSet, counted
 from tfscale.importer.picture_shapes import TABLES, tars_of
+from tfscale.importer.picture_sizes import PictureOptions, made_smaller, mask_made_smaller
 from tfscale.importer.reader import Bad, Listing, Odd
 from tfscale.importer.unpack import is_tar, is_zip, unpacked
 from tfscale.importer.web_dataset import pairs_in_tars
@@ -54,6 +56,7 @@ class PictureReader:
     def __post_init__(self) -> None:
         self.kind = self.request.kind or self.found.pictures
         self._refuse_what_takes_no_effect()
+        self.request.picture.check_installed()
 
     def _refuse_what_takes_no_effect(self) -> None:
         """What only tables have, so that nothing is passed over silently."""
@@ -80,7 +83,7 @@ class PictureReader:
         self._set, self._groups = self._look()
         items = self._set.items
         with ThreadPoolExecutor(2 * max(1, int(probe().cores))) as pool:  # hashing lets go of Python's lock
-            looked = list(pool.map(_look_at, items))
+            looked = list(pool.map(_look_at, items, repeat(self.request.picture)))
         sides = {side for _, side, _ in looked} - {-1}
         self._side = sides.pop() if len(sides) == 1 else 0
         files = {name: sha256(file) for name, file in self._set.files.items()}
@@ -185,6 +188,11 @@ class PictureReader:
             return Bad("has no label")
         else:
             example["label"] = item.label
+        if small := made_smaller(seen, self.request.picture):
+            example["image"] = small.content
+            if item.mask:
+                example["mask"] = mask_made_smaller(example["mask"], small)
+            return Odd(example, reasons, (len(seen.content), len(small.content)))
         return Odd(example, reasons) if reasons else example
 
     def describe(self, train: np.ndarray) -> Mapping[str, Any]:
@@ -207,18 +215,20 @@ class PictureReader:
         pass
 
 
-def _look_at(item: Item) -> tuple[str, int, int]:
-    """(a hash of the content, the side of a square, bytes); the side is 0 where it is none, or not known, and -1 of
-    what is no picture. What has no content is like nothing else."""
+def _look_at(item: Item, options: PictureOptions) -> tuple[str, int, int]:
+    """(a hash of the content, the side of a square, bytes as it is kept, about); the side is 0 where it is none, or not
+    known, and -1 of what is no picture. What has no content is like nothing else."""
     try:
         content = b"" if item.bad else item.span.content()
     except OSError:
         content = b""
     if not content:
         return sha256_of(f"{item.name}\0".encode("utf-8", "surrogateescape")), -1, 0
-    height, width = size_of(content)
+    before = size_of(content)
+    height, width = options.size(*before) if all(before) else before
     side = -1 if kind_of(content[:HEAD]) is None else height if height == width else 0
-    return sha256_of(content), side, len(content)
+    share = height * width / max(1, before[0] * before[1]) if (height, width) != before else 1
+    return sha256_of(content), side, int(len(content) * share)
 
 
 def _objects(boxes: Boxes, seen: Checked, flags: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]] | str:

@@ -56,6 +56,7 @@ class Written:
         size: bytes of the examples.
         bad: places that were left out, each with its reason.
         odd: places of items that training sees otherwise, each with why.
+        smaller: how many pictures were made smaller, and their bytes before and after.
     """
 
     file: str
@@ -65,6 +66,7 @@ class Written:
     sha256: str
     bad: list[tuple[int, str]] = field(default_factory=list)
     odd: list[tuple[int, list[str]]] = field(default_factory=list)
+    smaller: list[int] = field(default_factory=lambda: [0, 0, 0])
 
 
 def shards_of(name: str, format: str, splits: dict[str, np.ndarray], counts: dict[str, int]) -> list[Shard]:
@@ -186,12 +188,15 @@ def write_shard(reader: Reader, features: Any, folder: Path, shard: Shard, tick:
                 if isinstance(found, Bad):
                     written.bad.append((place, found.reason))
                 else:
-                    example, reasons = found
+                    example, odd = found
                     write(example)
                     written.examples += 1
                     written.size += len(example)
-                    if reasons:
-                        written.odd.append((place, reasons))
+                    if odd.reasons:
+                        written.odd.append((place, list(odd.reasons)))
+                    if odd.smaller:
+                        added = (1, *odd.smaller)
+                        written.smaller = [a + b for a, b in zip(written.smaller, added, strict=True)]
                 since += 1
                 if since == _TICK:
                     tick(since)
@@ -204,11 +209,11 @@ def write_shard(reader: Reader, features: Any, folder: Path, shard: Shard, tick:
     return written
 
 
-def _examples(reader: Reader, features: Any, places: np.ndarray) -> Iterator[tuple[bytes, list[str]] | Bad]:
+def _examples(reader: Reader, features: Any, places: np.ndarray) -> Iterator[tuple[bytes, Odd] | Bad]:
     """Each item as the bytes of a tf.train.Example, with what is odd of it."""
     if isinstance(reader, Serialising):
         for one in reader.serialised(places.tolist()):
-            yield one if isinstance(one, Bad) else (one, [])
+            yield one if isinstance(one, Bad) else (one, Odd({}, ()))
         return
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
@@ -217,6 +222,6 @@ def _examples(reader: Reader, features: Any, places: np.ndarray) -> Iterator[tup
         if isinstance(item, Bad):
             yield item
             continue
-        values, reasons = (item.features, list(item.reasons)) if isinstance(item, Odd) else (item, [])
-        example = serializer.get_tf_example(features.encode_example(values))
-        yield example.SerializeToString(deterministic=True), reasons  # TFDS's own leaves the order of a map to chance
+        odd = item if isinstance(item, Odd) else Odd(item, ())
+        example = serializer.get_tf_example(features.encode_example(odd.features))
+        yield example.SerializeToString(deterministic=True), odd  # TFDS's own leaves the order of a map to chance

@@ -18,6 +18,7 @@ from tfscale.data.table_rows import row_batches
 from tfscale.files import dumps, read_json
 from tfscale.importer.duck_connection import connect
 from tfscale.importer.import_request import VERSION, ImportRequest
+from tfscale.importer.picture_sizes import PictureOptions
 from tfscale.importer.recognise import recognised
 from tfscale.importer.table_columns import table_profile
 from tfscale.importer.table_types import Column, quoted
@@ -85,6 +86,8 @@ def as_imported(request: ImportRequest, name: str) -> ImportRequest:
     file = Path(request.dir, name, VERSION, "import.json")
     before = (read_json(file, trusted=True) if file.is_file() else {}).get("request", {})
     taken = {key: before[key] for key in ("label", "exclude", "where", "drop_unlabelled") if before.get(key)}
+    if before.get("picture") and request.picture == PictureOptions():
+        request = dataclasses.replace(request, picture=PictureOptions(**before["picture"]))
     return dataclasses.replace(request, **{key: value for key, value in taken.items() if not getattr(request, key)})
 
 
