@@ -187,7 +187,7 @@ def test_the_example_behind_an_error_is_found(tf, build):
 
     def search(**changes):
         reading = Reading("train", Shard(8), True, **{"start_step": max(0, step - 3), "steps": 8, **changes})
-        return culprit(Rotten(), Classify(), [Reading("test", Shard(2), False, steps=2), reading])
+        return culprit(Rotten(), Classify(), [Reading("test", Shard(2), False, steps=2), reading], plan_for(2))
 
     assert search() == "example 7 of the train split"
     assert search(steps=1) is None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfscale.checkpoint.checkpointer import Checkpointer
+    from tfscale.data.held_pictures import HeldPictures
     from tfscale.data.order import Shard
     from tfscale.data.served import DataService
     from tfscale.engine.reduce import Agreement
@@ -36,6 +37,7 @@ class Parts:
         trainer: `Trainer`, or `CoordinatedTrainer` where the steps are asynchronous.
         steps_per_epoch: a fraction where the last step of an epoch reaches into the next.
         total_steps: the step at which training ends.
+        held: what holds decoded pictures, None where the plan holds none.
     """
 
     config: RunConfig
@@ -49,6 +51,7 @@ class Parts:
     checkpointer: Checkpointer
     steps_per_epoch: float
     total_steps: int
+    held: HeldPictures | None = None
 
     @property
     def asynchronous(self) -> bool:
@@ -108,7 +111,7 @@ class Parts:
             portion = Portion(split, shard, training, self.config.train.seed, start, skip, as_fit)
             if service is not None:
                 return service.dataset(source, self.task, portion, self.plan)
-            return build_dataset(source, self.task, portion, self.plan)
+            return build_dataset(source, self.task, portion, self.plan, self.held)
 
         def distributed(start: int) -> Any:
             return self.strategy.distribute_datasets_from_function(lambda _: build(start))

@@ -135,6 +135,7 @@ class PlanConfig:
     inter_op_threads: Optional[int] = None
     input_threads: Optional[int] = None
     input_ram_bytes: Optional[int] = None
+    decoded_ram_bytes: Optional[int] = None  # of pictures that are decoded once, by each worker
     prefetch: Optional[int] = None
     bytes_per_pack: Optional[int] = None  # of one all-reduce; 0 reduces all gradients in one
     wire_precision: Optional[WirePrecision] = None

@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from tfscale.autograph import no_autograph
 from tfscale.data.order import Portion
-from tfscale.data.pipeline import finisher, places
+from tfscale.data.pipeline import finisher_of, places
 from tfscale.data.source import Source
 from tfscale.errors import DataCorrupt, DataMissing, IOFailure, first_line, place_of
+from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.task import Task
 
 _BEYOND = re.compile(r"label value of (-?\d+) which is outside the valid range of \[(\d+, \d+)\)")
@@ -62,21 +63,22 @@ def as_data_fault(error: Exception) -> DataCorrupt | DataMissing | IOFailure | N
     )
 
 
-def culprit(source: Source, task: Task, readings: Iterable[Reading], *, seconds: float = _SECONDS) -> str | None:
+def culprit(
+    source: Source, task: Task, readings: Iterable[Reading], plan: ExecutionPlan, *, seconds: float = _SECONDS
+) -> str | None:
     """Where the first example comes from that can't be read or prepared now; None where all can, or time is over."""
     deadline = time.monotonic() + seconds
     for reading in readings:
-        found = _search(source, task, reading, deadline) if source.by_index else None
+        found = _search(source, task, reading, plan, deadline) if source.by_index else None
         if found is not None:
             return found
     return None
 
 
-def _search(source: Source, task: Task, reading: Reading, deadline: float) -> str | None:
+def _search(source: Source, task: Task, reading: Reading, plan: ExecutionPlan, deadline: float) -> str | None:
     steps = places(source, reading)
     raw = source.read(reading.split, steps.map(no_autograph(lambda place: place["index"])), ram_bytes=0)
-    count = source.num_examples(reading.split)
-    finish = finisher(source, task, count, training=reading.training, seed=reading.seed)
+    finish = finisher_of(source, task, reading, plan)
     examples = iter(tf.data.Dataset.zip((steps.unbatch(), raw)).map(finish))
     number = 0
     while time.monotonic() < deadline:

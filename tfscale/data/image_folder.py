@@ -96,6 +96,13 @@ class ImageFolder(Source):
         height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
         return {**spec, **({"image_size": height} if height == width > 0 else {})}
 
+    def decoded_size(self) -> tuple[int, int] | None:
+        index = self._index()
+        if not self.verify or self._unverified(index):
+            return None
+        sizes = [index["good"][one.name][2:] for split in self._tree.splits for one in self._good(split)]
+        return len(sizes), sum(height * width * self.channels for height, width in sizes)
+
     def class_names(self) -> tuple[str, ...] | None:
         return self._tree.classes or None
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 import tfscale.data.order as order
 from tfscale.autograph import no_autograph, with_autograph
 from tfscale.data.epochs import Cut, cut_steps, epoch_order
+from tfscale.data.held_pictures import HeldPictures, Parse, channels_of
 from tfscale.data.keras_source import KerasSource
 from tfscale.data.order import Portion, Shard
 from tfscale.data.source import Source
@@ -26,18 +27,26 @@ from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.task import STEP_ROWS, Example, Task
 
 
-def build_dataset(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -> tf.data.Dataset:
+def build_dataset(
+    source: Source, task: Task, portion: Portion, plan: ExecutionPlan, held: HeldPictures | None = None
+) -> tf.data.Dataset:
     """The batches of one worker, each replica_batch examples, local_devices of them per step; of whole epochs they are
     of any size, and have the field STEP_ROWS.
+
+    Args:
+        held: what holds decoded pictures, where plan.decoded_ram_bytes asks for it; it outlives the data set. None:
+            they are decoded in the same way, and not held.
 
     Raises:
         UsageError: fewer examples than one global batch, so that one step would repeat an example; or a batch that
             doesn't divide by the replicas, of a source without whole epochs.
     """
-    return tuned(batches(source, task, portion, plan), plan)
+    return tuned(batches(source, task, portion, plan, held), plan)
 
 
-def batches(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -> tf.data.Dataset:
+def batches(
+    source: Source, task: Task, portion: Portion, plan: ExecutionPlan, held: HeldPictures | None = None
+) -> tf.data.Dataset:
     """The same before prefetch and thread pools, which belong to the whole of a data set; raises the same."""
     source, split, shard = source.resolved(), portion.split, portion.shard
     if _why_own(source, split) and not source.whole_epochs:
@@ -46,13 +55,15 @@ def batches(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -
         _refuse_batch(source, portion, plan)
     if portion.skip:
         left_out, *more = portion.skip
-        before = batches(source, task, dataclasses.replace(portion, skip=()), plan)
+        before = batches(source, task, dataclasses.replace(portion, skip=()), plan, held)
         behind = dataclasses.replace(portion, start_step=left_out + 1, skip=tuple(more))
         steps_before = (left_out - portion.start_step) * plan.local_devices
-        return _endless(before.take(steps_before).concatenate(batches(source, task, behind, plan)), portion)
+        rest = batches(source, task, behind, plan, held)
+        return _endless(before.take(steps_before).concatenate(rest), portion)
     if source.whole_epochs and (portion.training or portion.as_fit or _why_own(source, split)):
-        return _endless(_parts_of_epochs(source, task, portion, plan), portion)
-    steps, count = places(source, portion), source.num_examples(split)
+        finish = finisher_of(source, task, portion, plan, held)
+        return _endless(_parts_of_epochs(source, task, portion, plan, finish), portion)
+    steps = places(source, portion)
     indices = steps.map(no_autograph(lambda place: place["index"]))
     whole = None
     if type(task).preprocess is Task.preprocess:
@@ -61,7 +72,7 @@ def batches(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -
         dataset = _weighted(whole, steps, plan.local_devices)
     else:
         raw = raw_examples(source, portion, lambda: indices, ram_bytes=plan.input_ram_bytes)
-        finish = finisher(source, task, count, training=portion.training, seed=portion.seed)
+        finish = finisher_of(source, task, portion, plan, held)
         pairs, rows = tf.data.Dataset.zip((steps.unbatch(), raw)), shard.worker_batch // plan.local_devices
         if at_once := source.parses_rows and task.preprocesses_rows:
             pairs = pairs.batch(rows, drop_remainder=True)
@@ -87,11 +98,12 @@ def _refuse_batch(source: Source, portion: Portion, plan: ExecutionPlan) -> None
         )
 
 
-def _parts_of_epochs(source: Source, task: Task, portion: Portion, plan: ExecutionPlan) -> tf.data.Dataset:
+def _parts_of_epochs(
+    source: Source, task: Task, portion: Portion, plan: ExecutionPlan, finish: Callable[..., Example]
+) -> tf.data.Dataset:
     """The parts of steps that never cross an epoch, for one device after another."""
     cut = Cut(portion.shard, plan.local_devices, plan.accumulate if portion.training else 1)
-    alone, count = type(task).preprocess is Task.preprocess, source.num_examples(portion.split)
-    finish = finisher(source, task, count, training=portion.training, seed=portion.seed)
+    alone = type(task).preprocess is Task.preprocess
 
     def finished(place: Any, raw: tf.data.Dataset) -> tf.data.Dataset:
         """One part, whose examples are prepared one by one."""
@@ -248,12 +260,29 @@ def tuned(dataset: tf.data.Dataset, plan: ExecutionPlan) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def finisher(source: Source, task: Task, count: int, *, training: bool, seed: int | None) -> Callable[..., Example]:
-    """From a raw example and its place in the order, or from many at once, to what the step takes."""
+def finisher_of(
+    source: Source, task: Task, portion: Portion, plan: ExecutionPlan, held: HeldPictures | None = None
+) -> Callable[..., Example]:
+    """The `finisher` of a portion, by whose plan pictures are decoded whole, and held, or as the task does it."""
+    parse, count = None, source.num_examples(portion.split)
+    if plan.decoded_ram_bytes:
+        parse = (held or HeldPictures(source, channels_of(source, task), 0)).parse(portion.split)
+    return finisher(source, task, count, training=portion.training, seed=portion.seed, parse=parse)
+
+
+def finisher(
+    source: Source, task: Task, count: int, *, training: bool, seed: int | None, parse: Parse | None = None
+) -> Callable[..., Example]:
+    """From a raw example and its place in the order, or from many at once, to what the step takes.
+
+    Args:
+        count: the examples of the split.
+        parse: in the place of `source.parse`, which it calls.
+    """
 
     @no_autograph
     def finish(place: Mapping[str, tf.Tensor], raw: Any) -> Example:
-        example = with_autograph(source.parse)(raw)
+        example = with_autograph(source.parse)(raw) if parse is None else parse(place, raw)
         # All randomness of one example: a pure function of (seed, epoch, index).
         number = place["epoch"] * count + place["index"]
         example["seed"] = tf.stack([tf.fill(tf.shape(number), tf.constant(seed or 0, tf.int64)), number], -1)

@@ -77,6 +77,12 @@ class RecordSource(Source):
     def num_examples(self, split: str) -> int:
         return len(self._index(split))
 
+    def decoded_size(self) -> tuple[int, int] | None:
+        spec = self.spec()  # which tells the size of pictures where all have one
+        pixels = spec.get("image_size", 0) ** 2 * spec.get("channels", 0)
+        count = self.num_examples("train") + self.num_examples("test") if pixels > 0 else 0
+        return (count, count * pixels) if count else None
+
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
         return read_records(self._index(split), indices, ram_bytes=ram_bytes, bad=self.bad_examples(split))
 

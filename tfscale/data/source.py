@@ -152,6 +152,11 @@ class Source:
         """How many bytes every example of a prepared split is stored in: int64 [examples]; None where nobody knows."""
         return None
 
+    def decoded_size(self) -> tuple[int, int] | None:
+        """How many pictures both splits have together, and the bytes that they take decoded; None where they aren't
+        known. Told without TensorFlow."""
+        return None
+
     @property
     def version(self) -> str:
         """Which version of the data set it is, "" where it has none; told without TensorFlow."""

@@ -41,6 +41,7 @@ _OF_TRANSLATED = (
     "plan.wire_precision",
     "plan.input_threads",
     "plan.input_ram_bytes",
+    "plan.decoded_ram_bytes",
     "plan.prefetch",
 )
 

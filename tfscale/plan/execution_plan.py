@@ -69,6 +69,7 @@ class ExecutionPlan:
     inter_op_threads: int
     input_threads: int
     input_ram_bytes: int
+    decoded_ram_bytes: int
     prefetch: int
     collectives: str
     bytes_per_pack: int
@@ -114,6 +115,7 @@ def make_plan(hardware: Hardware, cluster: Cluster, request: PlanRequest) -> Exe
     decide_memory(d, hardware, request)
     _decide_loop(d, hardware, request)
     _decide_host(d, hardware, forced)
+    _decide_decoded(d, hardware, request)
     decide_communication(d, request)
     guard(d, request)
     return ExecutionPlan(**d.values, reasons=d.reasons)
@@ -247,3 +249,38 @@ def _decide_host(d: Decisions, hardware: Hardware, forced: PlanConfig) -> None:
     for name in ("intra_op_threads", "inter_op_threads", "input_threads", "prefetch"):
         if d.values[name] < 1:
             raise UsageError(f"{name}={d.values[name]} is not positive", where=f"plan.{name}", fix="give 1 or more")
+
+
+def _decide_decoded(d: Decisions, hardware: Hardware, request: PlanRequest) -> None:
+    """Off unless it is asked for: pictures that are decoded whole give other pixels at the edge of some crops."""
+    forced, memory = request.forced.decoded_ram_bytes, hardware.memory_bytes
+    count, size = request.decoded or (0, 0)
+
+    def decide() -> tuple[int, str]:
+        if not size:
+            return 0, "nothing is held decoded: pictures are decoded whenever they are needed"
+        text = f"pictures are decoded in every epoch; all {count:,} take {show('bytes', size)} decoded"
+        if size > memory // 2:
+            return 0, f"{text}, more than half of the memory"
+        return 0, f"{text}: plan.decoded_ram_bytes={size} holds them"
+
+    if d.values["strategy"] == "parameter_server":
+        if forced:
+            raise UsageError(
+                "with parameter servers every piece of work opens the data anew and can hold no decoded pictures",
+                where="plan.decoded_ram_bytes",
+                fix="leave it away",
+            )
+        d.set("decoded_ram_bytes", 0, "every piece of work opens the data anew")
+        return
+    held = d.choose("decoded_ram_bytes", forced, decide)
+    if not 0 <= held <= memory:
+        raise UsageError(
+            f"decoded_ram_bytes={held} is "
+            + ("negative" if held < 0 else f"more than the {memory} bytes of memory here"),
+            where="plan.decoded_ram_bytes",
+            fix=f"use 0 to {memory // 2}",
+        )
+    if held and size:
+        fit = "all" if held >= size else f"about {count * held // size:,} of"
+        d.reasons["decoded_ram_bytes"] += f"; {fit} {count:,} pictures fit"

@@ -30,6 +30,7 @@ class PlanRequest:
         counted: the footprint was counted from the built model, and not declared.
         reduces_inside: the model itself reduces over replicas, as synchronised BatchNorm does.
         forced: the `plan.*` overrides.
+        decoded: how many pictures the data have, and the bytes that all of them take decoded; None: it isn't known.
         uneven: a step need not divide by the replicas.
     """
 
@@ -43,6 +44,7 @@ class PlanRequest:
     reduces_inside: bool = False
     forced: PlanConfig = field(default_factory=PlanConfig)
     uneven: bool = False
+    decoded: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, config: RunConfig, task: Any, *, footprint: Footprint | None, forced: PlanConfig) -> PlanRequest:
@@ -58,6 +60,7 @@ class PlanRequest:
             reduces_inside=task.reduces_inside,
             forced=forced,
             uneven=config.data.shares_unevenly,
+            decoded=config.data.decoded_size(),
         )
 
 

@@ -24,7 +24,7 @@ def as_data_error(parts: Parts | None, recovery: Recovery | None, error: Excepti
     fault = as_data_fault(error)
     if fault is not None and not isinstance(fault, IOFailure) and parts is not None and recovery is not None:
         with contextlib.suppress(Exception):  # the fault itself is to be raised, whatever the search finds
-            fault.where = culprit(parts.config.data, parts.task, _readings(parts, recovery)) or fault.where
+            fault.where = culprit(parts.config.data, parts.task, _readings(parts, recovery), parts.plan) or fault.where
     return fault
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tfscale.checkpoint.checkpointer import Checkpointer
     from tfscale.data.first_batch import FirstBatch
+    from tfscale.data.held_pictures import HeldPictures
     from tfscale.data.served import DataService
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,19 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
         checkpointer=_checkpointer(context, Experiment.of(config, brings_optimizer=made.brings_optimizer)),
         steps_per_epoch=made.steps_per_epoch,
         total_steps=made.total_steps,
+        held=_held(config, plan, made.task),
     )
+
+
+def _held(config: RunConfig, plan: ExecutionPlan, task: Task) -> HeldPictures | None:
+    """What holds decoded pictures, where the plan asks for it; raises UsageError where there are none to hold."""
+    if not plan.decoded_ram_bytes:
+        return None
+    from tfscale.data.held_pictures import HeldPictures, channels_of, refuse_nothing_to_hold
+
+    source = config.data.resolved()
+    refuse_nothing_to_hold(source, task)
+    return HeldPictures(source, channels_of(source, task), plan.decoded_ram_bytes)
 
 
 def served_by(parts: Parts, environ: Mapping[str, str]) -> DataService | None:
@@ -77,6 +90,8 @@ def served_by(parts: Parts, environ: Mapping[str, str]) -> DataService | None:
     why = "the model reads its own data" if isinstance(config.data, KerasSource) else ""
     if parts.asynchronous:
         why = "with parameter servers each worker reads for itself"
+    if parts.held is not None:
+        raise UsageError("data workers hold no decoded pictures", where="plan.decoded_ram_bytes", fix="leave it away")
     if why:
         fix = f"start without data workers (no --data-workers, no {DATA_SERVICE})"
         raise UsageError(f"{why}, so that data workers would have nothing to do", where=DATA_SERVICE, fix=fix)
@@ -98,6 +113,19 @@ def keep_epochs_whole(parts: Parts) -> None:
         )
     if whole:
         memory["whole_epochs"] = True
+
+
+def keep_pictures_whole(parts: Parts) -> None:
+    """Says it where pictures were decoded in another way before this attempt; call it when the state is restored."""
+    memory, whole = parts.state.memory, parts.held is not None
+    if parts.state.step and whole != memory.get("whole_pictures", False):
+        _log.info(
+            f"plan.decoded_ram_bytes={parts.plan.decoded_ram_bytes}: from step {parts.state.step} on pictures are"
+            f" decoded {'whole' if whole else 'as far as crops need them'}, and were not before: outermost columns of"
+            " some crops differ a little"
+        )
+    if whole or "whole_pictures" in memory:
+        memory["whole_pictures"] = whole
 
 
 def refuse_unexportable(parts: Parts) -> None:

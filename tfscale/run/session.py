@@ -24,7 +24,7 @@ from tfscale.process.watchdog import Watchdog
 from tfscale.recovery.data_errors import as_data_error
 from tfscale.recovery.roll_back import Recovery
 from tfscale.recovery.same_state import check_data, restore, share_state
-from tfscale.run.building import build, keep_epochs_whole, refuse_unexportable, served_by
+from tfscale.run.building import build, keep_epochs_whole, keep_pictures_whole, refuse_unexportable, served_by
 from tfscale.run.context import RunContext
 from tfscale.run.epoch_callbacks import EpochCallbacks
 from tfscale.run.finish import Outcome, finish
@@ -119,6 +119,9 @@ class Session:
         """Waits for what is being written: the folder is ours until then."""
         if hasattr(self, "parts"):
             self.parts.checkpointer.wait()
+            if self.parts.held is not None:
+                _log.info(self.parts.held.summary())
+                self.parts.held.release()
 
     # -- what comes before
 
@@ -156,6 +159,7 @@ class Session:
             self.trainer.retrace()
         self.recovery.recall()
         keep_epochs_whole(self.parts)
+        keep_pictures_whole(self.parts)
         if step is not None:
             _log.info(f"resuming at step {step} of {self.parts.total_steps} from {self.run_dir.path}")
             durable = self.context.attempts.durable
