@@ -126,6 +126,7 @@ def compose_run(
     """
     file = Path(run_dir) / "config.yaml"
     saved = _saved_tree(file)
+    as_saved = dict(saved)
     if saved.get("task") == MISSING:
         saved["task"] = _kept_task(file)
     if saved.get("data") == MISSING and data is None and not any(o.lstrip("+").startswith("data=") for o in overrides):
@@ -144,7 +145,11 @@ def compose_run(
             )
         if group in PLUG_POINTS and "=" in override:
             saved.pop(group, None)  # else Hydra would merge the new node into the old one
-    raw = _compose_saved(saved, overrides, config_dir=config_dir)
+    try:
+        raw = _compose_saved(saved, overrides, config_dir=config_dir)
+    except UsageError:
+        _refuse_saved(file, as_saved)
+        raise
     _check_allowed(list(raw.extensions.allow), overrides)
     override_keys.tidy(raw)
     return to_run_config(raw, overrides, given={} if data is None else {"data": data})
@@ -192,12 +197,15 @@ def _saved_tree(file: Path) -> dict[str, Any]:
             fix="remove it, or use the version of tfscale that wrote the file",
         )
     assert isinstance(tree, dict)
-    saved = {str(key): value for key, value in tree.items()}
+    return {str(key): value for key, value in tree.items()}
+
+
+def _refuse_saved(file: Path, saved: dict[str, Any]) -> None:
+    """Raises UsageError, said of the file, where it is wrong without any override."""
     try:
         _compose_saved(saved, ())
-    except UsageError as error:  # said of the file, where the overrides aren't to blame
+    except UsageError as error:
         raise UsageError(error.what, where=str(file), fix="correct the file") from None
-    return saved
 
 
 def _refuse_bombs(events: Iterator[Any], where: str) -> None:

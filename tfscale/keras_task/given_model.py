@@ -109,10 +109,10 @@ class GivenModel(KerasModelTask):
 
         assert self._first is not None
         example = self._first()
-        if "y" in example and (settle := getattr(self._first, "settle", None)):
+        if "y" in example and self._first.settles:
             with keras.StatelessScope():  # people's own layers may count how often they are called
                 outputs = answer_of(model, example)
-            settle(self._hear(label_kinds(model, outputs, "y")))
+            self._first.settle(self._hear(label_kinds(model, outputs, "y")))
 
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
         return self.live.optimizer if self.by_own_steps else super().build_optimizer()

@@ -39,6 +39,28 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+class _Kept:
+    """What a task is shown of the data, read once: a pipeline for two examples is traced as one for all of them is."""
+
+    def __init__(self, first: Callable[[], Example]):
+        self._first = first
+        self._example: Example | None = None
+
+    def __call__(self) -> Example:
+        if self._example is None:
+            self._example = self._first()
+        return dict(self._example)
+
+    @property
+    def settles(self) -> bool:
+        return hasattr(self._first, "settle")
+
+    def settle(self, labels: list[Labels]) -> None:
+        """Passes on what the task takes the labels for; then the examples are others."""
+        self._first.settle(labels)  # type: ignore[attr-defined]
+        self._example = None
+
+
 @dataclass
 class KerasModelTask(Task):
     """Base of tasks around a Keras model; subclasses say where the model comes from (`obtain`).
@@ -48,7 +70,7 @@ class KerasModelTask(Task):
     """
 
     def __post_init__(self) -> None:
-        self._first: Callable[[], Example] | None = None
+        self._first: _Kept | None = None
         self.live: Any = None  # the model in training
         self.placement = Placement()
         self._metrics: Any = None
@@ -63,7 +85,7 @@ class KerasModelTask(Task):
     # -- the model
 
     def adapt(self, first: Callable[[], Example]) -> None:
-        self._first = first
+        self._first = _Kept(first)
 
     def build_model(self) -> keras.Model:
         """The model itself, moved to the replicas where it was made elsewhere: until `placement.back()`.
@@ -78,8 +100,8 @@ class KerasModelTask(Task):
         _check_protocol(model)
         check_stateful(model)
         example, y_pred, self._rows = _shown(model, self._first())
-        if "y" in example and (settle := getattr(self._first, "settle", None)):
-            settle(self._hear(label_kinds(model, y_pred, "y")))
+        if "y" in example and self._first.settles:
+            self._first.settle(self._hear(label_kinds(model, y_pred, "y")))
             example = filled(self._first(), self._rows)  # with their labels as they are numbered now
         _check_for_strategy(model)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1 and not fresh:
