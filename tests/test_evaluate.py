@@ -19,7 +19,7 @@ OTHERS = ("data=synthetic", "data.num_classes=10", "data.image_size=32", "data.c
 
 def test_the_door_reproduces_the_last_evaluation(cli, trained_run):
     result = json.loads((trained_run / "result.json").read_text())
-    ended = cli(f"run.dir={trained_run}", "checkpoint=last", program=EVALUATE, cold=True)
+    ended = cli(f"run.dir={trained_run}", "checkpoint=last", program=EVALUATE)
     assert ended.code == 0, ended.err
     (file,) = trained_run.glob("evaluation-*.json")
     told = json.loads(file.read_text())

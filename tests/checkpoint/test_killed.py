@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import warm
 
 PROGRAM = """
 import json, os, resource, signal, sys
@@ -57,7 +57,7 @@ def killed(tmp_path_factory):
     jobs |= {f"{limit} bytes": {"fault": "", "limit": limit} for limit in (1, 30, 200, 500, 1000)}
     jobs["never"] = {"fault": "", "limit": 0}
     jobs = {name: {"folder": str(root / name), **job} for name, job in jobs.items()}
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", PROGRAM, json.dumps(jobs)],
         capture_output=True,
         text=True,

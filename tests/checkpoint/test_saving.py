@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import warm
 
 from tfscale.errors import ClusterFault, Diverged, IOFailure
 
@@ -315,7 +316,7 @@ raise RuntimeError("a bug")
 def test_a_process_that_ends_ends_its_save_first(tf, tmp_path):
     from tfscale.checkpoint import Checkpointer
 
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", ENDING, str(tmp_path), str(Path(__file__).parents[1])],
         env={**os.environ, "TFSCALE_FAULT": "ckpt.before_commit:step=1:sleep2"},
         capture_output=True,

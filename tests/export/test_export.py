@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from support import warm
 from support.tiny_pictures import CLASSES, SIZE, Classifier, Pictures, encoded, pictures
 from support.tiny_run import Classify, Vectors
 
@@ -57,7 +57,7 @@ def export(trained, tmp_path):
 
 
 def in_fresh_process(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", BLOCKED + code, *map(str, arguments)], capture_output=True, text=True)
+    done = warm.run([sys.executable, "-c", BLOCKED + code, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return np.array(json.loads(done.stdout.splitlines()[-1]))
 
@@ -72,26 +72,24 @@ def test_both_files_answer_like_the_live_model_without_tfscale(export, tmp_path)
     other = pictures(9, 11)[0]  # not what the export itself was checked on
     expected = live_answers(task, state, other)
     np.save(tmp_path / "pixels.npy", other)
-    logits = in_fresh_process(
-        "m = keras.saving.load_model(sys.argv[1])\n"
-        "assert {type(l).__module__.split('.')[0] for l in m.layers} == {'keras'}\n"
-        "print(json.dumps(np.asarray(m(np.load(sys.argv[2]), training=False)).tolist()))",
-        path / "model.keras",
-        tmp_path / "pixels.npy",
-    )
-    np.testing.assert_allclose(logits, np.asarray(state.model(other, training=False)), atol=1e-5)
     files = tmp_path / "files"
     files.mkdir()
     for i, pixels in enumerate(other):
         (files / f"{i}.png").write_bytes(encoded(pixels, "PNG"))
-    probabilities = in_fresh_process(
+    logits, probabilities = in_fresh_process(
         "from pathlib import Path\n"
-        "serve = tf.saved_model.load(sys.argv[1]).signatures['serving_default']\n"
-        "files = [(Path(sys.argv[2]) / f'{i}.png').read_bytes() for i in range(9)]\n"
-        "print(json.dumps(serve(image=tf.constant(files))['probabilities'].numpy().tolist()))",
+        "m = keras.saving.load_model(sys.argv[1])\n"
+        "assert {type(l).__module__.split('.')[0] for l in m.layers} == {'keras'}\n"
+        "logits = np.asarray(m(np.load(sys.argv[2]), training=False))\n"
+        "serve = tf.saved_model.load(sys.argv[3]).signatures['serving_default']\n"
+        "files = [(Path(sys.argv[4]) / f'{i}.png').read_bytes() for i in range(9)]\n"
+        "print(json.dumps([logits.tolist(), serve(image=tf.constant(files))['probabilities'].numpy().tolist()]))",
+        path / "model.keras",
+        tmp_path / "pixels.npy",
         path / "saved_model",
         files,
     )
+    np.testing.assert_allclose(logits, np.asarray(state.model(other, training=False)), atol=1e-5)
     np.testing.assert_allclose(probabilities, expected["probabilities"], atol=1e-5)
     about = json.loads((path / "export.json").read_text())
     assert (about["step"], about["identity"], about["classes"]) == (7, "abc", ["dark", "grey", "bright"])

@@ -115,12 +115,23 @@ def test_two_replicas_equal_one_device(tf, policy, script, alone, tmp_path, give
 
 def test_arrays_on_two_replicas_equal_one_device(tf, policy, script, tmp_path):
     """Neither a step of 7 nor the last one of an epoch, of 5, divides by the replicas."""
-    _, names = script
+    import keras
+
+    def make():
+        keras.utils.set_random_seed(6)
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(6, "tanh"), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", metrics=["mae"])
+        return model
+
+    def rows(count, seed):
+        x, y, _ = script[1]["rows"](count, seed)
+        return x, y["value"], np.random.RandomState(seed).uniform(0.5, 2, count).astype("float32")
+
     for folder, overrides in (("one", ONE), ("two", TWO)):
         tf.random.set_seed(6)  # whatever ran before: a seed makes the order Keras's
         tfscale.fit(
-            names["make_model"], names["rows"](ROWS, 1), test=names["rows"](TEST_ROWS, 2), until="2ep",
-            global_batch=7, run_dir=tmp_path / folder, overrides=overrides,
+            make, rows(ROWS, 1), test=rows(TEST_ROWS, 2), until="2ep", global_batch=7, run_dir=tmp_path / folder,
+            overrides=overrides,
         )  # fmt: skip
     assert_same(tmp_path / "two", tmp_path / "one", rel=1e-5)
 

@@ -111,7 +111,7 @@ class Popen(subprocess.Popen):
         return self.pid, int(status)
 
 
-def _run(
+def run(
     command: Sequence[str],
     *,
     input: Any = None,
@@ -146,8 +146,8 @@ class _PopenOfModules(Popen):
 
 # What stands in the place of `subprocess` in modules of ours that start Python
 _OWNERS = {
-    "tfscale.data.prepare": SimpleNamespace(run=_run),
-    "tfscale.export.verify": SimpleNamespace(run=_run, TimeoutExpired=subprocess.TimeoutExpired),
+    "tfscale.data.prepare": SimpleNamespace(run=run),
+    "tfscale.export.verify": SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired),
     "tfscale.launch.children": SimpleNamespace(
         Popen=_PopenOfModules,
         PIPE=subprocess.PIPE,
