@@ -137,7 +137,7 @@ def trained_run(
 
 def is_cold(request: pytest.FixtureRequest) -> bool:
     """Whether the test is about how programs start, so that Python is started for each; see support/warm.py."""
-    return any(request.node.get_closest_marker(name) for name in ("cold", "slow", "fault", "container"))
+    return any(request.node.get_closest_marker(name) for name in ("cold", "container"))
 
 
 @pytest.fixture(autouse=True)

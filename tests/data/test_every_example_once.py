@@ -1,4 +1,4 @@
-"""Every example once per epoch: by names, over 1, 2, 3 and 16 files, by 1, 2 and 3 workers, before and after a resume."""
+"""Every example once per epoch: by names, over 1, 2, 3 or 16 files, by 1, 2 and 3 workers, before and after a resume."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tfscale.plan.request import PlanRequest
 from tfscale.text.rows import TextRows
 
 BATCH, STEPS = 6, 25  # 25 steps of 6 are three whole epochs of 50, whose ends lie inside of steps
-FILES = {"table": (1, 2, 3, 16), "pictures": (1, 2), "text": (1, 3)}
+FILES = {"table": (1, 3, 16), "pictures": (1, 2), "text": (1, 3)}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_order_is_one_for_any_number_of_files_and_workers(tf, data, kind):
     epochs = [numbers[i : i + TRAIN] for i in range(0, STEPS * BATCH, TRAIN)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(TRAIN))] * 3
     assert epochs[0] != epochs[1] != sorted(epochs[1])
-    for files, workers in zip(FILES[kind][-3:], (3, 2, 2), strict=False):
+    for files, workers in zip(FILES[kind][1:], (3, 2), strict=False):
         source = source_of(data, f"{kind}_{files}")
         assert len(list((data / f"{kind}_{files}" / "1.0.0").glob(f"*-train.tfrecord-*-of-{files:05d}"))) == files
         assert order(source, kind, workers) == one
@@ -91,7 +91,7 @@ RESUMES = [
 def test_real_workers_see_every_example_once_also_after_a_resume_in_mid_epoch(data, tmp_path, tmp_path_factory):
     def train(name, workers, steps, **options):
         job, logs = sighted_job(data, name, name, steps=steps, global_batch=BATCH), tmp_path_factory.mktemp("logs")
-        with ProcessGroup(job, workers, cwd=tmp_path, logs=logs, cold=False, **options) as group:
+        with ProcessGroup(job, workers, cwd=tmp_path, logs=logs, **options) as group:
             return group.codes(within=120), group.text(0)
 
     for name, before, how, after in RESUMES:

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+from support.fault_rows import LIGHT
 
 from tfscale.composition.hydra_compose import compose
 from tfscale.data import record_labels
@@ -363,7 +364,6 @@ class Own(tfscale.Task):
         found = model(batch["x"], training=training)
         return keras.losses.sparse_categorical_crossentropy(batch["label"], found, from_logits=True), {}
 """
-LIGHT = "import sys; sys.modules['tensorflow'] = None; from tfscale.train import main; sys.exit(main())"
 
 
 @pytest.mark.timeout(300)
@@ -375,16 +375,16 @@ def test_labels_are_looked_at_while_the_data_are_prepared(tf, tmp_path, cli):
     data = ["data=tfrecord", "data.train=r", "data.test=r", features, "data.dir=d"]
     own = ["extensions.allow=[mine.]", "+task._target_=mine.Own", "tracker=none", "train.until=2st", *data]
     own += ["train.global_batch=8", "checkpoint.metric=loss", "checkpoint.mode=min"]
-    light, dry = ("-c", LIGHT), "plan.dry_run=true"
-    before = cli(*own, dry, program=light)
+    dry = "plan.dry_run=true"
+    before = cli(*own, dry, program=LIGHT)
     assert before.code == 0 and "data: not prepared yet" in before.out, before.err
     assert not (tmp_path / "d").exists()
-    refused = cli(*own, "+task.num_classes=2", program=light)  # by the plan that is made once they are prepared
+    refused = cli(*own, "+task.num_classes=2", program=LIGHT)  # by the plan that is made once they are prepared
     assert refused.code == 64 and "the data have 3 classes (5, 15, 25)" in refused.err
     trained = cli("--workers", "2", "--", *own, "run.dir=it", program=("-m", "tfscale.launch"))
     assert trained.code == 0, trained.out[-3000:]
     assert json.loads(tmp_path.joinpath("it/classes.json").read_text()) == ["5", "15", "25"]
-    assert cli(*own, dry, "+task.num_classes=2", program=light).code == 64
+    assert cli(*own, dry, "+task.num_classes=2", program=LIGHT).code == 64
 
 
 def test_labels_of_records_left_out_count_for_nothing(tf, source, tmp_path, monkeypatch):

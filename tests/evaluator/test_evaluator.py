@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -65,19 +62,12 @@ def test_an_evaluator_completes_the_result(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, by MLflow's store
-def test_every_checkpoint_is_evaluated_once_and_the_job_ends(data_dir, tmp_path):
+def test_every_checkpoint_is_evaluated_once_and_the_job_ends(cli, tmp_path):
     """Two workers and their evaluator, as tfscale launch starts them, agree on a run folder that none was told of."""
     command = ["--workers", "2", "--evaluator", "--", "+recipe=resnet", "task.width=4", "train.until=12st"]
     command += ["checkpoint.every=3st", "checkpoint.keep=1", "eval.every=6st"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "tfscale.launch", *command],
-        cwd=tmp_path,
-        env={**os.environ, "TFSCALE_DATA_DIR": str(data_dir)},
-        capture_output=True,
-        text=True,
-        timeout=290,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    ended = cli(*command, program=("-m", "tfscale.launch"), deadline=290)
+    assert ended.code == 0, ended.out + ended.err
     (run_dir,) = (path for path in (tmp_path / "runs" / "resnet").iterdir())
     rows = [json.loads(line) for line in (run_dir / "evaluator.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
@@ -89,14 +79,14 @@ def test_every_checkpoint_is_evaluated_once_and_the_job_ends(data_dir, tmp_path)
     assert result["metrics"] == {"loss": rows[-1]["loss"], "accuracy": rows[-1]["accuracy"]}
     best = max(rows, key=lambda row: (row["accuracy"], -row["step"]))
     assert (result["best"]["step"], result["best"]["value"]) == (best["step"], best["accuracy"])
-    _check_again(run_dir, best, {**os.environ, "TFSCALE_DATA_DIR": str(data_dir)})
+    _check_again(cli, run_dir, best)
     _check_mlflow(tmp_path / "runs")
 
 
-def _check_again(run_dir, best, environ) -> None:
+def _check_again(cli, run_dir, best) -> None:
     """The best checkpoint was kept, is what tfscale evaluate takes, and has these metrics."""
-    command = [sys.executable, "-m", "tfscale.evaluate", f"run.dir={run_dir}"]
-    subprocess.run(command, cwd=run_dir, env=environ, check=True, timeout=200, stdout=subprocess.DEVNULL)
+    ended = cli(f"run.dir={run_dir}", program=("-m", "tfscale.evaluate"), cwd=run_dir)
+    assert ended.code == 0, ended.err
     [file] = run_dir.glob("evaluation-*.json")
     told = json.loads(file.read_text())
     assert (told["step"], told["metrics"]["accuracy"]) == (best["step"], best["accuracy"])

@@ -118,7 +118,7 @@ def test_bombs_take_no_memory(cli, photos, got):
     put(photos / "a" / "text.jpg", b"text")
 
     def peak(told: str) -> int:
-        ended = cli("-c", PEAK, *LIGHT, *photos_job(photos), environ=environ(), program=(), deadline=40)
+        ended = cli(*photos_job(photos), environ=environ(), program=("-c", PEAK, *LIGHT), deadline=40)
         assert ended.code == 65 and told in ended.err, ended.err
         return int(ended.out.rpartition("peak ")[2])
 

@@ -201,6 +201,7 @@ def test_secrets_stay_where_they_are(group, traced, tmp_path, got, monkeypatch):
         group(
             leaking(f"tracker.uri={away}", f"+task.fails={how}", "debug.traceback=true", run_dir=how),
             more_environ=secret,
+            cold=True,
         )
         for how in ("trace", "step")
     ]

@@ -66,6 +66,7 @@ def pictures(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.cold  # whom it kills is found by command lines
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_killed_data_workers_and_a_killed_trainer_change_no_number(pictures, tmp_path):
     overrides = [

@@ -31,9 +31,7 @@ def group(tmp_path, tmp_path_factory):
     groups: list[ProcessGroup] = []
 
     def start(overrides: list[str], workers: int = 1, **options) -> ProcessGroup:
-        groups.append(
-            ProcessGroup(overrides, workers, cwd=tmp_path, logs=tmp_path_factory.mktemp("group"), cold=False, **options)
-        )
+        groups.append(ProcessGroup(overrides, workers, cwd=tmp_path, logs=tmp_path_factory.mktemp("group"), **options))
         return groups[-1].__enter__()
 
     yield start

@@ -35,7 +35,7 @@ NOT_BUILT = {
 _BATCH = 10
 TRAIN = ("-m", "tfscale.train")
 # Fails the program when TensorFlow is imported: the surest proof that it wasn't needed.
-LIGHT = ("-c", "import sys; sys.modules['tensorflow'] = None; from tfscale.train import main; sys.exit(main())")
+LIGHT = ("-c", warm.LIGHT + "from tfscale.train import main; sys.exit(main())")
 
 
 # -- a tiny job
@@ -172,7 +172,7 @@ class ProcessGroup:
         each: further overrides of some of them.
         tf_config: what each is told, in place of a cluster of `workers` on free ports.
         program, programs: Python's arguments in all, and in some of them.
-        cold: False where start-up isn't what is tested; see support/warm.py.
+        cold: whether Python is started for each, as it is where the program is other code than LIGHT; see support/warm.py.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class ProcessGroup:
         tf_config: Sequence[str] | None = None,
         program: Sequence[str] = TRAIN,
         programs: Mapping[int, Sequence[str]] | None = None,
-        cold: bool = True,
+        cold: bool = False,
     ):
         self.overrides, self.cwd, self.logs = list(overrides), cwd, logs
         self.run_dir = run_dir_of(overrides, cwd)
@@ -231,7 +231,7 @@ class ProcessGroup:
         with out.open("wb") as stream:
             process = warm.Popen(
                 command,
-                cold=self._cold,
+                cold=self._cold or (program[0] == "-c" and not program[1].startswith(warm.LIGHT)),
                 cwd=self.cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,

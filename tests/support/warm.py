@@ -10,7 +10,8 @@ didn't begin by exec. The server has started nothing of TensorFlow: no operation
 program sets before TensorFlow starts still counts. It holds nothing of tfscale, which every program imports anew. A run
 leaves the same bits (tests/test_train.py). Owns the servers, two for a process of pytest, and what a program finds as
 after a start of Python. Refuses what a fork can't give: where a variable differs that TensorFlow, Keras or Python read
-at an import, the command is started as ever; so it is where a test is marked `cold`, `slow`, `fault` or `container`.
+at an import, the command is started as ever; so it is where a test is marked `cold` or
+`container`.
 
 Two things differ: the matmul peak, a figure of a run's result, is taken from a small product in little time; and what
 a program starts to prepare data, to check an export or as its workers is forked, too.
@@ -39,7 +40,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-_PROGRAM = re.compile(r"tfscale(\.(train|evaluate|predict|export|importer|parity|parity\.worker|run))?$")
+_PROGRAM = re.compile(r"tfscale(\.(train|evaluate|predict|export|importer|launch|parity|parity\.worker|run))?$")
 # Read when TensorFlow, Keras, NumPy or Python itself are imported
 _AT_IMPORT = re.compile(r"TF_|KERAS|CUDA|XLA|OMP_|OPENBLAS|MKL|GRPC|ABSL|LD_|MALLOC|LANG$|LC_|PYTHON")
 # Read later, or given on

@@ -20,11 +20,10 @@ PYTHON = "import runpy, sys; sys.path[0] = sys.argv[1]; sys.argv[1:2] = []; sys.
 PYTHON += "runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
-def ran(command, folder, *, cold, code=0, **environ):
+def ran(command, folder, *, code=0, **environ):
     folder.mkdir(exist_ok=True)
     process = warm.Popen(
         [sys.executable, *map(str, command)],
-        cold=cold,
         cwd=folder,
         env={**os.environ, **environ},
         stdout=subprocess.PIPE,
@@ -36,14 +35,12 @@ def ran(command, folder, *, cold, code=0, **environ):
     return shown
 
 
-def by_python(script, folder, *, cold=False):
-    file = SCRIPTS / f"{script}.py"
-    command = [file] if cold else ["-c", PYTHON, SCRIPTS, file]
-    return ran(command, folder, cold=cold)
+def by_python(script, folder):
+    return ran(["-c", PYTHON, SCRIPTS, SCRIPTS / f"{script}.py"], folder)
 
 
-def by_tfscale(script, folder, *options, cold=False, **more):
-    return ran(["-m", "tfscale.run", *options, SCRIPTS / f"{script}.py"], folder, cold=cold, **more)
+def by_tfscale(script, folder, *options, **more):
+    return ran(["-m", "tfscale.run", *options, SCRIPTS / f"{script}.py"], folder, **more)
 
 
 def final(shown, folder):
@@ -63,23 +60,21 @@ def rounded(request, tmp_path):
 
 
 @pytest.mark.parametrize("script", ["fine_tuning", *(pytest.param(s, marks=pytest.mark.slow) for s in KILLED if s != "fine_tuning")])  # fmt: skip
-def test_it_is_as_by_python(script, tmp_path, request):
-    cold = request.node.get_closest_marker("slow") is not None
-    alone = final(by_python(script, tmp_path / "python", cold=cold), tmp_path / "python")
-    assert final(by_tfscale(script, tmp_path / "ours", cold=cold), tmp_path / "ours") == alone
+def test_it_is_as_by_python(script, tmp_path):
+    alone = final(by_python(script, tmp_path / "python"), tmp_path / "python")
+    assert final(by_tfscale(script, tmp_path / "ours"), tmp_path / "ours") == alone
     files = {str(file.relative_to(tmp_path / "python")) for file in (tmp_path / "python").rglob("*")}
     there = {str(file.relative_to(tmp_path / "ours")) for file in (tmp_path / "ours").rglob("*")}
     assert {name for name in there if not name.startswith("runs")} == files
 
 
 @pytest.mark.parametrize("script", ["cnn", *(pytest.param(s, marks=pytest.mark.slow) for s in KILLED if s != "cnn")])
-def test_killed_in_its_second_fit_it_comes_to_the_same_bits(script, tmp_path, request):
-    cold = request.node.get_closest_marker("slow") is not None
+def test_killed_in_its_second_fit_it_comes_to_the_same_bits(script, tmp_path):
     whole, twice = tmp_path / "whole", tmp_path / "twice"
-    undisturbed = final(by_tfscale(script, whole, "--deterministic", cold=cold), whole)
+    undisturbed = final(by_tfscale(script, whole, "--deterministic"), whole)
     fault = {"TFSCALE_FAULT": f"train.loop:step={KILLED[script]}:kill"}
-    by_tfscale(script, twice, "--deterministic", cold=cold, code=-9, **fault)
-    shown = by_tfscale(script, twice, "--deterministic", cold=cold)
+    by_tfscale(script, twice, "--deterministic", code=-9, **fault)
+    shown = by_tfscale(script, twice, "--deterministic")
     assert "fit 1, " in shown and "it was complete, and is taken from" in shown
     assert "goes on in" in shown and "resuming at step" in shown
     assert final(shown, twice) == undisturbed
