@@ -5,6 +5,7 @@ import shutil
 import struct
 import tarfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -370,10 +371,12 @@ def test_composed(tmp_path):
 @pytest.mark.skipif(not CLOTHES.is_file(), reason="the photographs are not here")
 def test_photographs_of_clothes(tf, tmp_path):
     with tarfile.open(CLOTHES) as archive:
-        archive.extractall(tmp_path, filter="data")
+        some = [member for member in archive if member.isfile()][::6]
+        archive.extractall(tmp_path, some, filter="data")
     source = ImageFolder(path=str(tmp_path), dir=str(tmp_path / "dir"))
     source.prepare()
-    assert (source.num_examples("train"), source.num_examples("test")) == (3068, 372)
-    assert source.spec()["num_classes"] == 10
+    pictures = Counter(Path(member.name).parts[0] for member in some if member.name.endswith(".jpg"))
+    assert (source.num_examples("train"), source.num_examples("test")) == (pictures["train"], pictures["test"])
+    assert source.spec()["num_classes"] == 10 and pictures["train"] > 500
     validation = ImageFolder(path=source.path, dir=source.dir, test_split="validation", verify=False)
-    assert validation.num_examples("test") == 341
+    assert validation.num_examples("test") == pictures["validation"] > 50

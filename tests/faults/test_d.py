@@ -208,7 +208,7 @@ def test_a_killed_preparation_and_two_at_once(group, trained, tmp_path_factory, 
     folder = tmp_path_factory.mktemp("data")
     where = (ALLOW, f"+data.dir={folder}", "+data.pause=0.02")
     job = tiny_job(*where, steps=2, task="support.data_files.Colours", data="support.data_files.Garden")
-    killed = group(job)
+    killed = group(job, cold=True)  # else the writer is in no group of its
     killed.wait(lambda: any((folder / "garden").glob("incomplete.*")), what="nothing is packed")
     os.killpg(killed.pid(0), signal.SIGKILL)  # the writer with it
     assert killed.codes(within=20) == [128 + signal.SIGKILL]
