@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import tarfile
 import zipfile
@@ -15,10 +16,15 @@ from support.faulty_pictures import BAD, GREY16, ODD, PIL, encode, image, put, w
 
 from tfscale.data.image_folder import ImageFolder
 from tfscale.errors import DataCorrupt, DataMissing, SecurityRefused, TfscaleError, UsageError
-from tfscale.importer.import_request import ImportRequest
+from tfscale.importer.dataset import import_data
+from tfscale.importer.import_request import ImportRequest, parse_request
+from tfscale.importer.picture_looks import PictureNotes, picture_profile
 from tfscale.importer.picture_reader import PictureReader
-from tfscale.importer.reader import Bad, Odd
+from tfscale.importer.reader import Bad, Picture
 from tfscale.importer.recognise import look
+from tfscale.importer.record_profiles import looks_of
+from tfscale.process import fault_points
+from tfscale.statistics.protos import file_of, read_statistics, statistics_of
 
 
 def reader(path, scratch=None, **asked):
@@ -33,10 +39,6 @@ def read(source):
     found = dict(zip(names, source.read(range(listing.count)), strict=True))
     splits = listing.splits if listing.splits is not None else [""] * listing.count
     return listing, found, dict(zip(names, map(str, splits), strict=True))
-
-
-def features(found):
-    return found.features if isinstance(found, Odd) else found
 
 
 def shape(root):
@@ -70,8 +72,8 @@ def test_everything_that_can_be_wrong_with_a_picture_is_named(tf, tmp_path):
         assert isinstance(bad, Bad) and reason in bad.reason and "Graph execution" not in bad.reason, (name, bad)
     for name, (_, reason) in ODD.items():
         odd = found[f"train/cat/{name}"]
-        assert isinstance(odd, Odd) and any(reason in one for one in odd.reasons), (name, odd)
-    assert all(isinstance(found[name], dict) for name in good)  # neither bad nor odd
+        assert isinstance(odd, Picture) and any(reason in one for one in odd.reasons), (name, odd)
+    assert all(found[name].reasons == [] for name in good)  # neither bad nor odd
     # a copy is told by its hash, and what has no content is a copy of nothing
     digests = dict(zip(found, listing.digests, strict=True))
     assert digests["train/cat/1.jpg"] == digests["test/cat/copy.jpg"]
@@ -79,7 +81,7 @@ def test_everything_that_can_be_wrong_with_a_picture_is_named(tf, tmp_path):
     encoded = source.features()
     for item in found.values():
         if not isinstance(item, Bad):
-            assert set(encoded.encode_example(features(item))) == {"image", "file", "label"}
+            assert set(encoded.encode_example(item.features)) == {"image", "file", "label"}
     seen_as_said(found)
 
 
@@ -90,7 +92,7 @@ def seen_as_said(found):
     from tfscale.data.augment import decode
 
     def seen(name):
-        return decode(tf.constant(features(found[f"train/cat/{name}"])["image"]), 3).numpy().astype(int)
+        return decode(tf.constant(found[f"train/cat/{name}"].features["image"]), 3).numpy().astype(int)
 
     for name in ("scan.tif", "clear.webp", "clear.png", "palette.png"):
         assert np.array_equal(seen(name), np.asarray(PIL.open(io.BytesIO(ODD[name][0])).convert("RGB"))), name
@@ -114,7 +116,7 @@ def test_examples_and_labels_are_those_of_image_folder(tf, tmp_path):
             packed_zip.write(file, file.relative_to(root))
     for source in (reader(root), reader(tmp_path / "photos.tar.gz"), reader(tmp_path / "photos.zip")):
         listing, found, splits = read(source)
-        assert [(item["image"], item["label"]) for item in found.values()] == wanted
+        assert [(item.features["image"], item.features["label"]) for item in found.values()] == wanted
         assert list(splits.values()) == ["train"] * 3 + ["validation"] * 3
         assert source.features()["label"].names == list(folder.class_names() or ())
         assert source.summary() == "6 pictures, 2 classes (a, b)"
@@ -214,7 +216,7 @@ def test_labels_in_a_table(tf, tmp_path):
     assert [splits[name] for name in ("2.jpg", "images/deep/3.jpg")] == ["validation", "test"]
     assert listing.groups.tolist() == ["x", "x", "y", "z", "z", "x"]
     items = list(source.read(range(6)))
-    assert [features(item)["label"] for item in items[:3]] == [1, 0, 0]
+    assert [item.features["label"] for item in items[:3]] == [1, 0, 0]
     for item, reason in zip(
         items[3:], ("no such picture", "has no label", "named again, with another label"), strict=True
     ):
@@ -287,7 +289,7 @@ def test_masks_beside_pictures(tf, tmp_path):
     listing, found, splits = read(source)
     assert listing.left_out == ["1 mask without a picture"]
     for name in ("train/images/0.jpg", "train/images/1.jpg", "train/images/2.jpg", "val/images/0.jpg"):
-        encoded = source.features().encode_example(features(found[name]))
+        encoded = source.features().encode_example(found[name].features)
         assert np.array_equal(decode(tf.constant(encoded["mask"]), 1).numpy()[..., 0], numbers), name
     assert splits["val/images/0.jpg"] == "validation" and splits["train/images/0.jpg"] == "train"
     reasons = ("has colours", "5 x 5 pixels", "is a JPEG", "and 255 is the most", "no mask of its name")
@@ -332,7 +334,7 @@ def test_boxes_as_coco_has_them(tf, tmp_path):
     assert source.kind == "coco"
     listing, found, splits = read(source)
     one = found["train2017/1.jpg"]
-    assert isinstance(one, Odd) and one.reasons == [
+    assert isinstance(one, Picture) and one.reasons == [
         "boxes beyond the picture's edge, cut there",
         "boxes without an area in it, left out",
     ]
@@ -340,10 +342,10 @@ def test_boxes_as_coco_has_them(tf, tmp_path):
     assert np.allclose(objects["bbox"], [[4 / 20, 3 / 30, 14 / 20, 18 / 30], [15 / 20, 25 / 30, 1, 1]])
     assert list(objects["label"]) == [1, 0] and list(objects["is_crowd"]) == [False, True]
     assert source.features()["objects"]["label"].names == ["cat", "dog"]
-    assert found["train2017/4.jpg"]["objects"]["bbox"] == []  # a picture with nothing in it
+    assert found["train2017/4.jpg"].features["objects"]["bbox"] == []  # a picture with nothing in it
     assert (
         splits["val2017/1.jpg"] == "validation"
-        and found["val2017/1.jpg"]["image"] == (root / "val2017/1.jpg").read_bytes()
+        and found["val2017/1.jpg"].features["image"] == (root / "val2017/1.jpg").read_bytes()
     )
     reasons = {"train2017/turned.jpg": "annotated as 30 x 20 pixels, and has 20 x 30, as its EXIF record turns it",
                "train2017/3.jpg": "no category that is there", "instances_train2017.json: ../../secret.jpg": "no such picture"}  # fmt: skip
@@ -379,7 +381,7 @@ def test_boxes_as_pascal_has_them(tf, tmp_path):
     assert source.kind == "voc"
     listing, found, splits = read(source)
     name = "VOC2012/JPEGImages/{}.jpg".format
-    objects = source.features().encode_example(found[name(0)])["objects"]
+    objects = source.features().encode_example(found[name(0)].features)["objects"]
     assert np.allclose(objects["bbox"], [[4 / 20, 3 / 30, 14 / 20, 18 / 30], [0, 0, 1, 1]])
     assert list(objects["label"]) == [1, 0] and list(objects["is_difficult"]) == [True, True]
     assert splits[name(0)] == "validation" and listing.left_out == [
@@ -424,7 +426,7 @@ def test_pairs_in_tars(tf, tmp_path):
     listing, found, splits = read(source)
     assert source.features()["label"].names == ["class 0", "class 1"]
     one = found["photos-val-0002.tar: 21.jpg"]
-    assert (one["image"], one["label"]) == (encode(image(21)), 1)
+    assert (one.features["image"], one.features["label"]) == (encode(image(21)), 1)
     assert sorted(splits.values()) == ["train"] * 6 + ["validation"] * 3
     lacks = "has no label (data.drop_unlabelled=true leaves such out)"
     assert [item.reason for item in found.values() if isinstance(item, Bad)] == [lacks] * 3
@@ -450,3 +452,74 @@ def test_pairs_in_tars(tf, tmp_path):
         member(packed, "00.jpg", encode(image(1)))
     with pytest.raises(TfscaleError, match="twice"):
         reader(tmp_path / "photos-train-0000.tar").listing()
+
+
+@pytest.fixture
+def decodings(tf, monkeypatch):
+    """The content of every picture that TensorFlow decodes, as often as it does."""
+    from tfscale.data import pictures
+
+    seen: list[bytes] = []
+
+    def counting(decode):
+        def counted(contents, *args, **options):
+            told = tf.numpy_function(lambda content: seen.append(bytes(content)) or content, [contents], tf.string)
+            return decode(tf.ensure_shape(told, []), *args, **options)
+
+        return counted
+
+    names = ("image", "jpeg", "png", "gif", "bmp", "and_crop_jpeg")
+    for place, name in itertools.product((tf.io, tf.image), names):
+        monkeypatch.setattr(place, f"decode_{name}", counting(getattr(place, f"decode_{name}")))
+    pictures._decoder.cache_clear()
+    yield seen
+    pictures._decoder.cache_clear()
+
+
+def test_every_picture_is_decoded_once(tmp_path, decodings, monkeypatch):
+    """Also by an import that was killed and goes on, which reads what was noted of the files that are whole."""
+    good = {f"{split}/{name}/{i}.jpg": 4 * i + place for i in range(3) for place, (split, name) in
+            enumerate((("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")))}  # fmt: skip
+    kinds = ("clear.png", "turned.jpg", "moving.gif", "sixteen.png", "cmyk.jpg", "palette.png")
+    root = put(tmp_path / "photos", good | {f"train/b/{name}": ODD[name][0] for name in kinds})
+    contents = sorted(file.read_bytes() for file in root.rglob("*.*"))
+
+    def imported(path, name, *words):
+        return import_data(parse_request([str(path), f"name={name}", f"dir={tmp_path / 'data'}", *words]))
+
+    words = (root, "photos", "shards=3")
+    monkeypatch.setattr(fault_points, "_SPEC", "import.before_move:raise")
+    with pytest.raises(RuntimeError, match="injected fault"):
+        imported(*words)
+    assert sorted(decodings) == contents
+    monkeypatch.setattr(fault_points, "_SPEC", "")
+    noted = tmp_path / "data/incomplete.photos/notes/photos-train.tfrecord-00001-of-00003.npz"
+    noted.write_bytes(noted.read_bytes()[:-9])  # so that its file is written again
+    decodings.clear()
+    folder = imported(*words)
+    assert len(decodings) == 4 and not (folder / "notes").exists()
+    killed = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert killed == {file.name: file.read_bytes() for file in imported(*words, "fresh=true").iterdir()}
+
+    tars = root_of_tars(tmp_path / "tars", root)
+    for path, name, *more in ((folder, "records"), (tars, "tars"), (root, "smaller", "picture.shorter_side=12")):
+        decodings.clear()
+        imported(path, name, "split.train=0.8", "split.test=0.2", *more)
+        assert sorted(decodings) == contents, name
+    for name in ("photos", "records"):  # what the notes say is what a look at the records does
+        folder = tmp_path / "data" / name / "1.0.0"
+        noted = PictureNotes()
+        for one in looks_of(sorted(folder.glob("*train.tfrecord*"))):
+            noted.add(one)
+        statistics = read_statistics(folder / file_of("train"))
+        assert statistics_of(picture_profile(noted, ["a", "b"]), "train") == statistics
+
+
+def root_of_tars(folder, pictures):
+    """The same pictures as a WebDataset."""
+    folder.mkdir()
+    with tarfile.open(folder / "photos-0000.tar", "w") as packed:
+        for i, file in enumerate(sorted(pictures.rglob("*.*"))):
+            member(packed, f"{i}{file.suffix}", file.read_bytes())
+            member(packed, f"{i}.cls", b"1" if file.parent.name == "b" else b"0")
+    return folder

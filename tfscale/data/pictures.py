@@ -81,6 +81,15 @@ def verify_picture(file: Path, *, channels: int, max_pixels: int, reading: int =
 
 def verify_content(content: bytes, *, channels: int, max_pixels: int, reading: int = READING) -> tuple[int, int] | str:
     """(height, width) as training sees it, or the reason why these bytes are no picture."""
+    pixels = decoded_content(content, channels=channels, max_pixels=max_pixels, reading=reading)
+    if isinstance(pixels, str):
+        return pixels
+    height, width, _ = pixels.shape
+    return height, width
+
+
+def decoded_content(content: bytes, *, channels: int, max_pixels: int, reading: int = READING) -> tf.Tensor | str:
+    """uint8 [height, width, channels] as training sees it, or the reason why these bytes are no picture."""
     import tensorflow as tf
 
     if not content:
@@ -95,14 +104,13 @@ def verify_content(content: bytes, *, channels: int, max_pixels: int, reading: i
                 return fault
             if claimed[0] * claimed[1] > max_pixels:
                 return f"claims {claimed[1]} x {claimed[0]} pixels, more than {max_pixels} in all"
-            height, width, _ = decoder(channels, reading)(tf.constant(content)).shape
+            return _decoder(channels, reading)(tf.constant(content))
     except (tf.errors.OpError, struct.error) as error:
         return f"can't be decoded: {_cause(error)}"
-    return height, width
 
 
 @functools.cache
-def decoder(channels: int, reading: int = READING) -> Callable[[tf.Tensor], tf.Tensor]:
+def _decoder(channels: int, reading: int = READING) -> Callable[[tf.Tensor], tf.Tensor]:
     """What training decodes by, traced once: from encoded bytes to uint8 [height, width, channels]."""
     import tensorflow as tf
 

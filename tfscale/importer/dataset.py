@@ -29,7 +29,8 @@ from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.files import digest_of, dumps, move, read_json, sync, write_whole
 from tfscale.hardware import probe
 from tfscale.importer.import_progress import ImportProgress
-from tfscale.importer.import_request import VERSION, ImportRequest
+from tfscale.importer.import_request import ImportRequest
+from tfscale.importer.info_files import write_info
 from tfscale.importer.kept_baseline import make_baseline
 from tfscale.importer.next_command import what_trains
 from tfscale.importer.picture_sizes import smaller_told
@@ -38,7 +39,16 @@ from tfscale.importer.recognise import KINDS, recognised
 from tfscale.importer.record_files import TFRECORD, require_format
 from tfscale.importer.record_profiles import record_profile, write_protos
 from tfscale.importer.remote import looked_up
-from tfscale.importer.shard_writer import NOTES, Shard, Written, features_of, known, shards_of, write_shards
+from tfscale.importer.shard_writer import (
+    NOTES,
+    Shard,
+    Written,
+    features_of,
+    known,
+    pictures_noted,
+    shards_of,
+    write_shards,
+)
 from tfscale.importer.splits import Splits, shares_of, split_items
 from tfscale.importer.tfds_source import made_by_tfds
 from tfscale.process.fault_points import point
@@ -124,8 +134,7 @@ def _is_there(job: _Import) -> bool:
 
 def _is_copied(request: ImportRequest, stamp: str) -> bool:
     """Whether the same was imported from a store before, whose files nobody has written since: then none is read."""
-    file = request.folder / "import.json"
-    before = read_json(file, trusted=True) if file.is_file() else None
+    before = read_json(request.folder / "import.json", trusted=True)
     same = {"stamp": stamp, "request": request.meaning()}
     if not isinstance(before, dict) or digest_of({key: before.get(key) for key in same}) != digest_of(same):
         return False
@@ -267,7 +276,7 @@ def _write_beside(job: _Import, splits: Splits, written: Sequence[Written]) -> N
         write_whole(work / "columns.json", dumps(columns, indent=1).encode())
     reader.write_schema(work / "schema.yaml")
     features = features_of(reader)
-    _write_metadata(work, request, features, written)
+    write_info(work, request, features, written)
     _write_protos(job, splits, written, columns, features)
     if request.format == TFRECORD:  # the other has an index of its own
         names = dict.fromkeys(one.split for one in written)
@@ -306,45 +315,15 @@ def _write_protos(
     work = job.request.incomplete
     bad = sorted({place for one in written for place, _ in one.bad})
     for split, places in splits.places.items():
-        files = [work / one.file for one in written if one.split == split]
+        here = [one for one in written if one.split == split]
         profile: Mapping[str, Any] | None
         if isinstance(job.reader, Profiling):
             profile = job.reader.profile(np.sort(places[~np.isin(places, bad)]))
         else:
-            profile = record_profile(files, work, columns)
+            profile = record_profile([work / one.file for one in here], work, columns, pictures_noted(work, here))
         if profile is not None:
             write_protos(work, split, profile, features)
     make_baseline(job.request)
-
-
-def _write_metadata(work: Path, request: ImportRequest, features: Any, written: Sequence[Written]) -> None:
-    """dataset_info.json and features.json, by TFDS."""
-    import tensorflow_datasets as tfds
-
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=work,
-        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        dataset_name=request.name,
-        filetype_suffix=request.format,
-    )
-    infos = [
-        tfds.core.SplitInfo(
-            name=name,
-            shard_lengths=[one.examples for one in written if one.split == name],
-            num_bytes=sum(one.size for one in written if one.split == name),
-            filename_template=template.replace(split=name),
-        )
-        for name in dict.fromkeys(one.split for one in written)
-    ]
-    tfds.folder_dataset.write_metadata(
-        data_dir=str(work),
-        features=features,
-        split_infos=infos,
-        version=VERSION,
-        filename_template=template,
-        check_data=False,
-        description="Imported by `tfscale data import`; import.json says from what.",
-    )
 
 
 def _former(request: ImportRequest) -> Path:
@@ -383,8 +362,9 @@ def _put_in_place(request: ImportRequest) -> None:
 
 def _tell(job: _Import, written: Sequence[Written]) -> None:
     folder = job.request.folder
-    counts = {name: sum(one.examples for one in written if one.split == name) for name in
-              dict.fromkeys(one.split for one in written)}  # fmt: skip
+    counts: Counter[str] = Counter()
+    for one in written:
+        counts[one.split] += one.examples
     told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     size = sum(one.size for one in written)
     _log.log(

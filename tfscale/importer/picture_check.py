@@ -1,7 +1,8 @@
 """One look at a picture before it becomes a record: whether training can decode it, and what it sees otherwise.
 
-Owns the whole decoding by TensorFlow, the re-encoding of what only Pillow decodes, and the reasons for which a picture
-is odd: they say what training sees. Refuses to know where a picture comes from.
+Owns the whole decoding by TensorFlow, the only one of an import, whose pixels others take, too; the re-encoding of
+what only Pillow decodes; and the reasons for which a picture is odd: they say what training sees. Refuses to know
+where a picture comes from.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ import io
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tfscale.data.pictures import HEAD, MAX_PIXELS, jpeg_frame, kind_of, verify_content
+from tfscale.data.pictures import HEAD, MAX_PIXELS, decoded_content, jpeg_frame, kind_of
 from tfscale.errors import first_line
 
-CHANNELS = 3
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+CHANNELS, ALPHA = 3, 4
 # What Pillow may read, by our names and its own: never what starts another program, as its PostScript does.
 _BY_PILLOW = {"TIFF": "TIFF", "AVIF": "AVIF", "JPEG 2000": "JPEG2000", "BMP": "BMP", "WebP": "WEBP"}
 _AS_IT_IS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L")  # modes that a PNG holds
 _LONG = 4  # times as long as the other side
 _SMALL = 8  # pixels
-_ALPHA = {4, 6}  # PNG's kinds of colour with a channel for it
+_COLOURS_WITH_ALPHA = (b"\4", b"\6")  # PNG's kinds of colour with a channel for it
 
 
 class Checked(NamedTuple):
@@ -33,32 +37,42 @@ class Checked(NamedTuple):
     Attributes:
         content: as it is kept.
         height, width: as training sees it.
+        pixels: uint8 [height, width, 3], which training sees.
         reasons: for which it is odd.
     """
 
     content: bytes
     height: int
     width: int
+    pixels: tf.Tensor
     reasons: tuple[str, ...]
 
 
 def checked(content: bytes) -> Checked | str:
     """What is kept of an encoded picture, or why training couldn't decode it."""
-    size = verify_content(content, channels=CHANNELS, max_pixels=MAX_PIXELS)
+    pixels = _decoded(content)
     reasons = []
-    if isinstance(size, str):
+    if isinstance(pixels, str):
         kind = kind_of(content[:HEAD])
         if kind not in _BY_PILLOW:
-            return size
+            return pixels
         again = _as_png(content, kind)
         if isinstance(again, str):
-            return f"{size}; {again}"
+            return f"{pixels}; {again}"
         content, how = again
         reasons.append(f"{kind}, which TensorFlow doesn't decode: kept as PNG, {how}")
-        size = verify_content(content, channels=CHANNELS, max_pixels=MAX_PIXELS)
-        if isinstance(size, str):
-            return size
-    return Checked(content, *size, (*reasons, *_oddities(content, *size)))
+        pixels = _decoded(content)
+        if isinstance(pixels, str):
+            return pixels
+    height, width, channels = pixels.shape
+    reasons += _oddities(content, pixels)
+    return Checked(content, height, width, pixels[..., :CHANNELS] if channels > CHANNELS else pixels, tuple(reasons))
+
+
+def _decoded(content: bytes) -> tf.Tensor | str:
+    """[height, width, 3], or 4 channels where a PNG has them: the first three are the same ones."""
+    channels = ALPHA if kind_of(content[:HEAD]) == "PNG" and _has_alpha(content) else CHANNELS
+    return decoded_content(content, channels=channels, max_pixels=MAX_PIXELS)
 
 
 def _as_png(content: bytes, kind: str) -> tuple[bytes, str] | str:
@@ -88,10 +102,13 @@ def _as_png(content: bytes, kind: str) -> tuple[bytes, str] | str:
     return stream.getvalue(), how + (f", the first of several pictures in it ({pages})" if pages > 1 else "")
 
 
-def _oddities(content: bytes, height: int, width: int) -> Iterator[str]:
+def _oddities(content: bytes, pixels: tf.Tensor) -> Iterator[str]:
     """What training sees otherwise than people may think."""
     kind = kind_of(content[:HEAD])
     yield from {"JPEG": _of_jpeg, "PNG": _of_png, "GIF": _of_gif}.get(kind or "", lambda _: iter(()))(content)
+    height, width, channels = pixels.shape
+    if channels == ALPHA and (pixels[..., CHANNELS].numpy() < 255).any():
+        yield "transparent parts, seen in the colours that lie below"
     way = _orientation(content)
     if way > 1:
         yield f"turned as its EXIF record says (orientation {way})"
@@ -114,11 +131,13 @@ def _of_png(content: bytes) -> Iterator[str]:
         yield "16 bits a channel, of which the upper 8 are seen"
     if colours == 3:
         yield "a palette, seen as the RGB of its colours"
-    chunks = set(_chunks(content))
-    if b"acTL" in chunks:
+    if b"acTL" in _chunks(content):
         yield "an animation, of which the first picture is seen"
-    if (colours in _ALPHA or b"tRNS" in chunks) and _is_transparent(content):
-        yield "transparent parts, seen in the colours that lie below"
+
+
+def _has_alpha(content: bytes) -> bool:
+    """Whether a PNG may be transparent in parts."""
+    return content[25:26] in _COLOURS_WITH_ALPHA or b"tRNS" in _chunks(content)
 
 
 def _chunks(content: bytes) -> Iterator[bytes]:
@@ -127,13 +146,6 @@ def _chunks(content: bytes) -> Iterator[bytes]:
     while at + 8 <= len(content) and content[at + 4 : at + 8] != b"IDAT":
         yield content[at + 4 : at + 8]
         at += 12 + struct.unpack_from(">I", content, at)[0]
-
-
-def _is_transparent(content: bytes) -> bool:
-    import tensorflow as tf
-
-    with tf.device("CPU:0"):
-        return bool(tf.reduce_any(tf.io.decode_png(content, channels=4)[..., 3] < 255))
 
 
 def _of_gif(content: bytes) -> Iterator[str]:

@@ -1,27 +1,32 @@
 """What pictures look like, in a few numbers each: sizes, brightness, colours, and a small copy.
 
-Owns measuring them, by the decoders that training uses and on several cores. JPEGs are decoded at a fraction of their
-size. Refuses to know where pictures come from and what is made of the numbers.
+Owns measuring them by the pixels that training sees, on several cores, and what is noted of those of a shard. Refuses
+to know where pictures come from and what is made of the numbers.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import io
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tfscale.data.pictures import HEAD, kind_of, size_of
+from tfscale.data.pictures import MAX_PIXELS, decoded_content, size_of
 from tfscale.hardware import probe
 from tfscale.importer.table_columns import quantiles_of
 from tfscale.statistics.protos import PICTURE
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 SIDE = 32  # of the small copy
+_DIGEST = 16  # bytes
 MEASURES = ("width", "height", "aspect", "brightness", "contrast", "red", "green", "blue")
 
 
@@ -57,86 +62,126 @@ class Look:
                 red / light, green / light, blue / light)  # fmt: skip
 
 
-def looks(pictures: Iterable[tuple[str, int, bytes, tuple[int, ...]]]) -> Iterator[Look]:
-    """A look at each, in their order.
+class Encoded(NamedTuple):
+    """A picture as a record has it.
 
-    Args:
-        pictures: (name, label, the encoded picture, the classes of its boxes) of each.
+    Attributes:
+        label: -1 where it has none.
+        boxes: the class of each.
     """
+
+    name: str
+    label: int
+    content: bytes
+    boxes: Sequence[int] = ()
+
+
+def looks(pictures: Iterable[Encoded]) -> Iterator[Look]:
+    """A look at each, in their order."""
     cores = max(1, int(probe().cores))
     with ThreadPoolExecutor(cores) as pool:  # TensorFlow lets go of Python's lock
         waiting: deque[Future[Look]] = deque()
         for one in pictures:
-            waiting.append(pool.submit(_look, *one))
+            waiting.append(pool.submit(_look, one))
             if len(waiting) > 4 * cores:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _look(name: str, label: int, content: bytes, boxes: tuple[int, ...]) -> Look:
+def _look(one: Encoded) -> Look:
+    pixels = decoded_content(one.content, channels=3, max_pixels=MAX_PIXELS)
+    return look_of(one, None if isinstance(pixels, str) else shrunk(pixels))
+
+
+def look_of(one: Encoded, small: np.ndarray | None) -> Look:
+    """The look at a picture that was decoded already.
+
+    Args:
+        small: what `shrunk` made of its pixels; None where it can't be decoded.
+    """
+    digest = hashlib.sha256(one.content).digest()[:_DIGEST]
+    height, width = size_of(one.content)
+    return Look(one.name, one.label, digest, len(one.content), height, width, small, tuple(one.boxes))
+
+
+def shrunk(pixels: tf.Tensor | np.ndarray) -> np.ndarray:
+    """The small copy of a decoded picture, uint8 [32, 32, 3].
+
+    Args:
+        pixels: uint8 [height, width, 3].
+    """
     import tensorflow as tf
 
-    height, width = size_of(content)
-    ratio = 0
-    if kind_of(content[:HEAD]) == "JPEG":
-        ratio = next(one for one in (8, 4, 2, 1) if min(height, width) >= one * SIDE or one == 1)
-    try:
-        with tf.device("CPU:0"):
-            small = _decoder(ratio)(tf.constant(content)).numpy()
-    except (tf.errors.OpError, ValueError):
-        small = None
-    return Look(name, label, hashlib.sha256(content).digest()[:16], len(content), height, width, small, boxes)
+    with tf.device("CPU:0"):  # the operation itself: tf.image.resize takes twice as long around it
+        means = tf.raw_ops.ResizeArea(images=tf.expand_dims(pixels, 0), size=(SIDE, SIDE)).numpy()
+    return np.rint(means[0]).astype(np.uint8)
 
 
-@functools.cache
-def _decoder(ratio: int) -> Callable[[Any], Any]:
-    import tensorflow as tf
+class PictureNotes:
+    """What statistics take of pictures, for any number of them: some 130 bytes each."""
 
-    def small(content: Any) -> Any:
-        if ratio:
-            picture = tf.io.decode_jpeg(content, channels=3, ratio=ratio)
-        else:
-            picture = tf.io.decode_image(content, channels=3, expand_animations=False)
-        resized = tf.image.resize(picture, (SIDE, SIDE), method="area")
-        return tf.cast(tf.round(resized), tf.uint8)
+    def __init__(self) -> None:
+        self.labels, self.sizes, self.counts, self.boxes = (array("q") for _ in range(4))
+        self.digests = bytearray()
+        self.measures = array("d")  # of those that can be decoded
 
-    return tf.function(small, autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def add(self, look: Look) -> None:
+        self.labels.append(look.label)
+        self.sizes.append(look.size)
+        self.digests += look.digest
+        self.counts.append(len(look.boxes))
+        self.boxes.extend(look.boxes)
+        if look.small is not None:
+            self.measures.extend(look.measures())
+
+    def as_bytes(self) -> bytes:
+        """As `add_bytes` takes them."""
+        stream = io.BytesIO()
+        arrays: dict[str, Any] = {name: np.asarray(memoryview(values)) for name, values in vars(self).items()}
+        np.savez(stream, **arrays)
+        return stream.getvalue()
+
+    def add_bytes(self, content: bytes) -> None:
+        """Puts the pictures of others behind these."""
+        with np.load(io.BytesIO(content)) as noted:
+            for name, values in vars(self).items():
+                more = noted[name].tobytes()
+                values.extend(more) if isinstance(values, bytearray) else values.frombytes(more)
 
 
-def picture_profile(seen: Iterable[Look], classes: Sequence[str], boxes: Sequence[str] = ()) -> dict[str, Any]:
+def picture_profile(noted: PictureNotes, classes: Sequence[str], boxes: Sequence[str] = ()) -> dict[str, Any]:
     """What `findings` and the protos take of so many pictures.
 
     Args:
         classes: the names of the labels; none where pictures have no classes.
         boxes: the same of those of boxes.
     """
-    sizes: list[int] = []
-    digests: set[bytes] = set()
-    measured: list[tuple[float, ...]] = []
-    counts = np.zeros(len(classes), np.int64)
-    drawn, number = np.zeros(len(boxes), np.int64), []
-    for one in seen:
-        sizes.append(one.size)
-        digests.add(one.digest)
-        if one.small is not None:
-            measured.append(one.measures())
-        if 0 <= one.label < len(classes):
-            counts[one.label] += 1
-        if boxes:
-            number.append(len(one.boxes))
-            np.add.at(drawn, list(one.boxes), 1)
+    sizes = noted.sizes
+    digests = {bytes(noted.digests[at : at + _DIGEST]) for at in range(0, len(noted.digests), _DIGEST)}
+    measured = np.array(noted.measures, np.float64).reshape(-1, len(MEASURES))
+    counts = _counted(noted.labels, classes)
     bounds = [float(min(sizes, default=0)), float(np.mean(sizes)) if sizes else 0.0, float(max(sizes, default=0))]
     columns: dict[str, Any] = {"image": {"type": PICTURE, "missing": 0, "unique": len(digests), "bytes": bounds}}
-    for name, values in zip(MEASURES, np.array(measured, np.float64).reshape(-1, len(MEASURES)).T, strict=True):
+    for name, values in zip(MEASURES, measured.T, strict=True):
         columns[f"image: {name}"] = {"type": "number", "of": "image", "missing": 0, **quantiles_of(values)}
     if boxes:
         measured_of = {"of": "image", "missing": 0}
-        columns["image: boxes"] = {"type": "number", **measured_of, **quantiles_of(np.array(number, np.float64))}
+        columns["image: boxes"] = {"type": "number", **measured_of, **quantiles_of(np.array(noted.counts, np.float64))}
+        drawn = _counted(noted.boxes, boxes)
         order = np.argsort(-drawn, kind="stable")
         shares = [[boxes[i], int(drawn[i])] for i in order if drawn[i]]
         columns["image: classes of boxes"] = {"type": "category", **measured_of, "vocabulary": shares}
     return {"rows": len(sizes), "columns": columns, "label": class_profile(classes, counts)}
+
+
+def _counted(labels: array[int], classes: Sequence[str]) -> np.ndarray:
+    """How often each class comes; a label that is none of them isn't counted."""
+    numbers = np.array(labels, np.int64)
+    return np.bincount(numbers[(numbers >= 0) & (numbers < len(classes))], minlength=len(classes))
 
 
 def class_profile(classes: Sequence[str], counts: np.ndarray) -> Mapping[str, Any] | None:

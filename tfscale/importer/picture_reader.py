@@ -26,9 +26,10 @@ from tfscale.importer.picture_boxes import coco, pascal
 from tfscale.importer.picture_check import CHANNELS, Checked, checked, checked_mask
 from tfscale.importer.picture_folders import Columns, class_folders, named_in_tables, with_masks
 from tfscale.importer.picture_items import Boxes, Item, PictureSet, counted
+from tfscale.importer.picture_looks import shrunk
 from tfscale.importer.picture_shapes import TABLES, tars_of
 from tfscale.importer.picture_sizes import PictureOptions, made_smaller, mask_made_smaller
-from tfscale.importer.reader import Bad, Listing, Odd
+from tfscale.importer.reader import Bad, Listing, Picture
 from tfscale.importer.unpack import is_tar, is_zip, unpacked
 from tfscale.importer.web_dataset import pairs_in_tars
 from tfscale.process.startup import lean
@@ -148,10 +149,10 @@ class PictureReader:
             made["label"] = features.ClassLabel(names=names)
         return features.FeaturesDict(made)
 
-    def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Odd | Bad]:
+    def read(self, places: Sequence[int]) -> Iterator[Picture | Bad]:
         threads = min(_THREADS, max(1, int(probe().cores)))
         with ThreadPoolExecutor(threads) as pool:  # decoders let go of Python's lock
-            waiting: deque[Future[Mapping[str, Any] | Odd | Bad]] = deque()
+            waiting: deque[Future[Picture | Bad]] = deque()
             for place in places:
                 waiting.append(pool.submit(self._example, self._set.items[place]))
                 if len(waiting) > 2 * threads:
@@ -159,7 +160,7 @@ class PictureReader:
             while waiting:
                 yield waiting.popleft().result()
 
-    def _example(self, item: Item) -> Mapping[str, Any] | Odd | Bad:
+    def _example(self, item: Item) -> Picture | Bad:
         if item.bad:
             return Bad(item.bad)
         try:
@@ -188,12 +189,13 @@ class PictureReader:
             return Bad("has no label")
         else:
             example["label"] = item.label
-        if small := made_smaller(seen, self.request.picture):
-            example["image"] = small.content
-            if item.mask:
-                example["mask"] = mask_made_smaller(example["mask"], small)
-            return Odd(example, reasons, (len(seen.content), len(small.content)))
-        return Odd(example, reasons) if reasons else example
+        small = made_smaller(seen, self.request.picture)
+        if small is None:
+            return Picture(example, shrunk(seen.pixels), reasons)
+        example["image"] = small.content
+        if item.mask:
+            example["mask"] = mask_made_smaller(example["mask"], small)
+        return Picture(example, shrunk(small.pixels), reasons, (len(seen.content), len(small.content)))
 
     def describe(self, train: np.ndarray) -> Mapping[str, Any]:
         return {}

@@ -14,7 +14,7 @@ from typing import Optional
 import numpy as np
 
 from tfscale.errors import UsageError
-from tfscale.importer.picture_check import CHANNELS, Checked
+from tfscale.importer.picture_check import Checked
 
 _QUALITY = 95  # of a JPEG that is written anew
 
@@ -66,20 +66,15 @@ def made_smaller(picture: Checked, options: PictureOptions) -> Checked | None:
     height, width = options.size(picture.height, picture.width)
     if (height, width) == (picture.height, picture.width):
         return None
-    import tensorflow as tf
     from PIL import Image
 
-    from tfscale.data.pictures import decoder
-
-    with tf.device("CPU:0"):
-        pixels = decoder(CHANNELS)(tf.constant(picture.content)).numpy()
-    small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+    small = Image.fromarray(np.asarray(picture.pixels)).resize((width, height), Image.Resampling.BICUBIC)
     stream = io.BytesIO()
     if picture.content.startswith(b"\xff\xd8\xff"):
         small.save(stream, "JPEG", quality=_QUALITY)
     else:
         small.save(stream, "PNG")
-    return picture._replace(content=stream.getvalue(), height=height, width=width)
+    return picture._replace(content=stream.getvalue(), height=height, width=width, pixels=np.asarray(small))
 
 
 def smaller_told(options: PictureOptions, written: Sequence[Sequence[int]]) -> str:

@@ -7,7 +7,7 @@ features. Refuses to know splits, shards and how records are written.
     reader = kind.load()(request, found, scratch)  # a Reader
     listing = reader.listing()
     for place, item in zip(places, reader.read(places)):
-        ...                                      # a dict of features, an Odd one, or why the item is Bad
+        ...                                      # a dict of features, a Picture, or why the item is Bad
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ class Bad:
 
 
 @dataclass(frozen=True)
-class Odd:
-    """An item that is an example, though not as people may think; `import.json` lists it under "odd".
+class Picture:
+    """An item with a picture, which was decoded once: to be checked, and to be measured.
 
     Attributes:
         features: as `Reader.features` encodes them.
-        reasons: what training sees in its place, such as "CMYK, seen as RGB"; what is one item's own stands in brackets
-            at the end, and texts that are equal before it are counted together; none where it was only made smaller.
+        small: uint8 [32, 32, 3], a small copy of the picture.
+        reasons: why it is odd, that is, what training sees otherwise than people may think, such as "CMYK, seen as
+            RGB"; what is one item's own stands in brackets at the end, and texts that are equal before it are counted
+            together. `import.json` lists it under "odd".
         smaller: bytes of its picture before and after it was made smaller, as the import asks for; None: it wasn't.
     """
 
     features: Mapping[str, Any]
-    reasons: Sequence[str]
+    small: np.ndarray
+    reasons: Sequence[str] = ()
     smaller: tuple[int, int] | None = None
 
 
@@ -95,7 +98,7 @@ class Reader(Protocol):
     def features(self) -> Any:
         """tfds.features.FeaturesDict of the records; TensorFlow is imported here."""
 
-    def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Odd | Bad]:
+    def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Picture | Bad]:
         """The items at these places, as `features` encodes them, in their order."""
 
     def describe(self, train: np.ndarray) -> Mapping[str, Any]:
@@ -116,8 +119,9 @@ class Reader(Protocol):
 class Serialising(Protocol):
     """A Reader that makes tf.train.Examples itself, where that is faster than TFDS's features; to the byte the same."""
 
-    def serialised(self, places: Sequence[int]) -> Iterator[bytes | Bad]:
-        """As `read`, each example serialised with its features in the order of their names."""
+    def serialised(self, places: Sequence[int]) -> Iterator[tuple[bytes, np.ndarray | None] | Bad]:
+        """As `read`: each example serialised with its features in the order of their names, and the small copy of its
+        picture, None where it has none."""
 
 
 @runtime_checkable

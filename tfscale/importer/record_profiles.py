@@ -1,6 +1,7 @@
 """Profiles of the splits of a data set, and the protos that are written beside its records.
 
-Owns measuring records of pictures and of texts, and which files a data set has of it. Tables tell their own profile.
+Owns measuring records of texts, finding the picture of a record, and which files a data set has of it. Tables tell
+their own profile.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.data.pictures import HEAD, kind_of
-from tfscale.importer.picture_looks import Look, looks, picture_profile
+from tfscale.importer.picture_looks import Encoded, Look, PictureNotes, looks, picture_profile
 from tfscale.importer.record_files import records_of
 from tfscale.importer.text_measures import text_profile
 from tfscale.statistics.protos import (
@@ -52,20 +53,21 @@ def _types(features: Any) -> dict[str, str]:
     return found
 
 
-def record_profile(files: Sequence[Path], folder: Path, columns: Mapping[str, Any]) -> dict[str, Any] | None:
+def record_profile(
+    files: Sequence[Path], folder: Path, columns: Mapping[str, Any], noted: PictureNotes
+) -> dict[str, Any] | None:
     """Of the records of a split of pictures or texts; None of what is neither.
 
     Args:
         folder: of the data set, which has the names of its classes.
         columns: what its columns.json holds.
+        noted: of its pictures, when they were written: none is decoded again.
     """
     if fields := columns.get("text", {}).get("fields"):
         return text_profile(texts_of(files, fields), fields, class_names(folder))
-    first = next(examples_of(files), None)
-    if first is None or not _has_picture(first[1]):
+    if not len(noted):
         return None
-    boxes = class_names(folder, "objects-label")
-    return picture_profile(looks_of(files), class_names(folder), boxes)
+    return picture_profile(noted, class_names(folder), class_names(folder, "objects-label"))
 
 
 def _has_picture(features: Mapping[str, Any]) -> bool:
@@ -90,16 +92,22 @@ def examples_of(files: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 def looks_of(files: Sequence[Path]) -> Iterator[Look]:
     """A look at each picture of the records; some may have none."""
-    return looks(_picture(one) for one in examples_of(files) if _has_picture(one[1]))
+    return looks(_picture(*one) for one in examples_of(files) if _has_picture(one[1]))
 
 
-def _picture(example: tuple[str, Mapping[str, Any]]) -> tuple[str, int, bytes, tuple[int, ...]]:
-    name, features = example
+def picture_of(record: bytes) -> Encoded:
+    """The picture of a record that has one."""
+    from tensorflow.train import Example
+
+    return _picture("", Example.FromString(record).features.feature)
+
+
+def _picture(name: str, features: Mapping[str, Any]) -> Encoded:
     told = features["file"].bytes_list.value if "file" in features else ()
     label = features["label"].int64_list.value if "label" in features else ()
     boxes = tuple(features["objects/label"].int64_list.value) if "objects/label" in features else ()
     named = told[0].decode("utf-8", "replace") if told else name
-    return named, label[0] if label else -1, features["image"].bytes_list.value[0], boxes
+    return Encoded(named, label[0] if label else -1, features["image"].bytes_list.value[0], boxes)
 
 
 def texts_of(files: Sequence[Path], fields: Sequence[str]) -> Iterator[dict[str, Any]]:

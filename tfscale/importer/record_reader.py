@@ -18,14 +18,15 @@ import numpy as np
 
 from tfscale.console import table
 from tfscale.data.packed_records import readable, unpack
-from tfscale.data.pictures import HEAD, MAX_PIXELS, kind_of, verify_content
+from tfscale.data.pictures import HEAD, MAX_PIXELS, decoded_content, kind_of
 from tfscale.data.records import RecordIndex, index_records, whole_records
 from tfscale.errors import DataCorrupt, UsageError, nearest
 from tfscale.files import sha256
 from tfscale.importer.file_splits import splits_of
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.picture_check import CHANNELS
-from tfscale.importer.reader import Bad, Listing
+from tfscale.importer.picture_looks import shrunk
+from tfscale.importer.reader import Bad, Listing, Picture
 from tfscale.importer.recognise import Found, is_documentation, is_record_file, left_beside
 from tfscale.importer.record_schema import (
     DTYPES,
@@ -201,7 +202,7 @@ class RecordReader:
                 found[name] = f.Tensor(shape=() if one.name == self.label else one.shape, dtype=dtypes[one.kind])
         return f.FeaturesDict(found)
 
-    def serialised(self, places: Sequence[int]) -> Iterator[bytes | Bad]:
+    def serialised(self, places: Sequence[int]) -> Iterator[tuple[bytes, np.ndarray | None] | Bad]:
         from tensorflow.train import Example
 
         for place in places:
@@ -212,12 +213,12 @@ class RecordReader:
                 stream.seek(int(self._offset[place]) + struct.calcsize("<QI"))
                 record = stream.read(int(self._sizes[place]))
             features = _features(record)
-            fault = next((why for one in self.fields if (why := self._fault(one, features))), "")
-            if fault:
-                yield Bad(fault)
+            small = self._checked(features)
+            if isinstance(small, str):
+                yield Bad(small)
                 continue
             if self._config:
-                yield record
+                yield record, small
                 continue
             texts = [one.name for one in self.fields if one.name == self.label and one.kind == "bytes_list"]
             if self.classes and any(_text(features, name).strip() not in self.classes for name in texts):
@@ -232,20 +233,27 @@ class RecordReader:
                     made[name].CopyFrom(features[one.name])
                 else:
                     getattr(made[name], one.kind).SetInParent()
-            yield example.SerializeToString(deterministic=True)
+            yield example.SerializeToString(deterministic=True), small
 
-    def _fault(self, one: RecordField, features: Any) -> str:
-        feature = features.get(one.name)
-        if not self._config and (why := one.fault(feature)):
-            return why
-        if one.picture and (feature is None or len(feature.bytes_list.value) != 1):
-            return f"the picture {one.name} is missing"
-        if not one.picture:
-            return ""
-        seen = verify_content(feature.bytes_list.value[0], channels=CHANNELS, max_pixels=MAX_PIXELS)
-        return f"the picture {one.name} {seen}" if isinstance(seen, str) else ""
+    def _checked(self, features: Any) -> np.ndarray | str | None:
+        """The small copy of the picture `image`, None where there is none; or why the record can't be used."""
+        small = None
+        for one, name in zip(self.fields, self.names, strict=True):
+            feature = features.get(one.name)
+            if not self._config and (why := one.fault(feature)):
+                return why
+            if not one.picture:
+                continue
+            if feature is None or len(feature.bytes_list.value) != 1:
+                return f"the picture {one.name} is missing"
+            pixels = decoded_content(feature.bytes_list.value[0], channels=CHANNELS, max_pixels=MAX_PIXELS)
+            if isinstance(pixels, str):
+                return f"the picture {one.name} {pixels}"
+            if name == "image":
+                small = shrunk(pixels)
+        return small
 
-    def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Bad]:
+    def read(self, places: Sequence[int]) -> Iterator[Mapping[str, Any] | Picture | Bad]:
         """Pictures stay encoded."""
         import tensorflow_datasets as tfds
 
@@ -253,7 +261,12 @@ class RecordReader:
         images = [name for name, one in features.items() if isinstance(one, tfds.features.Image)]
         encoded = {name: tfds.decode.SkipDecoding() for name in images}
         for one in self.serialised(places):
-            yield one if isinstance(one, Bad) else features.deserialize_example_np(one, decoders=encoded)
+            if isinstance(one, Bad):
+                yield one
+                continue
+            record, small = one
+            values = features.deserialize_example_np(record, decoders=encoded)
+            yield values if small is None else Picture(values, small)
 
     # -- what stands beside them
 

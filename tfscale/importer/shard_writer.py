@@ -1,7 +1,7 @@
 """The shards of a data set, written by one process or several.
 
-Owns a shard's file, which is there whole or not at all, the note beside it of what it holds, and the processes. Refuses
-to know which items a shard has. A shard's bytes depend on its items alone: not on who writes it, nor when.
+Owns a shard's file, which is there whole or not at all, the notes beside it of what it holds, and the processes.
+Refuses to know which items a shard has. A shard's bytes depend on its items alone: not on who writes it, nor when.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfscale.console import hushed
 from tfscale.errors import ClusterFault
-from tfscale.files import dumps, read_json, replacing, sha256, write_whole
-from tfscale.importer.reader import Bad, Odd, Reader, Serialising
+from tfscale.files import dumps, read_json, replacing, sha256, sha256_of, write_whole
+from tfscale.importer.picture_looks import PictureNotes, look_of
+from tfscale.importer.reader import Bad, Picture, Reader, Serialising
 from tfscale.importer.record_files import RecordWriter, format_of
+from tfscale.importer.record_profiles import picture_of
 from tfscale.process.fault_points import point
 from tfscale.process.startup import begin_program, lean
 
@@ -54,6 +56,7 @@ class Written:
 
     Attributes:
         size: bytes of the examples.
+        looks: SHA-256 of what was noted of its pictures, in a file of its own; "" where it holds none.
         bad: places that were left out, each with its reason.
         odd: places of items that training sees otherwise, each with why.
         smaller: how many pictures were made smaller, and their bytes before and after.
@@ -64,6 +67,7 @@ class Written:
     examples: int
     size: int
     sha256: str
+    looks: str
     bad: list[tuple[int, str]] = field(default_factory=list)
     odd: list[tuple[int, list[str]]] = field(default_factory=list)
     smaller: list[int] = field(default_factory=lambda: [0, 0, 0])
@@ -90,9 +94,23 @@ def known(folder: Path, shard: Shard) -> Written | None:
     try:
         written = Written(**note)
         same = written.sha256 == sha256(folder / shard.file)
+        same &= not written.looks or written.looks == sha256(_looks_file(folder, shard.file))
     except (TypeError, OSError):
         return None
     return written if same and written.file == shard.file else None
+
+
+def _looks_file(folder: Path, shard: str) -> Path:
+    return folder / NOTES / f"{shard}.npz"
+
+
+def pictures_noted(folder: Path, written: Iterable[Written]) -> PictureNotes:
+    """What was noted of the pictures of these shards, in their order, when they were written."""
+    noted = PictureNotes()
+    for one in written:
+        if one.looks:
+            noted.add_bytes(_looks_file(folder, one.file).read_bytes())
+    return noted
 
 
 def write_shards(
@@ -179,41 +197,53 @@ def _write_here(shard: Shard) -> Written:
 
 
 def write_shard(reader: Reader, features: Any, folder: Path, shard: Shard, tick: Tick) -> Written:
-    """Writes one shard and then its note; `tick` hears of items as they are done."""
-    written = Written(shard.file, shard.split, 0, 0, "")
-    since = 0
+    """Writes one shard and then its notes; `tick` hears of items as they are done."""
+    written = Written(shard.file, shard.split, 0, 0, "", "")
+    noted, since = PictureNotes(), 0
     with replacing(folder / shard.file, durable=True) as temporary:
         with RecordWriter(temporary, format_of(shard.file)) as write:
             for place, found in zip(shard.places.tolist(), _examples(reader, features, shard.places), strict=True):
                 if isinstance(found, Bad):
                     written.bad.append((place, found.reason))
                 else:
-                    example, odd = found
-                    write(example)
+                    write(example := found.example)
                     written.examples += 1
                     written.size += len(example)
-                    if odd.reasons:
-                        written.odd.append((place, list(odd.reasons)))
-                    if odd.smaller:
-                        added = (1, *odd.smaller)
+                    if found.reasons:
+                        written.odd.append((place, list(found.reasons)))
+                    if found.smaller:
+                        added = (1, *found.smaller)
                         written.smaller = [a + b for a, b in zip(written.smaller, added, strict=True)]
+                    if found.small is not None:
+                        noted.add(look_of(picture_of(example), found.small))
                 since += 1
                 if since == _TICK:
                     tick(since)
                     since = 0
         written.sha256 = sha256(temporary)
     tick(since)
+    if len(noted):
+        write_whole(_looks_file(folder, shard.file), content := noted.as_bytes())
+        written.looks = sha256_of(content)
     note = folder / NOTES / f"{shard.file}.json"
     write_whole(note, dumps(asdict(written)).encode())
     point("import.shard", step=shard.number)
     return written
 
 
-def _examples(reader: Reader, features: Any, places: np.ndarray) -> Iterator[tuple[bytes, Odd] | Bad]:
-    """Each item as the bytes of a tf.train.Example, with what is odd of it."""
+class _Example(NamedTuple):
+    """An item as the bytes of a tf.train.Example, with what its `Picture` says besides."""
+
+    example: bytes
+    small: np.ndarray | None = None
+    reasons: Sequence[str] = ()
+    smaller: tuple[int, int] | None = None
+
+
+def _examples(reader: Reader, features: Any, places: np.ndarray) -> Iterator[_Example | Bad]:
     if isinstance(reader, Serialising):
         for one in reader.serialised(places.tolist()):
-            yield one if isinstance(one, Bad) else (one, Odd({}, ()))
+            yield one if isinstance(one, Bad) else _Example(*one)
         return
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
@@ -222,6 +252,9 @@ def _examples(reader: Reader, features: Any, places: np.ndarray) -> Iterator[tup
         if isinstance(item, Bad):
             yield item
             continue
-        odd = item if isinstance(item, Odd) else Odd(item, ())
-        example = serializer.get_tf_example(features.encode_example(odd.features))
-        yield example.SerializeToString(deterministic=True), odd  # TFDS's own leaves the order of a map to chance
+        seen = (item.small, item.reasons, item.smaller) if isinstance(item, Picture) else ()
+        example = serializer.get_tf_example(
+            features.encode_example(item.features if isinstance(item, Picture) else item)
+        )
+        # TFDS's own leaves the order of a map to chance
+        yield _Example(example.SerializeToString(deterministic=True), *seen)

@@ -256,7 +256,7 @@ class TableReader:
         for row in self._rows(places):
             yield row if isinstance(row, Bad) else dict(zip(names, row, strict=True))
 
-    def serialised(self, places: Sequence[int]) -> Iterator[bytes | Bad]:
+    def serialised(self, places: Sequence[int]) -> Iterator[tuple[bytes, None] | Bad]:
         from tensorflow.train import BytesList, Example, Feature, FloatList, Int64List
 
         makers = [_FLOAT if one.type in ("number", "boolean") else _BYTES for one in self.columns]
@@ -277,7 +277,7 @@ class TableReader:
             feature = example.features.feature
             for (name, made), value in zip(makes, row, strict=True):
                 feature[name].CopyFrom(made(value))
-            yield example.SerializeToString(deterministic=True)
+            yield example.SerializeToString(deterministic=True), None
 
     def _rows(self, places: Sequence[int]) -> Iterator[tuple[Any, ...] | Bad]:
         """The values of each row in the order of its columns, the label last."""

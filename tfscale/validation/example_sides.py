@@ -17,8 +17,8 @@ import numpy as np
 
 from tfscale.errors import DataMissing, UsageError
 from tfscale.importer.import_request import ImportRequest
-from tfscale.importer.picture_looks import SIDE, Look, looks, picture_profile
-from tfscale.importer.reader import Bad, Odd, Reader, split_reason
+from tfscale.importer.picture_looks import SIDE, Encoded, Look, PictureNotes, look_of, picture_profile
+from tfscale.importer.reader import Bad, Picture, Reader, split_reason
 from tfscale.importer.recognise import Kind, recognised
 from tfscale.importer.record_profiles import class_names, looks_of, texts_of
 from tfscale.importer.text_measures import text_profile, words_of
@@ -56,18 +56,17 @@ def _read(kind: Kind, reader: Reader, name_of: Any, places: np.ndarray) -> Side:
     odd: Counter[str] = Counter()
     first: dict[str, str] = {}
 
-    def usable() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def usable() -> Iterator[tuple[str, Any]]:
         for place, item in zip(places.tolist(), reader.read(places.tolist()), strict=True):
             name = name_of(place)
             if isinstance(item, Bad):
                 bad.append(f"{name}: {item.reason}")
                 continue
-            if isinstance(item, Odd):
-                for reason in item.reasons:
-                    what, own = split_reason(reason)
-                    odd[what] += 1
-                    first.setdefault(what, f"{name}{own}")
-            yield name, item.features if isinstance(item, Odd) else item
+            for reason in item.reasons if isinstance(item, Picture) else ():
+                what, own = split_reason(reason)
+                odd[what] += 1
+                first.setdefault(what, f"{name}{own}")
+            yield name, item
 
     features = reader.features()
     classes = list(getattr(features["label"], "names", None) or ()) if "label" in features else []
@@ -78,8 +77,8 @@ def _read(kind: Kind, reader: Reader, name_of: Any, places: np.ndarray) -> Side:
         side = text_side("", list(told), fields, classes)
     else:
         boxes = _box_classes(features)
-        pictures = (_picture(name, item, bool(classes), bool(boxes)) for name, item in usable())
-        side = picture_side("", looks(pictures), classes, boxes)
+        seen = (_look(name, item, bool(classes), bool(boxes)) for name, item in usable())
+        side = picture_side("", seen, classes, boxes)
     side.about["bad"] = bad
     side.found += [
         Finding("", "odd", f"{what}: {first[what]}" + (f" and {count - 1:,} more" if count > 1 else ""), fails=False)
@@ -102,11 +101,11 @@ def _box_classes(features: Any) -> list[str]:
     return list(getattr(inside["label"], "names", None) or ()) if "label" in inside else []
 
 
-def _picture(
-    name: str, item: Mapping[str, Any], has_label: bool, has_boxes: bool
-) -> tuple[str, int, bytes, tuple[int, ...]]:
-    boxes = item["objects"]["label"] if has_boxes and "objects" in item else ()
-    return name, int(item["label"]) if has_label and "label" in item else -1, item["image"], tuple(map(int, boxes))
+def _look(name: str, item: Picture | Mapping[str, Any], has_label: bool, has_boxes: bool) -> Look:
+    found, small = (item.features, item.small) if isinstance(item, Picture) else (item, None)
+    boxes = found["objects"]["label"] if has_boxes and "objects" in found else ()
+    label = int(found["label"]) if has_label and "label" in found else -1
+    return look_of(Encoded(name, label, found["image"], tuple(map(int, boxes))), small)
 
 
 def side_of_records(name: str, files: Sequence[Path], folder: Path, columns: Mapping[str, Any]) -> Side:
@@ -132,19 +131,17 @@ def picture_side(name: str, seen: Iterable[Look], classes: Sequence[str], boxes:
             fix='pip install "tfscale[validate]"',
         ) from None
     kept: list[Look] = []  # without their small copies
+    noted = PictureNotes()
     hashes, small, features = [], [], []
-
-    def noted() -> Iterator[Look]:
-        for one in seen:
-            yield one
-            kept.append(dataclasses.replace(one, small=None))
-            pixels = one.small if one.small is not None else np.zeros((SIDE, SIDE, 3), np.uint8)
-            grey = Image.fromarray(pixels).convert("L")
-            hashes.append(np.packbits(imagehash.phash(grey).hash).view(np.uint64)[0])
-            small.append(_shrunk(pixels, 8).astype(np.uint8))
-            features.append(np.concatenate([_shrunk(pixels, 16).ravel() / 255, edges(np.asarray(grey, np.float32))]))
-
-    about = picture_profile(noted(), classes, boxes)
+    for one in seen:
+        noted.add(one)
+        kept.append(dataclasses.replace(one, small=None))
+        pixels = one.small if one.small is not None else np.zeros((SIDE, SIDE, 3), np.uint8)
+        grey = Image.fromarray(pixels).convert("L")
+        hashes.append(np.packbits(imagehash.phash(grey).hash).view(np.uint64)[0])
+        small.append(_shrunk(pixels, 8).astype(np.uint8))
+        features.append(np.concatenate([_shrunk(pixels, 16).ravel() / 255, edges(np.asarray(grey, np.float32))]))
+    about = picture_profile(noted, classes, boxes)
     labels = np.array([one.label for one in kept] if classes else [], np.int64)
     examples = Examples(
         [one.name for one in kept], labels, [one.digest for one in kept], np.array(hashes, np.uint64),
