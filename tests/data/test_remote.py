@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import shutil
 import threading
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tfscale.data.remote_prepared import RemotePrepared
 from tfscale.errors import DataCorrupt, DataMissing, IOFailure, SecurityRefused, UsageError
 from tfscale.importer.dataset import import_data
 from tfscale.importer.import_request import parse_request
+from tfscale.statistics.baseline import is_baseline
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +51,21 @@ def s3(server, imported, monkeypatch):
 
 
 @pytest.fixture
-def web(imported, monkeypatch):
+def served(imported, tmp_path) -> Path:
+    """The data set in a folder of a test's own."""
+    return Path(shutil.copytree(imported, tmp_path / "served"))
+
+
+@pytest.fixture
+def web(served, monkeypatch):
     """A web server that knows ranges; its list of requests, and how many of the next it fails."""
     asked, failing = [], [0]
 
     class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append((self.path, "HEAD"))
+            super().do_HEAD()
+
         def do_GET(self):
             asked.append((self.path, self.headers.get("Range")))
             if failing[0] > 0:
@@ -82,7 +94,7 @@ def web(imported, monkeypatch):
             pass
 
     monkeypatch.setattr(remote_files, "_WAIT", 0.05)
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(imported)))
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(served)))
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{made.server_port}", asked, failing
     made.shutdown()
@@ -125,8 +137,55 @@ def test_records_are_those_of_the_folder_held_or_read_as_they_are_needed(request
     )
     again = opened(url, tmp_path)
     assert again.identity() == remote.identity() and "dir" not in again.identity() and "url" not in again.identity()
-    assert examples(again, PLACES) == wanted
+    assert "looking where each record" not in messages.text  # offsets.npz says it
+    (remote.folder() / "offsets.npz").write_bytes(b"of other shards")
+    for _ in range(2):
+        again = opened(url, tmp_path)
+        assert again.num_examples("test") == 7 and examples(again, PLACES) == wanted
     assert messages.text.count("looking where each record") == 2  # of two splits, and once
+
+
+@pytest.mark.parametrize("kind", ["s3", "http"])
+def test_what_describes_the_data_is_all_there_and_brought_anew_where_it_has_changed(
+    request, served, tmp_path, kind, messages
+):
+    server = request.getfixturevalue("s3" if kind == "s3" else "web")
+    url = f"s3://{BUCKET}/data" if kind == "s3" else server[0]
+    theirs = served / "pictures/1.0.0"
+
+    def put(name, content):
+        theirs.joinpath(name).write_bytes(content)
+        if kind == "s3":
+            server.write(f"data/pictures/1.0.0/{name}", content)
+
+    def described(folder):
+        own = ("sizes.json", "stamps.json")
+        return {f.name: f.read_bytes() for f in folder.iterdir() if ".tfrecord" not in f.name and f.name not in own}
+
+    folder = opened(url, tmp_path).folder()
+    assert described(folder) == described(theirs) and is_baseline(folder) and "label.labels.txt" in described(folder)
+    put("baseline.pbtxt", b"# edited\n" + (theirs / "baseline.pbtxt").read_bytes())
+    put("schema.yaml", b"columns: []\n")  # one that wasn't there
+    assert opened(url, tmp_path).folder() == folder and described(folder) == described(theirs)
+    assert "what describes the data has changed in the store: baseline.pbtxt, schema.yaml" in messages.text
+    (theirs / "schema.yaml").unlink()
+    if kind == "s3":
+        server.client.delete_object(Bucket=BUCKET, Key="data/pictures/1.0.0/schema.yaml")
+    opened(url, tmp_path)
+    assert described(folder) == described(theirs)
+    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    opened(url, tmp_path)
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+
+
+def test_a_file_that_a_server_fails_to_send_is_not_taken_for_one_that_is_not_there(web, tmp_path):
+    url, _, failing = web
+    failing[0] = 10**6
+    source = RemotePrepared(url=url, name="pictures", dir=str(tmp_path / "fresh"))
+    with pytest.raises(IOFailure, match="503"):
+        source._remote.content_if_there("columns.json")
+    failing[0] = 0
+    assert source._remote.content_if_there("columns.json") is None
 
 
 def test_a_request_that_fails_is_made_again_and_memory_is_bounded(web, tmp_path, messages):

@@ -32,10 +32,16 @@ def write_offsets(folder: Path, splits: Mapping[str, Sequence[Path]]) -> None:
     write_whole(folder / FILE, stream.getvalue())
 
 
-def read_offsets(folder: Path, split: str, files: Sequence[Path]) -> RecordIndex | None:
-    """Where the records of these shards begin; None where the file isn't there, or isn't of shards of these sizes."""
+def read_offsets(
+    folder: Path, split: str, files: Sequence[Path], *, sizes: Sequence[int] | None = None
+) -> RecordIndex | None:
+    """Where the records of these shards begin; None where the file isn't there, or isn't of shards of these sizes.
+
+    Args:
+        sizes: bytes of the shards, where they lie elsewhere.
+    """
     try:
-        sizes = [file.stat().st_size for file in files]
+        sizes = [file.stat().st_size for file in files] if sizes is None else list(sizes)
         content = io.BytesIO((folder / FILE).read_bytes())  # from a path, NumPy leaves a damaged file open
         with np.load(content, allow_pickle=False) as kept:
             offset, counts, ends = (kept[f"{split}.{name}"] for name in ("offset", "counts", "bytes"))

@@ -11,16 +11,25 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from tfscale.errors import DataMissing, IOFailure, first_line
+from tfscale.files import sha256_of
 from tfscale.run_dir.store_access import Access
 
 _log = logging.getLogger(__name__)
 
 _TRIES, _WAIT = 5, 0.5  # of one read; seconds before the second, doubled before each further one
+_NONE_THERE = (403, 404, 410)
 _AT_ONCE = 16  # ranges that are asked for together
 _READ_AHEAD = 4 * 2**20  # bytes, of files that are read from their beginning
+
+
+class Listed(NamedTuple):
+    """A file as a store lists it: its bytes, and a hash of all that is said of it, which changes when it is written."""
+
+    size: int
+    stamp: str
 
 
 class RemoteFiles:
@@ -36,14 +45,17 @@ class RemoteFiles:
         with self._lock:
             return self._access.fs
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of every file by its name below the address, of a store that lists its files; of http(s) {}."""
+    def listed(self) -> dict[str, Listed]:
+        """Every file by its name below the address, of a store that lists its files; of http(s) {}."""
         if self._access.protocol.startswith("http"):
             return {}
         with self._access.reaching("can't be read", at_start=True):
             root = self._access.root
             found = self.fs.find(root, detail=True)
-            return {path[len(root) :].lstrip("/"): int(info["size"]) for path, info in found.items()}
+            return {
+                path[len(root) :].lstrip("/"): Listed(int(info["size"]), sha256_of(str(sorted(info.items()))))
+                for path, info in found.items()
+            }
 
     def size(self, name: str) -> int | None:
         """Bytes of one file, None where there is none."""
@@ -57,6 +69,21 @@ class RemoteFiles:
         found = self.tried(lambda: self.fs.cat_file(self._path(name)), name)
         assert isinstance(found, bytes)
         return found
+
+    def content_if_there(self, name: str) -> bytes | None:
+        """The same, None where a server says that there is no such file, or none for us; raises IOFailure."""
+
+        def read() -> bytes | None:
+            try:
+                found: bytes = self.fs.cat_file(self._path(name))
+            except Exception as error:  # S3 says of what isn't there that it is forbidden, where nobody may list
+                if isinstance(error, FileNotFoundError) or getattr(error, "status", None) in _NONE_THERE:
+                    return None
+                raise
+            return found
+
+        kept: bytes | None = self.tried(read, name)
+        return kept
 
     def open(self, name: str) -> IO[bytes]:
         """A stream of a file that is read from its beginning on."""

@@ -7,6 +7,7 @@ training. The records stay where they are. Refuses to know stores: remote_files.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import logging
@@ -22,10 +23,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.data.index_file import one_writer
 from tfscale.data.prepared import Prepared
+from tfscale.data.record_offsets import FILE as OFFSETS
+from tfscale.data.record_offsets import read_offsets
 from tfscale.data.records import RecordIndex, index_records, is_header
-from tfscale.data.remote_files import RemoteFiles
+from tfscale.data.remote_files import Listed, RemoteFiles
 from tfscale.errors import DataCorrupt, DataMissing, OutputError, SecurityRefused, UsageError
 from tfscale.files import digest_of, move, read_json, sha256_of, write_whole
+from tfscale.statistics.baseline import BASELINE
+from tfscale.statistics.protos import SCHEMA, file_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,9 +40,11 @@ _log = logging.getLogger(__name__)
 
 _VERSION = "1.0.0"  # where a server lists no files and data.name says none
 _SMALL = 64 * 2**20  # bytes; what is larger is none of the files that describe data
-_TOLD = ("dataset_info.json", "features.json", "import.json", "columns.json", "schema.yaml", "label.labels.txt")
+_KNOWN_BY = ("dataset_info.json", "import.json")  # a copy: with others of them it is another one
+# What an import may write beside its shards, where a server lists no files; with statistics and the names of classes.
+_BESIDE = ("columns.json", "schema.yaml", SCHEMA, *BASELINE, "tokenizer.model")
 _SHARD_NAME = re.compile(r"\.(tfrecord|array_record)-")
-_SIZES = "sizes.json"  # of the shards, beside the copies
+_SIZES, _STAMPS = "sizes.json", "stamps.json"  # of the shards, and of the files that were copied; beside the copies
 _HEAD, _FOOT = 12, 4  # bytes around a record
 _STEPS_AHEAD = 4  # vectors of indices that are read at once, so that memory is bounded by them
 _SHARDS_AT_ONCE = 8
@@ -71,55 +78,102 @@ class RemotePrepared(Prepared):
         if version:
             return RemoteFiles(self.url, f"{name}/{version}")
         files = RemoteFiles(self.url, name)
-        found = {file.split("/")[0] for file in files.sizes() if file.endswith("/dataset_info.json")}
+        found = {file.split("/")[0] for file in files.listed() if file.endswith("/dataset_info.json")}
         versions = sorted(found, key=lambda one: [int(n) if n.isdecimal() else -1 for n in one.split(".")])
         return RemoteFiles(self.url, f"{name}/{versions[-1] if versions else _VERSION}")
 
     def folder(self) -> Path:
-        """The copy of the files that describe the data; made, or made anew where they have changed."""
+        """The copy of the files that describe the data; each start brings what has changed."""
         return self._copied
 
     @cached_property
     def _copied(self) -> Path:
         remote = self._remote
         try:
-            now = remote.content("dataset_info.json") + remote.content("import.json")
+            known = {name: remote.content(name) for name in _KNOWN_BY}
         except DataMissing:
             raise DataMissing(
                 f"no data set {self.name} that `tfscale data import` wrote",
                 where=remote.url,
                 fix="correct data.url and data.name, or copy the imported folder there",
             ) from None
-        base = Path(self.dir) / "remote" / digest_of([remote.url, sha256_of(now)])[:16]
+        base = Path(self.dir) / "remote" / digest_of([remote.url, sha256_of(known.values())])[:16]
         folder = base / self.name.partition(":")[0] / remote.url.rpartition("/")[2]
         with one_writer(Path(self.dir), f"remote-{base.name}"):
-            if not folder.is_dir():
-                try:
-                    self._copy(folder)
-                except OSError as error:
-                    raise OutputError(
-                        f"what describes the data can't be kept: {error.strerror or error}",
-                        where=str(self.dir),
-                        fix="set data.dir=PATH to a folder that can be written",
-                    ) from None
+            try:
+                self._bring(folder, known)
+            except OSError as error:
+                raise OutputError(
+                    f"what describes the data can't be kept: {error.strerror or error}",
+                    where=str(self.dir),
+                    fix="set data.dir=PATH to a folder that can be written",
+                ) from None
         return folder
 
-    def _copy(self, folder: Path) -> None:
-        remote, half = self._remote, folder.with_name(f"incomplete.{folder.name}")
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(parents=True)
-        sizes = remote.sizes()
-        listed = [n for n, size in sizes.items() if "/" not in n and not _SHARD_NAME.search(n) and size <= _SMALL]
-        for name in listed or [name for name in _TOLD if remote.size(name) is not None]:
-            write_whole(half / name, remote.content(name))
-        shards = json.loads((half / "import.json").read_text()).get("shards", ())
-        if not sizes:
-            with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
-                found = dict(zip(shards, pool.map(remote.size, shards), strict=True))
+    def _bring(self, folder: Path, known: Mapping[str, bytes]) -> None:
+        """Copies what describes the data; where that is there already, what was written since.
+
+        Args:
+            known: the content of those files by which the copy is known.
+        """
+        remote, there = self._remote, folder.is_dir()
+        half = folder if there else folder.with_name(f"incomplete.{folder.name}")
+        if not there:
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir(parents=True)
+            for name, content in known.items():
+                write_whole(half / name, content)
+        listed = remote.listed()
+        changed = self._bring_listed(half, listed) if listed else self._bring_named(half)
+        if changed and there:
+            _log.info(f"what describes the data has changed in the store: {', '.join(sorted(changed))}")
+        if listed or not there:
+            shards = json.loads(known["import.json"]).get("shards", ())
+            if not listed:
+                with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+                    found = dict(zip(shards, pool.map(remote.size, shards), strict=True))
+            else:
+                found = {name: one.size for name, one in listed.items() if _SHARD_NAME.search(name)}
             sizes = {name: size for name, size in found.items() if size is not None}
-        self._refuse_missing(shards, sizes)  # they may be on their way: what is kept here would never learn of them
-        write_whole(half / _SIZES, json.dumps({n: size for n, size in sizes.items() if _SHARD_NAME.search(n)}).encode())
-        move(half, folder, durable=True)
+            self._refuse_missing(shards, sizes)  # they may be on their way: what is kept would never learn of them
+            _put(half / _SIZES, json.dumps(sizes).encode())
+        if not there:
+            move(half, folder, durable=True)
+
+    def _bring_listed(self, folder: Path, listed: Mapping[str, Listed]) -> set[str]:
+        """What has changed of all small files that a store lists."""
+        before = read_json(folder / _STAMPS, trusted=True)
+        stamps = {
+            name: one.stamp
+            for name, one in listed.items()
+            if name not in _KNOWN_BY
+            and "/" not in name
+            and not _SHARD_NAME.search(name)
+            and (one.size <= _SMALL or name == OFFSETS)
+        }
+        before = before if isinstance(before, dict) else {}
+        wanted = [name for name, stamp in stamps.items() if before.get(name) != stamp or not (folder / name).is_file()]
+        with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+            changed = {
+                name
+                for name, content in zip(wanted, pool.map(self._remote.content, wanted), strict=True)
+                if _put(folder / name, content)
+            }
+        changed |= {name for name in before.keys() - stamps.keys() if _put(folder / name, None)}
+        _put(folder / _STAMPS, json.dumps(stamps, sort_keys=True).encode())
+        return changed
+
+    def _bring_named(self, folder: Path) -> set[str]:
+        """The same of a server that lists none, by the names that an import gives them; all are small but the offsets,
+        which belong to the shards."""
+        content = self._remote.content("features.json")
+        splits = json.loads((folder / "dataset_info.json").read_bytes()).get("splits", ())
+        names = [*_BESIDE, *(file_of(one["name"]) for one in splits), *_label_files(json.loads(content))]
+        names = [name for name in names if "/" not in name]  # a place of its own is not for others to choose
+        names += [] if (folder / OFFSETS).is_file() else [OFFSETS]
+        with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+            found = dict(zip(names, pool.map(self._remote.content_if_there, names), strict=True))
+        return {name for name, content in {"features.json": content, **found}.items() if _put(folder / name, content)}
 
     @cached_property
     def _sizes(self) -> Mapping[str, int]:
@@ -161,9 +215,13 @@ class RemotePrepared(Prepared):
         note = self.folder() / f"records-{name}.npz"
         files = tuple(f"{self._remote.url}/{file}" for file in names)
         ends = tuple(self._sizes[file] for file in names)
+        written = read_offsets(self.folder(), name, [Path(file) for file in names], sizes=ends)
+        if written is not None:
+            return dataclasses.replace(written, files=files, ends=ends)
         try:
             with np.load(note, allow_pickle=False) as kept:
-                return RecordIndex(files, kept["shard"], kept["offset"], int(kept["size"]), ends)
+                if tuple(kept["ends"].tolist()) == ends:
+                    return RecordIndex(files, kept["shard"], kept["offset"], int(kept["size"]), ends)
         except (OSError, ValueError, KeyError):
             pass
         if names:
@@ -175,7 +233,7 @@ class RemotePrepared(Prepared):
         shard = np.repeat(np.arange(len(names), dtype=np.int32), [len(one) for one in found])
         index = RecordIndex(files, shard, join([one.offset for one in found]), sum(one.size for one in found), ends)
         stream = io.BytesIO()
-        np.savez(stream, shard=index.shard, offset=index.offset, size=index.size)
+        np.savez(stream, shard=index.shard, offset=index.offset, size=index.size, ends=np.array(ends, np.int64))
         write_whole(note, stream.getvalue())
         return index
 
@@ -258,6 +316,26 @@ class RemotePrepared(Prepared):
         if split not in kept:
             kept[split] = self._index(split).sizes()
         return kept[split]
+
+
+def _put(file: Path, content: bytes | None) -> bool:
+    """Makes it hold this, or takes it away; whether it was otherwise."""
+    before = file.read_bytes() if file.is_file() else None
+    if content is None:
+        file.unlink(missing_ok=True)
+    elif content != before:
+        write_whole(file, content)
+    return content != before
+
+
+def _label_files(feature: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    """The files in which TFDS keeps the names of classes, by what features.json says."""
+    if "classLabel" in feature:
+        yield f"{name}.labels.txt"
+    if "sequence" in feature:
+        yield from _label_files(feature["sequence"].get("feature", {}), name)
+    for key, one in feature.get("featuresDict", {}).get("features", {}).items():
+        yield from _label_files(one, f"{name}-{key}" if name else key)
 
 
 class _Shard:

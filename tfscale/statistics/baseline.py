@@ -21,7 +21,7 @@ from tfscale.statistics.protos import (
     read_statistics,
 )
 
-_SCHEMA, _STATISTICS = "baseline.pbtxt", "baseline.pb"
+BASELINE = _SCHEMA, _STATISTICS = "baseline.pbtxt", "baseline.pb"
 
 
 def keep_baseline(folder: Path, target: Path, *, split: str = "train") -> None:
