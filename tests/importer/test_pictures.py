@@ -445,7 +445,7 @@ def test_pairs_in_tars(tf, tmp_path):
     assert splits["train/0.tar: 00.jpg"] == "train" and splits["val/0.tar: 10.jpg"] == "validation"
     for key, labels in (("padded", [7] * 4), ("sparse", [0, 1, 2, 1])):  # of 01, 1 and 900, which are names
         found = read(reader(tmp_path / "photos-train-000*.tar", label=key))[1].values()
-        assert [one["label"] for one in found if not isinstance(one, Bad)] == labels
+        assert [one.features["label"] for one in found if not isinstance(one, Bad)] == labels
     with pytest.raises(UsageError, match="no picture has a .json with the key 'lable'"):
         reader(tmp_path / "photos-train-0000.tar", label="lable").listing()
     with tarfile.open(tmp_path / "photos-train-0000.tar", "a") as packed:
