@@ -16,6 +16,7 @@ from tfscale.errors import UsageError
 
 RESNET = ("+recipe=resnet", "tracker=none")
 VALUES = {"nesterov": True, "centered": True, "amsgrad": True, "decay_at": ["5st"], "no_decay": ["bias"]}
+VALUES |= {"exclude_layers": ["logits"], "decay_over": "5st", "rise_over": "5st", "reference_batch": 64}
 SCHEDULED = {"decay_at": "step", "decay_by": "step", "final": "cosine or linear", "warmup_from": "warmup"}
 
 
@@ -31,7 +32,7 @@ def refused(*overrides: str) -> str:
 def test_every_optimizer_takes_its_own_keys_and_no_others(name):
     """All its own keys in one go, and all the others, of which each is told."""
     every = {key for keys in OWN_KEYS.values() for key in keys}
-    own, others = ({key: True if key in VALUES else 0.5 for key in keys}
+    own, others = ({key: VALUES.get(key, 0.5) for key in keys}
                    for keys in (OWN_KEYS[name], sorted(every - OWN_KEYS[name].keys())))  # fmt: skip
 
     def given(values):
@@ -48,12 +49,14 @@ def test_every_default_is_keras_own(tf):
     import keras
 
     classes = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "lion": "Lion", "rmsprop": "RMSprop"}
-    for name, keys in OWN_KEYS.items():
-        theirs = getattr(keras.optimizers, classes[name])().get_config()
-        for key, value in keys.items():
-            assert value == pytest.approx(theirs[key] or 0.0), (name, key)
+    for name, cls in (classes | {"lamb": "Lamb", "muon": "Muon"}).items():
+        theirs = getattr(keras.optimizers, cls)().get_config()
+        called = {"beta_1": "adam_beta_1", "beta_2": "adam_beta_2"} if name == "muon" else {}
+        for key, value in OWN_KEYS[name].items():
+            found = theirs[called.get(key, key)] or (0.0 if value == 0.0 else [])
+            assert value == (found if isinstance(found, list) else pytest.approx(found)), (name, key)
     assert classes[effective({})["name"]] == type(keras.optimizers.get("rmsprop")).__name__
-    assert [slots({"name": name}) for name in OWN_KEYS] == [0, 2, 2, 1, 1]
+    assert [slots({"name": name}) for name in OWN_KEYS] == [0, 2, 2, 1, 1, 2, 1, 2]
 
 
 def test_every_key_of_the_section_takes_effect_or_is_refused():
@@ -84,6 +87,7 @@ def _useless(config: OptimizerConfig) -> dict[str, str]:
         (("optimizer.decay_at=[1ep]",), "belongs to optimizer.schedule=step"),
         (("optimizer.schedule=step",), "optimizer.decay_at"),
         (("optimizer.schedule=constant", "optimizer.final=0.1"), "optimizer.schedule=cosine or linear"),
+        (("optimizer.schedule=one_cycle", "optimizer.warmup=1ep"), "one_cycle rises by itself"),
         (("train.rollback_factor=0.1",), "without train.max_rollbacks"),
         (("run.dir=x", "run.root=y"), "run.root: run.dir says"),
         (("+train.untl=3",), "did you mean 'train.until'?"),

@@ -186,8 +186,8 @@ def test_gradients_may_travel_in_half_precision(train):
         np.testing.assert_allclose(parts[0], full[path][0], rtol=0.1, atol=0.02)
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "rmsprop"])
+@pytest.mark.parametrize("replicas", [2])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "rmsprop", "lamb", "lars", "muon"])
 def test_every_optimizer_updates_all_replicas_alike(train, name, replicas):
     """With weight decay for kernels only: on the second device Keras hands over variables of other names."""
     optimizer = {"name": name, "learning_rate": 0.05, "weight_decay": 0.1, "no_decay": ["bias"], "schedule": "cosine"}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tfscale.config.optimizer_keys import OWN_KEYS
 from tfscale.config.schema import OptimizerConfig
 
 
@@ -83,9 +84,53 @@ def test_cosine_and_linear_end_where_they_should(optim):
     np.testing.assert_allclose(rates(optim, (10, 55), schedule="cosine", warmup="10%"), [0.4, 0.2], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "rmsprop"])
+def test_one_cycle_rises_and_falls_by_cosines_as_pytorch_has_it(optim):
+    got = rates(optim, (0, 15, 30, 65, 100), schedule="one_cycle")
+    np.testing.assert_allclose(got, [0.016, 0.208, 0.4, 0.2, 1.6e-6], atol=2e-6)
+
+
+def test_warm_up_stable_decay(optim):
+    got = rates(optim, (4, 10, 79, 90, 100), schedule="wsd", warmup="1ep", decay_over="20%", final=0.1)
+    np.testing.assert_allclose(got, [0.2, 0.4, 0.4, 0.22, 0.04], rtol=1e-5)
+    short = rates(optim, (49, 50, 75, 100), schedule="wsd", warmup="50%", decay_over="90%")
+    np.testing.assert_allclose(short, [0.4, 0.4, 0.2, 0.0], atol=1e-6)  # it doesn't begin before the warm-up ends
+
+
+def test_the_rate_follows_the_batch_and_that_is_said(optim, messages):
+    config = OptimizerConfig(name="sgd", learning_rate=0.1, reference_batch=256)
+
+    def made(batch):
+        steps = {"steps_per_epoch": 10, "total_steps": 100}
+        return float(optim.build_optimizer(config, **steps, global_batch=batch).learning_rate)
+
+    assert made(256) == pytest.approx(0.1) and not messages.text
+    assert made(1024) == pytest.approx(0.4)
+    assert "learning rate 0.4: 0.1 is for a batch of 256, and train.global_batch is 1024" in messages.text
+
+
+def test_lars_is_the_papers(tf, optim):
+    """Written down again in NumPy from algorithm 1 of You et al. (2017)."""
+    rate, momentum, decay, trust = 0.5, 0.9, 0.01, 0.02
+    config = OptimizerConfig(
+        name="lars", learning_rate=rate, weight_decay=decay, trust_coefficient=trust, no_decay=["bias"]
+    )
+    ours = trained(tf, optim.build_optimizer(config, steps_per_epoch=1, total_steps=5))
+    kernel, bias, moved = np.linspace(-1, 1, 6).reshape(2, 3), np.array([0.5]), [0.0, 0.0]
+    for i in range(5):
+        slopes = np.sin(i + kernel), np.sin(i + bias)
+        size, slope = np.linalg.norm(kernel), np.linalg.norm(slopes[0])
+        local = trust * size / (slope + decay * size)
+        moved[0] = momentum * moved[0] + rate * local * (slopes[0] + decay * kernel)
+        moved[1] = momentum * moved[1] + rate * slopes[1]
+        kernel, bias = kernel - moved[0], bias - moved[1]
+    np.testing.assert_allclose(ours[0], kernel, rtol=1e-5)
+    np.testing.assert_allclose(ours[1], bias, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OWN_KEYS)
 def test_every_optimizer_trains(tf, optim, name):
-    config = OptimizerConfig(name=name, learning_rate=0.01, weight_decay=0.001)
+    rate = 10.0 if name == "lars" else 0.01  # a rate of 1 moves by a thousandth
+    config = OptimizerConfig(name=name, learning_rate=rate, weight_decay=0.001)
     before = [np.linspace(-1, 1, 6).reshape(2, 3), [0.5]]
     after = trained(tf, optim.build_optimizer(config, steps_per_epoch=1, total_steps=6))
     assert all(np.abs(a - b).max() > 1e-4 for a, b in zip(after, before, strict=True))

@@ -81,7 +81,12 @@ def assemble(
         task.expect_left_out()
     before_model()
     with strategy.scope():
-        optimizer = build_optimizer(config.optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+        optimizer = build_optimizer(
+            config.optimizer,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps,
+            global_batch=train.global_batch,
+        )
         state = TrainState.create(task, optimizer, averaged=train.ema is not None)
     task.begin_training()
     brings_optimizer = state.optimizer is not optimizer

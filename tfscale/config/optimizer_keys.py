@@ -15,6 +15,7 @@ from tfscale.errors import UsageError
 
 DEFAULT = "rmsprop"  # what Keras's compile takes
 _ADAM = {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "amsgrad": False}
+_MOMENTUM = {"momentum": 0.9, "nesterov": False}
 OWN_KEYS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "sgd": {"learning_rate": 0.01, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0},
@@ -29,6 +30,18 @@ OWN_KEYS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "centered": False,
             "weight_decay": 0.0,
         },
+        "lamb": {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0},
+        "lars": {"learning_rate": 0.01, **_MOMENTUM, "trust_coefficient": 0.001, "weight_decay": 0.0},
+        "muon": {
+            "learning_rate": 0.001,
+            "momentum": 0.95,
+            "nesterov": True,
+            "beta_1": 0.9,
+            "beta_2": 0.999,
+            "epsilon": 1e-7,
+            "exclude_layers": [],
+            "weight_decay": 0.004,
+        },
     }
 )
 _OF_SCHEDULES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -37,6 +50,8 @@ _OF_SCHEDULES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "step": {"decay_at": [], "decay_by": 0.1},
         "cosine": {"final": 0.0},
         "linear": {"final": 0.0},
+        "wsd": {"decay_over": "10%", "final": 0.0},
+        "one_cycle": {"rise_over": "30%", "start": 0.04, "final": 4e-6},
     }
 )
 SCHEDULES = tuple(_OF_SCHEDULES)
@@ -67,8 +82,9 @@ def effective(given: Mapping[str, Any]) -> dict[str, Any]:
 def defaults(name: str | None) -> dict[str, Any]:
     """Of all settings of the optimizer of this name."""
     found: dict[str, Any] = {"name": DEFAULT, "nesterov": False, "no_decay": [], "warmup_from": 0.0}
-    for keys in (OWN_KEYS.get(name or DEFAULT, {}), *_OF_SCHEDULES.values()):
-        found.update(keys)
+    found.update(OWN_KEYS.get(name or DEFAULT, {}))
+    for keys in _OF_SCHEDULES.values():
+        found = {**keys, **found}  # where several have a key, the first one's default
     return found
 
 
@@ -95,6 +111,8 @@ def without_effect(given: Mapping[str, Any]) -> dict[str, str]:
         else:
             kinds = " or ".join(kind for kind, keys in _OF_SCHEDULES.items() if key in keys)
             found[key] = f"it belongs to optimizer.schedule={kinds}, and the schedule is {schedule}"
+    if schedule == "one_cycle" and _is_long(used["warmup"]):
+        found["warmup"] = "one_cycle rises by itself: optimizer.rise_over says for how long"
     if schedule == "step" and not used["decay_at"]:
         found["schedule"] = "step changes nothing without optimizer.decay_at=[30ep,60ep]"
     return found
@@ -105,6 +123,8 @@ def slots(given: Mapping[str, Any]) -> int:
     used = effective(given)
     if used["name"] in ("adam", "adamw"):
         return 3 if used["amsgrad"] else 2
+    if used["name"] in ("lamb", "muon"):  # muon has one of a matrix, and two of what adamw trains
+        return 2
     if used["name"] == "rmsprop":
         return 1 + bool(used["momentum"]) + bool(used["centered"])
     return int(bool(used.get("momentum", True)))  # Lion's is always there

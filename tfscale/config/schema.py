@@ -75,14 +75,21 @@ class OptimizerConfig:
 
     name: Optional[str] = None  # null: rmsprop, as in Keras's compile; a compiled model brings its own
     learning_rate: Optional[float] = None
-    momentum: Optional[float] = None  # of sgd and rmsprop
+    reference_batch: Optional[int] = (
+        None  # learning_rate is for it, and grows with train.global_batch (Goyal et al., 2017)
+    )
+    momentum: Optional[float] = None  # of sgd, rmsprop, lars and muon
     nesterov: Optional[bool] = None
     rho: Optional[float] = None  # of rmsprop, as is centered
     centered: Optional[bool] = None
-    beta_1: Optional[float] = None  # of adam, adamw and lion
+    beta_1: Optional[float] = None  # of adam, adamw, lamb, lion and of what muon leaves to adamw
     beta_2: Optional[float] = None
     amsgrad: Optional[bool] = None
     epsilon: Optional[float] = None
+    trust_coefficient: Optional[float] = (
+        None  # of lars: the share of a variable's norm that a step of rate 1 moves it by
+    )
+    exclude_layers: Optional[list[str]] = None  # of muon: layers by a part of their path whose matrices adamw trains
     weight_decay: Optional[float] = None  # of sgd it is an L2 loss's; of the others it is decoupled, as in Keras
     no_decay: Optional[list[str]] = None  # variables without it, by the last part of their names: [bias, gamma, beta]
     schedule: str = "constant"
@@ -90,7 +97,10 @@ class OptimizerConfig:
     warmup_from: Optional[float] = None  # null: 0
     decay_at: list[str] = field(default_factory=list)  # of the schedule step, as is decay_by
     decay_by: Optional[float] = None  # null: 0.1
-    final: Optional[float] = None  # cosine and linear end at this share of learning_rate; null: 0
+    decay_over: Optional[str] = None  # the end of training in which wsd falls; null: 10%
+    rise_over: Optional[str] = None  # the start of training in which one_cycle rises; null: 30%
+    start: Optional[float] = None  # the share of learning_rate that one_cycle begins with; null: 0.04
+    final: Optional[float] = None  # the share of learning_rate that these end at; null: 0, of one_cycle 4e-6
 
     @property
     def effective(self) -> dict[str, Any]:
@@ -261,6 +271,8 @@ _LEAST = {
     "train.seed": 0,
     "optimizer.learning_rate": 0,
     "optimizer.weight_decay": 0,
+    "optimizer.reference_batch": 1,
+    "optimizer.trust_coefficient": 0,
     "train.clip_norm": 0,
     "train.max_rollbacks": 0,
     "train.rollback_factor": 0,
@@ -294,6 +306,7 @@ def validate(config: RunConfig) -> None:
         "eval.every": config.eval.every,
         "checkpoint.every": config.checkpoint.every,
         "optimizer.warmup": config.optimizer.warmup,
+        **{f"optimizer.{key}": vars(config.optimizer)[key] or "0st" for key in ("decay_over", "rise_over")},
         **{f"optimizer.decay_at[{i}]": text for i, text in enumerate(config.optimizer.decay_at)},
     }
     for key, text in durations.items():
@@ -302,7 +315,7 @@ def validate(config: RunConfig) -> None:
         except UsageError as error:
             problems.append((key, str(error)))
             continue
-        countable = key in ("train.until", "optimizer.warmup") or key.startswith("optimizer.decay_at")
+        countable = key == "train.until" or key.startswith("optimizer.")
         check(key, not (countable and duration.is_time), f"{text} is wall time, and epochs or steps are needed here")
         check(key, key != "train.until" or duration.unit != "%", f"{text} is a share of itself")
     for key, names in _CHOICES.items():

@@ -8,6 +8,7 @@ Owns the conversion of durations to steps for schedules and the fused momentum u
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,17 +23,20 @@ from tfscale.config.schema import OptimizerConfig
 from tfscale.errors import UsageError
 from tfscale.hooks.keras_hooks import given_rate, place_in
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Curve:
     """A learning rate over the steps of a run.
 
     Attributes:
-        kind: constant, cosine, linear or step.
+        kind: constant, cosine, linear, step, wsd or one_cycle.
         peak: the rate behind the warm-up.
-        warmup_steps: how many steps it rises linearly, from `warmup_from` on.
+        warmup_steps: how many steps it rises, from `warmup_from` on: linearly, of one_cycle by a half cosine.
         decay_steps: where `step` multiplies it by `decay_by`.
-        final: the share of the peak that cosine and linear end at.
+        decay_over: how many steps before the end wsd begins to fall, linearly.
+        final: the share of the peak that cosine, linear, wsd and one_cycle end at.
     """
 
     kind: str
@@ -42,13 +46,15 @@ class Curve:
     warmup_from: float = 0.0
     decay_steps: tuple[int, ...] = ()
     decay_by: float = 0.1
+    decay_over: int = 0
     final: float = 0.0
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then constant, cosine, linear or stepwise decay. Steps count optimizer updates from 0.
+    """Warm-up, then none, cosine, linear or stepwise decay, or one at the end. Steps count optimizer updates from 0.
 
-    The warm-up and the cosine follow Goyal et al. (2017) and Loshchilov & Hutter (2017), without restarts.
+    The warm-up and the cosine follow Goyal et al. (2017) and Loshchilov & Hutter (2017), without restarts; wsd, which
+    falls at the end alone, Hu et al. (2024); one_cycle, without its momentum, Smith & Topin (2018).
     """
 
     def __init__(self, curve: Curve):
@@ -59,7 +65,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         step, curve = tf.cast(step, tf.float32), self.curve
         rate = self._after_warmup(step)
         if curve.warmup_steps:
-            ramp = curve.warmup_from + (curve.peak - curve.warmup_from) * (step + 1) / curve.warmup_steps
+            share = (step + 1) / curve.warmup_steps
+            if curve.kind == "one_cycle":
+                share = (1 - tf.cos(math.pi * step / curve.warmup_steps)) / 2
+            ramp = curve.warmup_from + (curve.peak - curve.warmup_from) * share
             rate = tf.where(step < curve.warmup_steps, ramp, rate)
         return rate if self.scale == 1.0 else rate * self.scale
 
@@ -71,8 +80,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             passed = tf.reduce_sum(tf.cast(step >= tf.constant(curve.decay_steps, tf.float32), tf.float32))
             return curve.peak * tf.pow(curve.decay_by, passed)
         length = max(1, curve.total_steps - curve.warmup_steps)
-        done = tf.clip_by_value((step - curve.warmup_steps) / length, 0.0, 1.0)
-        share = (1 + tf.cos(math.pi * done)) / 2 if curve.kind == "cosine" else 1 - done
+        if curve.kind == "wsd":
+            length = max(1, min(length, curve.decay_over))
+        done = tf.clip_by_value((step - curve.total_steps + length) / length, 0.0, 1.0)
+        share = 1 - done if curve.kind in ("linear", "wsd") else (1 + tf.cos(math.pi * done)) / 2
         return curve.peak * (curve.final + (1 - curve.final) * share)
 
     def get_config(self) -> dict[str, Any]:
@@ -96,8 +107,7 @@ class SGD(keras.optimizers.SGD):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         place, known = place_in(self, variable)  # on the second device of a strategy it is called bias/replica_1
-        if self.l2 and not _matches(known, self.no_decay):
-            gradient = tf.convert_to_tensor(gradient) + self.l2 * tf.convert_to_tensor(variable)
+        gradient = self.adjusted(gradient, variable, bool(self.l2) and not _matches(known, self.no_decay))
         momentum = self.momentums[place] if self.momentum else None
         if momentum is None or isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
@@ -113,8 +123,41 @@ class SGD(keras.optimizers.SGD):
             use_nesterov=self.nesterov,
         )
 
+    def adjusted(self, gradient: Any, variable: Any, decays: bool) -> Any:
+        """The gradient that momentum sums up."""
+        return tf.convert_to_tensor(gradient) + self.l2 * tf.convert_to_tensor(variable) if decays else gradient
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l2": self.l2, "no_decay": self.no_decay}
+
+
+class LARS(SGD):
+    """SGD whose rate of every matrix and kernel follows its norm: LARS (You et al., 2017, "Large batch training of
+    convolutional networks", algorithm 1). Vectors, which biases and norms have, are trained as by SGD."""
+
+    def __init__(self, *, trust_coefficient: float = 0.001, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.trust_coefficient = trust_coefficient
+
+    def adjusted(self, gradient: Any, variable: Any, decays: bool) -> Any:
+        decayed = super().adjusted(gradient, variable, decays)
+        if len(variable.shape) < 2:
+            return decayed
+        size, slope = tf.norm(tf.convert_to_tensor(variable)), tf.norm(tf.convert_to_tensor(gradient))
+        whole = slope + (self.l2 * size if decays else 0.0)
+        known = (size > 0) & (slope > 0)  # else there is nothing to follow
+        trust = tf.where(known, self.trust_coefficient * size / tf.where(known, whole, 1.0), 1.0)
+        return tf.convert_to_tensor(decayed) * trust
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "trust_coefficient": self.trust_coefficient}
+
+
+class Muon(keras.optimizers.Muon):
+    """Keras's, whose learning rate has no other dtype than the variable: Keras 3.15 multiplies them as they are."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        super().update_step(gradient, variable, tf.cast(learning_rate, variable.dtype))
 
 
 def _handle(variable: Any) -> tf.Tensor:
@@ -125,8 +168,14 @@ def _matches(variable: Any, names: tuple[str, ...]) -> bool:
     return variable.name.split("/")[-1].split(":")[0] in names
 
 
-def build_optimizer(config: OptimizerConfig, *, steps_per_epoch: float, total_steps: int) -> keras.optimizers.Optimizer:
-    """Builds the Keras optimizer with its schedule; raises UsageError for an unknown name."""
+def build_optimizer(
+    config: OptimizerConfig, *, steps_per_epoch: float, total_steps: int, global_batch: int | None = None
+) -> keras.optimizers.Optimizer:
+    """Builds the Keras optimizer with its schedule; raises UsageError for an unknown name.
+
+    Args:
+        global_batch: what `optimizer.reference_batch` is compared with.
+    """
 
     def steps(text: str, where: str) -> int:
         return Duration.parse(text, where=where).steps(steps_per_epoch=steps_per_epoch, total_steps=total_steps)
@@ -134,21 +183,36 @@ def build_optimizer(config: OptimizerConfig, *, steps_per_epoch: float, total_st
     given = config.effective
     if given["name"] not in optimizers.OWN_KEYS:
         raise UsageError(f"unknown optimizer {given['name']!r}", where="optimizer.name")
-    warmup, peak = steps(given["warmup"], "optimizer.warmup"), given["learning_rate"]
+    warmup, peak = steps(given["warmup"], "optimizer.warmup"), _peak(given, global_batch)
     rate: float | Schedule = peak
     if given["schedule"] != "constant" or warmup:
+        if given["schedule"] == "one_cycle":
+            warmup = steps(given["rise_over"], "optimizer.rise_over")
         curve = Curve(
             given["schedule"],
             peak,
             total_steps=total_steps,
             warmup_steps=warmup,
-            warmup_from=given.get("warmup_from", 0.0),
+            warmup_from=given["start"] * peak if "start" in given else given.get("warmup_from", 0.0),
             decay_steps=tuple(steps(text, "optimizer.decay_at") for text in given.get("decay_at", [])),
             decay_by=given.get("decay_by", 0.1),
+            decay_over=steps(given["decay_over"], "optimizer.decay_over") if "decay_over" in given else 0,
             final=given.get("final", 0.0),
         )
         rate = Schedule(curve)
     return _make(given, rate)
+
+
+def _peak(given: Mapping[str, Any], global_batch: int | None) -> float:
+    """The learning rate for this batch, by the linear scaling rule of Goyal et al. (2017), and says it."""
+    peak, reference = given["learning_rate"], given.get("reference_batch")
+    if not reference or not global_batch or reference == global_batch:
+        return peak
+    scaled = peak * global_batch / reference
+    _log.info(
+        f"learning rate {scaled:.3g}: {peak:g} is for a batch of {reference}, and train.global_batch is {global_batch}"
+    )
+    return scaled
 
 
 def remember_rate(optimizer: keras.optimizers.Optimizer) -> None:
@@ -197,8 +261,11 @@ def _make(given: Mapping[str, Any], rate: float | Schedule) -> keras.optimizers.
     own = {key: given[key] for key in optimizers.OWN_KEYS[given["name"]] if key in given}
     own["learning_rate"] = rate
     no_decay = tuple(given.get("no_decay", ()))
-    if given["name"] == "sgd":
-        return SGD(l2=own.pop("weight_decay"), no_decay=no_decay, **own)
+    if given["name"] in ("sgd", "lars"):
+        return (LARS if given["name"] == "lars" else SGD)(l2=own.pop("weight_decay"), no_decay=no_decay, **own)
+    if given["name"] == "muon":
+        own |= {f"adam_{name}": own.pop(name) for name in ("beta_1", "beta_2")}
+        own["adam_weight_decay"] = own["weight_decay"]
     if given["name"] != "adamw":
         own["weight_decay"] = own["weight_decay"] or None
     optimizer = _CLASSES[given["name"]](**own)
@@ -210,6 +277,8 @@ def _make(given: Mapping[str, Any], rate: float | Schedule) -> keras.optimizers.
 _CLASSES = {
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
+    "lamb": keras.optimizers.Lamb,
     "lion": keras.optimizers.Lion,
+    "muon": Muon,
     "rmsprop": keras.optimizers.RMSprop,
 }
