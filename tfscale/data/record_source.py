@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale.data.bad_records import BadRecord, BadRecords
 from tfscale.data.records import RecordIndex, read_records
 from tfscale.data.source import Source
+from tfscale.errors import DataMissing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,10 @@ class RecordSource(Source):
     def decoded_size(self) -> tuple[int, int] | None:
         spec = self.spec()  # which tells the size of pictures where all have one
         pixels = spec.get("image_size", 0) ** 2 * spec.get("channels", 0)
-        count = self.num_examples("train") + self.num_examples("test") if pixels > 0 else 0
+        try:
+            count = self.num_examples("train") + self.num_examples("test") if pixels > 0 else 0
+        except DataMissing:  # the data are prepared later, or what is missing is told when they are read
+            return None
         return (count, count * pixels) if count else None
 
     def read(self, split: str, indices: tf.data.Dataset, *, ram_bytes: int) -> tf.data.Dataset:
