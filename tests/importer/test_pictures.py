@@ -178,6 +178,20 @@ def test_a_broken_archive(tmp_path):
     with pytest.raises(DataCorrupt, match=r"broken.*cut\.tar\.gz"):
         reader(tmp_path / "cut.tar.gz", kind="images").listing()
     assert not any(one.suffix != ".unfinished" for one in (tmp_path / "scratch").iterdir())
+    whole = tmp_path / "whole.tar"
+    with tarfile.open(whole, "w") as packed:
+        for name in ("a/1", "a/2", "b/1"):
+            member(packed, f"{name}.jpg", encode(image(1)))
+            member(packed, f"{name}.cls", b"1")
+    with tarfile.open(whole) as packed:
+        third = packed.getmembers()[2].offset
+    content = whole.read_bytes()
+    cut = tmp_path / "cut.tar"
+    for broken in (content[:third], content[: third + 100], content[:third] + b"x" + content[third + 1 :]):
+        cut.write_bytes(broken)
+        for kind in ("webdataset", "images"):  # read in place, and unpacked
+            with pytest.raises(DataCorrupt, match="after 2 members it is cut off or damaged"):
+                reader(cut, kind=kind).listing()
 
 
 # -- labels in a table

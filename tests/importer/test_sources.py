@@ -207,6 +207,26 @@ def test_zst_is_read_as_gz_is(tf, tmp_path):
         assert sorted(value for value, _ in found[0]["name"]["vocabulary"]) == ["café 0", "café 1", "café 2"]
 
 
+def test_lines_of_json_that_are_not_alike(tf, tmp_path):
+    lines = [{"x": i + 0.5, "code": i if i % 2 else "one, two", "any": [i] if i % 3 else i} for i in range(30)]
+    file = tmp_path / "it.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = imported(tmp_path, str(file))
+    assert set(columns(folder)) == {"x", "code"} and columns(folder)["code"]["type"] == "category"
+    assert "one, two" in [value for value, _ in columns(folder)["code"]["vocabulary"]]  # without JSON's quotes
+    assert about(folder)["left_out"] == ["the column any: it is JSON, and a table has one value a cell"]
+    with file.open("a") as stream:
+        stream.write("[1, 2]\n")
+    with pytest.raises(DataCorrupt, match="a line is no JSON object"):
+        imported(tmp_path, str(file), "fresh=true")
+
+
+def test_names_of_classes_are_of_one_line(tf, tmp_path):
+    (tmp_path / "it.csv").write_text("x,label\n" + "".join(f'{i},"two\nlines"\n{i},one\n' for i in range(20)))
+    with pytest.raises(DataCorrupt, match="names are kept a line each"):
+        imported(tmp_path, f"{tmp_path}/it.csv", "label=label")
+
+
 def test_types_follow_from_the_rows_that_are_kept(tf, tmp_path):
     text = "kind,value\n" + "".join(f"{'ab'[i % 2]},{i}.5\n" for i in range(30)) + "total,many\n"
     (tmp_path / "it.csv").write_text(text)

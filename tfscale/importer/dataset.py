@@ -37,7 +37,7 @@ from tfscale.importer.picture_sizes import smaller_told
 from tfscale.importer.reader import Listing, Profiling, Reader, split_reason
 from tfscale.importer.recognise import KINDS, recognised
 from tfscale.importer.record_files import TFRECORD, require_format
-from tfscale.importer.record_profiles import record_profile, write_protos
+from tfscale.importer.record_profiles import record_profile, refuse_class_names, write_protos
 from tfscale.importer.remote import looked_up
 from tfscale.importer.shard_writer import (
     NOTES,
@@ -166,6 +166,7 @@ def _write(job: _Import) -> None:
     for line in (*(f"left out: {one}" for one in listing.left_out), *splits.said):
         _log.info(line)
     _log.info(f"{listing.unit}: {shares_of(splits.places)}")
+    refuse_class_names(features_of(reader))
     shards = shards_of(request.name, request.format, splits.places, _shard_counts(request, listing, splits))
     written = _write_missing(job, shards)
     _judge_bad(job, written)

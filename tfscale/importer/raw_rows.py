@@ -19,8 +19,8 @@ from tfscale.errors import DataCorrupt, DataMissing, nearest
 from tfscale.files import digest_of
 from tfscale.importer.duck_connection import connect, import_duckdb
 from tfscale.importer.recognise import look
-from tfscale.importer.table_source import FILE_COLUMN, load, open_tables
-from tfscale.importer.table_types import MISSING, infer, make_typed, quoted
+from tfscale.importer.table_source import FILE_COLUMN, load, open_tables, quoted
+from tfscale.importer.table_types import MISSING, infer, make_typed
 from tfscale.importer.tables import row_names
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.data.pictures import HEAD, kind_of
+from tfscale.errors import DataCorrupt
 from tfscale.importer.picture_looks import Encoded, Look, PictureNotes, looks, picture_profile
 from tfscale.importer.record_files import records_of
 from tfscale.importer.text_measures import text_profile
@@ -79,6 +80,19 @@ def _has_picture(features: Mapping[str, Any]) -> bool:
 def class_names(folder: Path, of: str = "label") -> list[str]:
     file = folder / f"{of}.labels.txt"
     return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
+
+def refuse_class_names(features: Any) -> None:
+    """Raises DataCorrupt where classes have names that can't be read back: TFDS keeps them a line each."""
+    inside = getattr(features["objects"], "feature", {}) if "objects" in features else {}
+    for one in (*features.values(), *inside.values()):
+        for name in getattr(one, "names", None) or ():
+            if not name.strip() or "\n" in name or "\r" in name:
+                raise DataCorrupt(
+                    f"{name!r} can't name a class: names are kept a line each",
+                    where="data.label",
+                    fix="give it a name of one line in the source",
+                )
 
 
 def examples_of(files: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.importer.table_types import Column, quoted
+from tfscale.importer.table_source import quoted
+from tfscale.importer.table_types import Column
 
 QUANTILES = 101
 PIECES = 10  # of a histogram, as TFDV has them

@@ -14,8 +14,8 @@ from typing import Any
 from tfscale.errors import DataCorrupt, UsageError, first_line, nearest
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.table_multilabel import of_columns, of_lists, parts_of, several_in
-from tfscale.importer.table_source import text
-from tfscale.importer.table_types import MOST, Column, quoted
+from tfscale.importer.table_source import quoted, text
+from tfscale.importer.table_types import MOST, Column
 
 _FEW_CLASSES = 20  # whole numbers of at most so many values are classes
 _MOST_CLASSES = 10_000

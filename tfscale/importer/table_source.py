@@ -114,6 +114,8 @@ def load(connection: Any, files: TableFiles, names: Sequence[str] = ()) -> tuple
             return _numpy(connection, files), []
         relation, told = reads[files.format](connection, files)
         connection.execute(f"CREATE TABLE raw AS SELECT * FROM {relation}").fetchall()
+        if files.format == "json":
+            _unquote_json(connection)
         told = "; ".join(one for one in (told, _add_partitions(connection, files)) if one)
         return told, _rejects(connection, files) if files.format == "csv" else []
     except duckdb.Error as error:
@@ -138,7 +140,7 @@ def _add_partitions(connection: Any, files: TableFiles) -> str:
         values = [None if row.get(key) in (None, _NO_PARTITION) else row[key] for row in rows]
         whole = all(re.fullmatch(r"-?\d{1,18}", value) for value in values if value is not None)
         kind = "BIGINT" if whole else "VARCHAR"
-        column = '"' + key.replace('"', '""') + '"'
+        column = quoted(key)
         connection.execute(f"ALTER TABLE raw ADD COLUMN {column} {kind}").fetchall()
         if len(files.paths) == 1:
             connection.execute(f"UPDATE raw SET {column} = CAST(? AS {kind})", [values[0]]).fetchall()
@@ -231,7 +233,20 @@ def _parquet(connection: Any, files: TableFiles) -> tuple[str, str]:
 
 
 def _json(connection: Any, files: TableFiles) -> tuple[str, str]:
-    return f"read_json({_list(files)}, hive_partitioning=false, sample_size=-1{_union(files)})", ""
+    # With records='auto' a line that is no object would make one column of all lines
+    return f"read_json({_list(files)}, records=true, hive_partitioning=false, sample_size=-1{_union(files)})", ""
+
+
+def _unquote_json(connection: Any) -> None:
+    """Makes texts in `raw` of columns that hold values of several types, which DuckDB reads as JSON: a text has quotes
+    there. Those with lists and objects among them stay JSON."""
+    plain = []
+    for name, type, *_ in connection.execute("DESCRIBE raw").fetchall():
+        query = f"SELECT count(*) FROM raw WHERE json_type({quoted(name)}) IN ('OBJECT', 'ARRAY')"
+        if type == "JSON" and not connection.execute(query).fetchall()[0][0]:
+            plain.append(f"{quoted(name)}->>'$' AS {quoted(name)}")
+    if plain:
+        connection.execute(f"CREATE OR REPLACE TABLE raw AS SELECT * REPLACE ({', '.join(plain)}) FROM raw").fetchall()
 
 
 def _numpy(connection: Any, files: TableFiles) -> str:
@@ -282,6 +297,11 @@ def _literal(path: Path) -> str:
     return text(glob.escape(os.fspath(path)))
 
 
+def quoted(name: str) -> str:
+    """An SQL name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def text(value: str) -> str:
     """An SQL string."""
     return "'" + value.replace("'", "''") + "'"
@@ -296,10 +316,12 @@ def _unreadable(files: TableFiles, error: Exception) -> DataCorrupt | IOFailure:
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = next((line.partition("Error: ")[2] or line for line in lines), "")
+    if "expected records" in what:
+        what = "a line is no JSON object, and rows are objects"
     row = next((line for line in lines[1:] if line.startswith("Original Line")), "")
     more = next((line for line in lines[1:] if line.startswith(("Expected", "Value", "Invalid", "Unterminated"))), "")
     told = ": ".join(part[:200] for part in (what, more, row) if part)
     where = ", ".join(files.names[:3])
     for name, path in zip(files.names, files.paths, strict=True):
         told = told.replace(os.fspath(path), name)
-    return DataCorrupt(told, where=where, fix="mend the row, or save the table anew as CSV in UTF-8")
+    return DataCorrupt(told, where=where, fix="mend it, or save the table anew as CSV in UTF-8")

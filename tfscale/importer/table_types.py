@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tfscale.importer.table_source import FILE_COLUMN, text
+from tfscale.importer.table_source import FILE_COLUMN, quoted, text
 
 TYPES = ("number", "category", "boolean", "date", "text", "id", "constant")
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "?", "-", "--")
@@ -113,11 +113,6 @@ class Column:
         return f"CASE {' '.join(said)} END" if said and name else ""
 
 
-def quoted(name: str) -> str:
-    """An SQL name."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def infer(
     connection: Any, given: Mapping[str, Mapping[str, str]], gaps: Sequence[str] = MISSING
 ) -> tuple[list[Column], dict[str, str]]:
@@ -132,7 +127,7 @@ def infer(
         if name in (FILE_COLUMN, "__row"):
             continue
         plain = re.sub(r"\(.*\)", "", source)
-        if plain.endswith("]") or plain in ("STRUCT", "MAP", "BLOB", "UNION", "LIST", "BIT", "VARIANT"):
+        if plain.endswith("]") or plain in ("STRUCT", "MAP", "BLOB", "UNION", "LIST", "BIT", "VARIANT", "JSON"):
             left_out[name] = f"it is {source}, and a table has one value a cell"
             continue
         if plain not in ("VARCHAR", *_NUMBERS, *_DATES, "BOOLEAN"):

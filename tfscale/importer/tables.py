@@ -35,8 +35,8 @@ from tfscale.importer.table_columns import (
 )
 from tfscale.importer.table_label import Label, make_label
 from tfscale.importer.table_schema import Schema, read_schema, write_schema
-from tfscale.importer.table_source import FILE_COLUMN, TableFiles, load, open_tables
-from tfscale.importer.table_types import MISSING, Column, infer, make_typed, quoted
+from tfscale.importer.table_source import FILE_COLUMN, TableFiles, load, open_tables, quoted
+from tfscale.importer.table_types import MISSING, Column, infer, make_typed
 
 _log = logging.getLogger(__name__)
 

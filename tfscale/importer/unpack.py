@@ -81,6 +81,7 @@ def unpacked(path: Path, scratch: Path) -> Path:
                     content = packed_tar.extractfile(member) if member.isfile() else None
                     if content is not None:
                         _write(content, unfinished, member.name)
+                _refuse_cut(packed_tar)
     os.replace(unfinished, target)
     return target
 
@@ -91,6 +92,16 @@ def members_in_place(path: Path) -> Iterator[tuple[str, int, int]]:
         for one in packed:
             if one.isfile() and not one.issparse():
                 yield posixpath.normpath(one.name), one.offset_data, one.size
+        _refuse_cut(packed)
+
+
+def _refuse_cut(packed: tarfile.TarFile) -> None:
+    """Raises TarError where the last member isn't followed by the block of zeros that ends a tar: tarfile takes what is
+    cut off between two members, or damaged there, for its end."""
+    assert packed.fileobj is not None
+    packed.fileobj.seek(packed.offset)
+    if packed.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"after {len(packed.getmembers()):,} members it is cut off or damaged")
 
 
 def _refuse(names: Sequence[str], path: Path) -> None:

@@ -21,7 +21,8 @@ from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.picture_sizes import PictureOptions
 from tfscale.importer.recognise import recognised
 from tfscale.importer.table_columns import table_profile
-from tfscale.importer.table_types import Column, quoted
+from tfscale.importer.table_source import quoted
+from tfscale.importer.table_types import Column
 from tfscale.importer.tables import TableReader
 from tfscale.statistics.findings import NUMERIC
 from tfscale.statistics.protos import SEVERAL
