@@ -5,7 +5,8 @@ not. (A crop that is decoded alone may differ by a little in its outermost colum
 
     held = HeldPictures(source, channels_of(source, task), ram_bytes=2**30)
     parse = held.parse("train")           # in the place of source.parse
-    held.summary(), held.release()
+    print(held.summary())
+    held.release()
 """
 
 from __future__ import annotations
