@@ -143,12 +143,12 @@ def test_memory_is_as_much_as_was_said_and_comes_back(tf, tmp_path):
 
     fill(2).release()
     before, grown = resident(), []
-    for _ in range(3):
+    for _ in range(4):
         held = fill(30)
         grown.append(resident() - before)
         held.release()
     assert 0.8 * 30 * size < grown[0] < 1.6 * 30 * size
-    assert grown[-1] < 2.2 * 30 * size  # and not three times
+    assert grown[-1] < 3.0 * 30 * size  # and not four times
 
 
 def test_a_run_holds_its_pictures_and_says_it(tf, folder, tmp_path):
