@@ -9,6 +9,7 @@ import pytest
 
 from tfscale.cli import groups
 from tfscale.composition.hydra_compose import compose
+from tfscale.errors import UsageError
 from tfscale.hardware import Hardware
 from tfscale.preflight import plan_run
 
@@ -21,10 +22,14 @@ SMALL = {
                           "task.image_size=64", "train.global_batch=4"],
     "tabular": ["data.name=table", "data.dir=data", "train.global_batch=8"],
     "text": [],  # on texts that are imported first: tests/text
+    "gpt": ["task.width=16", "task.layers=1", "data.length=17", "data.path=README.md"],
+    "gpt2_124m": [],  # as text
 }  # fmt: skip
 UNKNOWN = {  # what only data that are there tell
     "tabular": ["data.name=any", "task.columns={label:{name:y,kind:class,classes:[a,b]},columns:{x:{type:number}}}"],
     "text": ["task.length=256", "task.vocabulary=4096"],
+    "gpt": ["train.global_batch=32"],  # its 12 aren't shared by eight
+    "gpt2_124m": ["task.length=1024", "task.vocabulary=50257"],
 }
 
 
@@ -42,6 +47,10 @@ def test_header_says_the_command(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_planned_for_every_machine(recipe, hardware):
     config = compose([f"+recipe={recipe}", f"plan.hardware={GOLDEN / hardware}", *UNKNOWN.get(recipe, [])])
+    if (recipe, hardware) == ("gpt2_124m", "container-2core-4gib.json"):
+        with pytest.raises(UsageError, match="too large for one device"):
+            plan_run(config, environ={})
+        return
     plan = plan_run(config, environ={})
     assert plan.foreseen_memory_bytes
     assert plan.foreseen_memory_bytes <= plan.device_memory_bytes
@@ -57,6 +66,7 @@ def test_two_steps(cli, tmp_path, recipe):
         words = ("table.csv", "name=table", "data.label=y", "data.dir=data", "processes=1")
         ended = cli(*words, program=("-m", "tfscale.importer"))
         assert ended.code == 0, ended.err
+    (tmp_path / "README.md").write_bytes((Path(__file__).parents[2] / "README.md").read_bytes())
     ended = cli(f"+recipe={recipe}", "+debug=fast", "tracker=none", "run.dir=it", *SMALL[recipe])
     assert ended.code == 0, ended.err
     result = json.loads((tmp_path / "it" / "result.json").read_text())

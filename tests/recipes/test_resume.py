@@ -19,6 +19,8 @@ SMALL = {
                           "task.num_classes=10"],
     "tabular": ["data.name=kept", "train.global_batch=8"],
     "text": [],  # the order of its rows is that of all data
+    "gpt": ["task.width=16", "task.layers=1", "data.length=17", "train.global_batch=8", "eval.global_batch=4096"],
+    "gpt2_124m": [],  # as text
 }  # fmt: skip
 
 
@@ -27,7 +29,7 @@ def test_every_recipe_is_here():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "workers"), [("resnet", 2), ("resnet50_imagenet", 1), ("tabular", 2)])
+@pytest.mark.parametrize(("recipe", "workers"), [("resnet", 2), ("resnet50_imagenet", 1), ("tabular", 2), ("gpt", 1)])
 def test_killed_and_started_again_it_is_the_same_run(recipe, workers, data_dir, tmp_path):
     if recipe == "tabular":
         table = {

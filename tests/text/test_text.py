@@ -14,6 +14,8 @@ from tfscale.text.sequences import Rows, Tokenized
 from tfscale.text.text_task import Text
 from tfscale.text.tokenizers import Tokenizer, train
 
+pytestmark = pytest.mark.usefixtures("tf")
+
 ODD = ["To be, or not to be", " a  b\n\nça 漢字 \t x\r\n ", "", "\n", "x\0y"]
 LINES = [f"{who} {does} the {what}.\n" for who in ("Anna", "Ben", "Čapek") for does in ("sees", "eats", "paints")
          for what in ("house", "apple", "river", "sun", "moon")]  # fmt: skip

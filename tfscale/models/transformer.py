@@ -29,6 +29,11 @@ class Shape:
         length: tokens of a row.
         classes: of the one answer for a row; None: an answer for every token.
         mask: whether a number behind the vocabulary stands for what is hidden.
+        tied: whether the tokens' embeddings are also what the answers are compared with (Press & Wolf, 2017).
+        bias: whether products and normalisations add a bias; tied answers have none.
+        deviation: of the normal distribution that weights are drawn from; those that end in a sum of blocks have it
+            divided by the root of the number of such sums, as in GPT-2. None: Keras's own initialisers.
+        epsilon: what normalisations add to the variance.
     """
 
     vocabulary: int
@@ -39,6 +44,10 @@ class Shape:
     dropout: float = 0.0
     classes: int | None = None
     mask: bool = False
+    tied: bool = False
+    bias: bool = True
+    deviation: float | None = None
+    epsilon: float = 1e-3
 
     @property
     def read(self) -> int:
@@ -58,34 +67,79 @@ def build(shape: Shape, *, causal: bool) -> keras.Model:
     inputs = {
         name: keras.Input([shape.length], dtype="int32", name=name) for name in ("tokens", "segments", "positions")
     }
-    segments = inputs["segments"]
-    x = layers.Add(name="embedded")(
-        [
-            layers.Embedding(shape.read, shape.width, name="token_embedding")(inputs["tokens"]),
-            layers.Embedding(shape.length, shape.width, name="position_embedding")(inputs["positions"]),
-        ]
-    )
+    segments, made = inputs["segments"], _Maker(shape)
+    embedding, x = made.embedded(inputs)
     together = ops.equal(ops.expand_dims(segments, 2), ops.expand_dims(segments, 1))
     for number in range(shape.layers):
         name = f"block_{number}"
-        seen = layers.LayerNormalization(name=f"{name}_attention_norm")(x)
-        attention = layers.MultiHeadAttention(
-            shape.heads, shape.width // shape.heads, dropout=shape.dropout, name=f"{name}_attention"
-        )
-        x = layers.Add(name=f"{name}_attended")(
-            [x, _dropped(attention(seen, seen, attention_mask=together, use_causal_mask=causal), shape, f"{name}_a")]
-        )
-        y = layers.LayerNormalization(name=f"{name}_dense_norm")(x)
-        y = layers.Dense(_WIDER * shape.width, activation="gelu", name=f"{name}_dense_1")(y)
-        y = layers.Dense(shape.width, name=f"{name}_dense_2")(y)
+        seen = made.norm(f"{name}_attention_norm")(x)
+        attended = made.attended(seen, together, f"{name}_attention", causal=causal)
+        x = layers.Add(name=f"{name}_attended")([x, _dropped(attended, shape, f"{name}_a")])
+        y = made.norm(f"{name}_dense_norm")(x)
+        y = made.dense(_WIDER * shape.width, f"{name}_dense_1", activation="gelu")(y)
+        y = made.dense(shape.width, f"{name}_dense_2", ends=True)(y)
         x = layers.Add(name=f"{name}_out")([x, _dropped(y, shape, f"{name}_d")])
-    x = layers.LayerNormalization(name="norm")(x)
+    x = made.norm("norm")(x)
     if shape.classes is None:
-        return keras.Model(inputs, layers.Dense(shape.vocabulary, name="logits")(x), name="transformer")
+        logits = embedding(x, reverse=True) if shape.tied else made.dense(shape.vocabulary, "logits")(x)
+        return keras.Model(inputs, logits, name="transformer")
     # The mean of a row's tokens: a transformer this small has no use for a token of its own for it
     real = ops.expand_dims(ops.cast(ops.greater(segments, 0), x.dtype), 2)
     mean = ops.sum(x * real, 1) / ops.maximum(ops.sum(real, 1), 1)
-    return keras.Model(inputs, layers.Dense(shape.classes, name="logits")(mean), name="transformer")
+    return keras.Model(inputs, made.dense(shape.classes, "logits")(mean), name="transformer")
+
+
+class _Maker:
+    """The layers of a shape."""
+
+    def __init__(self, shape: Shape):
+        self.shape = shape
+
+    def embedded(self, inputs):
+        """(the layer of tokens, tokens and positions together)."""
+        from keras import layers
+
+        shape, kind = self.shape, layers.ReversibleEmbedding if self.shape.tied else layers.Embedding
+        drawn = self._drawn("embeddings_initializer")
+        tokens = kind(shape.read, shape.width, name="token_embedding", **drawn)
+        positions = layers.Embedding(shape.length, shape.width, name="position_embedding", **drawn)
+        added = layers.Add(name="embedded")([tokens(inputs["tokens"]), positions(inputs["positions"])])
+        return tokens, _dropped(added, shape, "embedded") if shape.deviation else added
+
+    def norm(self, name: str):
+        from keras import layers
+
+        return layers.LayerNormalization(epsilon=self.shape.epsilon, center=self.shape.bias, name=name)
+
+    def dense(self, width: int, name: str, *, activation: str | None = None, ends: bool = False):
+        """Args: ends: its result is added to what went around it."""
+        from keras import layers
+
+        drawn = self._drawn("kernel_initializer", ends=ends)
+        return layers.Dense(width, activation=activation, use_bias=self.shape.bias, name=name, **drawn)
+
+    def attended(self, x, mask, name: str, *, causal: bool):
+        from keras import layers
+
+        shape, drawn = self.shape, self._drawn("kernel_initializer")
+        sizes = {"num_heads": shape.heads, "key_dim": shape.width // shape.heads, "dropout": shape.dropout}
+        layer = layers.MultiHeadAttention(use_bias=shape.bias, name=name, **sizes, **drawn)
+        y = layer(x, x, attention_mask=mask, use_causal_mask=causal)
+        if drawn:  # Keras draws all four of its matrices alike
+            kernel = layer.output_dense.kernel
+            kernel.assign(kernel / self._sums)
+        return y
+
+    @property
+    def _sums(self) -> float:
+        return (2 * self.shape.layers) ** 0.5
+
+    def _drawn(self, name: str, *, ends: bool = False):
+        import keras
+
+        if self.shape.deviation is None:
+            return {}
+        return {name: keras.initializers.RandomNormal(stddev=self.shape.deviation / (self._sums if ends else 1))}
 
 
 def _dropped(x, shape: Shape, name: str):
@@ -96,10 +150,13 @@ def _dropped(x, shape: Shape, name: str):
 
 def footprint(shape: Shape) -> Footprint:
     """Trainable parameters, activation bytes and forward FLOPs of one row, from the layout."""
-    width, length, answers = shape.width, shape.length, shape.classes or shape.vocabulary
+    width, length = shape.width, shape.length
+    answers = shape.classes or (shape.read if shape.tied else shape.vocabulary)
     inner = shape.heads * (width // shape.heads)
-    block = 4 * width * inner + 3 * inner + width + 2 * _WIDER * width * width + (_WIDER + 1) * width + 4 * width
-    parameters = (shape.read + length) * width + shape.layers * block + 2 * width + (width + 1) * answers
+    matrices = 4 * width * inner + 2 * _WIDER * width * width
+    vectors = 2 * width + (3 * inner + (_WIDER + 4) * width if shape.bias else 0)
+    head = 0 if shape.tied and shape.classes is None else (width + shape.bias) * answers
+    parameters = (shape.read + length) * width + shape.layers * (matrices + vectors) + (1 + shape.bias) * width + head
     rows = length if shape.classes is None else 1
     products = 4 * width * inner + 2 * _WIDER * width * width + 2 * length * inner
     flops = 2 * (length * shape.layers * products + rows * width * answers)

@@ -36,6 +36,10 @@ class Text(Task):
     width: int = 128
     heads: int = 4
     dropout: float = 0.0
+    tied: bool = False  # answers are compared with the tokens' embeddings
+    bias: bool = True
+    epsilon: float = 1e-3  # of normalisations
+    deviation: Optional[float] = None  # of the weights as they are drawn, see models/transformer.py; null: Keras's own
     hidden: float = 0.15  # share of the tokens that a masked language model must find
     length: Optional[int] = None
     vocabulary: Optional[int] = None
@@ -104,8 +108,9 @@ class Text(Task):
         if self.vocabulary is None or self.length is None:
             return None
         classes = self.num_classes if self.kind == "classification" else None
-        sizes = (self.layers, self.width, self.heads, self.dropout)
-        return Shape(self.vocabulary, self.length, *sizes, classes=classes, mask=self.kind == "masked")
+        names = ("layers", "width", "heads", "dropout", "tied", "bias", "epsilon", "deviation")
+        sizes = {name: getattr(self, name) for name in names}
+        return Shape(self.vocabulary, self.length, classes=classes, mask=self.kind == "masked", **sizes)
 
     def footprint(self) -> Footprint | None:
         shape = self._shape()
