@@ -75,9 +75,7 @@ class OptimizerConfig:
 
     name: Optional[str] = None  # null: rmsprop, as in Keras's compile; a compiled model brings its own
     learning_rate: Optional[float] = None
-    reference_batch: Optional[int] = (
-        None  # learning_rate is for it, and grows with train.global_batch (Goyal et al., 2017)
-    )
+    reference_batch: Optional[int] = None  # that learning_rate is for; it grows in proportion with train.global_batch
     momentum: Optional[float] = None  # of sgd, rmsprop, lars and muon
     nesterov: Optional[bool] = None
     rho: Optional[float] = None  # of rmsprop, as is centered
@@ -86,9 +84,7 @@ class OptimizerConfig:
     beta_2: Optional[float] = None
     amsgrad: Optional[bool] = None
     epsilon: Optional[float] = None
-    trust_coefficient: Optional[float] = (
-        None  # of lars: the share of a variable's norm that a step of rate 1 moves it by
-    )
+    trust_coefficient: Optional[float] = None  # of lars: the share of its norm by which a step of rate 1 moves a matrix
     exclude_layers: Optional[list[str]] = None  # of muon: layers by a part of their path whose matrices adamw trains
     weight_decay: Optional[float] = None  # of sgd it is an L2 loss's; of the others it is decoupled, as in Keras
     no_decay: Optional[list[str]] = None  # variables without it, by the last part of their names: [bias, gamma, beta]
@@ -100,7 +96,8 @@ class OptimizerConfig:
     decay_over: Optional[str] = None  # the end of training in which wsd falls; null: 10%
     rise_over: Optional[str] = None  # the start of training in which one_cycle rises; null: 30%
     start: Optional[float] = None  # the share of learning_rate that one_cycle begins with; null: 0.04
-    final: Optional[float] = None  # the share of learning_rate that these end at; null: 0, of one_cycle 4e-6
+    # cosine, linear, wsd and one_cycle end at this share of learning_rate; null: 0, of one_cycle 4e-6
+    final: Optional[float] = None
 
     @property
     def effective(self) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def decoded_content(content: bytes, *, channels: int, max_pixels: int, reading: 
 
 
 @functools.cache
-def _decoder(channels: int, reading: int = READING) -> Callable[[tf.Tensor], tf.Tensor]:
+def _decoder(channels: int, reading: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """What training decodes by, traced once: from encoded bytes to uint8 [height, width, channels]."""
     import tensorflow as tf
 

@@ -23,6 +23,8 @@ from tfscale.importer.text_options import TextOptions
 VERSION = "1.0.0"  # of every data set that is written
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # what TFDS reads out of a shard's name
 _ASIDE = ("path", "dir", "processes", "beam", "fresh", "max_bad")  # they change nothing of what is written
+# Keys that there weren't always, and what they were: what was imported before is the same
+_LATER = {"format": TFRECORD, "picture": dataclasses.asdict(PictureOptions())}
 _EXAMPLE = "tfscale data import flights.csv name=flights data.label=arr_delay"
 
 
@@ -93,13 +95,10 @@ class ImportRequest:
 
     def meaning(self) -> dict[str, Any]:
         """What decides the bytes that are written, besides the source; JSON."""
-        said = {key: value for key, value in dataclasses.asdict(self).items() if key not in _ASIDE}
-        if self.format == TFRECORD:
-            del said["format"]  # so that what was imported before there were others is the same
+        given = {key: value for key, value in dataclasses.asdict(self).items() if key not in _ASIDE}
+        said = {key: value for key, value in given.items() if key not in _LATER or value != _LATER[key]}
         if self.schema:
             said["schema"] = Path(self.schema).read_text(encoding="utf-8")
-        if self.picture == PictureOptions():  # imports of before there were any are the same
-            del said["picture"]
         return said
 
     def check(self) -> None:

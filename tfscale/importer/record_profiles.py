@@ -82,10 +82,14 @@ def class_names(folder: Path, of: str = "label") -> list[str]:
     return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
 
 
+def of_boxes(features: Any) -> Mapping[str, Any]:
+    """TFDS's features of a picture's boxes, by their names; {} where it has none."""
+    return getattr(features["objects"], "feature", {}) if "objects" in features else {}
+
+
 def refuse_class_names(features: Any) -> None:
     """Raises DataCorrupt where classes have names that can't be read back: TFDS keeps them a line each."""
-    inside = getattr(features["objects"], "feature", {}) if "objects" in features else {}
-    for one in (*features.values(), *inside.values()):
+    for one in (*features.values(), *of_boxes(features).values()):
         for name in getattr(one, "names", None) or ():
             if not name.strip() or "\n" in name or "\r" in name:
                 raise DataCorrupt(

@@ -32,7 +32,8 @@ class Shape:
         tied: whether the tokens' embeddings are also what the answers are compared with (Press & Wolf, 2017).
         bias: whether products and normalisations add a bias; tied answers have none.
         deviation: of the normal distribution that weights are drawn from; those that end in a sum of blocks have it
-            divided by the root of the number of such sums, as in GPT-2. None: Keras's own initialisers.
+            divided by the root of the number of such sums, as in GPT-2, whose dropout is of the embeddings, too. None:
+            Keras's own initialisers.
         epsilon: what normalisations add to the variance.
     """
 

@@ -183,11 +183,10 @@ def build_optimizer(
     given = config.effective
     if given["name"] not in optimizers.OWN_KEYS:
         raise UsageError(f"unknown optimizer {given['name']!r}", where="optimizer.name")
-    warmup, peak = steps(given["warmup"], "optimizer.warmup"), _peak(given, global_batch)
+    rises = "rise_over" if "rise_over" in given else "warmup"  # one_cycle's own
+    warmup, peak = steps(given[rises], f"optimizer.{rises}"), _peak(given, global_batch)
     rate: float | Schedule = peak
     if given["schedule"] != "constant" or warmup:
-        if given["schedule"] == "one_cycle":
-            warmup = steps(given["rise_over"], "optimizer.rise_over")
         curve = Curve(
             given["schedule"],
             peak,
@@ -262,7 +261,7 @@ def _make(given: Mapping[str, Any], rate: float | Schedule) -> keras.optimizers.
     own["learning_rate"] = rate
     no_decay = tuple(given.get("no_decay", ()))
     if given["name"] in ("sgd", "lars"):
-        return (LARS if given["name"] == "lars" else SGD)(l2=own.pop("weight_decay"), no_decay=no_decay, **own)
+        return _CLASSES[given["name"]](l2=own.pop("weight_decay"), no_decay=no_decay, **own)
     if given["name"] == "muon":
         own |= {f"adam_{name}": own.pop(name) for name in ("beta_1", "beta_2")}
         own["adam_weight_decay"] = own["weight_decay"]
@@ -278,7 +277,9 @@ _CLASSES = {
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
     "lamb": keras.optimizers.Lamb,
+    "lars": LARS,
     "lion": keras.optimizers.Lion,
     "muon": Muon,
     "rmsprop": keras.optimizers.RMSprop,
+    "sgd": SGD,
 }

@@ -8,7 +8,6 @@ Owns where windows begin: in training at every byte, in evaluation one behind th
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,7 +119,7 @@ class TextFile(Source):
         return place if split == "train" else self._first_of_test + place * (self.length - 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     # -- with TensorFlow
 

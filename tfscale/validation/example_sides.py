@@ -20,7 +20,7 @@ from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.picture_looks import SIDE, Encoded, Look, PictureNotes, look_of, picture_profile
 from tfscale.importer.reader import Bad, Picture, Reader, split_reason
 from tfscale.importer.recognise import Kind, recognised
-from tfscale.importer.record_profiles import class_names, looks_of, texts_of
+from tfscale.importer.record_profiles import class_names, looks_of, of_boxes, texts_of
 from tfscale.importer.text_measures import text_profile, words_of
 from tfscale.statistics.findings import Finding
 from tfscale.validation.side import Examples, Side
@@ -97,7 +97,7 @@ def _box_classes(features: Any) -> list[str]:
             where="PATH",
             fix="give files of a table, pictures or texts, or records with an encoded picture",
         )
-    inside = getattr(features["objects"], "feature", {}) if "objects" in features else {}
+    inside = of_boxes(features)
     return list(getattr(inside["label"], "names", None) or ()) if "label" in inside else []
 
 
