@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import fcntl
+import functools
 import gc
 import os
 import re
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support import warm
@@ -185,9 +187,8 @@ def cli(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Calla
     return run
 
 
-@pytest.fixture(scope="session")
-def tf():
-    """TensorFlow with four logical CPU devices, two threads and deterministic kernels."""
+@functools.cache
+def _four_devices() -> ModuleType:
     import tensorflow
 
     cpus = tensorflow.config.list_physical_devices("CPU")
@@ -195,6 +196,12 @@ def tf():
     tensorflow.config.threading.set_intra_op_parallelism_threads(2)
     tensorflow.config.threading.set_inter_op_parallelism_threads(2)
     return tensorflow
+
+
+@pytest.fixture(scope="session")
+def tf() -> ModuleType:
+    """TensorFlow with four logical CPU devices, two threads and deterministic kernels."""
+    return _four_devices()
 
 
 class Messages(list[str]):
@@ -216,10 +223,15 @@ def messages() -> Iterator[Messages]:
 
 
 @pytest.fixture(autouse=True)
-def kernels_as_before():
-    """A run switches deterministic kernels on for its process; the next test begins without."""
+def tensorflow_as_before():
+    """A run switches deterministic kernels on for its process; the next test begins without. A test that ran TensorFlow
+    on one device has taken the four from all that follow: it fails, not they."""
     yield
     if "tensorflow" in sys.modules:
+        try:
+            _four_devices()
+        except RuntimeError as error:
+            pytest.fail(f"this test runs TensorFlow in its own process and must take the fixture tf: {error}")
         from tfscale.hooks.tensorflow_hooks import set_determinism
 
         set_determinism(False)

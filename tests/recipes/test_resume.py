@@ -30,7 +30,7 @@ def test_every_recipe_is_here():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "workers"), [("resnet", 2), ("resnet50_imagenet", 1), ("tabular", 2), ("gpt", 1)])
-def test_killed_and_started_again_it_is_the_same_run(recipe, workers, data_dir, tmp_path):
+def test_killed_and_started_again_it_is_the_same_run(tf, recipe, workers, data_dir, tmp_path):
     if recipe == "tabular":
         table = {
             "x": [i / 7 for i in range(90)],
