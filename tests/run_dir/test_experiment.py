@@ -79,17 +79,20 @@ def test_changed_code_is_told_and_stops_nothing():
 
 def test_the_code_is_that_of_the_tasks_file(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "my_recipe.py").write_text("from support.dense_models import Dense\nclass Mine(Dense): pass\n")
+    (tmp_path / "my_base.py").write_text("from support.dense_models import Dense\nclass Base(Dense): pass\n")
+    (tmp_path / "my_recipe.py").write_text("from my_base import Base\nclass Mine(Base): pass\n")
     import my_recipe
 
     config = RunConfig(task=my_recipe.Mine(), data=Table())
     before = Experiment.of(config)
-    assert set(before.code) == {"tfscale", "my_recipe", "support.dense_models"}
-    (tmp_path / "my_recipe.py").write_text("from support.dense_models import Dense\nclass Mine(Dense): depth = 2\n")
+    assert set(before.code) == {"tfscale", "my_recipe", "my_base", "support.dense_models"}
+    for changed in ("my_recipe", "my_base"):
+        (tmp_path / f"{changed}.py").write_text("# another\n")
     after = Experiment.of(config)
-    assert {name for name in before.code if before.code[name] != after.code[name]} == {"my_recipe"}
+    assert {name for name in before.code if before.code[name] != after.code[name]} == {"my_recipe", "my_base"}
     assert before.digest == after.digest
-    del sys.modules["my_recipe"]
+    for name in ("my_recipe", "my_base"):
+        del sys.modules[name]
 
 
 def test_no_secret_is_remembered(monkeypatch):

@@ -202,14 +202,21 @@ def _as_json(value: Any) -> Any:
 
 
 def _code_of(*parts: Any) -> dict[str, str]:
-    """Digests of the files that define the classes of these objects, and the version of tfscale."""
+    """Digests of the files that define the classes of these objects and the recipes and classes of people's own that
+    they extend, and the version of tfscale."""
     found = {"tfscale": __version__}
-    for part in parts:
-        name = type(part).__module__
+    for cls in (cls for part in parts for cls in type(part).__mro__ if cls is type(part) or _is_users(cls)):
+        name = cls.__module__
         file = getattr(sys.modules.get(name), "__file__", None)  # a notebook has none
         if file and Path(file).is_file():
             found[name] = sha256(Path(file))[:10]
     return found
+
+
+def _is_users(cls: type) -> bool:
+    """Whether a class may change where the version of tfscale doesn't."""
+    package, _, rest = cls.__module__.partition(".")
+    return package not in sys.stdlib_module_names and (package != "tfscale" or rest.startswith("recipes."))
 
 
 def _changed(key: str, old: Any, new: Any) -> str:

@@ -1,0 +1,116 @@
+"""What every recipe that classifies pictures shares: its data, its augmentation, its loss and its answers.
+
+Owns all but the architecture. A recipe adds the fields of its own and two methods:
+
+    @dataclass
+    class Mine(ImageClassification):
+        def build_model(self): ...      # pixels 0-255 [batch, size, size, channels] -> logits [batch, classes]
+        def cost(self): ...             # its Footprint for self.shape()
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from tfscale.data.source import READING
+from tfscale.data.transforms import transforms
+from tfscale.errors import UsageError
+from tfscale.task import Footprint, Task
+
+
+@dataclass
+class ImageClassification(Task):
+    """Base of the recipes; image_size, channels and num_classes come from the data where null.
+
+    `augment`: "digits" shifts, turns and zooms a little; "cifar" pads, crops and mirrors; "imagenet" is the
+    random-resized crop with the central crop in evaluation, "photos" the same with larger crops, for small data sets;
+    or a list of transforms, see tfscale.data.transforms. Accuracy in training counts the label with the larger
+    share where pictures are mixed.
+    """
+
+    image_size: Optional[int] = None
+    channels: Optional[int] = None
+    num_classes: Optional[int] = None
+    label_smoothing: float = 0.0
+    augment: Any = "none"
+    reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
+
+    def cost(self) -> Footprint:
+        """What one example costs, whose shape is known."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        transforms(self.augment)
+
+    def shape(self) -> dict[str, int]:
+        """{"image_size": pixels, "channels": ..., "num_classes": ...}; raises UsageError where the data don't tell."""
+        shape = {"image_size": self.image_size, "channels": self.channels, "num_classes": self.num_classes}
+        unknown = [name for name, value in shape.items() if value is None]
+        if unknown:
+            raise UsageError(
+                f"the data doesn't tell {', '.join(unknown)} before it is prepared",
+                where="task",
+                fix=" ".join(f"task.{name}=..." for name in unknown),
+            )
+        return {name: int(value) for name, value in shape.items() if value is not None}
+
+    def check_data(self, spec):
+        self.shape()
+        if self.augment == "digits" and "image_size" not in spec:
+            raise UsageError(
+                "augment=digits moves figures by two pixels, and these pictures differ in size: they are photos",
+                where="task.augment",
+                fix="task.augment=photos, or none",
+            )
+
+    def identity(self):
+        return {name: value for name, value in super().identity().items() if name != "reading"}  # the data's
+
+    def footprint(self) -> Footprint | None:
+        if None in (self.image_size, self.channels, self.num_classes):
+            return None  # known once the data is prepared
+        return self.cost()
+
+    def preprocess(self, example, *, training):
+        from tfscale.data import augment
+
+        shape = self.shape()
+        looks = augment.Looks(training, shape["image_size"], shape["channels"], self.reading or READING)
+        prepared = augment.prepare(example["image"], example["seed"], transforms(self.augment), looks)
+        return {**prepared, "label": example["label"]} if "label" in example else prepared
+
+    def loss(self, model, batch, *, training):
+        import tensorflow as tf
+
+        from tfscale.data.mixing import augmented
+
+        image, mix = augmented(batch, transforms(self.augment))
+        logits = model(image, training=training)
+        labels = tf.cast(batch["label"], tf.int32)
+        smoothing = self.label_smoothing if training else 0.0
+
+        def losses(labels):
+            if not smoothing:
+                return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            classes = logits.shape[-1]
+            on, off = 1 - smoothing + smoothing / classes, smoothing / classes
+            targets = tf.one_hot(labels, classes, on, off, dtype=logits.dtype)
+            return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+        counted = labels if mix is None else mix.larger(labels)
+        correct = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), counted)
+        loss = losses(labels) if mix is None else mix.loss(losses, labels)
+        return loss, {"accuracy": tf.cast(correct, tf.float32)}
+
+    def predict(self, model, batch):
+        import tensorflow as tf
+
+        logits = model(batch["image"], training=False)
+        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+        return {"class": tf.argmax(logits, -1, output_type=tf.int32), "probabilities": probabilities}
+
+    def serving_inputs(self):
+        import tensorflow as tf
+
+        return {"image": tf.TensorSpec([], tf.string)}
