@@ -51,9 +51,19 @@ class Footprint:
 @dataclass
 class Task:
     """Base of all tasks: subclass it as a dataclass; override the first three methods, and `predict` and
-    `serving_inputs` for prediction and export."""
+    `serving_inputs` for prediction and export.
+
+    Args:
+        freeze: patterns (fnmatch) of the paths of layers that don't train, such as ["stage_1*", "*/block_3/*"]: the
+            names of the layers around a layer and its own, joined by "/".
+        unfreeze: patterns of those that begin to train later, by the point of training: {"2ep": ["stage_1*"]}.
+    """
 
     stable_name: ClassVar[str] = ""  # what its runs are named by, for a class that is renamed or moves; not inherited
+
+    # Any, as OmegaConf takes neither Sequence nor a tuple of any length
+    freeze: Any = dataclasses.field(default=(), kw_only=True)
+    unfreeze: Any = dataclasses.field(default=None, kw_only=True)
 
     def check(self) -> None:
         """Finds what is wrong without TensorFlow, such as a missing file; raises TfscaleError."""

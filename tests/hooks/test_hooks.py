@@ -37,6 +37,7 @@ from tfscale.hooks.keras_hooks import (
     place_in,
     seed_generators,
     single_losses,
+    sublayers,
     uncompiled,
 )
 from tfscale.hooks.tensorflow_hooks import (
@@ -106,7 +107,7 @@ def test_every_hook_has_a_test():
 # -- layers
 
 
-@of(layers_in)
+@of(layers_in, sublayers)
 def test_layers_in(keras):
     shared = keras.layers.Dense(2)
     inner = keras.Sequential([shared, keras.layers.Bidirectional(keras.layers.LSTM(2))])
@@ -117,6 +118,8 @@ def test_layers_in(keras):
     assert len({id(layer) for layer in found}) == len(found)
     assert model not in layers_in(model, include_self=False)
     assert layers_in(shared, include_self=False) == []
+    assert [one for one in sublayers(model) if one in (inner, shared)] == [inner]
+    assert sublayers(both) == [both.forward_layer, both.backward_layer]
 
 
 @of(own_statistics)

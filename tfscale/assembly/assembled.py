@@ -9,17 +9,20 @@ strategy's scope, and then it is known which settings do nothing. Refuses to kno
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tfscale.config.duration import Duration
+from tfscale.config.freezing_patterns import unfreezing
 from tfscale.config.schema import RunConfig
 from tfscale.config.unused_settings import refuse_ignored
 from tfscale.data.keras_source import KerasSource
 from tfscale.data.source import Source
 from tfscale.engine.control import LoopControl
+from tfscale.errors import UsageError
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.task import Example, Task
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
     from tfscale.engine.loop import Trainer
     from tfscale.state.train_state import TrainState
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ def assemble(
     task = adapted(config.task, source)
     if source.bad_examples("train") or _fills_up(config, strategy):
         task.expect_left_out()
+    unfreeze = unfreezing(task, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+    _refuse_freezing(task, strategy, later=bool(unfreeze))
     before_model()
     with strategy.scope():
         optimizer = build_optimizer(
@@ -87,12 +94,30 @@ def assemble(
             total_steps=total_steps,
             global_batch=train.global_batch,
         )
-        state = TrainState.create(task, optimizer, averaged=train.ema is not None)
+        state = TrainState.create(task, optimizer, averaged=train.ema is not None, unfreeze=unfreeze)
+    if state.freezing:
+        _log.info(f"task.freeze: {state.freezing.report()}")
     task.begin_training()
     brings_optimizer = state.optimizer is not optimizer
     refuse_ignored(config, task, brings_optimizer=brings_optimizer)
     remember_rate(state.optimizer)
     return Assembled(strategy, task, state, brings_optimizer, steps_per_epoch, total_steps)
+
+
+def _refuse_freezing(task: Task, strategy: tf.distribute.Strategy, *, later: bool) -> None:
+    """Raises UsageError where what a model's layers train by is not this library's to change."""
+    import tensorflow as tf
+
+    if task.freeze and task.by_own_steps:
+        raise UsageError(
+            "the model's own steps train it, which tfscale doesn't freeze",
+            where="task.freeze",
+            fix="set layer.trainable = False before it is compiled",
+        )
+    if later and isinstance(strategy, tf.distribute.ParameterServerStrategy):
+        raise UsageError(
+            "with parameter servers no step is the first of all workers", where="task.unfreeze", fix="leave it away"
+        )
 
 
 def _fills_up(config: RunConfig, strategy: tf.distribute.Strategy) -> bool:
@@ -129,11 +154,17 @@ def assemble_to_look_at(
     """
     import keras
 
+    from tfscale.state.freezing import Freezing
     from tfscale.state.train_state import TrainState
 
     task = adapted(config.task, config.data, split=split)
     with strategy.scope():
-        return task, TrainState(task.build_model(), keras.optimizers.SGD(0.0))
+        state = TrainState(task.build_model(), keras.optimizers.SGD(0.0))
+    if task.freeze:  # as at the end of the training
+        later = [pattern for patterns in (task.unfreeze or {}).values() for pattern in patterns]
+        state.freezing = Freezing(state.model, task.freeze, {1: later} if later else None)
+        state.freezing.settle(1)
+    return task, state
 
 
 def adapted(task: Task, source: Source, *, split: str = "train", first: Callable[[], Example] | None = None) -> Task:

@@ -185,8 +185,8 @@ def use_averages(folder: Path, stored: Mapping[str, Any], state: TrainState) -> 
     """Puts the weights' moving averages into the model, where the run kept them: they are what it evaluated."""
     averages = [name for name in stored if name.startswith(AVERAGE)]
     if averages:
-        values = read(folder, averages)  # in the order of the trainable variables
-        for variable, name in zip(state.model.trainable_variables, averages, strict=True):
+        values = read(folder, averages)  # in the order of the variables that were trained
+        for variable, name in zip(state.trained, averages, strict=True):
             variable.assign(values[name])
 
 

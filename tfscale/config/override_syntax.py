@@ -22,16 +22,21 @@ _PLACES = (
     *("run.dir", "run.root", "run.store", "run.name", "init_from", "plan.hardware", "tracker.uri", "task.model"),
     *("data.path", "data.test_path", "data.dir"),
 )
+# Fields of every task, which no recipe need name to have them set
+_OF_EVERY_TASK = re.compile(r"task\.(un)?freeze=")
 _WORDS = ("null", "true", "false", "nan", "inf")  # Hydra reads them as values of other types
 _KEY = re.compile(r"\+{0,2}[\w.@/-]+")
 
 
 def as_typed(overrides: Sequence[str]) -> list[str]:
-    """The overrides with a quoted value where Hydra would not take it as it was typed; quotes that are there stay."""
+    """The overrides with a quoted value where Hydra would not take it as it was typed; quotes that are there stay. What
+    every task has is set where a recipe doesn't name it, too."""
     return [_as_typed(override) for override in overrides]
 
 
 def _as_typed(override: str) -> str:
+    if _OF_EVERY_TASK.match(override):
+        override = f"++{override}"
     key, equals, value = override.partition("=")
     if not equals or not _KEY.fullmatch(key) or value in ("", "null", "???") or _is_quoted(value):
         return override

@@ -361,6 +361,9 @@ def identity(config: RunConfig, *, brings_optimizer: bool | None = None) -> dict
     found: dict[str, Any] = {"init_from": config.init_from} if config.init_from else {}
     for name, part in (("task", config.task), ("data", config.data)):
         found[name] = {"class": class_name(part), **part.identity()}
+    for key in ("freeze", "unfreeze"):  # nothing where nothing is frozen, as when there were no such keys
+        found["task"].pop(key, None)
+        found["task"] |= {key: value} if (value := getattr(config.task, key)) else {}
     found["train"] = {key: getattr(config.train, key) for key in _OF_TRAINING}
     found["train"]["seed"] = config.train.seed or 0  # null is 0 to whatever needs one
     if owns is not True:

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tfscale.config.freezing_patterns import check_freezing
 from tfscale.config.schema import OptimizerConfig, RunConfig
 from tfscale.errors import UsageError
 
@@ -32,6 +33,7 @@ def refuse_ignored(config: RunConfig, task: Any = None, *, brings_optimizer: boo
     Raises:
         UsageError: naming all of it.
     """
+    check_freezing(config.task)
     task = config.task if task is None else task
     owns = task.brings_optimizer if brings_optimizer is None else brings_optimizer
     found = [(f"{part}.{name}", why) for part, thing in (("task", task), ("data", config.data))

@@ -10,6 +10,7 @@ those come as actions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ from tfscale.plan.execution_plan import LOOP_SECONDS, ExecutionPlan
 from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
 from tfscale.task import Task
+
+_log = logging.getLogger(__name__)
 
 
 class Trainer(Training):
@@ -75,6 +78,7 @@ class Trainer(Training):
 
     def retrace(self) -> None:
         """Compiles the loops anew when they are needed: what they took as constants has changed."""
+        self._train_step.retrace()
         self._timed_loop = tf.function(self._timed_graph, autograph=False)
         # Traced only where steps are too quick to time each, and so many that a second tracing is worth its time.
         self._plain_loop = tf.function(self._plain_graph, autograph=False)
@@ -119,7 +123,14 @@ class Trainer(Training):
         for action in self.actions:
             action.every.start(self.state.step, now)
         while self.state.step < until and not self.ended:
+            self._thaw()
             self._act(until, self._next_loop(source, until))
+
+    def _thaw(self) -> None:
+        """Lets train what does from this step on: behind a point of task.unfreeze, a resume or a roll-back."""
+        if self.state.freezing and self.state.freezing.settle(self.state.step):
+            self.retrace()
+            _log.info(f"step {self.state.step}: {self.state.freezing.report()}")
 
     def _opened(self, batches: Any) -> Any:
         """What the loops of one training read from."""
@@ -171,6 +182,8 @@ class Trainer(Training):
         if self._step_seconds and not self.fixed_loop and hooks is None:
             steps = min(steps, max(1, int(LOOP_SECONDS / self._step_seconds)))
         due = [action.every.next_step(step) for action in self.actions]
+        if self.state.freezing:
+            due.append(self.state.freezing.next_point(step))
         return min([steps, until - step, *(d - step for d in due if d is not None)])
 
     def _run_loop(self, iterator: Any, steps: int) -> float:

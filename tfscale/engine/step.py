@@ -113,19 +113,27 @@ class TrainStep:
         if self._parts > 1:
             task.refuse_parts()
         self._unconnected: set[int] = set()  # places of variables that no loss depends on, learnt when a step is traced
-        self.variables = [v.value for v in state.model.trainable_variables]
         self.statistics = [v.value for v in statistics(state.model)] if plan.num_replicas > 1 else []
         # Where replicas draw numbers, such as Dropout's, no fit equals one device's: it equals Keras's on replicas then
         self.reducer = Reducer(plan, as_one=not (task.follows_keras and own_seed_states(state.model)))
         if plan.num_replicas > 1:
             leave_gradients_as_they_are(state.optimizer)  # reduced before they are clipped
-        self._compute = (
-            tf.function(self._accumulated, autograph=False, jit_compile=True) if plan.xla else self._accumulated
-        )
+        self.retrace()
         self._scaled = plan.precision == "mixed_float16"
         if self._scaled and "loss_scale" not in state.extra:
             state.extra["loss_scale"] = tf.Variable(_FIRST_SCALE, trainable=False, name="loss_scale")
             state.extra["finite_steps"] = tf.Variable(0, trainable=False, name="finite_steps")
+
+    def retrace(self) -> None:
+        """To be called when other layers train than were traced."""
+        self._compute = (
+            tf.function(self._accumulated, autograph=False, jit_compile=True) if self.plan.xla else self._accumulated
+        )
+
+    @property
+    def variables(self) -> list[Any]:
+        """What trains now: asked while a step is traced."""
+        return [v.value for v in self.state.model.trainable_variables]
 
     def __call__(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
         """Runs the step; returns this step's sums over all local replicas, [size] (PerReplica for several)."""
@@ -191,9 +199,10 @@ class TrainStep:
         updates = tf.cast(self.state.optimizer.iterations, tf.float32)
         # Short at first, so that the fresh weights are soon forgotten, as tf.train.ExponentialMovingAverage does it.
         decay = tf.minimum(self.ema, updates / (9.0 + updates))
-        for average, variable in zip(self.state.averages.values(), self.variables, strict=True):
-            keep = tf.cast(decay, average.dtype)
-            average.assign(average * keep + tf.convert_to_tensor(variable) * (1 - keep))
+        for average, variable in zip(self.state.averages.values(), self.state.trained, strict=True):
+            if variable.trainable:  # a frozen one is its own average
+                keep = tf.cast(decay, average.dtype)
+                average.assign(average * keep + tf.convert_to_tensor(variable.value) * (1 - keep))
 
     def _accumulated(
         self, batch: Any, whole: tf.Tensor | None, scale: tf.Tensor | None

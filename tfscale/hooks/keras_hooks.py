@@ -28,6 +28,15 @@ def layers_in(layer: Any, *, include_self: bool = True) -> list[Any]:
     return layer._flatten_layers(include_self=include_self)
 
 
+def sublayers(layer: Any) -> list[Any]:
+    """The layers that a layer or model holds itself, each once.
+
+    Only models have a public list of them.
+    Keras 3.15: see `layers_in`.
+    """
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
 def own_statistics(layer: Any) -> list[Any]:
     """The non-trainable variables of this layer alone, such as a BatchNormalization's moving statistics.
 

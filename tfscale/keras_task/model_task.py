@@ -76,6 +76,7 @@ class KerasModelTask(Task):
         self._metrics: Any = None
         self._rows: int | None = None  # the only batch size that the model takes
         self._penalties: tuple[bool, ...] | None = ()  # which are sums; None: one is neither that nor a mean
+        self._regularized = 0  # how many of them, the last, are of variables, before any was frozen
         self._penalised = self._left_out = False
 
     def obtain(self) -> tuple[keras.Model, bool]:
@@ -107,7 +108,8 @@ class KerasModelTask(Task):
         if tf.distribute.get_strategy().num_replicas_in_sync > 1 and not fresh:
             self.placement.move(model, tf.distribute.get_strategy())
         self.live = model
-        self._penalised = len(model.losses) > regularized_count(model)
+        self._regularized = regularized_count(model)
+        self._penalised = len(model.losses) > self._regularized
         self._penalties = summed_penalties(model, example["x"])
         learns = "y" in example or compiled_loss(model) is None
         self._metrics = Measures(model, example, y_pred) if learns else None  # without labels: prediction only
@@ -152,7 +154,9 @@ class KerasModelTask(Task):
 
     @property
     def summed_penalties(self):
-        return self._penalties or ()
+        sums = self._penalties or ()
+        frozen = self._regularized - regularized_count(self.live) if sums else 0  # they have no penalty
+        return sums[: len(sums) - frozen]
 
     def loss(self, model, batch, *, training):
         import tensorflow as tf

@@ -11,11 +11,12 @@ Owns the list of variables and their names. Refuses to know files: checkpoint/ w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tfscale.hooks.keras_hooks import layers_in
+from tfscale.state.freezing import Freezing
 
 if TYPE_CHECKING:
     import keras
@@ -30,10 +31,11 @@ class TrainState:
     Attributes:
         model: a built Keras 3 model.
         optimizer: a built Keras optimizer.
-        averages: moving averages of the trainable variables by path, in their order; empty where none are kept.
+        averages: moving averages of the variables that train by path, in their order; empty where none are kept.
         extra: further variables by name, such as the loss scale.
         step: steps done.
         memory: JSON values that actions want to find again after a resume, such as the best metric so far.
+        freezing: what of the model doesn't train, or not yet; None where `task.freeze` names nothing.
     """
 
     model: keras.Model
@@ -42,25 +44,46 @@ class TrainState:
     extra: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
+    freezing: Freezing | None = None
 
     @classmethod
-    def create(cls, task: Task, optimizer: keras.optimizers.Optimizer, *, averaged: bool = False) -> TrainState:
+    def create(
+        cls,
+        task: Task,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        averaged: bool = False,
+        unfreeze: Mapping[int, Sequence[str]] | None = None,
+    ) -> TrainState:
         """Builds the model, the slots of the optimizer (the task's own, where it brings one) and, where asked, moving
-        averages of the weights; call it under the strategy's scope."""
+        averages of the weights; call it under the strategy's scope. What trains sooner or later has both.
+
+        Args:
+            unfreeze: see `Freezing`.
+        """
         model = task.build_model()
+        freezing = Freezing(model, task.freeze, unfreeze) if task.freeze else None
         optimizer = task.build_optimizer() or optimizer
         if not model.built and not task.by_own_steps:
             raise ValueError(f"{type(task).__name__}.build_model() must return a built model: call it on an Input")
         if not optimizer.built and not task.by_own_steps:  # a step of its own may never use it
-            optimizer.build(model.trainable_variables)
-        return cls(model, optimizer, _averages(model) if averaged else {}, task.extra_variables())
+            optimizer.build(freezing.trained if freezing else model.trainable_variables)
+        state = cls(model, optimizer, extra=task.extra_variables(), freezing=freezing)
+        if averaged:
+            state.averages = _averages(state.trained)
+        return state
+
+    @property
+    def trained(self) -> list[Any]:
+        """The variables that train sooner or later, in the model's order; some of them may be frozen yet."""
+        return self.freezing.trained if self.freezing else self.model.trainable_variables
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Puts the moving averages in the place of the weights while it is open; does nothing where none are kept."""
         import tensorflow as tf
 
-        weights = self.model.trainable_variables if self.averages else []
+        weights = self.trained if self.averages else []
         kept = [tf.identity(v.value) for v in weights]
         self.use_averages()
         try:
@@ -71,12 +94,12 @@ class TrainState:
 
     def use_averages(self) -> None:
         """Overwrites the weights with their moving averages, where they are kept."""
-        for variable, average in zip(self.model.trainable_variables, self.averages.values(), strict=False):
+        for variable, average in zip(self.trained, self.averages.values(), strict=False):
             variable.assign(average)
 
     def reset_averages(self) -> None:
         """Begins the moving averages anew at the present weights."""
-        for variable, average in zip(self.model.trainable_variables, self.averages.values(), strict=False):
+        for variable, average in zip(self.trained, self.averages.values(), strict=False):
             average.assign(variable.value)
 
     @property
@@ -117,10 +140,10 @@ def carried_states(model: keras.Model) -> list[Any]:
     return [state for state in states if hasattr(state, "assign") and id(state) not in known]
 
 
-def _averages(model: keras.Model) -> dict[str, Any]:
+def _averages(variables: Iterable[Any]) -> dict[str, Any]:
     import tensorflow as tf
 
-    names = _named("", model.trainable_variables)
+    names = _named("", variables)
     return {
         name.removeprefix("/"): tf.Variable(lambda v=v: tf.convert_to_tensor(v.value), dtype=v.dtype, trainable=False)
         for name, v in names.items()
