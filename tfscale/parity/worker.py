@@ -175,8 +175,8 @@ def _about(model: Any, task: Any) -> dict[str, Any]:
 
 
 def _fingerprint(model: Any) -> str:
-    """Of all bits of the model's variables."""
-    return sha256_of(variable.numpy().tobytes() for variable in model.variables)
+    """Of all bits of the model's variables; -0.0 is 0.0, as which replicas may begin with it."""
+    return sha256_of((variable.numpy() + 0).tobytes() for variable in model.variables)
 
 
 def _list(names: list[str]) -> str:

@@ -19,7 +19,7 @@ _FAR = 5.0  # standard deviations
 
 
 def build(table: Table, shape: Shape) -> keras.Model:
-    """The model; its inputs are named as the fields, its output is float32 [batch, outputs]."""
+    """The model; its inputs are named as the fields, its output is [batch, outputs], of float32 at least."""
     inputs: dict[str, keras.KerasTensor] = {}
     deep: list[keras.KerasTensor] = []
     linear: list[keras.KerasTensor] = []  # what the wide part takes through weights
@@ -54,14 +54,15 @@ def _together(deep: list, linear: list, sums: list, shape: Shape) -> keras.Keras
         x = layers.Dense(units, activation="relu", name=f"hidden_{i}")(x)
         if shape.dropout:
             x = layers.Dropout(shape.dropout, name=f"dropout_{i}")(x)
-    bias = keras.initializers.Constant(np.asarray(shape.bias, "float32"))
-    parts = [layers.Dense(shape.outputs, bias_initializer=bias, dtype="float32", name="deep")(x)]
+    exact = _at_least_float32()
+    bias = keras.initializers.Constant(np.asarray(shape.bias, exact))
+    parts = [layers.Dense(shape.outputs, bias_initializer=bias, dtype=exact, name="deep")(x)]
     if shape.wide and linear:
         wide = layers.Dense(shape.outputs, use_bias=False, kernel_initializer="zeros", name="wide")
         sums = [*sums, wide(_joined(linear))]
     if shape.wide:
-        parts += [ops.cast(part, "float32") for part in sums]
-    return layers.Add(dtype="float32", name="outputs")(parts) if len(parts) > 1 else parts[0]
+        parts += [ops.cast(part, exact) for part in sums]
+    return layers.Add(dtype=exact, name="outputs")(parts) if len(parts) > 1 else parts[0]
 
 
 def _joined(parts: list[keras.KerasTensor]) -> keras.KerasTensor:
@@ -76,7 +77,7 @@ def _numbers(x: keras.KerasTensor, table: Table) -> tuple:
     low, high = (np.array([getattr(n, end) for n in numbers], "float32") for end in ("low", "high"))
     kept = ops.minimum(ops.maximum(filled, low), high)
     mean, deviation = [n.mean for n in numbers], np.array([n.deviation for n in numbers])
-    normal = layers.Normalization(mean=mean, variance=deviation**2, dtype="float32", name="normalised")(kept)
+    normal = layers.Normalization(mean=mean, variance=deviation**2, dtype=_at_least_float32(), name="normalised")(kept)
     gaps = [i for i, n in enumerate(numbers) if n.gaps]
     marks = [ops.take(ops.cast(missing, "float32"), np.array(gaps), axis=1)] if gaps else []
     return normal, marks, _pieces(kept, table)
@@ -118,7 +119,7 @@ def with_decision(model: keras.Model, margin: float) -> keras.Model:
     checkpoints, files and exports hold it."""
     (logits,) = model.outputs
     bias = keras.initializers.Constant(-margin)
-    fixed = {"kernel_initializer": "ones", "bias_initializer": bias, "trainable": False, "dtype": "float32"}
+    fixed = {"kernel_initializer": "ones", "bias_initializer": bias, "trainable": False, "dtype": _at_least_float32()}
     if logits.shape[-1] == 1:
         layer = layers.Dense(1, name=DECISION, **fixed)
     else:
@@ -131,5 +132,9 @@ def in_units(model: keras.Model, mean: float, deviation: float) -> keras.Model:
     """The model of a standardised quantity, whose output is the quantity."""
     (output,) = model.outputs
     inputs = {tensor.name: tensor for tensor in model.inputs}
-    scaled = layers.Rescaling(deviation, mean, dtype="float32", name="in_units")(output)
+    scaled = layers.Rescaling(deviation, mean, dtype=_at_least_float32(), name="in_units")(output)
     return keras.Model(inputs, scaled, name="tabular")
+
+
+def _at_least_float32() -> str:
+    return "float64" if keras.config.floatx() == "float64" else "float32"

@@ -1,0 +1,95 @@
+"""Every recipe, small: as many replicas and parts as one device, killed and the same bits, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.fault_rows import committed, fingerprint
+from support.small_recipes import SMALL
+
+from tfscale.composition.hydra_compose import compose
+from tfscale.export.verify import TOLERANCE
+from tfscale.parity.check import _row
+from tfscale.parity.report import Run
+from tfscale.parity.worker import LAYOUTS, ORDER, work
+from tfscale.process import fault_points
+from tfscale.run.api import fit
+
+STEPS, EVERY, BROKEN = 6, 2, 5
+ALONE = {"TFSCALE_CLUSTER": "local"}
+pytestmark = [pytest.mark.usefixtures("tf"), pytest.mark.xdist_group(__file__)]
+RECIPES = sorted(name for name, small in SMALL.items() if not small.published)
+PUBLISHED = sorted(set(SMALL) - set(RECIPES))
+
+
+@pytest.fixture
+def small(data_dir, made_once, monkeypatch, recipe):
+    monkeypatch.setenv("TFSCALE_DATA_DIR", str(data_dir))
+    one = SMALL[recipe]
+    if one.data is not None:
+        made_once(one.data.__name__, lambda _folder: one.data(data_dir))
+    return [f"+recipe={recipe}", "tracker=none", "train.global_batch=8", *one.overrides]
+
+
+def _bits(folder):
+    """(losses, values of the state). Its index has Keras's names, in which a process counts its layers."""
+    found = fingerprint(folder)
+    assert set(found.losses) == set(range(1, STEPS + 1)) and found.step == STEPS
+    return found.losses, {name: digest for name, digest in found.files.items() if not name.endswith(".index")}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_replicas_and_parts_train_as_one_device_does(small, recipe, tmp_path):
+    runs = {}
+    for names in (("1", "accumulate"), ("2",)):  # each would be a process of its own
+        order = {
+            "overrides": [*small, *SMALL[recipe].quiet],
+            "config_dir": None,
+            "steps": 3,
+            "runs": [(name, "float64") for name in names],
+        }
+        (tmp_path / ORDER).write_text(json.dumps(order))
+        work(tmp_path, environ=ALONE)
+        runs.update({name: Run.read(tmp_path / f"{name}-float64.npz") for name in names})
+    assert not runs["1"].problem
+    rows = {name: _row(LAYOUTS[name], "float64", runs["1"], runs[name]) for name in ("2", "accumulate")}
+    assert rows["2"].verdict == "holds", rows["2"].failures
+    assert rows["accumulate"].verdict == ("not comparable" if runs["1"].batch_norm else "holds"), rows["accumulate"]
+    assert runs["1"].losses[0] != runs["1"].losses[-1]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_on_two_replicas_it_goes_on_to_the_same_bits_and_is_exported(small, tmp_path, monkeypatch):
+    words = [
+        *small, f"train.until={STEPS}st", f"checkpoint.every={EVERY}st", "train.log_every=1st", "eval.every=4st",
+        "train.ema=0.9", "plan.deterministic=true", "plan.strategy=mirrored", "plan.local_devices=2",
+        "checkpoint.metric=loss", "checkpoint.mode=min",
+    ]  # fmt: skip
+
+    def run(name, *more):
+        folder = tmp_path / name
+        fit(compose([*words, f"run.dir={folder}", *more]), environ=ALONE)
+        return folder
+
+    whole = run("whole", "export.at_end=true")
+    monkeypatch.setattr(fault_points, "_SPEC", f"train.loop:step={BROKEN}:raise")
+    with pytest.raises(RuntimeError, match="injected fault"):
+        run("broken", "export.at_end=false")
+    monkeypatch.setattr(fault_points, "_SPEC", "")
+    broken = tmp_path / "broken"
+    assert [int(entry.name.split("-")[1]) for entry in committed(broken)][-1] == EVERY * 2
+    run("broken", "export.at_end=false")
+    assert _bits(broken) == _bits(whole)
+    assert json.loads((whole / "result.json").read_text())["metrics"]["loss"] > 0
+    # written by an export only after a process without tfscale has answered the same
+    about = json.loads((whole / "export" / "export.json").read_text())
+    assert about["step"] == STEPS and max(about["differences"].values()) <= TOLERANCE
+    assert (whole / "export" / "saved_model").is_dir()
+    assert (whole / "export" / "model.keras").exists() or about["left_out"]["model.keras"]
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_two_steps_at_full_depth(small, tmp_path):
+    result = fit(compose([*small, "train.until=2st", f"run.dir={tmp_path / 'it'}"]), environ=ALONE)
+    assert (result.status, result.step) == ("complete", 2) and result.metrics["loss"] > 0
