@@ -146,6 +146,11 @@ class Task:
         """
         raise NotImplementedError
 
+    def shown(self, model: keras.Model) -> str:
+        """What people are shown of a model once its training is complete, such as a text that it wrote; "": nothing.
+        The weights are those that are exported."""
+        return ""
+
     def labels(self) -> tuple[Labels, ...]:
         """What the fields with labels are taken for, as far as it is known: a task with a field `num_classes` takes
         "label" for a class; of others the labels stand as they are."""

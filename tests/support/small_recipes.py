@@ -83,4 +83,12 @@ SMALL = {
         published=True,
         too_large=("container-2core-4gib.json",),
     ),
+    "bert": Small((*_TINY_TEXT, f"data.path={ROOT / 'README.md'}", "eval.global_batch=4096")),
+    "bert_base": Small(
+        ("data.name=small_text", "task.width=24", "data.length=17"),
+        quiet=("task.dropout=0.0",),
+        unknown=("task.length=512", "task.vocabulary=30521"),
+        data=_import_text,
+        published=True,
+    ),
 }  # fmt: skip

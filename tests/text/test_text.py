@@ -56,7 +56,8 @@ def small(**fields):
 
     keras.utils.set_random_seed(3)
     spec = {"length": 32, "vocabulary": 259, "tokenizer": Tokenizer().whole(), "fields": ["text"], **fields}
-    task = Text(layers=2, width=16, heads=2, objective=spec.pop("objective", None)).for_data(spec)
+    own = {name: spec.pop(name) for name in ("objective", "form") if name in spec}
+    task = Text(layers=2, width=16, heads=2, **own).for_data(spec)
     return task, task.build_model()
 
 
@@ -196,3 +197,50 @@ def test_the_cost_that_is_declared_is_that_of_the_model(objective, causal):
     rows, _ = rows_of(["To be"], packed=causal)
     batch = {**batch_of(task, rows), **({} if causal else {"label": np.zeros(1, np.int64)})}
     assert profiled_flops(task, model, batch) == pytest.approx(declared.forward_flops, rel=0.05)
+
+
+@pytest.mark.parametrize("objective", ["masked", "classification"])
+def test_a_bert_costs_what_it_declares(objective):
+    from tfscale.measures.flops import profiled_flops
+
+    task, model = small(objective=objective, form="bert", num_classes=None if objective == "masked" else 3)
+    declared = task.footprint()
+    assert declared.parameters == model.count_params()
+    batch = batch_of(task, rows_of(["To be"], packed=objective == "masked")[0])
+    batch = batch if objective == "masked" else {**batch, "label": np.zeros(1, np.int64)}
+    assert profiled_flops(task, model, batch) == pytest.approx(declared.forward_flops, rel=0.05)
+
+
+def test_hidden_tokens_are_masked_swapped_and_kept_by_their_shares():
+    import tensorflow as tf
+
+    task = Text(objective="masked", hidden=0.5, swapped=0.3, kept=0.2).for_data(
+        {"length": 4000, "vocabulary": 259, "tokenizer": Tokenizer().whole(), "fields": ["text"]}
+    )
+    raw = {"text": tf.constant("a" * 3998), "seed": tf.constant([3, 4], tf.int64)}
+    row = {name: value.numpy() for name, value in task.preprocess(raw, training=True).items()}
+    hidden, read = row["learnt"] > 0, row["read"]
+    assert hidden.mean() == pytest.approx(0.5, abs=0.03) and (read[~hidden] == row["tokens"][~hidden]).all()
+    shares = [np.mean(one) for one in (read[hidden] == 259, read[hidden] == ord("a") + 3)]
+    assert shares == pytest.approx([0.5, 0.2], abs=0.04)
+    assert len(np.unique(read[hidden])) > 200
+    with pytest.raises(UsageError, match="no shares"):
+        Text(objective="masked", swapped=0.6, kept=0.5)
+    with pytest.raises(UsageError, match="can't learn what comes next"):
+        Text(objective="causal", form="bert")
+
+
+def test_what_a_bert_learnt_of_masked_texts_is_where_a_classifier_begins(tf, tmp_path):
+    """All but the head; and more than a fresh model knows."""
+    from tfscale.trained.warm_start import NEW, UNUSED, warm_start
+
+    _, masked = small(objective="masked", form="bert")
+    _, model = small(objective="classification", form="bert", num_classes=3)
+    masked.save(tmp_path / "masked.keras")
+    found = warm_start(model, str(tmp_path / "masked.keras"))
+    new = {row.name.split("/")[0] for row in found.rows if row.status == NEW}
+    left = {row.name.split("/")[0] for row in found.rows if row.status == UNUSED}
+    assert new == {"pooler", "logits"} and left == {"head_dense", "head_norm", "head_bias"}
+    np.testing.assert_array_equal(
+        model.get_layer("token_embedding").embeddings, masked.get_layer("token_embedding").embeddings
+    )

@@ -17,7 +17,7 @@ from tfscale.task import Footprint
 if TYPE_CHECKING:
     import keras
 
-_WIDER = 4  # how many times wider the hidden layer of a block is
+WIDER = 4  # how many times wider the hidden layer of a block is
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def build(shape: Shape, *, causal: bool) -> keras.Model:
         attended = made.attended(seen, together, f"{name}_attention", causal=causal)
         x = layers.Add(name=f"{name}_attended")([x, _dropped(attended, shape, f"{name}_a")])
         y = made.norm(f"{name}_dense_norm")(x)
-        y = made.dense(_WIDER * shape.width, f"{name}_dense_1", activation="gelu")(y)
+        y = made.dense(WIDER * shape.width, f"{name}_dense_1", activation="gelu")(y)
         y = made.dense(shape.width, f"{name}_dense_2", ends=True)(y)
         x = layers.Add(name=f"{name}_out")([x, _dropped(y, shape, f"{name}_d")])
     x = made.norm("norm")(x)
@@ -154,13 +154,13 @@ def footprint(shape: Shape) -> Footprint:
     width, length = shape.width, shape.length
     answers = shape.classes or (shape.read if shape.tied else shape.vocabulary)
     inner = shape.heads * (width // shape.heads)
-    matrices = 4 * width * inner + 2 * _WIDER * width * width
-    vectors = 2 * width + (3 * inner + (_WIDER + 4) * width if shape.bias else 0)
+    matrices = 4 * width * inner + 2 * WIDER * width * width
+    vectors = 2 * width + (3 * inner + (WIDER + 4) * width if shape.bias else 0)
     head = 0 if shape.tied and shape.classes is None else (width + shape.bias) * answers
     parameters = (shape.read + length) * width + shape.layers * (matrices + vectors) + (1 + shape.bias) * width + head
     rows = length if shape.classes is None else 1
-    products = 4 * width * inner + 2 * _WIDER * width * width + 2 * length * inner
+    products = 4 * width * inner + 2 * WIDER * width * width + 2 * length * inner
     flops = 2 * (length * shape.layers * products + rows * width * answers)
     # per token and block: both norms, queries, keys, values, what attention gives, the hidden layer twice, two sums
-    kept = length * (shape.layers * ((10 + 2 * _WIDER) * width + 3 * shape.heads * length) + 3 * width)
+    kept = length * (shape.layers * ((10 + 2 * WIDER) * width + 3 * shape.heads * length) + 3 * width)
     return Footprint(parameters, 4 * (kept + 2 * rows * answers), flops)

@@ -91,6 +91,7 @@ class TextFile(Source):
             "vocabulary": tokenizer.vocabulary,
             "tokenizer": tokenizer.whole(),
             "fields": ["text"],
+            "marked": False,
         }
 
     def remarks(self) -> Sequence[str]:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.errors import UsageError, nearest
-from tfscale.models import transformer
+from tfscale.models import bert, transformer
 from tfscale.models.transformer import Shape
 from tfscale.task import METRIC_STATE, WHOLE, Footprint, Task
 from tfscale.text.tokenizers import Tokenizer
 
+if TYPE_CHECKING:
+    from tfscale.text.generation import Language
+
 OBJECTIVES = ("causal", "masked", "classification")
+FORMS = ("gpt2", "bert")
+_PLAIN = {"form": "gpt2", "swapped": 0.0, "kept": 0.0}  # what names of runs leave out, since they had none of it once
 _INPUTS = ("tokens", "segments", "positions")
 
 
@@ -27,6 +32,9 @@ class Text(Task):
     `objective`: "causal" predicts every token from those before it (of a prompt and its completion those of the
     completion alone), "masked" every hidden one from all others, "classification" a text's label. null: classification
     where the data have labels, else causal. The loss of language is the mean over tokens.
+
+    `form`: "gpt2", see models/transformer.py, or "bert", see models/bert.py, for all but causal. Weights that a bert
+    learnt on masked texts fit one that classifies, by init_from.
     """
 
     stable_name: ClassVar[str] = "text"
@@ -40,14 +48,37 @@ class Text(Task):
     bias: bool = True
     epsilon: float = 1e-3  # of normalisations
     deviation: Optional[float] = None  # of the weights as they are drawn, see models/transformer.py; null: Keras's own
+    form: str = "gpt2"
     hidden: float = 0.15  # share of the tokens that a masked language model must find
+    swapped: float = 0.0  # of these the share that is read as any other token, and not as the mask
+    kept: float = 0.0  # of these the share that is read as it is
     length: Optional[int] = None
     vocabulary: Optional[int] = None
     num_classes: Optional[int] = None
     fields: Optional[list[str]] = None  # of a raw example: text, or prompt and completion
+    marked: Optional[bool] = None  # whether texts have a token for their beginning and one for their end; null: yes
+    sample: int = 0  # tokens of a text that is written and shown when a training is complete
     tokenizer: Optional[dict[str, Any]] = None
 
     def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise UsageError(
+                f"no form is called {self.form!r}{nearest(self.form, FORMS)}",
+                where="task.form",
+                fix=f"use one of {', '.join(FORMS)}",
+            )
+        if self.form == "bert" and self.objective == "causal":
+            raise UsageError(
+                "a bert sees the whole row, and can't learn what comes next",
+                where="task.form",
+                fix="task.form=gpt2, or task.objective=masked",
+            )
+        if min(self.hidden, self.swapped, self.kept) < 0 or self.swapped + self.kept > 1:
+            raise UsageError(
+                f"{self.hidden}, {self.swapped} and {self.kept} are no shares of tokens",
+                where="task.hidden",
+                fix="task.hidden=0.15 task.swapped=0.1 task.kept=0.1",
+            )
         if self.objective is not None and self.objective not in OBJECTIVES:
             raise UsageError(
                 f"no objective is called {self.objective!r}{nearest(self.objective, OBJECTIVES)}",
@@ -65,6 +96,14 @@ class Text(Task):
     def kind(self) -> str:
         """The objective, from the data where it isn't given."""
         return self.objective or ("causal" if self.num_classes is None else "classification")
+
+    def ignored(self):
+        found = {}
+        if self.sample and self.objective not in (None, "causal"):
+            found["sample"] = "only a model of task.objective=causal writes texts (task.sample=0)"
+        if self.form == "bert" and not self.bias:
+            found["bias"] = "a bert has biases"
+        return found
 
     def labels(self):
         return super().labels() if self.kind == "classification" else ()
@@ -101,30 +140,37 @@ class Text(Task):
         return super().for_data(spec)
 
     def identity(self):
-        from_data = ("tokenizer", "fields")
-        return {n: v for n, v in super().identity().items() if n not in from_data and not n.startswith("_")}
+        others = ("tokenizer", "fields", "marked", "sample")  # the data's, and what changes no weight
+        found = {n: v for n, v in super().identity().items() if n not in others and not n.startswith("_")}
+        return {n: v for n, v in found.items() if n not in _PLAIN or v != _PLAIN[n]}
 
-    def _shape(self) -> Shape | None:
+    def shape(self) -> Shape | None:
+        """None while the data haven't told the vocabulary and the length."""
         if self.vocabulary is None or self.length is None:
             return None
         classes = self.num_classes if self.kind == "classification" else None
         names = ("layers", "width", "heads", "dropout", "tied", "bias", "epsilon", "deviation")
         sizes = {name: getattr(self, name) for name in names}
-        return Shape(self.vocabulary, self.length, classes=classes, mask=self.kind == "masked", **sizes)
+        mask = self.kind == "masked" or self.form == "bert"  # a bert keeps its embeddings where it classifies
+        return Shape(self.vocabulary, self.length, classes=classes, mask=mask, **sizes)
 
     def footprint(self) -> Footprint | None:
-        shape = self._shape()
-        return None if shape is None else transformer.footprint(shape)
+        shape = self.shape()
+        if shape is None:
+            return None
+        return bert.footprint(shape) if self.form == "bert" else transformer.footprint(shape)
 
     def build_model(self):
         self.check_data({})
-        shape = self._shape()
+        shape = self.shape()
         if shape is None:
             raise UsageError(
                 "the data doesn't tell the length and the vocabulary before it is prepared",
                 where="task",
                 fix="task.length=... task.vocabulary=...",
             )
+        if self.form == "bert":
+            return bert.build(shape)
         return transformer.build(shape, causal=self.kind == "causal")
 
     # -- from a raw text, or a row that is tokens already
@@ -137,6 +183,40 @@ class Text(Task):
         import tensorflow as tf
 
         return {name: tf.TensorSpec([], tf.string) for name in self.fields or ("text",)}
+
+    @property
+    def marks_texts(self) -> bool:
+        """Whether each text begins and ends with a token for it."""
+        return self.marked is not False
+
+    def language(self) -> Language:
+        """What writes texts by the trained model; raises UsageError where it doesn't predict what comes next."""
+        from tfscale.text.generation import Language
+
+        self.check_data({})
+        if self.kind != "causal":
+            raise UsageError(
+                f"the run's objective is {self.kind}: its model doesn't predict what comes next",
+                where="run.dir",
+                fix="choose a run of task.objective=causal, such as one of +recipe=gpt",
+            )
+        shape = self.shape()
+        assert shape is not None  # of a model that is there
+        return Language(shape, self._tokenizer, self._operations, self.marks_texts)
+
+    def shown(self, model):
+        """A text of `sample` tokens."""
+        if not self.sample:
+            return ""
+        from tfscale.text.generation import Writer
+        from tfscale.text.sampling import Sampling
+
+        prompt, sampling = "" if self.marks_texts else "\n", Sampling(self.sample)
+        writer = Writer(self.language(), model, sampling)
+        text = "".join(piece for _, piece in writer.write([prompt]))
+        behind = "from the beginning of a text" if self.marks_texts else f"from the prompt {prompt!r}"
+        about = "; ".join([f"{self.sample} tokens {behind}, temperature={sampling.temperature}", *writer.notices])
+        return f"{about}:\n{text}"
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -168,20 +248,34 @@ class Text(Task):
         fields["bytes"] = tf.cast(example.get("bytes", 0), tf.float32)
         if self.kind == "causal":
             return {**fields, "learnt": tf.concat([learnt[1:], [0.0]], 0)}  # where the token behind is learnt
-        chosen = tf.random.stateless_uniform([self.length], example["seed"]) < self.hidden
-        return {**fields, "learnt": learnt * tf.cast(chosen, tf.float32)}
+        drawn = tf.random.stateless_uniform([self.length], example["seed"])
+        learnt *= tf.cast(drawn < self.hidden, tf.float32)
+        return {**fields, "learnt": learnt, "read": self._hidden(fields["tokens"], learnt > 0, drawn, example["seed"])}
+
+    def _hidden(self, tokens, chosen, drawn, seed):
+        """The tokens of a row as they are read where some are chosen: the mask, any other token, or as they are."""
+        import tensorflow as tf
+
+        share = drawn / self.hidden if self.hidden else drawn  # of the chosen ones even from 0 to 1
+        read = tf.where(chosen & (share >= self.kept), self.vocabulary, tokens)
+        if not self.swapped:
+            return read
+        other = tf.random.experimental.stateless_fold_in(seed, 1)
+        others = tf.random.stateless_uniform([self.length], other, maxval=self.vocabulary, dtype=tf.int32)
+        return tf.where(chosen & (share >= self.kept) & (share < self.kept + self.swapped), others, read)
 
     def _row_of(self, example):
         """(tokens, sizes of pieces, how many tokens of each are given, how many are left out) of a raw text."""
         import tensorflow as tf
 
-        begin, end = ([self._tokenizer.begin], [self._tokenizer.end])
+        marks = [[self._tokenizer.begin], [self._tokenizer.end]] if self.marks_texts else [[], []]
+        begin, end = (tf.constant(mark, tf.int32) for mark in marks)
         names, length = self.fields or ["text"], self.length or 0
         if self.kind != "causal":
             tokens = self._operations.tokenize(example[names[0]])
-            kept = tf.concat([begin, tokens[: length - 2], end], 0)
-            size = tf.shape(kept)[0]
-            return kept, size[tf.newaxis], tf.ones([1], tf.int32), tf.shape(tokens)[0] + 2 - size
+            kept = tf.concat([begin, tokens[: length - 2 * self.marks_texts], end], 0)
+            left_out = tf.shape(tokens)[0] - (length - 2 * self.marks_texts)
+            return kept, tf.shape(kept)[:1], tf.ones([1], tf.int32), tf.maximum(0, left_out)
         parts = [self._operations.tokenize(example[name]) for name in names]
         tokens = tf.concat([begin, *parts], 0)  # what comes next depends on the end, which is kept
         left_out = tf.maximum(0, tf.shape(tokens)[0] - length)
@@ -199,7 +293,7 @@ class Text(Task):
 
         inputs = self.model_inputs(batch)
         if self.kind == "masked":
-            inputs["tokens"] = tf.where(batch["learnt"] > 0, self.vocabulary, inputs["tokens"])
+            inputs["tokens"] = batch["read"]
         logits = model(inputs, training=training)
         return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
 
@@ -265,7 +359,7 @@ class Text(Task):
         import tensorflow as tf
 
         if self.kind == "masked":  # nothing is hidden from what is asked about
-            batch = {**batch, "learnt": tf.zeros_like(batch["learnt"])}
+            batch = {**batch, "read": batch["tokens"]}
         logits = self._logits(model, batch, training=False)
         if self.kind == "classification":
             answers = {"class": tf.argmax(logits, -1, output_type=tf.int32), "probabilities": tf.nn.softmax(logits)}
