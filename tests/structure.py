@@ -34,7 +34,7 @@ FLOORS = (
     ["peers", "runtime", "data", "checkpoint", "models", "optimizers", "engine"],
     ["composition", "preflight", "assembly", "keras_task", "tabular", "text"],
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
-    ["export", "launch", "evaluate", "evaluator", "importer", "data_service"],
+    ["export", "launch", "evaluate", "evaluator", "generate", "importer", "data_service"],
     ["run", "parity", "predict", "validation", "inspection", "k8s"],
     ["train", "__main__", "__init__"],
 )

@@ -13,6 +13,7 @@ OWN = {
     "parity": ("parity.steps=N", "parity.json=FILE"),
     "evaluate": ("run.dir=PATH|URL", "checkpoint=best|last|STEP"),
     "predict": ("run.dir=PATH|URL output=FILE [option", "split=test|train", "predict.part=ROWS"),
+    "generate": ("run.dir=PATH|URL", "prompt=TEXT", "temperature=T"),
     "export": ("run.dir=PATH|URL", "checkpoint=best|last|STEP"),
     "k8s": ("--apply",),
     "data import": ("PATH name=NAME", "drop_unlabelled", "max_bad", "duplicates"),

@@ -20,6 +20,7 @@ COMMANDS = {
     "parity": "whether a recipe's numbers are the same on several devices and workers",
     "evaluate": "loss and metrics of a trained run, on its own data or others",
     "predict": "a file with what a trained run says about every example",
+    "generate": "a text that a trained language model writes",
     "export": "a trained run as Keras file and SavedModel, checked",
     "data import": "files of any kind as a data set to train on",
     "data show": "a data set in a terminal: splits, classes, columns, examples",

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tfscale.errors import DataMissing, UsageError
+from tfscale.generate import generate_text
+from tfscale.text.sampling import Sampling
 from tfscale.text.text_file import TextFile
 
 TEXT = ("To be, or not to be: ça 漢字.\n" * 12).encode()
@@ -64,7 +66,7 @@ def test_pythons_help_is_there_without_a_file():
     assert "Python's help" in source.remarks()[0]
 
 
-def test_gpt_learns_a_text_and_its_export_goes_on_with_it(cli, tmp_path):
+def test_gpt_learns_a_text_and_goes_on_with_it(tf, cli, tmp_path):
     """After a few hundred steps on a text that repeats itself it knows what comes next."""
     (tmp_path / "it.txt").write_bytes(TEXT * 20)
     small = ("data.length=33", "task.layers=1", "task.width=32", "train.until=150st", "optimizer.learning_rate=0.01",
@@ -79,3 +81,19 @@ def test_gpt_learns_a_text_and_its_export_goes_on_with_it(cli, tmp_path):
     (row,) = [json.loads(line) for line in (tmp_path / "next.jsonl").read_text().splitlines()]
     assert row["next_token"] - 3 == ord("e")
     assert np.isfinite(row["log_probabilities"]).all()
+    assert "200 tokens from the prompt '\\n'" in ended.out and ended.out.count("or not to be: ça 漢字.") > 1
+    words = ("run.dir=it", "temperature=0", "tokens=78")
+    said = cli("generate", "prompt=To be, or not", *words, program=("-m", "tfscale"))
+    assert said.code == 0, said.err
+    text, slid, speed = said.out.rstrip("\n").rsplit("\n", 2)
+    assert len(text.encode()) == len("To be, or not") + 78
+    assert (TEXT * 9).decode().startswith(text) and "past 32 tokens" in slid and "78 tokens by step 150" in speed
+    many = cli("input=asked.txt", "output=written.jsonl", *words, program=("-m", "tfscale.generate"))
+    assert many.code == 0, many.err
+    (row,) = [json.loads(line) for line in (tmp_path / "written.jsonl").read_text().splitlines()]
+    assert row["text"].startswith("e: ça 漢字.\nTo be") and (row["tokens"], row["ended"]) == (78, "tokens")
+    pieces = list(generate_text(tmp_path / "it", "To be, or not", Sampling(78, 0.0)))
+    assert "To be, or not" + "".join(pieces) == text and len(pieces) > 60
+    for more, told in ((["input=asked.txt"], "belong together"), ([], "nothing to go on from")):
+        refused = cli("run.dir=it", *more, program=("-m", "tfscale.generate"))
+        assert refused.code == 64 and told in refused.err

@@ -53,6 +53,7 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
     result = dataclasses.replace(result, data=what_it_saw(parts))
     run_dir.write_json("result.json", result.to_dict())
     _export(parts)  # should it fail, the run is complete all the same
+    _show(parts)
     shared = plan.accelerator == "cpu"  # by all devices of a worker
     peak = matmul_peak(plan) * (plan.num_workers if shared else plan.num_replicas)
     flops, speed, seconds = result.model_flops, result.examples_per_second, parts.trainer.clock.seconds
@@ -89,6 +90,13 @@ def _export(parts: Parts) -> None:
         with parts.trainer.clock("export"), parts.state.averaged():
             target, name = parts.run_dir.path / "export", parts.checkpointer.experiment.digest
             export_run(parts.task, parts.state, parts.config.data, target, identity=name)
+
+
+def _show(parts: Parts) -> None:
+    with parts.state.averaged():
+        shown = parts.task.shown(parts.state.model)
+    if shown:
+        _log.info(shown)
 
 
 def _forward_flops(parts: Parts) -> int | None:

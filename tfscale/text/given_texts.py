@@ -65,6 +65,11 @@ class GivenTexts(Source):
         if not self._texts:
             raise DataMissing("it holds no text", where=self.path, fix="give a file with a text on each line")
 
+    @property
+    def firsts(self) -> list[tuple[str, str]]:
+        """(name, value of the first field) of every text."""
+        return [(f"line {number}", values[0]) for number, values in self._texts]
+
     def num_examples(self, split: str) -> int:
         return len(self._texts) if split == "test" else 0
 

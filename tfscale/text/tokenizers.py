@@ -114,6 +114,25 @@ class Tokenizer:
         processor.LoadFromSerializedProto(self.model)
         return str(processor.Decode(kept))
 
+    def bytes_of_each(self) -> list[bytes]:
+        """What each number adds to a text: bytes, which may be a part of a character; none for marks and padding."""
+        if self.kind == "bytes":
+            return [b""] * _OFFSET + [bytes([n]) for n in range(256)]
+        processor = _sentencepiece().SentencePieceProcessor()
+        processor.LoadFromSerializedProto(self.model)
+
+        def of(number: int) -> bytes:
+            piece = processor.IdToPiece(number)
+            if processor.IsByte(number):
+                return bytes([int(piece[1:-1], 16)])  # "<0x0A>"
+            if processor.IsControl(number) or processor.IsUnused(number):
+                return b""
+            if processor.IsUnknown(number):
+                return str(processor.Decode([number])).encode()
+            return str(piece).replace("▁", " ").encode()
+
+        return [of(number) for number in range(self.vocabulary)]
+
 
 class _Bytes:
     def tokenize(self, text: Any) -> Any:
