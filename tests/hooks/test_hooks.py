@@ -20,6 +20,7 @@ from tfscale.hooks.keras_hooks import (
     answer_in_step,
     arguments_of,
     asked_metrics,
+    attention_dropout,
     compiled_loss,
     function_of,
     give_mask,
@@ -139,6 +140,13 @@ def test_seed_generators(keras):
     model(np.ones((1, 2), np.float32), training=True)
     assert (np.asarray(stream.state) != before).any()
     assert seed_generators(dense) == seed_generators(model) == []
+
+
+@of(attention_dropout)
+def test_attention_dropout(keras):
+    layer = keras.layers.MultiHeadAttention(2, 4, dropout=0.25)
+    layer.build((None, 3, 8), (None, 3, 8))
+    assert attention_dropout(layer).rate == 0.25 and seed_generators(attention_dropout(layer))
 
 
 @of(output_shape_of)

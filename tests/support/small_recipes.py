@@ -53,13 +53,21 @@ _TABLE = {
     "label": [i % 2 for i in range(90)],
 }
 _TINY_TEXT = ("task.width=16", "task.heads=2", "task.layers=1", "data.length=17")
+_TINY_PICTURES = (
+    "data=synthetic", "data.train_examples=40", "data.test_examples=5", "data.image_size=40", "task.image_size=32",
+    "data.num_classes=10", "task.num_classes=10",
+)  # fmt: skip
 
 SMALL = {
     "resnet": Small(("task.width=4", "task.depth=8")),
-    "resnet50_imagenet": Small(
-        ("data=synthetic", "data.train_examples=40", "data.test_examples=5", "data.image_size=40", "task.image_size=32",
-         "task.width=4", "data.num_classes=10", "task.num_classes=10"),
-        published=True,
+    "resnet50_imagenet": Small((*_TINY_PICTURES, "task.width=4"), published=True),
+    "vit": Small(("task.width=16", "task.depth=2", "task.heads=2", "task.patch=7"), quiet=("task.drop_path=0.0",)),
+    "deit_s_imagenet": Small(
+        (*_TINY_PICTURES, "task.width=24", "train.global_batch=4"), quiet=("task.drop_path=0.0",), published=True
+    ),
+    "convnext": Small(("task.depths=[1,1]", "task.widths=[8,16]"), quiet=("task.drop_path=0.0",)),
+    "convnext_t_imagenet": Small(
+        (*_TINY_PICTURES, "task.widths=[4,8,8,16]", "train.global_batch=4"), quiet=("task.drop_path=0.0",), published=True
     ),
     "tabular": Small(
         ("data.name=small_table",),

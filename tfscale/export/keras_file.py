@@ -45,6 +45,8 @@ def _is_mixed(layer: keras.layers.Layer) -> bool:
 
 def _stock_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     config, cls = layer.get_config(), type(layer)
+    if not isinstance(layer, keras.layers.Layer):  # one of keras.ops
+        return cls.from_config(config)
     if layer.dtype_policy.name.startswith("mixed_"):
         config["dtype"] = layer.dtype_policy.variable_dtype
     if isinstance(
@@ -82,7 +84,8 @@ def copy_variables(source: keras.Model, target: keras.Model) -> None:
 
 
 def left_out(model: keras.Model) -> str:
-    """Why a process without the user's code couldn't load a Keras file of this model in safe mode; "" where it can."""
+    """Why a process without the user's code couldn't load a Keras file of this model, or of its copy from stock layers,
+    in safe mode; "" where it can."""
     for layer in layers_of(model):
         if isinstance(layer, keras.layers.Lambda):
             return f"the Lambda layer {layer.name!r} is Python code, which Keras loads with safe_mode=False alone"
@@ -95,7 +98,8 @@ def left_out(model: keras.Model) -> str:
     except Exception as error:  # whatever people's own get_config raises
         return f"the model doesn't describe itself: {first_line(error)}"
     config.pop("compile_config", None)
-    foreign = sorted({name for name, _ in foreign_in(config)})
+    replaced = {type(layer).__name__ for layer in layers_of(model) if _is_ours(layer)}
+    foreign = sorted({name for name, _ in foreign_in(config)} - replaced)
     own = "a class or function of your own, which such a file names and doesn't hold"
     return f"the model has {', '.join(foreign[:3])}, {own}" if foreign else ""
 

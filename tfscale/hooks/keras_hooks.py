@@ -55,6 +55,14 @@ def seed_generators(layer: Any) -> list[Any]:
     return list(layer._seed_generators)
 
 
+def attention_dropout(layer: keras.layers.MultiHeadAttention) -> keras.layers.Dropout:
+    """The Dropout of its shares, whose random stream the layer's state and files hold.
+
+    Keras 3.15: keras/src/layers/attention/multi_head_attention.py, `MultiHeadAttention._dropout_layer`.
+    """
+    return layer._dropout_layer
+
+
 def output_shape_of(layer: keras.layers.Lambda) -> Any:
     """The `output_shape` that a Lambda was given: its configuration holds a function's marshalled code instead.
 

@@ -123,6 +123,7 @@ def build(
     from keras import Input, Model, layers
 
     from tfscale.layers.batch_norm import FusedBatchNormalization
+    from tfscale.models.picture_layers import normalised, wide
 
     def conv_bn(x, c: Conv, *, zero: bool = False):
         x = layers.Conv2D(
@@ -144,8 +145,7 @@ def build(
 
     stem, blocks = layout(depth, width=width, image_size=image_size, channels=channels)
     inputs = Input((image_size, image_size, channels), dtype="float32", name="image")
-    x = layers.Rescaling(*_normalisation(channels), dtype=_wide(), name="normalise")(inputs)
-    x = layers.ReLU(name="stem_relu")(conv_bn(x, stem))
+    x = layers.ReLU(name="stem_relu")(conv_bn(normalised(inputs), stem))
     if depth in IMAGENET:
         x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
     for block in blocks:
@@ -155,8 +155,7 @@ def build(
         x = conv_bn(x, block.chain[-1], zero=True)
         x = layers.ReLU(name=f"{block.name}_relu")(layers.Add(name=f"{block.name}_add")([x, skip]))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    # float32: a softmax over bfloat16 logits loses small probabilities
-    logits = layers.Dense(num_classes, kernel_initializer=_head(), dtype=_wide(), name="logits")(x)
+    logits = layers.Dense(num_classes, kernel_initializer=_head(), dtype=wide(), name="logits")(x)
     return Model(inputs, logits, name=f"resnet{depth}")
 
 
@@ -164,17 +163,3 @@ def _head():
     from keras import initializers
 
     return initializers.RandomNormal(stddev=0.01)
-
-
-def _wide() -> str:
-    from keras import config
-
-    return "float64" if config.floatx() == "float64" else "float32"
-
-
-def _normalisation(channels: int) -> tuple[list[float] | float, list[float] | float]:
-    """(scale, offset) of the first layer; ImageNet's statistics for colour, a plain range for the rest."""
-    if channels != 3:
-        return 1 / 64, -1.0
-    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return [1 / (255 * d) for d in deviation], [-m / d for m, d in zip(mean, deviation, strict=True)]

@@ -1,0 +1,120 @@
+"""The fused attention against Keras's own: results, gradients, what is left to Keras, and files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+BATCH, LENGTH, WIDTH = 3, 5, 12
+
+
+@pytest.fixture
+def pair(tf):
+    import keras
+
+    from tfscale.layers.attention import FusedAttention
+
+    def build(dtype="float32", **arguments):
+        layers = [
+            kind(3, 4, dtype=dtype, seed=7, bias_initializer="glorot_uniform", **arguments)
+            for kind in (FusedAttention, keras.layers.MultiHeadAttention)
+        ]
+        for layer in layers:
+            layer.build((None, LENGTH, WIDTH), (None, LENGTH, WIDTH))
+        layers[0].set_weights(layers[1].get_weights())
+        return layers
+
+    return build
+
+
+def step(tf, layer, x, **call):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, x, **call)
+        loss = tf.reduce_sum(tf.cast(y, tf.float32) ** 3)
+    return [y, *tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])]
+
+
+def inputs(tf, dtype="float32"):
+    return tf.cast(tf.random.stateless_normal([BATCH, LENGTH, WIDTH], [1, 2]), "bfloat16" if "bf" in dtype else dtype)
+
+
+def mask(kind):
+    some = np.random.RandomState(0).uniform(size=(BATCH, LENGTH, LENGTH)) < 0.6
+    some |= np.eye(LENGTH, dtype=bool)  # everything sees itself
+    return {"none": None, "each": some, "heads": np.stack([some, some[::-1], some], 1), "one": some[0]}[kind]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-6), ("mixed_bfloat16", 3e-2), ("float64", 1e-12)])
+@pytest.mark.parametrize(
+    ("seen", "call", "arguments"),
+    [
+        ("none", {}, {}),
+        ("none", {"use_causal_mask": True}, {"use_bias": False, "value_dim": 6}),
+        ("each", {}, {"use_bias": False}),
+        ("heads", {"use_causal_mask": True}, {}),
+        ("one", {"training": True}, {"dropout": 0.3}),
+    ],
+)
+def test_equals_keras(tf, pair, dtype, tolerance, seen, call, arguments):
+    """Within the tolerance times the largest number of the result, and of all gradients: a key's bias changes no share,
+    so that its own is rounding alone."""
+    x = inputs(tf, dtype)
+    ours, stock = (step(tf, layer, x, attention_mask=mask(seen), **call) for layer in pair(dtype, **arguments))
+    assert ours[0].dtype == stock[0].dtype
+    largest = [float(tf.reduce_max(tf.abs(tf.cast(b, tf.float64)))) for b in stock]
+    scales = [largest[0]] + [max(largest[1:])] * len(largest[1:])
+    for a, b, scale in zip(ours, stock, scales, strict=True):
+        np.testing.assert_allclose(tf.cast(a, tf.float64), tf.cast(b, tf.float64), atol=tolerance * scale, rtol=0)
+
+
+def test_it_makes_one_product_of_three_and_no_einsum(tf, pair):
+    fused, _ = pair()
+    graph = tf.function(lambda x: fused(x, x)).get_concrete_function(inputs(tf)).graph
+    types = [op.type for op in graph.get_operations()]
+    assert types.count("MatMul") == 2 and types.count("BatchMatMulV2") == 2 and "Einsum" not in types
+
+
+@pytest.mark.parametrize("case", ["other keys", "scores", "keras mask", "gate", "unknown length"])
+def test_what_else_keras_can_gives_the_same(tf, pair, case):
+    import keras
+
+    x, other, call = inputs(tf), inputs(tf)[:, :3] + 1, {}
+    layers = pair(**({"use_gate": True} if case == "gate" else {}))
+    if case == "other keys":
+        call = {"value": other}
+    elif case == "scores":
+        call = {"value": x, "return_attention_scores": True}
+    answers = []
+    for layer in layers:
+        if case == "keras mask":
+            seen = keras.layers.Masking()(tf.concat([x[:, :3], tf.zeros([BATCH, 2, WIDTH])], 1))
+            answers.append(layer(seen, seen))
+        elif case == "unknown length":
+            spec = tf.TensorSpec([None, None, WIDTH])
+            answers.append(tf.function(lambda x: layer(x, x), input_signature=[spec])(x))  # noqa: B023
+        else:
+            answers.append(layer(x, **(call or {"value": x})))
+    for a, b in zip(*(tf.nest.flatten(answer) for answer in answers), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_stock_keras_opens_a_file_of_it(tf, cli, tmp_path):
+    import keras
+
+    from tfscale.export.keras_file import full_precision_copy, save
+    from tfscale.layers.attention import FusedAttention
+
+    tokens = keras.Input((LENGTH, WIDTH))
+    model = keras.Model(tokens, FusedAttention(2, 6, dtype="mixed_bfloat16", dropout=0.1)(tokens, tokens))
+    save(full_precision_copy(model), tmp_path / "model.keras")
+    x = inputs(tf).numpy()
+    np.save(tmp_path / "x.npy", x)
+    read = "import keras, numpy as np, sys; m = keras.models.load_model('model.keras'); "
+    told = "np.save('y.npy', m(np.load('x.npy'))); print(type(m.layers[-1]).__name__, 'tfscale' in sys.modules)"
+    ended = cli(program=("-c", read + told))
+    assert ended.out.split() == ["MultiHeadAttention", "False"], ended.err
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), full_precision_copy(model)(x), atol=1e-6)
+    again = keras.models.clone_model(model)
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again(x), model(x))
