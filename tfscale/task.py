@@ -173,6 +173,12 @@ class Task:
         preprocessing has, such as tensorflow_text."""
         return ()
 
+    @property
+    def keras_file_with(self) -> tuple[str, ...]:
+        """Packages of whose classes the exported model.keras is made, besides Keras: whoever loads it must import them
+        before."""
+        return ()
+
     def build_optimizer(self) -> keras.optimizers.Optimizer | None:
         """An optimizer that the task brings along, or None: the configuration's."""
         return None

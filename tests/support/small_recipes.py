@@ -99,4 +99,5 @@ SMALL = {
         data=_import_text,
         published=True,
     ),
+    "keras_hub": Small(("task.lora_rank=2",)),
 }  # fmt: skip

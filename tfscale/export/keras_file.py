@@ -10,6 +10,7 @@ Refuses to know tasks and where the file lies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -83,9 +84,9 @@ def copy_variables(source: keras.Model, target: keras.Model) -> None:
             copy_state(there, here)
 
 
-def left_out(model: keras.Model) -> str:
+def left_out(model: keras.Model, packages: Sequence[str] = ()) -> str:
     """Why a process without the user's code couldn't load a Keras file of this model, or of its copy from stock layers,
-    in safe mode; "" where it can."""
+    in safe mode; "" where it can, once it has imported the packages."""
     for layer in layers_of(model):
         if isinstance(layer, keras.layers.Lambda):
             return f"the Lambda layer {layer.name!r} is Python code, which Keras loads with safe_mode=False alone"
@@ -99,7 +100,8 @@ def left_out(model: keras.Model) -> str:
         return f"the model doesn't describe itself: {first_line(error)}"
     config.pop("compile_config", None)
     replaced = {type(layer).__name__ for layer in layers_of(model) if _is_ours(layer)}
-    foreign = sorted({name for name, _ in foreign_in(config)} - replaced)
+    named = {name for name, module in foreign_in(config) if str(module).split(".")[0] not in packages}
+    foreign = sorted(named - replaced)
     own = "a class or function of your own, which such a file names and doesn't hold"
     return f"the model has {', '.join(foreign[:3])}, {own}" if foreign else ""
 

@@ -88,10 +88,15 @@ class Served:
         module.held = [variable.value for variable in self.model.variables]
         module.others = [
             resource
-            for owner in (self.task, *layers_in(self.model))
+            for owner in (self.task, *_layers_of(self.task), *layers_in(self.model))
             for resource in _resources(list(vars(owner).values()))
         ]
         tf.saved_model.save(module, str(folder), signatures={"serving_default": self._function})
+
+
+def _layers_of(task: Task) -> list[keras.layers.Layer]:
+    """Of layers that preprocess, such as a tokenizer's, those among a task's attributes, and what is inside of them."""
+    return [inner for one in vars(task).values() if isinstance(one, keras.layers.Layer) for inner in layers_in(one)]
 
 
 def _names(fields: Iterable[str]) -> list[str]:

@@ -104,7 +104,7 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
         fields = stacked(task, samples)
         inputs = feed(task, stock, fields)
         served = Served(task, exact, inputs)
-        why = left_out(stock)
+        why = left_out(stock, task.keras_file_with)
         with _undisturbed(exact):
             expected = numbers(answers(task, exact, fields, inputs), "served")
         with _undisturbed(stock):
@@ -114,12 +114,15 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
     else:
         expected |= numbers(keras_outputs, "keras")
         save(stock, folder / "model.keras")
+        if task.keras_file_with:
+            _log.info(f"whoever loads model.keras imports {', '.join(task.keras_file_with)} before")
     with _undisturbed(state.model):
         live = numbers(answers(task, state.model, fields, inputs), "served")
     served.save(folder / "saved_model")
     raw = served.named(samples) if raw_names is not None else served.signature.named(inputs)
     faults.point("export.before_verify", step=state.step)
-    worst = differences(expected, ask(folder, None if why else inputs, raw, imports=task.served_with))
+    imports = [*task.served_with, *(() if why else task.keras_file_with)]
+    worst = differences(expected, ask(folder, None if why else inputs, raw, imports=imports))
     lossy = [largest_difference(expected[n], live[n]) for n in live if live[n].dtype.kind == "f"]
     return {
         "inputs": _described(served.inputs),
@@ -128,6 +131,7 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
         "keras_inputs": None if why else _described(Signature.of(stock, inputs).seen(inputs)),
         "keras_outputs": None if why else _described({str(i): t for i, t in enumerate(keras_outputs)}),
         "imports": list(task.served_with),
+        "keras_imports": [] if why else list(task.keras_file_with),
         "left_out": {"model.keras": why} if why else {},
         "samples": len(next(iter(samples.values()))),
         "differences": worst,
@@ -186,7 +190,7 @@ def rehearse(task: Task, model: keras.Model, samples: Mapping[str, Sequence[Any]
             where="export.at_end",
             fix="mend it, or train with export.at_end=false",
         ) from error
-    return left_out(model)
+    return left_out(model, task.keras_file_with)
 
 
 def _in_full_precision(task: Task, live: keras.Model) -> keras.Model:
