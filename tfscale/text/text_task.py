@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from tfscale.errors import UsageError, nearest
 from tfscale.models import bert, transformer
 from tfscale.models.transformer import Shape
-from tfscale.task import METRIC_STATE, WHOLE, Footprint, Task
+from tfscale.task import METRIC_STATE, Footprint, Task
+from tfscale.text.token_losses import COUNTED, FIGURES, counted_tokens, figures, token_losses
 from tfscale.text.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -312,45 +313,28 @@ class Text(Task):
             correct = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             return losses, {"accuracy": tf.cast(correct, tf.float32)}
-        targets, learnt = self._targets(batch), tf.cast(batch["learnt"], logits.dtype)
-        weight = tf.cast(batch["weight"], logits.dtype)
-        found = tf.cast(tf.equal(tf.argmax(logits, -1, output_type=tf.int32), targets), logits.dtype)
-        losses = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits) * learnt, 1)
-        each = (
-            losses,
-            tf.reduce_sum(learnt, 1),
-            tf.reduce_sum(found * learnt, 1),
-            tf.cast(batch["bytes"], weight.dtype),
-        )
-        state = tf.stack([tf.reduce_sum(weight * one) for one in each])
-        whole = tf.cast(batch[WHOLE], weight.dtype) if WHOLE in batch else (state[1], tf.reduce_sum(weight))
-        # The step's mean over rows is its mean over tokens: a row with more of them counts for more
-        return losses * tf.math.divide_no_nan(whole[1], whole[0]), {METRIC_STATE: state}
+        losses, state = token_losses(logits, self._targets(batch), batch["learnt"], batch)
+        size = tf.reduce_sum(tf.cast(batch["weight"], logits.dtype) * tf.cast(batch["bytes"], logits.dtype))
+        return losses, {METRIC_STATE: tf.concat([state, [size]], 0)}
 
     @property
     def counted_size(self) -> int:
-        return 0 if self.kind == "classification" else 2
+        return 0 if self.kind == "classification" else COUNTED
 
     def count(self, model, batch):
-        import tensorflow as tf
-
-        learnt = tf.reduce_sum(batch["learnt"], 1)
-        return tf.stack([tf.reduce_sum(batch["weight"] * learnt), tf.reduce_sum(batch["weight"])])
+        return counted_tokens(batch["learnt"], batch)
 
     @property
     def metric_state_size(self) -> int:
-        return 0 if self.kind == "classification" else 4
+        return 0 if self.kind == "classification" else FIGURES + 1
 
     def metric_result(self, state):
         import math
 
-        losses, tokens, found, size = (float(one) for one in state)
-        if not tokens:
-            return {}
-        mean = losses / tokens
-        perplexity = math.exp(mean) if mean < 700 else math.inf
-        by_bytes = {"bits_per_byte": losses / math.log(2) / size} if size and self.kind == "causal" else {}
-        return {"loss": mean, "perplexity": perplexity, "accuracy": found / tokens, **by_bytes}
+        told, size = figures(state[:FIGURES]), float(state[FIGURES])
+        if told and size and self.kind == "causal":
+            told["bits_per_byte"] = float(state[0]) / math.log(2) / size
+        return told
 
     def predict(self, model, batch):
         """For a class "class" and "probabilities"; else "tokens" [batch, length] and of each the log-probability, given
