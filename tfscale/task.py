@@ -41,11 +41,14 @@ class Footprint:
         parameters: trainable parameters.
         activation_bytes: bytes kept for the backward pass, per example, in float32.
         forward_flops: FLOPs of one example's forward pass, 2 per multiply-add.
+        table_parameters: those of `parameters` that are rows of tables, of which an example looks up a few: a worker of
+            parameter servers holds none of them.
     """
 
     parameters: int
     activation_bytes: int
     forward_flops: int
+    table_parameters: int = 0
 
 
 @dataclass

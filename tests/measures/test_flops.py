@@ -17,15 +17,11 @@ def profiled(tf, task):
     return profiled_flops(task, model, {"image": tf.zeros(shape, tf.uint8), "label": tf.zeros([2], tf.int64)})
 
 
-# Those of texts and tables need data first, and a preset its folder: tests of their own look at them
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        n
-        for n in groups()["recipe"]
-        if n not in ("text", "tabular", "gpt", "gpt2_124m", "bert", "bert_base", "keras_hub")
-    ],
-)
+# Those of texts, tables and clicks take no pictures, and a preset needs its folder: tests of their own look at them
+OTHERS = ("text", "tabular", "gpt", "gpt2_124m", "bert", "bert_base", "keras_hub", "dlrm", "dlrm_criteo")
+
+
+@pytest.mark.parametrize("recipe", [name for name in groups()["recipe"] if name not in OTHERS])
 def test_a_recipe_counts_what_tensorflow_counts(tf, policy, recipe):
     policy("float32")
     config = compose([f"+recipe={recipe}"])

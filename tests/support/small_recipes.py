@@ -100,4 +100,11 @@ SMALL = {
         published=True,
     ),
     "keras_hub": Small(("task.lora_rank=2",)),
+    "dlrm": Small(("data.tables=[30,7]", "data.train_examples=600", "data.test_examples=300", "eval.global_batch=300")),
+    "dlrm_criteo": Small(
+        ("data.name=small_table", "task.tables=[5]"),
+        data=_import_table,
+        published=True,
+        too_large=("container-2core-4gib.json",),
+    ),
 }  # fmt: skip

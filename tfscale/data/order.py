@@ -108,13 +108,13 @@ def _slots(number: tf.Tensor, place: tf.Tensor, block: int, positions: int, seed
     `permute` takes a thousand times as long on so few.
     """
     numbers = number[0] + tf.range((positions + block - 2) // block + 1, dtype=tf.int64)
-    drawn = _random(tf.cast(numbers, tf.uint64) + _random(tf.constant(seed, tf.uint64)))
-    drawn = _random(drawn[:, tf.newaxis] + tf.cast(tf.range(block), tf.uint64))
+    drawn = random_bits(tf.cast(numbers, tf.uint64) + random_bits(tf.constant(seed, tf.uint64)))
+    drawn = random_bits(drawn[:, tf.newaxis] + tf.cast(tf.range(block), tf.uint64))
     slots = tf.argsort(tf.bitcast(drawn, tf.int64), axis=1)
     return tf.cast(tf.gather_nd(slots, tf.stack([number - number[0], place], axis=1)), tf.int64)
 
 
-def _random(counter: tf.Tensor) -> tf.Tensor:
+def random_bits(counter: tf.Tensor) -> tf.Tensor:
     """Random bits of a number: uint64."""
     bits = (counter + tf.constant(1, tf.uint64)) * tf.constant(0x9E3779B97F4A7C15, tf.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

@@ -5,6 +5,7 @@ Owns the estimate of memory. Refuses to know strategies and TensorFlow.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from tfscale.errors import UsageError
@@ -42,6 +43,13 @@ def _memory(request: PlanRequest, precision: str, micro_batch: int) -> int:
     return state + cast_weights + activations
 
 
+def _without_tables(request: PlanRequest) -> PlanRequest:
+    footprint = request.footprint
+    assert footprint is not None
+    rest = dataclasses.replace(footprint, parameters=footprint.parameters - footprint.table_parameters)
+    return dataclasses.replace(request, footprint=rest)
+
+
 def _device_memory(hardware: Hardware, kind: str, devices: int) -> tuple[int, str]:
     """(what may be used of one device's memory, why); the logical devices of a CPU share its own."""
     if kind == "gpu":
@@ -59,6 +67,10 @@ def decide_memory(d: Decisions, hardware: Hardware, request: PlanRequest) -> Non
     kind, replica_batch, precision = d.values["accelerator"], d.values["replica_batch"], d.values["precision"]
     budget, reason = _device_memory(hardware, kind, d.values["local_devices"])
     d.set("device_memory_bytes", budget, reason)
+    elsewhere = ""
+    tables = request.footprint.table_parameters if request.footprint is not None else 0
+    if tables and d.values["strategy"] == "parameter_server":
+        request, elsewhere = _without_tables(request), ", without the tables, which the servers hold"
     forced = request.accumulate
     if forced is not None and (forced < 1 or replica_batch % forced):
         divisors = ", ".join(str(n) for n in range(1, replica_batch + 1) if replica_batch % n == 0)
@@ -85,7 +97,7 @@ def decide_memory(d: Decisions, hardware: Hardware, request: PlanRequest) -> Non
             raise _too_large(d, request, budget, options[-1])
         need = _memory(request, precision, replica_batch // fitting[0])
         counted = ", counted from the built model" if request.counted else ""
-        what = f"weights, gradients, optimizer slots and one micro-batch's activations{counted}"
+        what = f"weights, gradients, optimizer slots and one micro-batch's activations{counted}{elsewhere}"
         d.set("foreseen_memory_bytes", need, what)
         if forced:
             d.set("accumulate", forced, "forced by train.accumulate")
@@ -108,7 +120,10 @@ def _too_large(d: Decisions, request: PlanRequest, budget: int, accumulate: int)
     assert request.footprint is not None
     fixed = _memory(request, precision, 0)
     if _memory(request, precision, 1) > budget:
-        return UsageError(what, where="memory", fix="the model is too large for one device: use a smaller one")
+        fix = "the model is too large for one device: use a smaller one"
+        if tables := request.footprint.table_parameters:
+            fix += f", or share its tables of {tables} numbers among servers: tfscale launch --workers 2 --ps 2 -- ..."
+        return UsageError(what, where="memory", fix=fix)
     per_example = _memory(request, precision, 1) - fixed
     fits = max(1, (budget - fixed) // max(1, per_example)) * replicas
     fix = f"use train.global_batch={fits}" + (" or remove train.accumulate" if request.accumulate else "")
