@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from tfscale.recipes.image_classification import ImageClassification
+from tfscale.recipes.image_classification import ImageClassification, refuse_numbers
 
 from tfscale.errors import UsageError, nearest
 from tfscale.models import convnext
@@ -38,17 +38,19 @@ class ConvNeXt(ImageClassification):
                 where="task.variant",
                 fix=f"use one of {', '.join(convnext.VARIANTS)}",
             )
-        if not 0 <= self.drop_path < 1:
-            raise UsageError("it is a share of the examples", where="task.drop_path", fix="use 0 or more, and below 1")
+        refuse_numbers(self.drop_path, self.deviation)
+        if self.layer_scale < 0:
+            raise UsageError("the first factor is below 0", where="task.layer_scale", fix="use 1e-6, or 0 for none")
         sizes = self._sizes()
-        if len(sizes["depths"]) != len(sizes["widths"]):
+        if len(sizes["depths"]) != len(sizes["widths"]) or not sizes["depths"]:
             raise UsageError(
                 f"there are {len(sizes['depths'])} depths and {len(sizes['widths'])} widths",
                 where="task.depths",
                 fix="give one depth and one width for each stage",
             )
-        if min(*sizes["depths"], *sizes["widths"], sizes["patch"]) < 1:
-            raise UsageError("depths, widths and the patch are 1 or more", where="task", fix=f"not {sizes}")
+        for name, size in sizes.items():
+            if min(size if isinstance(size, tuple) else (size,)) < 1:
+                raise UsageError(f"{name} is {size}", where=f"task.{name}", fix="use 1 or more")
 
     def _sizes(self) -> dict:
         own = {"depths": self.depths, "widths": self.widths, "patch": self.patch}

@@ -114,3 +114,11 @@ class ImageClassification(Task):
         import tensorflow as tf
 
         return {"image": tf.TensorSpec([], tf.string)}
+
+
+def refuse_numbers(drop_path: float, deviation: float | None) -> None:
+    """Raises UsageError for a share of stochastic depth, or a deviation of fresh weights, that makes no sense."""
+    if not 0 <= drop_path < 1:
+        raise UsageError("it is a share of the examples", where="task.drop_path", fix="use 0 or more, and below 1")
+    if deviation is not None and deviation <= 0:
+        raise UsageError(f"a deviation of {deviation:g} draws nothing", where="task.deviation", fix="use 0.02, or null")

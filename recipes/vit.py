@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from tfscale.recipes.image_classification import ImageClassification
+from tfscale.recipes.image_classification import ImageClassification, refuse_numbers
 
 from tfscale.errors import UsageError, nearest
 from tfscale.models import vit
@@ -41,8 +41,7 @@ class ViT(ImageClassification):
             )
         if self.pool not in ("token", "mean"):
             raise UsageError(f"nothing is pooled by {self.pool!r}", where="task.pool", fix="use token or mean")
-        if not 0 <= self.drop_path < 1:
-            raise UsageError("it is a share of the examples", where="task.drop_path", fix="use 0 or more, and below 1")
+        refuse_numbers(self.drop_path, self.deviation)
         sizes = self._sizes()
         for name, size in sizes.items():
             if size < 1:
