@@ -11,7 +11,7 @@ It is made of layers that stock Keras has, or that have its variables: the class
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfscale.task import Footprint
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _WIDER = 4  # how many times wider the hidden layer of a block is
 # Of ImageNet's pictures, as published, and one for digits of 28 pixels on two cores
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "digits": {"width": 64, "depth": 4, "heads": 4, "patch": 4},
     "Ti": {"width": 192, "depth": 12, "heads": 3, "patch": 16},
     "S": {"width": 384, "depth": 12, "heads": 6, "patch": 16},
