@@ -202,7 +202,7 @@ def test_vocabularies_go_into_a_copy_and_are_compared(tf, policy, tmp_path):
             warm_start(make(words[:3]), str(tmp_path / place))
         assert warm_start(make(words), str(tmp_path / place)).notice == ""
     (tmp_path / "r" / "model.json").unlink()
-    assert "doesn't tell its vocabularies" in warm_start(other, str(tmp_path / "r")).table()
+    assert "doesn't tell its vocabularies" in warm_start(other, str(tmp_path / "r")).report()
     unlearnt = keras.Sequential([keras.layers.StringLookup(name="unlearnt"), keras.layers.Embedding(6, 3)])
     unlearnt.compile("sgd", "mse")
     with pytest.raises(UsageError, match="unlearnt has learnt nothing yet"):

@@ -223,7 +223,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    init_from: Optional[str] = None  # a run folder, a checkpoint or a Keras file whose weights a fresh run begins with
+    init_from: Optional[str] = None  # whose weights a fresh run begins with: a run, Keras file or preset
     resume: ResumeConfig = field(default_factory=ResumeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)

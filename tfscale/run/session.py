@@ -150,9 +150,11 @@ class Session:
         with self.trainer.clock("restore"):
             step = restore(self.parts)
             if step is None and self.config.init_from:
-                from tfscale.trained.warm_start import warm_start
+                from tfscale.trained.warm_start import FILE, warm_start
 
-                _log.info(warm_start(self.state.model, self.config.init_from).table(), extra=bare())
+                found = warm_start(self.state.model, self.config.init_from)
+                _log.info(found.report(), extra=bare())
+                self.run_dir.write_json(FILE, found.as_dict())
                 self.state.reset_averages()
             share_state(self.parts)
         if step is not None or self.config.init_from:

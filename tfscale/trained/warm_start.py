@@ -1,115 +1,158 @@
-"""Warm start: the weights of another run, checkpoint or Keras file put into a fresh model.
+"""Warm start: the weights of another run, a file or a preset put into a fresh model.
 
-Owns what fits where, and the table that says so. Refuses to know training.
+Owns what is refused, and the report of what fitted. Refuses to know training.
 
-    print(warm_start(model, "runs/resnet/563a34baa8").table())
+    found = warm_start(model, "runs/resnet/563a34baa8")
+    print(found.report())
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfscale.console import table
-from tfscale.errors import CheckpointUnusable, DataMissing, TfscaleError, UsageError
-from tfscale.keras_task.file import check_keras_file
+from tfscale.errors import DataMissing, TfscaleError, UsageError
+from tfscale.models.hub import is_preset
+from tfscale.trained.matching import Match, match
+from tfscale.trained.presets import check_preset, preset_weights
+from tfscale.trained.weight_files import StoredWeights, check_weights_file, stored_weights, views_of
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
-LOADED, RESIZED, NEW, UNUSED = "loaded", "resized", "new", "unused"
-_SEEDS = "seed_generator"  # positions of random streams, which are no weights
-
-
-@dataclass(frozen=True)
-class Row:
-    """What happened to one variable; shapes are None where it is absent."""
-
-    name: str
-    status: str
-    shape: tuple[int, ...] | None
-    stored: tuple[int, ...] | None
+FILE = "init_from.json"  # in the run's folder
+_SHOWN = 8  # names in one line
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What was loaded from where."""
+    """What was loaded from where, by the names of variables.
+
+    Attributes:
+        loaded: how many variables.
+        parameters: how many numbers they hold.
+        renamed: the name there of each layer that is called otherwise here.
+        resized: convolutions between grey and colour.
+        head: shapes there of those in the last layers that differ, which begin afresh.
+        fresh: all that begins afresh, with its shape.
+        left_out: names there that were not taken, with their shapes.
+    """
 
     source: str
-    rows: tuple[Row, ...]
+    loaded: int
+    parameters: int
+    renamed: Mapping[str, str]
+    resized: Sequence[str]
+    head: Mapping[str, tuple[int, ...]]
+    fresh: Mapping[str, tuple[int, ...]]
+    left_out: Mapping[str, tuple[int, ...]]
     notice: str = ""
 
-    def count(self, status: str) -> int:
-        return sum(row.status == status for row in self.rows)
-
-    def table(self) -> str:
-        """A table of what wasn't simply loaded, under a line of counts, and what else is to be known."""
-        counts = Counter(row.status for row in self.rows)
-        listed = ", ".join(f"{counts[status]} {status}" for status in (LOADED, RESIZED, NEW, UNUSED) if counts[status])
-        title = f"weights from {self.source}: {listed}"
-        rows = [
-            (row.name, _show(row.shape), _show(row.stored), row.status) for row in self.rows if row.status != LOADED
+    def report(self) -> str:
+        """In a few lines; long lists are shortened with their count."""
+        lines = [
+            f"weights from {self.source}: {self.loaded} variables loaded, {self.parameters:,} parameters; "
+            f"{len(self.fresh)} begin afresh, {len(self.left_out)} left out"
         ]
-        shown = table(rows, ("variable", "this model", "there", "status"), title=title) if rows else title
-        return "\n".join(filter(None, [shown, self.notice]))
+        renamed = [f"{here} from {there}" for here, there in self.renamed.items()]
+        fresh = [f"{name} {_show(shape)}" for name, shape in self.fresh.items() if name not in self.head]
+        head = [f"{name} {_show(self.fresh[name])}, there {_show(shape)}" for name, shape in self.head.items()]
+        left = [f"{name} {_show(shape)}" for name, shape in self.left_out.items()]
+        rows = [
+            ("under another name", renamed, ", "),
+            ("channels added up or repeated", list(self.resized), ", "),
+            ("the head is replaced", head, "; "),
+            ("begin afresh", fresh, ", "),
+            ("left out", left, ", "),
+        ]
+        lines += [f"  {what}: {_listed(names, between)}" for what, names, between in rows if names]
+        return "\n".join(filter(None, [*lines, self.notice]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return asdict(self)
 
 
 def check_place(init_from: str) -> None:
-    """Tells without TensorFlow whether there is something; raises DataMissing, and what `check_keras_file` does."""
+    """Tells without TensorFlow whether there is something; raises DataMissing, and what `check_weights_file` does."""
     path = Path(init_from)
-    kinds = path.is_file() or (path / "checkpoints").is_dir() or (path / "manifest.json").is_file()
+    preset = path.is_dir() and is_preset(path)
+    kinds = path.is_file() or (path / "checkpoints").is_dir() or (path / "manifest.json").is_file() or preset
     if not kinds:
         raise DataMissing(
-            f"{init_from} is no run folder, checkpoint or Keras file",
+            f"{init_from} is no run folder, checkpoint, Keras file or KerasHub preset's folder",
             where="init_from",
-            fix="give init_from=runs/RECIPE/NAME, .../checkpoints/step-NNN or FILE.keras",
+            fix="give init_from=runs/RECIPE/NAME, .../checkpoints/step-NNN, FILE.keras, FILE.weights.h5 or the folder"
+            " that save_to_preset wrote",
         )
     if path.is_file():
-        check_keras_file(path)
+        check_weights_file(path)
+    elif preset:
+        check_preset(path)
 
 
 def warm_start(model: keras.Model, init_from: str) -> WarmStart:
-    """Puts every stored variable that fits into the model.
+    """Puts every stored variable that fits into the model, see `match`.
 
-    Variables are matched by name; by position where no name is the same, or where the names differ and the shapes in
-    their order don't (Keras numbers unnamed layers afresh in every model of one process). Of the same name but another
-    shape, the first convolution is resized between grey and colour; anything else, such as the head for other classes,
-    stays fresh.
+    Of another shape may be the last one or two layers with weights, the head, which begin afresh; and the first
+    convolution, which is resized between grey and colour.
 
     Raises:
-        DataMissing: nothing is there.
+        DataMissing, DataCorrupt, SecurityRefused: nothing is there, or it can't be read.
         CheckpointUnusable: the checkpoints are damaged.
-        UsageError: nothing fits, or the weights are for another vocabulary.
+        UsageError: nothing fits, other layers than the last differ, or the weights are for another vocabulary.
     """
     from tfscale.state.keras_state import settle
 
     check_place(init_from)
-    there = _stored(Path(init_from))
-    values = there if isinstance(there, Mapping) else {v.path: _array(v) for v in there.variables}
-    stored = _without_prefix({name: value for name, value in values.items() if _SEEDS not in name})
-    wanted = _without_prefix({v.path: v for v in model.variables if _SEEDS not in v.path})
-    same_shapes = [tuple(v.shape) for v in wanted.values()] == [tuple(v.shape) for v in stored.values()]
-    disjoint = not wanted.keys() & stored.keys() and len(wanted) == len(stored)
-    if wanted.keys() != stored.keys() and (same_shapes or disjoint):
-        stored = dict(zip(wanted, stored.values(), strict=True))
-    rows = [_put(name, variable, stored.get(name)) for name, variable in wanted.items()]
-    rows += [Row(n, UNUSED, None, tuple(value.shape)) for n, value in stored.items() if n not in wanted]
-    if not any(row.status in (LOADED, RESIZED) for row in rows):
-        raise UsageError(
-            f"none of the {len(stored)} variables in {init_from} fits one of this model's {len(wanted)}",
-            where="init_from",
-            fix="choose a run of the same architecture (task.depth, task.width)",
-        )
-    notice = _bring_vocabularies(there, model, init_from)
+    path = Path(init_from)
+    there = preset_weights(path) if path.is_dir() and is_preset(path) else stored_weights(path)
+    found = match(model, there.views)
+    ours = views_of(model)["path"]
+    _refuse_misfits(found, ours, init_from)
+    for name, (_, value) in found.fits.items():
+        ours[name].assign(value)
+    notice = "\n".join(filter(None, [there.notice, _bring_vocabularies(there, model, init_from)]))
     settle(model)
-    return WarmStart(init_from, tuple(rows), notice)
+    return WarmStart(
+        init_from,
+        loaded=len(found.fits),
+        parameters=sum(math.prod(ours[name].shape) for name in found.fits),
+        renamed=found.renamed,
+        resized=found.resized,
+        head={name: shape for name, (_, shape) in found.head.items()},
+        fresh={name: tuple(v.shape) for name, v in ours.items() if name not in found.fits},
+        left_out=found.left | dict(found.head.values()),
+        notice=notice,
+    )
 
 
-def _bring_vocabularies(stored: Any, model: keras.Model, init_from: str) -> str:
+def _refuse_misfits(found: Match, ours: Mapping[str, Any], init_from: str) -> None:
+    if found.others and not found.is_chance:
+        rows = [
+            f"{name} {_show(tuple(ours[name].shape))}, there {_show(shape)}"
+            for name, (_, shape) in found.others.items()
+        ]
+        raise UsageError(
+            f"{len(found.fits)} of this model's {len(ours)} variables fit those in {init_from}; these "
+            f"differ: {_listed(rows, '; ')}",
+            where="init_from",
+            fix="give weights of the same architecture and size (such as task.depth, task.width, task.image_size): only"
+            " the last one or two layers, the head, may have other shapes",
+        )
+    if not found.fits or found.is_chance:
+        few = f"only {len(found.fits)} variables, {found.share:.1%} of the parameters," if found.fits else "none"
+        raise UsageError(
+            f"{few} of what is in {init_from} fit{'' if found.fits else 's'} one of this model's {len(ours)} variables",
+            where="init_from",
+            fix="choose a run or a file of the same architecture (task.depth, task.width)",
+        )
+
+
+def _bring_vocabularies(stored: StoredWeights, model: keras.Model, init_from: str) -> str:
     """What lookups have learnt, by name or else by place.
 
     Returns:
@@ -121,7 +164,7 @@ def _bring_vocabularies(stored: Any, model: keras.Model, init_from: str) -> str:
     from tfscale.state.keras_state import copy_state, layers_of, learnt
 
     ours = [layer for layer in layers_of(model) if learnt(layer) is not None]
-    there = (stored if not isinstance(stored, Mapping) else _kept(Path(init_from))) if ours else None
+    there = (stored.model if stored.model is not None else _kept(Path(init_from))) if ours else None
     if there is None:
         return f"{init_from} doesn't tell its vocabularies: its weights are taken to mean this model's words" * bool(
             ours
@@ -156,58 +199,10 @@ def _kept(path: Path) -> keras.Model | None:
         return None
 
 
-def _without_prefix(by_path: dict[str, Any]) -> dict[str, Any]:
-    """Without the model's own name, where it stands before every layer's: "sequential_3/dense/kernel"."""
-    tops = {path.split("/")[0] for path in by_path}
-    if len(tops) != 1 or any(path.count("/") < 2 for path in by_path):
-        return by_path
-    return {path.split("/", 1)[1]: value for path, value in by_path.items()}
+def _show(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
 
 
-def _put(name: str, variable: Any, value: np.ndarray | None) -> Row:
-    shape = tuple(variable.shape)
-    if value is None:
-        return Row(name, NEW, shape, None)
-    status = LOADED
-    if tuple(value.shape) != shape:
-        fitted = _between_grey_and_colour(value, shape)
-        if fitted is None:
-            return Row(name, NEW, shape, tuple(value.shape))
-        variable.assign(fitted)
-        return Row(name, RESIZED, shape, tuple(value.shape))
-    variable.assign(value)
-    return Row(name, status, shape, tuple(value.shape))
-
-
-def _between_grey_and_colour(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A convolution's kernel for 1 instead of 3 channels or the other way, its answer to grey pictures kept."""
-    if kernel.ndim != 4 or len(shape) != 4 or (*kernel.shape[:2], kernel.shape[3]) != (*shape[:2], shape[3]):
-        return None
-    if (kernel.shape[2], shape[2]) == (1, 3):
-        return kernel.repeat(3, axis=2) / 3
-    return kernel.sum(axis=2, keepdims=True) if (kernel.shape[2], shape[2]) == (3, 1) else None
-
-
-def _stored(path: Path) -> Mapping[str, np.ndarray] | keras.Model:
-    """The variables of a run or checkpoint, or the model of a file, which may hold more."""
-    from tfscale.checkpoint import Checkpointer
-    from tfscale.keras_task.file import load_keras_file
-
-    if path.is_file():
-        return load_keras_file(path, compiled=False)
-    if (path / "checkpoints").is_dir():
-        return Checkpointer(path / "checkpoints").read_model("best")
-    number = path.name.removeprefix("step-")
-    if not number.isdigit():
-        raise CheckpointUnusable(f"{path} is no checkpoint's folder", where="init_from", fix="name a step-NNN folder")
-    return Checkpointer(path.parent).read_model(int(number))
-
-
-def _array(variable: Any) -> np.ndarray:
-    import numpy as np
-
-    return np.asarray(variable)
-
-
-def _show(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else "x".join(map(str, shape)) or "scalar"
+def _listed(names: Sequence[str], between: str) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return between.join(names[:_SHOWN]) + more
