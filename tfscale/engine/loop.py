@@ -78,7 +78,6 @@ class Trainer(Training):
 
     def retrace(self) -> None:
         """Compiles the loops anew when they are needed: what they took as constants has changed."""
-        self._train_step.retrace()
         self._timed_loop = tf.function(self._timed_graph, autograph=False)
         # Traced only where steps are too quick to time each, and so many that a second tracing is worth its time.
         self._plain_loop = tf.function(self._plain_graph, autograph=False)
@@ -129,6 +128,7 @@ class Trainer(Training):
     def _thaw(self) -> None:
         """Lets train what does from this step on: behind a point of task.unfreeze, a resume or a roll-back."""
         if self.state.freezing and self.state.freezing.settle(self.state.step):
+            self._train_step.retrace()
             self.retrace()
             _log.info(f"step {self.state.step}: {self.state.freezing.report()}")
 
