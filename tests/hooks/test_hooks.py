@@ -36,6 +36,7 @@ from tfscale.hooks.keras_hooks import (
     output_shape_of,
     own_statistics,
     place_in,
+    scale_rates,
     seed_generators,
     single_losses,
     sublayers,
@@ -349,6 +350,25 @@ def test_leave_gradients_as_they_are(keras, tf, strategy):
 
     assert change(lambda optimizer: None) == -2
     assert change(leave_gradients_as_they_are) == -1
+
+
+@of(scale_rates)
+def test_scale_rates(keras, tf, strategy):
+    """On every replica alike, and of what weight decay takes, too."""
+
+    def moved(prepare, weight_decay):
+        with strategy.scope():
+            variables = [keras.Variable(8.0, name=name) for name in ("kernel", "bias")]
+            optimizer = keras.optimizers.SGD(0.5, weight_decay=weight_decay)
+            optimizer.build(variables)
+        prepare(optimizer)
+        leave_gradients_as_they_are(optimizer)
+        applied(tf, strategy, optimizer, variables)
+        return [[float(copy.numpy()) for copy in strategy.experimental_local_results(v.value)] for v in variables]
+
+    assert moved(lambda optimizer: None, None) == [[7.5, 7.5], [7.5, 7.5]]
+    assert moved(lambda optimizer: scale_rates(optimizer, [0.5, 1.0]), None) == [[7.75, 7.75], [7.5, 7.5]]
+    assert moved(lambda optimizer: scale_rates(optimizer, [0.5, 1.0]), 0.25) == [[7.25, 7.25], [6.5, 6.5]]
 
 
 # -- TensorFlow

@@ -14,7 +14,7 @@ def optim(tf):
     return optim
 
 
-def trained(tf, optimizer, steps=5, l2=0.0):
+def trained(tf, optimizer, steps=5, l2=0.0, built=lambda optimizer: None):
     import keras
 
     variables = [
@@ -22,6 +22,7 @@ def trained(tf, optimizer, steps=5, l2=0.0):
         keras.Variable([0.5], dtype="float32", name="bias"),
     ]
     optimizer.build(variables)
+    built(optimizer)
 
     @tf.function
     def step(i):
@@ -134,3 +135,73 @@ def test_every_optimizer_trains(tf, optim, name):
     before = [np.linspace(-1, 1, 6).reshape(2, 3), [0.5]]
     after = trained(tf, optim.build_optimizer(config, steps_per_epoch=1, total_steps=6))
     assert all(np.abs(a - b).max() > 1e-4 for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("name", OWN_KEYS)
+def test_a_layer_learns_as_it_would_with_its_own_rate(tf, optim, name):
+    """The kernel at a quarter of the rate, of weight decay too, and the bias at the whole one."""
+    from tfscale.hooks.keras_hooks import scale_rates
+
+    rate = 10.0 if name == "lars" else 0.01
+
+    def made(rate):
+        config = OptimizerConfig(name=name, learning_rate=rate, weight_decay=0.1)
+        return optim.build_optimizer(config, steps_per_epoch=1, total_steps=6)
+
+    whole, quarter = trained(tf, made(rate)), trained(tf, made(rate / 4))
+    kernel, bias = trained(tf, made(rate), built=lambda optimizer: scale_rates(optimizer, [0.25, 1.0]))
+    np.testing.assert_allclose(kernel, quarter[0], rtol=2e-6)
+    np.testing.assert_array_equal(bias, whole[1])
+    assert np.abs(whole[0] - kernel).max() > 1e-4
+
+
+NAMED = {
+    "resnet": (["stem_conv", "stem_bn", "s0b0_a_conv", "s0b0_skip_bn", "s2b1_b_conv", "logits"],
+               ["stem_conv", "stem_conv", "s0b0", "s0b0", "s2b1", "logits"]),
+    "transformer": (["token_embedding", "position_embedding", "block_0_dense_1", "block_0_norm", "block_11_dense_2", "norm", "logits"],
+                    ["token_embedding", "token_embedding", "block_0", "block_0", "block_11", "norm", "norm"]),
+    "applications": (["conv1_conv", "conv2_block1_1_conv", "conv2_block1_1_bn", "conv2_block2_0_conv", "predictions"],
+                     ["conv1", "conv2_block1", "conv2_block1", "conv2_block2", "predictions"]),
+    "convnext": (["stem", "tiny_stage_0_block_0_dw_conv", "tiny_stage_0_block_1_dw_conv"],
+                 ["stem", "tiny_stage_0_block_0", "tiny_stage_0_block_1"]),
+    "hub": (["backbone/token_embedding", "backbone/transformer_layer_0/self_attention/query",
+             "backbone/transformer_layer_0/norm_1", "backbone/transformer_layer_1/dense", "logits"],
+            ["backbone/token_embedding", "transformer_layer_0", "transformer_layer_0", "transformer_layer_1", "logits"]),
+    "by Keras": (["functional_3/conv2d", "functional_3/conv2d_1", "functional_3/conv2d_transpose_2", "dense"],
+                 ["functional_3/conv2d", "conv2d_1", "conv2d_transpose_2", "dense"]),
+    "without numbers": (["hidden", "out"], ["hidden", "out"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", NAMED.values(), ids=NAMED)
+def test_what_is_a_layer(names):
+    from tfscale.optimizers.layer_decay import layers_by_depth
+
+    layers, wanted = names
+    assert layers_by_depth([f"{layer}/kernel" for layer in layers]) == wanted
+
+
+def test_layer_decay_in_a_run_that_is_resumed(tf, tmp_path):
+    """In two attempts to the same bits as in one."""
+    import keras
+    from support.tiny_run import Classify, fit_tiny
+
+    from tfscale.errors import UsageError
+
+    class Linear(Classify):
+        def build_model(self):
+            return keras.Sequential([keras.Input((6,), name="x"), keras.layers.Dense(2, name="out")])
+
+    decayed = {"layer_decay": 0.5}
+    _, said, whole = fit_tiny(tmp_path / "whole", optimizer=decayed)
+    assert "layer decay 0.5: 2 layers, from 0.5 of the learning rate (hidden) to 1 (out)" in said
+    fit_tiny(tmp_path / "parts", optimizer=decayed, train={"until": "13st"})
+    result, _, parts = fit_tiny(tmp_path / "parts", optimizer=decayed)
+    assert result.step == 30 and weights(whole) == weights(parts)
+    with pytest.raises(UsageError, match="the model has one layer with weights"):
+        fit_tiny(tmp_path / "one", optimizer=decayed, task=Linear())
+
+
+def weights(run_dir):
+    (file,) = (run_dir / "checkpoints" / "step-000000030").glob("*.data*")
+    return file.read_bytes()

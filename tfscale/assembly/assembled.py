@@ -73,6 +73,7 @@ def assemble(
         UsageError: the model can't be built as asked for, or a setting takes no effect on it.
     """
     from tfscale.optimizers.build import build_optimizer, remember_rate
+    from tfscale.optimizers.layer_decay import decay_by_layer
     from tfscale.state.train_state import TrainState
 
     source, train = config.data, config.train
@@ -100,6 +101,8 @@ def assemble(
     task.begin_training()
     brings_optimizer = state.optimizer is not optimizer
     refuse_ignored(config, task, brings_optimizer=brings_optimizer)
+    if config.optimizer.layer_decay is not None and not brings_optimizer:
+        decay_by_layer(state, config.optimizer.layer_decay)
     remember_rate(state.optimizer)
     return Assembled(strategy, task, state, brings_optimizer, steps_per_epoch, total_steps)
 

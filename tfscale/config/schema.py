@@ -76,6 +76,7 @@ class OptimizerConfig:
     name: Optional[str] = None  # null: rmsprop, as in Keras's compile; a compiled model brings its own
     learning_rate: Optional[float] = None
     reference_batch: Optional[int] = None  # that learning_rate is for; it grows in proportion with train.global_batch
+    layer_decay: Optional[float] = None  # what each layer's rate is of that of the layer above it; null: 1
     momentum: Optional[float] = None  # of sgd, rmsprop, lars and muon
     nesterov: Optional[bool] = None
     rho: Optional[float] = None  # of rmsprop, as is centered
@@ -328,10 +329,11 @@ def validate(config: RunConfig) -> None:
     for key in ("momentum", "rho", "beta_1", "beta_2"):
         share = getattr(config.optimizer, key)
         check(f"optimizer.{key}", share is None or 0 <= share <= 1, f"{share} is not in 0..1")
+    decay = config.optimizer.layer_decay
+    check("optimizer.layer_decay", decay is None or 0 < decay <= 1, f"{decay} is not in 0..1, 0 excluded")
     ema = config.train.ema
     check("train.ema", ema is None or 0 <= ema < 1, f"{ema} is not in 0..1, 1 excluded")
-    seed = config.train.seed or 0
-    check("train.seed", seed < 2**31, f"{seed} is more than 2147483647")
+    check("train.seed", (config.train.seed or 0) < 2**31, f"{config.train.seed} is more than 2147483647")
     for key in config.resume.allow_changed:
         check("resume.allow_changed", key.split(".")[0] in _IDENTITY, f"{key!r} is not under {', '.join(_IDENTITY)}")
     found_again = not config.resume.allow_changed or config.run.name or config.run.dir

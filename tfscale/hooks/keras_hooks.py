@@ -238,6 +238,35 @@ def leave_gradients_as_they_are(optimizer: Any) -> None:
     optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
 
 
+def scale_rates(optimizer: Any, factors: Sequence[float]) -> None:
+    """The learning rate of each trainable variable, by its place, is multiplied with its factor from now on, and so is
+    what decoupled weight decay takes of it.
+
+    Keras 3.15: keras/src/backend/tensorflow/optimizer.py and muon.py, `_apply_weight_decay`, which takes the rate and
+    `weight_decay`, and Muon's `adam_weight_decay`, as they are for all variables.
+    """
+    update, decay = optimizer.update_step, optimizer._apply_weight_decay
+    every = {name: getattr(optimizer, name, None) for name in ("weight_decay", "adam_weight_decay")}
+    whole = {name: value for name, value in every.items() if value is not None}  # read once: replicas are threads
+
+    def factor_of(variable: Any) -> float:
+        return factors[place_in(optimizer, variable)[0]]
+
+    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor = factor_of(variable)
+        update(gradient, variable, learning_rate if factor == 1 else learning_rate * factor)
+
+    def apply_weight_decay(variables: Any) -> None:
+        for factor in sorted({factor_of(variable) for variable in variables} if whole else ()):
+            for name, value in whole.items():
+                setattr(optimizer, name, value * factor)
+            decay([variable for variable in variables if factor_of(variable) == factor])
+        for name, value in whole.items():
+            setattr(optimizer, name, value)
+
+    optimizer.update_step, optimizer._apply_weight_decay = update_step, apply_weight_decay
+
+
 # -- data
 
 
