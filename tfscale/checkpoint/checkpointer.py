@@ -286,7 +286,12 @@ class Checkpointer:
         self._committed = entry.step
 
     def restore_model(
-        self, state: TrainState, which: str | int = "last", *, evaluated_best: int | None = None
+        self,
+        state: TrainState,
+        which: str | int = "last",
+        *,
+        evaluated_best: int | None = None,
+        averaged: bool = True,
     ) -> Entry:
         """Puts a checkpoint's model, step and memory into the state, whose optimizer is left alone and may be any.
 
@@ -295,6 +300,7 @@ class Checkpointer:
         Args:
             which: "best", "last" or a step, see run_dir/choice.py.
             evaluated_best: the step that an evaluator beside the training found best.
+            averaged: False: the weights themselves, where averages of them are kept.
 
         Raises:
             CheckpointUnusable: there are none, this one is absent or damaged, or its model is another.
@@ -303,7 +309,8 @@ class Checkpointer:
         def use(entry: Entry, manifest: dict[str, Any]) -> Entry:
             stored, model = _only_model(manifest["variables"]), _only_model(state.variables())
             bundle.assign(entry.path, stored, model, report=self.writes)
-            bundle.use_averages(entry.path, manifest["variables"], state)
+            if averaged:
+                bundle.use_averages(entry.path, manifest["variables"], state)
             state.settle()
             state.step, state.memory = manifest["step"], manifest["memory"]
             return Entry(entry.step, entry.path, manifest.get("identity", ""))

@@ -113,6 +113,7 @@ class EvalConfig:
     every: str = "1ep"
     global_batch: Optional[int] = None  # null: the training's global batch
     split: str = "test"
+    beside_ema: bool = False  # with train.ema: the weights themselves, too, as raw_loss and the like
 
 
 @dataclass

@@ -80,6 +80,8 @@ class PeriodicEvaluation:
                 metrics = self._trainer.evaluate(self._batches, steps)
             if self._callbacks is not None:
                 self._callbacks.test_end(metrics)
+            if self._config.eval.beside_ema and not self._trainer.signum:
+                metrics = self._state.beside(metrics, self._trainer.evaluate(self._batches, steps))
         if self._trainer.signum:
             self._state.memory["owes_evaluation"] = True
             return

@@ -92,6 +92,11 @@ class TrainState:
             for variable, value in zip(weights, kept, strict=True):
                 variable.assign(value)
 
+    @staticmethod
+    def beside(averaged: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+        """The metrics of the averaged weights and, as raw_loss and the like, those of the weights themselves."""
+        return {**averaged, **{f"raw_{name}": value for name, value in raw.items()}}
+
     def use_averages(self) -> None:
         """Overwrites the weights with their moving averages, where they are kept."""
         for variable, average in zip(self.trained, self.averages.values(), strict=False):

@@ -155,11 +155,30 @@ class RestoredRun:
         return build_dataset(self.source, self.task, portion, self.plan)
 
     def evaluate(self, split: str | None = None) -> dict[str, float]:
-        """Loss and metrics over a split, eval.split where none is named.
+        """Loss and metrics over a split, eval.split where none is named; with eval.beside_ema those of the weights
+        themselves beside those of their averages.
 
         Raises:
-            UsageError: the data lack a field that the task's loss takes.
+            UsageError: the data lack a field that the task's loss takes, or no averages were kept.
         """
+        if not self.config.eval.beside_ema:
+            return self._evaluated(split)
+        if self.config.train.ema is None:
+            raise UsageError(
+                "the run kept no averages of its weights beside which to evaluate them",
+                where="eval.beside_ema",
+                fix="leave it away, or train with train.ema=0.999",
+            )
+        from tfscale.checkpoint import Checkpointer
+
+        averaged, checkpoints = self._evaluated(split), Checkpointer(self.folder / "checkpoints")
+        checkpoints.restore_model(self.state, self.state.step, averaged=False)
+        try:
+            return self.state.beside(averaged, self._evaluated(split))
+        finally:
+            checkpoints.restore_model(self.state, self.state.step)
+
+    def _evaluated(self, split: str | None) -> dict[str, float]:
         from tfscale.assembly.assembled import evaluates_as_fit, evaluation_steps
         from tfscale.data.order import Portion, Shard
         from tfscale.data.pipeline import build_dataset
