@@ -14,11 +14,14 @@ def profiled(tf, task):
 
     model = task.build_model()
     shape = [2, *model.input_shape[1:]]
-    return profiled_flops(task, model, {"image": tf.zeros(shape, tf.uint8), "label": tf.zeros([2], tf.int64)})
+    return profiled_flops(
+        task, model, {"image": tf.zeros(shape, tf.uint8), "label": tf.zeros([2], tf.int64), "size": tf.fill([2, 2], 9)}
+    )
 
 
-# Those of texts, tables and clicks take no pictures, and a preset needs its folder: tests of their own look at them
-OTHERS = ("text", "tabular", "gpt", "gpt2_124m", "bert", "bert_base", "keras_hub", "dlrm", "dlrm_criteo")
+# Those of texts, tables and clicks take no pictures, a preset needs its folder, and unet_paper masks: tests of their own look at them
+OTHERS = ("text", "tabular", "gpt", "gpt2_124m", "bert", "bert_base", "keras_hub", "dlrm", "dlrm_criteo",
+          "unet_paper")  # fmt: skip
 
 
 @pytest.mark.parametrize("recipe", [name for name in groups()["recipe"] if name not in OTHERS])

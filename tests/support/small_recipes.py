@@ -107,4 +107,15 @@ SMALL = {
         published=True,
         too_large=("container-2core-4gib.json",),
     ),
+    "unet": Small(
+        ("data.train_examples=40", "data.test_examples=9", "data.image_size=32", "task.image_size=32", "task.width=2",
+         "task.levels=2", "optimizer.layer_decay=0.75"),
+    ),
+    "unet_paper": Small(
+        ("data=canvas", "data.train_examples=16", "data.test_examples=3", "data.image_size=32", "task.image_size=284",
+         "task.width=2", "task.channels=3", "task.num_classes=11"),
+        quiet=("task.dropout=0.0",),
+        unknown=("data.name=any", "train.global_batch=8"),  # its one picture isn't shared by eight
+        published=True,
+    ),
 }  # fmt: skip

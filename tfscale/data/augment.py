@@ -69,7 +69,7 @@ def prepare(image: tf.Tensor, seed: tf.Tensor, steps: Sequence[Transform], looks
     if pad := find(steps, PadCrop):
         image = pad_crop(image, seed, pad=pad.pad)
     if move := find(steps, Jitter):
-        image = jitter(image, seed, shift=move.shift, rotate=move.rotate, zoom=move.zoom)
+        image = jitter(image, seed, move)
     if some := find(steps, RandAugment):
         image = rand_augment(image, seed + 2, layers=some.layers, magnitude=some.magnitude)
     return {"image": image, **mixing.draws(steps, seed)}
@@ -114,24 +114,28 @@ def _decode_palette(image: tf.Tensor, channels: int) -> tf.Tensor:
     )
 
 
-def jitter(image: tf.Tensor, seed: tf.Tensor, *, shift: float, rotate: float, zoom: float) -> tf.Tensor:
-    """Shifts (pixels), rotates (radians) and zooms (share) by up to these amounts, in one bilinear resampling."""
+def jitter(image: tf.Tensor, seed: tf.Tensor, move: Jitter, *, outside: int | None = None) -> tf.Tensor:
+    """Shifts, rotates and zooms by up to these amounts, in one bilinear resampling, with 0 from outside.
+
+    Args:
+        outside: of a mask, whose numbers aren't mixed: what comes from outside.
+    """
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     draw = tf.random.stateless_uniform([4], seed, -1.0, 1.0)
-    angle, scale = draw[2] * rotate, 1.0 + draw[3] * zoom
+    angle, scale = draw[2] * move.rotate, 1.0 + draw[3] * move.zoom
     cos, sin = tf.cos(angle) * scale, tf.sin(angle) * scale
     center_y, center_x = (size[0] - 1) / 2, (size[1] - 1) / 2
     # output (x, y) takes input (a0 x + a1 y + a2, b0 x + b1 y + b2): a turn about the centre, then the shift
-    offset_x = center_x - cos * center_x + sin * center_y + draw[0] * shift
-    offset_y = center_y - sin * center_x - cos * center_y + draw[1] * shift
+    offset_x = center_x - cos * center_x + sin * center_y + draw[0] * move.shift
+    offset_y = center_y - sin * center_x - cos * center_y + draw[1] * move.shift
     transform = tf.stack([cos, -sin, offset_x, sin, cos, offset_y, 0.0, 0.0])[tf.newaxis]
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
         transforms=transform,
         output_shape=tf.shape(image)[:2],
-        interpolation="BILINEAR",
+        interpolation="BILINEAR" if outside is None else "NEAREST",
         fill_mode="CONSTANT",
-        fill_value=0.0,
+        fill_value=float(outside or 0),
     )
     return tf.ensure_shape(moved[0], image.shape)
 
@@ -145,20 +149,21 @@ def pad_crop(image: tf.Tensor, seed: tf.Tensor, *, pad: int) -> tf.Tensor:
 
 def resized_crop(image: tf.Tensor, seed: tf.Tensor, crop: ResizedCrop, looks: Looks) -> tf.Tensor:
     """Inception's crop: a share of the area from `least_area` to 1, aspect ratio 3/4-4/3, at the model's size."""
+    return _crop(image, lambda shape: drawn_window(shape, seed, crop), looks, scaled=crop.scaled)
 
-    def window(shape: tf.Tensor) -> tf.Tensor:
-        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            shape,
-            tf.zeros([1, 0, 4]),
-            seed,
-            min_object_covered=0.0,
-            area_range=(crop.least_area, 1.0),
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            use_image_if_no_bounding_boxes=True,
-        )
-        return tf.concat([begin[:2], extent[:2]], 0)
 
-    return _crop(image, window, looks, scaled=crop.scaled)
+def drawn_window(shape: tf.Tensor, seed: tf.Tensor, crop: ResizedCrop) -> tf.Tensor:
+    """[top, left, height, width] of a picture of this shape."""
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        tf.zeros([1, 0, 4]),
+        seed,
+        min_object_covered=0.0,
+        area_range=(crop.least_area, 1.0),
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], extent[:2]], 0)
 
 
 def _crop(image: tf.Tensor, window: Callable[[tf.Tensor], tf.Tensor], looks: Looks, *, scaled: bool) -> tf.Tensor:

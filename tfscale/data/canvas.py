@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.data import mnist
 from tfscale.data.arrays import ArraySource
+from tfscale.data.image_folder import UnlabelledPictures
+from tfscale.data.source import Source
 from tfscale.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +75,9 @@ class Canvas(ArraySource):
     def object_names(self) -> tuple[str, ...]:
         """The names of the classes of boxes."""
         return tuple("0123456789")
+
+    def unlabelled(self, path: str) -> Source:
+        return UnlabelledPictures(path=path)
 
     def num_examples(self, split: str) -> int:
         return self.train_examples if split == "train" else self.test_examples

@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
+from tfscale.data.image_folder import UnlabelledPictures
 from tfscale.data.records import RecordIndex, index_records
+from tfscale.data.source import Source
 from tfscale.data.tfds import Tfds
 from tfscale.errors import DataMissing, SecurityRefused, UsageError, nearest
 from tfscale.files import read_json
@@ -117,6 +119,11 @@ class Prepared(Tfds):
         folder = self.folder()
         file = folder / "objects-label.labels.txt" if folder else None
         return tuple(file.read_text(encoding="utf-8").splitlines()) if file and file.is_file() else ()
+
+    def unlabelled(self, path: str) -> Source:
+        if "channels" not in self.spec():
+            return super().unlabelled(path)
+        return UnlabelledPictures(path=path, dir=self.dir)
 
     def _has(self, name: str) -> bool:
         """Whether there is something to read: a data set may have no split but that which is trained on."""

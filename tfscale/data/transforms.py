@@ -184,6 +184,25 @@ def transforms(given: Any, *, where: str = "task.augment") -> tuple[Transform, .
     return tuple(found[cls] for cls in _BY_NAME.values() if cls in found)
 
 
+def mask_transforms(given: Any) -> tuple[Transform, ...]:
+    """As `transforms`, of those that masks can follow (augment_masks.py does them); raises UsageError."""
+    steps = transforms(given)
+    for one in steps:
+        if not isinstance(one, ResizedCrop | Jitter | Flip | Colour):
+            raise UsageError(
+                f"a mask can't follow {type(one).__name__}",
+                where="task.augment",
+                fix="use resized_crop, jitter, flip and colour, or their names none, digits, photos and imagenet",
+            )
+        if isinstance(one, ResizedCrop) and one.scaled:
+            raise UsageError(
+                "pictures with masks are decoded whole, so that scaled: true of resized_crop would do nothing",
+                where="task.augment",
+                fix="leave scaled away",
+            )
+    return steps
+
+
 def find(steps: Sequence[Transform], kind: type[Any]) -> Any:
     """The transform of this class, or None."""
     return next((one for one in steps if isinstance(one, kind)), None)

@@ -23,9 +23,11 @@ from tfscale.errors import CheckFailed, ClusterFault, killed_by
 from tfscale.process.startup import HIDDEN
 
 TOLERANCE = 1e-5
+TIES = 1e-3  # of a picture's pixels whose class may differ: two classes are as likely there but for rounding
 DEADLINE = 300.0  # seconds
 
 # Strings travel as bytes and lengths: NumPy would need pickle for them, or cut zeros off their ends.
+_SIZES = "|sizes"
 _CHILD = """
 import json, sys
 sys.modules["tfscale"] = None  # the proof that it isn't needed
@@ -55,13 +57,22 @@ def packed(node):  # what the model takes, with the places of its tensors
     if isinstance(node, dict):
         return {key: packed(value) for key, value in node.items()}
     return [packed(one) for one in node] if isinstance(node, list) else values["keras"][str(node)]
+def kept(key, t):
+    if t.dtype != tf.string:
+        return {key: plain(t)}
+    texts = t.numpy()
+    found = [text for text in texts.ravel()]
+    sizes = numpy.array([len(text) for text in found]).reshape(texts.shape)
+    return {key: numpy.frombuffer(b"".join(found), numpy.uint8), key + "|sizes": sizes}
 found = {}
 if "keras" in values:
     model = keras.saving.load_model(export + "/model.keras")
     said = model(packed(json.loads(structure)), training=False)
-    found = {f"keras/{i}": plain(t) for i, t in enumerate(tf.nest.flatten(said))}
+    for i, t in enumerate(tf.nest.flatten(said)):
+        found.update(kept(f"keras/{i}", t))
 signature = tf.saved_model.load(export + "/saved_model").signatures["serving_default"]
-found.update({f"served/{name}": plain(t) for name, t in signature(**values["served"]).items()})
+for name, t in signature(**values["served"]).items():
+    found.update(kept(f"served/{name}", t))
 numpy.savez(answered, **found)
 """.replace("HIDDEN", repr(HIDDEN))
 
@@ -96,7 +107,17 @@ def ask(
         link.symlink_to(export.resolve(), target_is_directory=True)
         _run([str(link), str(question), str(answer), json.dumps(structure), *imports], deadline)
         with np.load(answer) as arrays:
-            return {key: arrays[key] for key in arrays.files}
+            return {key: _read(arrays, key) for key in arrays.files if not key.endswith(_SIZES)}
+
+
+def _read(arrays: Any, key: str) -> np.ndarray:
+    if key + _SIZES not in arrays.files:
+        return np.asarray(arrays[key])
+    sizes, whole = arrays[key + _SIZES], arrays[key].tobytes()
+    ends = np.cumsum(sizes.reshape(-1)).tolist()
+    texts = np.empty(len(ends), object)
+    texts[:] = [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return texts.reshape(sizes.shape)
 
 
 def _places(node: Any, leaves: list[Any]) -> Any:
@@ -117,7 +138,7 @@ def _as_arrays(key: str, value: Any) -> dict[str, np.ndarray]:
         array = np.array(value, object)  # else NumPy cuts zeros off their ends
     texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.reshape(-1).tolist()]
     sizes = np.array([len(text) for text in texts]).reshape(array.shape)
-    return {key: np.frombuffer(b"".join(texts), np.uint8), f"{key}|sizes": sizes}
+    return {key: np.frombuffer(b"".join(texts), np.uint8), key + _SIZES: sizes}
 
 
 def _run(arguments: list[str], deadline: float) -> None:
@@ -156,7 +177,8 @@ def differences(expected: Mapping[str, np.ndarray], said: Mapping[str, np.ndarra
     """The largest difference of floats in each of both exports, in units of the tolerance's scale.
 
     The scale of an example is the larger of 1 and its largest value, so that probabilities are compared absolutely, and
-    large logits relative to each other. Other outputs, such as classes, must be equal.
+    large logits relative to each other. Other outputs, such as classes, must be equal, but for `TIES` of the pixels of
+    an encoded mask.
 
     Raises:
         CheckFailed: with the numbers, where one is beyond the tolerance or the outputs are others.
@@ -173,8 +195,8 @@ def differences(expected: Mapping[str, np.ndarray], said: Mapping[str, np.ndarra
             worst[file] = max(worst[file], off := largest_difference(a, b))
             if not off <= TOLERANCE:
                 wrong.append(f"{name}: off by {off:.3g}")
-        elif not np.array_equal(a, b):
-            wrong.append(f"{name}: {int(np.sum(a != b))} of {a.size} differ")
+        elif count := sum(not _is_equal(*pair) for pair in zip(a.flat, b.flat, strict=True)):
+            wrong.append(f"{name}: {count} of {a.size} differ")
     if wrong:
         raise CheckFailed(
             f"the exported model answers otherwise than the trained one: {'; '.join(wrong)}",
@@ -182,6 +204,25 @@ def differences(expected: Mapping[str, np.ndarray], said: Mapping[str, np.ndarra
             fix="nothing was exported; report this with the task's code, the checkpoint is good",
         )
     return worst
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    if one == other or not isinstance(one, bytes):
+        return bool(one == other)
+    masks = [_mask(text) for text in (one, other)]
+    if masks[0] is None or masks[1] is None or masks[0].shape != masks[1].shape:
+        return False
+    return bool(np.mean(masks[0] != masks[1]) <= TIES)
+
+
+def _mask(text: bytes) -> np.ndarray | None:
+    """uint8 [height, width, 1] of what data/encoded_masks.py has written; None of other texts."""
+    import tensorflow as tf
+
+    try:
+        return np.asarray(tf.io.decode_png(tf.io.decode_base64(text), channels=1))
+    except tf.errors.InvalidArgumentError:
+        return None
 
 
 def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
