@@ -19,7 +19,7 @@ def profiled(tf, task):
     )
 
 
-# Those of texts, tables and clicks take no pictures, a preset needs its folder, and unet_paper masks: tests of their own look at them
+# Those of texts, tables and clicks take no pictures, a preset needs its folder, and unet_paper masks: others look at them
 OTHERS = ("text", "tabular", "gpt", "gpt2_124m", "bert", "bert_base", "keras_hub", "dlrm", "dlrm_criteo",
           "unet_paper")  # fmt: skip
 

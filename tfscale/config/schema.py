@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 import tfscale.config.optimizer_keys as optimizers
+from tfscale.config.bounds import CHOICES, LEAST
 from tfscale.config.duration import Duration
-from tfscale.console.messages import FORMATS
 from tfscale.errors import UsageError, nearest
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that must be given
@@ -251,37 +251,6 @@ class RunConfig:
         return getattr(self, "_left_out", {})
 
 
-_CHOICES = {
-    "optimizer.name": tuple(optimizers.OWN_KEYS),
-    "optimizer.schedule": optimizers.SCHEDULES,
-    "checkpoint.mode": ("max", "min"),
-    "resume.mode": ("auto", "never"),
-    "cluster.maintenance": ("auto", "gce", "none"),  # see process/maintenance.py
-    "eval.split": ("train", "test"),
-    "log.format": FORMATS,
-}
-_LEAST = {
-    "checkpoint.seconds_apart": 0,
-    "train.global_batch": 1,
-    "checkpoint.keep": 1,
-    "checkpoint.max_failed_saves": 1,
-    "eval.global_batch": 1,
-    "train.stop_patience": 1,
-    "train.seed": 0,
-    "optimizer.learning_rate": 0,
-    "optimizer.weight_decay": 0,
-    "optimizer.reference_batch": 1,
-    "optimizer.trust_coefficient": 0,
-    "train.clip_norm": 0,
-    "train.max_rollbacks": 0,
-    "train.rollback_factor": 0,
-    "cluster.grace": 1,
-    "run.hang_timeout": 1,
-    "cluster.start_timeout": 0.1,
-    "cluster.silence": 1,
-}
-
-
 _IDENTITY = ("task", "data", "train", "optimizer", "init_from")
 _OF_TRAINING = ("global_batch", "seed", "clip_norm", "ema")
 
@@ -317,14 +286,14 @@ def validate(config: RunConfig) -> None:
         countable = key == "train.until" or key.startswith("optimizer.")
         check(key, not (countable and duration.is_time), f"{text} is wall time, and epochs or steps are needed here")
         check(key, key != "train.until" or duration.unit != "%", f"{text} is a share of itself")
-    for key, names in _CHOICES.items():
+    for key, names in CHOICES.items():
         value = _value(config, key)
         if value is None:
             continue
         check(key, value in names, f"unknown value {value!r}{nearest(value, names)} use one of {', '.join(names)}")
     for key, reason in optimizers.without_effect(vars(config.optimizer)).items():
         check(f"optimizer.{key}", False, reason)
-    for key, least in _LEAST.items():
+    for key, least in LEAST.items():
         number = _value(config, key)
         check(key, number is None or number >= least, f"{number} is less than {least}")
     for key in ("momentum", "rho", "beta_1", "beta_2"):
