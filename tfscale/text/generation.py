@@ -96,8 +96,12 @@ class Writer:
 
     @property
     def notices(self) -> list[str]:
-        """What isn't as one would expect, of the last call of `write`."""
-        cut = f"of {self._cut} of the prompts the model sees the last {self.window} tokens alone" if self._cut else ""
+        """What isn't as one would expect, of all that was written."""
+        cut = (
+            f"{self._cut} of the prompts are longer: the model sees their last {self.window} tokens"
+            if self._cut
+            else ""
+        )
         new = max(1, self.window // 2)
         slid = f"past {self.window} tokens the model reads the newest {new} anew, and goes on" if self._slid else ""
         return [line for line in (cut, slid) if line]
@@ -109,7 +113,6 @@ class Writer:
             UsageError: an empty prompt, where texts have no mark of their beginning.
         """
         self.texts = [Written(prompt) for prompt in prompts]
-        self._slid = self._cut = 0
         for text in self.texts:
             text._window = self._tokens_of(text.prompt)
         cache, draw = None, 0
