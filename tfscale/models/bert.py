@@ -30,6 +30,8 @@ def build(shape: Shape) -> keras.Model:
     import keras
     from keras import layers, ops
 
+    from tfscale.layers.attention import FusedAttention
+
     inputs = {
         name: keras.Input([shape.length], dtype="int32", name=name) for name in ("tokens", "segments", "positions")
     }
@@ -38,7 +40,7 @@ def build(shape: Shape) -> keras.Model:
     embedding, x = _embedded(shape, inputs)
     for number in range(shape.layers):
         name = f"block_{number}"
-        attention = layers.MultiHeadAttention(
+        attention = FusedAttention(
             shape.heads,
             shape.width // shape.heads,
             dropout=shape.dropout,

@@ -120,11 +120,11 @@ class _Maker:
         return layers.Dense(width, activation=activation, use_bias=self.shape.bias, name=name, **drawn)
 
     def attended(self, x, mask, name: str, *, causal: bool):
-        from keras import layers
+        from tfscale.layers.attention import FusedAttention
 
         shape, drawn = self.shape, self._drawn("kernel_initializer")
-        sizes = {"num_heads": shape.heads, "key_dim": shape.width // shape.heads, "dropout": shape.dropout}
-        layer = layers.MultiHeadAttention(use_bias=shape.bias, name=name, **sizes, **drawn)
+        size, named = shape.width // shape.heads, {"name": name, **drawn}
+        layer = FusedAttention(shape.heads, size, dropout=shape.dropout, use_bias=shape.bias, **named)
         y = layer(x, x, attention_mask=mask, use_causal_mask=causal)
         if drawn:  # Keras draws all four of its matrices alike
             kernel = layer.output_dense.kernel
