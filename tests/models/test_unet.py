@@ -24,8 +24,8 @@ def test_the_papers_network_has_its_parameters_and_sizes(tf):
     "shape",
     [
         unet.Shape(4, 2, 48, 3, 5),
-        unet.Shape(2, 4, 44, 1, 2, padded=False),  # crops by even and by odd margins
-        unet.Shape(3, 2, 108, 4, 3, padded=False),
+        unet.Shape(2, 4, 84, 1, 2, padded=False),
+        unet.Shape(3, 2, 140, 4, 3, padded=False),
     ],
 )
 def test_footprint_is_the_built_model(tf, policy, shape):
