@@ -49,6 +49,7 @@ CALLED = {  # what is called and stands in no module that the docstring could im
     "digest": "tfscale.run_dir.experiment",
     "identity": "tfscale.config.schema",
     "make_ps_strategy": "tfscale.runtime.strategies",
+    "mask_transforms": "tfscale.data.transforms",
     "probe": "tfscale.hardware",
     "recognised": "tfscale.importer.recognise",
     "runtime": "tfscale",

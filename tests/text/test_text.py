@@ -232,14 +232,14 @@ def test_hidden_tokens_are_masked_swapped_and_kept_by_their_shares():
 
 def test_what_a_bert_learnt_of_masked_texts_is_where_a_classifier_begins(tf, tmp_path):
     """All but the head; and more than a fresh model knows."""
-    from tfscale.trained.warm_start import NEW, UNUSED, warm_start
+    from tfscale.trained.warm_start import warm_start
 
     _, masked = small(objective="masked", form="bert")
     _, model = small(objective="classification", form="bert", num_classes=3)
     masked.save(tmp_path / "masked.keras")
     found = warm_start(model, str(tmp_path / "masked.keras"))
-    new = {row.name.split("/")[0] for row in found.rows if row.status == NEW}
-    left = {row.name.split("/")[0] for row in found.rows if row.status == UNUSED}
+    new = {name.split("/")[0] for name in found.fresh}
+    left = {name.split("/")[0] for name in found.left_out}
     assert new == {"pooler", "logits"} and left == {"head_dense", "head_norm", "head_bias"}
     np.testing.assert_array_equal(
         model.get_layer("token_embedding").embeddings, masked.get_layer("token_embedding").embeddings

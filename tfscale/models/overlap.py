@@ -2,7 +2,7 @@
 
 Owns the mathematics. Refuses to know models; TensorFlow is imported inside what runs in its graphs.
 
-    loss += dice(logits, labels, counted)
+    losses = dice(logits, labels, counted)
     sums = confusion(labels, answers, counted, classes)     # in the graph, [classes ** 2]
     figures(sums, classes)                                  # of the sums over many steps
 """

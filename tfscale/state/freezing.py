@@ -6,7 +6,7 @@ and neither the optimizer nor its weight decay sees the weights.
 
     freezing = Freezing(model, ["backbone"], {40: ["backbone/block_3*"], 80: ["*"]})
     optimizer.build(freezing.trained)      # what trains sooner or later
-    if freezing.settle(step): retrace()
+    traced_anew = freezing.settle(step)    # before every step: what was traced is void where this is true
 """
 
 from __future__ import annotations

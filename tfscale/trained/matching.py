@@ -3,7 +3,7 @@
 Owns the choice among several ways to name the same weights, and what counts as another head. Refuses to know files.
 
     found = match(model, stored.views)
-    for variable, (name, array) in found.pairs: ...
+    for variable, (name, array) in found.fits.items(): ...
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Match:
         others: the same where other layers differ.
         left: names there that belong to nothing of the model, with their shapes.
         renamed: the name there of each layer that is called otherwise.
+        share: of the parameters of the file or of the model that fit, whichever is more.
+        whole: whether all but the head fits.
     """
 
     fits: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict)
@@ -42,7 +44,8 @@ class Match:
     others: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     left: dict[str, tuple[int, ...]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
-    share: float = 0.0  # of the parameters of the file or of the model that fit, whichever is more
+    share: float = 0.0
+    whole: bool = False
 
     @property
     def is_chance(self) -> bool:
@@ -53,8 +56,9 @@ def match(model: keras.Model, stored: Mapping[str, Mapping[str, np.ndarray]]) ->
     """The best of all ways to name what is stored as the model's variables are named.
 
     Tried are the names as they are, those below one layer of the model (a backbone in it) or of what is stored, and,
-    where all names differ since Keras numbers unnamed layers afresh in every process, the order. Of these the one is
-    taken in which no shape differs but in the head, and then the one in which the most parameters fit.
+    where all names differ since Keras numbers unnamed layers afresh in every process, the order. Names as they are
+    settle it where all but the head has its own; else the one is taken in which no shape differs but in the head, and
+    then the one in which the most parameters fit.
 
     Args:
         stored: arrays by name for each of the `VIEWS` that is known.
@@ -67,6 +71,8 @@ def match(model: keras.Model, stored: Mapping[str, Mapping[str, np.ndarray]]) ->
         if view in stored
         for pairs in _ways(wanted[view], stored[view], ordered=view == "path")
     ]
+    if found and found[0].whole:  # another way would find something of equal shape for the head
+        return found[0]
     return max(found, key=lambda one: (not one.others, one.share), default=Match())
 
 
@@ -157,6 +163,7 @@ def _judged(
     first = min((order[name] for name in differing), default=len(order))
     is_head = first > last and len({_layer(name) for name in list(ours)[first:]}) <= _HEAD
     (found.head if is_head else found.others).update(differing)
+    found.whole = 0 <= last < len(found.fits) and len({_layer(name) for name in list(ours)[last + 1 :]}) <= _HEAD
     used = set(there.values())
     found.left = {shown[name]: tuple(value.shape) for name, value in stored.items() if name not in used}
     for name, (other, _) in found.fits.items():
