@@ -85,7 +85,14 @@ SMALL = [
     "data.test_examples=5000",
     "tracker=none",
 ]
-SMALL += ["train.until=5ep", "eval.every=5ep", "export.at_end=false", "run.dir=it", "task.partitions=2"]
+SMALL += [
+    "train.until=5ep",
+    "eval.every=5ep",
+    "optimizer.learning_rate=1.0",
+    "export.at_end=false",
+    "run.dir=it",
+    "task.partitions=2",
+]
 
 
 @pytest.mark.long
