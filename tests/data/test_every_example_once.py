@@ -95,8 +95,9 @@ def test_real_workers_see_every_example_once_also_after_a_resume_in_mid_epoch(da
             return group.codes(within=120), group.text(0)
 
     for name, before, how, after in RESUMES:
-        if how == "kill":  # behind a checkpoint and a few steps more
-            codes, text = train(name, before, STEPS, faults={before - 1: "train.loop:step=13:kill"})
+        if how == "kill":  # behind a checkpoint, which is written while training goes on, and a few steps more
+            fault = "train.loop:step=13:sleep5,train.loop:step=13:kill"
+            codes, text = train(name, before, STEPS, faults={before - 1: fault})
             assert codes[-1] == 137, text
         else:
             codes, text = train(name, before, 12)
