@@ -222,16 +222,21 @@ def messages() -> Iterator[Messages]:
         yield found
 
 
+_known: list[bool] = []  # that a test has begun with TensorFlow, rightly or not
+
+
 @pytest.fixture(autouse=True)
 def tensorflow_as_before():
     """A run switches deterministic kernels on for its process; the next test begins without. A test that ran TensorFlow
     on one device has taken the four from all that follow: it fails, not they."""
     yield
     if "tensorflow" in sys.modules:
-        try:
-            _four_devices()
-        except RuntimeError as error:
-            pytest.fail(f"this test runs TensorFlow in its own process and must take the fixture tf: {error}")
+        if not _known:
+            _known.append(True)
+            try:
+                _four_devices()
+            except RuntimeError as error:
+                pytest.fail(f"this test runs TensorFlow in its own process and must take the fixture tf: {error}")
         from tfscale.hooks.tensorflow_hooks import set_determinism
 
         set_determinism(False)

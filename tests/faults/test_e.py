@@ -201,7 +201,7 @@ def keras_job(model: Path | str, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
+def models(tf, tmp_path_factory) -> Path:
     """plain and code, as .keras and as .h5: code is a Lambda that makes the folder `ran` beside the files."""
     import keras
     from keras import layers
