@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import contextlib
 import fcntl
 import functools
 import gc
@@ -201,7 +202,10 @@ def _four_devices() -> ModuleType:
 @pytest.fixture(scope="session")
 def tf() -> ModuleType:
     """TensorFlow with four logical CPU devices, two threads and deterministic kernels."""
-    return _four_devices()
+    try:
+        return _four_devices()
+    except RuntimeError as error:
+        pytest.fail(f"{' '.join(_first)} began with TensorFlow in this process and must take the fixture tf: {error}")
 
 
 class Messages(list[str]):
@@ -222,21 +226,19 @@ def messages() -> Iterator[Messages]:
         yield found
 
 
-_known: list[bool] = []  # that a test has begun with TensorFlow, rightly or not
+_first: list[str] = []  # the test that began with TensorFlow in this process
 
 
 @pytest.fixture(autouse=True)
-def tensorflow_as_before():
-    """A run switches deterministic kernels on for its process; the next test begins without. A test that ran TensorFlow
-    on one device has taken the four from all that follow: it fails, not they."""
+def tensorflow_as_before(request: pytest.FixtureRequest):
+    """A run switches deterministic kernels on for its process; the next test begins without. And a test that runs
+    TensorFlow without the fixture tf, on one device, is remembered: those that follow can't have their four."""
     yield
     if "tensorflow" in sys.modules:
-        if not _known:
-            _known.append(True)
-            try:
+        if not _first:
+            _first.append(request.node.nodeid)
+            with contextlib.suppress(RuntimeError):
                 _four_devices()
-            except RuntimeError as error:
-                pytest.fail(f"this test runs TensorFlow in its own process and must take the fixture tf: {error}")
         from tfscale.hooks.tensorflow_hooks import set_determinism
 
         set_determinism(False)

@@ -30,7 +30,7 @@ FEATURES = "{x: {dtype: float32, shape: [6]}, label: {dtype: int64}, number: {dt
 
 
 @pytest.fixture(scope="session")
-def shards_once(made_once) -> Path:
+def shards_once(tf, made_once) -> Path:
     def make(folder: Path) -> None:
         for i, (first, end) in enumerate(((0, 20), (20, 30), (30, RECORDS))):
             write_records(folder / f"train-0000{i}-of-00003", [numbered(n) for n in range(first, end)])
