@@ -67,7 +67,8 @@ def build(shape: Shape) -> keras.Model:
     """The Keras model: from pixels 0-255 [batch, size, size, channels] to float32 logits [batch, classes]."""
     from keras import Input, Model, layers, ops
 
-    from tfscale.models.picture_layers import drawn_by, normalised, wide
+    from tfscale.models.dtypes import at_least_float32
+    from tfscale.models.picture_layers import drawn_by, normalised
 
     drawn = {"kernel_initializer": drawn_by(shape.deviation)}
     inputs = Input((shape.image_size, shape.image_size, shape.channels), dtype="float32", name="image")
@@ -85,7 +86,7 @@ def build(shape: Shape) -> keras.Model:
             x = _block(shape, x, row, f"stage_{stage}_block_{number}", rate)
         before += depth
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    logits = layers.Dense(shape.num_classes, dtype=wide(), name="logits", **drawn)(_norm("norm")(x))
+    logits = layers.Dense(shape.num_classes, dtype=at_least_float32(), name="logits", **drawn)(_norm("norm")(x))
     return Model(inputs, logits, name="convnext")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tfscale.models.dtypes import at_least_float32
 from tfscale.task import Footprint
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def build(shape: Shape) -> keras.Model:
     pairs = ops.take(ops.reshape(products, (-1, shape.vectors**2)), rows * shape.vectors + columns, axis=1)
     top = _mlp(layers.Concatenate(name="joined")([bottom, pairs]), shape.top, "top")
     # float32: probabilities of bfloat16 logits lose what few clicks there are
-    wide = "float64" if keras.config.floatx() == "float64" else "float32"
-    logit = layers.Dense(1, kernel_initializer="glorot_normal", dtype=wide, name="logit")(top)
+    exact = at_least_float32()
+    logit = layers.Dense(1, kernel_initializer="glorot_normal", dtype=exact, name="logit")(top)
     return keras.Model({"numbers": numbers, "ids": ids}, logit, name="dlrm")
 
 

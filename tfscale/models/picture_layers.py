@@ -1,20 +1,15 @@
-"""What models of pictures share: how pixels are normalised, how weights are drawn, logits, and stochastic depth."""
+"""What models of pictures share: how pixels are normalised, how weights are drawn, and stochastic depth."""
 
 from __future__ import annotations
+
+from tfscale.models.dtypes import at_least_float32
 
 
 def normalised(pixels):
     """The input [batch, height, width, channels] of 0-255 with a mean of about 0 and a deviation of about 1."""
     from keras import layers
 
-    return layers.Rescaling(*_normalisation(pixels.shape[-1]), dtype=wide(), name="normalise")(pixels)
-
-
-def wide() -> str:
-    """The dtype of logits: a softmax over bfloat16 loses small probabilities."""
-    from keras import config
-
-    return "float64" if config.floatx() == "float64" else "float32"
+    return layers.Rescaling(*_normalisation(pixels.shape[-1]), dtype=at_least_float32(), name="normalise")(pixels)
 
 
 def drawn_by(deviation: float | None):

@@ -123,7 +123,8 @@ def build(
     from keras import Input, Model, layers
 
     from tfscale.layers.batch_norm import FusedBatchNormalization
-    from tfscale.models.picture_layers import normalised, wide
+    from tfscale.models.dtypes import at_least_float32
+    from tfscale.models.picture_layers import normalised
 
     def conv_bn(x, c: Conv, *, zero: bool = False):
         x = layers.Conv2D(
@@ -155,7 +156,7 @@ def build(
         x = conv_bn(x, block.chain[-1], zero=True)
         x = layers.ReLU(name=f"{block.name}_relu")(layers.Add(name=f"{block.name}_add")([x, skip]))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    logits = layers.Dense(num_classes, kernel_initializer=_head(), dtype=wide(), name="logits")(x)
+    logits = layers.Dense(num_classes, kernel_initializer=_head(), dtype=at_least_float32(), name="logits")(x)
     return Model(inputs, logits, name=f"resnet{depth}")
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tfscale.models.picture_layers import normalised, wide
+from tfscale.models.dtypes import at_least_float32
+from tfscale.models.picture_layers import normalised
 from tfscale.task import Footprint
 
 if TYPE_CHECKING:
@@ -152,5 +153,5 @@ def build(shape: Shape, *, dropout: float = 0.0) -> keras.Model:
             sides = (margin // 2, margin - margin // 2)
             skip = layers.Cropping2D((sides, sides), name=f"crop{level}")(skip)
         x = pair(layers.Concatenate(name=f"join{level}")([skip, x]), f"up{level}")
-    logits = layers.Conv2D(shape.num_classes, 1, dtype=wide(), name="logits")(x)
+    logits = layers.Conv2D(shape.num_classes, 1, dtype=at_least_float32(), name="logits")(x)
     return Model(inputs, logits, name="unet")

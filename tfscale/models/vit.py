@@ -64,7 +64,8 @@ def build(shape: Shape) -> keras.Model:
     from keras import Input, Model, layers
 
     from tfscale.layers.attention import FusedAttention
-    from tfscale.models.picture_layers import drawn_by, dropped_out, normalised, wide
+    from tfscale.models.dtypes import at_least_float32
+    from tfscale.models.picture_layers import drawn_by, dropped_out, normalised
 
     drawn = {"kernel_initializer": drawn_by(shape.deviation)}
 
@@ -85,7 +86,7 @@ def build(shape: Shape) -> keras.Model:
         x = layers.Add(name=f"{name}_out")([x, dropped_out(y, rate, f"{name}_dense_dropped")])
     x = norm("norm")(x)
     x = x[:, 0] if shape.pool == "token" else layers.GlobalAveragePooling1D(name="pool")(x)
-    logits = layers.Dense(shape.num_classes, dtype=wide(), name="logits", **drawn)(x)
+    logits = layers.Dense(shape.num_classes, dtype=at_least_float32(), name="logits", **drawn)(x)
     return Model(inputs, logits, name="vit")
 
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from tfscale.models.dtypes import at_least_float32
 from tfscale.tabular.columns import DATE_PARTS, ONE_HOT, Shape, Table, embedding_size
 
 DECISION = "decision"  # the layer whose bias is the threshold
@@ -54,7 +55,7 @@ def _together(deep: list, linear: list, sums: list, shape: Shape) -> keras.Keras
         x = layers.Dense(units, activation="relu", name=f"hidden_{i}")(x)
         if shape.dropout:
             x = layers.Dropout(shape.dropout, name=f"dropout_{i}")(x)
-    exact = _at_least_float32()
+    exact = at_least_float32()
     bias = keras.initializers.Constant(np.asarray(shape.bias, exact))
     parts = [layers.Dense(shape.outputs, bias_initializer=bias, dtype=exact, name="deep")(x)]
     if shape.wide and linear:
@@ -77,7 +78,7 @@ def _numbers(x: keras.KerasTensor, table: Table) -> tuple:
     low, high = (np.array([getattr(n, end) for n in numbers], "float32") for end in ("low", "high"))
     kept = ops.minimum(ops.maximum(filled, low), high)
     mean, deviation = [n.mean for n in numbers], np.array([n.deviation for n in numbers])
-    normal = layers.Normalization(mean=mean, variance=deviation**2, dtype=_at_least_float32(), name="normalised")(kept)
+    normal = layers.Normalization(mean=mean, variance=deviation**2, dtype=at_least_float32(), name="normalised")(kept)
     gaps = [i for i, n in enumerate(numbers) if n.gaps]
     marks = [ops.take(ops.cast(missing, "float32"), np.array(gaps), axis=1)] if gaps else []
     return normal, marks, _pieces(kept, table)
@@ -119,7 +120,7 @@ def with_decision(model: keras.Model, margin: float) -> keras.Model:
     checkpoints, files and exports hold it."""
     (logits,) = model.outputs
     bias = keras.initializers.Constant(-margin)
-    fixed = {"kernel_initializer": "ones", "bias_initializer": bias, "trainable": False, "dtype": _at_least_float32()}
+    fixed = {"kernel_initializer": "ones", "bias_initializer": bias, "trainable": False, "dtype": at_least_float32()}
     if logits.shape[-1] == 1:
         layer = layers.Dense(1, name=DECISION, **fixed)
     else:
@@ -132,9 +133,5 @@ def in_units(model: keras.Model, mean: float, deviation: float) -> keras.Model:
     """The model of a standardised quantity, whose output is the quantity."""
     (output,) = model.outputs
     inputs = {tensor.name: tensor for tensor in model.inputs}
-    scaled = layers.Rescaling(deviation, mean, dtype=_at_least_float32(), name="in_units")(output)
+    scaled = layers.Rescaling(deviation, mean, dtype=at_least_float32(), name="in_units")(output)
     return keras.Model(inputs, scaled, name="tabular")
-
-
-def _at_least_float32() -> str:
-    return "float64" if keras.config.floatx() == "float64" else "float32"
