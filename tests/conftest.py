@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import compileall
-import contextlib
 import fcntl
-import functools
 import gc
 import os
 import re
@@ -20,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import wrapt
 from support import warm
 
 _FOREIGN = re.compile(r"^(TF_CONFIG|JOB_COMPLETION_INDEX|TPU_|CUDA_|SLURM_|MLFLOW_|TFSCALE_|LWS_|PET_|KUBEFLOW_)")
@@ -188,24 +187,21 @@ def cli(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Calla
     return run
 
 
-@functools.cache
-def _four_devices() -> ModuleType:
-    import tensorflow
-
+@wrapt.when_imported("tensorflow")
+def four_devices(tensorflow: ModuleType) -> None:
+    """Whichever test of this process begins with TensorFlow: the devices can't change once one has run an operation."""
     cpus = tensorflow.config.list_physical_devices("CPU")
     tensorflow.config.set_logical_device_configuration(cpus[0], [tensorflow.config.LogicalDeviceConfiguration()] * 4)
     tensorflow.config.threading.set_intra_op_parallelism_threads(2)
     tensorflow.config.threading.set_inter_op_parallelism_threads(2)
-    return tensorflow
 
 
 @pytest.fixture(scope="session")
 def tf() -> ModuleType:
     """TensorFlow with four logical CPU devices, two threads and deterministic kernels."""
-    try:
-        return _four_devices()
-    except RuntimeError as error:
-        pytest.fail(f"{' '.join(_first)} began with TensorFlow in this process and must take the fixture tf: {error}")
+    import tensorflow
+
+    return tensorflow
 
 
 class Messages(list[str]):
@@ -226,19 +222,11 @@ def messages() -> Iterator[Messages]:
         yield found
 
 
-_first: list[str] = []  # the test that began with TensorFlow in this process
-
-
 @pytest.fixture(autouse=True)
-def tensorflow_as_before(request: pytest.FixtureRequest):
-    """A run switches deterministic kernels on for its process; the next test begins without. And a test that runs
-    TensorFlow without the fixture tf, on one device, is remembered: those that follow can't have their four."""
+def tensorflow_as_before():
+    """A run switches deterministic kernels on for its process; the next test begins without."""
     yield
     if "tensorflow" in sys.modules:
-        if not _first:
-            _first.append(request.node.nodeid)
-            with contextlib.suppress(RuntimeError):
-                _four_devices()
         from tfscale.hooks.tensorflow_hooks import set_determinism
 
         set_determinism(False)
