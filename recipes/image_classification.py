@@ -16,6 +16,7 @@ from typing import Any, Optional
 from tfscale.data.source import READING
 from tfscale.data.transforms import transforms
 from tfscale.errors import UsageError
+from tfscale.models.class_scores import class_answers, class_losses
 from tfscale.task import Footprint, Task
 
 
@@ -81,34 +82,14 @@ class ImageClassification(Task):
         return {**prepared, "label": example["label"]} if "label" in example else prepared
 
     def loss(self, model, batch, *, training):
-        import tensorflow as tf
-
         from tfscale.data.mixing import augmented
 
         image, mix = augmented(batch, transforms(self.augment))
         logits = model(image, training=training)
-        labels = tf.cast(batch["label"], tf.int32)
-        smoothing = self.label_smoothing if training else 0.0
-
-        def losses(labels):
-            if not smoothing:
-                return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            classes = logits.shape[-1]
-            on, off = 1 - smoothing + smoothing / classes, smoothing / classes
-            targets = tf.one_hot(labels, classes, on, off, dtype=logits.dtype)
-            return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-
-        counted = labels if mix is None else mix.larger(labels)
-        correct = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), counted)
-        loss = losses(labels) if mix is None else mix.loss(losses, labels)
-        return loss, {"accuracy": tf.cast(correct, tf.float32)}
+        return class_losses(logits, batch["label"], smoothing=self.label_smoothing if training else 0.0, mix=mix)
 
     def predict(self, model, batch):
-        import tensorflow as tf
-
-        logits = model(batch["image"], training=False)
-        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
-        return {"class": tf.argmax(logits, -1, output_type=tf.int32), "probabilities": probabilities}
+        return class_answers(model(batch["image"], training=False))
 
     def serving_inputs(self):
         import tensorflow as tf

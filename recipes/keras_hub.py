@@ -12,6 +12,7 @@ from tfscale.data.source import READING
 from tfscale.data.transforms import transforms
 from tfscale.errors import UsageError, nearest
 from tfscale.models import hub
+from tfscale.models.class_scores import class_answers, class_losses
 from tfscale.task import METRIC_STATE, Task
 from tfscale.text import token_losses
 
@@ -254,16 +255,10 @@ class KerasHub(Task):
         if self.kind == "CausalLM":
             losses, state = token_losses.token_losses(logits, batch["targets"], batch["learnt"], batch)
             return losses, {METRIC_STATE: state}
-        labels = tf.cast(batch["label"], tf.int32)
-
-        def losses(labels):
-            return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-
-        counted = labels if mix is None else mix.larger(labels)
-        metrics = {"accuracy": tf.cast(tf.equal(tf.argmax(logits, -1, output_type=tf.int32), counted), tf.float32)}
+        losses, metrics = class_losses(logits, batch["label"], mix=mix)
         if not self._pictures:  # texts that fill their row, and are cut where they are longer
             metrics["full_rows"] = tf.cast(tf.reduce_all(tf.cast(batch["padding_mask"], tf.bool), 1), tf.float32)
-        return losses(labels) if mix is None else mix.loss(losses, labels), metrics
+        return losses, metrics
 
     @property
     def counted_size(self):
@@ -286,8 +281,7 @@ class KerasHub(Task):
 
         logits, _ = self._logits(model, batch, training=False)
         if self.kind != "CausalLM":
-            probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
-            return {"class": tf.argmax(logits, -1, output_type=tf.int32), "probabilities": probabilities}
+            return class_answers(logits)
         targets = tf.cast(batch["targets"], tf.int32)
         scores = -tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits) * batch["learnt"]
         return {"token_ids": batch["token_ids"], "targets": targets, "log_probabilities": scores}

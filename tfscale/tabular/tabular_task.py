@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from tfscale.errors import UsageError
 from tfscale.labels import Labels
+from tfscale.models.class_scores import class_answers, class_losses
 from tfscale.tabular import scores
 from tfscale.tabular.class_weights import given_weights
 from tfscale.tabular.columns import Limits, Shape, Table
@@ -299,14 +300,16 @@ class TabularTask(Task):
         if self._two:
             logits, margin = answer["logits"][:, 0], answer["margin"][:, 0]
             loss = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
-            chosen, correct = margin > 0, tf.equal(tf.cast(margin > 0, tf.int32), labels)
-            metrics = {METRIC_STATE: self._sums_of_two(logits, chosen, labels, batch["weight"], training)}
+            chosen = margin > 0
+            metrics = {
+                "accuracy": tf.cast(tf.equal(tf.cast(chosen, tf.int32), labels), tf.float32),
+                METRIC_STATE: self._sums_of_two(logits, chosen, labels, batch["weight"], training),
+            }
         else:
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, answer)
-            correct, metrics = tf.equal(tf.argmax(answer, -1, output_type=tf.int32), labels), {}
+            loss, metrics = class_losses(answer, labels)
         if training and self._weights is not None:
             loss *= tf.gather(tf.constant(self._weights, loss.dtype), labels)
-        return loss, {"accuracy": tf.cast(correct, tf.float32), **metrics}
+        return loss, metrics
 
     def _sums_of_two(self, logits, chosen, labels, weight, training):
         """A histogram; how many were hits, false alarms and missed; and how many were evaluated."""
@@ -369,8 +372,7 @@ class TabularTask(Task):
         if not self.is_class:
             return {"value": tf.cast(answer[:, 0], tf.float32)}
         if not self._two:
-            probabilities = tf.nn.softmax(tf.cast(answer, tf.float32))
-            return {"class": tf.argmax(answer, -1, output_type=tf.int32), "probabilities": probabilities}
+            return class_answers(answer)
         second = tf.sigmoid(tf.cast(answer["logits"], tf.float32))
         chosen = tf.cast(answer["margin"][:, 0] > 0, tf.int32)
         return {"class": chosen, "probabilities": tf.concat([1 - second, second], 1)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from tfscale.errors import UsageError, nearest
 from tfscale.models import bert, transformer
+from tfscale.models.class_scores import class_answers, class_losses
 from tfscale.models.transformer import Shape
 from tfscale.task import METRIC_STATE, Footprint, Task
 from tfscale.text.token_losses import COUNTED, FIGURES, counted_tokens, figures, token_losses
@@ -309,10 +310,7 @@ class Text(Task):
 
         logits = self._logits(model, batch, training=training)
         if self.kind == "classification":
-            labels = tf.cast(batch["label"], tf.int32)
-            correct = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), labels)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            return losses, {"accuracy": tf.cast(correct, tf.float32)}
+            return class_losses(logits, batch["label"])
         losses, state = token_losses(logits, self._targets(batch), batch["learnt"], batch)
         size = tf.reduce_sum(tf.cast(batch["weight"], logits.dtype) * tf.cast(batch["bytes"], logits.dtype))
         return losses, {METRIC_STATE: tf.concat([state, [size]], 0)}
@@ -346,8 +344,7 @@ class Text(Task):
             batch = {**batch, "read": batch["tokens"]}
         logits = self._logits(model, batch, training=False)
         if self.kind == "classification":
-            answers = {"class": tf.argmax(logits, -1, output_type=tf.int32), "probabilities": tf.nn.softmax(logits)}
-            return {**answers, "left_out": batch["left_out"]}
+            return {**class_answers(logits), "left_out": batch["left_out"]}
         real = batch["segments"] > 0
         scores = -tf.nn.sparse_softmax_cross_entropy_with_logits(self._targets(batch), logits)
         if self.kind == "masked":
