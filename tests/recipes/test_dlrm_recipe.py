@@ -88,6 +88,7 @@ SMALL = [
 SMALL += [
     "train.until=5ep",
     "eval.every=5ep",
+    "optimizer.name=sgd",
     "optimizer.learning_rate=1.0",
     "export.at_end=false",
     "run.dir=it",
