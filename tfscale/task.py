@@ -154,6 +154,11 @@ class Task:
         The weights are those that are exported."""
         return ""
 
+    def leaves(self, model: keras.Model) -> dict[str, bytes]:
+        """Files by name, such as {"samples.png": ...}, that people find in the folder shown/ of a run whose training is
+        complete. The weights are those that are exported."""
+        return {}
+
     def labels(self) -> tuple[Labels, ...]:
         """What the fields with labels are taken for, as far as it is known: a task with a field `num_classes` takes
         "label" for a class; of others the labels stand as they are."""

@@ -217,7 +217,9 @@ def test_what_is_good_there_is_kept_while_what_is_newer_here_is_not(s3, tmp_path
 def test_the_small_files_follow(url, tmp_path):
     run, fresh = tmp_path / "run", tmp_path / "fresh"
     (run / "export" / "saved_model").mkdir(parents=True)
+    (run / "shown").mkdir()
     for name in (
+        "shown/samples.png",
         "result.json",
         "metrics.jsonl",
         "exit.json",
@@ -236,7 +238,12 @@ def test_the_small_files_follow(url, tmp_path):
     again = Store(url, RUN)
     again.pull_files(fresh)
     assert {path.name: path.read_text() for path in fresh.iterdir()} == {"result.json": "mine", "metrics.jsonl": "more"}
-    assert again.holds("export/export.json") and again.holds("export/saved_model/x") and not again.holds("other.txt")
+    assert (
+        again.holds("shown/samples.png")
+        and again.holds("export/export.json")
+        and again.holds("export/saved_model/x")
+        and not again.holds("other.txt")
+    )
 
 
 def test_archive(url, tmp_path):

@@ -135,6 +135,7 @@ def fit_tiny(
     *,
     task: Any = None,
     data: Any = None,
+    tracker: Any = None,
     environ: Mapping[str, str] | None = None,
     **sections: Mapping[str, Any],
 ):
@@ -142,6 +143,7 @@ def fit_tiny(
     config = RunConfig(
         task=task or Classify(),
         data=data or Vectors(),
+        tracker=tracker,
         train=TrainConfig(until="30st", global_batch=8, log_every="5st"),
         optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, momentum=0.9),
         eval=EvalConfig(every="10st"),

@@ -53,7 +53,7 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
     result = dataclasses.replace(result, data=what_it_saw(parts))
     run_dir.write_json("result.json", result.to_dict())
     _export(parts)  # should it fail, the run is complete all the same
-    _show(parts)
+    left = _show(parts)
     shared = plan.accelerator == "cpu"  # by all devices of a worker
     peak = matmul_peak(plan) * (plan.num_workers if shared else plan.num_replicas)
     flops, speed, seconds = result.model_flops, result.examples_per_second, parts.trainer.clock.seconds
@@ -73,7 +73,7 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
     if goodput:
         tracker.metrics(goodput.metrics(), result.step)
     run_dir.write_json("result.json", result.to_dict())
-    for name in ("result.json", run_dir.metrics.name):
+    for name in ("result.json", run_dir.metrics.name, *left):
         tracker.artifact(run_dir.path / name)
     if parts.config.export.at_end:
         tracker.artifact(run_dir.path / "export" / "model.keras")
@@ -92,11 +92,18 @@ def _export(parts: Parts) -> None:
             export_run(parts.task, parts.state, parts.config.data, target, identity=name)
 
 
-def _show(parts: Parts) -> None:
+def _show(parts: Parts) -> list[str]:
+    """What the task shows people; returns the names of the files among it."""
     with parts.state.averaged():
-        shown = parts.task.shown(parts.state.model)
+        shown, files = parts.task.shown(parts.state.model), parts.task.leaves(parts.state.model)
     if shown:
         _log.info(shown)
+    left = {f"shown/{name}": content for name, content in files.items()}
+    for name, content in left.items():
+        parts.run_dir.write_bytes(name, content)
+    if left:
+        _log.info(f"shown: {', '.join(str(parts.run_dir.path / name) for name in left)}")
+    return list(left)
 
 
 def _forward_flops(parts: Parts) -> int | None:

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 # What a run reads and writes in its folder; whatever else people keep there is theirs.
-_OURS = ("*.json*", "*.yaml", "*.txt", "*.sha256", "mlflow_*", ".lock*", "checkpoints", "export*")
+_OURS = ("*.json*", "*.yaml", "*.txt", "*.sha256", "mlflow_*", ".lock*", "checkpoints", "export*", "shown")
 _DIGEST = re.compile(r"[0-9a-f]{10}")
 
 
@@ -177,8 +177,13 @@ class RunDir:
 
     def write_text(self, name: str, text: str) -> None:
         """Writes the file whole or not at all; raises IOFailure."""
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """The same of any content."""
         try:
-            write_whole(self.path / name, text.encode())
+            (self.path / name).parent.mkdir(exist_ok=True)
+            write_whole(self.path / name, content)
         except OSError as error:
             raise _write_failed(self.path / name, error) from error
 
@@ -240,7 +245,16 @@ class RunDir:
     def archive(self) -> None:
         """Moves what earlier runs left into previous-NNN, for a run that was told to start at zero."""
         names = [
-            *("checkpoints", "metrics.jsonl", "result.json", "plan.json", "config.yaml", "mlflow_run_id", "export"),
+            *(
+                "checkpoints",
+                "metrics.jsonl",
+                "result.json",
+                "plan.json",
+                "config.yaml",
+                "mlflow_run_id",
+                "export",
+                "shown",
+            ),
             *(
                 "attempts.jsonl",
                 "spec.json",
@@ -295,7 +309,7 @@ class _ReadOnly(RunDir):
     def claimed(self, **times: Any) -> AbstractContextManager[Claim]:
         return contextlib.nullcontext(Claim())
 
-    def write_text(self, name: str, text: str) -> None:
+    def write_bytes(self, name: str, content: bytes) -> None:
         pass
 
     def append(self, name: str, line: str) -> None:
