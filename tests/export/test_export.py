@@ -250,6 +250,15 @@ def test_differences_scale_with_the_example():
             differences(expected, wrong)
 
 
+def test_a_pixel_may_be_rounded_otherwise():
+    from tfscale.export.verify import differences
+
+    pixels = np.array([[0, 127, 255]], np.uint8)
+    differences({"served/image": pixels}, {"served/image": np.array([[1, 126, 255]], np.uint8)})
+    with pytest.raises(CheckFailed, match="served/image: 2 of 3 differ"):
+        differences({"served/image": pixels}, {"served/image": np.array([[255, 127, 253]], np.uint8)})
+
+
 def test_samples_come_from_the_data_and_decoded_pictures_are_encoded(tf):
     from tfscale.data.synthetic import Synthetic
     from tfscale.export.run_export import raw_samples
@@ -262,6 +271,25 @@ def test_samples_come_from_the_data_and_decoded_pictures_are_encoded(tf):
     assert set(raw_samples(Classify(), Vectors(), 2)) == {"x", "label", "index"}
     with pytest.raises(UsageError, match="no field image"):
         raw_samples(task, Vectors(), 2)
+
+
+def test_a_task_that_serves_seeds_is_given_them(tf, policy):
+    """Those of evaluation, which no data have; whoever asks the export gives the seed, and else it is 0."""
+    from tfscale.export.run_export import raw_samples
+    from tfscale.export.saved_model import stacked
+
+    class Drawing(Classify):
+        def preprocess(self, example, *, training):
+            return {"x": tf.random.stateless_normal([6], example["seed"])}
+
+        def serving_inputs(self):
+            return {"seed": tf.TensorSpec([2], tf.int64)}
+
+    samples = raw_samples(Drawing(), Vectors(), 3)
+    assert np.array(samples["seed"]).tolist() == [[0, 0], [0, 1], [0, 2]]
+    drawn = stacked(Drawing(), samples)["x"]
+    assert (drawn[2].numpy() == tf.random.stateless_normal([6], [0, 2]).numpy()).all()
+    assert len(np.unique(drawn, axis=0)) == 3
 
 
 def test_fields_are_served_by_names_that_a_signature_takes():

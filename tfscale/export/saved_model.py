@@ -153,9 +153,10 @@ def serving_inputs(task: Task) -> dict[str, tf.TensorSpec] | None:
 
 
 def preprocessed(task: Task, example: Mapping[str, Any], rows: tf.Tensor | None = None) -> dict[str, Any]:
-    """One raw example, or so many of them, as the model's task takes it, without what only training knows."""
+    """One raw example, or so many of them, as the model's task takes it, without what only training knows. Its seed is
+    0, but where the task serves it."""
     seed = tf.zeros([2] if rows is None else [rows, 2], tf.int64)
-    fields = with_autograph(task.preprocess)({**example, "seed": seed}, training=False)
+    fields = with_autograph(task.preprocess)({"seed": seed, **example}, training=False)
     return {name: value for name, value in fields.items() if name not in _NOT_SERVED}
 
 
