@@ -19,9 +19,10 @@ def profiled(tf, task):
     )
 
 
-# Those of texts, tables and clicks take no pictures, a preset needs its folder, and unet_paper masks: others look at them
+# Those of texts, tables and clicks take no pictures, a preset needs its folder, unet_paper masks, and diffusion predicts
+# in many calls of its model: others look at them
 OTHERS = ("text", "tabular", "gpt", "gpt2_124m", "bert", "bert_base", "keras_hub", "dlrm", "dlrm_criteo",
-          "unet_paper")  # fmt: skip
+          "unet_paper", "diffusion")  # fmt: skip
 
 
 @pytest.mark.parametrize("recipe", [name for name in groups()["recipe"] if name not in OTHERS])
