@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfscale.models.dtypes import at_least_float32
 from tfscale.task import Footprint
@@ -140,7 +140,8 @@ def build(shape: Shape) -> keras.Model:
         h = conv(layers.Activation("swish", name=f"{b.name}_b_swish")(h), b.channels_out, f"{b.name}_b")
         return layers.Add(name=b.name)([conv(x, b.channels_out, f"{b.name}_shortcut", 1) if b.shortcut else x, h])
 
-    x, seen = conv(image, shape.widths[0], "stem"), []
+    x = conv(image, shape.widths[0], "stem")
+    seen: list[Any] = []
     for b in layout(shape):
         if b.name.startswith("up"):
             if x.shape[1] != b.size:
