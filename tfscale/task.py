@@ -172,7 +172,7 @@ class Task:
 
     def serving_inputs(self) -> dict[str, tf.TensorSpec]:
         """The raw fields of one example that a served model takes, such as {"image": TensorSpec([], tf.string)}: what
-        `preprocess` reads, without labels."""
+        `preprocess` reads, without labels. "seed" among them is what whoever asks gives; else it is 0."""
         raise NotImplementedError
 
     @property

@@ -107,7 +107,7 @@ SMALL = {
         published=True,
         too_large=("container-2core-4gib.json",),
     ),
-    "diffusion": Small(("task.widths=[4,8]", "task.sampling_steps=2")),
+    "diffusion": Small(("task.widths=[4]", "task.image_size=8", "task.sampling_steps=2")),
     "unet": Small(
         ("data.train_examples=40", "data.test_examples=9", "data.image_size=32", "task.image_size=32", "task.width=2",
          "task.levels=2", "optimizer.layer_decay=0.75"),

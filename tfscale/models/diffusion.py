@@ -1,9 +1,10 @@
 """The network of a diffusion model: a small U-Net of residual blocks that predicts the noise in a picture.
 
 Owns the architecture, written once as a list of blocks (`layout`), from which both the Keras model and its cost without
-TensorFlow are derived. Ho et al., "Denoising Diffusion Probabilistic Models" (2020), without attention: each block adds
-a projection of the noise level, which is given as sines and cosines of it, as the example "Denoising Diffusion Implicit
-Models" of keras.io does. Stock Keras layers and keras.ops alone, so that the saved model needs no code.
+TensorFlow are derived. Ho et al., "Denoising Diffusion Probabilistic Models" (2020), with attention in the middle alone
+and one normalisation a block: each block adds a projection of the noise level, which is given as sines and cosines of
+it, as the example "Denoising Diffusion Implicit Models" of keras.io does. Stock Keras layers and keras.ops alone, so
+that the saved model needs no code.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ FREQUENCIES, HIGHEST = (
     1000.0,
 )  # of the sines and cosines: from 1 to HIGHEST periods between no noise and noise alone
 _EMBEDDED = 64  # numbers that tell a block the noise level
+_HEADS = 4  # of the attention, or fewer where the width isn't divisible
 _GROUPS = 8  # of channels that are normalised together, or fewer where a width isn't divisible
 
 
@@ -31,7 +33,8 @@ class Shape:
     """Attributes:
     image_size: pixels of a side, divisible by 2 for each width but the last.
     widths: channels of each level, the finest first; the last is that of the middle.
-    block_depth: residual blocks of a level on the way down, as many on the way up.
+    block_depth: residual blocks of a level on the way down, as many on the way up; the middle has one more, and
+        attention behind its first.
     """
 
     image_size: int
@@ -84,7 +87,7 @@ def layout(shape: Shape) -> list[Block]:
         for i in range(shape.block_depth):
             add(f"down{level}_{i}", width, level)
             seen.append(width)
-    for i in range(shape.block_depth):
+    for i in range(shape.block_depth + 1):
         add(f"middle_{i}", middle, len(outer))
     for level, width in reversed(list(enumerate(outer))):
         for i in range(shape.block_depth):
@@ -98,16 +101,24 @@ def footprint(shape: Shape) -> Footprint:
     Kept for the backward pass, of each block: what it takes, that normalised and behind the swish, and what its second
     swish takes and gives.
     """
-    blocks, first = layout(shape), shape.widths[0]
+    blocks, first, middle = layout(shape), shape.widths[0], shape.widths[-1]
+    places = (shape.image_size >> (len(shape.widths) - 1)) ** 2  # that attend to each other
     pixels, ends = shape.image_size**2, 2 * 9 * shape.channels * first  # the first and the last convolution
     kept = sum(b.size**2 * (3 * b.channels_in + 2 * b.channels_out) for b in blocks)
+    kept += places * (6 * middle + _heads(middle) * places)
     return Footprint(
         parameters=sum(b.parameters for b in blocks)
         + (ends + first + shape.channels + 2 * first)
+        + (4 * middle * (middle + 1) + 2 * middle)
         + (2 * FREQUENCIES + 1) * _EMBEDDED,
         activation_bytes=4 * (kept + pixels * (shape.channels + 4 * first)),
-        forward_flops=2 * (sum(b.macs for b in blocks) + pixels * ends + 2 * FREQUENCIES * _EMBEDDED),
+        forward_flops=2 * (sum(b.macs for b in blocks) + pixels * ends + 2 * FREQUENCIES * _EMBEDDED)
+        + 2 * places * middle * (4 * middle + 2 * places),
     )
+
+
+def _heads(width: int) -> int:
+    return math.gcd(_HEADS, width)
 
 
 def build(shape: Shape) -> keras.Model:
@@ -140,6 +151,13 @@ def build(shape: Shape) -> keras.Model:
         h = conv(layers.Activation("swish", name=f"{b.name}_b_swish")(h), b.channels_out, f"{b.name}_b")
         return layers.Add(name=b.name)([conv(x, b.channels_out, f"{b.name}_shortcut", 1) if b.shortcut else x, h])
 
+    def attended(x):
+        width, heads = x.shape[-1], _heads(x.shape[-1])
+        h = layers.GroupNormalization(math.gcd(_GROUPS, width), name="attention_norm")(x)
+        h = layers.Reshape((-1, width), name="places")(h)
+        h = layers.MultiHeadAttention(heads, width // heads, name="attention")(h, h)
+        return layers.Add(name="attended")([x, layers.Reshape(x.shape[1:], name="map")(h)])
+
     x = conv(image, shape.widths[0], "stem")
     seen: list[Any] = []
     for b in layout(shape):
@@ -152,5 +170,7 @@ def build(shape: Shape) -> keras.Model:
         x = residual(x, b)
         if b.name.startswith("down"):
             seen.append(x)
+        elif b.name == "middle_0":
+            x = attended(x)
     noise = conv(normalised(x, "noise"), shape.channels, "noise", kernel_initializer="zeros", dtype=exact)
     return Model({"image": image, "noise_variance": variance}, noise, name="diffusion")
