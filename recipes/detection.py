@@ -59,38 +59,9 @@ class Detection(Task):
                 where="task.augment",
                 fix="task.augment=flip, or none",
             )
-        if not 0 <= self.anchor_negative <= self.anchor_positive <= 1:
-            raise UsageError(
-                f"the overlap of background ends at {self.anchor_negative}, and that of objects begins at "
-                f"{self.anchor_positive}",
-                where="task.anchor_negative",
-                fix="use a smaller one, such as task.anchor_negative=0.4 task.anchor_positive=0.5",
-            )
+        self._anchors.check()
         if self.preset is None:
-            self._check_levels()
-
-    def _check_levels(self) -> None:
-        stages, (first, last) = 1 + len(self.filters), (self.min_level, self.max_level)
-        if len(self.filters) != len(self.blocks):
-            raise UsageError(
-                f"{len(self.filters)} stages have {len(self.blocks)} numbers of blocks",
-                where="task.blocks",
-                fix=f"task.blocks={[1] * len(self.filters)}".replace(" ", ""),
-            )
-        if tuple(self.filters)[:1] != (retinanet.FIRST,):
-            raise UsageError("the library's first stage has 64", where="task.filters", fix="task.filters=[64,128,256]")
-        if not 2 <= first <= stages <= last or (stages < 5 <= last):
-            raise UsageError(
-                f"stages at levels 2 to {stages} make no pyramid of levels {first} to {last}",
-                where="task.min_level, task.max_level",
-                fix="give a stage for each level to max_level or, from level 5 on, to 5; min_level is one of theirs",
-            )
-        if self.image_size % 2**last:
-            raise UsageError(
-                f"{self.image_size} pixels can't be halved {last} times",
-                where="task.image_size",
-                fix=f"use a multiple of {2**last}, such as {-(-self.image_size // 2**last) * 2**last}",
-            )
+            self._shape.check()
 
     # -- without TensorFlow
 
@@ -145,44 +116,17 @@ class Detection(Task):
 
     @cached_property
     def _scaling(self) -> tuple[Any, Any]:
-        """What pixels are multiplied by, and what is added then."""
-        if self.preset is None:
-            return 1 / 127.5, -1.0
-        converter = hub.opened(self.preset, "RetinaNetObjectDetectorPreprocessor").image_converter
-        return (
-            (1.0, 0.0)
-            if converter is None
-            else (
-                1.0 if converter.scale is None else converter.scale,
-                0.0 if converter.offset is None else converter.offset,
-            )
-        )
+        return retinanet.scaling(self.preset)
 
     def build_model(self):
-        import keras
-        import tensorflow as tf
-
-        from tfscale.hooks.keras_hooks import layers_in
-
         if self.preset is None:
             model = retinanet.build(self._shape, self._anchors)
         else:
-            backbone = hub.opened(self.preset, "RetinaNetBackbone")
-            if not tf.TensorShape([None, *self._pixels]).is_compatible_with(backbone.input_shape):
-                raise UsageError(
-                    f"the preset takes pictures of {list(backbone.input_shape[1:])}, and these are {self._pixels}",
-                    where="task.image_size",
-                    fix="give the preset's own",
-                )
+            pixels = [self.image_size, self.image_size, self.channels or 3]
+            backbone = retinanet.backbone_of(self.preset, pixels)
             model = retinanet.detector(backbone, self._classes, self._anchors, self.convolutions)
-        for layer in layers_in(model):
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = self.sync_batch_norm
+        retinanet.synchronise(model, self.sync_batch_norm)
         return model
-
-    @property
-    def _pixels(self) -> list[int]:
-        return [self.image_size, self.image_size, self.channels or 3]
 
     def preprocess(self, example, *, training):
         import tensorflow as tf
@@ -232,11 +176,10 @@ class Detection(Task):
         answers = model(self.model_inputs(batch), training=training)
         losses, positives = retinanet.summed_losses(model, answers, self._wanted(model, batch))
         weight = tf.cast(batch["weight"], losses.dtype)
-        here = tf.stack([tf.reduce_sum(weight * positives), tf.reduce_sum(weight)])
-        whole = tf.cast(batch[WHOLE], losses.dtype) if WHOLE in batch else here
-        left_out = tf.reduce_sum(weight * tf.cast(batch["left_out"], weight.dtype))
-        own = tf.stack([tf.reduce_sum(weight * losses), here[0], left_out])
-        if training:
+        each = (losses, positives, tf.cast(batch["left_out"], weight.dtype))
+        own = tf.stack([tf.reduce_sum(weight * one) for one in each])
+        whole = tf.cast(batch[WHOLE], weight.dtype) if WHOLE in batch else (own[1], tf.reduce_sum(weight))
+        if training:  # which doesn't pay for finding boxes
             more = tf.zeros([average_precision.size(self._classes)], own.dtype)
         else:
             real = tf.where(batch["weight"][:, tf.newaxis] > 0, 1, 0)

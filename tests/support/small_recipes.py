@@ -113,8 +113,8 @@ SMALL = {
          "task.levels=2", "optimizer.layer_decay=0.75"),
     ),
     "detection": Small(
-        ("data.train_examples=40", "data.test_examples=9", "data.image_size=32", "task.image_size=32", "task.max_level=3",
-         "task.filters=[64,64]", "task.blocks=[1,1]"),
+        ("data.train_examples=40", "data.test_examples=9", "data.image_size=32", "task.image_size=32", "task.max_level=2",
+         "task.filters=[64]", "task.blocks=[1]"),
     ),
     "unet_paper": Small(
         ("data=canvas", "data.train_examples=16", "data.test_examples=3", "data.image_size=32", "task.image_size=284",

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tfscale.errors import UsageError
+from tfscale.hooks.keras_hooks import layers_in
 from tfscale.models import hub
 from tfscale.task import Footprint
 
@@ -45,6 +47,15 @@ class Anchors:
     positive: float = 0.5
     negative: float = 0.4
 
+    def check(self) -> None:
+        """Raises UsageError where no anchor could stand for an object or the background."""
+        if not 0 <= self.negative <= self.positive <= 1:
+            raise UsageError(
+                f"the overlap of background ends at {self.negative}, and that of objects begins at {self.positive}",
+                where="task.anchor_negative",
+                fix="use a smaller one, such as task.anchor_negative=0.4 task.anchor_positive=0.5",
+            )
+
     @property
     def at_a_place(self) -> int:
         return self.scales * len(self.ratios)
@@ -68,6 +79,34 @@ class Shape:
     image_size: int
     channels: int
     num_classes: int
+
+    def check(self) -> None:
+        """Raises UsageError where it is none that the library builds."""
+        stages, (first, last) = 1 + len(self.filters), self.levels
+        if len(self.filters) != len(self.blocks):
+            raise UsageError(
+                f"{len(self.filters)} stages have {len(self.blocks)} numbers of blocks",
+                where="task.blocks",
+                fix=f"task.blocks={[1] * len(self.filters)}".replace(" ", ""),
+            )
+        if self.filters[:1] != (FIRST,):
+            raise UsageError(f"the library's first stage has {FIRST}", where="task.filters", fix=f"begin with {FIRST}")
+        if not 2 <= first <= stages <= last or (stages < 5 <= last):
+            raise UsageError(
+                f"stages at levels 2 to {stages} make no pyramid of levels {first} to {last}",
+                where="task.min_level, task.max_level",
+                fix="give a stage for each level to max_level or, from level 5 on, to 5; min_level is one of theirs",
+            )
+        _check_size(self.image_size, last)
+
+
+def _check_size(size: int, level: int) -> None:
+    if size % 2**level:
+        raise UsageError(
+            f"{size} pixels can't be halved {level} times",
+            where="task.image_size",
+            fix=f"use a multiple of {2**level}, such as {-(-size // 2**level) * 2**level}",
+        )
 
 
 @dataclass(frozen=True)
@@ -185,6 +224,51 @@ def detector(backbone: Any, num_classes: int, anchors: Anchors, convolutions: in
     _begin(model.classification_head, -math.log((1 - _PRIOR) / _PRIOR))
     _begin(model.box_head, 0.0)
     return model
+
+
+def backbone_of(preset: str, pixels: Sequence[int]) -> Any:
+    """A preset's RetinaNetBackbone with its weights.
+
+    Args:
+        pixels: height, width and channels of the pictures.
+
+    Raises:
+        UsageError: it takes others. And what `hub.opened` raises.
+    """
+    backbone = hub.opened(preset, "RetinaNetBackbone")
+    takes = backbone.input_shape[1:]
+    if any(one not in (None, other) for one, other in zip(takes, pixels, strict=True)):
+        raise UsageError(
+            f"the preset takes pictures of {list(takes)}, and these are {list(pixels)}",
+            where="task.image_size",
+            fix="give the preset's own size",
+        )
+    _check_size(pixels[0], max(int(name[1:]) for name in backbone.image_encoder.pyramid_outputs))
+    return backbone
+
+
+def scaling(preset: str | None) -> tuple[Any, Any]:
+    """What pixels of 0 to 255 are multiplied by, and what is added then: as the preset's preprocessor has it."""
+    if preset is None:
+        return 1 / 127.5, -1.0
+    converter = hub.opened(preset, "RetinaNetObjectDetectorPreprocessor").image_converter
+    if converter is None:
+        raise UsageError(
+            "the preset doesn't say how pictures are converted",
+            where="task.preset",
+            fix="save it with a RetinaNetObjectDetectorPreprocessor that has an image_converter",
+        )
+    scale, offset = converter.scale, converter.offset
+    return 1.0 if scale is None else scale, 0.0 if offset is None else offset
+
+
+def synchronise(model: keras.Model, synchronized: bool) -> None:
+    """Whether BatchNorm takes the moments of the global batch, or of each replica's part of it."""
+    from keras import layers
+
+    for layer in layers_in(model):
+        if isinstance(layer, layers.BatchNormalization):
+            layer.synchronized = synchronized
 
 
 def _begin(head: Any, bias: float) -> None:
