@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.side_by_side import Work
 
 VOCABULARY, LENGTH, LAYERS, WIDTH, HEADS, BATCH = 259, 64, 4, 128, 4, 12
-LEARNING_RATE, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.99), 0.1, 1.0
+LEARNING_RATE, BETAS, DECAY, CLIP = 2e-3, (0.9, 0.99), 0.1, 1.0
 
 
 def eager(path: str) -> Work:
