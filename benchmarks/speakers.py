@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-SPEAKERS, SPLITS, LENGTH = 10, ("train", "validation", "test"), 128
+SPEAKERS, SPLITS, LENGTH = 10, ("train", "validation", "test"), 64
 ROW = "| {:<52} | {:>4} | {:>10} | {:>8} | {:>7} |"
 Speech = dict[str, str]  # "text" and "speaker"
 
@@ -128,10 +128,17 @@ def _ours(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, ...
         shared = ["+recipe=bert", "data=text", f"data.length={LENGTH}", f"train.seed={seed}", "tracker=none",
                   "export.at_end=false"]  # fmt: skip
         fine = ["data.name=speakers", "task.objective=classification", "task.dropout=0.1", "train.until=10ep",
-                "eval.every=1ep", "checkpoint.every=1ep", "checkpoint.metric=accuracy", "checkpoint.mode=max",
+                "train.global_batch=16", "eval.every=1ep", "checkpoint.every=1ep", "checkpoint.metric=accuracy",
+                "checkpoint.mode=max",
                 "optimizer.warmup=1ep", "optimizer.learning_rate=5e-4", *options.fine]  # fmt: skip
         began = time.monotonic()
-        more = ["data.name=speeches", f"run.dir=before-{seed}", *options.more]
+        more = [
+            "data.name=speeches",
+            "train.until=4000st",
+            "train.global_batch=32",
+            f"run.dir=before-{seed}",
+            *options.more,
+        ]
         _run(scratch, "tfscale.train", *shared, *more)
         for name, start in (("pre-trained", [f"init_from=before-{seed}"]), ("fresh", [])):
             run_dir = f"run.dir={name}-{seed}"
