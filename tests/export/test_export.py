@@ -253,10 +253,19 @@ def test_differences_scale_with_the_example():
 def test_a_pixel_may_be_rounded_otherwise():
     from tfscale.export.verify import differences
 
-    pixels = np.array([[0, 127, 255]], np.uint8)
-    differences({"served/image": pixels}, {"served/image": np.array([[1, 126, 255]], np.uint8)})
-    with pytest.raises(CheckFailed, match="served/image: 2 of 3 differ"):
-        differences({"served/image": pixels}, {"served/image": np.array([[255, 127, 253]], np.uint8)})
+    pixels = np.full((1, 40, 50, 1), 127, np.uint8)
+
+    def other(values):
+        found = pixels.copy()
+        found[0, 0, : len(values), 0] = values
+        return {"served/image": found}
+
+    differences({"served/image": pixels}, other([126, 128]))
+    for values in ([126] * 3, [125]):  # too many, and too much
+        with pytest.raises(CheckFailed, match=f"served/image: {len(values)} of 2000 differ"):
+            differences({"served/image": pixels}, other(values))
+    with pytest.raises(CheckFailed, match="served/kinds: 1 of 2 differ"):  # no picture
+        differences({"served/kinds": pixels[0, 0, :2, 0]}, {"served/kinds": np.array([127, 128], np.uint8)})
 
 
 def test_samples_come_from_the_data_and_decoded_pictures_are_encoded(tf):
