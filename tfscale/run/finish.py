@@ -11,10 +11,12 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tfscale.assembly.parts import Parts
 from tfscale.console.messages import RESULT, bare
 from tfscale.data.keras_source import KerasSource
+from tfscale.errors import first_line
 from tfscale.run.context import RunContext
 from tfscale.run.what_it_saw import what_it_saw
 from tfscale.run_dir.goodput import measure
@@ -93,12 +95,16 @@ def _export(parts: Parts) -> None:
 
 
 def _show(parts: Parts) -> list[str]:
-    """What the task shows people; returns the names of the files among it."""
+    """What the task shows people; returns the names of the files among it. The run is complete, whatever fails here."""
     with parts.state.averaged():
-        shown, files = parts.task.shown(parts.state.model), parts.task.leaves(parts.state.model)
+        try:
+            shown, files = parts.task.shown(parts.state.model), parts.task.leaves(parts.state.model)
+        except Exception as error:  # whatever people's own methods and TensorFlow raise
+            _log.warning(f"the run is complete, and its task could show nothing: {first_line(error)}")
+            return []
     if shown:
         _log.info(shown)
-    left = {f"shown/{name}": content for name, content in files.items()}
+    left = {f"shown/{Path(name).name}": content for name, content in files.items()}
     for name, content in left.items():
         parts.run_dir.write_bytes(name, content)
     if left:

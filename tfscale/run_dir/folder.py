@@ -182,7 +182,8 @@ class RunDir:
     def write_bytes(self, name: str, content: bytes) -> None:
         """The same of any content."""
         try:
-            (self.path / name).parent.mkdir(exist_ok=True)
+            if (place := (self.path / name).parent) != self.path:
+                place.mkdir(exist_ok=True)  # and not the run's own, should somebody have removed it
             write_whole(self.path / name, content)
         except OSError as error:
             raise _write_failed(self.path / name, error) from error
