@@ -9,7 +9,7 @@ from tfscale.data.source import READING
 from tfscale.data.transforms import Cutmix, Mixup, find, transforms
 from tfscale.errors import UsageError
 from tfscale.models import ddim, diffusion
-from tfscale.task import Footprint, Task
+from tfscale.task import Footprint, Task, refuse_below
 
 _GRID = 8  # pictures along each side of samples.png
 
@@ -19,8 +19,8 @@ class Diffusion(Task):
     """Learns which noise is in a picture, and makes pictures of noise in `sampling_steps` calls of the model;
     image_size and channels come from the data where null. Labels are not used.
 
-    The loss is the mean squared error of the noise at a time drawn for each example, both from its seed: the figures of
-    evaluation are those of the same draws each time, and replicas, parts and a resume train as one device does. Keras
+    The loss is the mean squared error of the noise at a time drawn for each example. Both are drawn from its seed. So
+    an evaluation has the same noise each time, and replicas, parts and a resume train as one device does. Keras
     models with a `train_step` of their own, such as keras.io's, run through `tfscale.fit`. "image_loss" is the mean
     squared error of the picture without noise, of -1 to 1.
     A picture is a function of a seed: that of [0, i] is the i-th of samples.png, of `tfscale predict` and of an export
@@ -41,15 +41,13 @@ class Diffusion(Task):
         steps = transforms(self.augment)
         if find(steps, Mixup) or find(steps, Cutmix):
             raise UsageError("mixed pictures would be learnt", where="task.augment", fix="leave mixup and cutmix away")
-        if not self.widths or self.block_depth < 1 or min(self.widths) < 1:
-            raise UsageError(
-                "a model has levels, each with blocks and channels", where="task.widths", fix="use [16,32]"
-            )
+        refuse_below(self, block_depth=1, sampling_steps=1, image_size=1, channels=1)
+        if isinstance(self.widths, int) or not self.widths or min(self.widths) < 1:
+            raise UsageError("a model has levels, each with channels", where="task.widths", fix="task.widths=[16,32]")
         if not 0 < self.min_signal < self.max_signal < 1:
             what = f"the signal's share goes from {self.max_signal:g} to {self.min_signal:g}"
-            raise UsageError(what, where="task.min_signal", fix="let it fall, between 1 and 0, such as 0.95 to 0.02")
-        if self.sampling_steps < 1:
-            raise UsageError("no step makes no picture", where="task.sampling_steps", fix="use 1 or more, such as 20")
+            fix = "let it fall, between 1 and 0, such as task.max_signal=0.95 task.min_signal=0.02"
+            raise UsageError(what, where="task.max_signal, task.min_signal", fix=fix)
         if self.image_size is not None and self.image_size % (step := 2 ** (len(self.widths) - 1)):
             raise UsageError(
                 f"{self.image_size} pixels can't be halved {len(self.widths) - 1} times",
@@ -93,7 +91,8 @@ class Diffusion(Task):
         if "image" not in example:
             return drawn
         looks = augment.Looks(training, shape.image_size, shape.channels, self.reading or READING)
-        return {**augment.prepare(example["image"], seed, transforms(self.augment), looks), **drawn}
+        other = tf.random.experimental.stateless_fold_in(seed, 1)  # else a picture would be mirrored by its time
+        return {**augment.prepare(example["image"], other, transforms(self.augment), looks), **drawn}
 
     def loss(self, model, batch, *, training):
         import tensorflow as tf

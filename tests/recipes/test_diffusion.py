@@ -28,6 +28,16 @@ def test_what_is_drawn_is_a_function_of_the_seed_and_normal(tf):
     assert abs(np.corrcoef(times, noise[:, 0, 0, 0])[0, 1]) < 0.2
 
 
+def test_a_picture_is_augmented_whatever_its_time_is(tf):
+    from tfscale.data.mixing import DRAWS
+
+    task = Diffusion(**SMALL, augment=["flip"])
+    image = tf.zeros([8, 8, 1], tf.uint8)
+    drawn = [task.preprocess(example(tf, i, image=image), training=True) for i in range(200)]
+    flips, times = np.array([one[DRAWS].numpy()[0] for one in drawn]), np.array([one["time"].numpy() for one in drawn])
+    assert abs(np.corrcoef(flips, times)[0, 1]) < 0.2
+
+
 def test_the_losses_are_those_of_the_noise_and_of_the_picture(tf, policy):
     policy("float32")
     random = np.random.RandomState(0)
@@ -59,7 +69,11 @@ def test_what_makes_no_sense_is_refused():
     for wrong, said in (
         ({"image_size": 30, "widths": [8, 8, 8]}, r"task.image_size.*use 32"),
         ({"widths": []}, "task.widths"),
+        ({"widths": 16}, "task.widths"),
+        ({"block_depth": 0}, "task.block_depth"),
+        ({"image_size": 0}, "task.image_size"),
         ({"min_signal": 0.96}, "task.min_signal"),
+        ({"max_signal": 1}, "task.max_signal"),
         ({"sampling_steps": 0}, "task.sampling_steps"),
         ({"augment": ["none", "mixup"]}, "leave mixup"),
     ):

@@ -19,10 +19,8 @@ from tfscale.task import Footprint
 if TYPE_CHECKING:
     import keras
 
-FREQUENCIES, HIGHEST = (
-    16,
-    1000.0,
-)  # of the sines and cosines: from 1 to HIGHEST periods between no noise and noise alone
+FREQUENCIES = 16  # of the sines and cosines
+HIGHEST = 1000.0  # periods of the last between no noise and noise alone; the first has one
 _EMBEDDED = 64  # numbers that tell a block the noise level
 _HEADS = 4  # of the attention, or fewer where the width isn't divisible
 _GROUPS = 8  # of channels that are normalised together, or fewer where a width isn't divisible
