@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any, Optional
 
 from tfscale.data.source import READING
-from tfscale.errors import UsageError, nearest
+from tfscale.errors import UsageError
 from tfscale.models import average_precision, hub, retinanet
-from tfscale.task import METRIC_STATE, WHOLE, Task
+from tfscale.task import METRIC_STATE, WHOLE, Task, refuse_below
 
 _OWN = 3  # numbers of the state of metrics in front of those of the average precision
 
@@ -22,7 +22,7 @@ class Detection(Task):
     folder or a name that the library downloads; null: a small ResNet with these `filters` and `blocks` from level 2 on
     (a quarter of the size), and a pyramid from `min_level` to `max_level`. `convolutions` of each head, and all
     `anchor_...`: see models/retinanet.py. `augment`: none or flip.
-    Of a picture with more than `most_boxes` the others are left out, and counted. Boxes of crowds aren't learnt.
+    Of a picture with more than `most_boxes` the others are left out, and counted. Boxes of crowds are left away.
     Evaluation gives COCO's AP (`ap`) and that at an IoU of 0.5 (`ap50`), of at most `most_found` boxes a picture of at
     least this score.
     """
@@ -39,7 +39,7 @@ class Detection(Task):
     anchor_positive: float = 0.5
     anchor_negative: float = 0.4
     sync_batch_norm: bool = False
-    augment: str = "none"
+    augment: Any = "none"
     most_boxes: int = 100
     most_found: int = 100
     least_score: float = 0.05
@@ -53,12 +53,14 @@ class Detection(Task):
     def __post_init__(self) -> None:
         if self.num_classes is None:
             self.num_classes = self.object_classes
-        if self.augment not in ("none", "flip"):
+        if self.augment not in ("none", "flip", ["flip"], ("flip",)):
             raise UsageError(
-                f"boxes don't follow {self.augment!r}{nearest(self.augment, ('none', 'flip'))}",
-                where="task.augment",
-                fix="task.augment=flip, or none",
+                f"boxes don't follow {self.augment}", where="task.augment", fix="task.augment=flip, or none"
             )
+        refuse_below(self, most_boxes=1, most_found=1, anchor_scales=1, convolutions=0, image_size=1, num_classes=1)
+        for name in ("least_score", "most_overlap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{getattr(self, name)} is no share", where=f"task.{name}", fix="use 0 to 1")
         self._anchors.check()
         if self.preset is None:
             self._shape.check()
@@ -81,6 +83,9 @@ class Detection(Task):
 
     def labels(self):
         return ()  # classes of boxes stand as they are
+
+    def for_data(self, spec):
+        return super().for_data({name: value for name, value in spec.items() if name != "num_classes"})  # of pictures
 
     def identity(self):
         own = {n: v for n, v in super().identity().items() if n not in ("reading", "object_classes") and n[0] != "_"}
@@ -137,8 +142,10 @@ class Detection(Task):
         image = augment.decode(example["image"], channels, self.reading or READING)
         found = {"image": augment.resize(image, self.image_size, channels)}
         if "objects" in example:
+            if "label" not in example["objects"]:
+                raise UsageError("the boxes have no classes", where="data", fix="use data whose objects have labels")
             found.update(boxes.padded(example["objects"], self.most_boxes, self._classes))
-        if training and self.augment == "flip":
+        if training and self.augment != "none":
             mirrored = tf.random.stateless_uniform([], example["seed"]) < 0.5
             found = tf.cond(mirrored, lambda: boxes.mirrored(found), lambda: found)
         return found
@@ -187,7 +194,7 @@ class Detection(Task):
             answer["classes"], labels = answer["classes"] * real + real - 1, batch["labels"] * real + real - 1
             more = average_precision.counts(batch["boxes"], labels, answer, self._classes)
         state = tf.concat([own, tf.cast(more, own.dtype)], 0)
-        return losses * tf.math.divide_no_nan(whole[1], whole[0]), {METRIC_STATE: state}
+        return losses * whole[1] / tf.maximum(whole[0], 1), {METRIC_STATE: state}
 
     @property
     def counted_size(self):
@@ -206,7 +213,7 @@ class Detection(Task):
 
     def metric_result(self, state):
         losses, positives, left_out = (float(one) for one in state[:_OWN])
-        told = {"loss": losses / positives} if positives else {}
+        told = {"loss": losses / max(positives, 1.0)}
         more = {"boxes_left_out": left_out} if left_out else {}
         return {**told, **more, **average_precision.figures(state[_OWN:], self._classes)}
 

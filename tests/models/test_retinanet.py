@@ -108,3 +108,12 @@ def test_targets_keep_their_precision_in_bfloat16(tf, policy, made):
     assert half.compute_dtype == "bfloat16"
     for one, other in zip(retinanet.targets(half, images, boxes, labels), wanted, strict=True):
         assert one.dtype == tf.float32 and (one.numpy() == other.numpy()).all()
+
+
+def test_answers_keep_their_precision_in_bfloat16(tf, policy):
+    policy("mixed_bfloat16")
+    shape = retinanet.Shape((64,), (1,), (2, 2), 1, 16, 3, 2)
+    answers = retinanet.build(shape, retinanet.Anchors())(tf.random.stateless_normal([1, 16, 16, 3], [0, 1]))
+    logits = answers["cls_logits"].numpy()
+    assert {answer.dtype for answer in answers.values()} == {tf.float32}
+    assert (tf.cast(tf.cast(logits, tf.bfloat16), tf.float32).numpy() != logits).any()

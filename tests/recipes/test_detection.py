@@ -91,6 +91,18 @@ def test_boxes_that_are_left_out_are_counted(tf, policy):
     assert told["boxes_left_out"] == sum(len(drawn(seed)[2]) - 1 for seed in range(4)) > 0
 
 
+def test_a_step_without_objects_learns_the_background(tf, policy):
+    policy("float32")
+    task = Detection(**SMALL)
+    objects = {"bbox": tf.zeros([0, 4]), "label": tf.zeros([0], tf.int64)}
+    raw = {"image": tf.constant(drawn(0)[0]), "objects": objects, "seed": tf.constant([0, 0], tf.int64)}
+    batch = {k: v[tf.newaxis] for k, v in task.preprocess(raw, training=True).items()}
+    batch["weight"] = tf.ones([1])
+    loss, metrics = task.loss(task.build_model(), batch, training=False)
+    told = task.metric_result(metrics[METRIC_STATE].numpy())
+    assert float(loss[0]) > 0 and told == {"loss": pytest.approx(float(loss[0]))}
+
+
 @pytest.mark.parametrize(
     ("changed", "where"),
     [
@@ -101,6 +113,13 @@ def test_boxes_that_are_left_out_are_counted(tf, policy):
         ({"max_level": 5}, "task.min_level, task.max_level"),
         ({"max_level": 2}, "task.min_level, task.max_level"),
         ({"image_size": 36}, "task.image_size"),
+        ({"image_size": 0}, "task.image_size"),
+        ({"filters": (), "blocks": ()}, "task.filters"),
+        ({"most_boxes": 0}, "task.most_boxes"),
+        ({"least_score": 2}, "task.least_score"),
+        ({"most_overlap": -0.1}, "task.most_overlap"),
+        ({"anchor_ratios": []}, "task.anchor_ratios, task.anchor_size"),
+        ({"convolutions": -1}, "task.convolutions"),
     ],
     ids=str,
 )
@@ -113,7 +132,11 @@ def test_what_makes_no_detector_is_refused(changed, where):
 def test_data_without_boxes_are_refused(tf):
     with pytest.raises(UsageError, match=r"task\.num_classes=20"):
         Detection(**{**SMALL, "num_classes": None}).check_data({})
-    assert Detection(**{**SMALL, "num_classes": None}).for_data({"object_classes": 7}).num_classes == 7
+    of_pictures_and_boxes = {"num_classes": 120, "object_classes": 7}
+    assert Detection(**{**SMALL, "num_classes": None}).for_data(of_pictures_and_boxes).num_classes == 7
+    with pytest.raises(UsageError, match="no classes"):
+        boxes = {"bbox": tf.zeros([1, 4])}
+        Detection(**SMALL).preprocess({"image": tf.zeros([32, 32, 3], tf.uint8), "objects": boxes}, training=False)
     with pytest.raises(UsageError, match="no boxes"):
         task = Detection(**SMALL)
         task.loss(task.build_model(), {"image": tf.zeros([1, 32, 32, 3])}, training=True)

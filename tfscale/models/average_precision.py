@@ -71,7 +71,8 @@ def counts(objects: tf.Tensor, labels: tf.Tensor, answer: Mapping[str, tf.Tensor
     import tensorflow as tf
 
     right = tf.reshape(matched(objects, labels, answer), [-1, len(THRESHOLDS)])
-    there = tf.math.bincount(labels + 1, minlength=classes + 1, maxlength=classes + 1)[1:]
+    objects_of = tf.reshape(labels, [-1])  # summed by segments: bincount on a GPU is refused where runs repeat
+    there = tf.math.unsorted_segment_sum(tf.ones_like(objects_of), objects_of, classes)
     found = tf.reshape(answer["classes"], [-1])
     bins = tf.clip_by_value(tf.cast(tf.reshape(answer["scores"], [-1]) * BINS, tf.int32), 0, BINS - 1)
     rows = tf.concat([tf.ones_like(found)[:, tf.newaxis], tf.cast(right, tf.int32)], 1)

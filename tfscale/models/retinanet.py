@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale.errors import UsageError
 from tfscale.hooks.keras_hooks import layers_in
 from tfscale.models import hub
+from tfscale.models.dtypes import at_least_float32
 from tfscale.task import Footprint
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FIRST = 64  # channels of the first convolution and stage, as the library's ResNet wants them
 _WIDTH = 256  # channels of the pyramid and the heads, as the library has them
+_ENDS = ("box_pred_", "cls_pred_", "bbox_regression", "cls_logits")  # the library's names behind its heads
 _PRIOR = 0.01  # of an object at an anchor, before anything is learnt: section 4.1 of the paper
 
 
@@ -49,6 +51,12 @@ class Anchors:
 
     def check(self) -> None:
         """Raises UsageError where no anchor could stand for an object or the background."""
+        if not self.ratios or min(self.ratios) <= 0 or self.size <= 0:
+            raise UsageError(
+                f"anchors of size {self.size} and ratios {list(self.ratios)} are no boxes",
+                where="task.anchor_ratios, task.anchor_size",
+                fix="task.anchor_ratios=[0.5,1,2] task.anchor_size=4",
+            )
         if not 0 <= self.negative <= self.positive <= 1:
             raise UsageError(
                 f"the overlap of background ends at {self.negative}, and that of objects begins at {self.positive}",
@@ -83,14 +91,15 @@ class Shape:
     def check(self) -> None:
         """Raises UsageError where it is none that the library builds."""
         stages, (first, last) = 1 + len(self.filters), self.levels
+        if self.filters[:1] != (FIRST,):
+            fix = f"begin with {FIRST}, such as task.filters=[64,128,256]"
+            raise UsageError(f"the library's first stage has {FIRST}", where="task.filters", fix=fix)
         if len(self.filters) != len(self.blocks):
             raise UsageError(
                 f"{len(self.filters)} stages have {len(self.blocks)} numbers of blocks",
                 where="task.blocks",
                 fix=f"task.blocks={[1] * len(self.filters)}".replace(" ", ""),
             )
-        if self.filters[:1] != (FIRST,):
-            raise UsageError(f"the library's first stage has {FIRST}", where="task.filters", fix=f"begin with {FIRST}")
         if not 2 <= first <= stages <= last or (stages < 5 <= last):
             raise UsageError(
                 f"stages at levels 2 to {stages} make no pyramid of levels {first} to {last}",
@@ -221,8 +230,13 @@ def detector(backbone: Any, num_classes: int, anchors: Anchors, convolutions: in
     thresholds = {"positive_threshold": anchors.positive, "negative_threshold": anchors.negative}
     model.label_encoder = type(made).from_config({**made.get_config(), **thresholds, "dtype": "float32"})
     model.label_encoder.box_matcher.dtype_policy = "float32"
-    _begin(model.classification_head, -math.log((1 - _PRIOR) / _PRIOR))
-    _begin(model.box_head, 0.0)
+    heads = (model.classification_head, -math.log((1 - _PRIOR) / _PRIOR)), (model.box_head, 0.0)
+    ends = [layer for layer in model.layers if layer.name.startswith(_ENDS)]
+    for head, bias in heads:
+        _begin(head, bias)
+        ends.append(head.prediction_layer)
+    for layer in ends:  # scores of 8 bits would tie
+        layer.dtype_policy = at_least_float32()
     return model
 
 
