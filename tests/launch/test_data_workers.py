@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def test_killed_data_workers_and_a_killed_trainer_change_no_number(pictures, tmp
     served = trained("served", data_workers=2, max_restarts=1, write=write)
     text = "\n".join(said)
     assert len(killed) == 3, text
-    assert "data:" in text and "it is started again (1 of 10)" in text and "resuming at step 40" in text
+    assert "data:" in text and "it is started again (1 of 10)" in text
+    assert re.search("resuming at step [1-4]0 of", text), text  # that of step 40 may still be on its way
     assert not _children_that_run("tfscale.data_service")
     alone = trained("alone", write=lambda line: None)
     assert len(alone[0]) == 60 and served == alone, text
