@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support import held_memory
 from support.tiny_run import HARDWARE, Classify, Vectors, fit_tiny, plan_for
 
 from tfscale.cluster.service_address import DATA_SERVICE
@@ -120,37 +119,17 @@ def test_what_is_held_never_shows(tf, folder, read):
         read(held, steps=1)
 
 
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-def test_memory_is_as_much_as_was_said_and_comes_back(tf, tmp_path):
-    from tfscale.data.held_pictures import HeldPictures
-
-    content, size, count = encoded(0, size=(768, 768)), 768 * 768 * 3, 40
+def test_memory_is_as_much_as_was_said_and_comes_back(cli, tmp_path):
+    content = encoded(0, size=(held_memory.SIDE, held_memory.SIDE))
     (tmp_path / "x").mkdir()
-    for i in range(count):
+    for i in range(held_memory.COUNT):
         (tmp_path / "x" / f"{i:03}.jpg").write_bytes(content)
-    source = ImageFolder(path=str(tmp_path), dir=str(tmp_path / "dir"), test_share=0.0, verify=False)
-
-    def fill(pictures):
-        held = HeldPictures(source, 3, pictures * size)
-        parse, places = held.parse("train"), tf.data.Dataset.range(count).map(lambda i: {"index": i})
-        raw = source.read("train", tf.data.Dataset.range(count).batch(count), ram_bytes=0)
-        examples = tf.data.Dataset.zip((places, raw)).map(parse, num_parallel_calls=2)
-        assert sum(1 for _ in examples.map(lambda example: example["image"][0, 0])) == count
-        assert f"{pictures} of 40 of train" in held.summary()
-        return held
-
-    fill(2).release()
-    ctypes.CDLL(None).malloc_trim(0)  # else what earlier tests have given back is taken first
-    before, grown = resident(), []
-    for _ in range(4):
-        held = fill(30)
-        grown.append(resident() - before)
-        held.release()
-    assert 0.8 * 30 * size < grown[0] < 1.6 * 30 * size
-    assert grown[-1] < 3.0 * 30 * size  # and not four times
+    tests = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    ended = cli(str(tmp_path), program=("-m", "support.held_memory"), environ=tests, cold=True)
+    assert ended.code == 0, ended.err
+    grown, held = json.loads(ended.out), held_memory.HELD * held_memory.SIZE
+    assert 0.8 * held < grown[0] < 1.6 * held
+    assert grown[-1] < 3.0 * held  # and not four times
 
 
 def test_a_run_holds_its_pictures_and_says_it(tf, folder, tmp_path):

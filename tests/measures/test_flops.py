@@ -29,7 +29,8 @@ OTHERS = ("text", "tabular", "gpt", "gpt2_124m", "bert", "bert_base", "keras_hub
 def test_a_recipe_counts_what_tensorflow_counts(tf, policy, recipe):
     policy("float32")
     config = compose([f"+recipe={recipe}"])
-    task = config.task.for_data({"num_classes": 10, "image_size": 28, "channels": 1})
+    classes = {"num_classes": 10, "object_classes": 10}  # of pictures, and of boxes
+    task = config.task.for_data({**classes, "image_size": 28, "channels": 1})
     assert profiled(tf, task) == pytest.approx(task.footprint().forward_flops, rel=0.02)
 
 
