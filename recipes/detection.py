@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any, Optional
 
 from tfscale.data.source import READING
-from tfscale.errors import UsageError
+from tfscale.errors import UsageError, refuse_below
 from tfscale.models import average_precision, hub, retinanet
-from tfscale.task import METRIC_STATE, WHOLE, Task, refuse_below
+from tfscale.task import METRIC_STATE, WHOLE, Task
 
 _OWN = 3  # numbers of the state of metrics in front of those of the average precision
 
@@ -57,7 +57,9 @@ class Detection(Task):
             raise UsageError(
                 f"boxes don't follow {self.augment}", where="task.augment", fix="task.augment=flip, or none"
             )
-        refuse_below(self, most_boxes=1, most_found=1, anchor_scales=1, convolutions=0, image_size=1, num_classes=1)
+        refuse_below(
+            self, "task", most_boxes=1, most_found=1, anchor_scales=1, convolutions=0, image_size=1, num_classes=1
+        )
         for name in ("least_score", "most_overlap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{getattr(self, name)} is no share", where=f"task.{name}", fix="use 0 to 1")

@@ -7,9 +7,10 @@ from typing import Any, Optional
 
 from tfscale.data.source import READING
 from tfscale.data.transforms import Cutmix, Mixup, find, transforms
-from tfscale.errors import UsageError
+from tfscale.errors import UsageError, refuse_below
 from tfscale.models import ddim, diffusion
-from tfscale.task import Footprint, Task, refuse_below
+from tfscale.models.picture_layers import check_halvings
+from tfscale.task import Footprint, Task
 
 _GRID = 8  # pictures along each side of samples.png
 
@@ -41,19 +42,15 @@ class Diffusion(Task):
         steps = transforms(self.augment)
         if find(steps, Mixup) or find(steps, Cutmix):
             raise UsageError("mixed pictures would be learnt", where="task.augment", fix="leave mixup and cutmix away")
-        refuse_below(self, block_depth=1, sampling_steps=1, image_size=1, channels=1)
+        refuse_below(self, "task", block_depth=1, sampling_steps=1, image_size=1, channels=1)
         if isinstance(self.widths, int) or not self.widths or min(self.widths) < 1:
             raise UsageError("a model has levels, each with channels", where="task.widths", fix="task.widths=[16,32]")
         if not 0 < self.min_signal < self.max_signal < 1:
             what = f"the signal's share goes from {self.max_signal:g} to {self.min_signal:g}"
             fix = "let it fall, between 1 and 0, such as task.max_signal=0.95 task.min_signal=0.02"
             raise UsageError(what, where="task.max_signal, task.min_signal", fix=fix)
-        if self.image_size is not None and self.image_size % (step := 2 ** (len(self.widths) - 1)):
-            raise UsageError(
-                f"{self.image_size} pixels can't be halved {len(self.widths) - 1} times",
-                where="task.image_size",
-                fix=f"use {-(-self.image_size // step) * step}, a multiple of {step}, or fewer task.widths",
-            )
+        if self.image_size is not None:
+            check_halvings(self.image_size, len(self.widths) - 1, else_fix=", or fewer task.widths")
 
     def _shape(self) -> diffusion.Shape:
         if self.image_size is None or self.channels is None:

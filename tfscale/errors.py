@@ -342,3 +342,16 @@ def _short(file: str) -> str:
     except (ValueError, OSError):  # another drive, or the folder is gone
         return file
     return file if near.startswith(os.pardir) else near
+
+
+def refuse_below(thing: object, part: str, **least: float) -> None:
+    """Raises UsageError for the first of these fields that is below its least value; one that is None isn't asked.
+
+    Args:
+        thing: a task, or a source.
+        part: of the configuration that it is: "task" or "data".
+    """
+    for name, value in least.items():
+        given = getattr(thing, name)
+        if given is not None and given < value:
+            raise UsageError(f"{given} is less than {value}", where=f"{part}.{name}", fix=f"use {value} or more")

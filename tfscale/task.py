@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tfscale.errors import UsageError
 from tfscale.labels import Labels
 
 if TYPE_CHECKING:
@@ -280,11 +279,3 @@ class Task:
         names = {f.name for f in dataclasses.fields(self)}
         blanks = {k: v for k, v in spec.items() if k in names and getattr(self, k) is None}
         return dataclasses.replace(self, **blanks)
-
-
-def refuse_below(task: Task, **least: float) -> None:
-    """Raises UsageError for the first of these fields that is below its least value; one that is None isn't asked."""
-    for name, value in least.items():
-        given = getattr(task, name)
-        if given is not None and given < value:
-            raise UsageError(f"{given} is less than {value}", where=f"task.{name}", fix=f"use {value} or more")

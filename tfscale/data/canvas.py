@@ -15,7 +15,7 @@ from tfscale.data import mnist
 from tfscale.data.arrays import ArraySource
 from tfscale.data.image_folder import UnlabelledPictures
 from tfscale.data.source import Source
-from tfscale.errors import UsageError
+from tfscale.errors import UsageError, refuse_below
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,11 +52,7 @@ class Canvas(ArraySource):
     seed: int = 0
 
     def check(self) -> None:
-        for name, least in {"image_size": 32, "most_digits": 1, "train_examples": 1, "test_examples": 0}.items():
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"{getattr(self, name)} is less than {least}", where=f"data.{name}", fix=f"use {least} or more"
-                )
+        refuse_below(self, "data", image_size=32, most_digits=1, train_examples=1, test_examples=0)
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"{self.seed} is no seed", where="data.seed", fix="use a number from 0 to 4294967295")
         needed = (self.train_examples + self.test_examples) * self.image_size**2 * 4

@@ -1,8 +1,19 @@
-"""What models of pictures share: how pixels are normalised, how weights are drawn, and stochastic depth."""
+"""What models of pictures share: sizes that are halved, normalised pixels, how weights are drawn, stochastic depth."""
 
 from __future__ import annotations
 
+from tfscale.errors import UsageError
 from tfscale.models.dtypes import at_least_float32
+
+
+def check_halvings(image_size: int, times: int, *, else_fix: str = "") -> None:
+    """Raises UsageError where a side of so many pixels can't be halved so often; `else_fix` is another way out."""
+    if image_size % (step := 2**times):
+        raise UsageError(
+            f"{image_size} pixels can't be halved {times} times",
+            where="task.image_size",
+            fix=f"use {-(-image_size // step) * step}, a multiple of {step}{else_fix}",
+        )
 
 
 def normalised(pixels):

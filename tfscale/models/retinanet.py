@@ -19,6 +19,7 @@ from tfscale.errors import UsageError
 from tfscale.hooks.keras_hooks import layers_in
 from tfscale.models import hub
 from tfscale.models.dtypes import at_least_float32
+from tfscale.models.picture_layers import check_halvings
 from tfscale.task import Footprint
 
 if TYPE_CHECKING:
@@ -106,16 +107,7 @@ class Shape:
                 where="task.min_level, task.max_level",
                 fix="give a stage for each level to max_level or, from level 5 on, to 5; min_level is one of theirs",
             )
-        _check_size(self.image_size, last)
-
-
-def _check_size(size: int, level: int) -> None:
-    if size % 2**level:
-        raise UsageError(
-            f"{size} pixels can't be halved {level} times",
-            where="task.image_size",
-            fix=f"use a multiple of {2**level}, such as {-(-size // 2**level) * 2**level}",
-        )
+        check_halvings(self.image_size, last)
 
 
 @dataclass(frozen=True)
@@ -257,7 +249,7 @@ def backbone_of(preset: str, pixels: Sequence[int]) -> Any:
             where="task.image_size",
             fix="give the preset's own size",
         )
-    _check_size(pixels[0], max(int(name[1:]) for name in backbone.image_encoder.pyramid_outputs))
+    check_halvings(pixels[0], max(int(name[1:]) for name in backbone.image_encoder.pyramid_outputs))
     return backbone
 
 
@@ -322,8 +314,6 @@ def summed_losses(
 
     deltas, classes = wanted
     logits, boxes = (answers[name] for name in ("cls_logits", "bbox_regression"))
-    if logits.dtype != tf.float64:
-        logits, boxes = tf.cast(logits, tf.float32), tf.cast(boxes, tf.float32)
     positive = tf.cast(classes > -1, logits.dtype)
     trained = tf.cast(tf.not_equal(classes, -2), logits.dtype)
     one_hot = tf.one_hot(tf.cast(classes, tf.int32), logits.shape[-1], dtype=logits.dtype)
