@@ -112,6 +112,7 @@ def test_of_lora_its_factors_and_the_head_train_and_of_a_frozen_backbone_the_hea
     parts = {variable.path.split("/")[-1] for variable in model.backbone.trainable_variables}
     assert parts == {"lora_kernel_a", "lora_kernel_b"}
     assert len(model.trainable_variables) == 2 * 2 + 2
+    assert {variable.dtype for variable in model.variables} == {"float32"}
     with pytest.raises(UsageError, match="no attention"):
         from keras import Sequential, layers
 

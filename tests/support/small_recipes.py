@@ -99,7 +99,7 @@ SMALL = {
         data=_import_text,
         published=True,
     ),
-    "keras_hub": Small(()),
+    "keras_hub": Small(("task.lora_rank=2",)),
     "dlrm": Small(("data.tables=[30,7]", "data.train_examples=600", "data.test_examples=300", "eval.global_batch=300")),
     "dlrm_criteo": Small(
         ("data.name=small_table", "task.tables=[5]"),

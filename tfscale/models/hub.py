@@ -11,11 +11,12 @@ name, and LoRA. Refuses to know tasks and data. The library comes with the extra
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,7 +168,8 @@ def enable_lora(model: keras.Model, rank: int) -> None:
     """
     from tfscale.hooks.keras_hooks import layers_in
 
-    model.backbone.enable_lora(rank)
+    with _factors_in_float64():
+        model.backbone.enable_lora(rank)
     adapted = [layer for layer in layers_in(model.backbone) if getattr(layer, "lora_enabled", False)]
     if not adapted:
         raise UsageError(
@@ -178,6 +180,25 @@ def enable_lora(model: keras.Model, rank: int) -> None:
     for layer in adapted:
         for variable in layer.trainable_variables:
             variable.trainable = "lora_kernel" in variable.path
+
+
+@contextlib.contextmanager
+def _factors_in_float64() -> Iterator[None]:
+    """Where a layer computes in float64, so do the factors, which Keras keeps in float32 whatever the precision:
+    a float64 run would be rounded there."""
+    import keras
+
+    add_weight = keras.Layer.add_weight
+
+    def in_own_precision(layer: keras.Layer, *words: Any, **named: Any) -> Any:
+        own = {"dtype": None} if layer.variable_dtype == "float64" else {}
+        return add_weight(layer, *words, **{**named, **own})
+
+    keras.Layer.add_weight = in_own_precision
+    try:
+        yield
+    finally:
+        keras.Layer.add_weight = add_weight
 
 
 # -- a preset of our own, for a machine without a network
