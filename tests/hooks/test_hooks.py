@@ -29,6 +29,7 @@ from tfscale.hooks.keras_hooks import (
     is_operation,
     layers_in,
     leave_gradients_as_they_are,
+    lora_in_float64,
     loss_of_batch,
     losses_replaced,
     mask_of,
@@ -122,6 +123,18 @@ def test_layers_in(keras):
     assert layers_in(shared, include_self=False) == []
     assert [one for one in sublayers(model) if one in (inner, shared)] == [inner]
     assert sublayers(both) == [both.forward_layer, both.backward_layer]
+
+
+@of(lora_in_float64)
+def test_lora_in_float64(keras):
+    before, found = keras.Layer.add_weight, {}
+    with lora_in_float64(keras.Layer):
+        for dtype in ("float64", "mixed_bfloat16"):
+            layer = keras.layers.EinsumDense("ab,bc->ac", 3, dtype=dtype)
+            layer.build((2, 4))
+            layer.enable_lora(2)
+            found[dtype] = {layer.lora_kernel_a.dtype, layer.lora_kernel_b.dtype}
+    assert found == {"float64": {"float64"}, "mixed_bfloat16": {"float32"}} and keras.Layer.add_weight is before
 
 
 @of(own_statistics)

@@ -179,9 +179,10 @@ def test_data_without_what_is_learnt_from(tf, presets):
 def test_presets_that_cannot_be_opened(tf, presets, tmp_path):
     with pytest.raises(UsageError, match="bert_tiny_en_uncased"):
         hub.opened("bert_tiny_en_uncase", "TextClassifier")
-    with pytest.raises(UsageError, match=r"another kind") as raised:
-        hub.opened(str(presets / "bert"), "ImageClassifier", num_classes=2)
-    assert raised.value.where == "task.kind"
+    for kind, other in (("bert", "ImageClassifier"), ("deit", "RetinaNetBackbone")):
+        with pytest.raises(UsageError, match=f"is no {other}") as raised:
+            hub.opened(str(presets / kind), other)
+        assert raised.value.where == "task.preset"
     shutil.copytree(presets / "deit", tmp_path / "half")
     (tmp_path / "half" / "model.weights.h5").write_bytes(b"torn")
     with pytest.raises(Exception, match="can't be read") as raised:

@@ -125,6 +125,8 @@ def test_what_is_missing_broken_or_foreign_is_told(run, tmp_path, tf, policy):
     import keras
 
     with pytest.raises(DataMissing, match="no run folder"):
+        run("a", f"init_from={tmp_path / 'nowhere'}")
+    with pytest.raises(UsageError, match="there is no 'nowhere' here, and KerasHub knows no preset of this name"):
         run("a", "init_from=nowhere")
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
     with pytest.raises(CheckpointUnusable, match="no checkpoint"):

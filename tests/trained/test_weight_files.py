@@ -124,6 +124,8 @@ def test_a_preset_is_loaded_by_kerashub(tf, policy, load, tmp_path):
     hub = pytest.importorskip("keras_hub")
     import keras
 
+    from tfscale.trained.warm_start import warm_start
+
     def backbone():
         sizes = {"vocabulary_size": 50, "hidden_dim": 8, "intermediate_dim": 16, "max_sequence_length": 12}
         return hub.models.BertBackbone(num_layers=2, num_heads=2, **sizes)
@@ -137,7 +139,13 @@ def test_a_preset_is_loaded_by_kerashub(tf, policy, load, tmp_path):
     task = hub.models.BertTextClassifier(backbone=backbone(), num_classes=4, preprocessor=None)
     task.save_to_preset(str(tmp_path / "task"))
     other = hub.models.BertTextClassifier(backbone=backbone(), num_classes=2, preprocessor=None)
-    assert "own head (task.weights.h5) is not loaded" in load(other, "task").report()
+    found = load(other, "task")
+    assert found.loaded == 39 and found.head["logits/kernel"] == (8, 4)
+    same = hub.models.BertTextClassifier(backbone=backbone(), num_classes=4, preprocessor=None)
+    assert not load(same, "task").fresh
+    np.testing.assert_array_equal(same(x), task(x))
+    with pytest.raises(UsageError, match="no 'bert_tiny_en_uncase' here, .*did you mean 'bert_tiny_en_uncased'"):
+        warm_start(same, "bert_tiny_en_uncase")
     (tmp_path / "task" / "model.weights.h5").unlink()
     (tmp_path / "task" / "task.weights.h5").unlink()
     with pytest.raises(DataMissing, match="holds no weights"):

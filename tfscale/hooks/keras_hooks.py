@@ -207,6 +207,26 @@ def uncompiled(model: keras.Model) -> Iterator[None]:
             object.__setattr__(model, name, value)
 
 
+@contextlib.contextmanager
+def lora_in_float64(base: type[keras.Layer]) -> Iterator[None]:
+    """Layers (of the class `keras.Layer`) that compute in float64 have LoRA's factors in it, too, while it is open.
+
+    Keras draws them in float32 whatever the precision, and a float64 run would be rounded there.
+    Keras 3.15: keras/src/layers/core/einsum_dense.py, `EinsumDense.enable_lora` calls `Layer.add_weight`.
+    """
+    add_weight: Any = base.add_weight
+
+    def in_own_precision(layer: keras.Layer, *words: Any, **named: Any) -> Any:
+        own = {"dtype": None} if layer.variable_dtype == "float64" else {}
+        return add_weight(layer, *words, **{**named, **own})
+
+    base.add_weight = in_own_precision  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        base.add_weight = add_weight  # type: ignore[method-assign]
+
+
 # -- optimizers
 
 

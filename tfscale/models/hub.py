@@ -11,12 +11,11 @@ name, and LoRA. Refuses to know tasks and data. The library comes with the extra
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +58,12 @@ def is_preset(path: str | Path) -> bool:
     """Whether a local folder holds a preset: KerasHub's own, as `save_to_preset` writes it, or a checkpoint of the
     transformers library, which KerasHub converts."""
     return isinstance(read_json(Path(path) / "config.json", trusted=True), dict)
+
+
+def can_be_name(preset: str) -> bool:
+    """Whether it is no place on this machine and may be the name of a preset, which KerasHub, if it is here, knows."""
+    is_file = Path(preset).exists() or preset.endswith((".keras", ".h5"))
+    return not is_file and not _is_path(preset) and importlib.util.find_spec("keras_hub") is not None
 
 
 def check_preset(preset: str | None, *, where: str) -> None:
@@ -129,7 +134,7 @@ def opened(preset: str, kind: str, *, where: str = "task.preset", **arguments: A
     if not local and "://" not in preset and preset not in models.Backbone.presets:
         names = list(models.Backbone.presets)
         raise UsageError(
-            f"KerasHub knows no preset {preset!r}{nearest(preset, names)}",
+            f"there is no {preset!r} here, and KerasHub knows no preset of this name{nearest(preset, names)}",
             where=where,
             fix="give a folder, a name of https://keras.io/keras_hub/presets/, or hf://OWNER/NAME",
         )
@@ -143,8 +148,13 @@ def opened(preset: str, kind: str, *, where: str = "task.preset", **arguments: A
             fix=f"save it by {kind.removesuffix('Preprocessor')}.save_to_preset, with its preprocessor",
         ) from error
     except Exception as error:  # the hubs' clients and h5py raise whatever they meet
-        if local and "Unable to find a subclass" in str(error):
-            raise UsageError(f"the preset is of another kind: {first_line(error)}", where="task.kind") from error
+        if "Unable to find a subclass" in str(error) or "not a subclass" in str(error):
+            task = kind.removesuffix("Preprocessor")
+            raise UsageError(
+                f"the preset {preset} is no {task}: {first_line(error)}",
+                where=where,
+                fix=f"choose a preset of a {task}",
+            ) from error
         if local:
             raise DataCorrupt(
                 f"the preset can't be read as a {kind}: {first_line(error)}", where=preset, fix="save it again"
@@ -166,9 +176,11 @@ def enable_lora(model: keras.Model, rank: int) -> None:
     Raises:
         UsageError: it has no such layers.
     """
-    from tfscale.hooks.keras_hooks import layers_in
+    import keras
 
-    with _factors_in_float64():
+    from tfscale.hooks.keras_hooks import layers_in, lora_in_float64
+
+    with lora_in_float64(keras.Layer):
         model.backbone.enable_lora(rank)
     adapted = [layer for layer in layers_in(model.backbone) if getattr(layer, "lora_enabled", False)]
     if not adapted:
@@ -180,25 +192,6 @@ def enable_lora(model: keras.Model, rank: int) -> None:
     for layer in adapted:
         for variable in layer.trainable_variables:
             variable.trainable = "lora_kernel" in variable.path
-
-
-@contextlib.contextmanager
-def _factors_in_float64() -> Iterator[None]:
-    """Where a layer computes in float64, so do the factors, which Keras keeps in float32 whatever the precision:
-    a float64 run would be rounded there."""
-    import keras
-
-    add_weight = keras.Layer.add_weight
-
-    def in_own_precision(layer: keras.Layer, *words: Any, **named: Any) -> Any:
-        own = {"dtype": None} if layer.variable_dtype == "float64" else {}
-        return add_weight(layer, *words, **{**named, **own})
-
-    keras.Layer.add_weight = in_own_precision
-    try:
-        yield
-    finally:
-        keras.Layer.add_weight = add_weight
 
 
 # -- a preset of our own, for a machine without a network

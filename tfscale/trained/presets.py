@@ -1,6 +1,8 @@
-"""Weights of a KerasHub preset, in a folder that `save_to_preset` wrote or that the transformers library did.
+"""Weights of a KerasHub preset: in a folder that `save_to_preset` wrote or that the transformers library did, or by the
+name that KerasHub downloads it by.
 
-Owns how a preset becomes a model. Refuses to know the model that its weights go into.
+Owns how a preset becomes a model, and which of its files are missed. Refuses to know the model that its weights go
+into.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tfscale.errors import DataCorrupt, DataMissing, first_line
-from tfscale.models.hub import keras_hub
+from tfscale.errors import DataMissing
+from tfscale.files import read_json
+from tfscale.models.hub import keras_hub, opened
 from tfscale.trained.weight_files import StoredWeights, check_weights_file, of_model
 
 _WEIGHTS = ("*.weights.h5", "*.weights.json", "*.safetensors")
@@ -32,20 +35,23 @@ def check_preset(folder: Path) -> None:
         check_weights_file(file)
 
 
-def preset_weights(folder: Path) -> StoredWeights:
-    """The weights of the preset's backbone, as KerasHub makes it; the network is not asked.
+def preset_weights(preset: str) -> StoredWeights:
+    """The weights of the preset's task, its head among them, or of its backbone where it holds no task; of one that
+    KerasHub downloads by its name the backbone.
 
     Raises:
-        UsageError: KerasHub isn't installed.
-        DataCorrupt: it can't make the model.
+        UsageError: KerasHub isn't installed, or knows no such name.
+        DataMissing: it can't be downloaded.
+        DataCorrupt: it can't be made a model.
+        SecurityRefused: its files name classes that are neither Keras's nor KerasHub's.
     """
+    folder = Path(preset)
+    if not folder.is_dir():
+        backbone = opened(preset, "Backbone", where="init_from")
+        return replace(of_model(backbone), notice=f"of the preset {preset} the backbone is loaded, and no head")
     check_preset(folder)
-    hub = keras_hub("init_from")
-    try:
-        backbone = hub.models.Backbone.from_preset(str(folder.absolute()))
-    except Exception as error:  # KerasHub, Keras and h5py raise whatever they meet
-        raise DataCorrupt(
-            f"KerasHub can't read the preset: {first_line(error)}", where=str(folder), fix="save it again"
-        ) from error
-    head = (folder / "task.weights.h5").is_file()
-    return replace(of_model(backbone), notice="the preset's own head (task.weights.h5) is not loaded" * head)
+    about = read_json(folder / "task.json", trusted=True)
+    task = about.get("class_name") if isinstance(about, dict) and (folder / "task.weights.h5").is_file() else None
+    if task is None or not hasattr(keras_hub("init_from").models, task):
+        return of_model(opened(preset, "Backbone", where="init_from"))
+    return of_model(opened(preset, task, where="init_from", preprocessor=None, compile=False))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import DataMissing, TfscaleError, UsageError
-from tfscale.models.hub import is_preset
+from tfscale.models.hub import can_be_name, is_preset
 from tfscale.trained.matching import Match, match
 from tfscale.trained.presets import check_preset, preset_weights
 from tfscale.trained.weight_files import StoredWeights, check_weights_file, stored_weights, views_of
@@ -79,14 +79,16 @@ class WarmStart:
 def check_place(init_from: str) -> None:
     """Tells without TensorFlow whether there is something; raises DataMissing, and what `check_weights_file` does."""
     path = Path(init_from)
+    if can_be_name(init_from):
+        return  # KerasHub tells whether there is such a preset, and needs TensorFlow to do so
     preset = path.is_dir() and is_preset(path)
     kinds = path.is_file() or (path / "checkpoints").is_dir() or (path / "manifest.json").is_file() or preset
     if not kinds:
         raise DataMissing(
-            f"{init_from} is no run folder, checkpoint, Keras file or KerasHub preset's folder",
+            f"{init_from} is no run folder, checkpoint, Keras file or KerasHub preset",
             where="init_from",
-            fix="give init_from=runs/RECIPE/NAME, .../checkpoints/step-NNN, FILE.keras, FILE.weights.h5 or the folder"
-            " that save_to_preset wrote",
+            fix="give init_from=runs/RECIPE/NAME, .../checkpoints/step-NNN, FILE.keras, FILE.weights.h5, the folder"
+            " that save_to_preset wrote, or a preset's name",
         )
     if path.is_file():
         check_weights_file(path)
@@ -109,7 +111,8 @@ def warm_start(model: keras.Model, init_from: str) -> WarmStart:
 
     check_place(init_from)
     path = Path(init_from)
-    there = preset_weights(path) if path.is_dir() and is_preset(path) else stored_weights(path)
+    preset = can_be_name(init_from) or (path.is_dir() and is_preset(path))
+    there = preset_weights(init_from) if preset else stored_weights(path)
     found = match(model, there.views)
     ours = views_of(model)["path"]
     _refuse_misfits(found, ours, init_from)
