@@ -52,6 +52,12 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
         unlabelled=functools.partial(source_of, options.input) if options.input else None,
         config_dir=options.config_dir,
     ) as run:
+        if options.input and set(run.task.serving_inputs() or ()) == {"seed"}:
+            raise UsageError(
+                f"{type(run.task).__name__} makes its answers from seeds, and reads nothing of {options.input}",
+                where="input",
+                fix="leave input= away: it answers once for each example of the run's own data",
+            )
         split = "test" if options.input else options.split  # the only one of data without labels
         if noted := remarks(run.source):
             _log.log(RESULT, noted)

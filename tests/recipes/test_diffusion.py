@@ -83,8 +83,9 @@ def test_what_makes_no_sense_is_refused():
         Diffusion().check_data({})
 
 
-def test_a_seed_has_the_same_picture_in_the_folder_in_predictions_and_in_the_export(tf, tmp_path, data_dir):
+def test_a_seed_has_the_same_picture_in_the_folder_in_predictions_and_in_the_export(tf, tmp_path, data_dir, capsys):
     import tfscale
+    from tfscale.predict import main as predict
     from tfscale.trained.predictions import predict_file
     from tfscale.trained.restored_run import RestoredRun
 
@@ -104,6 +105,8 @@ def test_a_seed_has_the_same_picture_in_the_folder_in_predictions_and_in_the_exp
     with RestoredRun.open(folder, checkpoint="last", environ={}) as run:
         assert run.evaluate("test") == result.metrics  # the same draws
         assert predict_file(run, "test", tmp_path / "said.jsonl") == 1000
+    pictures = [f"run.dir={folder}", f"input={folder / 'shown'}", f"output={tmp_path / 'none.jsonl'}"]
+    assert predict(pictures) == 64 and "reads nothing of" in capsys.readouterr().err
     with (tmp_path / "said.jsonl").open() as lines:
         said = np.array([json.loads(next(lines))["image"] for _ in range(64)])
     served = tf.saved_model.load(str(folder / "export" / "saved_model")).signatures["serving_default"]
