@@ -137,6 +137,10 @@ class Dlrm(Task):
         specs = {number.name: tf.TensorSpec([], tf.float32) for number in self.table.numbers}
         return {**specs, **{name: tf.TensorSpec([], tf.string) for name in self.table.texts_of_rows}}
 
+    @property
+    def gaps(self):
+        return tuple(number.name for number in self.table.numbers) if self.columns else ("numbers",)
+
     def model_inputs(self, batch):
         return {"numbers": batch["numbers"], "ids": batch["ids"]}
 

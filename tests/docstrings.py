@@ -152,7 +152,8 @@ def program(example: Example) -> str:
     made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     own = _top_level(example)
-    lines = ["from typing import Any", "elided: Any"]
+    waits = any(isinstance(node, ast.Await) for node in nodes)  # it stands in some function's body
+    lines = ["# mypy: disable-error-code=top-level-await"] * waits + ["from typing import Any", "elided: Any"]
     for name in sorted({node.id for node in names} - made):
         if name in own:
             lines.append(own[name])

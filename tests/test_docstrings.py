@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from typing import Any
 
@@ -27,7 +28,7 @@ def test_every_example_is_a_program():
     """Its names are there, what it calls above all. That their types fit is for mypy."""
     assert len(PROGRAMS) > 50
     for example in examples():
-        compile(program(example), str(example.path), "exec")
+        compile(program(example), str(example.path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_a_call_that_is_gone_is_found():

@@ -176,6 +176,11 @@ class Task:
         raise NotImplementedError
 
     @property
+    def gaps(self) -> tuple[str, ...]:
+        """Of `serving_inputs` those in which NaN stands for a value that isn't there; in others it is refused."""
+        return ()
+
+    @property
     def served_with(self) -> tuple[str, ...]:
         """Packages that whoever loads the exported SavedModel must import before: they bring operations that its
         preprocessing has, such as tensorflow_text."""

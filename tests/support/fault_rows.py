@@ -29,7 +29,6 @@ ROWS = tuple(
 )
 # Rows without a test in this tier, and why.
 NOT_BUILT = {
-    "E9": "comes with serving",
     "E10": "needs the image: make test-container runs it",
 }
 _BATCH = 10

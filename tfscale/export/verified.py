@@ -93,6 +93,7 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
     from tfscale.export.saved_model import Served, answers, serving_inputs, stacked
     from tfscale.export.signature import Signature, feed
     from tfscale.export.verify import ask, differences, largest_difference, numbers
+    from tfscale.export.warm_up import write_examples
     from tfscale.runtime import global_state as runtime
 
     raw_names = serving_inputs(task)
@@ -120,6 +121,7 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
         live = numbers(answers(task, state.model, fields, inputs), "served")
     served.save(folder / "saved_model")
     raw = served.named(samples) if raw_names is not None else served.signature.named(inputs)
+    write_examples(folder / "saved_model", raw, {name: spec.dtype for name, spec in served.inputs.items()})
     faults.point("export.before_verify", step=state.step)
     imports = [*task.served_with, *(() if why else task.keras_file_with)]
     worst = differences(expected, ask(folder, None if why else inputs, raw, imports=imports))
@@ -127,6 +129,7 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
     return {
         "inputs": _described(served.inputs),
         "fields": {name: field for name, field in served.fields.items() if name != field},
+        "gaps": None if raw_names is None else [name for name, field in served.fields.items() if field in task.gaps],
         "outputs": _described(served.outputs),
         "keras_inputs": None if why else _described(Signature.of(stock, inputs).seen(inputs)),
         "keras_outputs": None if why else _described({str(i): t for i, t in enumerate(keras_outputs)}),

@@ -266,6 +266,10 @@ class TabularTask(Task):
         specs = {number.name: tf.TensorSpec([], tf.float32) for number in self.table.numbers}
         return {**specs, **{name: tf.TensorSpec([], tf.string) for name in self.table.texts_of_rows}}
 
+    @property
+    def gaps(self):
+        return tuple(number.name for number in self.table.numbers)
+
     def model_inputs(self, batch):
         return {name: batch[name] for name in _INPUTS if name in batch}
 

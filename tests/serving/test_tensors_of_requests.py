@@ -1,0 +1,102 @@
+"""What becomes an array of a model's input, and what is refused with which status."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfscale.serving.json_body import parsed, written
+from tfscale.serving.refusal import Refusal
+from tfscale.serving.tensor_specs import TensorSpec, check_rows
+
+NUMBERS = TensorSpec("x", "float32", (None, 2), gaps=False)
+GAPS = TensorSpec("x", "float32", (None, 2), gaps=True)
+WHOLE = TensorSpec("n", "int32", (None,))
+BYTES = TensorSpec("image", "string", (None,))
+TRUE = TensorSpec("on", "bool", (None,))
+
+
+@pytest.mark.parametrize(
+    ("spec", "values", "expected"),
+    [
+        (NUMBERS, [[1, 2.5], [3, 4]], np.float32([[1, 2.5], [3, 4]])),
+        (GAPS, [[1, float("nan")]], np.float32([[1, np.nan]])),
+        (WHOLE, [1, -2], np.int32([1, -2])),
+        (WHOLE, [True, False], np.int32([1, 0])),
+        (TRUE, [True], np.array([True])),
+        (BYTES, ["ä", b"\xff"], np.array(["ä".encode(), b"\xff"], object)),
+    ],
+)
+def test_values_become_arrays_of_the_models_type(spec, values, expected):
+    found = spec.array(values)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "values", "status", "said"),
+    [
+        (NUMBERS, [[1, 2, 3]], 422, r"x takes \[n, 2\], and was given \[1, 3\]"),
+        (NUMBERS, [1, 2], 422, r"x takes \[n, 2\], and was given \[2\]"),
+        (NUMBERS, [[1], [1, 2]], 422, "different lengths"),
+        (NUMBERS, [[1, float("nan")]], 422, "NaN or an infinity"),
+        (NUMBERS, [[1, None]], 422, "null among its values"),
+        (NUMBERS, [["1", "2"]], 400, "takes float32, and was given texts"),
+        (NUMBERS, [[1, {}]], 400, "and was given"),
+        (WHOLE, [1.5], 400, "takes int32, and was given fractions"),
+        (WHOLE, [float("nan")], 422, "takes whole numbers"),
+        (WHOLE, [2**31], 422, "from -2147483648 to 2147483647"),
+        (TRUE, [1], 400, "takes bool"),
+        (BYTES, [1], 400, 'bytes as {"b64": "..."}, and was given a number'),
+        (BYTES, [["a", "b"], ["c"]], 400, "and was given lists of different lengths"),
+    ],
+)
+def test_what_the_model_does_not_take_is_refused(spec, values, status, said):
+    with pytest.raises(Refusal, match=said) as refused:
+        spec.array(values)
+    assert refused.value.status == status
+
+
+def test_all_inputs_have_as_many_examples():
+    specs, x = {"x": NUMBERS, "n": WHOLE}, np.zeros((2, 2), np.float32)
+    assert check_rows({"x": x, "n": np.zeros(2, np.int32)}, specs) == 2
+    for arrays, said in (
+        ({"x": x}, "n missing"),
+        ({"x": x, "n": np.zeros(2, np.int32), "m": x}, "m unknown"),
+        ({"x": x, "n": np.zeros(3, np.int32)}, "different numbers"),
+        ({"x": x[:0], "n": np.zeros(0, np.int32)}, "no examples"),
+    ):
+        with pytest.raises(Refusal, match=said):
+            check_rows(arrays, specs)
+    fixed = {"x": TensorSpec("x", "float32", (4, 2))}
+    with pytest.raises(Refusal, match="takes 4 examples at once, and was given 2"):
+        check_rows({"x": x}, fixed)
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/x-www-form-urlencoded", "", "text/plain", "image/png"]
+)
+def test_json_is_read_whatever_is_declared(kind):
+    assert parsed(b'{"a": [NaN, -Infinity, 1e3]}', kind)["a"][1:] == [float("-inf"), 1000.0]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{", "application/json; charset=utf-8", 400),
+        (b"{", "application/x-www-form-urlencoded", 400),
+        (b"\x89PNG", "image/png", 415),
+        (b"[1]", "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b'{"a": "\xff"}', "application/json", 400),
+    ],
+)
+def test_what_is_no_json_object_is_refused(body, kind, status):
+    with pytest.raises(Refusal) as refused:
+        parsed(body, kind)
+    assert refused.value.status == status
+
+
+def test_nan_is_not_hidden_in_answers():
+    assert written({"a": np.float32([0.1, 2])}) == b'{"a":[0.1,2.0]}'
+    assert written({"a": [np.float32([1, np.nan]), float("inf")]}) == b'{"a":[[1.0,NaN],Infinity]}'

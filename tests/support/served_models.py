@@ -1,0 +1,162 @@
+"""Small SavedModels to serve, and a real server around them in a thread of the test's process.
+
+write_double(folder, version=1)                       # x: float32 [n, 3] -> y: float32 [n, 3], 2 x
+with served({"double": folder}) as server:
+    server.post("/v1/models/double:predict", {"instances": [[1, 2, 3]]})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def write_double(folder: Path, *, factor: float = 2.0, step: int | None = None, gaps: list[str] | None = None) -> Path:
+    """A model of numbers; with a step it is an export, with export.json beside saved_model/."""
+    import tensorflow as tf
+
+    def answer(x):
+        return {"y": factor * x}
+
+    spec = tf.TensorSpec([None, 3], tf.float32, name="x")
+    return _saved(folder, tf.function(answer), {"x": spec}, step, {"gaps": gaps})
+
+
+def write_texts(folder: Path) -> Path:
+    """texts: string [n, 2], and count: int32 [n] -> joined_bytes: string [n], more: int32 [n]."""
+    import tensorflow as tf
+
+    def answer(texts, count):
+        return {"joined_bytes": tf.strings.reduce_join(texts, 1), "more": count + 1}
+
+    specs = {"texts": tf.TensorSpec([None, 2], tf.string), "count": tf.TensorSpec([None], tf.int32)}
+    return _saved(folder, tf.function(answer), specs, None, {})
+
+
+def write_classes(folder: Path) -> Path:
+    """x: float32 [n, 3] -> class and probabilities of "red", "green" and "blue": the numbers' softmax."""
+    import tensorflow as tf
+
+    def answer(x):
+        return {"class": tf.argmax(x, 1, tf.int32), "probabilities": tf.nn.softmax(x)}
+
+    spec = tf.TensorSpec([None, 3], tf.float32)
+    return _saved(folder, tf.function(answer), {"x": spec}, 7, {"gaps": [], "classes": ["red", "green", "blue"]})
+
+
+def write_slow(folder: Path, *, products: int = 60) -> Path:
+    """x: float32 [n, 3] -> y as of `write_double`, and each batch takes some tenths of a second."""
+    import tensorflow as tf
+
+    def answer(x):
+        matrix = tf.ones([700, 700]) / 700
+        for _ in tf.range(products):
+            matrix = tf.matmul(matrix, matrix)
+        return {"y": 2 * x + 0 * tf.reduce_sum(matrix)}
+
+    return _saved(folder, tf.function(answer), {"x": tf.TensorSpec([None, 3], tf.float32)}, None, {})
+
+
+def _saved(folder: Path, function: Any, specs: Mapping[str, Any], step: int | None, about: Mapping[str, Any]) -> Path:
+    import tensorflow as tf
+
+    place = folder if step is None else folder / "saved_model"
+    module = tf.Module()
+    tf.saved_model.save(module, str(place), signatures={"serving_default": function.get_concrete_function(**specs)})
+    if step is not None:
+        (folder / "export.json").write_text(json.dumps({"step": step, "imports": [], **about}))
+    return folder
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Client:
+    """Of one server; each call is a connection of its own."""
+
+    port: int
+    probes: int
+    token: str = ""
+
+    def post(self, path: str, body: Any, *, port: int | None = None, **headers: str) -> Answer:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.ask("POST", path, data, {"Content-Type": "application/json", **_dashed(headers)}, port)
+
+    def get(self, path: str, *, port: int | None = None, **headers: str) -> Answer:
+        return self.ask("GET", path, None, _dashed(headers), port)
+
+    def ask(self, method: str, path: str, body: Any, headers: Mapping[str, str], port: int | None = None) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=30)
+        own = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {**own, **headers})
+            answer = connection.getresponse()
+            return Answer(answer.status, dict(answer.headers), answer.read())
+
+
+def _dashed(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+@contextlib.contextmanager
+def served(models: Mapping[str, Path], **options: Any) -> Iterator[Client]:
+    """The server on two free ports, until the context ends; its queue and sizes by `ServeOptions`."""
+    from tfscale.serving.http_server import HttpServer, loop_factory
+    from tfscale.serving.model_place import ModelPlace
+    from tfscale.serving.repository import Repository
+    from tfscale.serving.request_batches import Limits
+    from tfscale.serving.serve_options import ServeOptions
+    from tfscale.serving.service_metrics import ServiceMetrics
+
+    given = ServeOptions(port=0, probes_port=0, **{"reload": 0.1, "drain": 20.0, **options})
+    given.check()
+    metrics = ServiceMetrics()
+    places = [ModelPlace.of(path, name) for name, path in models.items()]
+    limits = Limits(given.batch, given.queue, given.threads, given.latency)
+    server = HttpServer(Repository(places, limits, every=given.reload, seen=metrics.batch), given, metrics)
+    up, failed, stop = threading.Event(), list[BaseException](), list[Any]()
+
+    async def run() -> None:
+        stopped = asyncio.Event()
+        stop.append((asyncio.get_running_loop(), stopped))
+        await server.run(stopped, ready=up.set)
+
+    def work() -> None:
+        try:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(run())
+        except BaseException as error:
+            failed.append(error)
+            up.set()
+
+    thread = threading.Thread(target=work, name="served")
+    thread.start()
+    try:
+        assert up.wait(60)
+        if failed:
+            raise failed[0]
+        (_, port), (_, probes) = server.addresses
+        yield Client(port, probes, given.token)
+    finally:
+        if stop and not failed:
+            stop[0][0].call_soon_threadsafe(stop[0][1].set)
+        thread.join(60)
+        assert not thread.is_alive()
+    if failed:
+        raise failed[0]

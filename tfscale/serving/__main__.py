@@ -1,0 +1,137 @@
+"""Entry point: `tfscale serve model=RUN|EXPORT|SAVEDMODEL|VERSIONS [serve.port=8080]`: parse, convert, serve."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfscale.cli import Program, choice, number, place, whole
+from tfscale.console.messages import RESULT, shown
+from tfscale.errors import UsageError
+from tfscale.serving.serve_options import ServeOptions, read_token
+
+_log = logging.getLogger("tfscale.serve")
+_DEFAULT = ServeOptions()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until SIGTERM; returns the exit code."""
+    program = Program(
+        "serve",
+        "Answers requests by exported models: TensorFlow Serving's REST protocol and the Open Inference Protocol.",
+        example="tfscale serve model=runs/resnet/563a34baa8 serve.port=8080",
+    )
+    text = "a run, an export, a SavedModel or a folder of numbered versions; several: NAME=PATH,NAME=PATH"
+    program.word("model", "PATH", text, required=True)
+    program.word("serve.name", "NAME", "by which requests ask for it; else the recipe's, or the folder's")
+    program.word("serve.host", "ADDRESS", "to listen on", default=_DEFAULT.host)
+    program.word("serve.port", "PORT", "of requests; 0 takes any that is free", type=whole, default=_DEFAULT.port)
+    program.word("serve.probes_port", "PORT", "of /livez, /readyz and /metrics", type=whole, default=8081)
+    program.word("serve.token_file", "FILE", "a token that requests bring; or TFSCALE_SERVE_TOKEN", type=place)
+    program.word("serve.auth", "token|none", "none: whoever reaches it may ask", type=choice("token", "none"))
+    program.word("serve.tls_cert", "FILE", "certificate in PEM", type=place)
+    program.word("serve.tls_key", "FILE", "its key", type=place)
+    program.word("serve.body", "BYTES", "of the largest request", type=whole, default=_DEFAULT.body)
+    program.word("serve.memory", "BYTES", "of all requests together", type=whole, default=_DEFAULT.memory)
+    program.word("serve.queue", "N", "examples that may wait for a model", type=whole, default=_DEFAULT.queue)
+    program.word("serve.batch", "N", "examples of the largest batch", type=whole, default=_DEFAULT.batch)
+    program.word("serve.threads", "N", "batches computed at once", type=whole, default=_DEFAULT.threads)
+    program.word("serve.latency", "SECONDS", "that a batch may take", type=number, default=_DEFAULT.latency)
+    program.word("serve.timeout", "SECONDS", "for a body, and for an answer", type=number, default=_DEFAULT.timeout)
+    program.word("serve.header_timeout", "SECONDS", "for a request's headers", type=number, default=10.0)
+    program.word("serve.drain", "SECONDS", "after SIGTERM, for what was begun", type=number, default=_DEFAULT.drain)
+    program.word("serve.reload", "SECONDS", "between looks for a newer version", type=number, default=_DEFAULT.reload)
+    program.word("log", "auto|plain|json", "form of messages", type=choice("auto", "plain", "json"), default="auto")
+    return program.run(argv, _serve)
+
+
+def _serve(options: argparse.Namespace, _: dict) -> int:
+    if options.overrides:
+        raise UsageError(
+            f"unknown option {options.overrides[0]!r}", where="command line", fix="--help lists the options"
+        )
+    with shown(options.log):
+        serve(_places(options.model, options.serve_name), _options(options))
+    return 0
+
+
+def _options(given: argparse.Namespace) -> ServeOptions:
+    names = {name: getattr(given, f"serve_{name}") for name in vars(_DEFAULT) if hasattr(given, f"serve_{name}")}
+    names["auth"] = names["auth"] or "token"
+    for name in ("tls_cert", "tls_key"):
+        names[name] = Path(names[name]) if names[name] else None
+    token = read_token(
+        given.serve_token_file, "" if given.serve_auth == "none" else os.environ.get("TFSCALE_SERVE_TOKEN", "")
+    )
+    found = ServeOptions(token=token, **names)
+    found.check()
+    return found
+
+
+def _places(model: str, name: str | None) -> dict[str | None, str]:
+    """Places by name; None where the place gives it."""
+    pairs = [one.partition("=") for one in model.split(",")]
+    if len(pairs) == 1 and not pairs[0][1]:
+        return {name: model}
+    wrong = [one for one in pairs if not one[1] or not one[0] or not one[2]]
+    if wrong or name is not None or len({one[0] for one in pairs}) != len(pairs):
+        raise UsageError(
+            f"{model} names no models", where="model", fix="model=NAME=PATH,NAME=PATH, each with a name of its own"
+        )
+    return {name: path for name, _, path in pairs}
+
+
+def serve(models: dict[str | None, str], options: ServeOptions) -> None:
+    """Serves the models, by name, until SIGTERM or SIGINT.
+
+    Raises:
+        UsageError: the extra `serve` isn't installed, or the options can't be.
+        DataMissing, DataCorrupt: a model isn't there, or can't be read.
+        ClusterFault: a port is taken.
+    """
+    try:
+        from tfscale.serving.http_server import HttpServer, loop_factory
+        from tfscale.serving.service_metrics import ServiceMetrics
+
+        metrics = ServiceMetrics()
+    except ImportError as error:
+        raise UsageError(
+            f"serving needs more packages: {error}", where="serve", fix='pip install "tfscale[serve]"'
+        ) from None
+    from tfscale.serving.model_place import ModelPlace
+    from tfscale.serving.repository import Repository
+    from tfscale.serving.request_batches import Limits
+
+    places = [ModelPlace.of(path, name) for name, path in models.items()]
+    limits = Limits(options.batch, options.queue, options.threads, options.latency)
+    repository = Repository(places, limits, every=options.reload, seen=metrics.batch)
+    server = HttpServer(repository, options, metrics)
+
+    def ready() -> None:
+        (host, port), (_, probes) = server.addresses
+        at = f"http{'s' if options.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+        for name in repository.names:
+            _log.log(RESULT, f"{name} is served: POST {at}/v1/models/{name}:predict or {at}/v2/models/{name}/infer")
+        _log.info(f"health and metrics without a token: port {probes}, /livez, /readyz and /metrics")
+        if not options.is_local and not options.needs_token:
+            _log.warning(f"serve.auth=none: whoever reaches {host}:{port} may ask")
+
+    async def run() -> None:
+        stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+        for one in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(one, stopped.set)
+        await server.run(stopped, ready=ready)
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(run())
+    _log.info("stopped; every request that was begun is answered")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

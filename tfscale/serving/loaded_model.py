@@ -1,0 +1,102 @@
+"""A SavedModel in memory: what it takes and answers, and the call that does it.
+
+Owns TensorFlow. Refuses to know requests, and how examples of several are put together.
+
+    model = LoadedModel.load(version)
+    model.inputs["image"].shape            # (None, 28, 28)
+    model({"image": array})                # {"probabilities": float32 [rows, 10], ...}
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfscale.errors import DataCorrupt, UsageError, first_line
+from tfscale.export.warm_up import read_examples
+from tfscale.serving.model_place import Version
+from tfscale.serving.tensor_specs import TensorSpec
+
+SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One version.
+
+    Attributes:
+        inputs, outputs: of its signature, by name, in alphabetic order: a SavedModel keeps none.
+        classes: names of the classes, in order; None where nothing tells.
+        examples: a few that the export was checked with, by input; empty where it holds none.
+    """
+
+    version: Version
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    classes: tuple[str, ...] | None
+    examples: Mapping[str, np.ndarray]
+    _function: Any
+    _held: Any  # whose variables the function reads
+
+    @classmethod
+    def load(cls, version: Version) -> LoadedModel:
+        """Reads the files; takes seconds.
+
+        Raises:
+            UsageError: a package that it needs is missing.
+            DataCorrupt: it can't be read, or has no signature `serving_default`.
+        """
+        import tensorflow as tf
+
+        about, place = version.about, str(version.saved_model)
+        for module in about.get("imports", ()):
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise UsageError(
+                    f"the model needs {module}: {error}", where=place, fix=f"pip install {module.replace('_', '-')}"
+                ) from None
+        try:
+            held = tf.saved_model.load(place)
+            function = held.signatures[SIGNATURE]
+        except KeyError:
+            raise DataCorrupt(f"the model has no signature {SIGNATURE}", where=place, fix="export it again") from None
+        except Exception as error:  # TensorFlow raises whatever it meets in a broken file
+            raise DataCorrupt(
+                f"the model can't be read: {first_line(error)}", where=place, fix="export it again"
+            ) from error
+        gaps = about.get("gaps")
+        takes = {
+            name: _spec(name, spec, gaps=None if gaps is None else name in gaps)
+            for name, spec in sorted(function.structured_input_signature[1].items())
+        }
+        answers = {name: _spec(name, spec) for name, spec in sorted(function.structured_outputs.items())}
+        classes = tuple(map(str, about["classes"])) if about.get("classes") else None
+        examples = read_examples(version.saved_model)
+        found = examples if set(examples) == set(takes) else {}
+        return cls(version, takes, answers, classes, found, function, held)
+
+    @property
+    def fixed_rows(self) -> int | None:
+        """The only number of examples that it takes at once; None: any."""
+        return next((spec.shape[0] for spec in self.inputs.values() if spec.shape[0] is not None), None)
+
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the model says about these examples; raises what TensorFlow raises."""
+        import tensorflow as tf
+
+        tensors = {
+            name: tf.constant(array, tf.string) if array.dtype == object else tf.convert_to_tensor(array)
+            for name, array in arrays.items()
+        }
+        found = self._function(**tensors)
+        return {name: found[name].numpy() for name in self.outputs}
+
+
+def _spec(name: str, spec: Any, *, gaps: bool | None = None) -> TensorSpec:
+    shape = tuple(spec.shape.as_list()) if spec.shape.rank is not None else (None,)
+    return TensorSpec(name, spec.dtype.name, shape, gaps)

@@ -1,0 +1,118 @@
+"""Where a model to serve lies, and which versions of it there are.
+
+Owns the kinds of places: a run's folder, an export, a SavedModel, or a folder of numbered versions of either. Refuses
+to know what is in a model, and TensorFlow.
+
+    place = ModelPlace.of("runs/resnet/563a34baa8")
+    place.name                    # resnet
+    place.newest()                # Version(number=1500, saved_model=Path(...), about={...}, stamp=...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tfscale.errors import DataMissing
+from tfscale.files import read_json
+
+_MODEL, _ABOUT = "saved_model.pb", "export.json"
+_FIX = (
+    "give model=RUN, its export/, a SavedModel's folder, or a folder with numbered versions such as 1/saved_model.pb;"
+    " tfscale export run.dir=RUN makes an export"
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a model.
+
+    Attributes:
+        number: of its folder, or the step of an export; 1 where nothing tells.
+        saved_model: its folder.
+        about: what export.json says; empty of a SavedModel that no export of ours wrote.
+        stamp: another one is another model.
+    """
+
+    number: int
+    saved_model: Path
+    about: dict[str, Any] = field(compare=False)
+    stamp: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """A place of one model; what stands there may change.
+
+    Attributes:
+        path: the folder.
+        name: by which requests ask for it.
+    """
+
+    path: Path
+    name: str
+
+    @classmethod
+    def of(cls, path: str | Path, name: str | None = None) -> ModelPlace:
+        """Raises DataMissing: there is no model."""
+        folder = Path(path).expanduser()
+        place = cls(folder, name or _name_of(folder))
+        if next(place._versions(), None) is None:
+            what = "holds no model" if folder.is_dir() else "is no folder"
+            unexported = (folder / "checkpoints").is_dir()
+            raise DataMissing(
+                f"{path} {what}" + " that is exported yet" * unexported,
+                where="model",
+                fix=f"tfscale export run.dir={path}" if unexported else _FIX,
+            )
+        return place
+
+    def newest(self) -> Version | None:
+        """The version with the highest number; None where the folder is empty at this moment."""
+        return max(self._versions(), key=lambda version: version.number, default=None)
+
+    def _versions(self) -> Iterator[Version]:
+        single = _version_at(self.path) or _version_at(self.path / "export")
+        if single is not None:
+            yield single
+            return
+        numbered = self.path.iterdir() if self.path.is_dir() else ()
+        for folder in numbered:
+            if folder.name.isdecimal() and (found := _version_at(folder, int(folder.name))) is not None:
+                yield found
+
+
+def _version_at(folder: Path, number: int | None = None) -> Version | None:
+    """The model in a folder: an export, or a SavedModel."""
+    for saved_model in (folder / "saved_model", folder):
+        try:
+            stamp = _stamp(saved_model)
+        except OSError:
+            continue
+        read = read_json(saved_model.parent / _ABOUT) if saved_model is not folder else None
+        about = read if isinstance(read, dict) else {}
+        step = about.get("step")
+        number = number if number is not None else step if isinstance(step, int) else 1
+        return Version(number, saved_model, about, stamp)
+    return None
+
+
+def _stamp(saved_model: Path) -> tuple[int, ...]:
+    """Of its files, also while some of them are still being copied; raises OSError where there is no model."""
+    stats = [(saved_model / _MODEL).stat(), *(file.stat() for file in sorted(saved_model.glob("variables/*")))]
+    return tuple(number for stat in stats for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+
+
+def _name_of(folder: Path) -> str:
+    """The recipe's of a run, which stands before its own name; else the folder's."""
+    whole = folder.resolve()
+    run = whole.parent if whole.name == "export" else whole
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        return str(config["run"]["recipe"] or run.name)
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return run.name

@@ -1,0 +1,214 @@
+"""The Open Inference Protocol, version 2 (github.com/kserve/open-inference-protocol), with the extension for binary
+tensors, between bodies and arrays.
+
+Owns what its requests and answers hold. Refuses to know HTTP, and how a model is called.
+
+    asked = Asked.read(request, 123, model.inputs, "application/json")     # asked.arrays, asked.outputs
+    body, header_length = asked.written(answers, name="m", version="3")
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfscale.serving.json_body import from_base64, in_base64, parsed, plain, written
+from tfscale.serving.refusal import bad_request
+from tfscale.serving.tensor_specs import TensorSpec
+
+_DATATYPES = {
+    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
+    "int16": "INT16", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
+    "string": "BYTES", "bfloat16": "BF16",
+}  # fmt: skip
+_DTYPES = {datatype: dtype for dtype, datatype in _DATATYPES.items()}
+
+
+def datatype_of(dtype: str) -> str:
+    """The protocol's name of a type."""
+    return _DATATYPES.get(dtype, dtype.upper())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An inference request.
+
+    Attributes:
+        arrays: by input.
+        outputs: names of those that are wanted; empty: all.
+        binary: of each output whether it goes as bytes, and what holds for the others under "".
+    """
+
+    id: str | None
+    arrays: dict[str, np.ndarray]
+    outputs: tuple[str, ...] = ()
+    binary: Mapping[str, bool] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, body: bytes, header_length: int | None, specs: Mapping[str, TensorSpec], content_type: str) -> Asked:
+        """Args: header_length: bytes of JSON before binary tensors; None: all of it.
+
+        Raises:
+            Refusal: it isn't such a request, or holds values that the model doesn't take.
+        """
+        if header_length is not None and not 0 <= header_length <= len(body):
+            raise bad_request(f"Inference-Header-Content-Length is {header_length}, and the body has {len(body)} bytes")
+        kind = content_type if header_length is None else "application/json"
+        request = parsed(body if header_length is None else body[:header_length], kind)
+        rest = memoryview(b"" if header_length is None else body)[header_length or 0 :]
+        given = request.get("inputs")
+        if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+            raise bad_request('"inputs" is a list of tensors')
+        arrays: dict[str, np.ndarray] = {}
+        for tensor in given:
+            name = tensor.get("name")
+            if name not in specs:
+                raise bad_request(f"the model takes {', '.join(specs)}, and not {name!r}")
+            if name in arrays:
+                raise bad_request(f"{name} is given twice")
+            size = _parameters(tensor).get("binary_data_size")
+            if size is None:
+                arrays[name] = _from_json(tensor, specs[name])
+                continue
+            if not isinstance(size, int) or not 0 <= size <= len(rest):
+                raise bad_request(f"{name} has a binary_data_size of {size}, and {len(rest)} bytes are left")
+            arrays[name] = _from_bytes(tensor, specs[name], rest[:size])
+            rest = rest[size:]
+        if len(rest):
+            raise bad_request(f"{len(rest)} bytes of the body belong to no input")
+        outputs = request.get("outputs") or []
+        if not isinstance(outputs, list) or not all(isinstance(one, dict) and "name" in one for one in outputs):
+            raise bad_request('"outputs" is a list of objects with a name')
+        binary = {"": bool(_parameters(request).get("binary_data_output", False))}
+        binary |= {one["name"]: bool(_parameters(one).get("binary_data", binary[""])) for one in outputs}
+        id_ = request.get("id")
+        return cls(None if id_ is None else str(id_), arrays, tuple(one["name"] for one in outputs), binary)
+
+    def check_outputs(self, specs: Mapping[str, TensorSpec]) -> None:
+        """Raises Refusal: the model has no such output."""
+        if unknown := [name for name in self.outputs if name not in specs]:
+            raise bad_request(f"the model answers {', '.join(specs)}, and not {', '.join(map(repr, unknown))}")
+
+    def written(self, answers: Mapping[str, np.ndarray], *, name: str, version: str) -> tuple[bytes, int | None]:
+        """The body of the answer, and how many of its bytes are JSON where binary tensors follow."""
+        described, blobs = [], []
+        for output in self.outputs or answers:
+            array = answers[output]
+            dtype = "string" if array.dtype == object else array.dtype.name
+            tensor: dict[str, Any] = {"name": output, "datatype": datatype_of(dtype), "shape": list(array.shape)}
+            if self.binary.get(output, self.binary.get("", False)):
+                blobs.append(_to_bytes(array))
+                tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
+            else:
+                tensor |= _to_json(array)
+            described.append(tensor)
+        told = {"model_name": name, "model_version": version, "outputs": described}
+        head = written(told if self.id is None else {**told, "id": self.id})
+        return (head, None) if not blobs else (b"".join([head, *blobs]), len(head))
+
+
+def _parameters(thing: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = thing.get("parameters") or {}
+    if not isinstance(found, dict):
+        raise bad_request('"parameters" is an object')
+    return found
+
+
+def _shape(tensor: Mapping[str, Any], spec: TensorSpec) -> tuple[int, ...]:
+    """The tensor's shape, where its type is what the model takes."""
+    shape, datatype = tensor.get("shape"), tensor.get("datatype")
+    if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise bad_request(f"the shape of {spec.name} is a list of whole numbers")
+    wanted = datatype_of(spec.dtype)
+    if datatype != wanted:
+        raise bad_request(f"{spec.name} takes {wanted}, and was given {datatype}")
+    return tuple(shape)
+
+
+def _from_json(tensor: Mapping[str, Any], spec: TensorSpec) -> np.ndarray:
+    """Data may be nested or flat, in row-major order."""
+    shape, data = _shape(tensor, spec), tensor.get("data")
+    if not isinstance(data, list):
+        raise bad_request(f"{spec.name} has no list of data")
+    if spec.dtype == "string" and _parameters(tensor).get("content_type") == "base64":  # as MLServer's codecs write
+        data = _decoded(data)
+    flat = TensorSpec(spec.name, spec.dtype, (None,), None).array(_flat(data))
+    if flat.size != math.prod(shape):
+        raise bad_request(f"{spec.name} has the shape {list(shape)} and {flat.size} values")
+    return spec.checked(flat.reshape(shape))
+
+
+def _flat(data: list) -> list:
+    found: list = []
+    for one in data:
+        found.extend(_flat(one)) if isinstance(one, list) else found.append(one)
+    return found
+
+
+def _decoded(data: list) -> list:
+    return [_decoded(one) if isinstance(one, list) else from_base64(one) for one in data]
+
+
+def _from_bytes(tensor: Mapping[str, Any], spec: TensorSpec, blob: memoryview) -> np.ndarray:
+    shape = _shape(tensor, spec)
+    count = math.prod(shape)
+    if spec.dtype == "string":
+        values = np.empty(count, object)
+        for place in range(count):
+            if len(blob) < 4 or len(blob) - 4 < (size := struct.unpack_from("<I", blob)[0]):
+                raise bad_request(f"{spec.name} ends before its {count} values do")
+            values[place], blob = bytes(blob[4 : 4 + size]), blob[4 + size :]
+        if len(blob):
+            raise bad_request(f"{spec.name} has more bytes than {count} values")
+        return spec.checked(values.reshape(shape))
+    dtype = _numpy(spec.dtype)
+    if len(blob) != count * dtype.itemsize:
+        raise bad_request(
+            f"{spec.name} has {len(blob)} bytes, and its shape {list(shape)} takes {count * dtype.itemsize}"
+        )
+    return spec.checked(np.frombuffer(blob, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape))
+
+
+def _numpy(dtype: str) -> np.dtype:
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(dtype)
+
+
+def _to_json(array: np.ndarray) -> dict[str, Any]:
+    if array.dtype != object:
+        return {"data": plain(array).reshape(-1)}
+    values = array.reshape(-1).tolist()
+    try:
+        return {"data": [value.decode() for value in values]}
+    except UnicodeDecodeError:
+        return {"parameters": {"content_type": "base64"}, "data": [in_base64(value) for value in values]}
+
+
+def _to_bytes(array: np.ndarray) -> bytes:
+    if array.dtype != object:
+        return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return b"".join(struct.pack("<I", len(value)) + value for value in array.reshape(-1))
+
+
+def model_answer(name: str, version: str, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> dict:
+    """What GET /v2/models/NAME says."""
+
+    def told(spec: TensorSpec) -> dict[str, Any]:
+        shape = [-1 if size is None else size for size in spec.shape]
+        return {"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": shape}
+
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": "tensorflow_savedmodel",
+        "inputs": [told(spec) for spec in inputs.values()],
+        "outputs": [told(spec) for spec in outputs.values()],
+    }

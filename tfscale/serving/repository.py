@@ -1,0 +1,127 @@
+"""The models of a server, each in its newest version, and how a newer one takes an older one's place.
+
+Owns loading, warming up and watching. Refuses to know HTTP. A version that can't be loaded or doesn't answer changes
+nothing: the one before it serves on, and its status says what is wrong.
+
+    models = Repository(places, Limits(), every=2.0)
+    await models.load()
+    batches = models.batches("resnet")              # raises Refusal (404) for another name
+    await models.watch(stop)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tfscale.errors import TfscaleError, first_line
+from tfscale.serving.loaded_model import LoadedModel
+from tfscale.serving.model_place import ModelPlace, Version
+from tfscale.serving.refusal import not_found
+from tfscale.serving.request_batches import Batches, Limits
+
+_log = logging.getLogger(__name__)
+Seen = Callable[[str, int, float], None]
+
+
+@dataclass
+class _Model:
+    """Attributes: failed: the version that couldn't be loaded last, and why."""
+
+    place: ModelPlace
+    batches: Batches
+    failed: tuple[Version, str] | None = None
+    drains: set[asyncio.Task] = field(default_factory=set)
+
+
+class Repository:
+    """Of one process.
+
+    Args:
+        every: seconds between two looks.
+        seen: is told a model's name, and the size and the seconds of each of its batches.
+    """
+
+    def __init__(self, places: Sequence[ModelPlace], limits: Limits, *, every: float = 2.0, seen: Seen | None = None):
+        self._places, self._limits, self._every = list(places), limits, every
+        self._seen = seen or (lambda name, rows, seconds: None)
+        self._models: dict[str, _Model] = {}
+
+    async def load(self) -> None:
+        """Loads and warms up every model.
+
+        Raises:
+            DataMissing, DataCorrupt, UsageError: one of them can't be.
+        """
+        for place in self._places:
+            version = ModelPlace.of(place.path, place.name).newest()
+            assert version is not None  # ModelPlace.of has refused it
+            self._models[place.name] = _Model(place, await self._made(place.name, version))
+
+    async def _made(self, name: str, version: Version) -> Batches:
+        loop = asyncio.get_running_loop()
+        model = await loop.run_in_executor(None, LoadedModel.load, version)
+        batches = Batches(model, self._limits, seen=lambda rows, seconds: self._seen(name, rows, seconds))
+        times = await batches.warm_up()
+        told = ", ".join(f"{size}: {1000 * seconds:.1f} ms" for size, seconds in times.items())
+        _log.info(f"{name}, version {version.number}, is loaded from {version.saved_model}" + f"; {told}" * bool(told))
+        return batches
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._models)
+
+    def batches(self, name: str, version: str | None = None) -> Batches:
+        """Raises Refusal (404): there is no such model, or another version of it serves."""
+        model = self._models.get(name)
+        if model is None:
+            raise not_found(f"there is no model {name[:200]!r}; {', '.join(self._models)} are served")
+        own = model.batches.model.version.number
+        if version is not None and version != str(own):
+            raise not_found(f"{name} is served in version {own}, and not in {version[:50]}")
+        return model.batches
+
+    def status(self, name: str) -> dict[int, str]:
+        """By version what is wrong with it, "" for the one that serves."""
+        own = self.batches(name).model.version.number
+        failed = self._models[name].failed
+        return {**({failed[0].number: failed[1]} if failed and failed[0].number != own else {}), own: ""}
+
+    async def watch(self, stopped: asyncio.Event) -> None:
+        """Looks for newer versions until it is stopped."""
+        while not stopped.is_set():
+            for model in self._models.values():
+                await self._look(model)
+            try:
+                await asyncio.wait_for(stopped.wait(), self._every)
+            except TimeoutError:
+                continue
+
+    async def _look(self, model: _Model) -> None:
+        name = model.place.name
+        try:
+            found = model.place.newest()
+        except (OSError, TfscaleError) as error:  # the folder changes under our eyes
+            _log.warning(f"{name}: {first_line(error)}")
+            return
+        if found is None or found == model.batches.model.version or (model.failed and found == model.failed[0]):
+            return
+        try:
+            batches = await self._made(name, found)
+        except Exception as error:  # whatever TensorFlow raises; the version before it serves on
+            own = model.batches.model.version.number
+            why = error.what if isinstance(error, TfscaleError) else first_line(error)
+            _log.error(f"version {found.number} of {name} isn't served: {why}; version {own} serves on")
+            model.failed = (found, why)
+            return
+        old, model.batches, model.failed = model.batches, batches, None
+        draining = asyncio.create_task(old.drained())
+        model.drains.add(draining)
+        draining.add_done_callback(model.drains.discard)
+
+    async def drained(self) -> None:
+        """Waits for all batches that were begun."""
+        for model in self._models.values():
+            await model.batches.drained()

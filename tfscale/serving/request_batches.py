@@ -1,0 +1,252 @@
+"""Requests put together: while the model computes, those that wait become its next batch.
+
+Owns the queue, its bound, and the sizes of batches. Refuses to know protocols, and TensorFlow.
+
+    batches = Batches(model, Limits(rows=64, queue=256, threads=2))
+    await batches.warm_up()
+    answers = await batches.answer({"image": array}, rows=3, timeout=30.0)
+    await batches.drained()
+
+A batch is filled up to one of few sizes, powers of two, with copies of its last example, so that TensorFlow meets no
+more than these. Nothing waits for company: who comes while a place is free is computed at once. The largest size is
+that which the model computes within the latency budget, as measured while it warms up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import numpy as np
+
+from tfscale.errors import first_line
+from tfscale.serving.loaded_model import LoadedModel
+from tfscale.serving.refusal import Refusal
+
+_log = logging.getLogger(__name__)
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one model.
+
+    Attributes:
+        rows: the largest batch.
+        queue: examples that may wait.
+        threads: batches that are computed at once.
+        latency: seconds that a batch may take; the sizes that take longer aren't used.
+    """
+
+    rows: int = 64
+    queue: int = 512
+    threads: int = 2
+    latency: float = 0.1
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A request, or a part of a large one."""
+
+    arrays: Arrays
+    rows: int
+    shapes: tuple
+    done: asyncio.Future = field(repr=False)
+
+
+class Batches:
+    """One version of a model, as many requests use it.
+
+    Args:
+        seen: is told the size and the seconds of every batch.
+
+    Attributes:
+        waiting_rows: examples in the queue.
+    """
+
+    def __init__(self, model: LoadedModel, limits: Limits, *, seen: Callable[[int, float], None] | None = None):
+        self.model, self._limits = model, limits
+        self._seen = seen or (lambda rows, seconds: None)
+        self._waiting: deque[_Waiting] = deque()
+        self.waiting_rows = 0
+        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="model")
+        self._computing: set[asyncio.Future] = set()
+        self._sizes = sizes_up_to(limits.rows)
+        if model.fixed_rows is not None:
+            self._sizes = [model.fixed_rows]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of the batches, in their order."""
+        return list(self._sizes)
+
+    async def warm_up(self) -> dict[int, float]:
+        """Computes a batch of every size, with the examples of the export or with zeros.
+
+        Returns:
+            Seconds by size, of the second time; empty where zeros aren't what the model takes.
+        """
+        loop, times = asyncio.get_running_loop(), dict[int, float]()
+        for rows in self._sizes:
+            arrays = self._example(rows)
+            if arrays is None:
+                return {}
+            try:
+                times[rows] = await loop.run_in_executor(self._threads, self._timed, arrays)
+            except Exception as error:  # zeros that are no examples
+                if self.model.examples:
+                    raise
+                place = self.model.version.saved_model
+                _log.info(f"{place} isn't warmed up: it holds no examples, and of zeros {first_line(error)}")
+                return {}
+            if times[rows] > self._limits.latency and rows != self._sizes[0]:
+                self._sizes = [size for size in self._sizes if size < rows]
+                break
+        return times
+
+    def _timed(self, arrays: Arrays) -> float:
+        self.model(arrays)
+        began = time.monotonic()
+        self.model(arrays)
+        return time.monotonic() - began
+
+    def _example(self, rows: int) -> Arrays | None:
+        if self.model.examples:
+            return {name: np.resize(array, (rows, *array.shape[1:])) for name, array in self.model.examples.items()}
+        specs = self.model.inputs.values()
+        if any(size is None for spec in specs for size in spec.shape[1:]):
+            return None
+        return {
+            spec.name: np.full(
+                [rows, *(size or 1 for size in spec.shape[1:])],
+                b"" if spec.dtype == "string" else 0,
+                spec.numpy_dtype,
+            )
+            for spec in specs
+        }
+
+    def check_room(self) -> None:
+        """Raises Refusal (429) where nothing more may wait, before a body is read."""
+        if self.waiting_rows >= self._limits.queue:
+            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"{self.waiting_rows} examples wait already; come again later")
+
+    async def answer(self, arrays: Arrays, rows: int, *, timeout: float) -> dict[str, np.ndarray]:
+        """What the model says about a request's examples.
+
+        Raises:
+            Refusal: too many wait (429), it took too long (504), or TensorFlow refuses the examples (422).
+        """
+        largest = self._sizes[-1]
+        if self._waiting and self.waiting_rows + rows > self._limits.queue:
+            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"{self.waiting_rows} examples wait already; come again later")
+        loop = asyncio.get_running_loop()
+        parts = []
+        for first in range(0, rows, largest):
+            own = {name: array[first : first + largest] for name, array in arrays.items()}
+            shapes = tuple(array.shape[1:] for array in own.values())
+            parts.append(_Waiting(own, min(largest, rows - first), shapes, loop.create_future()))
+        self._waiting.extend(parts)
+        self.waiting_rows += rows
+        self._start()
+        try:
+            async with asyncio.timeout(timeout):
+                answers = [await part.done for part in parts]
+        except TimeoutError:
+            raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, f"the model didn't answer within {timeout:g} s") from None
+        finally:
+            for part in parts:
+                part.done.cancel()
+                if part in self._waiting:
+                    self._waiting.remove(part)
+                    self.waiting_rows -= part.rows
+        if len(answers) == 1:
+            return answers[0]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    async def drained(self) -> None:
+        """Waits for all that was begun."""
+        while self._waiting or self._computing:
+            await asyncio.sleep(0.01)
+        self._threads.shutdown(wait=False)
+
+    # -- one batch
+
+    def _start(self) -> None:
+        while self._waiting and len(self._computing) < self._limits.threads:
+            batch = self._next()
+            computing = asyncio.get_running_loop().run_in_executor(self._threads, self._compute, batch)
+            self._computing.add(computing)
+            computing.add_done_callback(functools.partial(self._finished, batch))
+
+    def _next(self) -> list[_Waiting]:
+        """The first that wait, as many as fit together."""
+        batch, rows = [self._waiting.popleft()], 0
+        rows = batch[0].rows
+        while self._waiting and self._waiting[0].shapes == batch[0].shapes:
+            if rows + self._waiting[0].rows > self._sizes[-1]:
+                break
+            batch.append(self._waiting.popleft())
+            rows += batch[-1].rows
+        self.waiting_rows -= rows
+        return batch
+
+    def _compute(self, batch: list[_Waiting]) -> list[dict[str, np.ndarray] | Exception]:
+        """The answer of each request, in a thread. Where the batch fails, each is tried alone: one request's broken
+        picture is no matter of the others."""
+        try:
+            return list(self._split(batch))
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+            return [one for alone in batch for one in self._compute([alone])]
+
+    def _split(self, batch: list[_Waiting]) -> list[dict[str, np.ndarray]]:
+        rows = sum(one.rows for one in batch)
+        size = next(size for size in self._sizes if size >= rows)
+        arrays = {}
+        for name in batch[0].arrays:
+            each = [one.arrays[name] for one in batch]
+            if size > rows:
+                each.append(np.repeat(each[-1][-1:], size - rows, axis=0))
+            arrays[name] = each[0] if len(each) == 1 else np.concatenate(each)
+        began = time.monotonic()
+        answers = self.model(arrays)
+        self._seen(rows, time.monotonic() - began)
+        found, first = [], 0
+        for one in batch:
+            found.append({name: answer[first : first + one.rows] for name, answer in answers.items()})
+            first += one.rows
+        return found
+
+    def _finished(self, batch: list[_Waiting], done: asyncio.Future) -> None:
+        self._computing.discard(done)
+        for one, answer in zip(batch, done.result(), strict=True):
+            if one.done.done():
+                continue  # who asked is gone
+            if isinstance(answer, Exception):
+                one.done.set_exception(_refusal(answer))
+            else:
+                one.done.set_result(answer)
+        self._start()
+
+
+def sizes_up_to(rows: int) -> list[int]:
+    """Powers of two, and the number itself: 1, 2, 4, ..., 64."""
+    return sorted({*(2**i for i in range(rows.bit_length()) if 2**i <= rows), rows})
+
+
+def _refusal(error: Exception) -> Refusal:
+    """What TensorFlow says of examples that it can't compute with; of its other errors no more than that."""
+    from tensorflow.errors import InvalidArgumentError
+
+    if isinstance(error, InvalidArgumentError):
+        return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"the model can't take these examples: {first_line(error)}")
+    _log.error(f"the model failed: {first_line(error)}")
+    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed; the server's log says how")
