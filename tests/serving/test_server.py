@@ -294,10 +294,10 @@ def test_an_export_is_warmed_up_by_its_own_examples(tf, tmp_path):
     from tfscale.export.warm_up import read_examples, write_examples
 
     folder = write_texts(tmp_path / "m")
-    samples = {"texts": [[b"a", b"b"], [b"c", b"x" * 5_000_000]], "count": [1, 2]}
+    samples = {"texts": [[b"a", b"b\0"], [b"c", b"x" * 5_000_000]], "count": [1, 2]}
     assert write_examples(folder, samples, {"texts": tf.string, "count": tf.int32}) == 1  # the other one is too large
     found = read_examples(folder)
-    assert found["texts"].tolist() == [[b"a", b"b"]] and found["count"].dtype == np.int32
+    assert found["texts"].tolist() == [[b"a", b"b\0"]] and found["count"].dtype == np.int32
     assert read_examples(tmp_path) == {}
     with served({"m": folder}) as client:
         assert client.post("/v1/models/m:predict", {"inputs": {"texts": [["a", "b"]], "count": [1]}}).status == 200

@@ -93,6 +93,7 @@ class Client:
     port: int
     probes: int
     token: str = ""
+    grpc: int = 0
 
     def post(self, path: str, body: Any, *, port: int | None = None, **headers: str) -> Answer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -151,8 +152,8 @@ def served(models: Mapping[str, Path], **options: Any) -> Iterator[Client]:
         assert up.wait(60)
         if failed:
             raise failed[0]
-        (_, port), (_, probes) = server.addresses
-        yield Client(port, probes, given.token)
+        (_, port), (_, probes), *grpc = server.addresses
+        yield Client(port, probes, given.token, *(one[1] for one in grpc))
     finally:
         if stop and not failed:
             stop[0][0].call_soon_threadsafe(stop[0][1].set)

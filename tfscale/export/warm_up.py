@@ -9,17 +9,33 @@ Owns assets.extra/tf_serving_warmup_requests: a TFRecord file of PredictionLog m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfscale.export.serving_messages import message
+from tfscale.export.proto_messages import messages
 
 if TYPE_CHECKING:
     import numpy as np
 
+# What is written of tensorflow_serving/apis/{model,predict,prediction_log}.proto (github.com/tensorflow/serving)
+_DEFINED = {
+    "ModelSpec": {"name": (1, "string"), "signature_name": (3, "string")},
+    "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "map .tensorflow.TensorProto")},
+    "PredictLog": {"request": (1, "PredictRequest")},
+    "PredictionLog": {"predict_log": (6, "PredictLog")},
+}
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 _LARGEST = 4_000_000  # bytes of one example: a server reads them at every start
+
+
+@functools.cache
+def _log() -> Any:
+    """The class PredictionLog."""
+    from tensorflow.core.framework import tensor_pb2
+
+    return messages("tensorflow.serving", _DEFINED, needed=[tensor_pb2.DESCRIPTOR])["PredictionLog"]
 
 
 def write_examples(saved_model: Path, samples: Mapping[str, Sequence[Any]], dtypes: Mapping[str, Any]) -> int:
@@ -37,11 +53,12 @@ def write_examples(saved_model: Path, samples: Mapping[str, Sequence[Any]], dtyp
 
     logs = []
     for place in range(len(next(iter(samples.values())))):
-        log = message("PredictionLog")()
+        log = _log()()
         request = log.predict_log.request
         request.model_spec.signature_name = "serving_default"
         for name, values in samples.items():
-            row = np.asarray(values[place])[np.newaxis]
+            texts = object if dtypes[name] == tf.string else None  # NumPy's own bytes lose zeros at their end
+            row = np.asarray(values[place], texts)[np.newaxis]
             tensor = tf.make_tensor_proto(row, dtype=dtypes[name])
             request.inputs[name].MergeFromString(tensor.SerializeToString())
         if log.ByteSize() <= _LARGEST:
@@ -67,7 +84,7 @@ def read_examples(saved_model: Path) -> dict[str, np.ndarray]:
     rows: list[dict[str, np.ndarray]] = []
     try:
         for record in tf.data.TFRecordDataset(str(file)):
-            log = message("PredictionLog").FromString(record.numpy())
+            log = _log().FromString(record.numpy())
             inputs = log.predict_log.request.inputs
             rows.append({name: tf.make_ndarray(inputs[name]) for name in inputs})
     except Exception:  # a file of others, or a broken one

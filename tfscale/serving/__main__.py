@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     program.word("serve.host", "ADDRESS", "to listen on", default=_DEFAULT.host)
     program.word("serve.port", "PORT", "of requests; 0 takes any that is free", type=whole, default=_DEFAULT.port)
     program.word("serve.probes_port", "PORT", "of /livez, /readyz and /metrics", type=whole, default=8081)
+    program.word("serve.grpc_port", "PORT", "of gRPC; left away: none", type=whole)
     program.word("serve.token_file", "FILE", "a token that requests bring; or TFSCALE_SERVE_TOKEN", type=place)
     program.word("serve.auth", "token|none", "none: whoever reaches it may ask", type=choice("token", "none"))
     program.word("serve.tls_cert", "FILE", "certificate in PEM", type=place)
@@ -114,10 +115,12 @@ def serve(models: dict[str | None, str], options: ServeOptions) -> None:
     server = HttpServer(repository, options, metrics)
 
     def ready() -> None:
-        (host, port), (_, probes) = server.addresses
+        (host, port), (_, probes), *more = server.addresses
         at = f"http{'s' if options.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
         for name in repository.names:
             _log.log(RESULT, f"{name} is served: POST {at}/v1/models/{name}:predict or {at}/v2/models/{name}/infer")
+        for _, grpc_port in more:
+            _log.info(f"gRPC, of both protocols, on port {grpc_port}")
         _log.info(f"health and metrics without a token: port {probes}, /livez, /readyz and /metrics")
         if not options.is_local and not options.needs_token:
             _log.warning(f"serve.auth=none: whoever reaches {host}:{port} may ask")

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from tfscale.errors import ClusterFault, first_line
 from tfscale.serving import open_inference, tfs_rest
+from tfscale.serving.grpc_server import GrpcServer
 from tfscale.serving.header_deadline import HeaderDeadlines
 from tfscale.serving.json_body import parsed, written
 from tfscale.serving.refusal import Refusal, bad_request
@@ -36,7 +37,6 @@ _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _JSON = "application/json"
 _LENGTH = "Inference-Header-Content-Length"
-_EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -53,13 +53,14 @@ class HttpServer:
     """The server of one process.
 
     Attributes:
-        addresses: (host, port) of requests, and of probes, once `run` has called `ready`.
+        addresses: (host, port) of requests, of probes, and of gRPC where it is asked for, once `run` called `ready`.
     """
 
     def __init__(self, models: Repository, options: ServeOptions, metrics: ServiceMetrics):
         self._models, self._options, self._metrics = models, options, metrics
         self._in_flight, self._held, self._stopping = 0, 0, False
         self._deadlines: HeaderDeadlines | None = None
+        self._grpc = GrpcServer(models, options, metrics)
         self.addresses: list[tuple[str, int]] = []
 
     async def run(self, stopped: asyncio.Event, *, ready: Callable[[], None] = lambda: None) -> None:
@@ -92,6 +93,8 @@ class HttpServer:
             await requests.setup()
             self._deadlines = HeaderDeadlines(requests.server, seconds=self._options.header_timeout)  # type: ignore[arg-type]
             server = await loop.create_server(self._deadlines, sock=sockets[0], ssl=tls, backlog=1024)
+            if self._options.grpc_port is not None:
+                self.addresses.append((self._options.host, await self._grpc.start()))
             ready()
             watching = asyncio.create_task(self._models.watch(stopped))
             await stopped.wait()
@@ -100,7 +103,7 @@ class HttpServer:
             server.close()
             if requests.server is not None:
                 requests.server.pre_shutdown()  # idle connections
-            await self._drained()
+            await asyncio.gather(self._drained(), self._grpc.stop())
         finally:
             await requests.cleanup()
             await probes.cleanup()
@@ -253,7 +256,7 @@ class HttpServer:
     # -- the Open Inference Protocol
 
     async def _v2_server(self, _: web.Request) -> web.Response:
-        return _json({"name": "tfscale", "version": __version__, "extensions": _EXTENSIONS})
+        return _json({"name": "tfscale", "version": __version__, "extensions": list(open_inference.EXTENSIONS)})
 
     async def _v2_health(self, request: web.Request) -> web.Response:
         key = request.path.rpartition("/")[2]

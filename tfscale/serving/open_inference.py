@@ -21,6 +21,7 @@ from tfscale.serving.json_body import from_base64, in_base64, parsed, plain, wri
 from tfscale.serving.refusal import bad_request
 from tfscale.serving.tensor_specs import TensorSpec
 
+EXTENSIONS = ("binary_tensor_data", "model_repository")  # of the protocol, that are spoken
 _DATATYPES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
     "int16": "INT16", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
@@ -77,7 +78,7 @@ class Asked:
                 continue
             if not isinstance(size, int) or not 0 <= size <= len(rest):
                 raise bad_request(f"{name} has a binary_data_size of {size}, and {len(rest)} bytes are left")
-            arrays[name] = _from_bytes(tensor, specs[name], rest[:size])
+            arrays[name] = from_raw(specs[name], _shape(tensor, specs[name]), rest[:size])
             rest = rest[size:]
         if len(rest):
             raise bad_request(f"{len(rest)} bytes of the body belong to no input")
@@ -102,7 +103,7 @@ class Asked:
             dtype = "string" if array.dtype == object else array.dtype.name
             tensor: dict[str, Any] = {"name": output, "datatype": datatype_of(dtype), "shape": list(array.shape)}
             if self.binary.get(output, self.binary.get("", False)):
-                blobs.append(_to_bytes(array))
+                blobs.append(to_raw(array))
                 tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
             else:
                 tensor |= _to_json(array)
@@ -154,8 +155,12 @@ def _decoded(data: list) -> list:
     return [_decoded(one) if isinstance(one, list) else from_base64(one) for one in data]
 
 
-def _from_bytes(tensor: Mapping[str, Any], spec: TensorSpec, blob: memoryview) -> np.ndarray:
-    shape = _shape(tensor, spec)
+def from_raw(spec: TensorSpec, shape: tuple[int, ...], blob: memoryview) -> np.ndarray:
+    """The array in a tensor's bytes: little-endian, and each text behind its length in four bytes.
+
+    Raises:
+        Refusal: they are more or fewer than its shape takes, or values that the model doesn't take.
+    """
     count = math.prod(shape)
     if spec.dtype == "string":
         values = np.empty(count, object)
@@ -192,7 +197,8 @@ def _to_json(array: np.ndarray) -> dict[str, Any]:
         return {"parameters": {"content_type": "base64"}, "data": [in_base64(value) for value in values]}
 
 
-def _to_bytes(array: np.ndarray) -> bytes:
+def to_raw(array: np.ndarray) -> bytes:
+    """The bytes of a tensor, as `from_raw` reads them."""
     if array.dtype != object:
         return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     return b"".join(struct.pack("<I", len(value)) + value for value in array.reshape(-1))

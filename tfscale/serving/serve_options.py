@@ -25,6 +25,7 @@ class ServeOptions:
     Attributes:
         host, port: of requests; port 0 takes any that is free.
         probes_port: of health and metrics, which need no token; 0: any that is free.
+        grpc_port: of gRPC; None: none.
         token: that requests bring; "" where none is asked for.
         auth: "token", or "none" where whoever reaches the port may ask.
         tls_cert, tls_key: files of TLS; None: without.
@@ -41,6 +42,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8080
     probes_port: int = 8081
+    grpc_port: int | None = None
     token: str = ""
     auth: str = "token"
     tls_cert: Path | None = None
@@ -70,12 +72,16 @@ class ServeOptions:
 
     def check(self) -> None:
         """Raises UsageError: what can't be, or would let everybody in."""
-        for name in ("port", "probes_port"):
-            if not 0 <= getattr(self, name) <= 65535:
+        for name in ("port", "probes_port", "grpc_port"):
+            if not 0 <= (getattr(self, name) or 0) <= 65535:
                 raise UsageError(f"there is no port {getattr(self, name)}", where=f"serve.{name}", fix="use 1 to 65535")
-        if self.port and self.port == self.probes_port:
-            fix = f"serve.probes_port={self.port + 1}"
-            raise UsageError("requests and probes can't share a port", where="serve.probes_port", fix=fix)
+        taken = [port for port in (self.port, self.probes_port, self.grpc_port) if port]
+        if len(set(taken)) != len(taken):
+            raise UsageError(
+                "requests, probes and gRPC can't share a port",
+                where="serve.port, serve.probes_port, serve.grpc_port",
+                fix="give each a port of its own",
+            )
         for name in ("body", "memory", "queue", "batch", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"serve.{name} is {getattr(self, name)}", where=f"serve.{name}", fix="use 1 or more")
