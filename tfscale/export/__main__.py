@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli import Program
+from tfscale.cli import Program, place
 from tfscale.console.messages import RESULT, bare
 
 _log = logging.getLogger("tfscale.export")
@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         example="tfscale export run.dir=runs/resnet/563a34baa8",
     )
     program.trained_run()
+    text = "a copy as FOLDER/1, 2, ...: the next version, as TensorFlow Serving and KServe read them"
+    program.word("versions", "FOLDER", text, type=place)
     return program.run(argv, _export)
 
 
@@ -43,6 +45,10 @@ def _export(options: argparse.Namespace, _: dict) -> int:
             class_names=run.class_names,
         )
     _show(path, options.checkpoint)
+    if options.versions:
+        from tfscale.export.model_versions import add_version
+
+        _log.log(RESULT, f"version {add_version(path, options.versions)}")
     return 0
 
 

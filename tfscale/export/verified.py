@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_ABOUT = "export.json"
+ABOUT = "export.json"
 
 
 def export_model(
@@ -65,7 +65,7 @@ def export_model(
         temporary.mkdir(parents=True)
         about = _write(task, state, temporary, samples)
         about = {"step": state.step, "identity": identity, "classes": list(class_names or []) or None, **about}
-        (temporary / _ABOUT).write_text(dumps(about, indent=2) + "\n")
+        (temporary / ABOUT).write_text(dumps(about, indent=2) + "\n")
         _put_in_place(temporary, directory)
     except OSError as error:
         raise IOFailure(
@@ -80,7 +80,7 @@ def export_model(
 
 def read_about(directory: str | Path) -> dict[str, Any]:
     """What export.json says of an export."""
-    about: dict[str, Any] = json.loads((Path(directory) / _ABOUT).read_text())
+    about: dict[str, Any] = json.loads((Path(directory) / ABOUT).read_text())
     return about
 
 
@@ -221,7 +221,7 @@ def _files(folder: Path) -> dict[str, Any]:
 
 def _refuse_foreign(directory: Path) -> None:
     """What stands in the way is only removed if an export of ours wrote it."""
-    if directory.is_dir() and ((directory / _ABOUT).is_file() or not any(directory.iterdir())):
+    if directory.is_dir() and ((directory / ABOUT).is_file() or not any(directory.iterdir())):
         return
     if directory.exists() or directory.is_symlink():
         raise OutputError(

@@ -93,7 +93,7 @@ def _version_at(folder: Path, number: int | None = None) -> Version | None:
             stamp = _stamp(saved_model)
         except OSError:
             continue
-        read = read_json(saved_model.parent / _ABOUT) if saved_model is not folder else None
+        read = read_json(folder / _ABOUT)
         about = read if isinstance(read, dict) else {}
         step = about.get("step")
         number = number if number is not None else step if isinstance(step, int) else 1
