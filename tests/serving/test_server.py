@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from support.served_models import served, write_classes, write_double, write_slow, write_texts
 
+from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import ClusterFault, DataCorrupt, DataMissing, UsageError
-from tfscale.serving.serve_options import ServeOptions
 
 PREDICT = "/v1/models/double:predict"
 

@@ -118,11 +118,11 @@ def _dashed(headers: Mapping[str, str]) -> dict[str, str]:
 @contextlib.contextmanager
 def served(models: Mapping[str, Path], **options: Any) -> Iterator[Client]:
     """The server on two free ports, until the context ends; its queue and sizes by `ServeOptions`."""
+    from tfscale.config.serve_options import ServeOptions
     from tfscale.serving.http_server import HttpServer, loop_factory
     from tfscale.serving.model_place import ModelPlace
     from tfscale.serving.repository import Repository
     from tfscale.serving.request_batches import Limits
-    from tfscale.serving.serve_options import ServeOptions
     from tfscale.serving.service_metrics import ServiceMetrics
 
     given = ServeOptions(port=0, probes_port=0, **{"reload": 0.1, "drain": 20.0, **options})

@@ -1,6 +1,7 @@
 """Entry point: `python -m tfscale.k8s +recipe=resnet job=tfjob job.image=... [override ...]`: prints manifests.
 
 Of a script: `python -m tfscale.k8s run train.py job=tfjob job.image=... [override ...] [-- argument ...]`.
+Of a served model: `python -m tfscale.k8s serve model=... job=deployment job.image=... job.data_claim=...`.
 Of an import: `python -m tfscale.k8s data import s3://... name=NAME job.image=... job.data_claim=...`.
 """
 
@@ -15,7 +16,7 @@ from tfscale.cli import Parser, Program, guard
 from tfscale.console import write_result
 from tfscale.errors import UsageError
 from tfscale.k8s.apply import OPTION, apply
-from tfscale.k8s.printed import NOTE, composed, text_of, text_of_import, text_of_script
+from tfscale.k8s.printed import NOTE, composed, text_of, text_of_import, text_of_script, text_of_serving
 from tfscale.k8s.script import Script
 
 _log = logging.getLogger("tfscale.k8s")
@@ -28,10 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main_of_script(words[1:])
     if words[:2] == ["data", "import"]:
         return _main_of_import(words[2:])
+    if words[:1] == ["serve"]:
+        return _main_of_serving(words[1:])
     program = Program(
         "k8s",
         "Print the manifests with which a recipe runs in a cluster; `tfscale k8s run` prints those of a script,"
-        " `tfscale k8s data import` those of an import.",
+        " `tfscale k8s data import` those of an import, `tfscale k8s serve` those of a served model.",
         example="tfscale k8s +recipe=resnet job=tfjob job.image=registry/tfscale:0.1 job.workers=4 job.run_claim=runs"
         " | kubectl apply -f -",
     )
@@ -89,6 +92,30 @@ def _main_of_import(words: list[str]) -> int:
         seen["traceback"] = "debug.traceback=true" in options.words
         given = [word for word in options.words if word != "debug.traceback=true"]
         return _tell(text_of_import(given, config_dir=options.config_dir), apply_it=options.apply)
+
+    return guard(work)
+
+
+def _main_of_serving(words: list[str]) -> int:
+    parser = Parser(
+        "tfscale k8s serve",
+        "Print the manifests with which a model is served in a cluster.",
+        usage="tfscale k8s serve model=PLACE job=deployment|kserve|seldon|seldon2 [KEY=VALUE ...]",
+        epilog="keys: job.* as `tfscale k8s --cfg job` shows them; serve.runtime (tfscale, tensorflow),\n"
+        "serve.replicas, serve.max_replicas, serve.canary (percent, KServe), and those of `tfscale serve`\n"
+        "example: tfscale k8s serve model=/work/data/digits job=deployment job.image=registry/tfscale:0.1\n"
+        "         job.name=digits job.data_claim=models job.secrets=[serve-token] serve.replicas=2",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="what is served, and where")
+    parser.add_argument("--config-dir", metavar="DIR", help="your own groups, such as DIR/job/gold.yaml")
+    parser.add_argument(OPTION, action="store_true", help="hand them to kubectl")
+
+    def work(seen: dict) -> int:
+        options = parser.parse(words)
+        seen["traceback"] = "debug.traceback=true" in options.words
+        given = [word for word in options.words if word != "debug.traceback=true"]
+        return _tell(text_of_serving(given, config_dir=options.config_dir), apply_it=options.apply)
 
     return guard(work)
 

@@ -20,7 +20,7 @@ from tfscale.errors import CheckFailed, UsageError
 _log = logging.getLogger(__name__)
 
 OPTION = "--apply"
-_OWNERS = ("Job", "JobSet", "TFJob", "TrainJob")
+_OWNERS = ("Job", "JobSet", "TFJob", "TrainJob", "Deployment")
 _RUNTIME_WITHIN = 30.0  # seconds in which Trainer should have seen the runtime
 
 

@@ -101,6 +101,27 @@ def text_of_import(words: Sequence[str], *, config_dir: str | None = None) -> st
     return _as_text(asked, [*in_vain, *import_job.notes(importing, job)], import_job.render(job))
 
 
+def text_of_serving(words: Sequence[str], *, config_dir: str | None = None) -> str:
+    """What is printed of a served model: words of `job` say where its pods run, the others what they serve.
+
+    Raises:
+        UsageError: a word is wrong, or has no effect.
+        SecurityRefused: a word holds a secret.
+    """
+    from tfscale.config.override_keys import overridden
+    from tfscale.k8s import served_model, serving_job
+
+    ours = [word for word in words if key_parts(word)[0] == "job" and "=" in word]
+    theirs = [word for word in words if word not in ours]
+    refuse_secrets(theirs)
+    usual = ["job=deployment"] if not any(word.startswith("job=") for word in ours) else []
+    usual += ["job.name=model"] if "job.name" not in overridden(ours) else []
+    spec = _spec(_checked([*usual, *ours], config_dir))
+    serving = serving_job.ServeInCluster.of(theirs, spec, ours)
+    asked = ["serve", *(["--config-dir", config_dir] if config_dir else []), *words]
+    return _as_text(asked, list(serving_job.notes(serving)), served_model.render(serving))
+
+
 def _written(job: Job, words: Sequence[str]) -> str:
     from tfscale.k8s.manifests import render
     from tfscale.k8s.notes import notes

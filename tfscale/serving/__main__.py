@@ -8,13 +8,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tfscale.cli import Program, choice, number, place, whole
+from tfscale.config.serve_options import ServeOptions, read_token
 from tfscale.console.messages import RESULT, shown
 from tfscale.errors import UsageError
-from tfscale.serving.serve_options import ServeOptions, read_token
 
 _log = logging.getLogger("tfscale.serve")
 _DEFAULT = ServeOptions()
@@ -22,34 +22,39 @@ _DEFAULT = ServeOptions()
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM; returns the exit code."""
-    program = Program(
+    return program().run(argv, _serve)
+
+
+def program() -> Program:
+    """Its words."""
+    found = Program(
         "serve",
         "Answers requests by exported models: TensorFlow Serving's REST protocol and the Open Inference Protocol.",
         example="tfscale serve model=runs/resnet/563a34baa8 serve.port=8080",
     )
     text = "a run, an export, a SavedModel or a folder of numbered versions; several: NAME=PATH,NAME=PATH"
-    program.word("model", "PATH", text, required=True)
-    program.word("serve.name", "NAME", "by which requests ask for it; else the recipe's, or the folder's")
-    program.word("serve.host", "ADDRESS", "to listen on", default=_DEFAULT.host)
-    program.word("serve.port", "PORT", "of requests; 0 takes any that is free", type=whole, default=_DEFAULT.port)
-    program.word("serve.probes_port", "PORT", "of /livez, /readyz and /metrics", type=whole, default=8081)
-    program.word("serve.grpc_port", "PORT", "of gRPC; left away: none", type=whole)
-    program.word("serve.token_file", "FILE", "a token that requests bring; or TFSCALE_SERVE_TOKEN", type=place)
-    program.word("serve.auth", "token|none", "none: whoever reaches it may ask", type=choice("token", "none"))
-    program.word("serve.tls_cert", "FILE", "certificate in PEM", type=place)
-    program.word("serve.tls_key", "FILE", "its key", type=place)
-    program.word("serve.body", "BYTES", "of the largest request", type=whole, default=_DEFAULT.body)
-    program.word("serve.memory", "BYTES", "of all requests together", type=whole, default=_DEFAULT.memory)
-    program.word("serve.queue", "N", "examples that may wait for a model", type=whole, default=_DEFAULT.queue)
-    program.word("serve.batch", "N", "examples of the largest batch", type=whole, default=_DEFAULT.batch)
-    program.word("serve.threads", "N", "batches computed at once", type=whole, default=_DEFAULT.threads)
-    program.word("serve.latency", "SECONDS", "that a batch may take", type=number, default=_DEFAULT.latency)
-    program.word("serve.timeout", "SECONDS", "for a body, and for an answer", type=number, default=_DEFAULT.timeout)
-    program.word("serve.header_timeout", "SECONDS", "for a request's headers", type=number, default=10.0)
-    program.word("serve.drain", "SECONDS", "after SIGTERM, for what was begun", type=number, default=_DEFAULT.drain)
-    program.word("serve.reload", "SECONDS", "between looks for a newer version", type=number, default=_DEFAULT.reload)
-    program.word("log", "auto|plain|json", "form of messages", type=choice("auto", "plain", "json"), default="auto")
-    return program.run(argv, _serve)
+    found.word("model", "PATH", text, required=True)
+    found.word("serve.name", "NAME", "by which requests ask for it; else the recipe's, or the folder's")
+    found.word("serve.host", "ADDRESS", "to listen on", default=_DEFAULT.host)
+    found.word("serve.port", "PORT", "of requests; 0 takes any that is free", type=whole, default=_DEFAULT.port)
+    found.word("serve.probes_port", "PORT", "of /livez, /readyz and /metrics", type=whole, default=8081)
+    found.word("serve.grpc_port", "PORT", "of gRPC; left away: none", type=whole)
+    found.word("serve.token_file", "FILE", "a token that requests bring; or TFSCALE_SERVE_TOKEN", type=place)
+    found.word("serve.auth", "token|none", "none: whoever reaches it may ask", type=choice("token", "none"))
+    found.word("serve.tls_cert", "FILE", "certificate in PEM", type=place)
+    found.word("serve.tls_key", "FILE", "its key", type=place)
+    found.word("serve.body", "BYTES", "of the largest request", type=whole, default=_DEFAULT.body)
+    found.word("serve.memory", "BYTES", "of all requests together", type=whole, default=_DEFAULT.memory)
+    found.word("serve.queue", "N", "examples that may wait for a model", type=whole, default=_DEFAULT.queue)
+    found.word("serve.batch", "N", "examples of the largest batch", type=whole, default=_DEFAULT.batch)
+    found.word("serve.threads", "N", "batches computed at once", type=whole, default=_DEFAULT.threads)
+    found.word("serve.latency", "SECONDS", "that a batch may take", type=number, default=_DEFAULT.latency)
+    found.word("serve.timeout", "SECONDS", "for a body, and for an answer", type=number, default=_DEFAULT.timeout)
+    found.word("serve.header_timeout", "SECONDS", "for a request's headers", type=number, default=10.0)
+    found.word("serve.drain", "SECONDS", "after SIGTERM, for what was begun", type=number, default=_DEFAULT.drain)
+    found.word("serve.reload", "SECONDS", "between looks for a newer version", type=number, default=_DEFAULT.reload)
+    found.word("log", "auto|plain|json", "form of messages", type=choice("auto", "plain", "json"), default="auto")
+    return found
 
 
 def _serve(options: argparse.Namespace, _: dict) -> int:
@@ -58,19 +63,18 @@ def _serve(options: argparse.Namespace, _: dict) -> int:
             f"unknown option {options.overrides[0]!r}", where="command line", fix="--help lists the options"
         )
     with shown(options.log):
-        serve(_places(options.model, options.serve_name), _options(options))
+        serve(_places(options.model, options.serve_name), options_of(options, os.environ))
     return 0
 
 
-def _options(given: argparse.Namespace) -> ServeOptions:
+def options_of(given: argparse.Namespace, environ: Mapping[str, str]) -> ServeOptions:
+    """The server's options; raises UsageError, DataMissing, also what `ServeOptions.check` does."""
     names = {name: getattr(given, f"serve_{name}") for name in vars(_DEFAULT) if hasattr(given, f"serve_{name}")}
     names["auth"] = names["auth"] or "token"
     for name in ("tls_cert", "tls_key"):
         names[name] = Path(names[name]) if names[name] else None
-    token = read_token(
-        given.serve_token_file, "" if given.serve_auth == "none" else os.environ.get("TFSCALE_SERVE_TOKEN", "")
-    )
-    found = ServeOptions(token=token, **names)
+    known = "" if names["auth"] == "none" else environ.get("TFSCALE_SERVE_TOKEN", "")
+    found = ServeOptions(token=read_token(given.serve_token_file, known), **names)
     found.check()
     return found
 

@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import ClusterFault, UsageError, first_line
 from tfscale.serving.inference_messages import PACKAGE, answered, arrays_of, described, inference
 from tfscale.serving.loaded_model import SIGNATURE
@@ -27,7 +28,6 @@ from tfscale.serving.open_inference import EXTENSIONS
 from tfscale.serving.refusal import Refusal, bad_request
 from tfscale.serving.repository import Repository
 from tfscale.serving.request_batches import Batches
-from tfscale.serving.serve_options import ServeOptions
 from tfscale.serving.service_metrics import ServiceMetrics
 from tfscale.serving.tensor_specs import TensorSpec, check_rows
 from tfscale.version import __version__

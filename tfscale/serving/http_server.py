@@ -21,6 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import ClusterFault, first_line
 from tfscale.serving import open_inference, tfs_rest
 from tfscale.serving.grpc_server import GrpcServer
@@ -28,7 +29,6 @@ from tfscale.serving.header_deadline import HeaderDeadlines
 from tfscale.serving.json_body import parsed, written
 from tfscale.serving.refusal import Refusal, bad_request
 from tfscale.serving.repository import Repository
-from tfscale.serving.serve_options import ServeOptions
 from tfscale.serving.service_metrics import ServiceMetrics
 from tfscale.serving.tensor_specs import check_rows
 from tfscale.version import __version__
