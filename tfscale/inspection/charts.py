@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.errors import UsageError
+from tfscale.console.offline_page import drawn, printable
 
 _BINS = 30
 _WIDTH, _ROW, _HEIGHT = 260, 18, 110  # points
@@ -115,11 +115,6 @@ class Scatter:
 Chart = Bars | Histogram | Scatter
 
 
-def printable(text: object) -> str:
-    """What people's data say in one line, without what a terminal would obey and an SVG can't hold."""
-    return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in str(text))
-
-
 def histogram(values: np.ndarray) -> Chart | None:
     """Of finite numbers, gaps left out; bars of each value, where they are few and whole. None of none."""
     values = np.asarray(values, np.float64)
@@ -151,16 +146,7 @@ def _quantity(field: str, format: str) -> dict[str, Any]:
 
 
 def _svg(values: Sequence[Mapping[str, Any]], encoding: Mapping[str, Any], *, height: int, mark: str = "bar") -> str:
-    try:
-        import vl_convert
-    except ImportError:
-        raise UsageError(
-            "charts are drawn by vl-convert, which is not installed",
-            where="PATH",
-            fix='pip install "tfscale[inspect]"',
-        ) from None
-    spec = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+    chart = {
         "data": {"values": list(values)},
         "mark": mark,
         "encoding": dict(encoding),
@@ -168,5 +154,4 @@ def _svg(values: Sequence[Mapping[str, Any]], encoding: Mapping[str, Any], *, he
         "height": height,
         "config": _CONFIG,
     }
-    drawn: str = vl_convert.vegalite_to_svg(spec)
-    return drawn
+    return drawn(chart, where="PATH", extra="inspect")

@@ -14,6 +14,7 @@ from tfscale.data.mixing import augmented
 from tfscale.data.orientation import orientation
 from tfscale.data.pictures import size_of
 from tfscale.data.prepared import Prepared
+from tfscale.data.thumbnails import SIDE, small
 from tfscale.data.transforms import Transform
 from tfscale.errors import UsageError
 from tfscale.inspection import charts
@@ -29,7 +30,6 @@ from tfscale.inspection.figures import (
 )
 from tfscale.inspection.inspect_request import InspectRequest, looks_of
 
-_SIDE = 160  # points of the longer side
 _AUGMENTED = 2  # looks of each
 _SIZES = 5_000  # pictures whose sizes are drawn
 _MASK = np.asarray([[0, 0, 0], [230, 80, 60], [60, 140, 230], [80, 190, 90], [240, 190, 50], [160, 90, 200]])
@@ -108,14 +108,14 @@ def _example(
         mask = tf.io.decode_image(encoded, channels=1, expand_animations=False).numpy()[..., 0]
         colours = _MASK[mask % len(_MASK)]
         drawn = np.where((mask > 0)[..., None], (picture + colours) // 2, picture).astype(np.uint8)
-    shown = [_small(drawn)]
+    shown = [small(drawn)]
     if steps:
-        size = min(_SIDE, *picture.shape[:2])
+        size = min(SIDE, *picture.shape[:2])
         for seed in range(_AUGMENTED):
             looks = Looks(training=True, size=size, channels=3)
             one = prepare(tf.constant(picture), tf.constant([number, seed], tf.int64), steps, looks)
             batch = {name: field[tf.newaxis] for name, field in one.items()}
-            shown.append(_small(augmented(batch, steps)[0][0].numpy()))
+            shown.append(small(augmented(batch, steps)[0][0].numpy()))
     return PictureExample(name, label, (picture.shape[1], picture.shape[0]), shown, _boxes(features, source))
 
 
@@ -129,14 +129,3 @@ def _boxes(features: Mapping[str, Any], source: Prepared) -> list[tuple[float, f
         (float(left), float(top), float(right - left), float(bottom - top), names[number] if names else str(number))
         for (top, left, bottom, right), number in zip(corners, labels, strict=True)
     ]
-
-
-def _small(picture: np.ndarray) -> np.ndarray:
-    """At most 160 points a side."""
-    scale = _SIDE / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = [max(1, round(side * scale)) for side in picture.shape[:2]]
-    small = tf.image.resize(picture, size, method="area")
-    shown: np.ndarray = tf.cast(tf.clip_by_value(tf.round(small), 0, 255), tf.uint8).numpy()
-    return shown

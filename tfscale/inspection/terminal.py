@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from tfscale.console import columns, table
+from tfscale.console.offline_page import printable
 from tfscale.errors import UsageError
-from tfscale.inspection.charts import MOST_BARS, Bars, Histogram, printable
+from tfscale.inspection.charts import MOST_BARS, Bars, Histogram
 from tfscale.inspection.figures import Card, Figures, told
 
 _SIDE = 24  # columns of a picture; half as many lines

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tfscale.errors import UsageError
+from tfscale.console.offline_page import missing, rendered
+from tfscale.data.thumbnails import address
 from tfscale.files import write_whole
 from tfscale.inspection.figures import Figures, told
 from tfscale.inspection.gathered import gather
@@ -41,21 +39,8 @@ def part_of(figures: Figures, augment: str) -> str:
 
 
 def _rendered(template: str, figures: Figures, augment: str, **more: Any) -> str:
-    try:
-        import jinja2
-    except ImportError:
-        raise _missing("Jinja2") from None
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return made.get_template(template).render(figures=figures, augment=augment, told=told, uri=_uri, **more)
-
-
-def _uri(picture: np.ndarray) -> str:
-    """A JPEG in the page itself."""
-    import tensorflow as tf
-
-    content = tf.io.encode_jpeg(picture, quality=85).numpy()
-    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    values = {"figures": figures, "augment": augment, "told": told, "uri": address, **more}
+    return rendered(Path(__file__).with_name(template), values, where="NAME", extra="inspect")
 
 
 def _rows(figures: Figures) -> tuple[str, str]:
@@ -67,15 +52,9 @@ def _rows(figures: Figures) -> tuple[str, str]:
         import pandas as pd
         from itables.javascript import generate_init_offline_itables_html
     except ImportError:
-        raise _missing("itables") from None
+        raise missing("the page needs itables", where="NAME", extra="inspect") from None
     shown = itables.to_html_datatable(
         pd.DataFrame(figures.rows), connected=False, showIndex=False, allow_html=False, lengthMenu=[10, 25, 100],
         layout={"top1": "searchBuilder"}, maxBytes=0, table_id="examples",
     )  # fmt: skip
     return generate_init_offline_itables_html(itables.options.dt_bundle), shown
-
-
-def _missing(library: str) -> UsageError:
-    return UsageError(
-        f"the page needs {library}, which is not installed", where="NAME", fix='pip install "tfscale[inspect]"'
-    )
