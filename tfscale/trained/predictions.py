@@ -18,6 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,12 +124,7 @@ class _Parts:
         self.kind: JsonLines | Parquet = table_kind(output)
         self.folder = output.with_name(output.name + ".parts")
         self.count = run.num_examples(split)
-        if bad := run.source.bad_examples(split):
-            raise DataCorrupt(
-                f"{len(bad)} examples can't be predicted: {run.source.locate(split, bad[0])} is the first",
-                where="data",
-                fix="mend them, or predict data without them",
-            )
+        refuse_bad(run, split)
         self.steps = max(1, -(-part_rows // run.global_batch))
         self.rows = self.steps * run.global_batch
         self.total = -(-self.count // self.rows)
@@ -184,8 +180,8 @@ def _columns(run: RestoredRun, split: str, parts: _Parts, done: int) -> Iterator
     names = run.source.example_names(split)
     pieces: list[dict[str, np.ndarray]] = []
     first = done * parts.rows
-    for answers in _answers(run, split, done * parts.steps):
-        pieces.append(answers)
+    for step in answered_steps(run, split, done * parts.steps):
+        pieces.append(step.columns())
         if len(pieces) == parts.steps or first + sum(map(_length, pieces)) == parts.count:
             joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
             places = range(first, first + _length(joined))
@@ -193,8 +189,46 @@ def _columns(run: RestoredRun, split: str, parts: _Parts, done: int) -> Iterator
             first, pieces = places.stop, []
 
 
-def _answers(run: RestoredRun, split: str, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-    """Step by step the labels, where there are any, and what the task predicts, without the last step's filling."""
+def refuse_bad(run: RestoredRun, split: str) -> None:
+    """Raises DataCorrupt where a split has examples that can't be read and were tolerated in training."""
+    if bad := run.source.bad_examples(split):
+        raise DataCorrupt(
+            f"{len(bad)} examples can't be predicted: {run.source.locate(split, bad[0])} is the first",
+            where="data",
+            fix="mend them, or predict data without them",
+        )
+
+
+@dataclass(frozen=True)
+class AnsweredStep:
+    """What the task says about the examples of one step, without the filling of the last.
+
+    Attributes:
+        places: of the examples in the split: int64 [examples].
+        label: [examples, ...], as the loss takes it; None where there is none.
+        answers: of `Task.predict`, [examples, ...] each.
+    """
+
+    places: np.ndarray
+    label: np.ndarray | None
+    answers: dict[str, np.ndarray]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Those of a file: with the label, where it is one number for each example or one for each label."""
+        label = self.label
+        if label is not None and (label.ndim == 1 or (label.ndim == 2 and "labels" in self.answers)):
+            return {"label": label, **self.answers}
+        return self.answers
+
+
+def answered_steps(run: RestoredRun, split: str, start_step: int = 0) -> Iterator[AnsweredStep]:
+    """What the task says about a split, step by step and in order.
+
+    Raises:
+        UsageError: the task doesn't predict, or the data lack a field that it takes.
+        DataCorrupt: an example can't be read.
+    """
+    import numpy as np
     import tensorflow as tf
 
     from tfscale.autograph import with_autograph
@@ -203,6 +237,7 @@ def _answers(run: RestoredRun, split: str, start_step: int) -> Iterator[dict[str
     def predict(fields):
         return dict(with_autograph(run.task.predict)(run.state.model, fields))
 
+    first = start_step * run.global_batch
     with run.data_errors_named():
         for step in run.batches(split, start_step=start_step):
             step = dict(step)
@@ -216,10 +251,12 @@ def _answers(run: RestoredRun, split: str, start_step: int) -> Iterator[dict[str
                     where="task",
                     fix=f"implement {type(run.task).__name__}.predict(model, batch)",
                 ) from error
-            found = {name: value.numpy()[real] for name, value in answers.items()}
-            if tf.is_tensor(label) and (label.shape.rank == 1 or (label.shape.rank == 2 and "labels" in answers)):
-                found = {"label": label.numpy()[real], **found}
-            yield {name: _plain(value) for name, value in found.items()}
+            yield AnsweredStep(
+                first + np.flatnonzero(real),
+                _plain(label.numpy()[real]) if tf.is_tensor(label) else None,
+                {name: _plain(value.numpy()[real]) for name, value in answers.items()},
+            )
+            first += len(real)
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
