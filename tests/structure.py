@@ -34,8 +34,8 @@ FLOORS = (
     ["peers", "runtime", "data", "checkpoint", "models", "optimizers", "engine"],
     ["composition", "preflight", "assembly", "keras_task", "tabular", "text"],
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
-    ["export", "launch", "evaluate", "evaluator", "generate", "importer", "data_service"],
-    ["run", "parity", "predict", "validation", "inspection", "serving", "k8s"],
+    ["export", "launch", "evaluator", "generate", "importer", "data_service", "report"],
+    ["run", "parity", "evaluate", "predict", "validation", "inspection", "serving", "k8s"],
     ["train", "__main__", "__init__"],
 )
 SPINE = ("train.py", "run", "plan", "runtime", "data/pipeline.py", "assembly", "engine")

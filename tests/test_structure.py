@@ -61,6 +61,7 @@ LIGHT = (
     "train",
     "evaluate",
     "predict",
+    "report.report_request",
     "trained.restored_run",
     "trained.predictions",
     "export.run_export",

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfscale.cli import Program
+from tfscale.cli import Program, place
 from tfscale.console.messages import RESULT, bare
+from tfscale.errors import UsageError
+from tfscale.report.report_request import ReportRequest
 
 _log = logging.getLogger("tfscale.evaluate")
 
@@ -23,12 +25,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         example="tfscale evaluate run.dir=runs/resnet/563a34baa8 eval.split=train",
     )
     program.trained_run()
+    about = "a page with figures, their intervals and the worst errors, and FILE.json beside it (extra report)"
+    program.word("report", "FILE.html", about, type=place)
+    program.word("report.slices", "COLUMN", "of the report: figures of each value of a table's column")
     return program.run(argv, _evaluate)
 
 
 def _evaluate(options: argparse.Namespace, _: dict) -> int:
+    report = ReportRequest(Path(options.report), options.report_slices or "") if options.report else None
+    if options.report_slices and report is None:
+        raise UsageError(
+            "slices are part of a report, and none is asked for", where="report.slices", fix="add report=FILE.html"
+        )
     found = evaluate_run(
-        options.run_dir, options.overrides, checkpoint=options.checkpoint, config_dir=options.config_dir
+        options.run_dir,
+        options.overrides,
+        checkpoint=options.checkpoint,
+        config_dir=options.config_dir,
+        report=report,
     )
     from tfscale.console.progress import summary
 
@@ -41,6 +55,8 @@ def _evaluate(options: argparse.Namespace, _: dict) -> int:
     }
     _log.log(RESULT, summary(rows), extra=bare("evaluation", evaluation=found))
     _log.log(RESULT, f"written to {found['file']}")
+    if report is not None:
+        _log.log(RESULT, f"report: {report.output}, and its figures: {report.numbers}")
     return 0
 
 
@@ -52,6 +68,7 @@ def evaluate_run(
     config_dir: str | None = None,
     data: Any = None,
     environ: Mapping[str, str] | None = None,
+    report: ReportRequest | None = None,
 ) -> dict[str, Any]:
     """Evaluates a trained run and writes what came out to evaluation-<digest>.json in its folder.
 
@@ -60,27 +77,33 @@ def evaluate_run(
         overrides: such as ["eval.split=train"] or ["data=image_folder", "data.path=pictures"].
         checkpoint: "best", "last" or a step.
         data: in place of the run's, as for `tfscale.fit`: a run of given arrays doesn't keep them.
+        report: a page to write, too, such as ReportRequest(Path("report.html")).
 
     Returns:
         What the file holds: "metrics", "step", "split", "examples", "data" (its identity), "identity" (of the
         experiment), "precision"; and "file", its path, and "remarks" on the data, such as what of it is left out.
 
     Raises:
-        DataMissing, CheckpointUnusable, UsageError, OutputError: see `RestoredRun.open`.
+        DataMissing, CheckpointUnusable, UsageError, OutputError: see `RestoredRun.open`; UsageError also where
+            there is no report of what the task answers.
     """
     from tfscale.config.schema import identity
     from tfscale.data.found import remarks
+    from tfscale.report.evaluation_report import about, make_report, write_report
     from tfscale.run_dir.choice import parse_choice
     from tfscale.run_dir.experiment import digest
     from tfscale.run_dir.folder import RunDir
     from tfscale.trained.restored_run import RestoredRun
 
     which = parse_choice(str(checkpoint))
+    if report is not None:
+        report.check()
     opened: dict[str, Any] = {"checkpoint": which, "config_dir": config_dir, "data": data, "environ": environ}
     with RestoredRun.open(run_dir, overrides, **opened) as run:
         folder, split = RunDir(run.folder), run.config.eval.split
         folder.check_writable()
         seen = identity(run.config)["data"]
+        made = make_report(run, split, report) if report else None  # it may be refused, before the time is spent
         result = {
             "step": run.state.step,
             "split": split,
@@ -93,6 +116,8 @@ def evaluate_run(
         name = f"evaluation-{digest({'data': seen, 'split': split, 'step': run.state.step})}.json"
         folder.write_json(name, result)
         noted = remarks(run.source)
+        if report and made:
+            write_report(made, report, about(run, result))
     return {**result, "file": str(folder.path / name), "remarks": noted}
 
 

@@ -1,0 +1,192 @@
+"""`tfscale evaluate report=FILE.html`: the page and the JSON of real runs."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from sklearn import metrics
+from support import warm
+from support.tables import import_table
+from support.tiny_pictures import Classifier, Pictures, pictures
+
+from tfscale.config.schema import EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
+from tfscale.errors import OutputError, UsageError
+from tfscale.evaluate import evaluate_run
+from tfscale.report.report_request import ReportRequest
+
+ALLOW = "extensions.allow=[support.tiny_pictures.]"
+YAML = """
+task: {_target_: support.tiny_pictures.Classifier}
+data: {_target_: support.tiny_pictures.Pictures}
+train: {until: 20st, global_batch: 8}
+extensions: {allow: [support.tiny_pictures.]}
+"""
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def pictures_run(tf, tmp_path_factory):
+    """A run of the tiny classifier, one of whose classes has a hostile name."""
+    from pathlib import Path
+
+    from tfscale.run.api import fit
+
+    config = RunConfig(
+        task=Classifier(),
+        data=Pictures(),
+        train=TrainConfig(until="20st", global_batch=8, log_every="10st"),
+        optimizer=OptimizerConfig(name="sgd", learning_rate=0.3, momentum=0.9),
+        eval=EvalConfig(every="10st"),
+        run=RunSection(dir=str(tmp_path_factory.mktemp("pictures") / "it")),
+    )
+    folder = Path(fit(config, environ={}).run_dir)
+    (folder / "config.yaml").write_text(YAML)
+    (folder / "classes.json").write_text(json.dumps([HOSTILE, "grey", "b\x1bright & co"]))
+    return folder
+
+
+def test_pictures_have_a_page_that_opens_without_a_network(pictures_run, tmp_path):
+    from tfscale.trained.predictions import predict_file
+    from tfscale.trained.restored_run import RestoredRun
+
+    page = tmp_path / "new" / "page.html"
+    told = evaluate_run(pictures_run, [ALLOW, "+data.named=true"], report=ReportRequest(page))
+    numbers, text = json.loads(page.with_suffix(".json").read_text()), page.read_text()
+    assert numbers["metrics"]["accuracy"]["value"] == pytest.approx(told["metrics"]["accuracy"], abs=1e-7)
+    assert numbers["metrics"]["cross_entropy"]["value"] == pytest.approx(told["metrics"]["loss"], rel=1e-5)
+    assert (numbers["examples"], numbers["split"], numbers["step"]) == (23, "test", told["step"])
+    assert np.sum(numbers["confusion"]) == 23
+
+    with RestoredRun.open(pictures_run, [ALLOW, "+data.named=true"]) as run:
+        predict_file(run, "test", tmp_path / "p.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == pictures(23, 2)[1].tolist()
+    nats = [-np.log(row["probabilities"][row["label"]]) for row in rows]
+    worst = np.argsort(-np.array(nats), kind="stable")
+    assert [one["name"] for one in numbers["worst"]] == [rows[i]["name"] for i in worst]
+    assert numbers["worst"][0]["loss"] == pytest.approx(max(nats), rel=1e-5)
+    assert numbers["worst"][0]["label"] == rows[worst[0]]["label_name"]
+
+    assert "<script" not in text and html.escape(HOSTILE) in text and text.count("<svg") == 3
+    assert text.count("data:image/png;base64,") == 23 and "\x1b" not in text
+    assert not re.findall(r"""(?:src|<link[^>]*href)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?https?:|@import""", text)
+
+
+def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path):
+    import keras
+
+    import tfscale
+
+    x = np.random.RandomState(0).normal(size=[64, 3]).astype(np.float32)
+    y = x @ np.float32([[1], [-2], [0.5]]) + 3
+    kept = {"plan.precision=float32", "tracker=none"}
+
+    def trained(target, loss, **more):
+        model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1, **more)])
+        model.compile("adam", loss)
+        folder, page = tmp_path / loss_name(loss), tmp_path / f"{loss_name(loss)}.html"
+        tfscale.fit(model, (x, target), epochs=3, global_batch=16, run_dir=folder, overrides=[*kept])
+        evaluate_run(folder, data=(x, target), report=ReportRequest(page))
+        return model.predict(x, verbose=0)[:, 0], json.loads(page.with_suffix(".json").read_text())
+
+    answers, numbers = trained(y, "mse")
+    assert numbers["metrics"]["rmse"]["value"] == pytest.approx(
+        metrics.root_mean_squared_error(y[:, 0], answers), rel=1e-4
+    )
+    assert numbers["metrics"]["r2"]["value"] == pytest.approx(metrics.r2_score(y[:, 0], answers), rel=1e-4)
+    off = np.abs(answers - y[:, 0])
+    assert abs(numbers["worst"][0]["residual"]) == pytest.approx(off.max(), rel=1e-4)
+    assert "<h2>Residuals</h2>" in (tmp_path / "mse.html").read_text()
+    logits, numbers = trained(y > 3, keras.losses.BinaryCrossentropy(from_logits=True))
+    assert numbers["metrics"]["roc_auc"]["value"] == pytest.approx(metrics.roc_auc_score(y[:, 0] > 3, logits))
+    nats = metrics.log_loss(y[:, 0] > 3, 1 / (1 + np.exp(-logits.astype(np.float64))))
+    assert numbers["metrics"]["cross_entropy"]["value"] == pytest.approx(nats, rel=1e-4)
+
+
+def loss_name(loss):
+    return loss if isinstance(loss, str) else "binary"
+
+
+def test_a_table_in_slices(tf, tmp_path):
+    import tfscale
+
+    random = np.random.RandomState(0)
+
+    def rows(count):
+        age, town = random.uniform(20, 60, count), random.choice(["Ulm", "<b>Köln</b>"], count)
+        noisy = np.where((town == "Ulm") & (random.rand(count) < 0.4), 40 - (age - 40), age)  # Ulm is hard
+        columns = {"age": age, "town": town, "note": ["x" * 400] * count, "row": [f"r{i}" for i in range(count)]}
+        return {name: list(values) for name, values in columns.items()} | {
+            "label": list(np.where(noisy > 40, "yes", "no"))
+        }
+
+    types = {"age": "number", "town": "category", "note": "text", "row": "id"}
+    import_table(tmp_path / "data", {"train": rows(200), "test": rows(120)}, types)
+    where = [f"data.dir={tmp_path / 'data'}", "data.name=table"]
+    short = [
+        "train.until=10ep",
+        "train.global_batch=20",
+        "optimizer.learning_rate=0.05",
+        "task.hidden=[8]",
+        "tracker=none",
+    ]
+    more = ["export.at_end=false", "plan.precision=float32", f"run.dir={tmp_path / 'it'}"]
+    tfscale.fit(tfscale.compose(["task=tabular", "data=prepared", *where, *short, *more]), environ={})
+    page = tmp_path / "page.html"
+    told = evaluate_run(tmp_path / "it", report=ReportRequest(page, slices="town"))
+    numbers, text = json.loads(page.with_suffix(".json").read_text()), page.read_text()
+    assert numbers["metrics"]["accuracy"]["value"] == pytest.approx(told["metrics"]["accuracy"], abs=1e-6)
+    assert numbers["metrics"]["roc_auc"]["value"] == pytest.approx(told["metrics"]["auc"], abs=0.01)  # of a histogram
+    by = {row["name"]: row for row in numbers["slices"]["rows"]}
+    assert set(by) == {"Ulm", "<b>Köln</b>"} and sum(row["examples"] for row in by.values()) == 120
+    gap = by["<b>Köln</b>"]["accuracy"] - by["Ulm"]["accuracy"]
+    assert numbers["slices"]["gaps"]["accuracy"] == pytest.approx(gap) and gap > 0.1
+    assert "<b>Köln" not in text and "Slices by town" in text and "x" * 301 not in text
+    assert all(one["name"] for one in numbers["worst"])
+    with pytest.raises(UsageError, match="no column 'twon' of single values; did you mean 'town'"):
+        evaluate_run(tmp_path / "it", report=ReportRequest(page, slices="twon"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("report=page.pdf",), "use report=FILE.html"),
+        (("report.slices=town",), "add report=FILE.html"),
+        (("reprot=page.html",), "did you mean 'report'"),
+    ],
+)
+def test_bad_input_is_found_without_tensorflow(cli, trained_run, words, said):
+    program = warm.LIGHT + "from tfscale.evaluate import main; sys.exit(main())"
+    ended = cli(f"run.dir={trained_run}", *words, program=("-c", program), deadline=30)
+    assert ended.code == 64 and said in ended.err and len(ended.err.strip().splitlines()) == 1
+
+
+def test_the_digits_by_the_command(cli, trained_run, tmp_path):
+    page = tmp_path / "page.html"
+    ended = cli(f"run.dir={trained_run}", "checkpoint=last", f"report={page}", program=("-m", "tfscale.evaluate"))
+    assert ended.code == 0, ended.err
+    assert f"report: {page}" in ended.out
+    numbers = json.loads(page.with_suffix(".json").read_text())
+    accuracy = json.loads((trained_run / "result.json").read_text())["metrics"]["accuracy"]
+    assert numbers["metrics"]["accuracy"]["value"] == pytest.approx(accuracy, abs=1e-7)
+    assert len(numbers["worst"]) == 24 and page.read_text().count("data:image/png") == 24
+    for file in trained_run.glob("evaluation-*.json"):
+        file.unlink()
+
+
+def test_where_no_page_can_be_written_or_a_library_is_missing(tmp_path, monkeypatch):
+    import importlib.util
+
+    (tmp_path / "it.html").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        ReportRequest(tmp_path / "it.html").check()
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else found(name))
+    with pytest.raises(UsageError, match=r"scikit-learn.*tfscale\[report\]"):
+        ReportRequest(tmp_path / "page.html").check()
+    assert "sklearn" in sys.modules  # nothing of ours was unloaded

@@ -1,0 +1,222 @@
+"""The report of one run on one split: figures, slices and the worst errors, as a page and as JSON.
+
+Owns what a report holds and how it is written. Refuses to know how its figures are computed.
+
+    with RestoredRun.open("runs/r") as run:
+        report = make_report(run, "test", ReportRequest(Path("report.html")))
+        write_report(report, ReportRequest(Path("report.html")), about(run, ...))
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfscale.console.offline_page import rendered
+from tfscale.data.thumbnails import address
+from tfscale.errors import IOFailure
+from tfscale.files import write_whole
+from tfscale.report import evaluation_charts as charts
+from tfscale.report.bootstrap import LEVEL, RESAMPLES, Estimate
+from tfscale.report.class_figures import ClassFigures, class_figures, confidences, losses
+from tfscale.report.collected import Classified, Measured, collect
+from tfscale.report.number_figures import NumberFigures, number_figures
+from tfscale.report.raw_examples import Shown, column_of, shown_examples
+from tfscale.report.report_request import EXTRA, WHERE, ReportRequest
+from tfscale.report.slice_figures import FAIR, Slices, slice_figures
+from tfscale.trained.restored_run import RestoredRun
+
+_WORST = 24  # examples
+_MATRIX = 30  # classes at most whose confusion is shown as a matrix
+_FINE = 64  # points of a side at most of pictures whose points are shown as they are
+_NAMES = {
+    "accuracy": "accuracy",
+    "cross_entropy": "cross entropy (nats)",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "f1": "F1",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "r2": "R²",
+    "mean_residual": "mean of answer - label",
+    "true_positive_rate": "true-positive rate",
+    "false_positive_rate": "false-positive rate",
+    "calibration_error": "calibration error",
+}
+
+
+@dataclass
+class Error:
+    """One of the worst errors.
+
+    Attributes:
+        facts: "label", "answer" and, of classes, their probabilities and the loss, or the residual.
+    """
+
+    name: str
+    place: int
+    facts: dict[str, Any]
+    shown: Shown = field(default_factory=Shown)
+
+
+@dataclass
+class Report:
+    """All that is told.
+
+    Attributes:
+        examples: of the split.
+        remarks: what people should know of it, a sentence each.
+    """
+
+    names: list[str]
+    examples: int
+    figures: ClassFigures | NumberFigures
+    worst: list[Error]
+    slices: Slices | None = None
+    remarks: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its numbers, without what examples look like; JSON."""
+        worst = [{"name": one.name, "place": one.place, **one.facts} for one in self.worst]
+        bootstrap = {"resamples": RESAMPLES, "level": LEVEL, "seed": 0}
+        told = {"examples": self.examples, **self.figures.to_dict(), "bootstrap": bootstrap, "worst": worst}
+        return {**told, **({"slices": self.slices.to_dict()} if self.slices else {})}
+
+
+def make_report(run: RestoredRun, split: str, request: ReportRequest) -> Report:
+    """In one pass over the split, and another over the column of the slices.
+
+    Raises:
+        UsageError: the task's answers, or the column, are none that a report is of.
+        DataMissing, DataCorrupt: the split or its examples.
+    """
+    found = collect(run, split)
+    figures = class_figures(found) if isinstance(found, Classified) else number_figures(found)
+    names = found.names if isinstance(found, Classified) else []
+    report = Report(names, len(found.label), figures, _worst(run, split, found))
+    with run.data_errors_named():
+        _show(run, split, report)
+        if request.slices:
+            values = column_of(run, split, request.slices, found.places)
+            report.slices = slice_figures(found, request.slices, values)
+    if isinstance(figures, ClassFigures):
+        without = [row["name"] for row in figures.classes if not row["examples"]]
+        if without:
+            report.remarks.append(f"No example has the label {', '.join(without[:10])}.")
+    return report
+
+
+def about(run: RestoredRun, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report says of the run, and of its evaluation, as evaluate_run gives it."""
+    return {
+        "title": "/".join(run.folder.resolve().parts[-2:]),
+        "run": str(run.folder),
+        "task": type(run.task).__name__,
+        "data": " ".join(filter(None, [type(run.source).__name__, str(getattr(run.source, "name", "") or "")])),
+        **{name: evaluation[name] for name in ("step", "split", "metrics", "identity", "precision")},
+    }
+
+
+def write_report(report: Report, request: ReportRequest, about: Mapping[str, Any]) -> None:
+    """Writes the page and the JSON.
+
+    Args:
+        about: of the function of that name.
+
+    Raises:
+        UsageError: a library is missing.
+        IOFailure: the files can't be written.
+    """
+    values = {"report": report, "about": about, "words": _words, "name_of": _name_of, "uri": _address, "fair": FAIR}
+    figures = report.figures
+    values["resamples"] = RESAMPLES
+    if isinstance(figures, ClassFigures):
+        small = len(report.names) <= _MATRIX
+        values |= {"reliability": charts.reliability(figures.calibration)}
+        values |= {"roc": charts.roc(figures.roc) if figures.roc else ""}
+        values |= {"curves": charts.precision_recall(figures.precision_recall) if figures.roc else ""}
+        values |= {"matrix": charts.heat(figures.confusion) if small else []}
+        values |= {"confused": figures.confused(report.names), "per_class": list(figures.classes[0])[1:]}
+    else:
+        values |= {"histogram": charts.residual_histogram(figures), "dots": charts.residuals_by_answer(figures)}
+    page = rendered(Path(__file__).with_name("evaluation.html.j2"), values, where=WHERE, extra=EXTRA)
+    told = {**about, "task_metrics": about["metrics"], **report.to_dict()}
+    numbers = json.dumps(_plain(told), indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        write_whole(request.output, page.encode())
+        write_whole(request.numbers, f"{numbers}\n".encode())
+    except OSError as error:
+        raise IOFailure(
+            f"the report can't be written: {error.strerror or error}",
+            where=str(request.output),
+            fix="free space, or choose another report=FILE.html",
+        ) from error
+
+
+def _worst(run: RestoredRun, split: str, found: Classified | Measured) -> list[Error]:
+    """The examples with the largest loss, without what they look like."""
+    names = run.source.example_names(split)
+    off = losses(found) if isinstance(found, Classified) else np.abs(found.answer - found.label)
+    errors = []
+    for number in np.argsort(-off, kind="stable")[:_WORST].tolist():
+        place = int(found.places[number])
+        name = str(names[place]) if names else str(place)
+        errors.append(Error(name, place, _facts(found, number, off)))
+    return errors
+
+
+def _facts(found: Classified | Measured, number: int, off: np.ndarray) -> dict[str, Any]:
+    if isinstance(found, Measured):
+        label, answer = float(found.label[number]), float(found.answer[number])
+        return {"label": label, "answer": answer, "residual": answer - label}
+    label, answer = int(found.label[number]), int(found.answer[number])
+    return {
+        "label": found.names[label],
+        "answer": found.names[answer],
+        "probability": float(confidences(found)[number]),
+        "label_probability": float(found.probabilities[number, label]),
+        "loss": float(off[number]),
+    }
+
+
+def _show(run: RestoredRun, split: str, report: Report) -> None:
+    shown = shown_examples(run, split, [one.place for one in report.worst])
+    if shown is None:
+        report.remarks.append(f"{type(run.source).__name__} isn't read by index: the worst errors are names alone.")
+        return
+    for error, one in zip(report.worst, shown, strict=True):
+        error.shown = one
+
+
+def _address(picture: np.ndarray) -> str:
+    return address(picture, exact=max(picture.shape[:2]) <= _FINE)
+
+
+def _words(value: Any) -> str:
+    """A figure as people read it."""
+    if isinstance(value, Estimate):
+        return _words(value.value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return "–"
+        return f"{value:.4f}" if 0.001 <= abs(value) < 10 or not value else f"{value:,.5g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _name_of(figure: str) -> str:
+    return _NAMES.get(figure, figure.replace("_", " "))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
