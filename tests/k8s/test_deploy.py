@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfscale.k8s.printed import text_of, text_of_import, text_of_serving
-from tfscale.k8s.spec import KINDS, SERVING_KINDS
+from tfscale.k8s.printed import text_of, text_of_import, text_of_route, text_of_serving
+from tfscale.k8s.spec import KINDS, ROUTE_KINDS, SERVING_KINDS
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 PAGES = sorted(page for page in DEPLOY.glob("*.md") if page.name not in ("README.md", "your-code.md"))
@@ -30,8 +30,8 @@ def test_a_page_shows_what_its_commands_print(page):
     def printed(match: re.Match) -> str:
         # The first line repeats the command, which stands above already
         words = shlex.split(match["words"])
-        if words[0] == "serve":
-            text = text_of_serving(words[1:])
+        if words[0] in ("serve", "route"):
+            text = (text_of_serving if words[0] == "serve" else text_of_route)(words[1:])
         else:
             text = text_of_import(words[2:]) if words[:2] == ["data", "import"] else text_of(words)
         lines = text.splitlines(keepends=True)
@@ -50,7 +50,7 @@ def test_every_kind_has_a_page():
     commands = [shlex.split(match["words"]) for page in PAGES for match in _SHOWN.finditer(page.read_text())]
     shown = {word for words in commands for word in words[:3]}
     kinds = {word.removeprefix("job=") for word in shown if word.startswith("job=")}
-    assert kinds == {*KINDS, *SERVING_KINDS}
+    assert kinds == {*KINDS, *SERVING_KINDS, *ROUTE_KINDS}
 
 
 def test_the_groups_and_variables_that_the_guide_names_exist():

