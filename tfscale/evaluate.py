@@ -89,7 +89,7 @@ def evaluate_run(
     """
     from tfscale.config.schema import identity
     from tfscale.data.found import remarks
-    from tfscale.report.evaluation_report import about, make_report, write_report
+    from tfscale.report.evaluation_report import make_report, publish
     from tfscale.run_dir.choice import parse_choice
     from tfscale.run_dir.experiment import digest
     from tfscale.run_dir.folder import RunDir
@@ -117,7 +117,7 @@ def evaluate_run(
         folder.write_json(name, result)
         noted = remarks(run.source)
         if report and made:
-            write_report(made, report, about(run, result))
+            publish(run, made, report, result)
     return {**result, "file": str(folder.path / name), "remarks": noted}
 
 

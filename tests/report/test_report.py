@@ -6,6 +6,7 @@ import html
 import json
 import re
 import sys
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tfscale.config.schema import EvalConfig, OptimizerConfig, RunConfig, RunSec
 from tfscale.errors import OutputError, UsageError
 from tfscale.evaluate import evaluate_run
 from tfscale.report.report_request import ReportRequest
+from tfscale.tracking.tracker import NoTracker
 
 ALLOW = "extensions.allow=[support.tiny_pictures.]"
 YAML = """
@@ -106,6 +108,35 @@ def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path):
     assert numbers["metrics"]["roc_auc"]["value"] == pytest.approx(metrics.roc_auc_score(y[:, 0] > 3, logits))
     nats = metrics.log_loss(y[:, 0] > 3, 1 / (1 + np.exp(-logits.astype(np.float64))))
     assert numbers["metrics"]["cross_entropy"]["value"] == pytest.approx(nats, rel=1e-4)
+
+
+@dataclass
+class Attaching(NoTracker):
+    """A tracker that notes what it is given."""
+
+    taken: list = field(default_factory=list)
+
+    def attach(self, files, *, run_dir, root):
+        if self.taken:
+            raise OSError("no server is there")
+        self.taken += [*map(str, files), run_dir]
+        return "run7"
+
+
+def test_a_tracker_gets_both_files_and_may_fail(pictures_run, tmp_path, messages):
+    from tfscale.report.evaluation_report import make_report, publish
+    from tfscale.trained.restored_run import RestoredRun
+
+    request = ReportRequest(tmp_path / "page.html")
+    with RestoredRun.open(pictures_run, [ALLOW]) as run:
+        run.config.tracker = Attaching()
+        report = make_report(run, "test", request)
+        told = {"step": 1, "split": "test", "metrics": {}, "identity": "x", "precision": "float32"}
+        publish(run, report, request, told)
+        taken = run.config.tracker.taken
+        assert taken == [str(request.output), str(request.numbers), pictures_run]
+        publish(run, report, request, told)
+    assert "run7" in messages.text and "MLflow is not given the report: no server is there" in messages.text
 
 
 def loss_name(loss):

@@ -278,6 +278,24 @@ def test_an_evaluator_joins_the_run_and_does_not_end_it(root, store):
     assert client.get_run(trainer.run_id).info.status == "FINISHED"
 
 
+def test_files_are_given_to_the_run_of_a_folder_and_none_is_made_for_them(root, store, tmp_path):
+    import mlflow
+
+    trainer = opened(root, uri=store)
+    run_id = trainer.run_id
+    trainer.close("FINISHED")
+    file = tmp_path / "page.html"
+    file.write_text("<p>")
+    spec, where = MlflowTracker(system_metrics=False, uri=store), {"run_dir": root / "exp" / "run", "root": root}
+    assert spec.attach([file], **where) == run_id
+    client = mlflow.MlflowClient(tracking_uri=store)
+    assert [one.path for one in client.list_artifacts(run_id, "reports")] == ["reports/page.html"]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert MlflowTracker().attach([file], **where) is None and not (root / "mlflow.db").exists()  # a copy of the folder
+    (root / "exp" / "run" / "mlflow_run_id").unlink()
+    assert spec.attach([file], **where) is None
+
+
 def test_the_machine_is_watched(root, store, monkeypatch):
     import mlflow
 

@@ -3,13 +3,15 @@
 Owns what a report holds and how it is written. Refuses to know how its figures are computed.
 
     with RestoredRun.open("runs/r") as run:
-        report = make_report(run, "test", ReportRequest(Path("report.html")))
-        write_report(report, ReportRequest(Path("report.html")), about(run, ...))
+        request = ReportRequest(Path("page.html"))
+        report = make_report(run, "test", request)
+        publish(run, report, request, {"metrics": run.evaluate("test"), "step": run.state.step, ...})
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ import numpy as np
 
 from tfscale.console.offline_page import rendered
 from tfscale.data.thumbnails import address
-from tfscale.errors import IOFailure
+from tfscale.errors import IOFailure, first_line
 from tfscale.files import write_whole
 from tfscale.report import evaluation_charts as charts
 from tfscale.report.bootstrap import LEVEL, RESAMPLES, Estimate
@@ -31,6 +33,8 @@ from tfscale.report.raw_examples import Shown, column_of, shown_examples
 from tfscale.report.report_request import EXTRA, WHERE, ReportRequest
 from tfscale.report.slice_figures import FAIR, Slices, slice_figures
 from tfscale.trained.restored_run import RestoredRun
+
+_log = logging.getLogger(__name__)
 
 _WORST = 24  # examples
 _MATRIX = 30  # classes at most whose confusion is shown as a matrix
@@ -110,6 +114,28 @@ def make_report(run: RestoredRun, split: str, request: ReportRequest) -> Report:
         if without:
             report.remarks.append(f"No example has the label {', '.join(without[:10])}.")
     return report
+
+
+def publish(run: RestoredRun, report: Report, request: ReportRequest, evaluation: Mapping[str, Any]) -> None:
+    """Writes the page and the JSON, and gives both to the run's MLflow run, where it has one and MLflow is there.
+
+    Args:
+        evaluation: as evaluate_run gives it.
+
+    Raises:
+        UsageError, IOFailure: see `write_report`.
+    """
+    write_report(report, request, about(run, evaluation))
+    attach = getattr(run.config.tracker, "attach", None)  # people's own trackers have none
+    if attach is None:
+        return
+    try:
+        attached = attach([request.output, request.numbers], run_dir=run.folder, root=run.config.run.beside(run.folder))
+    except Exception as error:  # the report is written, whatever MLflow says
+        _log.warning(f"MLflow is not given the report: {first_line(error)}")
+        return
+    if attached:
+        _log.info(f"MLflow has the report, too, in reports/ of its run {attached}")
 
 
 def about(run: RestoredRun, evaluation: Mapping[str, Any]) -> dict[str, Any]:

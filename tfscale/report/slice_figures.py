@@ -23,7 +23,7 @@ MISSING = "(missing)"
 
 @dataclass(frozen=True)
 class Slices:
-    """Figures of each slice, the largest first.
+    """Figures of each slice, in the order of `slice_names`.
 
     Attributes:
         column: by which they are cut.
@@ -47,31 +47,36 @@ def slice_figures(found: Classified | Measured, column: str, values: np.ndarray)
     Of two classes the true-positive and false-positive rates are those of the second; of more they are means over the
     classes, each against the rest.
     """
-    names = slice_names(values)
-    different, counts = np.unique(names, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
+    names, which = slice_names(values)
+    counts = np.bincount(which, minlength=len(names))
     rows = []
-    for place in order[:MOST]:
-        some = names == different[place]
-        rows.append({"name": str(different[place]), "examples": int(counts[place]), **_figures(_part(found, some))})
-    return Slices(column, rows, _gaps(rows), int(counts[order[MOST:]].sum()))
+    for place in np.flatnonzero(counts)[:MOST]:
+        part = _part(found, which == place)
+        rows.append({"name": names[place], "examples": int(counts[place]), **_figures(part)})
+    return Slices(column, rows, _gaps(rows), len(which) - sum(row["examples"] for row in rows))
 
 
-def slice_names(values: np.ndarray) -> np.ndarray:
-    """The slice of each example: texts as they are, numbers as they are or, of more than ten, quarters of them."""
+def slice_names(values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The slices, and which of them each example is in: texts as they are, the most frequent first; numbers as they are
+    or, of more than ten, quarters of them, rising; what is missing behind them."""
     if values.dtype.kind not in "fiub":
         texts = values.astype(str)
-        return np.where(texts == "", MISSING, texts)
+        different, which, counts = np.unique(
+            np.where(texts == "", MISSING, texts), return_inverse=True, return_counts=True
+        )
+        order = np.argsort(-counts, kind="stable")
+        return different[order].tolist(), np.argsort(order)[which]
     numbers = values.astype(np.float64)
     there = np.isfinite(numbers)
     different = np.unique(numbers[there])
     if len(different) <= _FEW:
-        return np.asarray([f"{one:g}" if known else MISSING for one, known in zip(numbers, there, strict=True)])
-    edges = np.unique(np.quantile(numbers[there], [0.25, 0.5, 0.75]))
-    limits = [f"{edge:.4g}" for edge in edges]
-    names = [f"below {limits[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(limits))]
-    named = np.asarray([*names, f"{limits[-1]} and more"])[np.digitize(numbers, edges)]
-    return np.where(there, named, MISSING)
+        names, which = [f"{one:g}" for one in different], np.searchsorted(different, numbers)
+    else:
+        edges = np.unique(np.quantile(numbers[there], [0.25, 0.5, 0.75]))
+        limits, which = [f"{edge:.4g}" for edge in edges], np.digitize(numbers, edges)
+        between = (f"{a} to {b}" for a, b in itertools.pairwise(limits))
+        names = [f"below {limits[0]}", *between, f"{limits[-1]} and more"]
+    return [*names, MISSING], np.where(there, which, len(names))
 
 
 def _part(found: Any, some: np.ndarray) -> Any:

@@ -15,7 +15,7 @@ import threading
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -23,7 +23,7 @@ from typing import Any, Optional
 from tfscale.errors import IOFailure, UsageError, first_line
 from tfscale.files import inside
 from tfscale.tracking.delivery import Delivery, milliseconds
-from tfscale.tracking.mlflow_sink import Sink, choose_place, import_mlflow, leave_patience, monitors
+from tfscale.tracking.mlflow_sink import RUN_ID, Sink, choose_place, import_mlflow, leave_patience, monitors
 from tfscale.tracking.spool import Spool, SpoolBusy
 from tfscale.tracking.tracker import NullTracker, Tracker
 
@@ -93,6 +93,19 @@ class MlflowTracker:
         with contextlib.suppress(SpoolBusy):
             delivery = Delivery(_opened(file, run_dir), self._sink(run_dir, root, run_dir.name))
             self._close(delivery, _CLOSE_SECONDS)
+
+    def attach(self, files: Iterable[Path], *, run_dir: Path, root: Path) -> str | None:
+        """Gives files from anywhere to the MLflow run of a run that is over, below reports/; raises what MLflow raises.
+
+        Returns:
+            That run's id, None where the run has none.
+        """
+        if not (run_dir / RUN_ID).is_file():
+            return None
+        try:
+            return self._sink(run_dir, root, "").attach(files)
+        finally:
+            leave_patience()
 
     def _sink(self, run_dir: Path, root: Path, name: str) -> Sink:
         # Here and not on the delivery's thread: tensorflow_datasets replaces Python's import while it is imported

@@ -116,6 +116,20 @@ class Sink:
         if self._refused:
             raise Refused("; ".join(self._refused[:3]))
 
+    def attach(self, files: Iterable[Path]) -> str | None:
+        """Gives files to the run that the folder names, at once and on the caller's thread.
+
+        Returns:
+            The run's id, None where there is no such run: none is made for them.
+        """
+        if self._place.uri is None and not (self._root / "mlflow.db").is_file():
+            return None  # the run folder is a copy
+        self._client = self._mlflow.MlflowClient(tracking_uri=self._place.uri or self._own_store())
+        run = self._known_run()
+        for file in files if run else ():
+            self._client.log_artifact(run.info.run_id, str(file), "reports")
+        return str(run.info.run_id) if run else None
+
     # -- which run
 
     def _find_run(self, first: dict[str, Any]) -> None:
