@@ -111,6 +111,8 @@ def test_open_inference_in_json(server):
     asked = {"inputs": [texts, count], "outputs": [{"name": "more"}]}
     (more,) = server.post("/v2/models/texts/infer", asked).json["outputs"]
     assert more == {"name": "more", "datatype": "INT32", "shape": [1], "data": [2]}
+    listed = {**count, "shape": [1, 1]}  # as MLServer's codecs write single values
+    assert server.post("/v2/models/texts/infer", {**asked, "inputs": [texts, listed]}).json["outputs"] == [more]
     coded = {**texts, "data": ["YQ==", "/w=="], "parameters": {"content_type": "base64"}}
     joined = server.post("/v2/models/texts/infer", {"inputs": [coded, count]}).json["outputs"][0]
     assert joined["parameters"] == {"content_type": "base64"} and base64.b64decode(joined["data"][0]) == b"a\xff"

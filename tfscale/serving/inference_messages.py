@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.export.proto_messages import messages
-from tfscale.serving.open_inference import datatype_of, from_raw, to_raw
+from tfscale.serving.open_inference import datatype_of, from_raw, shape_for, to_raw
 from tfscale.serving.refusal import bad_request
 from tfscale.serving.tensor_specs import TensorSpec
 
@@ -131,7 +131,7 @@ def _listed(tensor: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray
     if len(values) != math.prod(shape):
         raise bad_request(f"{spec.name} has the shape {list(shape)} and {len(values)} values")
     flat = TensorSpec(spec.name, spec.dtype, (None,)).array(values)
-    return spec.checked(flat.reshape(shape))
+    return spec.checked(flat.reshape(shape_for(spec, shape)))
 
 
 def answered(request: Any, answers: Mapping[str, np.ndarray], *, name: str, version: str) -> Any:

@@ -141,7 +141,13 @@ def _from_json(tensor: Mapping[str, Any], spec: TensorSpec) -> np.ndarray:
     flat = TensorSpec(spec.name, spec.dtype, (None,), None).array(_flat(data))
     if flat.size != math.prod(shape):
         raise bad_request(f"{spec.name} has the shape {list(shape)} and {flat.size} values")
-    return spec.checked(flat.reshape(shape))
+    return spec.checked(flat.reshape(shape_for(spec, shape)))
+
+
+def shape_for(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without an axis of one at its end that the model doesn't know: MLServer's codecs write a list of single
+    values as [n, 1]."""
+    return shape[:-1] if len(shape) == len(spec.shape) + 1 and shape[-1] == 1 else shape
 
 
 def _flat(data: list) -> list:
@@ -170,13 +176,15 @@ def from_raw(spec: TensorSpec, shape: tuple[int, ...], blob: memoryview) -> np.n
             values[place], blob = bytes(blob[4 : 4 + size]), blob[4 + size :]
         if len(blob):
             raise bad_request(f"{spec.name} has more bytes than {count} values")
-        return spec.checked(values.reshape(shape))
+        return spec.checked(values.reshape(shape_for(spec, shape)))
     dtype = _numpy(spec.dtype)
     if len(blob) != count * dtype.itemsize:
         raise bad_request(
             f"{spec.name} has {len(blob)} bytes, and its shape {list(shape)} takes {count * dtype.itemsize}"
         )
-    return spec.checked(np.frombuffer(blob, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape))
+    return spec.checked(
+        np.frombuffer(blob, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape_for(spec, shape))
+    )
 
 
 def _numpy(dtype: str) -> np.dtype:
