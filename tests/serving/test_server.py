@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support.served_models import served, write_classes, write_double, write_slow, write_texts
+from support.served_models import served, write_classes, write_double, write_slow, write_texts, write_whole
 
 from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import ClusterFault, DataCorrupt, DataMissing, UsageError
@@ -29,13 +29,14 @@ def models(tf, made_once):
         write_texts(folder / "texts")
         write_classes(folder / "classes")
         write_slow(folder / "slow")
+        write_whole(folder / "whole")
 
     return made_once("served_models", make)
 
 
 @pytest.fixture(scope="module")
 def server(models):
-    with served({name: models / name for name in ("double", "gaps", "texts", "classes")}) as client:
+    with served({name: models / name for name in ("double", "gaps", "texts", "classes", "whole")}) as client:
         yield client
 
 
@@ -68,7 +69,7 @@ def test_classify_says_labels_and_scores(server):
 
 
 def test_status_and_metadata(server):
-    assert server.get("/v1/models").json == {"models": ["double", "gaps", "texts", "classes"]}
+    assert server.get("/v1/models").json == {"models": ["double", "gaps", "texts", "classes", "whole"]}
     (version,) = server.get("/v1/models/double").json["model_version_status"]
     assert version == {"version": "5", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     about = server.get("/v1/models/double/versions/5/metadata").json
@@ -137,6 +138,12 @@ def test_open_inference_in_bytes(server):
     assert more["data"] == [42] and joined["parameters"] == {"binary_data_size": 7}
     assert answer.body[size:] == struct.pack("<I", 3) + b"a\xff\x00"
     assert answer.headers["Content-Type"] == "application/octet-stream"
+    head["inputs"][0]["shape"] = [10**12, 2]
+    many = json.dumps(head).encode()
+    refused = server.post(
+        "/v2/models/texts/infer", many + texts + count, Inference_Header_Content_Length=str(len(many))
+    )
+    assert refused.status == 400 and "too few for 2000000000000 values" in refused.json["error"]
     for wrong, said in (
         (texts[:-1] + count, "bytes are left"),
         (texts + count + b"x", "belong to no input"),
@@ -160,6 +167,31 @@ def test_open_inference_in_bytes(server):
 def test_tensors_that_are_refused(server, model, tensor, status, said):
     refused = server.post(f"/v2/models/{model}/infer", {"inputs": [{"name": "x", **tensor}]})
     assert refused.status == status and said in refused.json["error"]
+
+
+def test_a_model_of_more_than_rows_answers_each_request_alone(server):
+    asked = {"inputs": {"x": [[1, 2], [3, 4]], "scale": 10}}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: server.post("/v1/models/whole:predict", asked).json, range(16)))
+    assert found == [{"outputs": {"mean": 2.5, "y": [[10, 20], [30, 40]]}}] * 16
+    longer = server.post("/v1/models/whole:predict", {"inputs": {"x": [[1, 2, 3]] * 100, "scale": 1}}).json["outputs"]
+    assert longer["mean"] == 2 and len(longer["y"]) == 100
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 900 + b"]" * 900,
+        b'{"inputs": [{"name": ["x"]}]}',
+        b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": ' + b"[" * 900 + b"]" * 900 + b"}]}",
+        b'{"inputs": [], "outputs": [{"name": {}}]}',
+        b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1e300, 1, 1]}]}',
+    ],
+)
+def test_bodies_that_nobody_means(server, body):
+    refused = server.post("/v2/models/double/infer", body)
+    assert refused.status in (400, 422) and "server failed" not in refused.json["error"], refused.json
+    assert server.post(PREDICT, {"inputs": [[1, 2, 3]]}, Authorization="Bearer \xff").status == 200
 
 
 def test_nan_is_taken_where_the_model_knows_gaps(server):

@@ -51,6 +51,17 @@ def write_classes(folder: Path) -> Path:
     return _saved(folder, tf.function(answer), {"x": spec}, 7, {"gaps": [], "classes": ["red", "green", "blue"]})
 
 
+def write_whole(folder: Path) -> Path:
+    """x: float32 [n, ?] and scale: float32, a single value -> mean: float32, a single one, and y: float32 [n, ?]."""
+    import tensorflow as tf
+
+    def answer(x, scale):
+        return {"mean": tf.reduce_mean(x), "y": x * scale}
+
+    specs = {"x": tf.TensorSpec([None, None], tf.float32), "scale": tf.TensorSpec([], tf.float32)}
+    return _saved(folder, tf.function(answer), specs, None, {})
+
+
 def write_slow(folder: Path, *, products: int = 60) -> Path:
     """x: float32 [n, 3] -> y as of `write_double`, and each batch takes some tenths of a second."""
     import tensorflow as tf

@@ -150,7 +150,7 @@ class GrpcServer:
         kind, _, token = str(given).partition(" ")
         if kind.lower() != "bearer" or not token:
             raise Refusal(HTTPStatus.UNAUTHORIZED, "send the metadata authorization: Bearer TOKEN")
-        if not hmac.compare_digest(token.strip().encode(), self._options.token.encode()):
+        if not hmac.compare_digest(token.strip().encode(errors="replace"), self._options.token.encode()):
             raise Refusal(HTTPStatus.FORBIDDEN, "the token is another")
 
     async def _computed(self, batches: Batches, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

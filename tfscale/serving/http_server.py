@@ -91,7 +91,7 @@ class HttpServer:
         try:
             await self._models.load()
             await requests.setup()
-            self._deadlines = HeaderDeadlines(requests.server, seconds=self._options.header_timeout)  # type: ignore[arg-type]
+            self._deadlines = HeaderDeadlines(requests.server, self._options.header_timeout, self._options.timeout)  # type: ignore[arg-type]
             server = await loop.create_server(self._deadlines, sock=sockets[0], ssl=tls, backlog=1024)
             if self._options.grpc_port is not None:
                 self.addresses.append((self._options.host, await self._grpc.start()))
@@ -168,6 +168,8 @@ class HttpServer:
             response = _error(error.status, error.what)
         except web.HTTPException as error:
             response = _error(error.status, error.reason, dict(error.headers))
+        except RecursionError:
+            response = _error(HTTPStatus.BAD_REQUEST, "the body is nested too deep")
         except Exception as error:
             _log.exception(f"a request failed: {first_line(error)}")
             response = _error(500, "the server failed; its log says how")
@@ -187,7 +189,7 @@ class HttpServer:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer" or not token:
             raise Refusal(HTTPStatus.UNAUTHORIZED, "send the header Authorization: Bearer TOKEN")
-        if not hmac.compare_digest(token.strip().encode(), self._options.token.encode()):
+        if not hmac.compare_digest(token.strip().encode(errors="replace"), self._options.token.encode()):
             raise Refusal(HTTPStatus.FORBIDDEN, "the token is another")
 
     @contextlib.asynccontextmanager

@@ -66,7 +66,7 @@ def _is_finite(value: Any) -> bool:
 def plain(array: np.ndarray) -> np.ndarray:
     """An array as JSON has its numbers: of half precision in float32."""
     found = array.astype(np.float32) if array.dtype.name in ("bfloat16", "float16") else array
-    return np.ascontiguousarray(found)
+    return np.asarray(found, order="C")
 
 
 def from_base64(text: Any) -> bytes:

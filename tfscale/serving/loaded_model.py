@@ -83,7 +83,13 @@ class LoadedModel:
     @property
     def fixed_rows(self) -> int | None:
         """The only number of examples that it takes at once; None: any."""
-        return next((spec.shape[0] for spec in self.inputs.values() if spec.shape[0] is not None), None)
+        return next((spec.shape[0] for spec in self.inputs.values() if spec.shape and spec.shape[0] is not None), None)
+
+    @property
+    def is_row_wise(self) -> bool:
+        """Whether every input and output has one entry for each of any number of examples: others can't be computed
+        together with those of another request."""
+        return all(spec.shape and spec.shape[0] is None for spec in (*self.inputs.values(), *self.outputs.values()))
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the model says about these examples; raises what TensorFlow raises."""

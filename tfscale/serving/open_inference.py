@@ -68,7 +68,7 @@ class Asked:
         arrays: dict[str, np.ndarray] = {}
         for tensor in given:
             name = tensor.get("name")
-            if name not in specs:
+            if not isinstance(name, str) or name not in specs:
                 raise bad_request(f"the model takes {', '.join(specs)}, and not {name!r}")
             if name in arrays:
                 raise bad_request(f"{name} is given twice")
@@ -83,7 +83,9 @@ class Asked:
         if len(rest):
             raise bad_request(f"{len(rest)} bytes of the body belong to no input")
         outputs = request.get("outputs") or []
-        if not isinstance(outputs, list) or not all(isinstance(one, dict) and "name" in one for one in outputs):
+        if not isinstance(outputs, list) or not all(
+            isinstance(one, dict) and isinstance(one.get("name"), str) for one in outputs
+        ):
             raise bad_request('"outputs" is a list of objects with a name')
         binary = {"": bool(_parameters(request).get("binary_data_output", False))}
         binary |= {one["name"]: bool(_parameters(one).get("binary_data", binary[""])) for one in outputs}
@@ -169,6 +171,8 @@ def from_raw(spec: TensorSpec, shape: tuple[int, ...], blob: memoryview) -> np.n
     """
     count = math.prod(shape)
     if spec.dtype == "string":
+        if count > len(blob) // 4:  # each has its length before it
+            raise bad_request(f"{spec.name} has {len(blob)} bytes, too few for {count} values")
         values = np.empty(count, object)
         for place in range(count):
             if len(blob) < 4 or len(blob) - 4 < (size := struct.unpack_from("<I", blob)[0]):

@@ -78,9 +78,7 @@ class Batches:
         self.waiting_rows = 0
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="model")
         self._computing: set[asyncio.Future] = set()
-        self._sizes = sizes_up_to(limits.rows)
-        if model.fixed_rows is not None:
-            self._sizes = [model.fixed_rows]
+        self._sizes = sizes_up_to(limits.rows) if model.is_row_wise else [model.fixed_rows or 1]
 
     @property
     def sizes(self) -> list[int]:
@@ -120,6 +118,8 @@ class Batches:
     def _example(self, rows: int) -> Arrays | None:
         if self.model.examples:
             return {name: np.resize(array, (rows, *array.shape[1:])) for name, array in self.model.examples.items()}
+        if not self.model.is_row_wise:
+            return None
         specs = self.model.inputs.values()
         if any(size is None for spec in specs for size in spec.shape[1:]):
             return None
@@ -148,10 +148,14 @@ class Batches:
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"{self.waiting_rows} examples wait already; come again later")
         loop = asyncio.get_running_loop()
         parts = []
-        for first in range(0, rows, largest):
-            own = {name: array[first : first + largest] for name, array in arrays.items()}
+        for first in range(0, rows, largest if self.model.is_row_wise else rows):
+            own = {n: a[first : first + largest] for n, a in arrays.items()} if self.model.is_row_wise else arrays
             shapes = tuple(array.shape[1:] for array in own.values())
-            parts.append(_Waiting(own, min(largest, rows - first), shapes, loop.create_future()))
+            parts.append(
+                _Waiting(
+                    own, min(largest, rows - first) if self.model.is_row_wise else rows, shapes, loop.create_future()
+                )
+            )
         self._waiting.extend(parts)
         self.waiting_rows += rows
         self._start()
@@ -189,7 +193,7 @@ class Batches:
         """The first that wait, as many as fit together."""
         batch, rows = [self._waiting.popleft()], 0
         rows = batch[0].rows
-        while self._waiting and self._waiting[0].shapes == batch[0].shapes:
+        while self.model.is_row_wise and self._waiting and self._waiting[0].shapes == batch[0].shapes:
             if rows + self._waiting[0].rows > self._sizes[-1]:
                 break
             batch.append(self._waiting.popleft())
@@ -209,6 +213,11 @@ class Batches:
 
     def _split(self, batch: list[_Waiting]) -> list[dict[str, np.ndarray]]:
         rows = sum(one.rows for one in batch)
+        if not self.model.is_row_wise:
+            began = time.monotonic()
+            answers = self.model(batch[0].arrays)
+            self._seen(rows, time.monotonic() - began)
+            return [answers]
         size = next(size for size in self._sizes if size >= rows)
         arrays = {}
         for name in batch[0].arrays:

@@ -26,7 +26,8 @@ class TensorSpec:
 
     Attributes:
         dtype: NumPy's name, or "string" for bytes of any length.
-        shape: its first axis counts examples, and is None where there may be any number of them.
+        shape: its first axis counts examples, and is None where there may be any number of them; () of a single value
+            for all of them.
         gaps: whether NaN stands for a value that isn't there; None where nothing tells.
     """
 
@@ -64,7 +65,11 @@ class TensorSpec:
             limits = np.iinfo(own)
             if found.min() < limits.min or found.max() > limits.max:
                 raise unprocessable(f"{self.name} takes {self.dtype}, from {limits.min} to {limits.max}")
-        return self._checked(found.astype(own))
+        with np.errstate(over="ignore"):
+            made = found.astype(own)
+        if own.kind == "f" and found.dtype.kind in _REAL and (np.isfinite(found) & ~np.isfinite(made)).any():
+            raise unprocessable(f"{self.name} takes {self.dtype}, and has a number that is too large for it")
+        return self._checked(made)
 
     def checked(self, array: np.ndarray) -> np.ndarray:
         """An array that is of the type already.
@@ -88,9 +93,11 @@ class TensorSpec:
 
 def shape_text(shape: tuple[int | None, ...]) -> str:
     """[n, 28, 28]: n and ? stand for any size."""
-    first, *others = shape or (None,)
+    if not shape:
+        return "a single value"
+    first, *others = shape
     sizes = ["n" if first is None else str(first), *("?" if size is None else str(size) for size in others)]
-    return f"[{', '.join(sizes)}]" if shape else "a single value"
+    return f"[{', '.join(sizes)}]"
 
 
 def check_rows(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]) -> int:
@@ -106,13 +113,13 @@ def check_rows(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]
             f"{' and '.join(names)} {what}" for names, what in ((missing, "missing"), (unknown, "unknown")) if names
         ]
         raise bad_request(f"the model takes {', '.join(specs)}: {', '.join(told)}")
-    counts = {name: len(array) for name, array in arrays.items()}
-    if len(set(counts.values())) != 1:
+    counts = {name: len(array) for name, array in arrays.items() if specs[name].shape}
+    if len(set(counts.values())) > 1:
         raise bad_request(f"inputs have different numbers of examples: {counts}")
-    rows = next(iter(counts.values()))
+    rows = next(iter(counts.values()), 1)
     if not rows:
         raise bad_request("there are no examples")
-    fixed = {spec.shape[0] for spec in specs.values()} - {None}
+    fixed = {spec.shape[0] for spec in specs.values() if spec.shape} - {None}
     if fixed and fixed != {rows}:
         raise bad_request(f"the model takes {fixed.pop()} examples at once, and was given {rows}")
     return rows

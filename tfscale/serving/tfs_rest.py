@@ -104,7 +104,7 @@ def predict_answer(answers: Mapping[str, np.ndarray], form: str) -> dict[str, An
 
 def _jsonable(name: str, array: np.ndarray) -> Any:
     if array.dtype != object:
-        return plain(array)
+        return plain(array) if array.ndim else plain(array).item()
 
     def one(value: Any) -> Any:
         if isinstance(value, list):
