@@ -218,6 +218,8 @@ def _show(run: RestoredRun, split: str, report: Report) -> None:
         return
     for error, one in zip(report.worst, shown, strict=True):
         error.shown = one
+        if one.picture is not None and error.name == str(error.place):
+            error.name = one.fields.get("file", error.name)
 
 
 def _address(picture: np.ndarray) -> str:

@@ -26,7 +26,7 @@ class Shown:
 
     Attributes:
         picture: uint8 [height, width, 1 or 3], or None.
-        fields: of rows and texts, by name.
+        fields: of rows and texts, by name; of pictures the file, where it is known.
     """
 
     picture: np.ndarray | None = None
@@ -90,7 +90,8 @@ def _shown(example: Mapping[str, Any]) -> Shown:
     """A picture where there is one, else all single values."""
     for name in ("image", "x"):
         if name in example and (picture := _picture(example[name])) is not None:
-            return Shown(small(picture))
+            file = example.get("file")
+            return Shown(small(picture), {"file": _value(file)} if isinstance(file, bytes) else {})
     fields = {}
     for name, value in example.items():
         if not np.ndim(value) and name not in _LABELS:
