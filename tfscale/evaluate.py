@@ -11,7 +11,6 @@ from typing import Any
 
 from tfscale.cli import Program, place
 from tfscale.console.messages import RESULT, bare
-from tfscale.errors import UsageError
 from tfscale.report.report_request import ReportRequest
 
 _log = logging.getLogger("tfscale.evaluate")
@@ -28,15 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = "a page with figures, their intervals and the worst errors, and FILE.json beside it (extra report)"
     program.word("report", "FILE.html", about, type=place)
     program.word("report.slices", "COLUMN", "of the report: figures of each value of a table's column")
+    text = "a run to compare with on the same examples, by paired tests (extra report)"
+    program.word("against", "PATH|URL", text, type=place)
     return program.run(argv, _evaluate)
 
 
 def _evaluate(options: argparse.Namespace, _: dict) -> int:
-    report = ReportRequest(Path(options.report), options.report_slices or "") if options.report else None
-    if options.report_slices and report is None:
-        raise UsageError(
-            "slices are part of a report, and none is asked for", where="report.slices", fix="add report=FILE.html"
-        )
+    report = None
+    if options.report or options.report_slices or options.against:
+        page = Path(options.report) if options.report else None
+        report = ReportRequest(page, options.report_slices or "", options.against or "")
     found = evaluate_run(
         options.run_dir,
         options.overrides,
@@ -53,9 +53,16 @@ def _evaluate(options: argparse.Namespace, _: dict) -> int:
         "data": f"{found['examples']} examples, {found['split']} split of {found['data']['class'].rpartition('.')[2]}",
         **{name: f"{value:.4f}" for name, value in found["metrics"].items()},
     }
+    compared = {}
+    if "against" in found:
+        from tfscale.report.comparison import Comparison
+
+        compared = Comparison(**found["against"]).rows()
     _log.log(RESULT, summary(rows), extra=bare("evaluation", evaluation=found))
+    if compared:
+        _log.log(RESULT, summary(compared))
     _log.log(RESULT, f"written to {found['file']}")
-    if report is not None:
+    if report is not None and report.output is not None:
         _log.log(RESULT, f"report: {report.output}, and its figures: {report.numbers}")
     return 0
 
@@ -77,11 +84,12 @@ def evaluate_run(
         overrides: such as ["eval.split=train"] or ["data=image_folder", "data.path=pictures"].
         checkpoint: "best", "last" or a step.
         data: in place of the run's, as for `tfscale.fit`: a run of given arrays doesn't keep them.
-        report: a page to write, too, such as ReportRequest(Path("report.html")).
+        report: a page to write, or a run to compare with: ReportRequest(Path("page.html"), against="runs/other").
 
     Returns:
         What the file holds: "metrics", "step", "split", "examples", "data" (its identity), "identity" (of the
-        experiment), "precision"; and "file", its path, and "remarks" on the data, such as what of it is left out.
+        experiment), "precision", and "against", the comparison that was asked for; and "file", its path, and "remarks"
+        on the data, such as what of it is left out.
 
     Raises:
         DataMissing, CheckpointUnusable, UsageError, OutputError: see `RestoredRun.open`; UsageError also where
@@ -89,7 +97,7 @@ def evaluate_run(
     """
     from tfscale.config.schema import identity
     from tfscale.data.found import remarks
-    from tfscale.report.evaluation_report import make_report, publish
+    from tfscale.report.evaluation_report import collect_other, make_report, publish
     from tfscale.run_dir.choice import parse_choice
     from tfscale.run_dir.experiment import digest
     from tfscale.run_dir.folder import RunDir
@@ -99,11 +107,12 @@ def evaluate_run(
     if report is not None:
         report.check()
     opened: dict[str, Any] = {"checkpoint": which, "config_dir": config_dir, "data": data, "environ": environ}
+    other = collect_other(report, overrides, **opened) if report else None
     with RestoredRun.open(run_dir, overrides, **opened) as run:
         folder, split = RunDir(run.folder), run.config.eval.split
         folder.check_writable()
         seen = identity(run.config)["data"]
-        made = make_report(run, split, report) if report else None  # it may be refused, before the time is spent
+        made = make_report(run, split, report, other) if report else None  # it may be refused, before the time is spent
         result = {
             "step": run.state.step,
             "split": split,
@@ -112,6 +121,7 @@ def evaluate_run(
             "data": {**seen, "class": f"{type(run.config.data).__module__}.{type(run.config.data).__qualname__}"},
             "identity": run.checkpoint.identity,
             "precision": run.plan.precision,
+            **(made.compared() if made else {}),
         }
         name = f"evaluation-{digest({'data': seen, 'split': split, 'step': run.state.step})}.json"
         folder.write_json(name, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from tfscale.report import collected
 from tfscale.report.bootstrap import Ranking, estimates
 from tfscale.report.class_figures import calibration, class_figures
 from tfscale.report.collected import Classified, Measured
+from tfscale.report.comparison import Other, compare
 from tfscale.report.number_figures import number_figures
 from tfscale.report.slice_figures import FAIR, MISSING, slice_figures, slice_names
 from tfscale.trained.predictions import AnsweredStep
@@ -143,6 +145,35 @@ def test_many_numbers_are_slices_by_quarters():
     assert (names, which.tolist()) == (["1", "3", MISSING], [1, 0, 2, 1])
     names, which = slice_names(np.array(["b", "", "b", "a", "b", ""], object))
     assert (names, which.tolist()) == (["b", MISSING, "a"], [0, 1, 0, 2, 0, 1])
+
+
+def test_two_runs_by_hand():
+    """Of 100 examples both have 60 right, one alone 20, the other alone 5: the binomial test of 20 in 25."""
+    sure, wrong = [0.1, 0.9], [0.6, 0.4]
+    own = classified([1] * 100, [sure] * 80 + [wrong] * 20)
+    theirs = classified([1] * 100, [sure] * 60 + [wrong] * 20 + [sure] * 5 + [wrong] * 15)
+    told = compare(own, Other("runs/b", 7, theirs))
+    assert (told.only_own, told.only_other) == (20, 5)
+    assert told.p_value == pytest.approx(2 * sum(math.comb(25, k) for k in range(6)) / 2**25)
+    accuracy, nats = told.metrics["accuracy"], told.metrics["cross_entropy"]
+    assert (accuracy["own"], accuracy["other"], accuracy["difference"]) == pytest.approx((0.8, 0.65, 0.15))
+    error = math.sqrt((0.25 - 0.15**2) / 100)  # of a difference that is 1, 0 or -1
+    assert (accuracy["low"], accuracy["high"]) == pytest.approx((0.15 - 1.96 * error, 0.15 + 1.96 * error), abs=0.02)
+    assert nats["difference"] == pytest.approx(0.15 * (math.log(0.4) - math.log(0.9)))
+    assert told.rows()["McNemar"] == "p = 0.0041: 20 right here alone, 5 there alone"
+    same = compare(own, Other("runs/a", 7, own))
+    assert same.p_value == 1 and same.metrics["accuracy"]["low"] == 0
+    with pytest.raises(UsageError, match="runs/b answered 99 examples, and this run 100"):
+        compare(own, Other("runs/b", 7, classified([1] * 99, [sure] * 99)))
+    with pytest.raises(UsageError, match="other labels"):
+        compare(own, Other("runs/b", 7, classified([1] * 99 + [0], [sure] * 100)))
+    with pytest.raises(UsageError, match="other classes"):
+        compare(own, Other("runs/b", 7, dataclasses.replace(theirs, names=["c1", "c0"])))
+    numbers = Measured(np.arange(3), np.zeros(3), np.array([1.0, -2, 3]))
+    with pytest.raises(UsageError, match="answers numbers, and this run classes"):
+        compare(own, Other("runs/b", 7, numbers))
+    halved = compare(numbers, Other("b", 1, dataclasses.replace(numbers, answer=numbers.answer / 2)))
+    assert halved.metrics["mae"]["difference"] == 1 and halved.p_value is None and "p_value" not in halved.to_dict()
 
 
 TWO = {"class": np.array([0, 1]), "probabilities": np.array([[0.7, 0.3], [0.2, 0.8]])}

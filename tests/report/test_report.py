@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from support.tables import import_table
 from support.tiny_pictures import Classifier, Pictures, pictures
 
 from tfscale.config.schema import EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
-from tfscale.errors import OutputError, UsageError
+from tfscale.errors import DataMissing, OutputError, UsageError
 from tfscale.evaluate import evaluate_run
 from tfscale.report.report_request import ReportRequest
 from tfscale.tracking.tracker import NoTracker
@@ -34,8 +36,6 @@ HOSTILE = "<script>alert(1)</script>"
 @pytest.fixture(scope="module")
 def pictures_run(tf, tmp_path_factory):
     """A run of the tiny classifier, one of whose classes has a hostile name."""
-    from pathlib import Path
-
     from tfscale.run.api import fit
 
     config = RunConfig(
@@ -108,6 +108,26 @@ def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path):
     assert numbers["metrics"]["roc_auc"]["value"] == pytest.approx(metrics.roc_auc_score(y[:, 0] > 3, logits))
     nats = metrics.log_loss(y[:, 0] > 3, 1 / (1 + np.exp(-logits.astype(np.float64))))
     assert numbers["metrics"]["cross_entropy"]["value"] == pytest.approx(nats, rel=1e-4)
+
+
+def test_two_runs_on_the_same_examples(pictures_run, tmp_path):
+    other, page = tmp_path / "other", tmp_path / "page.html"
+    shutil.copytree(pictures_run, other)
+    *_, newest = sorted((other / "checkpoints").glob("step-*"))
+    shutil.rmtree(newest)
+    told = evaluate_run(pictures_run, [ALLOW], checkpoint="last", report=ReportRequest(page, against=str(other)))
+    numbers = json.loads(page.with_suffix(".json").read_text())
+    assert numbers["against"] == told["against"] == json.loads(Path(told["file"]).read_text())["against"]
+    alone = evaluate_run(other, [ALLOW], checkpoint="last")
+    accuracy = told["against"]["metrics"]["accuracy"]
+    assert told["against"]["step"] == alone["step"] < told["step"]
+    assert accuracy["other"] == pytest.approx(alone["metrics"]["accuracy"], abs=1e-6)
+    assert accuracy["own"] == pytest.approx(told["metrics"]["accuracy"], abs=1e-6)
+    right = told["against"]["only_own"] - told["against"]["only_other"]
+    assert right / 23 == pytest.approx(accuracy["difference"])
+    assert "McNemar" in page.read_text()
+    with pytest.raises(DataMissing, match="no run folder"):
+        evaluate_run(pictures_run, [ALLOW], report=ReportRequest(None, against=str(tmp_path / "absent")))
 
 
 @dataclass

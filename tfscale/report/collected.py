@@ -18,11 +18,11 @@ from tfscale.trained.restored_run import RestoredRun
 
 # By the name of an answer: what the task does, and what tells of it in the place of a report.
 _OTHERS = {
-    "labels": ("gives each example several labels", "tfscale evaluate without report= has their F1 and AUC"),
-    "boxes": ("finds boxes", "tfscale evaluate without report= has the mean average precision"),
-    "mask": ("draws masks", "tfscale evaluate without report= has the IoU"),
-    "tokens": ("is a language model", "tfscale evaluate without report= has its loss and perplexity"),
-    "token_ids": ("is a language model", "tfscale evaluate without report= has its loss and perplexity"),
+    "labels": ("gives each example several labels", "tfscale evaluate by itself has their F1 and AUC"),
+    "boxes": ("finds boxes", "tfscale evaluate by itself has the mean average precision"),
+    "mask": ("draws masks", "tfscale evaluate by itself has the IoU"),
+    "tokens": ("is a language model", "tfscale evaluate by itself has its loss and perplexity"),
+    "token_ids": ("is a language model", "tfscale evaluate by itself has its loss and perplexity"),
     "image": ("makes pictures", "look at those in the folder shown/ of the run"),
 }
 
@@ -59,8 +59,11 @@ class Measured:
     answer: np.ndarray
 
 
-def collect(run: RestoredRun, split: str) -> Classified | Measured:
+def collect(run: RestoredRun, split: str, where: str = WHERE) -> Classified | Measured:
     """One pass over a split.
+
+    Args:
+        where: the option that asks for it, for errors.
 
     Raises:
         UsageError: a report isn't of what this task answers, or the data have no labels; found in the first step.
@@ -70,7 +73,7 @@ def collect(run: RestoredRun, split: str) -> Classified | Measured:
     refuse_bad(run, split)
     pieces: list[dict[str, np.ndarray]] = []
     for step in answered_steps(run, split):
-        fields = _plain_fields(run, step)
+        fields = _plain_fields(run, step, where)
         if len(step.places):
             pieces.append({"places": step.places, **fields})
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -91,31 +94,33 @@ def collect(run: RestoredRun, split: str) -> Classified | Measured:
     return found
 
 
-def _plain_fields(run: RestoredRun, step: AnsweredStep) -> dict[str, np.ndarray]:
+def _plain_fields(run: RestoredRun, step: AnsweredStep, where: str) -> dict[str, np.ndarray]:
     """Label and answer, of classes with probabilities."""
     answers = step.answers
     for name, (does, instead) in _OTHERS.items():
         if name in answers:
-            raise UsageError(f"{_task(run)} {does}, of which there is no report", where=WHERE, fix=instead)
+            raise UsageError(
+                f"{_task(run)} {does}, of which there is no report or comparison", where=where, fix=instead
+            )
     probabilities = _probabilities(run, answers)
     value = answers.get("value", answers.get("output")) if "class" not in answers else None
     value = _single(value)
     if probabilities is None and value is None:
         raise UsageError(
-            f"{_task(run)} answers {', '.join(answers)}, and a report is of one class or one number",
-            where=WHERE,
+            f"{_task(run)} answers {', '.join(answers)}, and a report or comparison is of one class or one number",
+            where=where,
             fix='answer "class" and "probabilities" in predict(model, batch), or "value", for one number',
         )
     if step.label is None:
         raise UsageError(
             "the data have no labels to compare the answers with, or several fields with them",
-            where=WHERE,
+            where=where,
             fix="use data with one label for each example; tfscale predict needs none",
         )
     if probabilities is not None:
-        label = _class_of(step.label, probabilities.shape[1])
+        label = _class_of(step.label, probabilities.shape[1], where)
         return {"label": label, "answer": answers["class"].astype(np.int64), "probabilities": probabilities}
-    return {"label": _number_of(run, step.label), "answer": np.asarray(value, np.float64)}
+    return {"label": _number_of(run, step.label, where), "answer": np.asarray(value, np.float64)}
 
 
 def _probabilities(run: RestoredRun, answers: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -145,7 +150,7 @@ def _single(values: np.ndarray | None) -> np.ndarray | None:
     return values if values.ndim == 1 else None
 
 
-def _class_of(label: np.ndarray, classes: int) -> np.ndarray:
+def _class_of(label: np.ndarray, classes: int, where: str) -> np.ndarray:
     """The class of each example: of numbers, or of vectors with a one at its place."""
     one = _single(label)
     if one is None and label.ndim == 2 and label.shape[1] == classes:
@@ -154,17 +159,17 @@ def _class_of(label: np.ndarray, classes: int) -> np.ndarray:
     if one is None or (one != np.floor(one)).any():
         raise UsageError(
             "the labels are shares of several classes, or several for each example",
-            where=WHERE,
+            where=where,
             fix="use data with one class for each example",
         )
     return one.astype(np.int64)
 
 
-def _number_of(run: RestoredRun, label: np.ndarray) -> np.ndarray:
+def _number_of(run: RestoredRun, label: np.ndarray, where: str) -> np.ndarray:
     """The number that each label stands for: a table's label may be kept as a class whose name is the number."""
     one = _single(label)
     if one is None:
-        raise UsageError("the labels are no single numbers", where=WHERE, fix="use data with one number as label")
+        raise UsageError("the labels are no single numbers", where=where, fix="use data with one number as label")
     if one.dtype.kind in "iu" and run.class_names:
         return np.asarray([float(name) for name in run.class_names])[one]
     return one.astype(np.float64)

@@ -28,6 +28,7 @@ from tfscale.report import evaluation_charts as charts
 from tfscale.report.bootstrap import LEVEL, RESAMPLES, Estimate
 from tfscale.report.class_figures import ClassFigures, class_figures, confidences, losses
 from tfscale.report.collected import Classified, Measured, collect
+from tfscale.report.comparison import Comparison, Other, compare
 from tfscale.report.number_figures import NumberFigures, number_figures
 from tfscale.report.raw_examples import Shown, column_of, shown_examples
 from tfscale.report.report_request import EXTRA, WHERE, ReportRequest
@@ -46,6 +47,7 @@ _NAMES = {
     "average_precision": "average precision",
     "f1": "F1",
     "mae": "mean absolute error",
+    "mean_squared_error": "mean squared error",
     "rmse": "root mean squared error",
     "r2": "R²",
     "mean_residual": "mean of answer - label",
@@ -75,35 +77,49 @@ class Report:
 
     Attributes:
         examples: of the split.
+        figures: None where a comparison is all that is asked for.
         remarks: what people should know of it, a sentence each.
     """
 
     names: list[str]
     examples: int
-    figures: ClassFigures | NumberFigures
+    figures: ClassFigures | NumberFigures | None
     worst: list[Error]
     slices: Slices | None = None
+    comparison: Comparison | None = None
     remarks: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Its numbers, without what examples look like; JSON."""
         worst = [{"name": one.name, "place": one.place, **one.facts} for one in self.worst]
         bootstrap = {"resamples": RESAMPLES, "level": LEVEL, "seed": 0}
-        told = {"examples": self.examples, **self.figures.to_dict(), "bootstrap": bootstrap, "worst": worst}
-        return {**told, **({"slices": self.slices.to_dict()} if self.slices else {})}
+        figures = self.figures.to_dict() if self.figures else {}
+        slices = {"slices": self.slices.to_dict()} if self.slices else {}
+        told = {"examples": self.examples, **figures, "bootstrap": bootstrap, "worst": worst}
+        return {**told, **slices, **self.compared()}
+
+    def compared(self) -> dict[str, Any]:
+        """ "against" of the JSON, where there is a comparison."""
+        return {"against": self.comparison.to_dict()} if self.comparison else {}
 
 
-def make_report(run: RestoredRun, split: str, request: ReportRequest) -> Report:
+def make_report(run: RestoredRun, split: str, request: ReportRequest, other: Other | None = None) -> Report:
     """In one pass over the split, and another over the column of the slices.
+
+    Args:
+        other: to compare with, see `collect_other`.
 
     Raises:
         UsageError: the task's answers, or the column, are none that a report is of.
         DataMissing, DataCorrupt: the split or its examples.
     """
-    found = collect(run, split)
-    figures = class_figures(found) if isinstance(found, Classified) else number_figures(found)
+    found = collect(run, split, request.where)
     names = found.names if isinstance(found, Classified) else []
-    report = Report(names, len(found.label), figures, _worst(run, split, found))
+    comparison = compare(found, other) if other else None
+    if request.output is None:
+        return Report(names, len(found.label), None, [], comparison=comparison)
+    figures = class_figures(found) if isinstance(found, Classified) else number_figures(found)
+    report = Report(names, len(found.label), figures, _worst(run, split, found), comparison=comparison)
     with run.data_errors_named():
         _show(run, split, report)
         if request.slices:
@@ -116,6 +132,21 @@ def make_report(run: RestoredRun, split: str, request: ReportRequest) -> Report:
     return report
 
 
+def collect_other(request: ReportRequest, overrides: Sequence[str], **opened: Any) -> Other | None:
+    """What the run says that is compared with; None where none is asked for. Call it while no other run is open.
+
+    Args:
+        overrides, opened: as for `RestoredRun.open`.
+
+    Raises:
+        DataMissing, CheckpointUnusable, UsageError, OutputError: see `RestoredRun.open` and `collect`.
+    """
+    if not request.against:
+        return None
+    with RestoredRun.open(request.against, overrides, **opened) as run:
+        return Other(request.against, run.state.step, collect(run, run.config.eval.split, "against"))
+
+
 def publish(run: RestoredRun, report: Report, request: ReportRequest, evaluation: Mapping[str, Any]) -> None:
     """Writes the page and the JSON, and gives both to the run's MLflow run, where it has one and MLflow is there.
 
@@ -125,7 +156,9 @@ def publish(run: RestoredRun, report: Report, request: ReportRequest, evaluation
     Raises:
         UsageError, IOFailure: see `write_report`.
     """
-    write_report(report, request, about(run, evaluation))
+    if request.output is None or request.numbers is None:
+        return
+    write_report(report, request.output, about(run, evaluation))
     attach = getattr(run.config.tracker, "attach", None)  # people's own trackers have none
     if attach is None:
         return
@@ -149,10 +182,11 @@ def about(run: RestoredRun, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_report(report: Report, request: ReportRequest, about: Mapping[str, Any]) -> None:
-    """Writes the page and the JSON.
+def write_report(report: Report, output: Path, about: Mapping[str, Any]) -> None:
+    """Writes the page, and the JSON beside it.
 
     Args:
+        output: FILE.html
         about: of the function of that name.
 
     Raises:
@@ -169,18 +203,18 @@ def write_report(report: Report, request: ReportRequest, about: Mapping[str, Any
         values |= {"curves": charts.precision_recall(figures.precision_recall) if figures.roc else ""}
         values |= {"matrix": charts.heat(figures.confusion) if small else []}
         values |= {"confused": figures.confused(report.names), "per_class": list(figures.classes[0])[1:]}
-    else:
+    elif figures is not None:
         values |= {"histogram": charts.residual_histogram(figures), "dots": charts.residuals_by_answer(figures)}
     page = rendered(Path(__file__).with_name("evaluation.html.j2"), values, where=WHERE, extra=EXTRA)
     told = {**about, "task_metrics": about["metrics"], **report.to_dict()}
     numbers = json.dumps(_plain(told), indent=2, ensure_ascii=False, allow_nan=False)
     try:
-        write_whole(request.output, page.encode())
-        write_whole(request.numbers, f"{numbers}\n".encode())
+        write_whole(output, page.encode())
+        write_whole(output.with_suffix(".json"), f"{numbers}\n".encode())
     except OSError as error:
         raise IOFailure(
             f"the report can't be written: {error.strerror or error}",
-            where=str(request.output),
+            where=str(output),
             fix="free space, or choose another report=FILE.html",
         ) from error
 

@@ -11,47 +11,63 @@ from tfscale.console.offline_page import missing
 from tfscale.errors import OutputError, UsageError
 
 WHERE, EXTRA = "report", "report"  # the option, and the extra of tfscale
-_LIBRARIES = {"sklearn": "scikit-learn", "jinja2": "Jinja2", "vl_convert": "vl-convert"}
+_LIBRARIES = {"sklearn": "scikit-learn", "scipy": "SciPy", "jinja2": "Jinja2", "vl_convert": "vl-convert"}
 
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """A page, and the same figures as JSON beside it.
+    """A page, and the same figures as JSON beside it; or a comparison alone.
 
     Attributes:
-        output: FILE.html.
+        output: FILE.html; None: no page.
         slices: a column of the data by whose values the examples are told apart, or "".
+        against: the folder of a run that answers the same examples, or its URL, or "".
     """
 
-    output: Path
+    output: Path | None
     slices: str = ""
+    against: str = ""
 
     @property
-    def numbers(self) -> Path:
+    def numbers(self) -> Path | None:
         """FILE.json"""
-        return self.output.with_suffix(".json")
+        return self.output.with_suffix(".json") if self.output else None
+
+    @property
+    def where(self) -> str:
+        """The option that is at fault where there is no answer to it."""
+        return WHERE if self.output else "against"
 
     def check(self) -> None:
         """Finds without TensorFlow that the report can't be made.
 
         Raises:
-            UsageError: the output is no page, or a library is missing.
+            UsageError: the output is no page, there is none that slices would be on, or a library is missing.
             OutputError: the folder can't be written.
         """
-        if self.output.suffix != ".html":
+        if self.slices and self.output is None:
+            raise UsageError(
+                "slices are part of a report, and none is asked for", where="report.slices", fix="add report=FILE.html"
+            )
+        if self.output is not None and self.output.suffix != ".html":
             raise UsageError(f"{self.output} is no page's name", where=WHERE, fix="use report=FILE.html")
         for module, library in _LIBRARIES.items():
-            if importlib.util.find_spec(module) is None:
-                raise missing(f"the report needs {library}", where=WHERE, extra=EXTRA)
-        try:
-            if self.output.is_dir():
-                raise IsADirectoryError(f"{self.output} is a folder")
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.output.parent):  # permission bits say nothing about read-only mounts
-                pass
-        except OSError as error:
-            raise OutputError(
-                f"{self.output} can't be written: {error.strerror or error}",
-                where=WHERE,
-                fix="choose another report=FILE.html",
-            ) from None
+            if importlib.util.find_spec(module) is None and (self.output or module == "scipy"):
+                raise missing(f"{self.where}= needs {library}", where=self.where, extra=EXTRA)
+        if self.output is not None:
+            _check_writable(self.output)
+
+
+def _check_writable(output: Path) -> None:
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(f"{output} is a folder")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):  # permission bits say nothing about read-only mounts
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{output} can't be written: {error.strerror or error}",
+            where=WHERE,
+            fix="choose another report=FILE.html",
+        ) from None
