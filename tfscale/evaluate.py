@@ -7,11 +7,14 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfscale.cli import Program, place
 from tfscale.console.messages import RESULT, bare
 from tfscale.report.report_request import ReportRequest
+
+if TYPE_CHECKING:
+    from tfscale.trained.restored_run import RestoredRun
 
 _log = logging.getLogger("tfscale.evaluate")
 
@@ -111,24 +114,31 @@ def evaluate_run(
     with RestoredRun.open(run_dir, overrides, **opened) as run:
         folder, split = RunDir(run.folder), run.config.eval.split
         folder.check_writable()
-        seen = identity(run.config)["data"]
         made = make_report(run, split, report, other) if report else None  # it may be refused, before the time is spent
-        result = {
-            "step": run.state.step,
-            "split": split,
-            "examples": run.num_examples(split),
-            "metrics": run.evaluate(split),
-            "data": {**seen, "class": f"{type(run.config.data).__module__}.{type(run.config.data).__qualname__}"},
-            "identity": run.checkpoint.identity,
-            "precision": run.plan.precision,
-            **(made.compared() if made else {}),
-        }
-        name = f"evaluation-{digest({'data': seen, 'split': split, 'step': run.state.step})}.json"
+        result = {**_evaluated(run, split), **(made.compared() if made else {})}
+        about = {"data": identity(run.config)["data"], "split": split, "step": run.state.step}
+        name = f"evaluation-{digest(about)}.json"
         folder.write_json(name, result)
         noted = remarks(run.source)
         if report and made:
             publish(run, made, report, result)
     return {**result, "file": str(folder.path / name), "remarks": noted}
+
+
+def _evaluated(run: RestoredRun, split: str) -> dict[str, Any]:
+    """What the file holds, without a comparison."""
+    from tfscale.config.schema import identity
+
+    data = run.config.data
+    return {
+        "step": run.state.step,
+        "split": split,
+        "examples": run.num_examples(split),
+        "metrics": run.evaluate(split),
+        "data": {**identity(run.config)["data"], "class": f"{type(data).__module__}.{type(data).__qualname__}"},
+        "identity": run.checkpoint.identity,
+        "precision": run.plan.precision,
+    }
 
 
 if __name__ == "__main__":
