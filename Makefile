@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --durations 15
 # For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
 WAITING := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam coverage soak test-keras programs-keras check types bench bench-scaling bench-input bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam test-serving-clients coverage soak test-keras programs-keras check types bench bench-scaling bench-input bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -66,6 +66,10 @@ build/tfdv/.ready: tests/tfdv/requirements.txt
 	python3.11 -m venv $(@D)
 	$(@D)/bin/pip install --disable-pip-version-check -q --no-deps -r tests/tfdv/requirements.txt
 	touch $@
+
+# tritonclient, MLServer's codecs and KServe's clients against `tfscale serve`, in environments of their own, which are kept; by hand
+test-serving-clients: $(READY)
+	$(BIN)/python -m tests.serving_clients
 
 # Which lines of tfscale/ the tests run, also in the processes that they start (those that are killed tell nothing). No number is
 # an aim. Of some tests alone: make coverage COVERED="tests/engine tests/checkpoint"

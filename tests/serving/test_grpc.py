@@ -89,6 +89,7 @@ def test_the_open_inference_protocol(channel):
     assert infer(channel, "ServerLive", inference("ServerLiveRequest")()).live
     assert infer(channel, "ServerReady", inference("ServerReadyRequest")()).ready
     assert infer(channel, "ModelReady", inference("ModelReadyRequest")(name="double")).ready
+    assert not infer(channel, "ModelReady", inference("ModelReadyRequest")(name="none")).ready
     about = infer(channel, "ModelMetadata", inference("ModelMetadataRequest")(name="double"))
     assert [(one.name, one.datatype, list(one.shape)) for one in about.inputs] == [("x", "FP32", [-1, 3])]
     assert "binary_tensor_data" in infer(channel, "ServerMetadata", inference("ServerMetadataRequest")()).extensions

@@ -233,7 +233,10 @@ class GrpcServer:
         return inference("ServerMetadataResponse")(name="tfscale", version=__version__, extensions=EXTENSIONS)
 
     async def _model_ready(self, request: Any) -> Any:
-        self._models.batches(request.name, request.version or None)
+        try:
+            self._models.batches(request.name, request.version or None)
+        except Refusal:
+            return inference("ModelReadyResponse")(ready=False)
         return inference("ModelReadyResponse")(ready=True)
 
     async def _model_metadata(self, request: Any) -> Any:
