@@ -12,6 +12,7 @@ nothing: the one before it serves on, and its status says what is wrong.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class Repository:
             version = ModelPlace.of(place.path, place.name).newest()
             assert version is not None  # ModelPlace.of has refused it
             self._models[place.name] = _Model(place, await self._made(place.name, version))
+        _keep_out_of_collections()
 
     async def _made(self, name: str, version: Version) -> Batches:
         loop = asyncio.get_running_loop()
@@ -117,7 +119,7 @@ class Repository:
             model.failed = (found, why)
             return
         old, model.batches, model.failed = model.batches, batches, None
-        draining = asyncio.create_task(old.drained())
+        draining = asyncio.create_task(_ended(old))
         model.drains.add(draining)
         draining.add_done_callback(model.drains.discard)
 
@@ -125,3 +127,18 @@ class Repository:
         """Waits for all batches that were begun."""
         for model in self._models.values():
             await model.batches.drained()
+
+
+async def _ended(batches: Batches) -> None:
+    """Waits for what an older version has begun, and frees its memory."""
+    await batches.drained()
+    del batches
+    _keep_out_of_collections()
+
+
+def _keep_out_of_collections() -> None:
+    """What there is now is collected once, and left out of Python's later collections: one of them would walk through
+    all of TensorFlow's objects, and requests wait for some tenths of a second meanwhile."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
