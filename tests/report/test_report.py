@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 from support import warm
+from support.browser import loaded_from_outside, width_on
 from support.tables import import_table
 from support.tiny_pictures import Classifier, Pictures, pictures
 
@@ -76,7 +76,7 @@ def test_pictures_have_a_page_that_opens_without_a_network(pictures_run, tmp_pat
 
     assert "<script" not in text and html.escape(HOSTILE) in text and text.count("<svg") == 3
     assert text.count("data:image/png;base64,") == 23 and "\x1b" not in text
-    assert not re.findall(r"""(?:src|<link[^>]*href)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?https?:|@import""", text)
+    assert not loaded_from_outside(text)
 
 
 def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path):
@@ -201,6 +201,7 @@ def test_a_table_in_slices(tf, tmp_path):
     assert all(one["name"] for one in numbers["worst"])
     with pytest.raises(UsageError, match="no column 'twon' of single values; did you mean 'town'"):
         evaluate_run(tmp_path / "it", report=ReportRequest(page, slices="twon"))
+    assert 300 < width_on(390, page, tmp_path) <= 390
 
 
 @pytest.mark.parametrize(
