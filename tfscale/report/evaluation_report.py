@@ -5,7 +5,7 @@ Owns what a report holds and how it is written. Refuses to know how its figures 
     with RestoredRun.open("runs/r") as run:
         request = ReportRequest(Path("page.html"))
         report = make_report(run, "test", request)
-        publish(run, report, request, {"metrics": run.evaluate("test"), "step": run.state.step})
+        publish(run, report, request, evaluation)  # as evaluate_run gives it
 """
 
 from __future__ import annotations
