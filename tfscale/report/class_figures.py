@@ -17,6 +17,7 @@ BINS = 15
 CURVES = 10  # classes at most whose curves are drawn
 _POINTS = 200  # of one curve
 _CONFUSED = 20
+_MATRIX = 100  # classes at most whose confusion is told in full
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ class ClassFigures:
     roc: list[Curve]
     precision_recall: list[Curve]
 
-    def confused(self, names: list[str]) -> list[tuple[str, str, int]]:
+    def confused(self) -> list[tuple[str, str, int]]:
         """(label, answer, examples) of what is confused most often."""
+        names = [row["name"] for row in self.classes]
         wrong = self.confusion * (1 - np.eye(len(names), dtype=np.int64))
         most = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSED]
         pairs = [divmod(int(place), len(names)) for place in most]
@@ -83,8 +85,9 @@ class ClassFigures:
         return {
             "metrics": {name: one.to_dict() for name, one in self.metrics.items()},
             "classes": self.classes,
-            "confusion": self.confusion.tolist(),
             "calibration": self.calibration.to_dict(),
+            **({"confusion": self.confusion.tolist()} if len(self.confusion) <= _MATRIX else {}),
+            "confused": [{"label": a, "answer": b, "examples": count} for a, b, count in self.confused()],
         }
 
 
@@ -108,7 +111,7 @@ def class_figures(found: Classified) -> ClassFigures:
 def losses(found: Classified) -> np.ndarray:
     """The cross entropy of each example, in nats: float64 [examples]. A probability counts as float32's epsilon at
     least, as in scikit-learn's log_loss."""
-    own = found.probabilities[np.arange(len(found.label)), found.label]
+    own = found.probabilities[np.arange(len(found.label)), found.label].astype(np.float64)
     nats: np.ndarray = np.log(1 / np.clip(own, np.finfo(np.float32).eps, 1))
     return nats
 
@@ -116,7 +119,7 @@ def losses(found: Classified) -> np.ndarray:
 def confidences(found: Classified) -> np.ndarray:
     """The probability of the class that was answered, which isn't the largest where a task has a threshold of its own:
     float64 [examples]."""
-    sure: np.ndarray = found.probabilities[np.arange(len(found.answer)), found.answer]
+    sure: np.ndarray = found.probabilities[np.arange(len(found.answer)), found.answer].astype(np.float64)
     return sure
 
 

@@ -35,7 +35,7 @@ class Classified:
         places: of the examples in the split: int64 [examples].
         names: of the classes.
         label, answer: classes: int64 [examples].
-        probabilities: float64 [examples, classes].
+        probabilities: float [examples, classes].
     """
 
     places: np.ndarray
@@ -129,7 +129,7 @@ def _probabilities(run: RestoredRun, answers: Mapping[str, np.ndarray]) -> np.nd
         return None
     given = answers.get("probabilities")
     if given is not None:
-        return given.astype(np.float64) if given.ndim == 2 else None
+        return given if given.ndim == 2 else None  # as they come: of a thousand classes they are many
     second = _single(answers.get("output"))
     if second is None:
         return None

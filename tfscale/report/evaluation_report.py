@@ -202,7 +202,7 @@ def write_report(report: Report, output: Path, about: Mapping[str, Any]) -> None
         values |= {"roc": charts.roc(figures.roc) if figures.roc else ""}
         values |= {"curves": charts.precision_recall(figures.precision_recall) if figures.roc else ""}
         values |= {"matrix": charts.heat(figures.confusion) if small else []}
-        values |= {"confused": figures.confused(report.names), "per_class": list(figures.classes[0])[1:]}
+        values |= {"confused": figures.confused(), "per_class": list(figures.classes[0])[1:]}
     elif figures is not None:
         values |= {"histogram": charts.residual_histogram(figures), "dots": charts.residuals_by_answer(figures)}
     page = rendered(Path(__file__).with_name("evaluation.html.j2"), values, where=WHERE, extra=EXTRA)

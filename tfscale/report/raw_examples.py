@@ -17,6 +17,7 @@ from tfscale.trained.restored_run import RestoredRun
 
 _AT_ONCE = 1024  # examples
 _TEXT = 300  # characters that are shown of one
+_NUMBERS = 16  # of a vector that is shown
 _LABELS = ("label", "y")
 
 
@@ -92,12 +93,18 @@ def _shown(example: Mapping[str, Any]) -> Shown:
         if name in example and (picture := _picture(example[name])) is not None:
             file = example.get("file")
             return Shown(small(picture), {"file": _value(file)} if isinstance(file, bytes) else {})
-    fields = {}
-    for name, value in example.items():
-        if not np.ndim(value) and name not in _LABELS:
-            text = _value(value) if isinstance(value, bytes) else f"{value:.7g}" if _is_float(value) else str(value)
-            fields[name] = text if len(text) <= _TEXT else f"{text[: _TEXT - 1]}…"
-    return Shown(None, fields)
+    fields = {name: _told(value) for name, value in example.items() if name not in _LABELS}
+    return Shown(None, {name: text for name, text in fields.items() if text is not None})
+
+
+def _told(value: Any) -> str | None:
+    """A single value, or few numbers in a row; None of all else."""
+    if np.ndim(value) == 1 and 0 < len(value) <= _NUMBERS and np.asarray(value).dtype.kind in "fiub":
+        return ", ".join(f"{one:.4g}" for one in np.asarray(value).tolist())
+    if np.ndim(value):
+        return None
+    text = _value(value) if isinstance(value, bytes) else f"{value:.7g}" if _is_float(value) else str(value)
+    return text if len(text) <= _TEXT else f"{text[: _TEXT - 1]}…"
 
 
 def _is_float(value: Any) -> bool:

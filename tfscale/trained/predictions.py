@@ -253,7 +253,7 @@ def answered_steps(run: RestoredRun, split: str, start_step: int = 0) -> Iterato
                 ) from error
             yield AnsweredStep(
                 first + np.flatnonzero(real),
-                _plain(label.numpy()[real]) if tf.is_tensor(label) else None,
+                _plain(label.numpy()[real]) if isinstance(label, tf.Tensor) else None,
                 {name: _plain(value.numpy()[real]) for name, value in answers.items()},
             )
             first += len(real)
