@@ -122,7 +122,7 @@ def test_100_mb_are_not_read(server, answered):
     [
         (b'{"instances": [[1, NaN, 3]]}', 422, "NaN"),
         (b'{"instances": [[1, 2]]}', 422, "takes [n, 3]"),
-        (b'{"instances": [["a", "b", "c"]]}', 400, "texts"),
+        (b'{"instances": [["a", "b", "c"]]}', 400, "a text"),
         (b'{"instances": [[1, 2, 3', 400, "no JSON"),
         (b'{"instances": []}', 400, "not empty"),
         (b'{"instances": [[1, 2, 3]], "signature_name": "other"}', 400, "no signature"),
@@ -245,6 +245,28 @@ def test_sigterm_answers_what_was_begun(tf, tmp_path, got):
     finally:
         server.close()
     got("SIGTERM: all answered, exit 0")
+
+
+@E9
+def test_sigterm_waits_for_nobody_longer_than_it_says(tf, tmp_path, got):
+    write_double(tmp_path / "double" / "1")
+    write_slow(tmp_path / "slow")
+    server = Server(tmp_path, "serve.drain=1", "serve.timeout=60")
+    try:
+        server.ready()
+        with socket.create_connection(("127.0.0.1", server.client.port)) as slow:
+            head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n\r\n"
+            slow.sendall(head.encode() + b"{")
+            while b"in_flight 1.0" not in server.client.get("/metrics", port=server.client.probes).body:
+                time.sleep(0.05)
+            begun = time.monotonic()
+            server.process.terminate()
+            assert server.process.wait(30) == 0
+        seconds = time.monotonic() - begun
+    finally:
+        server.close()
+    assert seconds < 6 and "1 requests weren't answered" in server.log.read_text()
+    got(f"SIGTERM with a body that doesn't come: exit 0 after {seconds:.1f} s")
 
 
 @E9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import shutil
 import socket
@@ -185,6 +186,11 @@ def test_a_model_of_more_than_rows_answers_each_request_alone(server):
         b'{"inputs": [{"name": ["x"]}]}',
         b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": ' + b"[" * 900 + b"]" * 900 + b"}]}",
         b'{"inputs": [], "outputs": [{"name": {}}]}',
+        b'{"inputs": [{"name": "x", "shape": [true, 3], "datatype": "FP32", "data": [1, 1, 1]}]}',
+        b'{"id": "\\ud800", "inputs": []}',
+        b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "\\ud800", "data": [1, 1, 1]}]}',
+        b'{"inputs": [], "parameters": {"binary_data_output": "false"}}',
+        b'{"inputs": [], "outputs": [{"name": "y", "parameters": {"classification": 3}}]}',
         b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1e300, 1, 1]}]}',
     ],
 )
@@ -213,6 +219,46 @@ def test_requests_are_put_together_and_get_their_own_answers(models):
         assert 6 <= batches < 20  # 48 examples in batches of up to 8
         many = client.post("/v1/models/slow:predict", {"instances": [[i, 0, 0] for i in range(20)]}).json["predictions"]
         assert [row[0] for row in many] == [2 * i for i in range(20)]
+
+
+def test_each_gets_its_own_where_a_model_answers_as_many_as_it_likes(tf, tmp_path):
+    """Put together, such answers would be cut in the wrong places."""
+    import tensorflow
+
+    def positive(x):
+        return {"y": tensorflow.boolean_mask(x, x > 0), "flat": tensorflow.reshape(tensorflow.stack([x, -x], 1), [-1])}
+
+    def doubled(x):  # nothing in its graph says so
+        return {"y": tensorflow.reshape(tensorflow.stack([x, -x], 1), [-1])}
+
+    for name, answer in (("positive", positive), ("doubled", doubled)):
+        function = tensorflow.function(answer).get_concrete_function(
+            x=tensorflow.TensorSpec([None], tensorflow.float32)
+        )
+        module = tensorflow.Module()
+        tensorflow.saved_model.save(module, str(tmp_path / name), signatures={"serving_default": function})
+    with served({"positive": tmp_path / "positive", "doubled": tmp_path / "doubled"}) as client:
+
+        def ask(i):
+            first = client.post("/v1/models/positive:predict", {"inputs": [-1, i, 3, -4, i]}).json["outputs"]
+            second = client.post("/v1/models/doubled:predict", {"inputs": [i, 2]}).json["outputs"]
+            return first["y"], first["flat"][:3], second
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(ask, range(1, 33)))
+    assert found == [([i, 3, i], [-1, 1, i], [i, -i, 2, -2]) for i in range(1, 33)]
+
+
+def test_memory_is_counted_as_it_is_and_given_back(server):
+    body = json.dumps({"inputs": [[1, 2, 3]] * 50}).encode()
+    zipped = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    assert server.ask("POST", PREDICT, gzip.compress(body), zipped).status == 200
+    assert server.ask("POST", PREDICT, b"no gzip", zipped).status == 400
+    assert server.ask("POST", PREDICT, iter([body]), {}).status == 200  # in pieces, of unknown length
+    page = server.get("/metrics", port=server.probes).body.decode().splitlines()
+    assert "tfscale_serve_held_bytes 0.0" in page and "tfscale_serve_in_flight 0.0" in page
+    many = server.post(PREDICT, {"inputs": [[1, 2, 3]] * 600})
+    assert many.status == 413 and "may have 512 examples" in many.json["error"]
 
 
 def test_what_cannot_wait_is_refused_at_once(models):
@@ -266,6 +312,7 @@ def test_a_newer_version_takes_over_without_a_dropped_request_and_a_broken_one_d
                 stop.set()
             for one in asking:
                 one.result()
+            assert len(client.get("/v1/models/double").json["model_version_status"]) == 1  # the broken one is gone
         assert set(found) == {1.0, 3.0} and found[0] == found[-1] == 1.0
     assert "version 3 of double isn't served" in messages.text
 
@@ -279,6 +326,18 @@ def test_stopping_answers_what_was_begun(models):
     assert [one.result().json for one in begun] == [{"predictions": [[2, 2, 2]]}] * 3
     with pytest.raises(OSError):
         client.get("/v1/models")
+
+
+def test_it_begins_with_the_newest_version_that_can_be_loaded(tf, tmp_path, messages):
+    write_double(tmp_path / "1")
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    (tmp_path / "2" / "saved_model.pb").write_bytes(b"no model")
+    with served({"double": tmp_path}) as client:
+        assert client.post(PREDICT, {"instances": [[1, 1, 1]]}).json == {"predictions": [[2, 2, 2]]}
+        states = client.get("/v1/models/double").json["model_version_status"]
+        assert [(one["version"], one["state"]) for one in states] == [("2", "END"), ("1", "AVAILABLE")]
+        assert str(tmp_path) not in json.dumps(states)
+    assert "version 2 of double isn't served" in messages.text
 
 
 def test_what_is_no_model_or_no_place_is_told(tf, tmp_path):

@@ -90,6 +90,10 @@ class ServeOptions:
                 raise UsageError(
                     f"serve.{name} is {getattr(self, name):g}", where=f"serve.{name}", fix="use seconds above 0"
                 )
+        if not 0 <= self.drain < float("inf"):
+            raise UsageError(f"serve.drain is {self.drain:g}", where="serve.drain", fix="use seconds, 0 or more")
+        if not self.host:
+            raise UsageError("there is no address to listen on", where="serve.host", fix="serve.host=127.0.0.1")
         if self.memory < self.body:
             raise UsageError(
                 f"one request may have {self.body} bytes, and all together {self.memory}",
@@ -123,7 +127,7 @@ class ServeOptions:
             return None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:
-            context.load_cert_chain(self.tls_cert, self.tls_key)
+            context.load_cert_chain(self.tls_cert, self.tls_key, password=lambda: "")  # nobody could type one
         except ssl.SSLError as error:
             raise UsageError(
                 f"the certificate and the key can't be used: {error.reason or error}",

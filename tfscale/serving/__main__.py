@@ -82,6 +82,8 @@ def options_of(given: argparse.Namespace, environ: Mapping[str, str]) -> ServeOp
 def _places(model: str, name: str | None) -> dict[str | None, str]:
     """Places by name; None where the place gives it."""
     pairs = [one.partition("=") for one in model.split(",")]
+    if Path(model).expanduser().exists():
+        return {name: model}
     if len(pairs) == 1 and not pairs[0][1]:
         return {name: model}
     wrong = [one for one in pairs if not one[1] or not one[0] or not one[2]]
@@ -134,6 +136,11 @@ def serve(models: dict[str | None, str], options: ServeOptions) -> None:
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, stopped.set)
         await server.run(stopped, ready=ready)
+        if server.is_at_work:  # its threads would be waited for as long as they like
+            _log.warning("stopped while a model was at work")
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(run())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import logging
 import socket
@@ -17,8 +18,9 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from aiohttp import web
 
 from tfscale.config.serve_options import ServeOptions
@@ -27,6 +29,7 @@ from tfscale.serving import open_inference, tfs_rest
 from tfscale.serving.grpc_server import GrpcServer
 from tfscale.serving.header_deadline import HeaderDeadlines
 from tfscale.serving.json_body import parsed, written
+from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.refusal import Refusal, bad_request
 from tfscale.serving.repository import Repository
 from tfscale.serving.service_metrics import ServiceMetrics
@@ -37,6 +40,9 @@ _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _JSON = "application/json"
 _LENGTH = "Inference-Header-Content-Length"
+_LARGE = 200_000  # bytes of a body that takes milliseconds to understand
+_BACKLOG = 1024  # connections that wait to be accepted
+_Asked = TypeVar("_Asked")
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -59,7 +65,9 @@ class HttpServer:
     def __init__(self, models: Repository, options: ServeOptions, metrics: ServiceMetrics):
         self._models, self._options, self._metrics = models, options, metrics
         self._in_flight, self._held, self._stopping = 0, 0, False
+        self._ready = False
         self._deadlines: HeaderDeadlines | None = None
+        self._probing: HeaderDeadlines | None = None
         self._grpc = GrpcServer(models, options, metrics)
         self.addresses: list[tuple[str, int]] = []
 
@@ -83,30 +91,56 @@ class HttpServer:
         stopped: asyncio.Event,
         ready: Callable[[], None],
     ) -> None:
-        probes = web.AppRunner(self._probes(), access_log=None, handle_signals=False)
-        requests = web.AppRunner(self._requests(), access_log=None, handle_signals=False, keepalive_timeout=75.0)
-        loop = asyncio.get_running_loop()
-        await probes.setup()
-        await web.SockSite(probes, sockets[1]).start()  # alive while it loads
+        # What is to be awaited at the end is awaited below, for serve.drain
+        about: dict[str, Any] = {"access_log": None, "handle_signals": False, "shutdown_timeout": 0.1}
+        probes = web.AppRunner(self._probes(), **about)
+        requests = web.AppRunner(self._requests(), keepalive_timeout=75.0, **about)
+        loop, waits = asyncio.get_running_loop(), (self._options.header_timeout, self._options.timeout)
+        listening: list[asyncio.AbstractServer] = []
         try:
-            await self._models.load()
+            await probes.setup()
             await requests.setup()
-            self._deadlines = HeaderDeadlines(requests.server, self._options.header_timeout, self._options.timeout)  # type: ignore[arg-type]
-            server = await loop.create_server(self._deadlines, sock=sockets[0], ssl=tls, backlog=1024)
+            assert probes.server is not None and requests.server is not None
+            self._probing = HeaderDeadlines(probes.server, *waits)
+            self._deadlines = HeaderDeadlines(requests.server, *waits)
+            listening.append(await loop.create_server(self._probing, sock=sockets[1]))  # alive while it loads
+            if not await self._loaded(stopped):
+                return
+            secure: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": waits[0]} if tls is not None else {}
+            server = await loop.create_server(self._deadlines, sock=sockets[0], backlog=_BACKLOG, **secure)
+            listening.append(server)
             if self._options.grpc_port is not None:
                 self.addresses.append((self._options.host, await self._grpc.start()))
+            self._ready = True
             ready()
             watching = asyncio.create_task(self._models.watch(stopped))
             await stopped.wait()
-            await watching
-            self._stopping = True
+            self._ready, self._stopping = False, True
+            watching.cancel()
             server.close()
-            if requests.server is not None:
-                requests.server.pre_shutdown()  # idle connections
+            requests.server.pre_shutdown()  # idle connections
             await asyncio.gather(self._drained(), self._grpc.stop())
         finally:
+            for one in listening:
+                one.close()
             await requests.cleanup()
             await probes.cleanup()
+
+    async def _loaded(self, stopped: asyncio.Event) -> bool:
+        """Loads the models; False where it is stopped before that is done."""
+        loading, stopping = asyncio.create_task(self._models.load()), asyncio.create_task(stopped.wait())
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if loading.done():
+            loading.result()
+            return True
+        loading.cancel()
+        return False
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether something is under way still that the end doesn't wait for."""
+        return bool(self._in_flight) or self._models.is_at_work
 
     async def _drained(self) -> None:
         until = time.monotonic() + self._options.drain
@@ -122,13 +156,21 @@ class HttpServer:
             return web.Response(text="alive\n")
 
         async def ready(_: web.Request) -> web.Response:
-            fine = bool(self._models.names) and not self._stopping and self._deadlines is not None
-            return web.Response(text="ready\n" if fine else "not ready\n", status=200 if fine else 503)
+            return web.Response(text="ready\n" if self._ready else "not ready\n", status=200 if self._ready else 503)
 
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(body=self._metrics.written(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-        app = web.Application()
+        @web.middleware
+        async def in_time(request: web.Request, handler: _Handler) -> web.StreamResponse:
+            assert self._probing is not None
+            self._probing.begun(request.protocol)
+            try:
+                return await handler(request)
+            finally:
+                self._probing.ended(request.protocol)
+
+        app = web.Application(middlewares=[in_time])
         app.add_routes([web.get("/livez", live), web.get("/readyz", ready), web.get("/metrics", metrics)])
         return app
 
@@ -199,20 +241,30 @@ class HttpServer:
         too_large = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {options.body} bytes")
         if declared is not None and declared > options.body:
             raise too_large
-        held = options.body if declared is None else declared
+        is_known = declared is not None and "Content-Encoding" not in request.headers
+        held = declared if is_known and declared is not None else options.body
         if self._held + held > options.memory:
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "requests hold all the memory that they may; come again later")
         self._hold(held)
         try:
-            async with asyncio.timeout(options.timeout):
-                body = await request.read()
+            body = await self._read(request, too_large)
+            self._hold(len(body) - held)
+            held = len(body)
             yield body
-        except TimeoutError:
-            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, f"the body didn't come within {options.timeout:g} s") from None
-        except web.HTTPRequestEntityTooLarge:
-            raise too_large from None
         finally:
             self._hold(-held)
+
+    async def _read(self, request: web.Request, too_large: Refusal) -> bytes:
+        seconds = self._options.timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await request.read()
+        except TimeoutError:
+            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, f"the body didn't come within {seconds:g} s") from None
+        except web.HTTPRequestEntityTooLarge:
+            raise too_large from None
+        except (web.RequestPayloadError, ConnectionResetError) as error:
+            raise bad_request(f"the body can't be read: {first_line(error)}") from None
 
     def _hold(self, size: int) -> None:
         self._held += size
@@ -240,24 +292,38 @@ class HttpServer:
         return _json(tfs_rest.metadata_answer(name, model.version.number, model.inputs, model.outputs))
 
     async def _v1_predict(self, request: web.Request) -> web.Response:
-        name, version = _named(request)
-        self._models.batches(name, version).check_room()
-        async with self._body(request) as body:
-            batches = self._models.batches(name, version)
-            specs = batches.model.inputs
-            arrays, form = tfs_rest.predict_arrays(parsed(body, request.headers.get("Content-Type", "")), specs)
-            answers = await batches.answer(arrays, check_rows(arrays, specs), timeout=self._options.timeout)
+        def understand(body: bytes, model: LoadedModel) -> tuple[str, dict[str, np.ndarray]]:
+            arrays, form = tfs_rest.predict_arrays(parsed(body, _content_type(request)), model.inputs)
+            return form, arrays
+
+        _, form, answers = await self._computed(request, understand)
         return _json(tfs_rest.predict_answer(answers, form))
 
     async def _v1_classify(self, request: web.Request) -> web.Response:
+        def understand(body: bytes, model: LoadedModel) -> tuple[None, dict[str, np.ndarray]]:
+            return None, tfs_rest.classify_arrays(parsed(body, _content_type(request)), model.inputs)
+
+        model, _, answers = await self._computed(request, understand)
+        return _json(tfs_rest.classify_answer(answers, model.classes))
+
+    async def _computed(
+        self, request: web.Request, understand: Callable[[bytes, LoadedModel], tuple[_Asked, dict[str, np.ndarray]]]
+    ) -> tuple[LoadedModel, _Asked, dict[str, np.ndarray]]:
+        """The model, what the request asks besides its arrays, and the answers."""
         name, version = _named(request)
         self._models.batches(name, version).check_room()
         async with self._body(request) as body:
-            batches = self._models.batches(name, version)
-            model = batches.model
-            arrays = tfs_rest.classify_arrays(parsed(body, request.headers.get("Content-Type", "")), model.inputs)
-            answers = await batches.answer(arrays, check_rows(arrays, model.inputs), timeout=self._options.timeout)
-        return _json(tfs_rest.classify_answer(answers, model.classes))
+            while True:
+                batches = self._models.batches(name, version)
+                work = functools.partial(understand, body, batches.model)
+                if len(body) < _LARGE:
+                    asked, arrays = work()
+                else:  # others are answered meanwhile
+                    asked, arrays = await asyncio.get_running_loop().run_in_executor(None, work)
+                if self._models.batches(name, version) is batches:
+                    break  # else another version has taken its place
+            rows = check_rows(arrays, batches.model.inputs)
+            return batches.model, asked, await batches.answer(arrays, rows, timeout=self._options.timeout)
 
     # -- the Open Inference Protocol
 
@@ -287,20 +353,22 @@ class HttpServer:
         return _json({"name": name, "ready": True})
 
     async def _v2_infer(self, request: web.Request) -> web.Response:
-        name, version = _named(request)
-        self._models.batches(name, version).check_room()
         length = _whole(request.headers.get(_LENGTH))
-        async with self._body(request) as body:
-            batches = self._models.batches(name, version)
-            model = batches.model
-            asked = open_inference.Asked.read(body, length, model.inputs, request.headers.get("Content-Type", ""))
+
+        def understand(body: bytes, model: LoadedModel) -> tuple[open_inference.Asked, dict[str, np.ndarray]]:
+            asked = open_inference.Asked.read(body, length, model.inputs, _content_type(request))
             asked.check_outputs(model.outputs)
-            rows = check_rows(asked.arrays, model.inputs)
-            answers = await batches.answer(asked.arrays, rows, timeout=self._options.timeout)
-        head, size = asked.written(answers, name=name, version=str(model.version.number))
+            return asked, asked.arrays
+
+        model, asked, answers = await self._computed(request, understand)
+        head, size = asked.written(answers, name=_named(request)[0], version=str(model.version.number))
         if size is None:
             return web.Response(body=head, content_type=_JSON)
         return web.Response(body=head, content_type="application/octet-stream", headers={_LENGTH: str(size)})
+
+
+def _content_type(request: web.Request) -> str:
+    return str(request.headers.get("Content-Type", ""))
 
 
 def _named(request: web.Request) -> tuple[str, str | None]:
@@ -317,13 +385,14 @@ def _error(status: int, what: str, headers: dict[str, str] | None = None) -> web
         kept["WWW-Authenticate"] = "Bearer"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         kept["Retry-After"] = "1"
-    return web.Response(body=written({"error": what}), content_type=_JSON, status=status, headers=kept)
+    sayable = what.encode(errors="backslashreplace").decode()
+    return web.Response(body=written({"error": sayable}), content_type=_JSON, status=status, headers=kept)
 
 
 def _whole(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 12:
         raise bad_request(f"{_LENGTH} is no whole number")
     return int(text)
 
@@ -334,9 +403,12 @@ def _listening(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        found.listen(_BACKLOG)  # at once: before that a second server could bind it, too
     except OSError as error:
         found.close()
         raise ClusterFault(
-            f"{host}:{port} can't be listened on: {error.strerror}", where="serve.port", fix="choose another port"
+            f"{host}:{port} can't be listened on: {error.strerror or error}",
+            where="serve.host, serve.port",
+            fix="choose another port, or an address of this machine",
         ) from None
     return found

@@ -31,6 +31,7 @@ def parsed(body: bytes, content_type: str) -> dict[str, Any]:
     except orjson.JSONDecodeError as strict:
         try:
             found = json.loads(body)  # NaN and Infinity, which orjson refuses
+            json.dumps(found, ensure_ascii=False).encode()  # and half characters, which aren't taken
         except (ValueError, RecursionError):
             kind = content_type.partition(";")[0].strip().lower()
             if kind in _ANY or kind.endswith("+json"):

@@ -9,6 +9,7 @@ Owns TensorFlow. Refuses to know requests, and how examples of several are put t
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ import numpy as np
 from tfscale.errors import DataCorrupt, UsageError, first_line
 from tfscale.export.warm_up import read_examples
 from tfscale.serving.model_place import Version
-from tfscale.serving.tensor_specs import TensorSpec
+from tfscale.serving.tensor_specs import SPOKEN, TensorSpec
 
 SIGNATURE = "serving_default"
+_CHOOSING = {"Where", "Unique", "UniqueV2", "UniqueWithCounts", "DynamicPartition", "BooleanMask", "ListDiff"}
+_CHOOSING |= {"NonMaxSuppression", "NonMaxSuppressionV2", "NonMaxSuppressionV3", "NonMaxSuppressionV4"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedModel:
     """One version.
 
@@ -76,9 +79,16 @@ class LoadedModel:
         }
         answers = {name: _spec(name, spec) for name, spec in sorted(function.structured_outputs.items())}
         classes = tuple(map(str, about["classes"])) if about.get("classes") else None
+        for spec in (*takes.values(), *answers.values()):
+            if spec.dtype not in SPOKEN:
+                what = f"{spec.name} is {spec.dtype}, which no protocol has"
+                raise DataCorrupt(what, where=place, fix="export it with numbers and texts alone")
         examples = read_examples(version.saved_model)
-        found = examples if set(examples) == set(takes) else {}
-        return cls(version, takes, answers, classes, found, function, held)
+        fits = set(examples) == set(takes) and all(
+            array.dtype == takes[name].numpy_dtype and array.ndim == len(takes[name].shape)
+            for name, array in examples.items()
+        )
+        return cls(version, takes, answers, classes, examples if fits else {}, function, held)
 
     @property
     def fixed_rows(self) -> int | None:
@@ -89,7 +99,18 @@ class LoadedModel:
     def is_row_wise(self) -> bool:
         """Whether every input and output has one entry for each of any number of examples: others can't be computed
         together with those of another request."""
-        return all(spec.shape and spec.shape[0] is None for spec in (*self.inputs.values(), *self.outputs.values()))
+        specs = (*self.inputs.values(), *self.outputs.values())
+        if not all(spec.shape and spec.shape[0] is None for spec in specs):
+            return False
+        return bool(self.version.about) or not self._chooses_rows
+
+    @functools.cached_property
+    def _chooses_rows(self) -> bool:
+        """Whether a part of it answers as many entries as the values say, such as tf.boolean_mask. In an export of ours
+        such parts are inside of single examples."""
+        definition = self._function.graph.as_graph_def()
+        nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+        return any(node.op in _CHOOSING for node in nodes)
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the model says about these examples; raises what TensorFlow raises."""

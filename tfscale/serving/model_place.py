@@ -5,11 +5,12 @@ to know what is in a model, and TensorFlow.
 
     place = ModelPlace.of("runs/resnet/563a34baa8")
     place.name                    # resnet
-    place.newest()                # Version(number=1500, saved_model=Path(...), about={...}, stamp=...)
+    place.versions()              # [Version(number=1500, saved_model=Path(...), about={...}, stamp=...)]
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from tfscale.errors import DataMissing
+from tfscale.errors import DataMissing, UsageError
 from tfscale.files import read_json
 
 _MODEL, _ABOUT = "saved_model.pb", "export.json"
@@ -58,9 +59,15 @@ class ModelPlace:
 
     @classmethod
     def of(cls, path: str | Path, name: str | None = None) -> ModelPlace:
-        """Raises DataMissing: there is no model."""
+        """Raises DataMissing: there is no model; UsageError: no name for an address."""
         folder = Path(path).expanduser()
         place = cls(folder, name or _name_of(folder))
+        if not re.fullmatch(r"[\w.-]+", place.name):
+            raise UsageError(
+                f"{place.name!r} is no name that an address takes",
+                where="serve.name",
+                fix="serve.name=NAME of letters, digits, _, - and .",
+            )
         if next(place._versions(), None) is None:
             what = "holds no model" if folder.is_dir() else "is no folder"
             unexported = (folder / "checkpoints").is_dir()
@@ -71,9 +78,9 @@ class ModelPlace:
             )
         return place
 
-    def newest(self) -> Version | None:
-        """The version with the highest number; None where the folder is empty at this moment."""
-        return max(self._versions(), key=lambda version: version.number, default=None)
+    def versions(self) -> list[Version]:
+        """All of them, the highest number first; none where the folder is empty at this moment."""
+        return sorted(self._versions(), key=lambda version: version.number, reverse=True)
 
     def _versions(self) -> Iterator[Version]:
         single = _version_at(self.path) or _version_at(self.path / "export")
@@ -97,7 +104,7 @@ def _version_at(folder: Path, number: int | None = None) -> Version | None:
         about = read if isinstance(read, dict) else {}
         step = about.get("step")
         number = number if number is not None else step if isinstance(step, int) else 1
-        return Version(number, saved_model, about, stamp)
+        return Version(number, saved_model, about, (*stamp, hash(str(about))))
     return None
 
 

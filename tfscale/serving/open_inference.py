@@ -87,8 +87,8 @@ class Asked:
             isinstance(one, dict) and isinstance(one.get("name"), str) for one in outputs
         ):
             raise bad_request('"outputs" is a list of objects with a name')
-        binary = {"": bool(_parameters(request).get("binary_data_output", False))}
-        binary |= {one["name"]: bool(_parameters(one).get("binary_data", binary[""])) for one in outputs}
+        binary = {"": _flag(request, "binary_data_output", False)}
+        binary |= {one["name"]: _flag(one, "binary_data", binary[""]) for one in outputs}
         id_ = request.get("id")
         return cls(None if id_ is None else str(id_), arrays, tuple(one["name"] for one in outputs), binary)
 
@@ -115,17 +115,26 @@ class Asked:
         return (head, None) if not blobs else (b"".join([head, *blobs]), len(head))
 
 
+def _flag(thing: Mapping[str, Any], name: str, otherwise: bool) -> bool:
+    found = _parameters(thing).get(name, otherwise)
+    if not isinstance(found, bool):
+        raise bad_request(f"{name} is true or false")
+    return found
+
+
 def _parameters(thing: Mapping[str, Any]) -> Mapping[str, Any]:
     found = thing.get("parameters") or {}
     if not isinstance(found, dict):
         raise bad_request('"parameters" is an object')
+    if unknown := [name for name in found if name == "classification" or name.startswith("shared_memory")]:
+        raise bad_request(f"{', '.join(unknown)} is an extension of Triton's, which isn't spoken here")
     return found
 
 
 def _shape(tensor: Mapping[str, Any], spec: TensorSpec) -> tuple[int, ...]:
     """The tensor's shape, where its type is what the model takes."""
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
-    if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise bad_request(f"the shape of {spec.name} is a list of whole numbers")
     wanted = datatype_of(spec.dtype)
     if datatype != wanted:
@@ -186,6 +195,8 @@ def from_raw(spec: TensorSpec, shape: tuple[int, ...], blob: memoryview) -> np.n
         raise bad_request(
             f"{spec.name} has {len(blob)} bytes, and its shape {list(shape)} takes {count * dtype.itemsize}"
         )
+    if spec.dtype == "bool" and np.frombuffer(blob, np.uint8).max(initial=0) > 1:
+        raise bad_request(f"{spec.name} is BOOL, bytes of 0 and 1")
     return spec.checked(
         np.frombuffer(blob, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape_for(spec, shape))
     )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+_LONGEST = 500  # characters: a request may have names as long as itself
+
 
 class Refusal(Exception):
     """A request that isn't answered.
@@ -18,7 +20,7 @@ class Refusal(Exception):
 
     def __init__(self, status: int | HTTPStatus, what: str):
         super().__init__(what)
-        self.status, self.what = int(status), what
+        self.status, self.what = int(status), what if len(what) <= _LONGEST else f"{what[:_LONGEST]} ..."
 
 
 def bad_request(what: str) -> Refusal:

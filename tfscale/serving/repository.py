@@ -49,6 +49,7 @@ class Repository:
         self._places, self._limits, self._every = list(places), limits, every
         self._seen = seen or (lambda name, rows, seconds: None)
         self._models: dict[str, _Model] = {}
+        self._loading = 0
 
     async def load(self) -> None:
         """Loads and warms up every model.
@@ -57,19 +58,44 @@ class Repository:
             DataMissing, DataCorrupt, UsageError: one of them can't be.
         """
         for place in self._places:
-            version = ModelPlace.of(place.path, place.name).newest()
-            assert version is not None  # ModelPlace.of has refused it
-            self._models[place.name] = _Model(place, await self._made(place.name, version))
+            self._models[place.name] = await self._first(place)
         _keep_out_of_collections()
 
+    async def _first(self, place: ModelPlace) -> _Model:
+        """The newest version that can be loaded."""
+        ModelPlace.of(place.path, place.name)  # which says what is missing
+        failed: list[tuple[Version, Exception]] = []
+        for version in place.versions():
+            try:
+                batches = await self._made(place.name, version)
+            except Exception as error:
+                failed.append((version, error))
+                continue
+            for broken, why in failed:
+                self._tell_broken(place.name, broken, why, serving=version)
+            return _Model(place, batches, (failed[0][0], _why(failed[0][1])) if failed else None)
+        raise failed[0][1]
+
+    def _tell_broken(self, name: str, version: Version, error: Exception, *, serving: Version) -> None:
+        why = error.what if isinstance(error, TfscaleError) else first_line(error)
+        _log.error(f"version {version.number} of {name} isn't served: {why}; version {serving.number} serves on")
+
     async def _made(self, name: str, version: Version) -> Batches:
-        loop = asyncio.get_running_loop()
-        model = await loop.run_in_executor(None, LoadedModel.load, version)
+        self._loading += 1
+        try:
+            model = await asyncio.get_running_loop().run_in_executor(None, LoadedModel.load, version)
+        finally:
+            self._loading -= 1
         batches = Batches(model, self._limits, seen=lambda rows, seconds: self._seen(name, rows, seconds))
         times = await batches.warm_up()
         told = ", ".join(f"{size}: {1000 * seconds:.1f} ms" for size, seconds in times.items())
         _log.info(f"{name}, version {version.number}, is loaded from {version.saved_model}" + f"; {told}" * bool(told))
         return batches
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a model is being loaded, or computes."""
+        return bool(self._loading) or any(model.batches.is_at_work for model in self._models.values())
 
     @property
     def names(self) -> list[str]:
@@ -102,23 +128,29 @@ class Repository:
                 continue
 
     async def _look(self, model: _Model) -> None:
-        name = model.place.name
+        name, current = model.place.name, model.batches.model.version
         try:
-            found = model.place.newest()
+            versions = model.place.versions()
         except (OSError, TfscaleError) as error:  # the folder changes under our eyes
             _log.warning(f"{name}: {first_line(error)}")
             return
-        if found is None or found == model.batches.model.version or (model.failed and found == model.failed[0]):
+        if model.failed and model.failed[0] not in versions:
+            model.failed = None  # it is gone, or another one by now
+        for version in versions:
+            if version == current:
+                return
+            if model.failed and version == model.failed[0]:
+                continue
+            try:
+                batches = await self._made(name, version)
+                break
+            except Exception as error:  # whatever TensorFlow raises; the version before it serves on
+                self._tell_broken(name, version, error, serving=current)
+                model.failed = (version, _why(error))
+                return
+        else:
             return
-        try:
-            batches = await self._made(name, found)
-        except Exception as error:  # whatever TensorFlow raises; the version before it serves on
-            own = model.batches.model.version.number
-            why = error.what if isinstance(error, TfscaleError) else first_line(error)
-            _log.error(f"version {found.number} of {name} isn't served: {why}; version {own} serves on")
-            model.failed = (found, why)
-            return
-        old, model.batches, model.failed = model.batches, batches, None
+        old, model.batches = model.batches, batches
         draining = asyncio.create_task(_ended(old))
         model.drains.add(draining)
         draining.add_done_callback(model.drains.discard)
@@ -127,6 +159,15 @@ class Repository:
         """Waits for all batches that were begun."""
         for model in self._models.values():
             await model.batches.drained()
+
+
+def _why(error: Exception) -> str:
+    """For those who ask: what, and not where."""
+    return (
+        error.what.partition(":")[0]
+        if isinstance(error, TfscaleError)
+        else "it can't be used; the server's log says why"
+    )
 
 
 async def _ended(batches: Batches) -> None:

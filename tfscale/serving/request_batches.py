@@ -78,12 +78,18 @@ class Batches:
         self.waiting_rows = 0
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="model")
         self._computing: set[asyncio.Future] = set()
-        self._sizes = sizes_up_to(limits.rows) if model.is_row_wise else [model.fixed_rows or 1]
+        self._is_row_wise = model.is_row_wise
+        self._sizes = sizes_up_to(limits.rows) if self._is_row_wise else [model.fixed_rows or 1]
 
     @property
     def sizes(self) -> list[int]:
         """Of the batches, in their order."""
         return list(self._sizes)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a batch is computed."""
+        return bool(self._computing)
 
     async def warm_up(self) -> dict[int, float]:
         """Computes a batch of every size, with the examples of the export or with zeros.
@@ -104,13 +110,18 @@ class Batches:
                 place = self.model.version.saved_model
                 _log.info(f"{place} isn't warmed up: it holds no examples, and of zeros {first_line(error)}")
                 return {}
+            if not self._is_row_wise:
+                self._sizes = [self.model.fixed_rows or 1]
+                break
             if times[rows] > self._limits.latency and rows != self._sizes[0]:
                 self._sizes = [size for size in self._sizes if size < rows]
                 break
         return times
 
     def _timed(self, arrays: Arrays) -> float:
-        self.model(arrays)
+        rows = len(next(iter(arrays.values())))
+        if any(answer.ndim == 0 or len(answer) != rows for answer in self.model(arrays).values()):
+            self._is_row_wise = False
         began = time.monotonic()
         self.model(arrays)
         return time.monotonic() - began
@@ -118,7 +129,7 @@ class Batches:
     def _example(self, rows: int) -> Arrays | None:
         if self.model.examples:
             return {name: np.resize(array, (rows, *array.shape[1:])) for name, array in self.model.examples.items()}
-        if not self.model.is_row_wise:
+        if not self._is_row_wise:
             return None
         specs = self.model.inputs.values()
         if any(size is None for spec in specs for size in spec.shape[1:]):
@@ -144,17 +155,17 @@ class Batches:
             Refusal: too many wait (429), it took too long (504), or TensorFlow refuses the examples (422).
         """
         largest = self._sizes[-1]
-        if self._waiting and self.waiting_rows + rows > self._limits.queue:
+        if rows > self._limits.queue:
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {self._limits.queue} examples")
+        if self.waiting_rows + rows > self._limits.queue:
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"{self.waiting_rows} examples wait already; come again later")
         loop = asyncio.get_running_loop()
         parts = []
-        for first in range(0, rows, largest if self.model.is_row_wise else rows):
-            own = {n: a[first : first + largest] for n, a in arrays.items()} if self.model.is_row_wise else arrays
+        for first in range(0, rows, largest if self._is_row_wise else rows):
+            own = {n: a[first : first + largest] for n, a in arrays.items()} if self._is_row_wise else arrays
             shapes = tuple(array.shape[1:] for array in own.values())
             parts.append(
-                _Waiting(
-                    own, min(largest, rows - first) if self.model.is_row_wise else rows, shapes, loop.create_future()
-                )
+                _Waiting(own, min(largest, rows - first) if self._is_row_wise else rows, shapes, loop.create_future())
             )
         self._waiting.extend(parts)
         self.waiting_rows += rows
@@ -193,7 +204,7 @@ class Batches:
         """The first that wait, as many as fit together."""
         batch, rows = [self._waiting.popleft()], 0
         rows = batch[0].rows
-        while self.model.is_row_wise and self._waiting and self._waiting[0].shapes == batch[0].shapes:
+        while self._is_row_wise and self._waiting and self._waiting[0].shapes == batch[0].shapes:
             if rows + self._waiting[0].rows > self._sizes[-1]:
                 break
             batch.append(self._waiting.popleft())
@@ -213,11 +224,8 @@ class Batches:
 
     def _split(self, batch: list[_Waiting]) -> list[dict[str, np.ndarray]]:
         rows = sum(one.rows for one in batch)
-        if not self.model.is_row_wise:
-            began = time.monotonic()
-            answers = self.model(batch[0].arrays)
-            self._seen(rows, time.monotonic() - began)
-            return [answers]
+        if not self._is_row_wise:
+            return [self._alone(one) for one in batch]
         size = next(size for size in self._sizes if size >= rows)
         arrays = {}
         for name in batch[0].arrays:
@@ -228,11 +236,20 @@ class Batches:
         began = time.monotonic()
         answers = self.model(arrays)
         self._seen(rows, time.monotonic() - began)
+        if any(len(answer) != size for answer in answers.values()):  # not one for each example, whatever it promised
+            self._is_row_wise, self._sizes = False, [1]
+            return [self._alone(one) for one in batch]
         found, first = [], 0
         for one in batch:
             found.append({name: answer[first : first + one.rows] for name, answer in answers.items()})
             first += one.rows
         return found
+
+    def _alone(self, one: _Waiting) -> dict[str, np.ndarray]:
+        began = time.monotonic()
+        answers = self.model(one.arrays)
+        self._seen(one.rows, time.monotonic() - began)
+        return answers
 
     def _finished(self, batch: list[_Waiting], done: asyncio.Future) -> None:
         self._computing.discard(done)

@@ -9,6 +9,7 @@ Owns the checks that every protocol shares. Refuses to know protocols, and Tenso
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,9 @@ import numpy as np
 
 from tfscale.serving.refusal import bad_request, unprocessable
 
-_WHOLE, _REAL = "iub", "iufb"
+# The types that a request or an answer may have, by NumPy's names
+SPOKEN = {"bool", "string", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
+SPOKEN |= {"float16", "float32", "float64"}
 
 
 @dataclass(frozen=True)
@@ -47,29 +50,32 @@ class TensorSpec:
         Raises:
             Refusal: they are of other types, ragged, or out of range.
         """
+        shape, leaves = _walked(values, self.name)
         if self.dtype == "string":
-            return self._checked(_texts(values, self.name))
-        try:
-            found = np.asarray(values)
-        except ValueError:
-            raise unprocessable(f"the lists of {self.name} have different lengths") from None
-        if found.dtype.kind == "O" and _has_null(found):
+            return self._checked(_texts(leaves, self.name).reshape(shape))
+        kinds = set(map(type, leaves))
+        allowed = {bool} if self.dtype == "bool" else {int} if np.dtype(self.dtype).kind in "iu" else {int, float}
+        if type(None) in kinds and self.gaps is not True:
             raise unprocessable(f"{self.name} has null among its values; give numbers alone")
+        if float in kinds and allowed == {int} and not np.isfinite([v for v in leaves if type(v) is float]).all():
+            raise unprocessable(f"{self.name} has NaN or an infinity, and takes whole numbers")
+        if wrong := kinds - allowed - {type(None)}:
+            raise bad_request(f"{self.name} takes {self.dtype}, and was given {_kind(wrong.pop())}")
+        return self._checked(self._of_numbers(leaves).reshape(shape))
+
+    def _of_numbers(self, leaves: list) -> np.ndarray:
         own = self.numpy_dtype
-        kinds = _REAL if own.kind in "fc" else "b" if own.kind == "b" else _WHOLE
-        if found.size and found.dtype.kind not in kinds:
-            if found.dtype.kind == "f" and own.kind in "iu" and not np.isfinite(found).all():
-                raise unprocessable(f"{self.name} has NaN or an infinity, and takes whole numbers")
-            raise bad_request(f"{self.name} takes {self.dtype}, and was given {_told(found)}")
-        if own.kind in "iu" and found.size:
-            limits = np.iinfo(own)
-            if found.min() < limits.min or found.max() > limits.max:
-                raise unprocessable(f"{self.name} takes {self.dtype}, from {limits.min} to {limits.max}")
+        try:
+            if own.kind in "iub":
+                return np.array(leaves, own)
+            wide = np.array(leaves, np.float64)  # None becomes NaN
+        except OverflowError:
+            raise unprocessable(f"{self.name} takes {self.dtype}, and has a number that is too large for it") from None
         with np.errstate(over="ignore"):
-            made = found.astype(own)
-        if own.kind == "f" and found.dtype.kind in _REAL and (np.isfinite(found) & ~np.isfinite(made)).any():
+            made = wide.astype(own)
+        if (np.isfinite(wide) & ~np.isfinite(made.astype(np.float64))).any():
             raise unprocessable(f"{self.name} takes {self.dtype}, and has a number that is too large for it")
-        return self._checked(made)
+        return made
 
     def checked(self, array: np.ndarray) -> np.ndarray:
         """An array that is of the type already.
@@ -86,8 +92,10 @@ class TensorSpec:
         )
         if not fits:
             raise unprocessable(f"{self.name} takes {shape_text(wanted)}, and was given {shape_text(array.shape)}")
-        if self.gaps is False and array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise unprocessable(f"{self.name} has NaN or an infinity, and takes none")
+        if self.gaps is not None and array.dtype.kind not in "iubO":
+            wide = array.astype(np.float64)
+            if np.isinf(wide).any() or (self.gaps is False and np.isnan(wide).any()):
+                raise unprocessable(f"{self.name} has NaN or an infinity, and takes none")
         return array
 
 
@@ -125,28 +133,33 @@ def check_rows(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]
     return rows
 
 
-def _texts(values: Any, name: str) -> np.ndarray:
-    """Objects of bytes, in the lists' own shape."""
-    found = np.asarray(values, dtype=object)
-    flat = found.reshape(-1)
-    for place, value in enumerate(flat):
+def _walked(values: Any, name: str) -> tuple[tuple[int, ...], list]:
+    """The shape of nested lists, and their leaves in order. NumPy itself would first make texts as long as the longest
+    one of whatever stands there."""
+    shape: list[int] = []
+    level = [values]
+    while level and type(level[0]) is list:
+        if set(map(type, level)) != {list} or len(lengths := set(map(len, level))) != 1:
+            raise unprocessable(f"the lists of {name} have different lengths")
+        shape.append(lengths.pop())
+        level = list(itertools.chain.from_iterable(level))
+    if list in set(map(type, level)):
+        raise unprocessable(f"the lists of {name} have different lengths")
+    return tuple(shape), level
+
+
+def _texts(leaves: list, name: str) -> np.ndarray:
+    """Objects of bytes, [values]."""
+    found = np.empty(len(leaves), object)
+    for place, value in enumerate(leaves):
         if isinstance(value, str):
-            flat[place] = value.encode()
-        elif not isinstance(value, bytes):
-            raise bad_request(f'{name} takes texts, or bytes as {{"b64": "..."}}, and was given {_kind(value)}')
+            value = value.encode()
+        if not isinstance(value, bytes):
+            raise bad_request(f'{name} takes texts, or bytes as {{"b64": "..."}}, and was given {_kind(type(value))}')
+        found[place] = value
     return found
 
 
-def _has_null(array: np.ndarray) -> bool:
-    return any(value is None for value in array.reshape(-1))
-
-
-def _told(array: np.ndarray) -> str:
-    if array.dtype.kind == "O":
-        return _kind(next(iter(array.reshape(-1)), None))
-    return {"U": "texts", "S": "bytes", "f": "fractions", "b": "true or false"}.get(array.dtype.kind, str(array.dtype))
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "lists of different lengths", type(None): "null", str: "a text", bytes: "bytes"}
-    return names.get(type(value), "a number")
+def _kind(kind: type) -> str:
+    names = {dict: "an object", type(None): "null", str: "a text", bytes: "bytes", bool: "true or false"}
+    return names.get(kind, "a fraction" if kind is float else "a whole number")

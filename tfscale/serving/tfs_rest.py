@@ -83,7 +83,7 @@ def _is_named(value: Any) -> bool:
 def _bytes_in(value: Any) -> Any:
     """With bytes in the place of {"b64": ...}, at any depth."""
     if isinstance(value, list):
-        return [_bytes_in(one) for one in value] if value and isinstance(value[0], list | dict) else value
+        return [_bytes_in(one) for one in value] if {list, dict} & set(map(type, value)) else value
     if isinstance(value, dict):
         if set(value) != {"b64"}:
             raise bad_request('an object among values is {"b64": "..."}')
@@ -96,10 +96,12 @@ def predict_answer(answers: Mapping[str, np.ndarray], form: str) -> dict[str, An
     columns = {name: _jsonable(name, array) for name, array in answers.items()}
     if form == "inputs":
         return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}
+    rows = {len(array) if array.ndim else -1 for array in answers.values()}
+    if len(rows) != 1 or -1 in rows:
+        raise bad_request('the model answers more than one entry for each example; ask it by "inputs"')
     if len(columns) == 1:
         return {"predictions": next(iter(columns.values()))}
-    rows = len(next(iter(columns.values())))
-    return {"predictions": [{name: column[i] for name, column in columns.items()} for i in range(rows)]}
+    return {"predictions": [{name: column[i] for name, column in columns.items()} for i in range(rows.pop())]}
 
 
 def _jsonable(name: str, array: np.ndarray) -> Any:
