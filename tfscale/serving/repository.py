@@ -15,6 +15,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from tfscale.errors import TfscaleError, first_line
@@ -49,7 +50,8 @@ class Repository:
         self._places, self._limits, self._every = list(places), limits, every
         self._seen = seen or (lambda name, rows, seconds: None)
         self._models: dict[str, _Model] = {}
-        self._loading = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loading: Future | None = None  # a task that waits for it may end before it does
 
     async def load(self) -> None:
         """Loads and warms up every model.
@@ -81,11 +83,8 @@ class Repository:
         _log.error(f"version {version.number} of {name} isn't served: {why}; version {serving.number} serves on")
 
     async def _made(self, name: str, version: Version) -> Batches:
-        self._loading += 1
-        try:
-            model = await asyncio.get_running_loop().run_in_executor(None, LoadedModel.load, version)
-        finally:
-            self._loading -= 1
+        self._loading = self._thread.submit(LoadedModel.load, version)
+        model = await asyncio.wrap_future(self._loading)
         batches = Batches(model, self._limits, seen=lambda rows, seconds: self._seen(name, rows, seconds))
         times = await batches.warm_up()
         told = ", ".join(f"{size}: {1000 * seconds:.1f} ms" for size, seconds in times.items())
@@ -95,7 +94,8 @@ class Repository:
     @property
     def is_at_work(self) -> bool:
         """Whether a model is being loaded, or computes."""
-        return bool(self._loading) or any(model.batches.is_at_work for model in self._models.values())
+        loads = self._loading is not None and not self._loading.done()
+        return loads or any(model.batches.is_at_work for model in self._models.values())
 
     @property
     def names(self) -> list[str]:
