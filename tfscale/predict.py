@@ -39,6 +39,7 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
     if options.predict_part < 1:
         raise UsageError(f"{options.predict_part} rows are no part", where="predict.part", fix="use predict.part=1024")
     from tfscale.data.found import remarks
+    from tfscale.export.saved_model import serving_inputs
     from tfscale.run_dir.choice import parse_choice
     from tfscale.trained.predictions import check_output, predict_file
     from tfscale.trained.restored_run import RestoredRun
@@ -52,7 +53,7 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
         unlabelled=functools.partial(source_of, options.input) if options.input else None,
         config_dir=options.config_dir,
     ) as run:
-        if options.input and set(run.task.serving_inputs() or ()) == {"seed"}:
+        if options.input and set(serving_inputs(run.task) or ()) == {"seed"}:
             raise UsageError(
                 f"{type(run.task).__name__} makes its answers from seeds, and reads nothing of {options.input}",
                 where="input",

@@ -353,10 +353,10 @@ def test_what_is_no_model_or_no_place_is_told(tf, tmp_path):
         pass
     write_double(tmp_path / "fine")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        from tfscale.serving.http_server import _listening
+        from tfscale.serving.listening import listening_socket
 
         with pytest.raises(ClusterFault, match="can't be listened on"):
-            _listening("127.0.0.1", taken.getsockname()[1])
+            listening_socket("127.0.0.1", taken.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ def _dashed(headers: Mapping[str, str]) -> dict[str, str]:
 def served(models: Mapping[str, Path], **options: Any) -> Iterator[Client]:
     """The server on two free ports, until the context ends; its queue and sizes by `ServeOptions`."""
     from tfscale.config.serve_options import ServeOptions
-    from tfscale.serving.http_server import HttpServer, loop_factory
+    from tfscale.serving.http_server import HttpServer
+    from tfscale.serving.listening import loop_factory
     from tfscale.serving.model_place import ModelPlace
     from tfscale.serving.repository import Repository
     from tfscale.serving.request_batches import Limits

@@ -103,7 +103,8 @@ def serve(models: dict[str | None, str], options: ServeOptions) -> None:
         ClusterFault: a port is taken.
     """
     try:
-        from tfscale.serving.http_server import HttpServer, loop_factory
+        from tfscale.serving.http_server import HttpServer
+        from tfscale.serving.listening import loop_factory
         from tfscale.serving.service_metrics import ServiceMetrics
 
         metrics = ServiceMetrics()

@@ -1,9 +1,9 @@
 """HTTP: the addresses of both protocols, who may ask, and how large, slow and many requests may be.
 
-Owns aiohttp and uvloop (extra `serve`), the two ports, and the end: what was begun is answered. Refuses to know what
+Owns aiohttp (extra `serve`), the two ports, and the end: what was begun is answered. Refuses to know what
 requests hold, which is each protocol's own.
 
-    asyncio.Runner(loop_factory=loop_factory()).run(HttpServer(models, options, metrics).run(stopped))
+    await HttpServer(models, options, metrics).run(stopped)
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import numpy as np
 from aiohttp import web
 
 from tfscale.config.serve_options import ServeOptions
-from tfscale.errors import ClusterFault, first_line
+from tfscale.errors import first_line
 from tfscale.serving import open_inference, tfs_rest
 from tfscale.serving.grpc_server import GrpcServer
 from tfscale.serving.header_deadline import HeaderDeadlines
 from tfscale.serving.json_body import parsed, written
+from tfscale.serving.listening import BACKLOG, listening_socket
 from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.refusal import Refusal, bad_request
 from tfscale.serving.repository import Repository
@@ -41,18 +42,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _JSON = "application/json"
 _LENGTH = "Inference-Header-Content-Length"
 _LARGE = 200_000  # bytes of a body that takes milliseconds to understand
-_BACKLOG = 1024  # connections that wait to be accepted
 _Asked = TypeVar("_Asked")
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, which answers more requests; asyncio's own where it isn't installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 class HttpServer:
@@ -80,7 +70,7 @@ class HttpServer:
         """
         tls, ports = self._options.tls(), (self._options.port, self._options.probes_port)
         with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(_listening(self._options.host, port)) for port in ports]
+            sockets = [stack.enter_context(listening_socket(self._options.host, port)) for port in ports]
             self.addresses = [one.getsockname()[:2] for one in sockets]
             await self._run(sockets, tls, stopped, ready)
 
@@ -107,7 +97,7 @@ class HttpServer:
             if not await self._loaded(stopped):
                 return
             secure: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": waits[0]} if tls is not None else {}
-            server = await loop.create_server(self._deadlines, sock=sockets[0], backlog=_BACKLOG, **secure)
+            server = await loop.create_server(self._deadlines, sock=sockets[0], backlog=BACKLOG, **secure)
             listening.append(server)
             if self._options.grpc_port is not None:
                 self.addresses.append((self._options.host, await self._grpc.start()))
@@ -395,20 +385,3 @@ def _whole(text: str | None) -> int | None:
     if not text.isdecimal() or len(text) > 12:
         raise bad_request(f"{_LENGTH} is no whole number")
     return int(text)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((host, port))
-        found.listen(_BACKLOG)  # at once: before that a second server could bind it, too
-    except OSError as error:
-        found.close()
-        raise ClusterFault(
-            f"{host}:{port} can't be listened on: {error.strerror or error}",
-            where="serve.host, serve.port",
-            fix="choose another port, or an address of this machine",
-        ) from None
-    return found
