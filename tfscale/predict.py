@@ -16,6 +16,7 @@ from tfscale.errors import UsageError
 if TYPE_CHECKING:
     from tfscale.config.schema import RunConfig
     from tfscale.data.source import Source
+    from tfscale.task import Task
 
 _log = logging.getLogger("tfscale.predict")
 
@@ -39,7 +40,6 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
     if options.predict_part < 1:
         raise UsageError(f"{options.predict_part} rows are no part", where="predict.part", fix="use predict.part=1024")
     from tfscale.data.found import remarks
-    from tfscale.export.saved_model import serving_inputs
     from tfscale.run_dir.choice import parse_choice
     from tfscale.trained.predictions import check_output, predict_file
     from tfscale.trained.restored_run import RestoredRun
@@ -53,18 +53,25 @@ def _predict(options: argparse.Namespace, _: dict) -> int:
         unlabelled=functools.partial(source_of, options.input) if options.input else None,
         config_dir=options.config_dir,
     ) as run:
-        if options.input and set(serving_inputs(run.task) or ()) == {"seed"}:
-            raise UsageError(
-                f"{type(run.task).__name__} makes its answers from seeds, and reads nothing of {options.input}",
-                where="input",
-                fix="leave input= away: it answers once for each example of the run's own data",
-            )
+        if options.input:
+            _refuse_in_vain(run.task, options.input)
         split = "test" if options.input else options.split  # the only one of data without labels
         if noted := remarks(run.source):
             _log.log(RESULT, noted)
         rows = predict_file(run, split, options.output, part_rows=options.predict_part)
         _log.log(RESULT, f"{rows} predictions of step {run.state.step}: {options.output}")
     return 0
+
+
+def _refuse_in_vain(task: Task, path: str) -> None:
+    from tfscale.export.saved_model import serving_inputs  # which imports TensorFlow
+
+    if set(serving_inputs(task) or ()) == {"seed"}:
+        raise UsageError(
+            f"{type(task).__name__} makes its answers from seeds, and reads nothing of {path}",
+            where="input",
+            fix="leave input= away: it answers once for each example of the run's own data",
+        )
 
 
 def source_of(path: str, config: RunConfig) -> Source:
