@@ -27,11 +27,12 @@ import os
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from tfscale.errors import SecurityRefused
+from tfscale.errors import OutputError, SecurityRefused
 
 MAX_JSON = 32 * 2**20  # bytes of a file that is read as a whole
 MAX_LINE = 2**20  # bytes of a line
@@ -247,6 +248,22 @@ def inside(folder: Path, name: str) -> Path:
             _refuse(folder.joinpath(*parts[:count]))
     refuse_links(path)
     return path
+
+
+def refuse_unwritable(file: Path, *, where: str, fix: str) -> None:
+    """Finds before anything is computed that a file can't be written; its folder is made.
+
+    Raises:
+        OutputError: it is a folder, or its folder can't be written.
+    """
+    try:
+        if file.is_dir():
+            raise IsADirectoryError(f"{file} is a folder")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):  # permission bits say nothing about read-only mounts
+            pass
+    except OSError as error:
+        raise OutputError(f"{file} can't be written: {error.strerror or error}", where=where, fix=fix) from None
 
 
 def refuse_links(path: Path) -> None:

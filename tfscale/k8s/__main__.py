@@ -20,6 +20,14 @@ from tfscale.k8s.printed import NOTE, composed, text_of, text_of_import, text_of
 from tfscale.k8s.script import Script
 
 _log = logging.getLogger("tfscale.k8s")
+_IMPORT = {
+    "prog": "tfscale k8s data import",
+    "about": "Print the Job that fills a volume claim with a data set.",
+    "usage": "tfscale k8s data import URL name=NAME job.image=... job.data_claim=... [KEY=VALUE ...]",
+    "epilog": "keys: job.* as `tfscale k8s --cfg job` shows them, and those of `tfscale data import`\n"
+    "example: tfscale k8s data import s3://bucket/flights.csv name=flights\n"
+    "         job.image=registry/tfscale:0.1 job.data_claim=data job.secrets=[store]",
+}
 _SERVE = {
     "prog": "tfscale k8s serve",
     "about": "Print the manifests with which a model is served in a cluster.",
@@ -46,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["run"]:
         return _main_of_script(words[1:])
     if words[:2] == ["data", "import"]:
-        return _main_of_import(words[2:])
+        return _main_of_words(_IMPORT, words[2:], text_of_import, shown="URL|KEY=VALUE")
     if words[:1] == ["serve"]:
         return _main_of_words(_SERVE, words[1:], text_of_serving)
     if words[:1] == ["route"]:
@@ -93,33 +101,12 @@ def _main_of_script(words: list[str]) -> int:
     return program.run(words[:cut], work, configuration=configuration)
 
 
-def _main_of_import(words: list[str]) -> int:
-    parser = Parser(
-        "tfscale k8s data import",
-        "Print the Job that fills a volume claim with a data set.",
-        usage="tfscale k8s data import URL name=NAME job.image=... job.data_claim=... [KEY=VALUE ...]",
-        epilog="keys: job.* as `tfscale k8s --cfg job` shows them, and those of `tfscale data import`\n"
-        "example: tfscale k8s data import s3://bucket/flights.csv name=flights\n"
-        "         job.image=registry/tfscale:0.1 job.data_claim=data job.secrets=[store]",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("words", nargs="*", metavar="URL|KEY=VALUE", help="what is imported; and keys")
-    parser.add_argument("--config-dir", metavar="DIR", help="your own groups, such as DIR/job/gold.yaml")
-    parser.add_argument(OPTION, action="store_true", help="hand it to kubectl")
-
-    def work(seen: dict) -> int:
-        options = parser.parse(words)
-        seen["traceback"] = "debug.traceback=true" in options.words
-        given = [word for word in options.words if word != "debug.traceback=true"]
-        return _tell(text_of_import(given, config_dir=options.config_dir), apply_it=options.apply)
-
-    return guard(work)
-
-
-def _main_of_words(page: Mapping[str, str], words: list[str], text: Callable[..., str]) -> int:
-    """A command of words alone, by what its page says."""
+def _main_of_words(
+    page: Mapping[str, str], words: list[str], text: Callable[..., str], *, shown: str = "KEY=VALUE"
+) -> int:
+    """A command of words alone, which its page calls `shown`."""
     parser = Parser(**page, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="see below")
+    parser.add_argument("words", nargs="*", metavar=shown, help="see below")
     parser.add_argument("--config-dir", metavar="DIR", help="your own groups, such as DIR/job/gold.yaml")
     parser.add_argument(OPTION, action="store_true", help="hand them to kubectl")
 

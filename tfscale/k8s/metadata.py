@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfscale.k8s.spec import Job
+from tfscale.k8s.spec import Job, JobSpec
 
 Manifest = dict[str, Any]
 INSTANCE = "app.kubernetes.io/instance"
 
 
 def labels(job: Job, role: str = "") -> dict[str, str]:
+    """Those of a job's objects."""
+    return labels_of(job.spec, role)
+
+
+def labels_of(spec: JobSpec, role: str = "") -> dict[str, str]:
     """The recommended labels. https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/"""
     found = {
         "app.kubernetes.io/name": "tfscale",
-        INSTANCE: job.spec.name,
+        INSTANCE: spec.name,
         "app.kubernetes.io/managed-by": "tfscale",
     }
     return found | ({"app.kubernetes.io/component": role} if role else {})
 
 
 def metadata(job: Job, name: str = "", role: str = "") -> Manifest:
+    """The metadata of a job's object."""
+    return metadata_of(job.spec, name, role)
+
+
+def metadata_of(spec: JobSpec, name: str = "", role: str = "") -> Manifest:
     """The metadata of an object: its name (the job's), the namespace where one was given, labels."""
-    found: Manifest = {"name": name or job.spec.name}
-    if job.spec.namespace:
-        found["namespace"] = job.spec.namespace
-    return {**found, "labels": labels(job, role)}
+    found: Manifest = {"name": name or spec.name}
+    if spec.namespace:
+        found["namespace"] = spec.namespace
+    return {**found, "labels": labels_of(spec, role)}
 
 
 def exclusive(job: Job, meta: Manifest) -> Manifest:

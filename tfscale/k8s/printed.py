@@ -40,7 +40,7 @@ def text_of(overrides: Sequence[str], *, config_dir: str | None = None) -> str:
         job = _job_of(_spec(raw), ("train",))
     else:
         job = _job(to_run_config(raw, overrides), overrides, config_dir)
-    return _written(job, [*(["--config-dir", config_dir] if config_dir else []), *overrides])
+    return _written(job, [*_folder(config_dir), *overrides])
 
 
 def text_of_script(script: Script, overrides: Sequence[str], *, config_dir: str | None = None) -> str:
@@ -74,7 +74,7 @@ def text_of_script(script: Script, overrides: Sequence[str], *, config_dir: str 
     else:
         job = _job_of(spec, script.words(spec.name, theirs), files=files, grace=config.cluster.grace)
     asked = [*(["--requirements", script.requirements] if script.requirements else []), *overrides]
-    asked = [*(["--config-dir", config_dir] if config_dir else []), *asked]
+    asked = [*_folder(config_dir), *asked]
     return _written(job, ["run", *script.target, *asked, *(["--", *script.arguments] if script.arguments else [])])
 
 
@@ -88,8 +88,7 @@ def text_of_import(words: Sequence[str], *, config_dir: str | None = None) -> st
     from tfscale.config.override_keys import overridden
     from tfscale.k8s import import_job
 
-    ours = [word for word in words if key_parts(word)[0] == "job" and "=" in word]
-    theirs = [word for word in words if word not in ours]
+    ours, theirs = _parted(words)
     refuse_secrets([word if "=" in word else f"PATH={word}" for word in theirs])
     importing = import_job.ImportInCluster(tuple(theirs))
     usual = ["job=job"] if not any(word.startswith("job=") for word in ours) else []
@@ -97,7 +96,7 @@ def text_of_import(words: Sequence[str], *, config_dir: str | None = None) -> st
     spec, in_vain = import_job.spec_of_import(_spec(_checked([*usual, *ours], config_dir)), ours)
     job = _job_of(spec, importing.arguments(), files=importing.files())
     importing.check(import_job.mounted(dict(job.pod)))
-    asked = ["data", "import", *(["--config-dir", config_dir] if config_dir else []), *words]
+    asked = ["data", "import", *_folder(config_dir), *words]
     return _as_text(asked, [*in_vain, *import_job.notes(importing, job)], import_job.render(job))
 
 
@@ -111,14 +110,13 @@ def text_of_serving(words: Sequence[str], *, config_dir: str | None = None) -> s
     from tfscale.config.override_keys import overridden
     from tfscale.k8s import served_model, serving_job
 
-    ours = [word for word in words if key_parts(word)[0] == "job" and "=" in word]
-    theirs = [word for word in words if word not in ours]
+    ours, theirs = _parted(words)
     refuse_secrets(theirs)
     usual = ["job=deployment"] if not any(word.startswith("job=") for word in ours) else []
     usual += ["job.name=model"] if "job.name" not in overridden(ours) else []
     spec = _spec(_checked([*usual, *ours], config_dir))
     serving = serving_job.ServeInCluster.of(theirs, spec, ours)
-    asked = ["serve", *(["--config-dir", config_dir] if config_dir else []), *words]
+    asked = ["serve", *_folder(config_dir), *words]
     return _as_text(asked, list(serving_job.notes(serving)), served_model.render(serving))
 
 
@@ -134,13 +132,23 @@ def text_of_route(words: Sequence[str], *, config_dir: str | None = None) -> str
     from tfscale.k8s.envoy_config import envoy_config
     from tfscale.k8s.route_request import Route
 
-    ours = [word for word in words if key_parts(word)[0] == "job" and "=" in word]
-    theirs = [word for word in words if word not in ours]
+    ours, theirs = _parted(words)
     refuse_secrets([word for word in theirs if not word.startswith("route.tls_secret=")])  # a Secret's name
     usual = ["job.name=models"] if "job.name" not in overridden(ours) else []
     route = Route.of(theirs, _spec(_checked([*usual, *ours], config_dir)), asked=ours)
     made = [envoy_config(route)] if route.spec.kind == "envoy" else route_manifests.render(route)
-    return _as_text(["route", *(["--config-dir", config_dir] if config_dir else []), *words], [], made)
+    return _as_text(["route", *_folder(config_dir), *words], [], made)
+
+
+def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(words of `job`, all others)."""
+    ours = [word for word in words if key_parts(word)[0] == "job" and "=" in word]
+    return ours, [word for word in words if word not in ours]
+
+
+def _folder(config_dir: str | None) -> list[str]:
+    """The option with the user's own groups, where there are some."""
+    return ["--config-dir", config_dir] if config_dir else []
 
 
 def _written(job: Job, words: Sequence[str]) -> str:

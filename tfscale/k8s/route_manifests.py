@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfscale.k8s.metadata import INSTANCE, Manifest
+from tfscale.k8s.metadata import Manifest, metadata_of
 from tfscale.k8s.route_request import Route
 
 AUTHORIZE = "/authorize"  # of tfscale serve: 200 where the request's token is right
@@ -21,16 +21,7 @@ def render(route: Route) -> list[Manifest]:
 
 
 def _object(route: Route, api: str, kind: str, spec: Mapping[str, Any], name: str = "") -> Manifest:
-    labels = {
-        "app.kubernetes.io/name": "tfscale",
-        INSTANCE: route.spec.name,
-        "app.kubernetes.io/component": "route",
-        "app.kubernetes.io/managed-by": "tfscale",
-    }
-    meta: Manifest = {"name": name or route.spec.name}
-    if route.spec.namespace:
-        meta["namespace"] = route.spec.namespace
-    return {"apiVersion": api, "kind": kind, "metadata": {**meta, "labels": labels}, "spec": dict(spec)}
+    return {"apiVersion": api, "kind": kind, "metadata": metadata_of(route.spec, name, "route"), "spec": dict(spec)}
 
 
 def _emissary(route: Route) -> list[Manifest]:

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import tfscale.k8s.pod as pod
-from tfscale.k8s.metadata import INSTANCE, Manifest
+from tfscale.k8s.metadata import INSTANCE, Manifest, labels_of, metadata_of
 from tfscale.k8s.serving_job import ServeInCluster
 
 _BUSY = 70  # percent of the requested processors at which pods are added
@@ -20,22 +20,6 @@ def render(serving: ServeInCluster) -> list[Manifest]:
     """The manifests, in the order in which they are to be applied."""
     kinds = {"deployment": _deployment, "kserve": _kserve, "seldon": _seldon, "seldon2": _seldon2}
     return kinds[serving.spec.kind](serving)
-
-
-def _labels(serving: ServeInCluster) -> dict[str, str]:
-    return {
-        "app.kubernetes.io/name": "tfscale",
-        INSTANCE: serving.spec.name,
-        "app.kubernetes.io/component": "serve",
-        "app.kubernetes.io/managed-by": "tfscale",
-    }
-
-
-def _metadata(serving: ServeInCluster) -> Manifest:
-    found: Manifest = {"name": serving.spec.name}
-    if serving.spec.namespace:
-        found["namespace"] = serving.spec.namespace
-    return {**found, "labels": _labels(serving)}
 
 
 def _selector(serving: ServeInCluster) -> Manifest:
@@ -77,12 +61,12 @@ def _pods(serving: ServeInCluster) -> Manifest:
         **pod.placement(spec, "serve"),
     }
     scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(serving.serve.probes_port)}
-    template = {"metadata": {"labels": _labels(serving), "annotations": scraped}, "spec": inside}
+    template = {"metadata": {"labels": labels_of(serving.spec, "serve"), "annotations": scraped}, "spec": inside}
     replicas = {"replicas": serving.replicas} if serving.max_replicas == serving.replicas else {}  # else the scaler's
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(serving),
+        "metadata": metadata_of(serving.spec, role="serve"),
         "spec": {
             **replicas,
             "selector": _selector(serving),
@@ -132,7 +116,7 @@ def _service(serving: ServeInCluster) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(serving),
+        "metadata": metadata_of(serving.spec, role="serve"),
         "spec": {"selector": _selector(serving)["matchLabels"], "ports": ports},
     }
 
@@ -142,7 +126,7 @@ def _scaler(serving: ServeInCluster) -> Manifest:
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": _metadata(serving),
+        "metadata": metadata_of(serving.spec, role="serve"),
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": serving.spec.name},
             "minReplicas": serving.replicas,
@@ -156,7 +140,7 @@ def _budget(serving: ServeInCluster) -> Manifest:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _metadata(serving),
+        "metadata": metadata_of(serving.spec, role="serve"),
         "spec": {"maxUnavailable": 1, "selector": _selector(serving)},
     }
 
@@ -168,7 +152,7 @@ def _policy(serving: ServeInCluster) -> Manifest:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": _metadata(serving),
+        "metadata": metadata_of(serving.spec, role="serve"),
         "spec": {
             "podSelector": _selector(serving),
             "policyTypes": ["Ingress"],
@@ -199,7 +183,7 @@ def _kserve(serving: ServeInCluster) -> list[Manifest]:
         container["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]
         predictor |= {"containers": [container], "volumes": [{"name": "tmp", "emptyDir": {}}]}
     predictor |= _account(serving) | pod.placement(serving.spec, "serve")
-    meta = _metadata(serving)
+    meta = metadata_of(serving.spec, role="serve")
     if serving.canary is not None:
         meta["annotations"] = {"serving.kserve.io/deploymentMode": "Knative"}
     spec = {"predictor": predictor}
@@ -236,7 +220,7 @@ def _seldon(serving: ServeInCluster) -> list[Manifest]:
         predictor["componentSpecs"] = [{"spec": {"containers": [{"name": serving.name, **found}]}}]
     spec: Manifest = {"name": serving.spec.name, "protocol": "tensorflow", "predictors": [predictor]}
     kind = {"apiVersion": "machinelearning.seldon.io/v1", "kind": "SeldonDeployment"}
-    return [{**kind, "metadata": _metadata(serving), "spec": spec}]
+    return [{**kind, "metadata": metadata_of(serving.spec, role="serve"), "spec": spec}]
 
 
 def _seldon2(serving: ServeInCluster) -> list[Manifest]:
@@ -247,4 +231,4 @@ def _seldon2(serving: ServeInCluster) -> list[Manifest]:
     if serving.max_replicas > serving.replicas:
         spec |= {"minReplicas": serving.replicas, "maxReplicas": serving.max_replicas}
     kind = {"apiVersion": "mlops.seldon.io/v1alpha1", "kind": "Model"}
-    return [{**kind, "metadata": _metadata(serving), "spec": spec}]
+    return [{**kind, "metadata": metadata_of(serving.spec, role="serve"), "spec": spec}]

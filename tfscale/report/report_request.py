@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.console.offline_page import missing
-from tfscale.errors import OutputError, UsageError
+from tfscale.errors import UsageError
+from tfscale.files import refuse_unwritable
 
 WHERE, EXTRA = "report", "report"  # the option, and the extra of tfscale
 _LIBRARIES = {"sklearn": "scikit-learn", "scipy": "SciPy", "jinja2": "Jinja2", "vl_convert": "vl-convert"}
@@ -55,19 +55,4 @@ class ReportRequest:
             if importlib.util.find_spec(module) is None and (self.output or module == "scipy"):
                 raise missing(f"{self.where}= needs {library}", where=self.where, extra=EXTRA)
         if self.output is not None:
-            _check_writable(self.output)
-
-
-def _check_writable(output: Path) -> None:
-    try:
-        if output.is_dir():
-            raise IsADirectoryError(f"{output} is a folder")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):  # permission bits say nothing about read-only mounts
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"{output} can't be written: {error.strerror or error}",
-            where=WHERE,
-            fix="choose another report=FILE.html",
-        ) from None
+            refuse_unwritable(self.output, where=WHERE, fix="choose another report=FILE.html")

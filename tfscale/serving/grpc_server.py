@@ -10,7 +10,6 @@ read before anything can refuse it: `serve.body` bounds one, and `serve.queue` h
 
 from __future__ import annotations
 
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +21,7 @@ import numpy as np
 
 from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import ClusterFault, UsageError, first_line
+from tfscale.serving.bearer import check_bearer
 from tfscale.serving.inference_messages import PACKAGE, answered, arrays_of, described, inference
 from tfscale.serving.loaded_model import SIGNATURE
 from tfscale.serving.open_inference import EXTENSIONS
@@ -128,7 +128,7 @@ class GrpcServer:
         async def answer(request: Any, context: Any) -> Any:
             began, status = time.monotonic(), 200
             try:
-                self._authorise(context)
+                check_bearer(_authorization(context), self._options.token, place="metadata authorization")
                 return await method(request)
             except Refusal as error:
                 status, code = error.status, _CODES.get(HTTPStatus(error.status), grpc.StatusCode.INVALID_ARGUMENT)
@@ -142,16 +142,6 @@ class GrpcServer:
                 self._metrics.request(name if name in self._models.names else "", status, time.monotonic() - began)
 
         return answer
-
-    def _authorise(self, context: Any) -> None:
-        if not self._options.needs_token:
-            return
-        given = dict(context.invocation_metadata()).get("authorization", "")
-        kind, _, token = str(given).partition(" ")
-        if kind.lower() != "bearer" or not token:
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "send the metadata authorization: Bearer TOKEN")
-        if not hmac.compare_digest(token.strip().encode(errors="replace"), self._options.token.encode()):
-            raise Refusal(HTTPStatus.FORBIDDEN, "the token is another")
 
     async def _computed(self, batches: Batches, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         rows = check_rows(arrays, batches.model.inputs)
@@ -265,6 +255,10 @@ def _array(tensor: Any, specs: Mapping[str, TensorSpec], name: str) -> np.ndarra
     except (ValueError, TypeError) as error:
         raise bad_request(f"{name} can't be read: {first_line(error)}") from None
     return spec.checked(array)
+
+
+def _authorization(context: Any) -> str:
+    return str(dict(context.invocation_metadata()).get("authorization", ""))
 
 
 def _dtype(tensor: Any) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hmac
 import logging
 import socket
 import ssl
@@ -26,6 +25,7 @@ from aiohttp import web
 from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import first_line
 from tfscale.serving import open_inference, tfs_rest
+from tfscale.serving.bearer import check_bearer
 from tfscale.serving.grpc_server import GrpcServer
 from tfscale.serving.header_deadline import HeaderDeadlines
 from tfscale.serving.json_body import parsed, written
@@ -194,7 +194,7 @@ class HttpServer:
         began, self._in_flight = time.monotonic(), self._in_flight + 1
         self._metrics.in_flight.set(self._in_flight)
         try:
-            self._authorise(request)
+            check_bearer(request.headers.get("Authorization", ""), self._options.token, place="header Authorization")
             response = await handler(request)
         except Refusal as error:
             response = _error(error.status, error.what)
@@ -214,15 +214,6 @@ class HttpServer:
         if self._stopping:
             response.force_close()
         return response
-
-    def _authorise(self, request: web.Request) -> None:
-        if not self._options.needs_token:
-            return
-        kind, _, token = request.headers.get("Authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not token:
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "send the header Authorization: Bearer TOKEN")
-        if not hmac.compare_digest(token.strip().encode(errors="replace"), self._options.token.encode()):
-            raise Refusal(HTTPStatus.FORBIDDEN, "the token is another")
 
     @contextlib.asynccontextmanager
     async def _body(self, request: web.Request) -> AsyncIterator[bytes]:

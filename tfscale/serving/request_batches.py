@@ -143,9 +143,9 @@ class Batches:
             for spec in specs
         }
 
-    def check_room(self) -> None:
-        """Raises Refusal (429) where nothing more may wait, before a body is read."""
-        if self.waiting_rows >= self._limits.queue:
+    def check_room(self, rows: int = 1) -> None:
+        """Raises Refusal (429) where so many more may not wait, also before a body is read."""
+        if self.waiting_rows + rows > self._limits.queue:
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"{self.waiting_rows} examples wait already; come again later")
 
     async def answer(self, arrays: Arrays, rows: int, *, timeout: float) -> dict[str, np.ndarray]:
@@ -157,8 +157,7 @@ class Batches:
         largest = self._sizes[-1]
         if rows > self._limits.queue:
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {self._limits.queue} examples")
-        if self.waiting_rows + rows > self._limits.queue:
-            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, f"{self.waiting_rows} examples wait already; come again later")
+        self.check_room(rows)
         loop = asyncio.get_running_loop()
         parts = []
         for first in range(0, rows, largest if self._is_row_wise else rows):
@@ -202,7 +201,7 @@ class Batches:
 
     def _next(self) -> list[_Waiting]:
         """The first that wait, as many as fit together."""
-        batch, rows = [self._waiting.popleft()], 0
+        batch = [self._waiting.popleft()]
         rows = batch[0].rows
         while self._is_row_wise and self._waiting and self._waiting[0].shapes == batch[0].shapes:
             if rows + self._waiting[0].rows > self._sizes[-1]:
@@ -216,7 +215,7 @@ class Batches:
         """The answer of each request, in a thread. Where the batch fails, each is tried alone: one request's broken
         picture is no matter of the others."""
         try:
-            return list(self._split(batch))
+            return [*self._split(batch)]
         except Exception as error:
             if len(batch) == 1:
                 return [error]
@@ -225,7 +224,7 @@ class Batches:
     def _split(self, batch: list[_Waiting]) -> list[dict[str, np.ndarray]]:
         rows = sum(one.rows for one in batch)
         if not self._is_row_wise:
-            return [self._alone(one) for one in batch]
+            return [self._called(one.arrays, one.rows) for one in batch]
         size = next(size for size in self._sizes if size >= rows)
         arrays = {}
         for name in batch[0].arrays:
@@ -233,22 +232,20 @@ class Batches:
             if size > rows:
                 each.append(np.repeat(each[-1][-1:], size - rows, axis=0))
             arrays[name] = each[0] if len(each) == 1 else np.concatenate(each)
-        began = time.monotonic()
-        answers = self.model(arrays)
-        self._seen(rows, time.monotonic() - began)
+        answers = self._called(arrays, rows)
         if any(len(answer) != size for answer in answers.values()):  # not one for each example, whatever it promised
             self._is_row_wise, self._sizes = False, [1]
-            return [self._alone(one) for one in batch]
+            return [self._called(one.arrays, one.rows) for one in batch]
         found, first = [], 0
         for one in batch:
             found.append({name: answer[first : first + one.rows] for name, answer in answers.items()})
             first += one.rows
         return found
 
-    def _alone(self, one: _Waiting) -> dict[str, np.ndarray]:
+    def _called(self, arrays: Arrays, rows: int) -> dict[str, np.ndarray]:
         began = time.monotonic()
-        answers = self.model(one.arrays)
-        self._seen(one.rows, time.monotonic() - began)
+        answers = self.model(arrays)
+        self._seen(rows, time.monotonic() - began)
         return answers
 
     def _finished(self, batch: list[_Waiting], done: asyncio.Future) -> None:

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from tfscale.data.given import GivenArrays, GivenFunctions
 from tfscale.data.given_dataset import GivenDataset
 from tfscale.data.table_files import JsonLines, Parquet, table_kind
 from tfscale.errors import DataCorrupt, IOFailure, OutputError, UsageError
-from tfscale.files import replacing, sha256, sha256_of
+from tfscale.files import refuse_unwritable, replacing, sha256, sha256_of
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.experiment import digest
 from tfscale.run_dir.folder import RunDir
@@ -50,16 +49,7 @@ def check_output(output: str | Path) -> None:
     """
     output = Path(output)
     table_kind(output).check()
-    try:
-        if output.is_dir():
-            raise IsADirectoryError(f"{output} is a folder")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):  # permission bits say nothing about read-only mounts
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"{output} can't be written: {error.strerror or error}", where="output", fix="choose another output=PATH"
-        ) from None
+    refuse_unwritable(output, where="output", fix="choose another output=PATH")
 
 
 def predict_file(
