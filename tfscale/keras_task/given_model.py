@@ -71,14 +71,6 @@ class GivenModel(KerasModelTask):
             "tf.distribute: each part of a batch counts alike, also one with fewer examples"
         )
 
-    def check(self) -> None:
-        if self.freeze and is_trainer(self.model):
-            raise UsageError(
-                "the model is given as an object, whose layers say themselves whether they train",
-                where="task.freeze",
-                fix="set layer.trainable = False before it is compiled, or give a function that returns the model",
-            )
-
     def build_model(self) -> keras.Model:
         if not self.by_own_steps:
             return super().build_model()
