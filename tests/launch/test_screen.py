@@ -11,7 +11,6 @@ import termios
 from support.stand_ins import driver, of
 
 from tfscale.launch.job import Outcome
-from tfscale.launch.screen import Lines
 
 
 def test_lines_come_behind_a_prefix_of_one_width_and_all_is_well(launched):
@@ -20,20 +19,6 @@ def test_lines_come_behind_a_prefix_of_one_width_and_all_is_well(launched):
     assert sorted(lines) == sorted(
         f"{name:<8} | {text}" for name in ("chief:0", "worker:0", "worker:1") for text in ("out", "err", "no end")
     )
-
-
-def test_lines_leave_out_what_was_overwritten_and_keep_colours():
-    lines = Lines()
-    assert lines.feed(b"\r\x1b[2K10 %\r\x1b[2K20 %\r\x1b[2") == []
-    assert lines.feed(b"Kdone\r\n\r\n\x1b[?25h\r\nk\xc3") == ["done", ""]
-    assert lines.unfinished == "k"
-    assert lines.feed(b"\xa4fer \x1b[31mred\n") == ["käfer \x1b[31mred\x1b[0m"]
-    assert lines.feed(b"50 %\r") == []
-    assert lines.unfinished == "50 %"
-    assert lines.feed(b"") == ["50 %"]
-    assert lines.feed(b"") == []
-    endless = Lines()
-    assert sum(len(text) for _ in range(40) for text in endless.feed(b"x" * 10_000)) > 300_000
 
 
 LIVE = """

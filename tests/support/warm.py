@@ -149,7 +149,7 @@ class _PopenOfModules(Popen):
 _OWNERS = {
     "tfscale.data.prepare": SimpleNamespace(run=run),
     "tfscale.export.verify": SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired),
-    "tfscale.launch.children": SimpleNamespace(
+    "tfscale.process.children": SimpleNamespace(
         Popen=_PopenOfModules,
         PIPE=subprocess.PIPE,
         DEVNULL=subprocess.DEVNULL,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from tfscale.errors import KILLED, RETRYABLE, ClusterFault
 from tfscale.hardware import memory_kills, probe
-from tfscale.launch.children import Child
 from tfscale.launch.process_group import ProcessGroup
 from tfscale.launch.slots import Job, Slot, slots_of
+from tfscale.process.children import Child
 
 _SERVER_RESTARTS = 10  # of each process that serves data; beyond, something is wrong with it
 _SERVER_GRACE = 10.0  # seconds that it gets when the training has ended

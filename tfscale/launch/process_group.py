@@ -15,9 +15,9 @@ from types import FrameType
 from typing import Any, TextIO
 
 from tfscale.console.messages import is_json, line_of, read_line
-from tfscale.launch.children import Child, Guard, wait_for_output
 from tfscale.launch.screen import LAUNCHER, Screen
 from tfscale.launch.slots import Slot
+from tfscale.process.children import Child, Guard, wait_for_output
 
 _WAIT = 0.05  # seconds between two looks at the processes
 _SAME_SIGNAL = 0.5  # seconds between signals that count as one: `timeout` sends two, and some send a storm

@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from tfscale.launch.screen import Lines
+from tfscale.process.output_lines import Lines
 
 _DRAIN = 1.0  # seconds that the output may lag behind the end of its process
 _GUARD = 'while read -r line; do groups=$line; done; for group in $groups; do kill -s KILL -- "-$group"; done'
