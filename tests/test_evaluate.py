@@ -46,7 +46,7 @@ def test_other_data_take_the_place_of_the_runs(cli, trained_run):
 
 @pytest.mark.cold
 def test_export_is_a_door_that_leaves_checked_files(cli, trained_run):
-    ended = cli("export", f"run.dir={trained_run}", "checkpoint=6", program=("-m", "tfscale"))
+    ended = cli("export", f"run.dir={trained_run}", "checkpoint=6", "fresh=true", program=("-m", "tfscale"))
     assert ended.code == 0, ended.err
     about = json.loads((trained_run / "export" / "export.json").read_text())
     assert (about["step"], about["samples"]) == (6, 8)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli import Program, place
+from tfscale.cli import Program, choice, place
 from tfscale.console.messages import RESULT, bare
 
 _log = logging.getLogger("tfscale.export")
@@ -24,19 +24,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     program.trained_run()
     text = "a copy as FOLDER/1, 2, ...: the next version, as TensorFlow Serving and KServe read them"
     program.word("versions", "FOLDER", text, type=place)
+    text = "true makes it again where it is there already, from the same checkpoint"
+    program.word("fresh", "true|false", text, type=choice("true", "false"), default="false")
     return program.run(argv, _export)
 
 
 def _export(options: argparse.Namespace, _: dict) -> int:
-    from tfscale.export.run_export import export_run
+    from tfscale.export.found_export import found_export
     from tfscale.run_dir.choice import parse_choice
+
+    which, fresh = parse_choice(options.checkpoint), options.fresh == "true" or bool(options.overrides)
+    found = None if fresh or "://" in options.run_dir else found_export(Path(options.run_dir), which)
+    path = found or _made(options, which)
+    _show(path, options.checkpoint)
+    _log.log(RESULT, f"{'is there already' if found else 'exported to'}: {path}")
+    if options.versions:
+        from tfscale.export.model_versions import add_version
+
+        _log.log(RESULT, f"version {add_version(path, options.versions)}")
+    return 0
+
+
+def _made(options: argparse.Namespace, which: str | int) -> Path:
+    from tfscale.export.run_export import export_run
     from tfscale.run_dir.folder import RunDir
     from tfscale.trained.restored_run import RestoredRun
 
-    which = parse_choice(options.checkpoint)
     with RestoredRun.open(options.run_dir, options.overrides, checkpoint=which, config_dir=options.config_dir) as run:
         RunDir(run.folder).check_writable()
-        path = export_run(
+        return export_run(
             run.task,
             run.state,
             run.source,
@@ -44,12 +60,6 @@ def _export(options: argparse.Namespace, _: dict) -> int:
             identity=run.checkpoint.identity,
             class_names=run.class_names,
         )
-    _show(path, options.checkpoint)
-    if options.versions:
-        from tfscale.export.model_versions import add_version
-
-        _log.log(RESULT, f"version {add_version(path, options.versions)}")
-    return 0
 
 
 def _show(path: Path, which: str) -> None:
@@ -72,7 +82,6 @@ def _show(path: Path, which: str) -> None:
     rows["checked on"] = f"{about['samples']} examples, in a process without tfscale"
     table = summary({"checkpoint": f"step {about['step']} ({which})", **rows})
     _log.log(RESULT, table, extra=bare("export", export=about))
-    _log.log(RESULT, f"exported to {path}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ def add_version(export: str | Path, folder: str | Path) -> Path:
         newest = max((int(one.name) for one in folder.iterdir() if one.name.isdecimal()), default=0)
         if newest and read_json(folder / str(newest) / ABOUT) == read_about(export):
             return folder / str(newest)
+        for left in folder.glob(".writing-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         shutil.copytree(export / "saved_model", temporary)
         shutil.copy2(export / ABOUT, temporary / ABOUT)
         version = folder / str(newest + 1)
