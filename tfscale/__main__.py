@@ -26,6 +26,7 @@ COMMANDS = {
     "data show": "a data set in a terminal: splits, classes, columns, examples",
     "data inspect": "a data set on one page, which opens without a network",
     "serve": "requests answered over HTTP by an exported model",
+    "smoke": "whether a server answers real examples as the model does",
     "data serve": "data workers that make batches for trainers, and their dispatcher",
     "data validate": "what is wrong with a table, by itself or beside another",
     "k8s": "manifests with which a recipe runs in a cluster",
@@ -33,6 +34,7 @@ COMMANDS = {
 # Entry points that aren't a module of the command's name.
 _MODULES = {name: f"{name}.__main__" for name in ("export", "k8s", "launch", "parity", "run")} | {
     "serve": "serving.__main__",
+    "smoke": "serving.smoke",
     "data import": "importer.__main__",
     "data show": "inspection.show",
     "data inspect": "inspection.__main__",

@@ -108,7 +108,7 @@ class Asked:
                 blobs.append(to_raw(array))
                 tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
             else:
-                tensor |= _to_json(array)
+                tensor |= to_json(array)
             described.append(tensor)
         told = {"model_name": name, "model_version": version, "outputs": described}
         head = written(told if self.id is None else {**told, "id": self.id})
@@ -210,7 +210,8 @@ def _numpy(dtype: str) -> np.dtype:
     return np.dtype(dtype)
 
 
-def _to_json(array: np.ndarray) -> dict[str, Any]:
+def to_json(array: np.ndarray) -> dict[str, Any]:
+    """ "data" of a tensor in JSON, flat, and "parameters" where its bytes are no texts."""
     if array.dtype != object:
         return {"data": plain(array).reshape(-1)}
     values = array.reshape(-1).tolist()

@@ -96,7 +96,7 @@ def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
             "promote",
             promote + ((f"tracker.uri={places.registry}",) if places.registry else ()),
             needs=("evaluate", "export"),
-            extras=("mlflow",),
+            extras=("mlflow", "report"),
             may_refuse=True,
         ),
         Step(

@@ -1,0 +1,82 @@
+"""What `tfscale smoke` says of real servers."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from support.served_models import served, write_double, write_texts, write_whole
+
+from tfscale.errors import CheckFailed, DataMissing, UsageError
+from tfscale.export.warm_up import write_examples
+from tfscale.serving import smoke
+from tfscale.serving.asked_server import AskedServer
+from tfscale.serving.loaded_model import LoadedModel
+from tfscale.serving.model_place import ModelPlace
+
+TOKEN = "a-token-that-nobody-guesses-0123456789"
+SMOKE = ("-m", "tfscale", "smoke")
+
+
+@pytest.fixture(scope="module")
+def models(tf, tmp_path_factory):
+    """Each with examples: numbers with a gap, bytes that are no texts, and a model that takes all of them at once."""
+    folder = tmp_path_factory.mktemp("models")
+    numbers = {"x": [np.array([1, 2, 3], np.float32), np.array([0.1, np.nan, -7e8], np.float32)]}
+    for name, factor in (("two", 2.0), ("three", 3.0)):
+        write_double(folder / name, factor=factor, step=5, gaps=["x"])
+        write_examples(folder / name / "saved_model", numbers, {"x": tf.float32})
+    texts = {"texts": [["ä", "b"], [b"\xff\x00", b""]], "count": [1, 2]}
+    write_examples(write_texts(folder / "texts"), texts, {"texts": tf.string, "count": tf.int32})
+    write_whole(folder / "whole")
+    return folder
+
+
+def differs(client, folder, name, *, tolerance=1e-4):
+    model = LoadedModel.load(ModelPlace.of(folder).versions()[0])
+    server = AskedServer.of(f"http://127.0.0.1:{client.port}/", token=client.token)
+    return max(server.differs(name, *one, tolerance=tolerance) for one in smoke._asked(model))
+
+
+def test_a_server_of_the_same_model_answers_alike_whatever_it_takes(models):
+    with served({"two": models / "two", "texts": models / "texts"}, token=TOKEN) as client:
+        assert differs(client, models / "two", "two") <= 64  # of -1.4e9, as float32 has it
+        assert differs(client, models / "texts", "texts") == 0
+        with pytest.raises(CheckFailed, match="it answers another y than the model"):
+            differs(client, models / "three", "two")
+        with pytest.raises(CheckFailed, match="it answers another y"):
+            differs(client, models / "three", "two", tolerance=0.2)
+        assert differs(client, models / "three", "two", tolerance=0.6) > 0
+        with pytest.raises(CheckFailed, match=r"it answers 404: .*nobody"):
+            differs(client, models / "two", "nobody")
+        with pytest.raises(UsageError, match="asks for a token"):
+            AskedServer.of(f"http://127.0.0.1:{client.port}").differs("two", {}, {}, tolerance=0)
+
+
+def test_it_waits_until_the_server_has_the_newer_version(cli, models, tmp_path):
+    versions = tmp_path / "versions"
+    shutil.copytree(models / "two", versions / "1")
+    with served({"double": versions}) as client:
+        words = (f"url=http://127.0.0.1:{client.port}", f"model={models / 'three'}", "serve.name=double")
+        ended = cli(*words, "wait=0.1", program=SMOKE)
+        assert ended.code == 1 and "it answers another y than the model, for 0.1 s" in ended.err
+        late = threading.Timer(1.0, shutil.copytree, (models / "three", versions / "2"))
+        late.start()
+        ended = cli(*words, "wait=60", program=SMOKE)
+        late.join()
+    assert ended.code == 0, ended.err
+    assert "isn't right yet: it answers another y" in ended.out and "answers 2 examples as" in ended.out
+
+
+def test_a_server_that_is_not_there_is_waited_for_and_bad_words_are_not(cli, models):
+    ended = cli("url=http://127.0.0.1:1", f"model={models / 'two'}", "wait=0.1", program=SMOKE)
+    assert ended.code == 1 and "it doesn't answer: [Errno 111] Connection refused, for 0.1 s" in ended.err
+    ended = cli("url=http://127.0.0.1:1", f"model={models / 'whole'}", program=SMOKE)
+    assert ended.code == 66 and "the export holds no examples to ask about" in ended.err
+    for url in ("127.0.0.1:80", "ftp://a", "http://", "http://a:b", "http://a?b"):
+        with pytest.raises(UsageError, match="no address of a server"):
+            AskedServer.of(url)
+    with pytest.raises(DataMissing, match="can't be read"):
+        AskedServer.of("https://a", certificate="/nowhere.pem")

@@ -1,0 +1,127 @@
+"""Entry point: `tfscale smoke url=URL model=RUN`: a server answers real examples as the model does, by both protocols.
+
+Owns which examples are asked, and how long a server may take to have the model. Refuses to know how an answer is
+compared, which is protocol_answers.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tfscale.cli import Program, number, place
+from tfscale.config.serve_options import read_token
+from tfscale.console import hushed
+from tfscale.console.messages import RESULT, figures, shown
+from tfscale.errors import CheckFailed, DataMissing, UsageError
+from tfscale.process.startup import cpu_alone, lean
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfscale.serving.loaded_model import LoadedModel
+
+    _Arrays = Mapping[str, np.ndarray]
+
+_log = logging.getLogger("tfscale.smoke")
+_PAUSE = 0.5  # seconds between two tries
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Asks; returns the exit code, 1 where the server answers otherwise."""
+    program = Program(
+        "smoke",
+        "Asks a server by TensorFlow Serving's REST protocol and the Open Inference Protocol about the examples that a"
+        " model's export holds, and compares its answers with the model's own.",
+        example="tfscale smoke url=http://127.0.0.1:8080 model=runs/resnet/563a34baa8",
+    )
+    program.word("url", "URL", "of the server, with the prefix of a route where there is one", required=True)
+    program.word("model", "PATH", "a run, an export, or a folder of versions, as of tfscale serve", required=True)
+    program.word("serve.name", "NAME", "by which the server is asked for it; else the recipe's, or the folder's")
+    program.word("serve.token_file", "FILE", "the token; or TFSCALE_SERVE_TOKEN", type=place)
+    program.word("serve.tls_cert", "FILE", "a certificate to trust, such as the server's own", type=place)
+    program.word("wait", "SECONDS", "for the server, and until it has this model", type=number, default=60.0)
+    text = "by how much a number may differ, as a share of 1 and its size together"
+    program.word("tolerance", "NUMBER", text, type=number, default=1e-4)
+    return program.run(argv, _smoke)
+
+
+def _smoke(options: argparse.Namespace, _: dict) -> int:
+    if options.overrides:
+        raise UsageError(
+            f"unknown option {options.overrides[0]!r}", where="command line", fix="--help lists the options"
+        )
+    cpu_alone()
+    from tfscale.serving.asked_server import AskedServer
+    from tfscale.serving.model_place import ModelPlace
+
+    token = read_token(options.serve_token_file, os.environ.get("TFSCALE_SERVE_TOKEN", ""))
+    server = AskedServer.of(options.url, token=token, certificate=options.serve_tls_cert)
+    where = ModelPlace.of(options.model, options.serve_name)
+    with shown("auto"):
+        with hushed(), lean():
+            from tfscale.serving.loaded_model import LoadedModel
+
+            model = LoadedModel.load(where.versions()[0])
+        if not model.examples:
+            raise DataMissing(
+                "the export holds no examples to ask about", where=options.model, fix="export it again: fresh=true"
+            )
+        asked = list(_asked(model))
+
+        def ask() -> float:
+            return max(server.differs(where.name, *one, tolerance=options.tolerance) for one in asked)
+
+        worst, count = within(options.wait, ask, server.url), len(next(iter(model.examples.values())))
+        text = f"{server.url} answers {count} examples as {where.path} does, by both protocols"
+        _log.log(RESULT, f"{text}; largest difference {worst:.2g}", extra=figures(examples=count, difference=worst))
+    return 0
+
+
+def _asked(model: LoadedModel) -> Iterator[tuple[_Arrays, _Arrays]]:
+    """(examples, answers) of each request: one example, where the model takes one, since a server bounds their size."""
+    expected = model(model.examples)
+    rows = len(next(iter(model.examples.values()))) if model.is_row_wise else 1
+    for row in range(rows):
+        cut = slice(row, row + 1) if model.is_row_wise else slice(None)
+        yield _part(model.examples, cut), _part(expected, cut)
+
+
+def _part(arrays: _Arrays, cut: slice) -> _Arrays:
+    return {name: array[cut] for name, array in arrays.items()}
+
+
+def within(
+    seconds: float,
+    ask: Callable[[], float],
+    url: str,
+    *,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> float:
+    """What `ask` returns, which is asked again while it raises CheckFailed and there is time: a server may be loading
+    the model, or still have the one before.
+
+    Raises:
+        CheckFailed: the last one, once the time is over.
+    """
+    until, told = now() + seconds, ""
+    while True:
+        try:
+            return ask()
+        except CheckFailed as error:
+            if now() >= until:
+                raise CheckFailed(f"{error.what}, for {seconds:g} s", where=error.where, fix=error.fix) from None
+            if error.what != told:
+                _log.info(f"{url} isn't right yet: {error.what}")
+                told = error.what
+        sleep(_PAUSE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
