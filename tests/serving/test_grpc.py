@@ -105,6 +105,7 @@ def test_the_open_inference_protocol(channel):
         ({"values": [1, 2, float("nan")]}, "INVALID_ARGUMENT", "NaN"),
         ({"name": "y"}, "INVALID_ARGUMENT", "takes x"),
         ({"output": "z"}, "INVALID_ARGUMENT", "answers y"),
+        ({"raw": bytes(12)}, "INVALID_ARGUMENT", "not in both"),
     ],
 )
 def test_what_is_refused(channel, wrong, code, said):
@@ -114,6 +115,7 @@ def test_what_is_refused(channel, wrong, code, said):
     request = inference("ModelInferRequest")(model_name=given["model_name"], model_version=given["model_version"])
     tensor = request.inputs.add(name=given["name"], datatype=given["datatype"], shape=given["shape"])
     tensor.contents.fp32_contents.extend(given.get("values", [1, 2, 3]))
+    request.raw_input_contents.extend([given["raw"]] if "raw" in given else [])
     if "output" in given:
         request.outputs.add(name=given["output"])
     with pytest.raises(grpc.RpcError) as refused:

@@ -78,7 +78,8 @@ def test_status_and_metadata(server):
     signature = about["metadata"]["signature_def"]["signature_def"]["serving_default"]
     sizes = [dim["size"] for dim in signature["inputs"]["x"]["tensor_shape"]["dim"]]
     assert (signature["inputs"]["x"]["dtype"], sizes) == ("DT_FLOAT", ["-1", "3"])
-    assert server.get("/v2").json["extensions"] == ["binary_tensor_data", "model_repository"]
+    assert server.get("/v2").json["extensions"] == ["binary_tensor_data"]
+    assert server.get("/v2/").json == server.get("/v2").json
     assert server.get("/v2/health/live").json == {"live": True} and server.get("/v2/health/ready").json == {
         "ready": True
     }
@@ -89,6 +90,8 @@ def test_status_and_metadata(server):
     ]
     index = server.post("/v2/repository/index", {}).json
     assert index[0] == {"name": "double", "version": "5", "state": "READY", "reason": ""}
+    assert server.post("/v2/repository/index", b"").json == index
+    assert server.post("/v2/repository/index", {"ready": 1}).status == 400
     for path in (
         "/v1/models/other",
         "/v1/models/double/versions/4",
@@ -188,6 +191,7 @@ def test_a_model_of_more_than_rows_answers_each_request_alone(server):
         b'{"inputs": [], "outputs": [{"name": {}}]}',
         b'{"inputs": [{"name": "x", "shape": [true, 3], "datatype": "FP32", "data": [1, 1, 1]}]}',
         b'{"id": "\\ud800", "inputs": []}',
+        b'{"id": 7, "inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 1, 1]}]}',
         b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "\\ud800", "data": [1, 1, 1]}]}',
         b'{"inputs": [], "parameters": {"binary_data_output": "false"}}',
         b'{"inputs": [], "outputs": [{"name": "y", "parameters": {"classification": 3}}]}',
@@ -305,6 +309,9 @@ def test_a_newer_version_takes_over_without_a_dropped_request_and_a_broken_one_d
                 (tmp_path / "broken").rename(tmp_path / "3")
                 states = until("3", "END")
                 assert "can't be read" in states[0]["status"]["error_message"] and states[1]["version"] == "2"
+                for asked, seen in (({}, {"2": "READY", "3": "UNAVAILABLE"}), ({"ready": True}, {"2": "READY"})):
+                    index = client.post("/v2/repository/index", asked).json
+                    assert {one["version"]: one["state"] for one in index} == seen
                 shutil.rmtree(tmp_path / "3")
                 shutil.rmtree(tmp_path / "2")  # back to the former one
                 until("1")

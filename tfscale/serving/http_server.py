@@ -177,6 +177,7 @@ class HttpServer:
         app.router.add_get("/v1/models", self._v1_models)
         app.router.add_route("*", "/authorize{path:.*}", self._authorized)  # what a proxy asks first
         app.router.add_get("/v2", self._v2_server)
+        app.router.add_get("/v2/", self._v2_server)  # so in the protocol's OpenAPI file
         app.router.add_get("/v2/health/live", self._v2_health)
         app.router.add_get("/v2/health/ready", self._v2_health)
         app.router.add_post("/v2/repository/index", self._v2_index)
@@ -315,12 +316,17 @@ class HttpServer:
         key = request.path.rpartition("/")[2]
         return _json({key: not self._stopping}, status=503 if self._stopping else 200)
 
-    async def _v2_index(self, _: web.Request) -> web.Response:
+    async def _v2_index(self, request: web.Request) -> web.Response:
+        async with self._body(request) as body:
+            ready = parsed(body, _content_type(request)).get("ready", False) if body else False
+        if not isinstance(ready, bool):
+            raise bad_request('"ready" is true or false')
         found = []
         for name in self._models.names:
             for number, wrong in self._models.status(name).items():
                 state = "UNAVAILABLE" if wrong else "READY"
-                found.append({"name": name, "version": str(number), "state": state, "reason": wrong})
+                if not (wrong and ready):
+                    found.append({"name": name, "version": str(number), "state": state, "reason": wrong})
         return web.Response(body=written(found), content_type=_JSON)
 
     async def _v2_model(self, request: web.Request) -> web.Response:

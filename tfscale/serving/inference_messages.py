@@ -109,6 +109,8 @@ def arrays_of(request: Any, specs: Mapping[str, TensorSpec]) -> dict[str, np.nda
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise bad_request(f"there are {len(request.inputs)} inputs, and {len(raw)} in raw_input_contents")
+    if raw and any(tensor.HasField("contents") for tensor in request.inputs):
+        raise bad_request("values are in raw_input_contents or in contents, and not in both")
     arrays: dict[str, np.ndarray] = {}
     for place, tensor in enumerate(request.inputs):
         if tensor.name not in specs:

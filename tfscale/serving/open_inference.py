@@ -21,7 +21,7 @@ from tfscale.serving.json_body import from_base64, in_base64, parsed, plain, wri
 from tfscale.serving.refusal import bad_request
 from tfscale.serving.tensor_specs import TensorSpec
 
-EXTENSIONS = ("binary_tensor_data", "model_repository")  # of the protocol, that are spoken
+EXTENSIONS = ("binary_tensor_data",)  # of the protocol, that are spoken; model_repository would have to load and unload
 _DATATYPES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
     "int16": "INT16", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
@@ -90,7 +90,9 @@ class Asked:
         binary = {"": _flag(request, "binary_data_output", False)}
         binary |= {one["name"]: _flag(one, "binary_data", binary[""]) for one in outputs}
         id_ = request.get("id")
-        return cls(None if id_ is None else str(id_), arrays, tuple(one["name"] for one in outputs), binary)
+        if not isinstance(id_, str | None):
+            raise bad_request('"id" is a text')
+        return cls(id_, arrays, tuple(one["name"] for one in outputs), binary)
 
     def check_outputs(self, specs: Mapping[str, TensorSpec]) -> None:
         """Raises Refusal: the model has no such output."""
