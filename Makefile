@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --durations 15
 # For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
 WAITING := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam test-serving-clients coverage soak test-keras programs-keras check types bench bench-scaling bench-input bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam test-serving-clients test-serving-peers coverage soak test-keras programs-keras check types bench bench-scaling bench-input bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -70,6 +70,11 @@ build/tfdv/.ready: tests/tfdv/requirements.txt
 # tritonclient, MLServer's codecs and KServe's clients against `tfscale serve`, in environments of their own, which are kept; by hand
 test-serving-clients: $(READY)
 	$(BIN)/python -m tests.serving_clients
+
+# What KServe's server and MLServer answer, beside what tests/golden/serving_peers.json has of it: each in an environment of its own,
+# which is kept; by hand. RECORD=--record writes that file anew
+test-serving-peers: $(READY)
+	$(BIN)/python -m tests.serving_clients.peers $(RECORD)
 
 # Which lines of tfscale/ the tests run, also in the processes that they start (those that are killed tell nothing). No number is
 # an aim. Of some tests alone: make coverage COVERED="tests/engine tests/checkpoint"

@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _servers(folder: Path, environments: Path) -> dict[str, contextlib.AbstractContextManager[int]]:
-    ours, probes, kserve, mlserver, grpc, metrics = _free_ports(6)
+    ours, probes, kserve, mlserver, grpc, metrics = free_ports(6)
     words = (f"model={folder / 'model'}", "serve.name=m", f"serve.port={ours}", f"serve.probes_port={probes}")
     model = folder / "mlserver"
     model.mkdir()
@@ -69,7 +69,7 @@ def _servers(folder: Path, environments: Path) -> dict[str, contextlib.AbstractC
         "max_batch_size": 64, "max_batch_time": 0.005,
     }  # fmt: skip
     (model / "model-settings.json").write_text(json.dumps(served))
-    python = {name: _environment(name, environments) for name in ("kserve", "mlserver")}
+    python = {name: environment(name, environments) for name in ("kserve", "mlserver")}
     return {
         "ours": _started(ours, [sys.executable, "-m", "tfscale", "serve", *words]),
         "kserve": _started(kserve, [python["kserve"], HERE / "kserve_model.py", folder / "model", kserve]),
@@ -77,14 +77,17 @@ def _servers(folder: Path, environments: Path) -> dict[str, contextlib.AbstractC
     }
 
 
-def _environment(name: str, folder: Path) -> Path:
+def environment(name: str, folder: Path) -> Path:
     """The Python of a peer's environment, made where there is none."""
     python = folder.absolute() / name / "bin" / "python"
     if not python.exists():
-        _run([sys.executable, "-m", "venv", str(python.parents[1])])
-        _run(
-            [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(HERE / f"{name}.txt")]
-        )
+        wanted = ["--no-deps", "-r", str(HERE / f"{name}.txt")]
+        try:
+            _run([sys.executable, "-m", "venv", str(python.parents[1])])
+            _run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted])
+        except BaseException:  # half of it would be taken for the whole
+            shutil.rmtree(python.parents[1], ignore_errors=True)
+            raise
     return python
 
 
@@ -173,7 +176,7 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [one.getsockname()[1] for one in sockets]
