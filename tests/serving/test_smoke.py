@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import shutil
 import threading
 
@@ -53,6 +55,34 @@ def test_a_server_of_the_same_model_answers_alike_whatever_it_takes(models):
             differs(client, models / "two", "nobody")
         with pytest.raises(UsageError, match="asks for a token"):
             AskedServer.of(f"http://127.0.0.1:{client.port}").differs("two", {}, {}, tolerance=0)
+
+
+def test_a_server_that_has_one_protocol_is_asked_by_it_alone(cli, models):
+    """As TensorFlow Serving, which knows no /v2."""
+
+    class TensorFlowServing(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            known = self.path == "/v1/models/two:predict"
+            x = np.array([[np.nan if v is None else v for v in row] for row in body["inputs"]["x"]] if known else [])
+            answer = json.dumps({"outputs": (2 * x).tolist()} if known else {"error": "Malformed request"}).encode()
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), TensorFlowServing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        words = (f"url=http://127.0.0.1:{server.server_port}", f"model={models / 'two'}", "wait=0.1")
+        both = cli(*words, program=SMOKE)
+        ended = cli(*words, "protocol=v1", program=SMOKE)
+        server.shutdown()
+    assert both.code == 1 and "/v2/models/two/infer" in both.err
+    assert ended.code == 0 and "answers 2 examples as" in ended.out and "by v1;" in ended.out, ended.err
+    assert cli(*words, "protocol=v3", program=SMOKE).code == 64
 
 
 def test_it_waits_until_the_server_has_the_newer_version(cli, models, tmp_path):

@@ -12,7 +12,7 @@ import contextlib
 import http.client
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -25,6 +25,7 @@ from tfscale.errors import CheckFailed, DataMissing, UsageError
 from tfscale.serving.json_body import in_base64
 from tfscale.serving.open_inference import datatype_of, to_json
 
+PROTOCOLS = ("v1", "v2")  # TensorFlow Serving's REST, and the Open Inference Protocol
 _TIMEOUT = 30.0  # seconds for one answer
 _FIX = "look at the server's log, and at the version that it serves: GET /v1/models/NAME"
 _NEVER = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -59,7 +60,13 @@ class AskedServer:
         return cls(url.rstrip("/"), token, tls)
 
     def differs(
-        self, name: str, examples: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], *, tolerance: float
+        self,
+        name: str,
+        examples: Mapping[str, np.ndarray],
+        expected: Mapping[str, np.ndarray],
+        *,
+        tolerance: float,
+        protocols: Collection[str] = PROTOCOLS,
     ) -> float:
         """The largest difference of a number.
 
@@ -67,25 +74,34 @@ class AskedServer:
             name: of the model.
             examples: by input, [examples, ...]; bytes are objects. expected: by output, likewise.
             tolerance: of a number that isn't whole, as a share of 1 and its size together.
+            protocols: by which it is asked.
 
         Raises:
             CheckFailed: it answers otherwise, or not at all.
             UsageError: it asks for a token, or another one.
         """
-        columns = {one: _instances(array.tolist()) for one, array in examples.items()}
+        by = {"v1": self._by_v1, "v2": self._by_v2}
+        return max(self._worst(*by[each](name, examples, expected), expected, tolerance) for each in protocols)
+
+    def _by_v1(
+        self, name: str, examples: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+    ) -> tuple[str, Any]:
+        """(the path, the answer by output), as TensorFlow Serving's REST protocol has it."""
         path = f"/v1/models/{name}:predict"
+        columns = {one: _instances(array.tolist()) for one, array in examples.items()}
         answer = self._answer(path, {"inputs": columns}).get("outputs")
-        named = answer if len(expected) != 1 else {next(iter(expected)): answer}
-        worst = self._worst(path, named, expected, tolerance)
+        return path, answer if len(expected) != 1 else {next(iter(expected)): answer}
+
+    def _by_v2(self, name: str, examples: Mapping[str, np.ndarray], _: Mapping[str, np.ndarray]) -> tuple[str, Any]:
+        """As the Open Inference Protocol has it."""
+        path = f"/v2/models/{name}/infer"
         tensors = [
             {"name": one, "shape": list(array.shape), "datatype": datatype_of(_dtype(array)), **_tensor(array)}
             for one, array in examples.items()
         ]
-        path = f"/v2/models/{name}/infer"
         outputs = self._answer(path, {"inputs": tensors}).get("outputs")
         outputs = outputs if isinstance(outputs, list) else []
-        answer = {one.get("name"): one.get("data") for one in outputs}
-        return max(worst, self._worst(path, answer, expected, tolerance))
+        return path, {one.get("name"): one.get("data") for one in outputs}
 
     def _worst(self, path: str, answer: Any, expected: Mapping[str, np.ndarray], tolerance: float) -> float:
         worst = 0.0

@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     program.word("wait", "SECONDS", "for the server, and until it has this model", type=number, default=60.0)
     text = "by how much a number may differ, as a share of 1 and its size together"
     program.word("tolerance", "NUMBER", text, type=number, default=1e-4)
+    text = "ask by TensorFlow Serving's (v1) or the Open Inference Protocol (v2) alone; else by both"
+    program.word("protocol", "v1|v2", text, default="")
     return program.run(argv, _smoke)
 
 
@@ -56,8 +58,10 @@ def _smoke(options: argparse.Namespace, _: dict) -> int:
         raise UsageError(
             f"unknown option {options.overrides[0]!r}", where="command line", fix="--help lists the options"
         )
+    if options.protocol not in ("", "v1", "v2"):
+        raise UsageError(f"{options.protocol} is no protocol of ours", where="protocol", fix="protocol=v1, or v2")
     cpu_alone()
-    from tfscale.serving.asked_server import AskedServer
+    from tfscale.serving.asked_server import PROTOCOLS, AskedServer
     from tfscale.serving.model_place import ModelPlace
 
     token = read_token(options.serve_token_file, os.environ.get("TFSCALE_SERVE_TOKEN", ""))
@@ -73,12 +77,13 @@ def _smoke(options: argparse.Namespace, _: dict) -> int:
                 "the export holds no examples to ask about", where=options.model, fix="export it again: fresh=true"
             )
         asked = list(_asked(model))
+        more = {"tolerance": options.tolerance, "protocols": [options.protocol] if options.protocol else PROTOCOLS}
 
         def ask() -> float:
-            return max(server.differs(where.name, *one, tolerance=options.tolerance) for one in asked)
+            return max(server.differs(where.name, *one, **more) for one in asked)
 
         worst, count = within(options.wait, ask, server.url), len(next(iter(model.examples.values())))
-        text = f"{server.url} answers {count} examples as {where.path} does, by both protocols"
+        text = f"{server.url} answers {count} examples as {where.path} does, by {options.protocol or 'both protocols'}"
         _log.log(RESULT, f"{text}; largest difference {worst:.2g}", extra=figures(examples=count, difference=worst))
     return 0
 
