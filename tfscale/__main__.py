@@ -25,6 +25,7 @@ COMMANDS = {
     "data import": "files of any kind as a data set to train on",
     "data show": "a data set in a terminal: splits, classes, columns, examples",
     "data inspect": "a data set on one page, which opens without a network",
+    "promote": "a run's export in MLflow's model registry, as champion if it is better",
     "serve": "requests answered over HTTP by an exported model",
     "smoke": "whether a server answers real examples as the model does",
     "data serve": "data workers that make batches for trainers, and their dispatcher",
@@ -33,6 +34,7 @@ COMMANDS = {
 }
 # Entry points that aren't a module of the command's name.
 _MODULES = {name: f"{name}.__main__" for name in ("export", "k8s", "launch", "parity", "run")} | {
+    "promote": "promotion.__main__",
     "serve": "serving.__main__",
     "smoke": "serving.smoke",
     "data import": "importer.__main__",

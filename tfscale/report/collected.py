@@ -27,6 +27,10 @@ _OTHERS = {
 }
 
 
+class NoReport(UsageError):
+    """A report isn't of what this task answers."""
+
+
 @dataclass(frozen=True)
 class Classified:
     """Classes.
@@ -66,7 +70,8 @@ def collect(run: RestoredRun, split: str, where: str = WHERE) -> Classified | Me
         where: the option that asks for it, for errors.
 
     Raises:
-        UsageError: a report isn't of what this task answers, or the data have no labels; found in the first step.
+        NoReport: a report isn't of what this task answers; found in the first step.
+        UsageError: the data have no labels.
         DataMissing, DataCorrupt: the split, its examples or their labels.
     """
     run.num_examples(split)
@@ -99,14 +104,12 @@ def _plain_fields(run: RestoredRun, step: AnsweredStep, where: str) -> dict[str,
     answers = step.answers
     for name, (does, instead) in _OTHERS.items():
         if name in answers:
-            raise UsageError(
-                f"{_task(run)} {does}, of which there is no report or comparison", where=where, fix=instead
-            )
+            raise NoReport(f"{_task(run)} {does}, of which there is no report or comparison", where=where, fix=instead)
     probabilities = _probabilities(run, answers)
     value = answers.get("value", answers.get("output")) if "class" not in answers else None
     value = _single(value)
     if probabilities is None and value is None:
-        raise UsageError(
+        raise NoReport(
             f"{_task(run)} answers {', '.join(answers)}, and a report or comparison is of one class or one number",
             where=where,
             fix='answer "class" and "probabilities" in predict(model, batch), or "value", for one number',

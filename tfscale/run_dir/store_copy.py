@@ -4,12 +4,14 @@ Owns where it is brought to, a folder that no training uses, and which of its ch
 the store.
 
     run_folder("s3://bucket/runs/resnet/563a34baa8", "best")  # runs/stored/1f0c3b9a/resnet/563a34baa8
+    run_folder("models:/resnet@champion", "best")             # runs/registered/1f0c3b9a/resnet-3
     run_folder("runs/resnet/563a34baa8", "best")              # itself
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +21,15 @@ from tfscale.files import sha256_of
 from tfscale.run_dir.choice import candidates
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.manifest import MANIFEST, Damaged, best_in, is_whole, steps
+from tfscale.run_dir.registered_run import FILES, run_of_model
 from tfscale.run_dir.store import Store
 from tfscale.run_dir.store_access import check_url
+from tfscale.tracking.mlflow_registry import open_registry
+from tfscale.tracking.model_address import Stores, parse_address
 
 _log = logging.getLogger(__name__)
 
-_CONFIG = "config.yaml"
-_FILES = (_CONFIG, "spec.json", "classes.json", "model.json")  # what it takes to build the model again
+_CONFIG = FILES[0]
 _KEY = "run.dir"
 _FIX = f"give {_KEY}=URL/RECIPE/NAME of a run that was trained with run.store=URL"
 
@@ -34,7 +38,8 @@ def run_folder(run: str | Path, which: str | int | None, *, root: Path = Path("r
     """The folder of a run that is to be looked at, here on this machine.
 
     Args:
-        run: a folder, or the URL of a run in a store, PLACE/recipe/name, which is brought to root/stored first.
+        run: a folder, or the URL of a run in a store, PLACE/recipe/name, which is brought to root/stored first, or
+            models:/NAME@ALIAS, whose run is brought to root/registered.
         which: the checkpoint to bring: "last", "best" or a step; None for none.
 
     Raises:
@@ -44,6 +49,8 @@ def run_folder(run: str | Path, which: str | int | None, *, root: Path = Path("r
         DataMissing: there is no such run.
         CheckpointUnusable: there is no such checkpoint, or all that would do are damaged.
     """
+    if address := parse_address(str(run), where=_KEY):
+        return run_of_model(address, open_registry(Stores.of(None, os.environ), root), root)
     if "://" not in str(run):
         return Path(run).expanduser()
     check_url(str(run), _KEY)
@@ -60,7 +67,7 @@ def run_folder(run: str | Path, which: str | int | None, *, root: Path = Path("r
 
 
 def _bring_files(store: Store, folder: Path) -> None:
-    content = {name: store.read(name) for name in _FILES}
+    content = {name: store.read(name) for name in FILES}
     if content[_CONFIG] is None:
         raise DataMissing(f"there is no run at {store.url}: it holds no {_CONFIG}", where=store.url, fix=_FIX)
     RunDir(folder).create()

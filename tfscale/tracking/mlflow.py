@@ -107,6 +107,14 @@ class MlflowTracker:
         finally:
             leave_patience()
 
+    def run_of(self, name: str, dataset: Mapping[str, Any], *, run_dir: Path, root: Path) -> str:
+        """The id of the MLflow run of a run that is over; where it has none, one is made of this name with this data.
+        Raises what MLflow raises."""
+        try:
+            return str(self._sink(run_dir, root, name).found_or_made(name, dict(dataset)).info.run_id)
+        finally:
+            leave_patience()
+
     def _sink(self, run_dir: Path, root: Path, name: str) -> Sink:
         # Here and not on the delivery's thread: tensorflow_datasets replaces Python's import while it is imported
         # itself, and an import of MLflow at that moment fails; and the run that is active is the thread's own.

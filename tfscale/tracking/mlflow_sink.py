@@ -130,6 +130,17 @@ class Sink:
             self._client.log_artifact(run.info.run_id, str(file), "reports")
         return str(run.info.run_id) if run else None
 
+    def found_or_made(self, name: str, dataset: dict[str, Any]) -> Any:
+        """The run that the folder names, at once and on the caller's thread; where it has none, as after tracker=none,
+        one is made that says its data and has ended."""
+        self._client = self._mlflow.MlflowClient(tracking_uri=self._place.uri or self._own_store())
+        known = self._known_run()
+        if known is None:
+            self.take("begin", [{"name": name}])
+            self.take("dataset", [dataset])
+            self.take("end", [{"status": "FINISHED", "ms": None}])
+        return known or self._client.get_run(self.run_id)
+
     # -- which run
 
     def _find_run(self, first: dict[str, Any]) -> None:
@@ -142,14 +153,8 @@ class Sink:
         write_whole(self._run_dir / RUN_ID, f"{self.run_id}\n".encode())
 
     def _own_store(self) -> str:
-        """The file beside the runs. A path may hold what means something else in an address, and MLflow and SQLAlchemy
-        disagree on how to write it then, so that such a folder is reached by a link."""
-        folder = self._root.resolve()
-        if not _PLAIN.fullmatch(str(folder)):
-            self._link = tempfile.TemporaryDirectory(prefix="tfscale-", ignore_cleanup_errors=True)
-            folder = Path(self._link.name).resolve() / "runs"
-            folder.symlink_to(self._root.resolve(), target_is_directory=True)
-        return f"sqlite:///{folder / 'mlflow.db'}"
+        uri, self._link = store_beside(self._root)
+        return uri
 
     def _known_run(self) -> Any:
         """The MLflow run that this run folder belongs to, so that a resumed run goes on in it."""
@@ -310,6 +315,19 @@ class Sink:
             more = f"; and {len(renamed) - _TOLD} more" if len(renamed) > _TOLD else ""
             _warn(f"MLflow takes no {kind} named {'; '.join(renamed[:_TOLD])}{more}")
         return {self._names[kind, name]: value for name, value in values.items()}
+
+
+def store_beside(root: Path) -> tuple[str, tempfile.TemporaryDirectory | None]:
+    """The address of the file beside the runs, and what is to be kept as long as it is used.
+
+    A path may hold what means something else in an address, and MLflow and SQLAlchemy disagree on how to write it then,
+    so that such a folder is reached by a link."""
+    folder, link = root.resolve(), None
+    if not _PLAIN.fullmatch(str(folder)):
+        link = tempfile.TemporaryDirectory(prefix="tfscale-", ignore_cleanup_errors=True)
+        folder = Path(link.name).resolve() / "runs"
+        folder.symlink_to(root.resolve(), target_is_directory=True)
+    return f"sqlite:///{folder / 'mlflow.db'}", link
 
 
 def fit_name(name: str) -> str:

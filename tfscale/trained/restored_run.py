@@ -33,6 +33,7 @@ from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.store_copy import run_folder
 from tfscale.runtime import global_state as runtime
 from tfscale.task import Task
+from tfscale.tracking.model_address import is_address
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -81,7 +82,7 @@ class RestoredRun:
         """Composes, plans, restores; TensorFlow's policy is the run's while the context is open.
 
         Args:
-            run_dir: its folder, or its URL in a store, see `store_copy.run_folder`.
+            run_dir: its folder, its URL in a store, or models:/NAME@ALIAS, see `store_copy.run_folder`.
             overrides: as for training; data=... replaces the run's data as a whole.
             checkpoint: "best", "last" or a step.
             data: in place of the run's data: a tfscale.Source, arrays or a tf.data.Dataset as for `tfscale.fit`, also
@@ -97,6 +98,7 @@ class RestoredRun:
             OutputError, IOFailure: the store can't be reached.
         """
         folder = run_folder(run_dir, checkpoint)
+        checkpoint = "last" if is_address(run_dir) and checkpoint == "best" else checkpoint  # its only one
         config = _configure(folder, overrides, unlabelled, config_dir, _source(data))
         if not config.data.is_prepared():
             prepare_apart(config.data)

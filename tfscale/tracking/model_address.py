@@ -1,0 +1,107 @@
+"""The address of a model in a registry, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, and which registry is meant.
+
+Owns how it is written. Refuses to know MLflow, whose own form it is.
+
+    parse_address("models:/digits@champion")     # ModelAddress("digits", alias="champion")
+    parse_address("runs/resnet/563a34baa8")      # None
+    Stores.of(None, os.environ)                  # by MLFLOW_REGISTRY_URI, MLFLOW_TRACKING_URI, else beside the runs
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfscale.errors import UsageError
+
+SCHEME = "models:/"
+STORE = "mlflow.db"  # beside the runs
+_NAME = re.compile(r"[^/:@]+")
+_ALIAS = re.compile(r"[\w-]{1,255}", re.ASCII)
+_KEY = "tracker.uri"
+
+
+@dataclass(frozen=True)
+class ModelAddress:
+    """A registered model, and which of its versions: one that has an alias now, or always the same.
+
+    Attributes:
+        alias, version: one of both is "".
+    """
+
+    name: str
+    alias: str = ""
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.name}@{self.alias}" if self.alias else f"{SCHEME}{self.name}/{self.version}"
+
+
+def is_address(text: object) -> bool:
+    return str(text).startswith(SCHEME)
+
+
+def parse_address(text: str, *, where: str = "model") -> ModelAddress | None:
+    """None for what is no such address; raises UsageError for one that names no version."""
+    if not is_address(text):
+        return None
+    name, mark, which = re.fullmatch(r"([^@/]*)(.?)(.*)", text.removeprefix(SCHEME).strip("/"), re.DOTALL).groups()  # type: ignore[union-attr]
+    if _NAME.fullmatch(name) and mark == "@" and _ALIAS.fullmatch(which):
+        return ModelAddress(name, alias=which)
+    if _NAME.fullmatch(name) and mark == "/" and which.isdecimal():
+        return ModelAddress(name, version=which)
+    raise UsageError(
+        f"{text} names no version of a registered model",
+        where=where,
+        fix=f"use {SCHEME}NAME@ALIAS, such as {SCHEME}digits@champion, or {SCHEME}NAME/VERSION",
+    )
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that no registered model may have."""
+    if not _NAME.fullmatch(name) or not name.strip(". "):
+        raise UsageError(f"{name!r} is no name of a registered model", where="name", fix="name=NAME without /, : and @")
+
+
+def check_alias(alias: str) -> None:
+    """Raises UsageError for an alias that MLflow doesn't take."""
+    if not _ALIAS.fullmatch(alias) or re.fullmatch(r"[vV]\d+|latest", alias, re.IGNORECASE):
+        raise UsageError(
+            f"{alias!r} is no alias that MLflow takes",
+            where="as",
+            fix="use letters, digits, _ and -, and neither latest nor v1: as=champion",
+        )
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Which stores of MLflow are meant; None: the file beside the runs.
+
+    Attributes:
+        registry: of models. tracking: of runs, and what leads to their files.
+    """
+
+    registry: str | None
+    tracking: str | None
+
+    @classmethod
+    def of(cls, given: str | None, environ: Mapping[str, str], known: str | None = None) -> Stores:
+        """The one that was given; else MLFLOW_REGISTRY_URI beside what a run's tracker says, or MLFLOW_TRACKING_URI.
+
+        Args:
+            known: the run's tracker's.
+        """
+        tracking = given or known or environ.get("MLFLOW_TRACKING_URI") or None
+        registry = given or environ.get("MLFLOW_REGISTRY_URI") or tracking
+        return cls(registry, tracking or registry)
+
+    def check(self, root: Path) -> None:
+        """Raises UsageError where nothing is named, and no file lies in `root`."""
+        if self.registry is None and not (root / STORE).is_file():
+            raise UsageError(
+                f"no registry is named, and there is no {root / STORE}",
+                where=_KEY,
+                fix=f"set MLFLOW_TRACKING_URI, or give {_KEY}=http://HOST:PORT where the command takes it",
+            )
