@@ -35,6 +35,7 @@ IDENTIFIER = 'REST, Inference Response JSON Object: "The "id" identifier given i
 OWN = 'REST, Server Metadata: "A descriptive name for the server", "The extensions supported by the server"'
 LOADS = 'model repository: "requires Index, Load and Unload APIs"; ours has the index, and doesn\'t claim the extension'
 INDEX = "model repository, Index; KServe's server has Load and Unload alone"
+# (Under Server Ready the text prints the object of Server Live, {"live": ...}; KServe, who wrote it, and ours say "ready")
 BODIES = (
     'REST, Server Live, Server Ready, Model Ready: objects; required_api.md, which is older, says "should be empty"'
 )
