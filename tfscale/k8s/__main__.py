@@ -2,6 +2,7 @@
 
 Of a script: `python -m tfscale.k8s run train.py job=tfjob job.image=... [override ...] [-- argument ...]`.
 Of a served model: `python -m tfscale.k8s serve model=... job=deployment job.image=... job.data_claim=...`.
+Of a workflow: `python -m tfscale.k8s workflow train_and_deploy workflow.name=NAME +recipe=... job=trainjob ...`.
 Of an import: `python -m tfscale.k8s data import s3://... name=NAME job.image=... job.data_claim=...`.
 """
 
@@ -16,7 +17,16 @@ from tfscale.cli import Parser, Program, guard
 from tfscale.console import write_result
 from tfscale.errors import UsageError
 from tfscale.k8s.apply import OPTION, apply
-from tfscale.k8s.printed import NOTE, composed, text_of, text_of_import, text_of_route, text_of_script, text_of_serving
+from tfscale.k8s.printed import (
+    NOTE,
+    composed,
+    text_of,
+    text_of_import,
+    text_of_route,
+    text_of_script,
+    text_of_serving,
+    text_of_workflow,
+)
 from tfscale.k8s.script import Script
 
 _log = logging.getLogger("tfscale.k8s")
@@ -47,6 +57,18 @@ _ROUTE = {
     "         tfscale k8s route job=envoy route.to=127.0.0.1:8080 route.check=127.0.0.1:8080 > envoy.yaml",
 }
 
+_WORKFLOW = {
+    "prog": "tfscale k8s workflow",
+    "about": "Print the steps from data to a served model as a WorkflowTemplate of Argo Workflows.",
+    "usage": "tfscale k8s workflow train_and_deploy workflow.name=NAME job=trainjob|jobset|tfjob [KEY=VALUE ...]",
+    "epilog": "keys: job.* as `tfscale k8s --cfg job` shows them; the training's overrides; import.*, validate.*,\n"
+    "evaluate.* of these commands; serve=deployment|kserve|seldon, serve.cpus, .memory, .secrets, and those of\n"
+    "`tfscale k8s serve`; workflow.as (the alias of the best), .schedule, .timezone, .models_claim, .ttl (seconds)\n"
+    'example: tfscale k8s workflow train_and_deploy workflow.name=digits workflow.schedule="0 3 * * *" +recipe=resnet\n'
+    "         job=trainjob job.image=registry/tfscale:0.1 job.run_claim=runs job.data_claim=data\n"
+    "         serve.secrets=[serve-token]",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints or applies; returns the exit code."""
@@ -59,10 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main_of_words(_SERVE, words[1:], text_of_serving)
     if words[:1] == ["route"]:
         return _main_of_words(_ROUTE, words[1:], text_of_route)
+    if words[:1] == ["workflow"]:
+        return _main_of_words(_WORKFLOW, words[1:], text_of_workflow, shown="train_and_deploy|KEY=VALUE")
     program = Program(
         "k8s",
         "Print the manifests with which a recipe runs in a cluster; `tfscale k8s run` prints those of a script,"
-        " `tfscale k8s data import` those of an import, `tfscale k8s serve` and `route` those of served models.",
+        " `tfscale k8s data import` those of an import, `tfscale k8s serve` and `route` those of served models,"
+        " `tfscale k8s workflow` those of all steps from data to a served model.",
         example="tfscale k8s +recipe=resnet job=tfjob job.image=registry/tfscale:0.1 job.workers=4 job.run_claim=runs"
         " | kubectl apply -f -",
     )

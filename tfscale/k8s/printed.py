@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tfscale.errors import UsageError
 from tfscale.k8s.secrets import key_parts, leaves, refuse_environment, refuse_secrets
+from tfscale.k8s.yaml_text import yaml_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -120,6 +121,29 @@ def text_of_serving(words: Sequence[str], *, config_dir: str | None = None) -> s
     return _as_text(asked, list(serving_job.notes(serving)), served_model.render(serving))
 
 
+def text_of_workflow(words: Sequence[str], *, config_dir: str | None = None) -> str:
+    """What is printed of a workflow: its name, `train_and_deploy`, comes first.
+
+    Raises:
+        UsageError: the workflow, its training or its job is impossible.
+        SecurityRefused: a word holds a secret.
+    """
+    from tfscale.composition.hydra_compose import to_run_config
+    from tfscale.config.override_keys import overridden
+    from tfscale.k8s import argo_request, argo_workflow
+
+    argo_request.refuse_others(words[:1])
+    ours, theirs = _parted(words[1:])
+    refuse_secrets(theirs)
+    asked = argo_request.Asked.of(theirs, ours=ours)
+    usual = [f"job.name={asked.name}"] if "job.name" not in overridden(ours) else []
+    overrides = [*usual, *ours, *asked.training]
+    job = _job(to_run_config(_checked(overrides, config_dir), overrides), overrides, config_dir)
+    workflow = argo_request.ClusterWorkflow.of(asked, job)
+    notes = argo_request.notes(workflow)
+    return _as_text(["workflow", *_folder(config_dir), *words], list(notes), argo_workflow.render(workflow))
+
+
 def text_of_route(words: Sequence[str], *, config_dir: str | None = None) -> str:
     """What is printed of a route: manifests, or Envoy's configuration.
 
@@ -166,17 +190,7 @@ def _as_text(words: Sequence[str], notes: Sequence[str], manifests: Sequence[Man
     """YAML below the command that it comes from, and what is to be known of it."""
     head = "".join(f"# {line}\n" for line in shlex.join(["tfscale", "k8s", *words]).splitlines())
     head += "".join(f"{NOTE}{note}\n" for note in notes)
-    return head + "---\n".join(_yaml(manifest) for manifest in manifests)
-
-
-def _yaml(manifest: Manifest) -> str:
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: object) -> bool:  # anchors are YAML that people stumble over
-            return True
-
-    return yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120)
+    return head + "---\n".join(yaml_of(manifest) for manifest in manifests)
 
 
 def composed(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
