@@ -60,6 +60,18 @@ def test_the_gateway_api(validate):
     assert validate(plain) == [] and "hostnames" not in plain["spec"]
 
 
+def test_an_experiment_of_seldon_2(validate):
+    (both,) = rendered("job=seldon2", *CANARY[:4], "job.name=digits-ab")
+    assert validate(both) == []
+    assert both["spec"] == {
+        "default": "digits",
+        "candidates": [{"name": "digits", "weight": 75}, {"name": "digits-next", "weight": 25}],
+        "mirror": {"name": "digits-new", "percent": 100},
+    }
+    (mirrored,) = rendered("job=seldon2", "route.to=digits", "route.shadow=digits-new")
+    assert validate(mirrored) == [] and mirrored["spec"]["candidates"] == [{"name": "digits", "weight": 100}]
+
+
 @pytest.mark.parametrize(
     ("words", "where", "said"),
     [
@@ -74,6 +86,9 @@ def test_the_gateway_api(validate):
         (("job=ambassador", "route.to=a", "route.prefix=digits"), "route.prefix", "no path"),
         (("job=ambassador", "route.to=a", "route.timeout=0"), "route.timeout, route.retries", "below 0"),
         (("job=ambassador", "route.to=a", "route.waight=2"), "command line", "did you mean 'route.weight'"),
+        (("job=seldon2", "route.to=a"), "route.canary", "more than one Model"),
+        (("job=seldon2", "route.to=a:80", "route.canary=b"), "route.to", "a:80 is no Model"),
+        (("job=seldon2", "route.to=a", "route.canary=b", "route.timeout=2"), "route.timeout", "weights and a mirror"),
         (("job=ambassador", "route.to=a", "job.image=x"), "job.image", "no effect"),
     ],
 )

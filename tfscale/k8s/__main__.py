@@ -50,7 +50,7 @@ _SERVE = {
 _ROUTE = {
     "prog": "tfscale k8s route",
     "about": "Print the way of requests to served models: manifests, or the configuration of an Envoy on this machine.",
-    "usage": "tfscale k8s route route.to=SERVICE job=ambassador|gateway|envoy [KEY=VALUE ...]",
+    "usage": "tfscale k8s route route.to=SERVICE job=ambassador|gateway|envoy|seldon2 [KEY=VALUE ...]",
     "epilog": "keys: job.name, job.namespace, and route.*: to, canary, weight (percent of the canary), shadow,\n"
     "check (who is asked whether a token is right), host, prefix, timeout, retries, port, gateway, tls_secret\n"
     "example: tfscale k8s route job=gateway route.gateway=public route.to=digits route.canary=digits-next\n"

@@ -1,4 +1,4 @@
-"""A route's manifests: of Emissary (Ambassador), and of the Gateway API.
+"""A route's manifests: of Emissary (Ambassador), of the Gateway API, and of Seldon Core 2.
 
 Pure: a Route in, dicts out.
 """
@@ -17,7 +17,9 @@ _EMISSARY = "getambassador.io/v3alpha1"
 
 def render(route: Route) -> list[Manifest]:
     """The manifests, in the order in which they are to be applied."""
-    return _emissary(route) if route.spec.kind == "ambassador" else [_http_route(route)]
+    if route.spec.kind == "ambassador":
+        return _emissary(route)
+    return [_experiment(route) if route.spec.kind == "seldon2" else _http_route(route)]
 
 
 def _object(route: Route, api: str, kind: str, spec: Mapping[str, Any], name: str = "") -> Manifest:
@@ -97,3 +99,14 @@ def _http_route(route: Route) -> Manifest:
 def _backend(service: str) -> Manifest:
     name, _, port = service.partition(":")
     return {"name": name, "port": int(port or 80)}
+
+
+def _experiment(route: Route) -> Manifest:
+    """Of Seldon Core 2: requests for the Model `route.to` go to all candidates by their weights."""
+    spec: dict[str, Any] = {
+        "default": route.to,
+        "candidates": [{"name": model, "weight": share} for model, share in route.shares.items()],
+    }
+    if route.shadow:
+        spec["mirror"] = {"name": route.shadow, "percent": 100}
+    return _object(route, "mlops.seldon.io/v1alpha1", "Experiment", spec)

@@ -16,6 +16,8 @@ from typing import Any
 from tfscale.errors import UsageError, nearest
 from tfscale.k8s.spec import ROUTE_KINDS, JobSpec
 
+KINDS = (*ROUTE_KINDS, "seldon2")  # which also serves: an Experiment shares out the requests of its Models
+_MODEL = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _SERVICE = re.compile(r"[a-z]([-a-z0-9.]*[a-z0-9])?(:\d{1,5})?")
 _ADDRESS = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d{1,5})")
 _TAKEN = ("kind", "name", "namespace")
@@ -27,7 +29,7 @@ class Route:
 
     Attributes:
         spec: the kind of proxy, and the names of objects.
-        to: the Service, SERVICE or SERVICE:PORT (80); of Envoy HOST:PORT, as of all others.
+        to: the Service, SERVICE or SERVICE:PORT (80); of Envoy HOST:PORT, of Seldon 2 the Model, as of all others.
         canary, weight: a second one, and the percent of the requests that it answers.
         shadow: one that gets a copy of every request, and whose answers nobody sees.
         check: one that is asked first whether the request's token is right, by /authorize; "": nobody asks.
@@ -60,8 +62,8 @@ class Route:
         Raises:
             UsageError: a word that is wrong, or that has no effect on this kind.
         """
-        if spec.kind not in ROUTE_KINDS:
-            fix = f"use job= with one of {', '.join(ROUTE_KINDS)}"
+        if spec.kind not in KINDS:
+            fix = f"use job= with one of {', '.join(KINDS)}"
             raise UsageError(f"a {spec.kind} routes no requests", where="job", fix=fix)
         for word in asked:
             name = word.lstrip("+").partition("=")[0].removeprefix("job.")
@@ -88,10 +90,12 @@ class Route:
             )
         for name in ("to", "canary", "shadow", "check"):
             value = getattr(self, name)
-            local = self.spec.kind == "envoy"
-            if value and not (_ADDRESS if local else _SERVICE).fullmatch(value):
-                fix = f"route.{name}={'127.0.0.1:8080' if local else 'SERVICE, or SERVICE:PORT'}"
-                raise UsageError(f"{value} is no {'address' if local else 'service'}", where=f"route.{name}", fix=fix)
+            pattern, what, form = {
+                "envoy": (_ADDRESS, "address", "127.0.0.1:8080"),
+                "seldon2": (_MODEL, "Model", "MODEL"),
+            }.get(self.spec.kind, (_SERVICE, "service", "SERVICE, or SERVICE:PORT"))
+            if value and not pattern.fullmatch(value):
+                raise UsageError(f"{value} is no {what}", where=f"route.{name}", fix=f"route.{name}={form}")
         if not 0 <= self.weight <= 100:
             raise UsageError(f"{self.weight} percent", where="route.weight", fix="give 0 to 100")
         if "weight" in given and not self.canary:
@@ -106,13 +110,20 @@ class Route:
             "ambassador": {"gateway"},
             "gateway": {"check", "retries", "port", "tls_secret"},
             "envoy": {"gateway", "tls_secret"},
+            "seldon2": {"check", "host", "prefix", "timeout", "retries", "port", "gateway", "tls_secret"},
         }[self.spec.kind] & given
         if vain:
-            why = {"gateway": "the Gateway API has no standard field for it"}.get(self.spec.kind, "it knows none")
+            why = {
+                "gateway": "the Gateway API has no standard field for it",
+                "seldon2": "an Experiment has weights and a mirror alone",
+            }.get(self.spec.kind, "it knows none")
             names = ", ".join(f"route.{name}" for name in sorted(vain))
             raise UsageError(f"{names} has no effect on job={self.spec.kind}: {why}", where=names, fix="leave it away")
         if self.spec.kind == "gateway" and not self.gateway:
             raise UsageError("a route belongs to a Gateway", where="route.gateway", fix="route.gateway=NAME")
+        if self.spec.kind == "seldon2" and not (self.canary or self.shadow):
+            fix = "route.canary=MODEL, or route.shadow=MODEL"
+            raise UsageError("an Experiment has more than one Model", where="route.canary", fix=fix)
 
 
 def _parsed(words: Sequence[str]) -> dict[str, Any]:
