@@ -11,6 +11,8 @@ from tfscale.k8s.printed import text_of, text_of_serving
 IMAGE = "job.image=registry/tfscale:1"
 POD = ("job=deployment", IMAGE, "job.data_claim=models", "model=/work/data/digits", "job.name=digits")
 STORED = ("model=s3://bucket/digits", "job.name=digits")
+ASKED = "job.env={MLFLOW_TRACKING_URI: http://mlflow:5000}"
+REGISTERED = ("job=deployment", IMAGE, "model=models:/digits@champion", "job.name=digits", ASKED)
 TOKEN = "job.secrets=[serve-token]"
 
 
@@ -35,6 +37,7 @@ def rendered(*words: str) -> list[dict]:
             ),
             ["Service", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"],
         ),
+        ((*REGISTERED, TOKEN), ["Service", "Deployment"]),
         (("job=kserve", *STORED, "job.cpus=2", "job.memory=2Gi", "job.gpus=1"), ["InferenceService"]),
         (("job=kserve", *STORED, IMAGE, "serve.runtime=tfscale", "serve.canary=10"), ["InferenceService"]),
         (("job=seldon", *STORED, "job.service_account=models", "job.cpus=2"), ["SeldonDeployment"]),
@@ -85,6 +88,14 @@ def test_services_and_policies_find_the_pods():
     assert service["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "http"}]
 
 
+def test_a_registered_model_needs_no_volume():
+    (pod,) = [one["spec"]["template"]["spec"] for one in rendered(*REGISTERED, TOKEN) if one["kind"] == "Deployment"]
+    (container,) = pod["containers"]
+    assert container["args"][1] == "model=models:/digits@champion"
+    assert {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"} in container["env"]
+    assert [one["name"] for one in (*pod["volumes"], *container["volumeMounts"])] == ["tmp", "tmp"]
+
+
 def test_kserves_own_container_and_seldons_parameters():
     (service,) = rendered("job=kserve", *STORED, IMAGE, "serve.runtime=tfscale")
     (container,) = service["spec"]["predictor"]["containers"]
@@ -118,6 +129,10 @@ def test_kserves_own_container_and_seldons_parameters():
         (("job=seldon2", *STORED, "serve.runtime=tfscale", IMAGE), "serve.runtime", "its own servers alone"),
         (("job=kserve", *STORED, "serve.runtime=tfscale"), "job.image", "no image"),
         ((*POD[:1], *POD[2:], TOKEN), "job.image", "no image"),
+        ((*REGISTERED[:-1], "serve.auth=none"), "job.env", "nothing tells the pod which registry has"),
+        ((*REGISTERED, TOKEN, "job.data_claim=models"), "job.data_claim", "lies on no claim"),
+        ((*REGISTERED, TOKEN, "model=models:/digits"), "model", "names no version of a registered model"),
+        (("job=kserve", "model=models:/digits@champion"), "model", "kserve copies no model from MLflow's registry"),
     ],
 )
 def test_what_cannot_be_is_refused(words, where, said):

@@ -43,6 +43,26 @@ def test_another_metric_decides_where_it_is_asked_for():
         decided(surer, first, by="acuracy")
 
 
+def test_two_classes_by_the_area_under_the_curve():
+    from sklearn.metrics import roc_auc_score
+
+    random = np.random.RandomState(0)
+    label = (np.arange(400) % 20 == 0).astype(
+        np.int64
+    )  # one in twenty: all are answered "a", and accuracy tells nothing
+
+    def scored(noise):
+        score = 1 / (1 + np.exp(-(label + noise * random.normal(size=400) - 4)))
+        return Classified(np.arange(400), ["a", "b"], label, label * 0, np.stack([1 - score, score], 1))
+
+    own, theirs = scored(0.2), scored(2.0)
+    found = decided(own, theirs, by="roc_auc")
+    assert found.better and not decided(own, theirs).better and not decided(theirs, own, by="roc_auc").better
+    assert found.numbers["own"] == pytest.approx(roc_auc_score(label, own.probabilities[:, 1]))
+    assert found.numbers["other"] == pytest.approx(roc_auc_score(label, theirs.probabilities[:, 1]))
+    assert found.numbers["difference"] == pytest.approx(found.numbers["own"] - found.numbers["other"])
+
+
 def test_numbers_by_their_mean_absolute_error():
     label = np.linspace(0, 10, 200)
     noise = np.random.RandomState(0).normal(size=200)
@@ -51,7 +71,7 @@ def test_numbers_by_their_mean_absolute_error():
         return Measured(np.arange(200), label, label + scale * noise)
 
     assert decided(measured(0.5), measured(1)).better and not decided(measured(1), measured(0.5)).better
-    assert decided(measured(0.5), measured(1)).numbers["by"] == "mae"
+    assert decided(measured(0.5), measured(1)).numbers["by"] == "mae" and not decided(measured(1), measured(1)).better
     with pytest.raises(UsageError, match="can't be compared: version 1 answers classes, and this run numbers"):
         decided(measured(1), classified(range(9)))
 

@@ -127,22 +127,25 @@ def _dashed(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def served(models: Mapping[str, Path], **options: Any) -> Iterator[Client]:
-    """The server on two free ports, until the context ends; its queue and sizes by `ServeOptions`."""
+def served(models: Mapping[str, Path | str], *, registry: str | None = None, **options: Any) -> Iterator[Client]:
+    """The server on two free ports, until the context ends; its queue and sizes by `ServeOptions`. `registry`: of models
+    whose place is models:/..."""
     from tfscale.config.serve_options import ServeOptions
     from tfscale.serving.http_server import HttpServer
     from tfscale.serving.listening import loop_factory
-    from tfscale.serving.model_place import ModelPlace
-    from tfscale.serving.repository import Repository
+    from tfscale.serving.repository import Repository, place_of
     from tfscale.serving.request_batches import Limits
     from tfscale.serving.service_metrics import ServiceMetrics
+    from tfscale.tracking.model_address import Stores
 
     given = ServeOptions(port=0, probes_port=0, **{"reload": 0.1, "drain": 20.0, **options})
     given.check()
     metrics = ServiceMetrics()
-    places = [ModelPlace.of(path, name) for name, path in models.items()]
+    stores = Stores.of(registry, {})
+    places = [place_of(path, name, stores, every=given.reload) for name, path in models.items()]
     limits = Limits(given.batch, given.queue, given.threads, given.latency)
-    server = HttpServer(Repository(places, limits, every=given.reload, seen=metrics.batch), given, metrics)
+    repository = Repository(places, limits, every=given.reload, seen=metrics.batch)
+    server = HttpServer(repository, given, metrics)
     up, failed, stop = threading.Event(), list[BaseException](), list[Any]()
 
     async def run() -> None:
@@ -171,5 +174,6 @@ def served(models: Mapping[str, Path], **options: Any) -> Iterator[Client]:
             stop[0][0].call_soon_threadsafe(stop[0][1].set)
         thread.join(60)
         assert not thread.is_alive()
+        repository.close()
     if failed:
         raise failed[0]

@@ -40,6 +40,7 @@ def _deployment(serving: ServeInCluster) -> list[Manifest]:
 
 def _pods(serving: ServeInCluster) -> Manifest:
     spec, grace = serving.spec, math.ceil(serving.serve.drain)
+    claim = {"claimName": spec.data_claim, "readOnly": True}
     container = _container(serving, serving.model, "serve")
     container["lifecycle"] = {"preStop": {"sleep": {"seconds": 5}}}  # until no Service sends requests any more
     inside: Manifest = {
@@ -49,7 +50,7 @@ def _pods(serving: ServeInCluster) -> Manifest:
         "containers": [container],
         "volumes": [
             {"name": "tmp", "emptyDir": {}},
-            {"name": "data", "persistentVolumeClaim": {"claimName": spec.data_claim, "readOnly": True}},
+            *([{"name": "data", "persistentVolumeClaim": claim}] if spec.data_claim else []),
         ],
         **(
             {"serviceAccountName": spec.service_account}
@@ -100,7 +101,7 @@ def _container(serving: ServeInCluster, model: str, name: str) -> Manifest:
         "securityContext": pod.container_security(),
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},
-            {"name": "data", "mountPath": pod.DATA, "readOnly": True},
+            *([{"name": "data", "mountPath": pod.DATA, "readOnly": True}] if spec.data_claim else []),
         ],
     }
     sources = [{"configMapRef": {"name": each}} for each in spec.config_maps]

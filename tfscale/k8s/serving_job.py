@@ -17,6 +17,7 @@ from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import UsageError, nearest
 from tfscale.k8s.pod import DATA
 from tfscale.k8s.spec import SERVING_KINDS, JobSpec
+from tfscale.tracking.model_address import is_address, parse_address
 
 RUNTIMES = ("tfscale", "tensorflow")
 _OWN = {"runtime": str, "replicas": int, "max_replicas": int, "canary": int, "name": str}
@@ -34,7 +35,8 @@ class ServeInCluster:
 
     Attributes:
         spec: where and how its pods run.
-        model: of a Deployment a path below the mounted claim; of the others a URL that their storage initializer reads.
+        model: of a Deployment a path below the mounted claim, or models:/NAME@ALIAS; of the others a URL that
+            their storage initializer reads.
         name: by which requests ask for it.
         runtime: which program serves it: "tfscale", ours, or "tensorflow", TensorFlow Serving.
         replicas, max_replicas: pods at least, and at most.
@@ -128,9 +130,34 @@ class ServeInCluster:
             options = self.serve if self.has_token else dataclasses.replace(self.serve, token="")
             options.check()
 
+    def _check_registry(self) -> None:
+        """What a pod needs to ask MLflow."""
+        spec = self.spec
+        parse_address(self.model)
+        if spec.data_claim:
+            raise UsageError(
+                f"{self.model} lies on no claim",
+                where="job.data_claim",
+                fix="leave it away, or give a model on the claim",
+            )
+        told = {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"} & set(spec.env)
+        if not told and not spec.config_maps and not spec.secrets:
+            raise UsageError(
+                f"nothing tells the pod which registry has {self.model}",
+                where="job.env",
+                fix="job.env.MLFLOW_TRACKING_URI=http://MLFLOW:5000, or a Secret with it in job.secrets",
+            )
+        self._check_token()
+
     def _check_place(self) -> None:
         spec, is_url = self.spec, "://" in self.model
         if spec.kind != "deployment":
+            if is_address(self.model):
+                raise UsageError(
+                    f"{spec.kind} copies no model from MLflow's registry",
+                    where="model",
+                    fix=f"use job=deployment, which serves {self.model} by tfscale, or give the model's URL",
+                )
             if not is_url:
                 raise UsageError(
                     f"{self.model} is no URL, which {spec.kind} copies the model from",
@@ -146,6 +173,9 @@ class ServeInCluster:
             return
         if self.runtime != "tfscale":
             raise UsageError("a Deployment runs our image", where="serve.runtime", fix="leave it away, or job=kserve")
+        if is_address(self.model):
+            self._check_registry()
+            return
         if is_url or not self.model.startswith(f"{DATA}/") or ".." in self.model.split("/"):
             raise UsageError(
                 f"{self.model} is no place that the pod sees",
@@ -156,7 +186,10 @@ class ServeInCluster:
             raise UsageError(
                 "no claim was given with the model", where="job.data_claim", fix="give job.data_claim=CLAIM"
             )
-        if self.has_token and not spec.secrets:
+        self._check_token()
+
+    def _check_token(self) -> None:
+        if self.has_token and not self.spec.secrets:
             raise UsageError(
                 "requests bring a token, and no Secret holds it",
                 where="job.secrets",
@@ -170,7 +203,8 @@ def notes(serving: ServeInCluster) -> Iterator[str]:
     if serving.runtime == "tensorflow":
         yield f"{serving.model} holds numbered versions, as tfscale export run.dir=RUN versions=FOLDER writes them"
     else:
-        yield 'the image must have what serving needs: docker build --build-arg EXTRAS="serve"'
+        extras = "serve mlflow" if is_address(serving.model) else "serve"
+        yield f'the image must have what serving needs: docker build --build-arg EXTRAS="{extras}"'
     if serving.runtime == "tfscale" and not serving.has_token:
         yield "serve.auth=none: whoever reaches the pods may ask; the NetworkPolicy lets this namespace's pods in alone"
     if serving.canary is not None:

@@ -7,16 +7,18 @@ Owns the paired tests. Refuses to know how runs are opened.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from tfscale.errors import UsageError
-from tfscale.report.bootstrap import Estimate, estimates
+from tfscale.report.bootstrap import Estimate, Ranking, estimates
 from tfscale.report.class_figures import losses
 from tfscale.report.collected import Classified, Measured
 
+Area = Callable[[np.ndarray], np.ndarray]
 _FIX = "evaluate both on the same data: data=... and eval.split=... are of both"
 
 
@@ -73,7 +75,9 @@ def compare(found: Classified | Measured, other: Other) -> Comparison:
         right, its = found.answer == found.label, theirs.answer == theirs.label
         pairs = {"accuracy": (right, its), "cross_entropy": (losses(found), losses(theirs))}
         only = int((right & ~its).sum()), int((its & ~right).sum())
-        return Comparison(other.name, other.step, _apart(pairs, count), *only, mcnemar(*only))
+        two = len(found.names) == 2 and len(np.unique(found.label)) == 2
+        areas = (_area(found), _area(theirs)) if two else None
+        return Comparison(other.name, other.step, _apart(pairs, count, areas), *only, mcnemar(*only))
     off, its_off = (np.abs(one.answer - one.label) for one in (found, theirs))
     pairs = {"mae": (off, its_off), "mean_squared_error": (off**2, its_off**2)}
     return Comparison(other.name, other.step, _apart(pairs, count))
@@ -88,12 +92,24 @@ def mcnemar(only_one: int, only_other: int) -> float:
     return float(binomtest(only_one, together).pvalue) if together else 1.0
 
 
-def _apart(pairs: dict[str, tuple[np.ndarray, np.ndarray]], count: int) -> dict[str, dict[str, float]]:
+def _area(found: Classified) -> Area:
+    """The ROC AUC of the second class, [resamples], of how often each example was drawn."""
+    order = np.argsort(-found.probabilities[:, 1], kind="stable")
+    ranking = Ranking(found.label[order] == 1, found.probabilities[order, 1])
+    return lambda drawn: ranking.figures(drawn[:, order])["roc_auc"]
+
+
+def _apart(
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]], count: int, areas: tuple[Area, Area] | None = None
+) -> dict[str, dict[str, float]]:
     both = {name: (own.astype(np.float64), other.astype(np.float64)) for name, (own, other) in pairs.items()}
     gaps = {name: own - other for name, (own, other) in both.items()}
+    if areas:
+        both["roc_auc"] = tuple(area(np.ones([1, count])) for area in areas)  # type: ignore[assignment]
 
     def differences(drawn: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: drawn @ gap / count for name, gap in gaps.items()}
+        plain = {name: drawn @ gap / count for name, gap in gaps.items()}
+        return {**plain, **({"roc_auc": areas[0](drawn) - areas[1](drawn)} if areas else {})}
 
     found: dict[str, Estimate] = estimates(count, differences)
     return {

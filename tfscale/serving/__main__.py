@@ -15,6 +15,7 @@ from tfscale.cli import Program, choice, number, place, whole
 from tfscale.config.serve_options import ServeOptions, read_token
 from tfscale.console.messages import RESULT, shown
 from tfscale.errors import UsageError
+from tfscale.tracking.model_address import Stores
 
 _log = logging.getLogger("tfscale.serve")
 _DEFAULT = ServeOptions()
@@ -32,8 +33,9 @@ def program() -> Program:
         "Answers requests by exported models: TensorFlow Serving's REST protocol and the Open Inference Protocol.",
         example="tfscale serve model=runs/resnet/563a34baa8 serve.port=8080",
     )
-    text = "a run, an export, a SavedModel or a folder of numbered versions; several: NAME=PATH,NAME=PATH"
+    text = "a run, an export, a SavedModel, a folder of numbered versions, models:/NAME@ALIAS; several: NAME=PATH,..."
     found.word("model", "PATH", text, required=True)
+    found.word("tracker.uri", "URI", "of the registry of models:/...; else the variables', or runs/mlflow.db")
     found.word("serve.name", "NAME", "by which requests ask for it; else the recipe's, or the folder's")
     found.word("serve.host", "ADDRESS", "to listen on", default=_DEFAULT.host)
     found.word("serve.port", "PORT", "of requests; 0 takes any that is free", type=whole, default=_DEFAULT.port)
@@ -63,7 +65,8 @@ def _serve(options: argparse.Namespace, _: dict) -> int:
             f"unknown option {options.overrides[0]!r}", where="command line", fix="--help lists the options"
         )
     with shown(options.log):
-        serve(_places(options.model, options.serve_name), options_of(options, os.environ))
+        stores = Stores.of(options.tracker_uri, os.environ)
+        serve(_places(options.model, options.serve_name), options_of(options, os.environ), stores)
     return 0
 
 
@@ -94,13 +97,17 @@ def _places(model: str, name: str | None) -> dict[str | None, str]:
     return {name: path for name, _, path in pairs}
 
 
-def serve(models: dict[str | None, str], options: ServeOptions) -> None:
+def serve(models: dict[str | None, str], options: ServeOptions, stores: Stores) -> None:
     """Serves the models, by name, until SIGTERM or SIGINT.
+
+    Args:
+        stores: of models:/NAME@ALIAS.
 
     Raises:
         UsageError: the extra `serve` isn't installed, or the options can't be.
         DataMissing, DataCorrupt: a model isn't there, or can't be read.
         ClusterFault: a port is taken.
+        IOFailure: the registry can't be reached.
     """
     try:
         from tfscale.serving.http_server import HttpServer
@@ -112,11 +119,10 @@ def serve(models: dict[str | None, str], options: ServeOptions) -> None:
         raise UsageError(
             f"serving needs more packages: {error}", where="serve", fix='pip install "tfscale[serve]"'
         ) from None
-    from tfscale.serving.model_place import ModelPlace
-    from tfscale.serving.repository import Repository
+    from tfscale.serving.repository import Repository, place_of
     from tfscale.serving.request_batches import Limits
 
-    places = [ModelPlace.of(path, name) for name, path in models.items()]
+    places = [place_of(path, name, stores, every=options.reload) for name, path in models.items()]
     limits = Limits(options.batch, options.queue, options.threads, options.latency)
     repository = Repository(places, limits, every=options.reload, seen=metrics.batch)
     server = HttpServer(repository, options, metrics)
@@ -139,12 +145,14 @@ def serve(models: dict[str | None, str], options: ServeOptions) -> None:
         await server.run(stopped, ready=ready)
         if server.is_at_work:  # its threads would be waited for as long as they like
             _log.warning("stopped while a model was at work")
+            repository.close()
             logging.shutdown()
             sys.stdout.flush()
             os._exit(0)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(run())
+    repository.close()
     _log.info("stopped; every request that was begun is answered")
 
 

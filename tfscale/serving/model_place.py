@@ -62,38 +62,50 @@ class ModelPlace:
         """Raises DataMissing: there is no model; UsageError: no name for an address."""
         folder = Path(path).expanduser()
         place = cls(folder, name or _name_of(folder))
-        if not re.fullmatch(r"[\w.-]+", place.name):
-            raise UsageError(
-                f"{place.name!r} is no name that an address takes",
-                where="serve.name",
-                fix="serve.name=NAME of letters, digits, _, - and .",
-            )
-        if next(place._versions(), None) is None:
-            what = "holds no model" if folder.is_dir() else "is no folder"
-            unexported = (folder / "checkpoints").is_dir()
-            raise DataMissing(
-                f"{path} {what}" + " that is exported yet" * unexported,
-                where="model",
-                fix=f"tfscale export run.dir={path}" if unexported else _FIX,
-            )
+        check_served_name(place.name)
+        place.check()
         return place
+
+    def check(self) -> None:
+        """Raises DataMissing: there is no model."""
+        if next(self._versions(), None) is None:
+            what = "holds no model" if self.path.is_dir() else "is no folder"
+            unexported = (self.path / "checkpoints").is_dir()
+            raise DataMissing(
+                f"{self.path} {what}" + " that is exported yet" * unexported,
+                where="model",
+                fix=f"tfscale export run.dir={self.path}" if unexported else _FIX,
+            )
+
+    def close(self) -> None:
+        """Nothing was opened."""
 
     def versions(self) -> list[Version]:
         """All of them, the highest number first; none where the folder is empty at this moment."""
         return sorted(self._versions(), key=lambda version: version.number, reverse=True)
 
     def _versions(self) -> Iterator[Version]:
-        single = _version_at(self.path) or _version_at(self.path / "export")
+        single = version_at(self.path) or version_at(self.path / "export")
         if single is not None:
             yield single
             return
         numbered = self.path.iterdir() if self.path.is_dir() else ()
         for folder in numbered:
-            if folder.name.isdecimal() and (found := _version_at(folder, int(folder.name))) is not None:
+            if folder.name.isdecimal() and (found := version_at(folder, int(folder.name))) is not None:
                 yield found
 
 
-def _version_at(folder: Path, number: int | None = None) -> Version | None:
+def check_served_name(name: str) -> None:
+    """Raises UsageError: no name for an address."""
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UsageError(
+            f"{name!r} is no name that an address takes",
+            where="serve.name",
+            fix="serve.name=NAME of letters, digits, _, - and .",
+        )
+
+
+def version_at(folder: Path, number: int | None = None) -> Version | None:
     """The model in a folder: an export, or a SavedModel."""
     for saved_model in (folder / "saved_model", folder):
         try:

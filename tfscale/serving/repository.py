@@ -17,22 +17,33 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tfscale.errors import TfscaleError, first_line
 from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.model_place import ModelPlace, Version
 from tfscale.serving.refusal import not_found
+from tfscale.serving.registry_place import RegistryPlace
 from tfscale.serving.request_batches import Batches, Limits
+from tfscale.tracking.model_address import Stores, parse_address
 
 _log = logging.getLogger(__name__)
 Seen = Callable[[str, int, float], None]
+Place = ModelPlace | RegistryPlace
+
+
+def place_of(model: str | Path, name: str | None, stores: Stores, *, every: float) -> Place:
+    """Where a model lies: in a folder, or in a registry; raises as `ModelPlace.of` and `RegistryPlace.of`."""
+    if address := parse_address(str(model)):
+        return RegistryPlace.of(address, name, stores, every=every)
+    return ModelPlace.of(model, name)
 
 
 @dataclass
 class _Model:
     """Attributes: failed: the version that couldn't be loaded last, and why."""
 
-    place: ModelPlace
+    place: Place
     batches: Batches
     failed: tuple[Version, str] | None = None
     drains: set[asyncio.Task] = field(default_factory=set)
@@ -46,7 +57,7 @@ class Repository:
         seen: is told a model's name, and the size and the seconds of each of its batches.
     """
 
-    def __init__(self, places: Sequence[ModelPlace], limits: Limits, *, every: float = 2.0, seen: Seen | None = None):
+    def __init__(self, places: Sequence[Place], limits: Limits, *, every: float = 2.0, seen: Seen | None = None):
         self._places, self._limits, self._every = list(places), limits, every
         self._seen = seen or (lambda name, rows, seconds: None)
         self._models: dict[str, _Model] = {}
@@ -63,9 +74,9 @@ class Repository:
             self._models[place.name] = await self._first(place)
         _keep_out_of_collections()
 
-    async def _first(self, place: ModelPlace) -> _Model:
+    async def _first(self, place: Place) -> _Model:
         """The newest version that can be loaded."""
-        ModelPlace.of(place.path, place.name)  # which says what is missing
+        place.check()  # which says what is missing
         failed: list[tuple[Version, Exception]] = []
         for version in place.versions():
             try:
@@ -154,6 +165,11 @@ class Repository:
         draining = asyncio.create_task(_ended(old))
         model.drains.add(draining)
         draining.add_done_callback(model.drains.discard)
+
+    def close(self) -> None:
+        """Gives back what the places hold."""
+        for place in self._places:
+            place.close()
 
     async def drained(self) -> None:
         """Waits for all batches that were begun."""

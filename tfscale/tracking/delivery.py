@@ -105,7 +105,7 @@ class Delivery:
             try:
                 self._deliver(events)
             except Exception as error:  # trackers raise whatever their stores and servers raise
-                self.failure = without_secrets(_cause(error))
+                self.failure = without_secrets(cause_of(error))
                 self._answered.set()
                 self._warn_away(self.failure)
                 if self._closing.is_set():
@@ -132,7 +132,7 @@ class Delivery:
         )
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """What lies below it, such as "Connection refused", where that is the system's; libraries wrap it in long texts."""
     inner = error
     while (deeper := inner.__cause__ or inner.__context__) is not None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.errors import DataMissing, IOFailure, TfscaleError, UsageError, first_line, without_secrets
+from tfscale.tracking.delivery import cause_of
 from tfscale.tracking.mlflow import MlflowTracker
 from tfscale.tracking.mlflow_sink import import_mlflow, leave_patience, store_beside
 from tfscale.tracking.model_address import ModelAddress, Stores
@@ -207,7 +208,7 @@ def _told(mlflow: Any, address: str) -> Iterator[None]:
                 f"the registry refuses: {first_line(error)}", where=without_secrets(address), fix="correct the names"
             ) from error
         raise IOFailure(
-            f"the registry can't be used: {first_line(error)}",
+            f"the registry can't be used: {cause_of(error)}",
             where=without_secrets(address),
             fix="start it, or correct tracker.uri or MLFLOW_TRACKING_URI; nothing is lost: run the command again",
         ) from error

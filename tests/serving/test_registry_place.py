@@ -1,0 +1,96 @@
+"""A model out of a real MLflow registry: a new champion takes over, and a registry that is away changes nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.mlflow_server import Server
+from support.served_models import served, write_double
+
+from tfscale.errors import DataMissing, IOFailure, UsageError
+from tfscale.tracking.mlflow_registry import ModelFiles, open_registry
+from tfscale.tracking.model_address import Stores
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
+PREDICT = "/v1/models/double:predict"
+
+
+def until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outage(tf, tmp_path, messages):
+    import mlflow
+
+    (tmp_path / "server").mkdir()
+    server = Server(tmp_path / "server")
+    server.start()
+    uri = server.uri().removeprefix("tracker.uri=")
+    try:
+        client, stores = mlflow.MlflowClient(tracking_uri=uri), Stores.of(uri, {})
+        registry = open_registry(stores, tmp_path)
+        run = client.create_run(client.create_experiment("double")).info.run_id
+        for number, factor in ((1, 2.0), (2, 3.0)):
+            made = write_double(tmp_path / f"v{number}", factor=factor, step=7, gaps=[])
+            content = ModelFiles({"saved_model": made / "saved_model"}, {"export.json": made / "export.json"})
+            source = registry.upload(run, f"registered/{number}", content)
+            assert registry.register("double", run, source, {}, "") == str(number)
+        with (
+            pytest.raises(DataMissing, match="nobody has the alias champion"),
+            served({"double": "models:/double@champion"}, registry=uri),
+        ):
+            pass
+        registry.set_alias("double", "champion", "1")
+        with served({"double": "models:/double@champion", "fixed": "models:/double/2"}, registry=uri) as model:
+            stop, found = threading.Event(), list[float]()
+
+            def ask():
+                while not stop.is_set():
+                    answer = model.post(PREDICT, {"instances": [[1, 1, 1]]})
+                    assert answer.status == 200
+                    found.append(answer.json["predictions"][0][0])
+
+            def version():
+                (one,) = model.get("/v1/models/double").json["model_version_status"]
+                return one["version"]
+
+            with ThreadPoolExecutor(2) as pool:
+                asking = [pool.submit(ask) for _ in range(2)]
+                try:
+                    assert version() == "1"
+                    registry.set_alias("double", "champion", "2")
+                    until(lambda: version() == "2")
+                    server.kill()
+                    until(lambda: "version 2 serves on" in messages.text)
+                    time.sleep(0.5)  # some looks more
+                    assert version() == "2" and model.get("/readyz", port=model.probes).status == 200
+                    server.start()
+                    registry.set_alias("double", "champion", "1")
+                    until(lambda: version() == "1")
+                finally:
+                    stop.set()
+                for one in asking:
+                    one.result()
+            assert set(found) == {2.0, 3.0} and found[0] == found[-1] == 2.0
+            fixed = model.post("/v1/models/fixed/versions/2:predict", {"instances": [[1, 1, 1]]})
+            assert fixed.json == {"predictions": [[3, 3, 3]]}
+        assert messages.text.count("serves on") == 1 and messages.text.count("the registry answers again") == 1
+    finally:
+        server.kill()
+    with pytest.raises(IOFailure), served({"it": "models:/double/1"}, registry=uri):
+        pass
+
+
+def test_no_registry_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(UsageError, match=r"no registry is named, and there is no runs/mlflow\.db"),
+        served({"it": "models:/double@champion"}),
+    ):
+        pass
