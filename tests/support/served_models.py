@@ -62,6 +62,56 @@ def write_whole(folder: Path) -> Path:
     return _saved(folder, tf.function(answer), specs, None, {})
 
 
+def write_pictures(folder: Path, examples: list[bytes]) -> Path:
+    """image: string [n], encoded pictures -> class and probabilities of "dark" and "light", mask: string [n], the light
+    pixels' PNG in base64, and boxes, classes and scores of their frame; with examples for whoever tries it."""
+    import tensorflow as tf
+
+    def one(encoded):
+        grey = tf.image.rgb_to_grayscale(tf.io.decode_image(encoded, channels=3, expand_animations=False))[..., 0]
+        light = tf.reduce_mean(tf.cast(grey, tf.float32)) / 255
+        is_light = grey > 127
+        mask = tf.io.encode_base64(tf.io.encode_png(tf.cast(is_light, tf.uint8)[..., tf.newaxis]), pad=True)
+        places = tf.cast(tf.where(is_light), tf.float32) / tf.cast(tf.shape(grey), tf.float32)
+        box = tf.concat([tf.reduce_min(places, 0), tf.reduce_max(places, 0)], 0)
+        return {
+            "class": tf.cast(light > 0.5, tf.int32), "probabilities": tf.stack([1 - light, light]), "mask": mask,
+            "boxes": tf.stack([box, tf.zeros(4)]), "classes": tf.constant([1, -1]), "scores": tf.stack([light, 0.0]),
+        }  # fmt: skip
+
+    def answer(image):
+        specs = {"class": tf.int32, "probabilities": tf.float32, "mask": tf.string, "boxes": tf.float32}
+        return tf.map_fn(one, image, fn_output_signature={**specs, "classes": tf.int32, "scores": tf.float32})
+
+    about = {"gaps": [], "classes": ["dark", "light"]}
+    _saved(folder, tf.function(answer), {"image": tf.TensorSpec([None], tf.string)}, 30, about)
+    return _with_examples(folder, {"image": examples}, {"image": tf.string})
+
+
+def write_table(folder: Path) -> Path:
+    """age: float32 [n] with gaps, town: string [n], Weight_kg: float32 [n], for the column "Weight (kg)" ->
+    probabilities of "no" and "yes", and class; with an example."""
+    import tensorflow as tf
+
+    def answer(age, town, Weight_kg):
+        known = tf.where(tf.math.is_nan(age), 40.0, age)
+        yes = tf.sigmoid(0.1 * (known - 40) + 0.01 * (Weight_kg - 70) + tf.cast(town == "Ulm", tf.float32))
+        return {"class": tf.cast(yes > 0.5, tf.int32), "probabilities": tf.stack([1 - yes, yes], 1)}
+
+    names = {"age": tf.float32, "town": tf.string, "Weight_kg": tf.float32}
+    specs = {name: tf.TensorSpec([None], dtype) for name, dtype in names.items()}
+    about = {"gaps": ["age"], "classes": ["no", "yes"], "fields": {"Weight_kg": "Weight (kg)"}}
+    _saved(folder, tf.function(answer), specs, 12, about)
+    return _with_examples(folder, {"age": [31.0], "town": [b"K\xc3\xb6ln"], "Weight_kg": [71.3]}, names)
+
+
+def _with_examples(folder: Path, examples: Mapping[str, Any], dtypes: Mapping[str, Any]) -> Path:
+    from tfscale.export.warm_up import write_examples
+
+    write_examples(folder / "saved_model", examples, dtypes)
+    return folder
+
+
 def write_slow(folder: Path, *, products: int = 60) -> Path:
     """x: float32 [n, 3] -> y as of `write_double`, and each batch takes some tenths of a second."""
     import tensorflow as tf

@@ -37,6 +37,7 @@ class ServeOptions:
         timeout: seconds for an answer, and for a body to arrive. header_timeout: for its headers.
         drain: seconds after SIGTERM for what was begun.
         reload: seconds between two looks for a newer version.
+        page: "true", or "false" where people find no page.
     """
 
     host: str = "127.0.0.1"
@@ -57,6 +58,7 @@ class ServeOptions:
     header_timeout: float = 10.0
     drain: float = 20.0
     reload: float = 2.0
+    page: str = "true"
 
     @property
     def needs_token(self) -> bool:
@@ -70,8 +72,14 @@ class ServeOptions:
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def has_page(self) -> bool:
+        return self.page == "true"
+
     def check(self) -> None:
         """Raises UsageError: what can't be, or would let everybody in."""
+        if self.page not in ("true", "false"):
+            raise UsageError(f"{self.page!r} is neither true nor false", where="serve.page", fix="serve.page=false")
         for name in ("port", "probes_port", "grpc_port"):
             if not 0 <= (getattr(self, name) or 0) <= 65535:
                 raise UsageError(f"there is no port {getattr(self, name)}", where=f"serve.{name}", fix="use 1 to 65535")

@@ -55,6 +55,9 @@ def program() -> Program:
     found.word("serve.header_timeout", "SECONDS", "for a request's headers", type=number, default=10.0)
     found.word("serve.drain", "SECONDS", "after SIGTERM, for what was begun", type=number, default=_DEFAULT.drain)
     found.word("serve.reload", "SECONDS", "between looks for a newer version", type=number, default=_DEFAULT.reload)
+    found.word(
+        "serve.page", "true|false", "a page for people at /", type=choice("true", "false"), default=_DEFAULT.page
+    )
     found.word("log", "auto|plain|json", "form of messages", type=choice("auto", "plain", "json"), default="auto")
     return found
 
@@ -132,6 +135,8 @@ def serve(models: dict[str | None, str], options: ServeOptions, stores: Stores) 
         at = f"http{'s' if options.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
         for name in repository.names:
             _log.log(RESULT, f"{name} is served: POST {at}/v1/models/{name}:predict or {at}/v2/models/{name}/infer")
+        if options.has_page:
+            _log.info(f"a page on which people ask: {at}/")
         for _, grpc_port in more:
             _log.info(f"gRPC, of both protocols, on port {grpc_port}")
         _log.info(f"health and metrics without a token: port {probes}, /livez, /readyz and /metrics")

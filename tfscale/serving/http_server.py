@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import socket
 import ssl
@@ -25,23 +24,25 @@ from aiohttp import web
 from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import first_line
 from tfscale.serving import open_inference, tfs_rest
+from tfscale.serving.answering import Computed, Understand, computed
 from tfscale.serving.bearer import check_bearer
+from tfscale.serving.body_memory import BodyMemory
+from tfscale.serving.browser_page import page, page_answer, refuse_foreign_pages
 from tfscale.serving.grpc_server import GrpcServer
 from tfscale.serving.header_deadline import HeaderDeadlines
 from tfscale.serving.json_body import parsed, written
 from tfscale.serving.listening import BACKLOG, listening_socket
 from tfscale.serving.loaded_model import LoadedModel
+from tfscale.serving.openapi import document
 from tfscale.serving.refusal import Refusal, bad_request
 from tfscale.serving.repository import Repository
 from tfscale.serving.service_metrics import ServiceMetrics
-from tfscale.serving.tensor_specs import check_rows
 from tfscale.version import __version__
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _JSON = "application/json"
-_LENGTH = "Inference-Header-Content-Length"
-_LARGE = 200_000  # bytes of a body that takes milliseconds to understand
+_LENGTH = open_inference.LENGTH
 _Asked = TypeVar("_Asked")
 
 
@@ -54,7 +55,8 @@ class HttpServer:
 
     def __init__(self, models: Repository, options: ServeOptions, metrics: ServiceMetrics):
         self._models, self._options, self._metrics = models, options, metrics
-        self._in_flight, self._held, self._stopping = 0, 0, False
+        self._in_flight, self._stopping = 0, False
+        self._memory = BodyMemory(options.body, options.memory, metrics.held_bytes.set)
         self._ready = False
         self._deadlines: HeaderDeadlines | None = None
         self._probing: HeaderDeadlines | None = None
@@ -128,6 +130,10 @@ class HttpServer:
         return False
 
     @property
+    def _serving(self) -> dict[str, LoadedModel]:
+        return {name: self._models.batches(name).model for name in self._models.names}
+
+    @property
     def is_at_work(self) -> bool:
         """Whether something is under way still that the end doesn't wait for."""
         return bool(self._in_flight) or self._models.is_at_work
@@ -176,6 +182,10 @@ class HttpServer:
             app.router.add_post(f"{model}:classify", self._v1_classify)
         app.router.add_get("/v1/models", self._v1_models)
         app.router.add_route("*", "/authorize{path:.*}", self._authorized)  # what a proxy asks first
+        app.router.add_get("/openapi.json", self._openapi)
+        if self._options.has_page:
+            app.router.add_get("/", self._page)
+            app.router.add_get("/page/models/{model}", self._page_model)
         app.router.add_get("/v2", self._v2_server)
         app.router.add_get("/v2/", self._v2_server)  # so in the protocol's OpenAPI file
         app.router.add_get("/v2/health/live", self._v2_health)
@@ -195,7 +205,7 @@ class HttpServer:
         began, self._in_flight = time.monotonic(), self._in_flight + 1
         self._metrics.in_flight.set(self._in_flight)
         try:
-            check_bearer(request.headers.get("Authorization", ""), self._options.token, place="header Authorization")
+            self._check(request)
             response = await handler(request)
         except Refusal as error:
             response = _error(error.status, error.what)
@@ -216,27 +226,23 @@ class HttpServer:
             response.force_close()
         return response
 
+    def _check(self, request: web.Request) -> None:
+        """Raises Refusal: who sends the request may not ask."""
+        headers = request.headers
+        refuse_foreign_pages(headers.get("Host"), headers.get("Origin"), self._options)
+        if request.match_info.handler != self._page:  # a browser has no token yet, and nobody's secret stands on it
+            check_bearer(headers.get("Authorization", ""), self._options.token, place="header Authorization")
+
     @contextlib.asynccontextmanager
     async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
         """The body, which counts against the memory of all requests until it is answered."""
-        options, declared = self._options, request.content_length
-        too_large = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {options.body} bytes")
-        if declared is not None and declared > options.body:
-            raise too_large
-        is_known = declared is not None and "Content-Encoding" not in request.headers
-        held = declared if is_known and declared is not None else options.body
-        if self._held + held > options.memory:
-            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "requests hold all the memory that they may; come again later")
-        self._hold(held)
-        try:
-            body = await self._read(request, too_large)
-            self._hold(len(body) - held)
-            held = len(body)
+        is_packed = "Content-Encoding" in request.headers
+        with self._memory.held(request.content_length, is_packed=is_packed) as resize:
+            body = await self._read(request)
+            resize(len(body))
             yield body
-        finally:
-            self._hold(-held)
 
-    async def _read(self, request: web.Request, too_large: Refusal) -> bytes:
+    async def _read(self, request: web.Request) -> bytes:
         seconds = self._options.timeout
         try:
             async with asyncio.timeout(seconds):
@@ -244,16 +250,25 @@ class HttpServer:
         except TimeoutError:
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, f"the body didn't come within {seconds:g} s") from None
         except web.HTTPRequestEntityTooLarge:
-            raise too_large from None
+            raise self._memory.too_large from None
         except (web.RequestPayloadError, ConnectionResetError) as error:
             raise bad_request(f"the body can't be read: {first_line(error)}") from None
 
-    def _hold(self, size: int) -> None:
-        self._held += size
-        self._metrics.held_bytes.set(self._held)
-
     async def _authorized(self, _: web.Request) -> web.Response:
         return _json({})  # whoever has a wrong token was refused before
+
+    # -- for people
+
+    async def _page(self, _: web.Request) -> web.Response:
+        body, headers = page()
+        return web.Response(body=body, content_type="text/html", charset="utf-8", headers=headers)
+
+    async def _page_model(self, request: web.Request) -> web.Response:
+        name = request.match_info["model"]
+        return _json(page_answer(name, self._models.batches(name).model))
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        return _json(document(self._serving, has_token=self._options.needs_token))
 
     # -- TensorFlow Serving's protocol
 
@@ -278,34 +293,21 @@ class HttpServer:
             arrays, form = tfs_rest.predict_arrays(parsed(body, _content_type(request)), model.inputs)
             return form, arrays
 
-        _, form, answers = await self._computed(request, understand)
-        return _json(tfs_rest.predict_answer(answers, form))
+        found = await self._computed(request, understand)
+        return _json(tfs_rest.predict_answer(found.answers, found.asked))
 
     async def _v1_classify(self, request: web.Request) -> web.Response:
         def understand(body: bytes, model: LoadedModel) -> tuple[None, dict[str, np.ndarray]]:
             return None, tfs_rest.classify_arrays(parsed(body, _content_type(request)), model.inputs)
 
-        model, _, answers = await self._computed(request, understand)
-        return _json(tfs_rest.classify_answer(answers, model.classes))
+        found = await self._computed(request, understand)
+        return _json(tfs_rest.classify_answer(found.answers, found.model.classes))
 
-    async def _computed(
-        self, request: web.Request, understand: Callable[[bytes, LoadedModel], tuple[_Asked, dict[str, np.ndarray]]]
-    ) -> tuple[LoadedModel, _Asked, dict[str, np.ndarray]]:
-        """The model, what the request asks besides its arrays, and the answers."""
+    async def _computed(self, request: web.Request, understand: Understand[_Asked]) -> Computed[_Asked]:
         name, version = _named(request)
         self._models.batches(name, version).check_room()
         async with self._body(request) as body:
-            while True:
-                batches = self._models.batches(name, version)
-                work = functools.partial(understand, body, batches.model)
-                if len(body) < _LARGE:
-                    asked, arrays = work()
-                else:  # others are answered meanwhile
-                    asked, arrays = await asyncio.get_running_loop().run_in_executor(None, work)
-                if self._models.batches(name, version) is batches:
-                    break  # else another version has taken its place
-            rows = check_rows(arrays, batches.model.inputs)
-            return batches.model, asked, await batches.answer(arrays, rows, timeout=self._options.timeout)
+            return await computed(self._models, (name, version), body, understand, timeout=self._options.timeout)
 
     # -- the Open Inference Protocol
 
@@ -321,13 +323,9 @@ class HttpServer:
             ready = parsed(body, _content_type(request)).get("ready", False) if body else False
         if not isinstance(ready, bool):
             raise bad_request('"ready" is true or false')
-        found = []
-        for name in self._models.names:
-            for number, wrong in self._models.status(name).items():
-                state = "UNAVAILABLE" if wrong else "READY"
-                if not (wrong and ready):
-                    found.append({"name": name, "version": str(number), "state": state, "reason": wrong})
-        return web.Response(body=written(found), content_type=_JSON)
+        states = {name: self._models.status(name) for name in self._models.names}
+        answer = open_inference.index_answer(states, only_ready=ready)
+        return web.Response(body=written(answer), content_type=_JSON)
 
     async def _v2_model(self, request: web.Request) -> web.Response:
         name, version = _named(request)
@@ -340,15 +338,16 @@ class HttpServer:
         return _json({"name": name, "ready": True})
 
     async def _v2_infer(self, request: web.Request) -> web.Response:
-        length = _whole(request.headers.get(_LENGTH))
+        length = open_inference.header_length(request.headers.get(_LENGTH))
 
         def understand(body: bytes, model: LoadedModel) -> tuple[open_inference.Asked, dict[str, np.ndarray]]:
             asked = open_inference.Asked.read(body, length, model.inputs, _content_type(request))
             asked.check_outputs(model.outputs)
             return asked, asked.arrays
 
-        model, asked, answers = await self._computed(request, understand)
-        head, size = asked.written(answers, name=_named(request)[0], version=str(model.version.number))
+        found = await self._computed(request, understand)
+        version = str(found.model.version.number)
+        head, size = found.asked.written(found.answers, name=_named(request)[0], version=version)
         if size is None:
             return web.Response(body=head, content_type=_JSON)
         return web.Response(body=head, content_type="application/octet-stream", headers={_LENGTH: str(size)})
@@ -374,11 +373,3 @@ def _error(status: int, what: str, headers: dict[str, str] | None = None) -> web
         kept["Retry-After"] = "1"
     sayable = what.encode(errors="backslashreplace").decode()
     return web.Response(body=written({"error": sayable}), content_type=_JSON, status=status, headers=kept)
-
-
-def _whole(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdecimal() or len(text) > 12:
-        raise bad_request(f"{_LENGTH} is no whole number")
-    return int(text)

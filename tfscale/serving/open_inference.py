@@ -21,6 +21,7 @@ from tfscale.serving.json_body import from_base64, in_base64, parsed, plain, wri
 from tfscale.serving.refusal import bad_request
 from tfscale.serving.tensor_specs import TensorSpec
 
+LENGTH = "Inference-Header-Content-Length"  # of the JSON before binary tensors
 EXTENSIONS = ("binary_tensor_data",)  # of the protocol, that are spoken; model_repository would have to load and unload
 _DATATYPES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
@@ -58,7 +59,7 @@ class Asked:
             Refusal: it isn't such a request, or holds values that the model doesn't take.
         """
         if header_length is not None and not 0 <= header_length <= len(body):
-            raise bad_request(f"Inference-Header-Content-Length is {header_length}, and the body has {len(body)} bytes")
+            raise bad_request(f"{LENGTH} is {header_length}, and the body has {len(body)} bytes")
         kind = content_type if header_length is None else "application/json"
         request = parsed(body if header_length is None else body[:header_length], kind)
         rest = memoryview(b"" if header_length is None else body)[header_length or 0 :]
@@ -244,3 +245,26 @@ def model_answer(name: str, version: str, inputs: Mapping[str, TensorSpec], outp
         "inputs": [told(spec) for spec in inputs.values()],
         "outputs": [told(spec) for spec in outputs.values()],
     }
+
+
+def index_answer(states: Mapping[str, Mapping[int, str]], *, only_ready: bool) -> list[dict[str, str]]:
+    """What POST /v2/repository/index says.
+
+    Args:
+        states: by model and version what is wrong with it, "" of the one that serves.
+    """
+    return [
+        {"name": name, "version": str(number), "state": "UNAVAILABLE" if wrong else "READY", "reason": wrong}
+        for name, versions in states.items()
+        for number, wrong in versions.items()
+        if not (wrong and only_ready)
+    ]
+
+
+def header_length(text: str | None) -> int | None:
+    """The number in that header; raises Refusal."""
+    if text is None:
+        return None
+    if not text.isdecimal() or len(text) > 12:
+        raise bad_request(f"{LENGTH} is no whole number")
+    return int(text)

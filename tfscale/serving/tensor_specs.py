@@ -10,6 +10,7 @@ Owns the checks that every protocol shares. Refuses to know protocols, and Tenso
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from tfscale.serving.refusal import bad_request, unprocessable
 # The types that a request or an answer may have, by NumPy's names
 SPOKEN = {"bool", "string", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
 SPOKEN |= {"float16", "float32", "float64"}
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,14 @@ def shape_text(shape: tuple[int | None, ...]) -> str:
     first, *others = shape
     sizes = ["n" if first is None else str(first), *("?" if size is None else str(size) for size in others)]
     return f"[{', '.join(sizes)}]"
+
+
+def is_readable(value: bytes) -> bool:
+    """Whether bytes are a text, and no file."""
+    try:
+        return not _CONTROLS.search(value.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def check_rows(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]) -> int:
