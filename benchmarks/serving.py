@@ -28,6 +28,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.peer_environment import python_of
+
 HERE = Path(__file__).parent / "serving_peers"
 CONNECTIONS = (1, 8, 64)
 ROW = "| {:<9} | {:>11} | {:>10} | {:>8} | {:>8} | {:>6} | {:>22} |"
@@ -43,7 +45,7 @@ def main() -> None:
         sys.exit("wrk is missing: apt install wrk")
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         folder = Path(scratch)
-        _run([sys.executable, "-c", _MODEL, str(folder / "model")])
+        subprocess.run([sys.executable, "-c", _MODEL, str(folder / "model")], check=True)
         (folder / "ask.lua").write_text(_LUA)
         ports = {name: stack.enter_context(server) for name, server in _servers(folder, options.environments).items()}
         _check_same(ports)
@@ -79,16 +81,7 @@ def _servers(folder: Path, environments: Path) -> dict[str, contextlib.AbstractC
 
 def environment(name: str, folder: Path) -> Path:
     """The Python of a peer's environment, made where there is none."""
-    python = folder.absolute() / name / "bin" / "python"
-    if not python.exists():
-        wanted = ["--no-deps", "-r", str(HERE / f"{name}.txt")]
-        try:
-            _run([sys.executable, "-m", "venv", str(python.parents[1])])
-            _run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted])
-        except BaseException:  # half of it would be taken for the whole
-            shutil.rmtree(python.parents[1], ignore_errors=True)
-            raise
-    return python
+    return python_of(folder / name, HERE / f"{name}.txt", "--no-deps")
 
 
 @contextlib.contextmanager
@@ -170,10 +163,6 @@ def _show(found: Mapping[tuple[str, int], list[tuple]]) -> None:
         told = "" if name == "ours" else f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
         errors = sum(one[3] for one in blocks)
         print(ROW.format(name, connections, f"{rate:.0f}", f"{p50:.2f}", f"{p99:.2f}", errors, told))
-
-
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True)
 
 
 def free_ports(count: int) -> list[int]:

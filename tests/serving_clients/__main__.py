@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.peer_environment import python_of
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 PROGRAMS = {"ask_triton.py": "triton", "ask_mlserver.py": "triton", "ask_kserve.py": "kserve"}  # and their environments
@@ -20,7 +22,7 @@ def main() -> int:
     from support.served_models import served, write_double, write_texts
 
     environments = Path(sys.argv[1] if len(sys.argv) > 1 else "build/serving_clients")
-    pythons = {name: _environment(environments, name) for name in set(PROGRAMS.values())}
+    pythons = {name: python_of(environments / name, HERE / f"{name}.txt") for name in set(PROGRAMS.values())}
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         models = {
@@ -39,15 +41,6 @@ def main() -> int:
                     failed.append(program)
                     print(done.stdout[-2000:], done.stderr[-3000:])
     return 1 if failed else 0
-
-
-def _environment(folder: Path, name: str) -> Path:
-    python = folder.absolute() / name / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
-        wanted = ["-q", "--disable-pip-version-check", "-r", HERE / f"{name}.txt"]
-        subprocess.run([python, "-m", "pip", "install", *wanted], check=True)
-    return python
 
 
 if __name__ == "__main__":
