@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from tfscale.console import hushed
 from tfscale.errors import CheckpointUnusable, DataCorrupt, DataMissing
 from tfscale.export.verified import ABOUT
 from tfscale.export.warm_up import read_examples
 from tfscale.files import digest_of, lines_of, read_json, sha256
+from tfscale.process.startup import cpu_alone, lean
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.manifest import name_of
 from tfscale.run_dir.registered_run import FILES, RUN
@@ -114,7 +117,12 @@ class ExportedRun:
 
     def input_example(self) -> dict[str, Any]:
         """A request of TensorFlow Serving's protocol, as `tfscale serve` takes it, with examples of the export."""
-        found = read_examples(self.folder / "export" / "saved_model")
+        if "tensorflow" not in sys.modules:
+            cpu_alone()
+        with hushed():
+            with lean():
+                import tensorflow  # noqa: F401
+            found = read_examples(self.folder / "export" / "saved_model")
         return {"inputs": {name: _plain(values[:_EXAMPLES].tolist()) for name, values in found.items()}}
 
     def tags(self, split: str) -> dict[str, str]:

@@ -115,7 +115,7 @@ def _moved(candidate: _Candidate, registry: Registry) -> str:
         _refuse_rolled_back(registry, name, alias, mine)
         verdict = None if held is None else _compared(candidate, registry, held)
         if verdict is not None and not verdict.better:
-            left = f"version {mine} is registered without it" if mine else "nothing is registered"
+            left = f"the run is version {mine}, without it" if mine else "nothing is registered"
             raise CheckFailed(
                 f"not better by more than noise: {verdict.sentence}; version {held} keeps the alias {alias}, {left}",
                 where=str(candidate.address),
