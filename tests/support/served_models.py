@@ -185,6 +185,7 @@ def served(models: Mapping[str, Path | str], *, registry: str | None = None, **o
     from tfscale.serving.listening import loop_factory
     from tfscale.serving.repository import Repository, place_of
     from tfscale.serving.request_batches import Limits
+    from tfscale.serving.request_log import RequestLog
     from tfscale.serving.service_metrics import ServiceMetrics
     from tfscale.tracking.model_address import Stores
 
@@ -195,7 +196,7 @@ def served(models: Mapping[str, Path | str], *, registry: str | None = None, **o
     places = [place_of(path, name, stores, every=given.reload) for name, path in models.items()]
     limits = Limits(given.batch, given.queue, given.threads, given.latency)
     repository = Repository(places, limits, every=given.reload, seen=metrics.batch)
-    server = HttpServer(repository, given, metrics)
+    server = HttpServer(repository, given, metrics, RequestLog(given, metrics.logged))
     up, failed, stop = threading.Event(), list[BaseException](), list[Any]()
 
     async def run() -> None:

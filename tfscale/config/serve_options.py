@@ -13,6 +13,8 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from tfscale.errors import DataMissing, UsageError
 
 _SHORTEST = 16  # characters of a token that nobody guesses
@@ -38,6 +40,8 @@ class ServeOptions:
         drain: seconds after SIGTERM for what was begun.
         reload: seconds between two looks for a newer version.
         page: "true", or "false" where people find no page.
+        log: a file of some of the requests; None: none. log_share: of them, from 0 to 1. log_bytes: of all its files.
+        log_redact: columns that it doesn't show, such as "age, town".
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +63,10 @@ class ServeOptions:
     drain: float = 20.0
     reload: float = 2.0
     page: str = "true"
+    log: str | None = None
+    log_share: float = 0.01
+    log_redact: str = ""
+    log_bytes: int = 100_000_000
 
     @property
     def needs_token(self) -> bool:
@@ -76,8 +84,43 @@ class ServeOptions:
     def has_page(self) -> bool:
         return self.page == "true"
 
+    @property
+    def redacted(self) -> frozenset[str]:
+        """Raises UsageError: no list of names."""
+        text = self.log_redact.strip()
+        try:
+            found = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
+        except yaml.YAMLError:
+            found = None
+        if not isinstance(found, list) or not all(isinstance(one, str | int) for one in found):
+            raise UsageError(
+                f"{self.log_redact!r} are no columns", where="serve.log_redact", fix="serve.log_redact='[age, town]'"
+            )
+        return frozenset(map(str, found))
+
+    def _check_log(self) -> None:
+        usual = ServeOptions()
+        vain = [
+            name for name in ("log_share", "log_redact", "log_bytes") if getattr(self, name) != getattr(usual, name)
+        ]
+        if self.log is None and vain:
+            names = ", ".join(f"serve.{name}" for name in vain)
+            raise UsageError(f"{names} without a log has no effect", where=names, fix="serve.log=requests.jsonl")
+        if self.log is not None and Path(self.log).suffix != ".jsonl":
+            raise UsageError(f"{self.log} is no .jsonl", where="serve.log", fix="serve.log=requests.jsonl")
+        if not 0 < self.log_share <= 1:
+            raise UsageError(
+                f"serve.log_share is {self.log_share:g}", where="serve.log_share", fix="use a share above 0, up to 1"
+            )
+        if self.log_bytes < 100_000:
+            raise UsageError(
+                f"{self.log_bytes} bytes hold few requests", where="serve.log_bytes", fix="use 100000 or more"
+            )
+        _ = self.redacted
+
     def check(self) -> None:
         """Raises UsageError: what can't be, or would let everybody in."""
+        self._check_log()
         if self.page not in ("true", "false"):
             raise UsageError(f"{self.page!r} is neither true nor false", where="serve.page", fix="serve.page=false")
         for name in ("port", "probes_port", "grpc_port"):

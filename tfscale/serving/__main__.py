@@ -58,6 +58,10 @@ def program() -> Program:
     found.word(
         "serve.page", "true|false", "a page for people at /", type=choice("true", "false"), default=_DEFAULT.page
     )
+    found.word("serve.log", "FILE.jsonl", "some of the requests, as lines of JSON", type=place)
+    found.word("serve.log_share", "SHARE", "of the requests, from 0 to 1", type=number, default=_DEFAULT.log_share)
+    found.word("serve.log_redact", "[NAME,...]", "columns that it doesn't show", default=_DEFAULT.log_redact)
+    found.word("serve.log_bytes", "BYTES", "of all its files", type=whole, default=_DEFAULT.log_bytes)
     found.word("log", "auto|plain|json", "form of messages", type=choice("auto", "plain", "json"), default="auto")
     return found
 
@@ -111,6 +115,7 @@ def serve(models: dict[str | None, str], options: ServeOptions, stores: Stores) 
         DataMissing, DataCorrupt: a model isn't there, or can't be read.
         ClusterFault: a port is taken.
         IOFailure: the registry can't be reached.
+        OutputError: the log can't be written.
     """
     try:
         from tfscale.serving.http_server import HttpServer
@@ -124,30 +129,19 @@ def serve(models: dict[str | None, str], options: ServeOptions, stores: Stores) 
         ) from None
     from tfscale.serving.repository import Repository, place_of
     from tfscale.serving.request_batches import Limits
+    from tfscale.serving.request_log import RequestLog
 
     places = [place_of(path, name, stores, every=options.reload) for name, path in models.items()]
     limits = Limits(options.batch, options.queue, options.threads, options.latency)
     repository = Repository(places, limits, every=options.reload, seen=metrics.batch)
-    server = HttpServer(repository, options, metrics)
-
-    def ready() -> None:
-        (host, port), (_, probes), *more = server.addresses
-        at = f"http{'s' if options.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-        for name in repository.names:
-            _log.log(RESULT, f"{name} is served: POST {at}/v1/models/{name}:predict or {at}/v2/models/{name}/infer")
-        if options.has_page:
-            _log.info(f"a page on which people ask: {at}/")
-        for _, grpc_port in more:
-            _log.info(f"gRPC, of both protocols, on port {grpc_port}")
-        _log.info(f"health and metrics without a token: port {probes}, /livez, /readyz and /metrics")
-        if not options.is_local and not options.needs_token:
-            _log.warning(f"serve.auth=none: whoever reaches {host}:{port} may ask")
+    log = RequestLog(options, metrics.logged)
+    server = HttpServer(repository, options, metrics, log)
 
     async def run() -> None:
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, stopped.set)
-        await server.run(stopped, ready=ready)
+        await server.run(stopped, ready=lambda: _tell(server.addresses, repository.names, options))
         if server.is_at_work:  # its threads would be waited for as long as they like
             _log.warning("stopped while a model was at work")
             repository.close()
@@ -159,6 +153,23 @@ def serve(models: dict[str | None, str], options: ServeOptions, stores: Stores) 
         runner.run(run())
     repository.close()
     _log.info("stopped; every request that was begun is answered")
+
+
+def _tell(addresses: Sequence[tuple[str, int]], names: Sequence[str], options: ServeOptions) -> None:
+    """What people and programs find where."""
+    (host, port), (_, probes), *more = addresses
+    at = f"http{'s' if options.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+    for name in names:
+        _log.log(RESULT, f"{name} is served: POST {at}/v1/models/{name}:predict or {at}/v2/models/{name}/infer")
+    if options.has_page:
+        _log.info(f"a page on which people ask: {at}/")
+    for _, grpc_port in more:
+        _log.info(f"gRPC, of both protocols, on port {grpc_port}")
+    _log.info(f"health and metrics without a token: port {probes}, /livez, /readyz and /metrics")
+    if options.log is not None:
+        _log.info(f"{options.log_share:.6g} of the requests are written to {options.log}")
+    if not options.is_local and not options.needs_token:
+        _log.warning(f"serve.auth=none: whoever reaches {host}:{port} may ask")
 
 
 if __name__ == "__main__":

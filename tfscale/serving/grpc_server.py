@@ -3,7 +3,7 @@
 Owns grpc's server and which of its codes stands for which refusal. Refuses to know how a model is called. A message is
 read before anything can refuse it: `serve.body` bounds one, and `serve.queue` how many there are at once.
 
-    server = GrpcServer(models, options, metrics)
+    server = GrpcServer(models, options, metrics, log)
     port = await server.start()
     await server.stop()
 """
@@ -21,6 +21,7 @@ import numpy as np
 
 from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import ClusterFault, UsageError, first_line
+from tfscale.serving.answering import Computed
 from tfscale.serving.bearer import check_bearer
 from tfscale.serving.inference_messages import PACKAGE, answered, arrays_of, described, inference
 from tfscale.serving.loaded_model import SIGNATURE
@@ -28,6 +29,7 @@ from tfscale.serving.open_inference import EXTENSIONS
 from tfscale.serving.refusal import Refusal, bad_request
 from tfscale.serving.repository import Repository
 from tfscale.serving.request_batches import Batches
+from tfscale.serving.request_log import RequestLog
 from tfscale.serving.service_metrics import ServiceMetrics
 from tfscale.serving.tensor_specs import TensorSpec, check_rows
 from tfscale.version import __version__
@@ -47,8 +49,8 @@ _CODES = {
 class GrpcServer:
     """One server; whoever makes it has loaded the models."""
 
-    def __init__(self, models: Repository, options: ServeOptions, metrics: ServiceMetrics):
-        self._models, self._options, self._metrics = models, options, metrics
+    def __init__(self, models: Repository, options: ServeOptions, metrics: ServiceMetrics, log: RequestLog):
+        self._models, self._options, self._metrics, self._log = models, options, metrics, log
         self._server: Any = None
 
     async def start(self) -> int:
@@ -139,13 +141,19 @@ class GrpcServer:
                 await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log says how")
             finally:
                 name = getattr(request, "model_name", "") or getattr(getattr(request, "model_spec", None), "name", "")
-                self._metrics.request(name if name in self._models.names else "", status, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                self._metrics.request(name if name in self._models.names else "", status, seconds)
+                if status >= HTTPStatus.BAD_REQUEST and name in self._models.names:
+                    self._log.refused(name, "grpc", status, seconds=seconds)
 
         return answer
 
-    async def _computed(self, batches: Batches, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        rows = check_rows(arrays, batches.model.inputs)
-        return await batches.answer(arrays, rows, timeout=self._options.timeout)
+    async def _computed(self, name: str, batches: Batches, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rows, began = check_rows(arrays, batches.model.inputs), time.monotonic()
+        answers = await batches.answer(arrays, rows, timeout=self._options.timeout)
+        found = Computed(batches.model, None, arrays, answers)
+        self._log.answered(name, "grpc", found, seconds=time.monotonic() - began)
+        return answers
 
     # -- TensorFlow Serving
 
@@ -166,7 +174,7 @@ class GrpcServer:
         if unknown := [name for name in wanted if name not in outputs]:
             raise bad_request(f"the model answers {', '.join(outputs)}, and not {', '.join(unknown)}")
         arrays = {name: _array(tensor, specs, name) for name, tensor in request.inputs.items()}
-        answers = await self._computed(batches, arrays)
+        answers = await self._computed(request.model_spec.name, batches, arrays)
         response = predict_pb2.PredictResponse()
         self._tell_spec(response.model_spec, request.model_spec.name, batches)
         for name in wanted:
@@ -236,7 +244,7 @@ class GrpcServer:
     async def _infer(self, request: Any) -> Any:
         batches = self._models.batches(request.model_name, request.model_version or None)
         arrays = arrays_of(request, batches.model.inputs)
-        answers = await self._computed(batches, arrays)
+        answers = await self._computed(request.model_name, batches, arrays)
         return answered(request, answers, name=request.model_name, version=str(batches.model.version.number))
 
 

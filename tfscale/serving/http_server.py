@@ -3,7 +3,7 @@
 Owns aiohttp (extra `serve`), the two ports, and the end: what was begun is answered. Refuses to know what
 requests hold, which is each protocol's own.
 
-    await HttpServer(models, options, metrics).run(stopped)
+    await HttpServer(models, options, metrics, log).run(stopped)
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.openapi import document
 from tfscale.serving.refusal import Refusal, bad_request
 from tfscale.serving.repository import Repository
+from tfscale.serving.request_log import RequestLog
 from tfscale.serving.service_metrics import ServiceMetrics
 from tfscale.version import __version__
 
@@ -53,14 +54,14 @@ class HttpServer:
         addresses: (host, port) of requests, of probes, and of gRPC where it is asked for, once `run` called `ready`.
     """
 
-    def __init__(self, models: Repository, options: ServeOptions, metrics: ServiceMetrics):
-        self._models, self._options, self._metrics = models, options, metrics
+    def __init__(self, models: Repository, options: ServeOptions, metrics: ServiceMetrics, log: RequestLog):
+        self._models, self._options, self._metrics, self._log = models, options, metrics, log
         self._in_flight, self._stopping = 0, False
         self._memory = BodyMemory(options.body, options.memory, metrics.held_bytes.set)
         self._ready = False
         self._deadlines: HeaderDeadlines | None = None
         self._probing: HeaderDeadlines | None = None
-        self._grpc = GrpcServer(models, options, metrics)
+        self._grpc = GrpcServer(models, options, metrics, log)
         self.addresses: list[tuple[str, int]] = []
 
     async def run(self, stopped: asyncio.Event, *, ready: Callable[[], None] = lambda: None) -> None:
@@ -98,6 +99,7 @@ class HttpServer:
             listening.append(await loop.create_server(self._probing, sock=sockets[1]))  # alive while it loads
             if not await self._loaded(stopped):
                 return
+            self._log.check_names(self._serving)
             secure: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": waits[0]} if tls is not None else {}
             server = await loop.create_server(self._deadlines, sock=sockets[0], backlog=BACKLOG, **secure)
             listening.append(server)
@@ -117,6 +119,7 @@ class HttpServer:
                 one.close()
             await requests.cleanup()
             await probes.cleanup()
+            await loop.run_in_executor(None, self._log.close)
 
     async def _loaded(self, stopped: asyncio.Event) -> bool:
         """Loads the models; False where it is stopped before that is done."""
@@ -220,8 +223,10 @@ class HttpServer:
             self._in_flight -= 1
             self._metrics.in_flight.set(self._in_flight)
             self._deadlines.ended(request.protocol)
-        name = request.match_info.get("model", "")
-        self._metrics.request(name if name in self._models.names else "", response.status, time.monotonic() - began)
+        name, seconds = request.match_info.get("model", ""), time.monotonic() - began
+        self._metrics.request(name if name in self._models.names else "", response.status, seconds)
+        if response.status >= HTTPStatus.BAD_REQUEST and request.method == "POST" and name in self._models.names:
+            self._log.refused(name, request.path[1:3], response.status, seconds=seconds)
         if self._stopping:
             response.force_close()
         return response
@@ -307,7 +312,10 @@ class HttpServer:
         name, version = _named(request)
         self._models.batches(name, version).check_room()
         async with self._body(request) as body:
-            return await computed(self._models, (name, version), body, understand, timeout=self._options.timeout)
+            began = time.monotonic()
+            found = await computed(self._models, (name, version), body, understand, timeout=self._options.timeout)
+            self._log.answered(name, request.path[1:3], found, seconds=time.monotonic() - began)
+            return found
 
     # -- the Open Inference Protocol
 

@@ -29,10 +29,17 @@ class ServiceMetrics:
         self._batch_seconds = Histogram(
             "tfscale_serve_batch_seconds", "A batch in the model.", ["model"], buckets=_SECONDS, registry=self._registry
         )
+        self._logged = Counter(
+            "tfscale_serve_log_requests", "Requests that were drawn for the log.", ["outcome"], registry=self._registry
+        )
         self.in_flight = Gauge(
             "tfscale_serve_in_flight", "Requests that are not answered yet.", registry=self._registry
         )
         self.held_bytes = Gauge("tfscale_serve_held_bytes", "Bytes of their bodies.", registry=self._registry)
+
+    def logged(self, how: str) -> None:
+        """Args: how: what became of a request for the log."""
+        self._logged.labels(how).inc()
 
     def request(self, model: str, status: int, seconds: float) -> None:
         """Args: model: its name; "" where the request named none that there is."""

@@ -1,4 +1,5 @@
-"""What is compared with what: splits with each other, new data with others, a training split with its baseline.
+"""What is compared with what: splits with each other, new data or a server's requests with others, a training split
+with its baseline.
 
 Owns the order of the looks. Refuses to know how examples are read and what is measured of them.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tfscale.statistics.protos import PICTURE
 from tfscale.validation.copies import copies, twice
 from tfscale.validation.example_sides import side_of_records, sides_of_path
 from tfscale.validation.label_noise import label_noise
+from tfscale.validation.request_logs import as_table, is_log, without_label
 from tfscale.validation.side import Side
 from tfscale.validation.table_sides import as_imported, side_beside, side_of_files, side_of_split
 
@@ -37,6 +40,9 @@ def compared(request: ImportRequest, against: str | None, limits: Limits) -> Ite
     Raises:
         UsageError, DataMissing, DataCorrupt: what is named can't be read.
     """
+    if is_log(request.path):
+        yield from _logged(request, against, limits)
+        return
     if against is None:
         yield from _splits(request, limits)
         return
@@ -63,6 +69,22 @@ def _splits(request: ImportRequest, limits: Limits) -> Iterator[Finding]:
     for place, one in enumerate(sides):
         for other in sides[place + 1 :]:
             yield from _named(other, copies(one, other, limits))
+
+
+def _logged(request: ImportRequest, against: str | None, limits: Limits) -> Iterator[Finding]:
+    """What a server was asked, beside what its model was trained on."""
+    if against is None:
+        raise UsageError(
+            "a log of requests is compared with what the model was trained on",
+            where="against",
+            fix="against=RUN, or the name of the data set",
+        )
+    base = _base(request, against)
+    with tempfile.TemporaryDirectory() as scratch:
+        new = side_beside(as_table(request, Path(scratch)), base)
+    base = dataclasses.replace(base, about=without_label(base.about, new.about["columns"]))
+    yield from _differences(base, new, limits)
+    yield from _bad(new)
 
 
 def accept_as_baseline(request: ImportRequest) -> None:
