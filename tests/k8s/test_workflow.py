@@ -158,6 +158,18 @@ def test_what_varies_is_a_parameter():
     ]  # fmt: skip
 
 
+def test_a_value_stays_one_word_whatever_stands_in_it():
+    words = (*DIGITS, "job=jobset", "optimizer.learning_rate=0.1", 'extensions.allow=["mine."]')
+    template = template_of(*words)
+    [one] = [one for one in template["spec"]["arguments"]["parameters"] if one["name"] == "optimizer-learning_rate"]
+    one["value"] = "{a: 1, b: [2]} # 'c' - d: e"
+    [job] = applied(template)["train"]["spec"]["replicatedJobs"]
+    args = job["template"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[1:-1] == ["+recipe=resnet", "data=mnist", f"optimizer.learning_rate={one['value']}", 'extensions.allow=["mine."]']  # fmt: skip
+    names = [each["name"] for each in template["spec"]["arguments"]["parameters"]]
+    assert "extensions-allow" not in names and all(re.fullmatch(r"[-a-zA-Z0-9_]+", each) for each in names)
+
+
 # -- what ends a step
 
 

@@ -237,10 +237,15 @@ def _is_of_pods(word: str) -> bool:
 
 
 def _tagged(word: str, parameters: dict[str, str]) -> str:
-    """A word of the training, the import's source, or the alias, with a parameter for its value, which is added."""
+    """A word of the training, the import's source, or the alias, with a parameter for its value, which is added. One
+    that would end the quotation marks around it stays as it is."""
     key, equals, value = word.partition("=")
     group = key.partition(".")[0]
-    if not equals or (group in ("workflow", "import", "validate", "evaluate", "serve") and key not in _VARY):
+    if (
+        not equals
+        or set('"\\\n') & set(value)
+        or (group in ("workflow", "import", "validate", "evaluate", "serve") and key not in _VARY)
+    ):
         return word
     name = re.sub(r"[^A-Za-z0-9_]", "-", key.lstrip("+"))
     parameters[name] = value

@@ -1,4 +1,7 @@
-"""Manifests as YAML that people read: in their own order, without anchors, and texts of several lines as they are."""
+"""Manifests as YAML that people read: in their own order, without anchors, and texts of several lines as they are.
+
+Texts with {{...}}, in whose place Argo writes a value, stand in quotation marks, so that most values stay one text.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ def yaml_of(manifest: Manifest) -> str:
             return True
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+        style = "|" if "\n" in value else '"' if "{{" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
     return yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120)
