@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfscale.cli import Program, place
+from tfscale.cli import Program, place, whole
 from tfscale.console.messages import RESULT, bare
 from tfscale.report.report_request import ReportRequest
 
@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = "a page with figures, their intervals and the worst errors, and FILE.json beside it (extra report)"
     program.word("report", "FILE.html", about, type=place)
     program.word("report.slices", "COLUMN", "of the report: figures of each value of a table's column")
+    about = "of the report: how much worse the answers get where a table's column is shuffled among N examples; 0: not"
+    program.word("report.importance", "N", about, type=whole)
     text = "a run to compare with on the same examples, by paired tests (extra report)"
     program.word("against", "PATH|URL", text, type=place)
     return program.run(argv, _evaluate)
@@ -37,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace, _: dict) -> int:
     report = None
-    if options.report or options.report_slices or options.against:
+    importance = options.report_importance
+    if options.report or options.report_slices or options.against or importance is not None:
         page = Path(options.report) if options.report else None
-        report = ReportRequest(page, options.report_slices or "", options.against or "")
+        report = ReportRequest(page, options.report_slices or "", options.against or "", importance)
     found = evaluate_run(
         options.run_dir,
         options.overrides,

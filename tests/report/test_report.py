@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn import metrics
+from sklearn import base, inspection, metrics
 from support import warm
 from support.browser import loaded_from_outside, width_on
 from support.tables import import_table
@@ -88,15 +88,15 @@ def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path):
     y = x @ np.float32([[1], [-2], [0.5]]) + 3
     kept = {"plan.precision=float32", "tracker=none"}
 
-    def trained(target, loss, **more):
-        model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1, **more)])
+    def trained(model, x, target, loss):
         model.compile("adam", loss)
         folder, page = tmp_path / loss_name(loss), tmp_path / f"{loss_name(loss)}.html"
         tfscale.fit(model, (x, target), epochs=3, global_batch=16, run_dir=folder, overrides=[*kept])
         evaluate_run(folder, data=(x, target), report=ReportRequest(page))
         return model.predict(x, verbose=0)[:, 0], json.loads(page.with_suffix(".json").read_text())
 
-    answers, numbers = trained(y, "mse")
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1)])
+    answers, numbers = trained(model, x, y, "mse")
     assert numbers["metrics"]["rmse"]["value"] == pytest.approx(
         metrics.root_mean_squared_error(y[:, 0], answers), rel=1e-4
     )
@@ -104,10 +104,51 @@ def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path):
     off = np.abs(answers - y[:, 0])
     assert abs(numbers["worst"][0]["residual"]) == pytest.approx(off.max(), rel=1e-4)
     assert "<h2>Residuals</h2>" in (tmp_path / "mse.html").read_text()
-    logits, numbers = trained(y > 3, keras.losses.BinaryCrossentropy(from_logits=True))
+    by = importance_by_sklearn(lambda x: model.predict(x, verbose=0)[:, 0], x, y[:, 0], "neg_mean_absolute_error")
+    check_importance(numbers["importance"], {f"x[{i}]": row for i, row in enumerate(by)}, "mae")
+
+    inputs = {name: keras.Input([1], name=name) for name in "abc"}  # names, and no order, tell the columns
+    joined = keras.layers.Concatenate()([inputs["c"], inputs["b"], inputs["a"]])
+    model = keras.Model(inputs, keras.layers.Dense(1)(joined))
+    named = {name: x[:, [i]] for i, name in enumerate("abc")}
+    logits, numbers = trained(model, named, y > 3, keras.losses.BinaryCrossentropy(from_logits=True))
     assert numbers["metrics"]["roc_auc"]["value"] == pytest.approx(metrics.roc_auc_score(y[:, 0] > 3, logits))
     nats = metrics.log_loss(y[:, 0] > 3, 1 / (1 + np.exp(-logits.astype(np.float64))))
     assert numbers["metrics"]["cross_entropy"]["value"] == pytest.approx(nats, rel=1e-4)
+
+    def answered(x):
+        return model.predict({name: x[:, [i]] for i, name in enumerate("abc")}, verbose=0)[:, 0]
+
+    by = importance_by_sklearn(answered, x, y[:, 0] > 3, lambda e, x, y: metrics.roc_auc_score(y, e.predict(x)))
+    check_importance(numbers["importance"], dict(zip("abc", by, strict=True)), "roc_auc")
+
+
+class Answering(base.RegressorMixin, base.BaseEstimator):
+    """What scikit-learn takes for an estimator."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def predict(self, x):
+        return self.answer(x)
+
+    def fit(self, x, y):
+        raise AssertionError("it is trained")
+
+
+def importance_by_sklearn(predict, x, y, scoring):
+    """(mean, deviation) of each column."""
+    found = inspection.permutation_importance(Answering(predict), x, y, scoring=scoring, n_repeats=5, random_state=0)
+    return list(zip(found.importances_mean, found.importances_std, strict=True))
+
+
+def check_importance(found, by_sklearn, metric):
+    assert (found["metric"], found["examples"], found["repeats"]) == (metric, 64, 5)
+    told = {row["name"]: (row["mean"], row["deviation"]) for row in found["columns"]}
+    assert set(told) == set(by_sklearn) and max(told) != min(told)
+    for name, pair in by_sklearn.items():
+        assert told[name] == pytest.approx(pair, rel=1e-3, abs=1e-6)
+    assert [row["name"] for row in found["columns"]] == sorted(told, key=lambda name: -told[name][0])
 
 
 def test_two_runs_on_the_same_examples(pictures_run, tmp_path):
@@ -150,7 +191,10 @@ def test_a_tracker_gets_both_files_and_may_fail(pictures_run, tmp_path, messages
     request = ReportRequest(tmp_path / "page.html")
     with RestoredRun.open(pictures_run, [ALLOW]) as run:
         run.config.tracker = Attaching()
+        with pytest.raises(UsageError, match="no rows of several columns"):
+            make_report(run, "test", ReportRequest(request.output, importance=100))
         report = make_report(run, "test", request)
+        assert report.importance is None
         told = {"step": 1, "split": "test", "metrics": {}, "identity": "x", "precision": "float32"}
         publish(run, report, request, told)
         taken = run.config.tracker.taken
@@ -199,6 +243,14 @@ def test_a_table_in_slices(tf, tmp_path):
     assert numbers["slices"]["gaps"]["accuracy"] == pytest.approx(gap) and gap > 0.1
     assert "<b>Köln" not in text and "Slices by town" in text and "x" * 301 not in text
     assert all(one["name"] for one in numbers["worst"])
+    important = {row["name"]: row["mean"] for row in numbers["importance"]["columns"]}
+    assert set(important) == {"age", "town", "note"} and important["note"] == 0 < 0.2 < important["age"]
+    assert "Importance of columns" in text and text.count("<svg") == 4
+    few = tmp_path / "few.html"
+    evaluate_run(tmp_path / "it", report=ReportRequest(few, importance=50))
+    told = json.loads(few.with_suffix(".json").read_text())["importance"]
+    assert (told["examples"], told["whole"]) == (50, 120)
+    assert "among 50 examples, drawn of the 120" in few.read_text()
     with pytest.raises(UsageError, match="no column 'twon' of single values; did you mean 'town'"):
         evaluate_run(tmp_path / "it", report=ReportRequest(page, slices="twon"))
     assert 300 < width_on(390, page, tmp_path) <= 390
@@ -209,6 +261,8 @@ def test_a_table_in_slices(tf, tmp_path):
     [
         (("report=page.pdf",), "use report=FILE.html"),
         (("report.slices=town",), "add report=FILE.html"),
+        (("report.importance=100",), "add report=FILE.html"),
+        (("report.importance=1", "report=page.html"), "1 examples tell nothing"),
         (("reprot=page.html",), "did you mean 'report'"),
     ],
 )

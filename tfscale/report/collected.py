@@ -78,7 +78,7 @@ def collect(run: RestoredRun, split: str, where: str = WHERE) -> Classified | Me
     refuse_bad(run, split)
     pieces: list[dict[str, np.ndarray]] = []
     for step in answered_steps(run, split):
-        fields = _plain_fields(run, step, where)
+        fields = plain_fields(run, step, where)
         if len(step.places):
             pieces.append({"places": step.places, **fields})
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -99,7 +99,7 @@ def collect(run: RestoredRun, split: str, where: str = WHERE) -> Classified | Me
     return found
 
 
-def _plain_fields(run: RestoredRun, step: AnsweredStep, where: str) -> dict[str, np.ndarray]:
+def plain_fields(run: RestoredRun, step: AnsweredStep, where: str) -> dict[str, np.ndarray]:
     """Label and answer, of classes with probabilities."""
     answers = step.answers
     for name, (does, instead) in _OTHERS.items():

@@ -13,11 +13,13 @@ import numpy as np
 from tfscale.console.offline_page import drawn, printable
 from tfscale.report.class_figures import BINS, Calibration, Curve
 from tfscale.report.number_figures import NumberFigures
+from tfscale.report.permutation_importance import Importance
 from tfscale.report.report_request import EXTRA, WHERE
 
 _WIDTH, _HEIGHT = 260, 220  # points
 _BLUE, _GREY, _RED = "#3f6fb0", "#999", "#c8553d"
 _LETTERS = 24  # of a class's name
+COLUMNS = 30  # whose importance is drawn
 _CONFIG = {
     "background": "transparent",
     "font": "sans-serif",
@@ -83,6 +85,27 @@ def residuals_by_answer(figures: NumberFigures) -> str:
     }
     zero = _line([float(answers.min()), float(answers.max())], [0, 0])
     return _svg({"width": _WIDTH, "height": _HEIGHT, "layer": [dots, zero]})
+
+
+def importance(found: Importance) -> str:
+    """How much worse the metric gets by each column, and the standard deviation of the repeats."""
+    some = found.columns[:COLUMNS]
+    rows = [
+        {
+            "column": name,
+            "worse": one["mean"],
+            "low": one["mean"] - one["deviation"],
+            "high": one["mean"] + one["deviation"],
+        }
+        for name, one in zip(_distinct([one["name"] for one in some]), some, strict=True)
+    ]
+    y = {"field": "column", "type": "nominal", "sort": None, "title": None}
+    bars = {"mark": {"type": "bar", "color": _BLUE}, "encoding": {"y": y, "x": _axis("worse", "how much worse")}}
+    spread = {
+        "mark": {"type": "rule", "color": _RED, "strokeWidth": 1.5},
+        "encoding": {"y": y, "x": _axis("low", "how much worse"), "x2": {"field": "high"}},
+    }
+    return _svg({"width": _WIDTH, "height": {"step": 20}, "data": {"values": rows}, "layer": [bars, spread]})
 
 
 def _curves(curves: Sequence[Curve], titles: tuple[str, str], under: list[dict[str, Any]]) -> str:

@@ -30,8 +30,9 @@ from tfscale.report.class_figures import ClassFigures, class_figures, confidence
 from tfscale.report.collected import Classified, Measured, collect
 from tfscale.report.comparison import Comparison, Other, compare
 from tfscale.report.number_figures import NumberFigures, number_figures
+from tfscale.report.permutation_importance import LEAVE, REPEATS, Importance, NoTable, permutation_importance
 from tfscale.report.raw_examples import Shown, column_of, shown_examples
-from tfscale.report.report_request import EXTRA, WHERE, ReportRequest
+from tfscale.report.report_request import EXTRA, IMPORTANCE, WHERE, ReportRequest
 from tfscale.report.slice_figures import FAIR, Slices, slice_figures
 from tfscale.trained.restored_run import RestoredRun
 
@@ -86,6 +87,7 @@ class Report:
     figures: ClassFigures | NumberFigures | None
     worst: list[Error]
     slices: Slices | None = None
+    importance: Importance | None = None
     comparison: Comparison | None = None
     remarks: list[str] = field(default_factory=list)
 
@@ -96,7 +98,8 @@ class Report:
         figures = self.figures.to_dict() if self.figures else {}
         slices = {"slices": self.slices.to_dict()} if self.slices else {}
         told = {"examples": self.examples, **figures, "bootstrap": bootstrap, "worst": worst}
-        return {**told, **slices, **self.compared()}
+        importance = {"importance": self.importance.to_dict()} if self.importance else {}
+        return {**told, **slices, **importance, **self.compared()}
 
     def compared(self) -> dict[str, Any]:
         """ "against" of the JSON, where there is a comparison."""
@@ -104,7 +107,7 @@ class Report:
 
 
 def make_report(run: RestoredRun, split: str, request: ReportRequest, other: Other | None = None) -> Report:
-    """In one pass over the split, and another over the column of the slices.
+    """In one pass over the split, another over the column of the slices, and many over few rows of a table.
 
     Args:
         other: to compare with, see `collect_other`.
@@ -125,6 +128,7 @@ def make_report(run: RestoredRun, split: str, request: ReportRequest, other: Oth
         if request.slices:
             values = column_of(run, split, request.slices, found.places)
             report.slices = slice_figures(found, request.slices, values)
+        report.importance = _importance(run, split, found, request, report)
     if isinstance(figures, ClassFigures):
         without = [row["name"] for row in figures.classes if not row["examples"]]
         if without:
@@ -205,6 +209,12 @@ def write_report(report: Report, output: Path, about: Mapping[str, Any]) -> None
         values |= {"confused": figures.confused(), "per_class": list(figures.classes[0])[1:]}
     elif figures is not None:
         values |= {"histogram": charts.residual_histogram(figures), "dots": charts.residuals_by_answer(figures)}
+    if report.importance:
+        values |= {
+            "repeats": REPEATS,
+            "importance": charts.importance(report.importance),
+            "shown_columns": charts.COLUMNS,
+        }
     page = rendered(Path(__file__).with_name("evaluation.html.j2"), values, where=WHERE, extra=EXTRA)
     told = {**about, "task_metrics": about["metrics"], **report.to_dict()}
     numbers = json.dumps(_plain(told), indent=2, ensure_ascii=False, allow_nan=False)
@@ -254,6 +264,24 @@ def _show(run: RestoredRun, split: str, report: Report) -> None:
         error.shown = one
         if one.picture is not None and error.name == str(error.place):
             error.name = one.fields.get("file", error.name)
+
+
+def _importance(
+    run: RestoredRun, split: str, found: Classified | Measured, request: ReportRequest, report: Report
+) -> Importance | None:
+    """Of a table's columns, and of what else has several where people ask for it by a number."""
+    most = request.importance
+    pictures = any(one.shown.picture is not None for one in report.worst)
+    if most == 0 or (most is None and (pictures or not run.source.resolved().by_index)):
+        return None
+    try:
+        return permutation_importance(run, split, found, most=most, where=IMPORTANCE)
+    except NoTable as none:
+        if most is not None:
+            raise
+        if none.fix != LEAVE:
+            report.remarks.append(f"The importance of columns is left out: {none.what} ({none.fix} computes it).")
+        return None
 
 
 def _address(picture: np.ndarray) -> str:

@@ -38,7 +38,7 @@ def shown_examples(run: RestoredRun, split: str, places: Sequence[int]) -> list[
     """The examples at some places, in this order; None of data that aren't read by index."""
     if not run.source.resolved().by_index:
         return None
-    return [_shown(example) for example in _read(run, split, places)]
+    return [_shown(example) for example in read_examples(run, split, places)]
 
 
 def column_of(run: RestoredRun, split: str, name: str, places: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ def column_of(run: RestoredRun, split: str, name: str, places: np.ndarray) -> np
             where="report.slices",
             fix="leave report.slices away, or import the data with tfscale data import",
         )
-    first = next(_read(run, split, places[:1]))
+    first = next(read_examples(run, split, places[:1]))
     single = [key for key, value in first.items() if not np.ndim(value)]
     if name not in single:
         raise UsageError(
@@ -61,10 +61,10 @@ def column_of(run: RestoredRun, split: str, name: str, places: np.ndarray) -> np
             where="report.slices",
             fix=f"use one of {', '.join(sorted(single))}" if single else "leave report.slices away",
         )
-    return np.asarray([_value(example[name]) for example in _read(run, split, places, only=name)])
+    return np.asarray([_value(example[name]) for example in read_examples(run, split, places, only=name)])
 
 
-def _read(
+def read_examples(
     run: RestoredRun, split: str, places: Sequence[int] | np.ndarray, only: str | None = None
 ) -> Iterator[dict[str, Any]]:
     import tensorflow as tf

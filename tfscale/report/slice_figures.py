@@ -51,7 +51,7 @@ def slice_figures(found: Classified | Measured, column: str, values: np.ndarray)
     counts = np.bincount(which, minlength=len(names))
     rows = []
     for place in np.flatnonzero(counts)[:MOST]:
-        part = _part(found, which == place)
+        part = part_of(found, which == place)
         rows.append({"name": names[place], "examples": int(counts[place]), **_figures(part)})
     return Slices(column, rows, _gaps(rows), len(which) - sum(row["examples"] for row in rows))
 
@@ -79,8 +79,8 @@ def slice_names(values: np.ndarray) -> tuple[list[str], np.ndarray]:
     return [*names, MISSING], np.where(there, which, len(names))
 
 
-def _part(found: Any, some: np.ndarray) -> Any:
-    """The same of some examples."""
+def part_of(found: Any, some: np.ndarray) -> Any:
+    """The same of some examples: which they are, bool [examples], or their numbers."""
     fields = {one.name: getattr(found, one.name) for one in dataclasses.fields(found)}
     cut = {name: value[some] for name, value in fields.items() if isinstance(value, np.ndarray)}
     return dataclasses.replace(found, **cut)
