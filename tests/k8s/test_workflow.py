@@ -13,8 +13,9 @@ import pytest
 import yaml
 from support.argo import outcome, parsed, substituted, unknown_names
 
-from tfscale.errors import RETRYABLE, TfscaleError
+from tfscale.errors import RETRYABLE, InternalError, TfscaleError
 from tfscale.k8s.__main__ import main
+from tfscale.k8s.argo_workflow import _written
 from tfscale.k8s.pod import HOPELESS
 from tfscale.k8s.printed import text_of_workflow
 
@@ -355,6 +356,11 @@ def test_what_would_fail_there_is_refused_here(words, code, where, says):
         text_of_workflow(words)
     assert refused.value.exit_code == code and says in refused.value.line()
     assert where in refused.value.where
+
+
+def test_what_hera_leaves_out_is_an_error_of_ours_and_not_lost():
+    with pytest.raises(InternalError, match="hera leaves out speck"):
+        _written("WorkflowTemplate", {"name": "x"}, {"entrypoint": "a", "templates": [], "speck": 1})
 
 
 def test_the_command_tells_what_is_to_be_known(capsys):

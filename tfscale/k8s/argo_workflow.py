@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tfscale.k8s.mounted_files as mounted_files
-from tfscale.errors import UsageError
+from tfscale.errors import InternalError, UsageError
 from tfscale.k8s.argo_request import ClusterWorkflow
 from tfscale.k8s.argo_templates import ENTRY, objects, templates
 from tfscale.k8s.metadata import Manifest, metadata_of
@@ -151,8 +151,14 @@ def _written(kind: str, meta: Manifest, spec: Manifest) -> Manifest:
 
 
 def _in_order(found: Any, given: Any) -> Any:
-    """What hera wrote, in the order in which we did."""
+    """What hera wrote, in the order in which we did. Raises InternalError where its models left something out."""
     if isinstance(found, dict):
+        if lost := [key for key in given if key not in found]:
+            raise InternalError(
+                f"hera leaves out {', '.join(lost)}",
+                where="tfscale k8s workflow",
+                fix="install another version of hera",
+            )
         keys = [*(key for key in given if key in found), *(key for key in found if key not in given)]
         return {key: _in_order(found[key], given.get(key)) for key in keys}
     if isinstance(found, list):
