@@ -21,6 +21,7 @@ from tfscale.text.sampling import Sampling
 
 if TYPE_CHECKING:
     from tfscale.text.generation import Writer, Written
+    from tfscale.trained.restored_run import RestoredRun
 
 _log = logging.getLogger("tfscale.generate")
 _AT_ONCE = 32  # prompts of a file
@@ -168,13 +169,29 @@ def _writer(
     overrides: Sequence[str],
     config_dir: str | None = None,
 ) -> Iterator[tuple[Writer, Any]]:
-    """What writes, and the run opened again, whose data aren't needed."""
-    from tfscale.run_dir.choice import parse_choice
+    """What writes, and the run opened again."""
     from tfscale.text.generation import Writer
     from tfscale.text.text_task import Text
-    from tfscale.trained.restored_run import RestoredRun
 
     sampling.check()
+    with opened(run_dir, checkpoint=checkpoint, overrides=overrides, config_dir=config_dir) as run:
+        assert isinstance(run.task, Text)
+        yield Writer(run.task.language(), run.state.model, sampling), run
+
+
+@contextlib.contextmanager
+def opened(
+    run_dir: str | Path, *, checkpoint: str | int, overrides: Sequence[str], config_dir: str | None = None
+) -> Iterator[RestoredRun]:
+    """The run of a language model opened again; its data needn't be here. `run.task.language()` with
+    `run.state.model` write texts, in the thread that has opened it.
+
+    Raises:
+        as `generate_text`.
+    """
+    from tfscale.run_dir.choice import parse_choice
+    from tfscale.text.text_task import Text
+    from tfscale.trained.restored_run import RestoredRun
 
     def nothing(config: Any) -> Source:
         if not isinstance(config.task, Text):
@@ -187,10 +204,8 @@ def _writer(
         return _NoData()
 
     which = parse_choice(str(checkpoint))
-    opened: dict[str, Any] = {"checkpoint": which, "unlabelled": nothing, "config_dir": config_dir}
-    with RestoredRun.open(run_dir, overrides, **opened) as run:
-        assert isinstance(run.task, Text)
-        yield Writer(run.task.language(), run.state.model, sampling), run
+    with RestoredRun.open(run_dir, overrides, checkpoint=which, unlabelled=nothing, config_dir=config_dir) as run:
+        yield run
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 
 from tfscale.errors import UsageError
 from tfscale.generate import generate_text
-from tfscale.text.generation import Writer
+from tfscale.text.generation import Passes, Writer
 from tfscale.text.sampling import Sampling
 from tfscale.text.text_task import Text
 from tfscale.text.tokenizers import Tokenizer, train
@@ -101,6 +101,16 @@ def test_a_seed_gives_the_text_again_and_both_methods_are_compiled_once():
     assert [text.text for text in other.texts] != texts
     both, _ = written(task, model, sampling, ["To be", "To be"])
     assert both.texts[0].text != both.texts[1].text
+
+
+def test_writers_share_passes_that_are_compiled_once():
+    task, model = made()
+    passes = Passes(task.language(), model)
+    for sampling in (GREEDY, Sampling(tokens=40, temperature=0.9, top_k=20, seed=4)):
+        expected, _ = written(task, model, sampling, ["To be"])
+        sharing = Writer(task.language(), model, sampling, passes)
+        assert "".join(piece for _, piece in sharing.write(["To be"])) == expected.texts[0].text
+    assert [one.experimental_get_tracing_count() for one in passes.compiled] == [1, 1]
 
 
 def test_tokens_are_drawn_as_often_as_their_probabilities_say():

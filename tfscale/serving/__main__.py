@@ -167,7 +167,7 @@ def _tell(addresses: Sequence[tuple[str, int]], names: Sequence[str], options: S
         _log.info(f"gRPC, of both protocols, on port {grpc_port}")
     _log.info(f"health and metrics without a token: port {probes}, /livez, /readyz and /metrics")
     if options.log is not None:
-        _log.info(f"{options.log_share:.6g} of the requests are written to {options.log}")
+        _log.info(f"a share of {options.log_share:g} of the requests is written to {options.log}")
     if not options.is_local and not options.needs_token:
         _log.warning(f"serve.auth=none: whoever reaches {host}:{port} may ask")
 

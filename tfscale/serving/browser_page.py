@@ -4,7 +4,7 @@ Owns the file serving_page.html, the headers that bind it, its description of a 
 pages. Refuses to know HTTP's server.
 
     body, headers = page()                      # of GET /, which holds nothing of any model
-    page_answer("resnet", model)                # what the page makes a form of
+    page_answer("resnet", model, writes=False)                # what the page makes a form of
     refuse_foreign_pages(host, origin, options)
 """
 
@@ -97,13 +97,15 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def page_answer(name: str, model: LoadedModel) -> dict[str, Any]:
-    """What GET /page/models/NAME says: of each input how people give it, and the first example in the export."""
+def page_answer(name: str, model: LoadedModel, *, writes: bool) -> dict[str, Any]:
+    """What GET /page/models/NAME says: of each input how people give it, and the first example in the export; and
+    whether it writes texts."""
     fields: Mapping[str, str] = model.version.about.get("fields") or {}
     return {
         "name": name,
         "version": str(model.version.number),
         "row_wise": model.is_row_wise,
+        "writes": writes,
         "inputs": [
             {**_told(spec), "label": fields.get(spec.name, spec.name), **_given(spec, model.examples.get(spec.name))}
             for spec in model.inputs.values()

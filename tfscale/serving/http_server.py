@@ -38,6 +38,7 @@ from tfscale.serving.refusal import Refusal, bad_request
 from tfscale.serving.repository import Repository
 from tfscale.serving.request_log import RequestLog
 from tfscale.serving.service_metrics import ServiceMetrics
+from tfscale.serving.text_routes import TextRoutes
 from tfscale.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -198,6 +199,7 @@ class HttpServer:
             app.router.add_get(model, self._v2_model)
             app.router.add_get(f"{model}/ready", self._v2_ready)
             app.router.add_post(f"{model}/infer", self._v2_infer)
+        app.add_routes(TextRoutes(self._models, self._log, self._body, timeout=self._options.timeout).routes())
         return app
 
     @web.middleware
@@ -270,10 +272,10 @@ class HttpServer:
 
     async def _page_model(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
-        return _json(page_answer(name, self._models.batches(name).model))
+        return _json(page_answer(name, self._models.batches(name).model, writes=name in self._models.writing))
 
     async def _openapi(self, _: web.Request) -> web.Response:
-        return _json(document(self._serving, has_token=self._options.needs_token))
+        return _json(document(self._serving, self._models.writing, has_token=self._options.needs_token))
 
     # -- TensorFlow Serving's protocol
 

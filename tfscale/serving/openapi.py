@@ -2,12 +2,12 @@
 
 Owns the document. Refuses to know HTTP's server, and data: no example stands in it.
 
-    document({"digits": model}, has_token=True)["paths"]["/v1/models/digits:predict"]["post"]
+    document({"digits": model}, (), has_token=True)["paths"]["/v1/models/digits:predict"]["post"]
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ _REFUSED = {
 }
 
 
-def document(models: Mapping[str, LoadedModel], *, has_token: bool) -> Schema:
-    """Args: models: those that serve at this moment, by name."""
+def document(models: Mapping[str, LoadedModel], writing: Container[str], *, has_token: bool) -> Schema:
+    """Args: models: those that serve at this moment, by name; writing: which of them write texts."""
     paths: dict[str, Schema] = {
         "/v1/models": {"get": _read("The models' names", "models", _object(models=_list({"type": "string"})))},
         "/v2": {"get": _read("The server", "server")},
@@ -38,6 +38,8 @@ def document(models: Mapping[str, LoadedModel], *, has_token: bool) -> Schema:
     }
     for name, model in models.items():
         paths |= _of_model(name, model)
+        if name in writing:
+            paths |= _of_writer(name)
     found: Schema = {
         "openapi": "3.1.0",
         "info": {"title": "Models served by tfscale", "version": __version__},
@@ -76,6 +78,23 @@ def _of_model(name: str, model: LoadedModel) -> dict[str, Schema]:
     if "probabilities" in model.outputs:
         paths[f"{v1}:classify"] = {"post": _classify(name, model)}
     return paths
+
+
+def _of_writer(name: str) -> dict[str, Schema]:
+    """The protocol's generate: a text behind another one, whole or in pieces."""
+    number, text = {"type": "number"}, {"type": "string"}
+    known: Schema = {"max_tokens": {"type": "integer", "minimum": 1}, "temperature": number, "top_p": number}
+    known |= {"top_k": {"type": "integer", "minimum": 1}, "seed": {"type": "integer", "minimum": 0}}
+    known["stop"] = {"anyOf": [text, _list(text)]}
+    asked = _object(text_input=text)
+    asked["properties"] |= {"id": text, "parameters": {"type": "object", "properties": known}}
+    answered = _object(model_name={"const": name}, model_version=text, text_output=text)
+    ended = {"finish_reason": {"enum": ["stop", "length"]}, "output_tokens": {"type": "integer"}}
+    answered["properties"] |= {"id": text, **ended}
+    whole = _asked(f"A text that {name} writes behind another", f"v2_{name}_generate", asked, answered)
+    pieces = _asked("The same in pieces, as they are made", f"v2_{name}_generate_stream", asked, answered)
+    pieces["responses"]["200"]["content"] = {"text/event-stream": {"schema": answered}}  # of each event
+    return {f"/v2/models/{name}/generate": {"post": whole}, f"/v2/models/{name}/generate_stream": {"post": pieces}}
 
 
 def _read(summary: str, operation: str, schema: Schema | None = None) -> Schema:

@@ -22,9 +22,10 @@ from pathlib import Path
 from tfscale.errors import TfscaleError, first_line
 from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.model_place import ModelPlace, Version
-from tfscale.serving.refusal import not_found
+from tfscale.serving.refusal import bad_request, not_found
 from tfscale.serving.registry_place import RegistryPlace
 from tfscale.serving.request_batches import Batches, Limits
+from tfscale.serving.text_writer import TextWriter
 from tfscale.tracking.model_address import Stores, parse_address
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class _Model:
 
     place: Place
     batches: Batches
+    writer: TextWriter | None = None  # where it is a language model's
     failed: tuple[Version, str] | None = None
     drains: set[asyncio.Task] = field(default_factory=set)
 
@@ -86,7 +88,8 @@ class Repository:
                 continue
             for broken, why in failed:
                 self._tell_broken(place.name, broken, why, serving=version)
-            return _Model(place, batches, (failed[0][0], _why(failed[0][1])) if failed else None)
+            told = (failed[0][0], _why(failed[0][1])) if failed else None
+            return _Model(place, batches, await _writer_of(place.name, version), told)
         raise failed[0][1]
 
     def _tell_broken(self, name: str, version: Version, error: Exception, *, serving: Version) -> None:
@@ -106,7 +109,10 @@ class Repository:
     def is_at_work(self) -> bool:
         """Whether a model is being loaded, or computes."""
         loads = self._loading is not None and not self._loading.done()
-        return loads or any(model.batches.is_at_work for model in self._models.values())
+        return loads or any(
+            model.batches.is_at_work or (model.writer is not None and model.writer.is_at_work)
+            for model in self._models.values()
+        )
 
     @property
     def names(self) -> list[str]:
@@ -121,6 +127,19 @@ class Repository:
         if version is not None and version != str(own):
             raise not_found(f"{name} is served in version {own}, and not in {version[:50]}")
         return model.batches
+
+    def writer(self, name: str, version: str | None = None) -> tuple[TextWriter, int]:
+        """What writes texts, and its version; raises Refusal: as `batches`, or the model writes none (400)."""
+        number = self.batches(name, version).model.version.number
+        writer = self._models[name].writer
+        if writer is None:
+            raise bad_request(f"{name} writes no texts: that is done by the run of a causal language model")
+        return writer, number
+
+    @property
+    def writing(self) -> frozenset[str]:
+        """The names of those that write texts."""
+        return frozenset(name for name, model in self._models.items() if model.writer is not None)
 
     def status(self, name: str) -> dict[int, str]:
         """By version what is wrong with it, "" for the one that serves."""
@@ -154,6 +173,7 @@ class Repository:
                 continue
             try:
                 batches = await self._made(name, version)
+                writer = await _writer_of(name, version)
                 break
             except Exception as error:  # whatever TensorFlow raises; the version before it serves on
                 self._tell_broken(name, version, error, serving=current)
@@ -161,13 +181,17 @@ class Repository:
                 return
         else:
             return
-        old, model.batches = model.batches, batches
-        draining = asyncio.create_task(_ended(old))
+        old = (model.batches, model.writer)
+        model.batches, model.writer = batches, writer
+        draining = asyncio.create_task(_ended(*old))
         model.drains.add(draining)
         draining.add_done_callback(model.drains.discard)
 
     def close(self) -> None:
-        """Gives back what the places hold."""
+        """Gives back what the places hold, and what writes texts."""
+        for model in self._models.values():
+            if model.writer is not None:
+                model.writer.close()
         for place in self._places:
             place.close()
 
@@ -186,10 +210,28 @@ def _why(error: Exception) -> str:
     )
 
 
-async def _ended(batches: Batches) -> None:
+async def _writer_of(name: str, version: Version) -> TextWriter | None:
+    """Of an exported run of a causal language model; None of all others, and where the run itself isn't there."""
+    if "next_token" not in (version.about.get("outputs") or {}):
+        return None
+    run_dir = version.saved_model.parents[1]
+    if not (run_dir / "checkpoints").is_dir():
+        _log.info(f"{name} writes no texts: {version.saved_model} isn't in the folder of its run")
+        return None
+    try:
+        return await TextWriter.open(run_dir, step=version.number)
+    except Exception as error:  # a run has many parts; its export is served without it
+        why = error.what if isinstance(error, TfscaleError) else first_line(error)
+        _log.warning(f"{name} writes no texts: {run_dir}: {why}")
+        return None
+
+
+async def _ended(batches: Batches, writer: TextWriter | None) -> None:
     """Waits for what an older version has begun, and frees its memory."""
     await batches.drained()
-    del batches
+    if writer is not None:
+        await writer.ended()
+    del batches, writer
     _keep_out_of_collections()
 
 

@@ -74,6 +74,7 @@ class RequestLog:
         known = {
             name for model in models.values() for name in (*model.inputs, *model.outputs, *_labels(model).values())
         }
+        known |= {"text_input", "text_output"}
         if unknown := sorted(self._hidden - known):
             raise UsageError(
                 f"no model takes or answers {', '.join(unknown)}{nearest(unknown[0], sorted(known))}",
@@ -91,6 +92,20 @@ class RequestLog:
         """One that wasn't: nothing of what it held is written."""
         if self._is_drawn():
             self._put(functools.partial(written, _head(name, protocol, status, seconds)), 0)
+
+    def wrote(self, name: str, version: int, prompt: str, text: str, *, seconds: float) -> None:
+        """A text that was written behind a prompt."""
+        if self._is_drawn():
+
+            def line() -> bytes:
+                about = {**_head(name, "v2", 200, seconds), "version": version, "examples": 1}
+                given, made = (
+                    _told("text_input", prompt.encode(), self._hidden),
+                    _told("text_output", text.encode(), self._hidden),
+                )
+                return written({**about, "inputs": [{"text_input": given}], "outputs": [{"text_output": made}]})
+
+            self._put(line, len(prompt) + len(text))
 
     def close(self, *, timeout: float = 5.0) -> None:
         """Writes what waits, for so many seconds at most."""

@@ -64,8 +64,26 @@ class Written:
     _characters: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"), repr=False)
 
 
+class Passes:
+    """A model's passes, compiled once for writers that choose tokens in different ways, which follow each other in one
+    thread. A writer without them compiles its own together with its choice, which is faster for one long text."""
+
+    def __init__(self, language: Language, model: keras.Model):
+        self.decoder, self.bytes_of_each = CachedDecoder(model, language.shape), language.tokenizer.bytes_of_each()
+
+    @cached_property
+    def compiled(self) -> tuple[Any, Any]:
+        """(`CachedDecoder.read`, its `step`)."""
+        import tensorflow as tf
+
+        return tuple(tf.function(one, autograph=False) for one in (self.decoder.read, self.decoder.step))
+
+
 class Writer:
     """Writes by a model.
+
+    Args:
+        passes: of this model, that several writers share.
 
     A model sees `window` tokens at most. Past them it goes on from the newest half, whose positions begin anew:
     `notices` tells so.
@@ -74,7 +92,7 @@ class Writer:
         UsageError: the sampling can't be.
     """
 
-    def __init__(self, language: Language, model: keras.Model, sampling: Sampling):
+    def __init__(self, language: Language, model: keras.Model, sampling: Sampling, passes: Passes | None = None):
         sampling.check()
         vocabulary = language.shape.vocabulary
         if sampling.top_k is not None and sampling.top_k > vocabulary:
@@ -86,7 +104,11 @@ class Writer:
         self.sampling = sampling
         self.texts: list[Written] = []
         self._language, self._tokenizer = language, language.tokenizer
-        self._decoder, self._bytes = CachedDecoder(model, language.shape), language.tokenizer.bytes_of_each()
+        self._passes = passes
+        if passes is None:
+            self._decoder, self._bytes = CachedDecoder(model, language.shape), language.tokenizer.bytes_of_each()
+        else:
+            self._decoder, self._bytes = passes.decoder, passes.bytes_of_each
         self._slid = self._cut = 0
 
     @property
@@ -198,19 +220,20 @@ class Writer:
         """(the first token behind what is read at once, the next one), both with the cache."""
         import tensorflow as tf
 
-        decoder, forbidden = self._decoder, self._forbidden()
+        forbidden = self._forbidden()
+        first, next_ = (self._decoder.read, self._decoder.step) if self._passes is None else self._passes.compiled
 
-        @tf.function(autograph=False)
         def read(tokens: Any, lengths: Any, draw: Any) -> tuple[Any, Any]:
-            logits, cache = decoder.read(tokens, lengths)
+            logits, cache = first(tokens, lengths)
             return self.sampling.choose(logits + forbidden, draw=draw), cache
 
-        @tf.function(autograph=False)
         def step(token: Any, lengths: Any, cache: Any, draw: Any) -> tuple[Any, Any]:
-            logits, cache = decoder.step(token, lengths, cache)
+            logits, cache = next_(token, lengths, cache)
             return self.sampling.choose(logits + forbidden, draw=draw), cache
 
-        return read, step
+        if self._passes is not None:
+            return read, step
+        return tf.function(read, autograph=False), tf.function(step, autograph=False)
 
     def _forbidden(self) -> np.ndarray:
         """[vocabulary], -inf for what is no text and was never to be predicted."""
