@@ -270,7 +270,7 @@ def test_a_pixel_may_be_rounded_otherwise():
 
 def test_samples_come_from_the_data_and_decoded_pictures_are_encoded(tf):
     from tfscale.data.synthetic import Synthetic
-    from tfscale.export.run_export import raw_samples
+    from tfscale.export.real_samples import raw_samples
 
     task = Classifier()
     assert raw_samples(task, Pictures(), 3)["image"][0].startswith(b"\x89PNG")
@@ -284,7 +284,7 @@ def test_samples_come_from_the_data_and_decoded_pictures_are_encoded(tf):
 
 def test_a_task_that_serves_seeds_is_given_them(tf, policy):
     """Those of evaluation, which no data have; whoever asks the export gives the seed, and else it is 0."""
-    from tfscale.export.run_export import raw_samples
+    from tfscale.export.real_samples import raw_samples
     from tfscale.export.saved_model import stacked
 
     class Drawing(Classify):
@@ -299,6 +299,53 @@ def test_a_task_that_serves_seeds_is_given_them(tf, policy):
     drawn = stacked(Drawing(), samples)["x"]
     assert (drawn[2].numpy() == tf.random.stateless_normal([6], [0, 2]).numpy()).all()
     assert len(np.unique(drawn, axis=0)) == 3
+
+
+def test_real_samples_are_what_the_evaluation_reads(tf, export, messages):
+    """More than one call holds: the numbers are those of the pipeline, in its order, without what can't be read."""
+    from support.tiny_run import plan_for
+
+    from tfscale.export.real_samples import Wanted, real_samples
+
+    class Torn(Pictures):
+        def bad_examples(self, split):
+            return (1, 20)
+
+    samples = real_samples(Classifier(), Torn(test_examples=42), Wanted(plan_for(1), count=40))
+    pixels = np.delete(pictures(42, 2)[0], [1, 20], axis=0)
+    np.testing.assert_array_equal(samples.fields["image"], pixels)
+    assert samples.raw["image"] == [encoded(one, "PNG") for one in pixels]
+    path, _ = export(samples=samples)
+    about = json.loads((path / "export.json").read_text())
+    assert (about["samples"], about["split"]) == (40, "test")
+    assert about["preprocessing"] == {"equal": 40, "with": "evaluation", "remark": ""}
+    assert "other inputs" not in messages.text
+    read = tf.saved_model.load(str(path / "saved_model")).preprocess(image=tf.constant(samples.raw["image"]))
+    np.testing.assert_array_equal(read["image"], pixels)
+
+
+def test_an_export_that_makes_other_inputs_than_the_evaluation_says_so(tf, export, messages):
+    """One bit of one example is enough; the numbers are still those of what is served."""
+    from tfscale.export.real_samples import Samples
+
+    image = PIXELS.copy()
+    image[2, 0, 0, 0] ^= 1
+    path, _ = export(samples=Samples(SAMPLES, {"image": tf.constant(image)}, "test"))
+    about = json.loads((path / "export.json").read_text())
+    assert about["preprocessing"] == {"equal": 3, "with": "evaluation", "remark": ""}
+    assert "of 1 of 4 examples the export makes other inputs than the evaluation does" in messages.text
+    assert max(about["differences"].values()) <= 1e-5
+
+
+def test_bits_are_compared_whatever_the_numbers_are(tf):
+    from tfscale.export.live_answers import same_rows
+
+    zeros = {"x": tf.constant([[0.0], [float("nan")], [1.0]]), "text": tf.constant([b"a\0", b"b", b"c"])}
+    assert same_rows(zeros, {**zeros}) == 3
+    assert same_rows(zeros, {**zeros, "x": tf.constant([[-0.0], [float("nan")], [1.0]])}) == 2
+    assert same_rows(zeros, {**zeros, "text": tf.constant([b"a", b"b", b"d"])}) == 1
+    assert same_rows(zeros, {**zeros, "x": tf.cast(zeros["x"], tf.float64)}) == 0
+    assert same_rows(tf.cast([1.0, 2.0], tf.bfloat16), tf.constant([1.0, 2.0])) == 2  # as files hold them
 
 
 def test_fields_are_served_by_names_that_a_signature_takes():

@@ -17,6 +17,8 @@ from tfscale.parity.worker import LAYOUTS, ORDER, work
 from tfscale.run.api import fit
 
 STEPS, EVERY = 6, 2
+EXAMPLES = 256  # real ones, of which exports are compared with the trained model
+SHOWN = {"text": 64}  # where the data hold fewer: of rows of tokens so many have a raw text
 ALONE = {"TFSCALE_CLUSTER": "local"}
 pytestmark = [pytest.mark.usefixtures("tf"), pytest.mark.slow]
 RECIPES = sorted(name for name, small in SMALL.items() if not small.published)
@@ -64,7 +66,8 @@ def test_on_two_replicas_it_goes_on_to_the_same_bits_and_is_exported(small, reci
     words = [
         *small, f"train.until={STEPS}st", f"eval.every={STEPS}st", "train.log_every=1st", "train.ema=0.9",
         f"checkpoint.every={EVERY}st", "checkpoint.keep=3", "checkpoint.metric=loss", "checkpoint.mode=min",
-        "plan.deterministic=true", "plan.strategy=mirrored", "plan.local_devices=2",
+        "plan.deterministic=true", "plan.strategy=mirrored", "plan.local_devices=2", "plan.precision=float32",
+        f"export.examples={EXAMPLES}",
     ]  # fmt: skip
 
     def run(name, *more):
@@ -80,9 +83,12 @@ def test_on_two_replicas_it_goes_on_to_the_same_bits_and_is_exported(small, reci
     assert 0 < step < STEPS and f"resuming at step {step} of {STEPS}" in messages.text
     assert _bits(again) == _bits(whole)
     assert json.loads((whole / "result.json").read_text())["metrics"]["loss"] > 0
-    # written by an export only after a process without tfscale has answered the same
-    about = json.loads((whole / "export" / "export.json").read_text())
-    assert about["step"] == STEPS and max(about["differences"].values()) <= TOLERANCE
+    # written by an export only after a process without tfscale has answered the same to all of these examples
+    about, there = json.loads((whole / "export" / "export.json").read_text()), SHOWN.get(recipe, EXAMPLES)
+    assert (about["step"], about["samples"], about["split"]) == (STEPS, there, "test")
+    assert max(*about["differences"].values(), about["difference_to_live"]) <= TOLERANCE
+    assert about["preprocessing"]["equal"] == there
+    assert about["preprocessing"]["with"] == ("prediction" if recipe == "text" else "evaluation")
     assert (whole / "export" / "saved_model").is_dir()
     assert (whole / "export" / "model.keras").exists() or about["left_out"]["model.keras"]
 

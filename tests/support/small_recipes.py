@@ -47,10 +47,11 @@ def _import_text(folder: Path) -> None:
     import_data(parse_request([str(ROOT / "README.md"), "name=small_text", f"dir={folder}", "processes=1"]))
 
 
+_ROWS = 260  # more than the examples on which exports are compared
 _TABLE = {
-    "x": [i / 7 for i in range(90)],
-    "of": ["abcde"[i % 5] for i in range(90)],
-    "label": [i % 2 for i in range(90)],
+    "x": [i / 7 for i in range(_ROWS)],
+    "of": ["abcde"[i % 5] for i in range(_ROWS)],
+    "label": [i % 2 for i in range(_ROWS)],
 }
 _TINY_TEXT = ("task.width=16", "task.heads=2", "task.layers=1", "data.length=17")
 _TINY_PICTURES = (
@@ -81,7 +82,7 @@ SMALL = {
         data=_import_text,
     ),
     "gpt": Small(
-        (*_TINY_TEXT, f"data.path={ROOT / 'README.md'}", "eval.global_batch=4096"),
+        (*_TINY_TEXT, f"data.path={ROOT / 'README.md'}", "data.test_share=0.2", "eval.global_batch=4096"),
         unknown=("train.global_batch=32",),  # its 12 aren't shared by eight
     ),
     "gpt2_124m": Small(
@@ -91,7 +92,7 @@ SMALL = {
         published=True,
         too_large=("container-2core-4gib.json",),
     ),
-    "bert": Small((*_TINY_TEXT, f"data.path={ROOT / 'README.md'}", "eval.global_batch=4096")),
+    "bert": Small((*_TINY_TEXT, f"data.path={ROOT / 'README.md'}", "data.test_share=0.2", "eval.global_batch=4096")),
     "bert_base": Small(
         ("data.name=small_text", "task.width=24", "data.length=17"),
         quiet=("task.dropout=0.0",),
@@ -109,11 +110,11 @@ SMALL = {
     ),
     "diffusion": Small(("task.widths=[4]", "task.image_size=8", "task.sampling_steps=2")),
     "unet": Small(
-        ("data.train_examples=40", "data.test_examples=9", "data.image_size=32", "task.image_size=32", "task.width=2",
+        ("data.train_examples=40", "data.test_examples=259", "data.image_size=32", "task.image_size=32", "task.width=2",
          "task.levels=2", "optimizer.layer_decay=0.75"),
     ),
     "detection": Small(
-        ("data.train_examples=40", "data.test_examples=9", "data.image_size=32", "task.image_size=32", "task.max_level=2",
+        ("data.train_examples=40", "data.test_examples=259", "data.image_size=32", "task.image_size=32", "task.max_level=2",
          "task.filters=[64]", "task.blocks=[1]"),
     ),
     "unet_paper": Small(

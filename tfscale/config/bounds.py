@@ -18,6 +18,7 @@ CHOICES = {
     "log.format": FORMATS,
 }
 LEAST = {
+    "export.examples": 1,
     "checkpoint.seconds_apart": 0,
     "train.global_batch": 1,
     "checkpoint.keep": 1,

@@ -190,6 +190,7 @@ class ExportConfig:
     """Whether a finished run leaves export/model.keras and export/saved_model in its folder."""
 
     at_end: bool = False
+    examples: int = 8  # of the test split, on which an export is compared with the trained model
 
 
 @dataclass

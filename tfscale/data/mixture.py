@@ -222,6 +222,18 @@ class Mixture(Source):
     def unlabelled(self, path: str) -> Source:
         return next(iter(self._parts.values())).unlabelled(path)
 
+    def num_raw(self, split: str) -> int:
+        count = 0
+        for part in self._parts.values():  # one behind the other
+            count += part.num_raw(split)
+            if part.num_raw(split) < part.num_examples(split):
+                break
+        return count
+
+    def raw_apart(self, split: str) -> str:
+        parts = (part for part in self._parts.values() if part.num_examples(split))
+        return next((why for part in parts if (why := part.raw_apart(split))), "")
+
     def class_labels(self, split: str) -> np.ndarray | None:
         import numpy as np
 

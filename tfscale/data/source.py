@@ -167,6 +167,14 @@ class Source:
         """Where the data lie, for people, "" where that says nothing; told without TensorFlow."""
         return ""
 
+    def num_raw(self, split: str) -> int:
+        """How many of the first examples of a prepared split have the raw fields that a served model takes."""
+        return self.num_examples(split)
+
+    def raw_apart(self, split: str) -> str:
+        """Why those raw fields stand for something else than the other fields of an example, "" where they don't."""
+        return ""
+
     def locate(self, split: str, place: int) -> str:
         """Where an example of a prepared split comes from, for people: a file, a record in it, or its number."""
         names = self.example_names(split)

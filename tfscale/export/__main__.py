@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli import Program, choice, place
+from tfscale.cli import Program, choice, place, whole
 from tfscale.console.messages import RESULT, bare
 
 _log = logging.getLogger("tfscale.export")
@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         example="tfscale export run.dir=runs/resnet/563a34baa8",
     )
     program.trained_run()
+    text = "of how many examples it is checked (default: export.examples of the run, 8)"
+    program.word("export.examples", "N", text, type=_count)
     text = "a copy as FOLDER/1, 2, ...: the next version, as TensorFlow Serving and KServe read them"
     program.word("versions", "FOLDER", text, type=place)
     text = "true makes it again where it is there already, from the same checkpoint"
@@ -29,11 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return program.run(argv, _export)
 
 
+def _count(text: str) -> int:
+    """The type of a number of examples."""
+    if (count := whole(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{count} is no number of examples")
+    return count
+
+
 def _export(options: argparse.Namespace, _: dict) -> int:
     from tfscale.export.found_export import found_export
     from tfscale.run_dir.choice import parse_choice
 
-    which, fresh = parse_choice(options.checkpoint), options.fresh == "true" or bool(options.overrides)
+    which, own = parse_choice(options.checkpoint), bool(options.overrides or options.export_examples)
+    fresh = options.fresh == "true" or own
     found = None if fresh or "://" in options.run_dir else found_export(Path(options.run_dir), which)
     path = found or _made(options, which)
     _show(path, options.checkpoint)
@@ -46,20 +56,16 @@ def _export(options: argparse.Namespace, _: dict) -> int:
 
 
 def _made(options: argparse.Namespace, which: str | int) -> Path:
-    from tfscale.export.run_export import export_run
+    from tfscale.export.run_export import Exported, export_run
     from tfscale.run_dir.folder import RunDir
     from tfscale.trained.restored_run import RestoredRun
 
     with RestoredRun.open(options.run_dir, options.overrides, checkpoint=which, config_dir=options.config_dir) as run:
         RunDir(run.folder).check_writable()
-        return export_run(
-            run.task,
-            run.state,
-            run.source,
-            run.folder / "export",
-            identity=run.checkpoint.identity,
-            class_names=run.class_names,
-        )
+        if options.export_examples is not None:
+            run.config.export.examples = options.export_examples
+        exported = Exported(run.task, run.state, run.config, run.plan, run.checkpoint.identity, run.class_names)
+        return export_run(exported, run.folder / "export")
 
 
 def _show(path: Path, which: str) -> None:
@@ -80,6 +86,10 @@ def _show(path: Path, which: str) -> None:
     if about["imports"]:
         rows["needs"] = f"whoever loads saved_model/ must import {', '.join(about['imports'])} before"
     rows["checked on"] = f"{about['samples']} examples, in a process without tfscale"
+    if (compared := about.get("preprocessing") or {}).get("with"):
+        same = "all" if compared["equal"] == about["samples"] else f"{compared['equal']} of {about['samples']}"
+        told = f" ({compared['remark']})" if compared["remark"] else ""
+        rows["inputs"] = f"of {same} equal to the bit to those of the {compared['with']}{told}"
     table = summary({"checkpoint": f"step {about['step']} ({which})", **rows})
     _log.log(RESULT, table, extra=bare("export", export=about))
 

@@ -38,6 +38,8 @@ class Served:
 
     Attributes:
         fields: of each input the field of an example that it is: a signature takes no name such as "Weight (kg)".
+        preprocess: from the inputs to what `Task.predict` takes, which the SavedModel has beside its signature, so that
+            it can be compared with the evaluation's; None where there is no such step.
     """
 
     def __init__(self, task: Task, model: keras.Model, inputs: Any):
@@ -51,6 +53,10 @@ class Served:
                 name: tf.TensorSpec([None, *raw[field].shape], raw[field].dtype, name=name)
                 for name, field in self.fields.items()
             }
+        self.preprocess: Any = None
+        if self.raw is not None:
+            self.preprocess = tf.function(self._prepared, autograph=False)
+            self.preprocess.get_concrete_function(**self.inputs)
         self._function = tf.function(self._answer, autograph=False).get_concrete_function(**self.inputs)
         self.outputs: dict[str, tf.TensorSpec] = {
             name: tf.TensorSpec(t.shape, t.dtype) for name, t in self._function.structured_outputs.items()
@@ -61,12 +67,14 @@ class Served:
             # by name: tf.function hands the fields over in alphabetic order
             return named_outputs(self.model, self.model(self.signature.packed(fields), training=False))
 
-        fields = {self.fields[name]: value for name, value in fields.items()}
         rows = tf.shape(next(iter(fields.values())))[0]
-        answer = with_autograph(self.task.predict)(self.model, _at_least_one(self._preprocessed(fields, rows), rows))
+        prepared = self.preprocess(**fields)
+        answer = with_autograph(self.task.predict)(self.model, _at_least_one(prepared, rows))
         return {name: value[:rows] for name, value in answer.items()}
 
-    def _preprocessed(self, fields: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _prepared(self, **fields: tf.Tensor) -> dict[str, tf.Tensor]:
+        fields = {self.fields[name]: value for name, value in fields.items()}
+        rows = tf.shape(next(iter(fields.values())))[0]
         if self.task.preprocesses_rows:
             return preprocessed(self.task, fields, rows)
 
@@ -91,6 +99,8 @@ class Served:
             for owner in (self.task, *_layers_of(self.task), *layers_in(self.model))
             for resource in _resources(list(vars(owner).values()))
         ]
+        if self.preprocess is not None:
+            module.preprocess = self.preprocess
         tf.saved_model.save(module, str(folder), signatures={"serving_default": self._function})
 
 

@@ -8,17 +8,19 @@ from. It is written beside its place and renamed, so that what stands there is w
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import dataclasses
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import IOFailure, OutputError, UsageError, first_line
+from tfscale.export.real_samples import Samples
 from tfscale.files import dumps, move, sha256
 from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
@@ -27,9 +29,13 @@ from tfscale.task import Task
 if TYPE_CHECKING:
     import keras
 
+    from tfscale.export.saved_model import Served
+
 _log = logging.getLogger(__name__)
 
 ABOUT = "export.json"
+_PREPARED = "prepared/"  # what the other process says of the SavedModel's preprocessing
+_WARM_UP = 8  # examples that servers read at every start
 
 
 def export_model(
@@ -37,7 +43,7 @@ def export_model(
     state: TrainState,
     directory: str | Path,
     *,
-    samples: Mapping[str, Sequence[Any]],
+    samples: Mapping[str, Sequence[Any]] | Samples,
     identity: str = "",
     class_names: Sequence[str] | None = None,
 ) -> Path:
@@ -46,7 +52,8 @@ def export_model(
     Args:
         state: its model is exported, whatever precision it was trained in.
         directory: replaced whole, and only by an export that was checked.
-        samples: a few raw examples, field -> values, which the exported and the trained model are compared on.
+        samples: raw examples, field -> values, which the exported and the trained model are compared on; with what the
+            evaluation makes of them where they are `Samples`.
         identity: of the experiment, for export.json, as are the names of the classes.
 
     Raises:
@@ -57,13 +64,14 @@ def export_model(
     """
     directory = Path(directory)
     _refuse_foreign(directory)
-    if not samples or not len(next(iter(samples.values()))):
+    samples = samples if isinstance(samples, Samples) else Samples(samples)
+    if not samples.raw or not _count(samples):
         raise UsageError("an export is checked on samples, and there are none", where="samples", fix="give one example")
     temporary = directory.with_name(f".{directory.name}.writing-{os.getpid()}")
     try:
         _remove_leftovers(directory)
         temporary.mkdir(parents=True)
-        about = _write(task, state, temporary, samples)
+        about = _write(task, state, temporary, _served_fields(task, samples))
         about = {"step": state.step, "identity": identity, "classes": list(class_names or []) or None, **about}
         (temporary / ABOUT).write_text(dumps(about, indent=2) + "\n")
         _put_in_place(temporary, directory)
@@ -84,59 +92,61 @@ def read_about(directory: str | Path) -> dict[str, Any]:
     return about
 
 
-def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Models:
+    """What is written: the trained weights in full precision.
+
+    Attributes:
+        exact: as the task builds it.
+        stock: the same of Keras's own layers.
+        served: the SavedModel.
+        why: there is no model.keras; "" where there is one.
+    """
+
+    exact: keras.Model
+    stock: keras.Model
+    served: Served
+    why: str
+
+
+def _write(task: Task, state: TrainState, folder: Path, samples: Samples) -> dict[str, Any]:
     """Both exports, checked; returns what export.json says of them."""
     import keras
     import tensorflow as tf
 
-    from tfscale.export.keras_file import full_precision_copy, left_out, save
-    from tfscale.export.saved_model import Served, answers, serving_inputs, stacked
-    from tfscale.export.signature import Signature, feed
-    from tfscale.export.verify import ask, differences, largest_difference, numbers
-    from tfscale.export.warm_up import write_examples
+    from tfscale.export.keras_file import full_precision_copy, left_out
+    from tfscale.export.live_answers import keras_answers, rows_of, served_answers
+    from tfscale.export.saved_model import Served
+    from tfscale.export.signature import feed
+    from tfscale.export.verify import ask, differences, largest_difference
     from tfscale.runtime import global_state as runtime
 
-    raw_names = serving_inputs(task)
-    if raw_names is not None:
-        samples = {name: samples[name] for name in raw_names}
     with tf.device("CPU:0"), runtime.exact_policy():  # the checking process has no accelerator either
         exact = _in_full_precision(task, state.model)
         stock = full_precision_copy(exact)
-        fields = stacked(task, samples)
+        fields = _preprocessed(task, samples)
         inputs = feed(task, stock, fields)
-        served = Served(task, exact, inputs)
-        why = left_out(stock, task.keras_file_with)
-        with _undisturbed(exact):
-            expected = numbers(answers(task, exact, fields, inputs), "served")
-        with _undisturbed(stock):
-            keras_outputs = tf.nest.flatten(stock(inputs, training=False))
-    if why:
-        _log.warning(f"model.keras is left out of the export: {why}; saved_model/ holds the model")
-    else:
-        expected |= numbers(keras_outputs, "keras")
-        save(stock, folder / "model.keras")
-        if task.keras_file_with:
-            _log.info(f"whoever loads model.keras imports {', '.join(task.keras_file_with)} before")
-    with _undisturbed(state.model):
-        live = numbers(answers(task, state.model, fields, inputs), "served")
-    served.save(folder / "saved_model")
-    raw = served.named(samples) if raw_names is not None else served.signature.named(inputs)
-    write_examples(folder / "saved_model", raw, {name: spec.dtype for name, spec in served.inputs.items()})
+        made = _Models(exact, stock, Served(task, exact, inputs), left_out(stock, task.keras_file_with))
+        expected, outputs = keras_answers(task, stock, inputs)
+    tensors = _described_tensors(task, made, inputs, outputs)
+    raw = _save(task, made, folder, samples, inputs)
     faults.point("export.before_verify", step=state.step)
-    imports = [*task.served_with, *(() if why else task.keras_file_with)]
-    worst = differences(expected, ask(folder, None if why else inputs, raw, imports=imports))
-    lossy = [largest_difference(expected[n], live[n]) for n in live if live[n].dtype.kind == "f"]
+    imports = [*task.served_with, *(() if made.why else task.keras_file_with)]
+    said = ask(folder, None if made.why else inputs, raw, imports=imports, rows=rows_of(task))
+    fields, compared = _compared(task, stock, samples, fields, said)
+    with tf.device("CPU:0"), runtime.exact_policy():
+        inputs = feed(task, stock, fields)
+        wanted = served_answers(task, exact, fields, inputs)
+    live = served_answers(task, state.model, fields, inputs)
+    answered = {name: value for name, value in said.items() if not name.startswith(_PREPARED)}
+    worst = differences(wanted if made.why else {**wanted, **expected}, answered)
+    lossy = [largest_difference(wanted[n], live[n]) for n in live if live[n].dtype.kind == "f"]
     return {
-        "inputs": _described(served.inputs),
-        "fields": {name: field for name, field in served.fields.items() if name != field},
-        "gaps": None if raw_names is None else [name for name, field in served.fields.items() if field in task.gaps],
-        "outputs": _described(served.outputs),
-        "keras_inputs": None if why else _described(Signature.of(stock, inputs).seen(inputs)),
-        "keras_outputs": None if why else _described({str(i): t for i, t in enumerate(keras_outputs)}),
-        "imports": list(task.served_with),
-        "keras_imports": [] if why else list(task.keras_file_with),
-        "left_out": {"model.keras": why} if why else {},
-        "samples": len(next(iter(samples.values()))),
+        **tensors,
+        "left_out": {"model.keras": made.why} if made.why else {},
+        "samples": _count(samples),
+        "split": samples.split or None,
+        "preprocessing": compared,
         "differences": worst,
         "live_precision": state.model.dtype_policy.name,
         "difference_to_live": max(lossy, default=0.0),
@@ -145,23 +155,92 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Mapping[str, Se
     }
 
 
-@contextlib.contextmanager
-def _undisturbed(model: keras.Model) -> Iterator[None]:
-    """Puts back what calling the model changes, such as the states of a stateful RNN: files hold the former."""
-    import numpy as np
+def _save(task: Task, made: _Models, folder: Path, samples: Samples, inputs: Any) -> dict[str, Any]:
+    """Writes both files; returns the samples as the SavedModel's signature takes them."""
+    from tfscale.export.keras_file import save
+    from tfscale.export.warm_up import write_examples
+
+    if made.why:
+        _log.warning(f"model.keras is left out of the export: {made.why}; saved_model/ holds the model")
+    else:
+        save(made.stock, folder / "model.keras")
+        if task.keras_file_with:
+            _log.info(f"whoever loads model.keras imports {', '.join(task.keras_file_with)} before")
+    served = made.served
+    served.save(folder / "saved_model")
+    raw: dict[str, Any] = served.signature.named(inputs) if served.raw is None else served.named(samples.raw)
+    few = {name: values[:_WARM_UP] for name, values in raw.items()}
+    write_examples(folder / "saved_model", few, {name: spec.dtype for name, spec in served.inputs.items()})
+    return raw
+
+
+def _described_tensors(task: Task, made: _Models, inputs: Any, outputs: Sequence[Any]) -> dict[str, Any]:
+    from tfscale.export.signature import Signature
+
+    served, why = made.served, made.why
+    return {
+        "inputs": _described(served.inputs),
+        "fields": {name: field for name, field in served.fields.items() if name != field},
+        "gaps": None if served.raw is None else [name for name, field in served.fields.items() if field in task.gaps],
+        "outputs": _described(served.outputs),
+        "keras_inputs": None if why else _described(Signature.of(made.stock, inputs).seen(inputs)),
+        "keras_outputs": None if why else _described({str(i): t for i, t in enumerate(outputs)}),
+        "imports": list(task.served_with),
+        "keras_imports": [] if why else list(task.keras_file_with),
+    }
+
+
+def _served_fields(task: Task, samples: Samples) -> Samples:
+    from tfscale.export.saved_model import serving_inputs
+
+    names = serving_inputs(task)
+    return samples if names is None else dataclasses.replace(samples, raw={name: samples.raw[name] for name in names})
+
+
+def _preprocessed(task: Task, samples: Samples) -> dict[str, Any]:
+    """What the model's task takes, [samples, ...] each: of the evaluation's pipeline, where it was asked."""
+    from tfscale.export.saved_model import stacked
+
+    if samples.fields is None:
+        return stacked(task, samples.raw)
+    served = stacked(task, {name: values[:1] for name, values in samples.raw.items()})
+    absent = [name for name in served if name not in samples.fields]
+    return stacked(task, samples.raw) if absent else {name: samples.fields[name] for name in served}
+
+
+def _compared(
+    task: Task, model: keras.Model, samples: Samples, fields: dict[str, Any], said: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compares the model's inputs, as the SavedModel's preprocessing makes them, with those that are known already.
+
+    Returns:
+        (what the trained model is asked about, what export.json says of the comparison). Where the evaluation reads
+        something else than what is served, the raw samples are preprocessed here in its place.
+    """
     import tensorflow as tf
 
-    from tfscale.export.saved_model import untracked
+    from tfscale.export.live_answers import same_rows
+    from tfscale.export.saved_model import stacked
+    from tfscale.export.signature import feed
 
-    trained = {id(variable.value) for variable in model.trainable_variables}
-    variables = [variable.value for variable in model.non_trainable_variables] + untracked(model)
-    kept = [
-        (one, tf.convert_to_tensor(one)) for one in {id(v): v for v in variables}.values() if id(one) not in trained
-    ]
-    yield
-    for variable, value in kept:
-        if not np.array_equal(np.asarray(variable), np.asarray(value)):
-            variable.assign(value)
+    prepared = {name.removeprefix(_PREPARED): v for name, v in said.items() if name.startswith(_PREPARED)}
+    if set(prepared) != set(fields):
+        remark = "" if prepared else "the SavedModel takes what the model takes"
+        return fields, {"equal": None, "with": None, "remark": remark or "not all of it are plain tensors"}
+    count, theirs = _count(samples), {name: tf.constant(value) for name, value in prepared.items()}
+    equal = same_rows(feed(task, model, fields), feed(task, model, theirs))
+    where = "this process" if samples.fields is None else "prediction" if samples.remark else "evaluation"
+    if equal < count:
+        _log.warning(
+            f"of {count - equal} of {count} examples the export makes other inputs than the {where} does"
+            + ": it is compared with the model on its own inputs" * (samples.fields is not None)
+        )
+        fields = fields if samples.fields is None else stacked(task, samples.raw)
+    return fields, {"equal": equal, "with": where, "remark": samples.remark}
+
+
+def _count(samples: Samples) -> int:
+    return len(next(iter(samples.raw.values())))
 
 
 def rehearse(task: Task, model: keras.Model, samples: Mapping[str, Sequence[Any]]) -> str:

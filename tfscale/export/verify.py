@@ -2,7 +2,7 @@
 
 Owns that process, what is passed to it and back by files, and the tolerance. Refuses to know tasks.
 
-    said = ask(folder, inputs, raw)             # {"model.keras": [...], "saved_model": {...}}
+    said = ask(folder, inputs, raw)             # {"keras/0": [...], "served/probabilities": [...]}
     worst = differences(expected, said)         # raises CheckFailed beyond the tolerance
 """
 
@@ -35,7 +35,8 @@ sys.modules.update(dict.fromkeys(HIDDEN))
 import keras, numpy, tensorflow as tf
 for name in HIDDEN:
     del sys.modules[name]
-export, given, answered, structure, *imports = sys.argv[1:]
+export, given, answered, structure, rows, *imports = sys.argv[1:]
+rows = int(rows)
 for name in imports:
     __import__(name)  # brings operations that the SavedModel has
 values = {}
@@ -53,10 +54,15 @@ with numpy.load(given) as arrays:
         values.setdefault(part, {})[name] = tf.constant(value)
 def plain(t):  # NumPy's files don't know bfloat16
     return (tf.cast(t, tf.float32) if t.dtype == tf.bfloat16 else t).numpy()
-def packed(node):  # what the model takes, with the places of its tensors
+def packed(node, named):  # what the model takes, with the places of its tensors
     if isinstance(node, dict):
-        return {key: packed(value) for key, value in node.items()}
-    return [packed(one) for one in node] if isinstance(node, list) else values["keras"][str(node)]
+        return {key: packed(value, named) for key, value in node.items()}
+    return [packed(one, named) for one in node] if isinstance(node, list) else named[str(node)]
+def parts(named):
+    count = max(value.shape[0] if value.shape.rank else 0 for value in named.values())
+    if count <= rows:
+        return [named]
+    return [{key: value[start : start + rows] for key, value in named.items()} for start in range(0, count, rows)]
 def kept(key, t):
     if t.dtype != tf.string:
         return {key: plain(t)}
@@ -65,20 +71,35 @@ def kept(key, t):
     sizes = numpy.array([len(text) for text in found]).reshape(texts.shape)
     return {key: numpy.frombuffer(b"".join(found), numpy.uint8), key + "|sizes": sizes}
 found = {}
+def keep(key, t):
+    found.setdefault(key, []).append(t)
 if "keras" in values:
     model = keras.saving.load_model(export + "/model.keras")
-    said = model(packed(json.loads(structure)), training=False)
-    for i, t in enumerate(tf.nest.flatten(said)):
-        found.update(kept(f"keras/{i}", t))
-signature = tf.saved_model.load(export + "/saved_model").signatures["serving_default"]
-for name, t in signature(**values["served"]).items():
-    found.update(kept(f"served/{name}", t))
-numpy.savez(answered, **found)
+    for part in parts(values["keras"]):
+        for i, t in enumerate(tf.nest.flatten(model(packed(json.loads(structure), part), training=False))):
+            keep(f"keras/{i}", t)
+loaded = tf.saved_model.load(export + "/saved_model")
+signature = loaded.signatures["serving_default"]
+for part in parts(values["served"]):
+    for name, t in signature(**part).items():
+        keep(f"served/{name}", t)
+    for name, t in (loaded.preprocess(**part) if hasattr(loaded, "preprocess") else {}).items():
+        keep(f"prepared/{name}", t)
+arrays = {}
+for key, some in found.items():
+    arrays.update(kept(key, tf.concat(some, 0) if len(some) > 1 else some[0]))
+numpy.savez(answered, **arrays)
 """.replace("HIDDEN", repr(HIDDEN))
 
 
 def ask(
-    export: Path, inputs: Any, raw: Mapping[str, Any], *, imports: Sequence[str] = (), deadline: float = DEADLINE
+    export: Path,
+    inputs: Any,
+    raw: Mapping[str, Any],
+    *,
+    imports: Sequence[str] = (),
+    rows: int = 2**31,
+    deadline: float = DEADLINE,
 ) -> dict[str, np.ndarray]:
     """What a process without tfscale gets from both exports.
 
@@ -86,9 +107,11 @@ def ask(
         inputs: what the Keras model is called with: a tensor, or tuples and dicts of them; None where there is none.
         raw: what the SavedModel's signature takes, lists of bytes or arrays by name.
         imports: packages that whoever loads the SavedModel must import before.
+        rows: how many examples it asks about at once.
 
     Returns:
-        "keras/0", ...: the model's flattened outputs; "served/NAME": those of the signature.
+        "keras/0", ...: the model's flattened outputs; "served/NAME": those of the signature; "prepared/NAME": what the
+        SavedModel's own preprocessing makes of `raw`, where it has one.
 
     Raises:
         CheckFailed: it couldn't load or run them.
@@ -105,7 +128,7 @@ def ask(
         np.savez(question, **given)  # type: ignore[arg-type]
         link = Path(scratch) / "export"  # TensorFlow would take brackets in the path of a SavedModel for a pattern
         link.symlink_to(export.resolve(), target_is_directory=True)
-        _run([str(link), str(question), str(answer), json.dumps(structure), *imports], deadline)
+        _run([str(link), str(question), str(answer), json.dumps(structure), str(rows), *imports], deadline)
         with np.load(answer) as arrays:
             return {key: _read(arrays, key) for key in arrays.files if not key.endswith(_SIZES)}
 

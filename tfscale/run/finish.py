@@ -87,11 +87,12 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
 
 def _export(parts: Parts) -> None:
     if parts.config.export.at_end:
-        from tfscale.export.run_export import export_run
+        from tfscale.export.run_export import Exported, export_run
 
         with parts.trainer.clock("export"), parts.state.averaged():
-            target, name = parts.run_dir.path / "export", parts.checkpointer.experiment.digest
-            export_run(parts.task, parts.state, parts.config.data, target, identity=name)
+            name = parts.checkpointer.experiment.digest
+            run = Exported(parts.task, parts.state, parts.config, parts.plan, name)
+            export_run(run, parts.run_dir.path / "export")
 
 
 def _show(parts: Parts) -> list[str]:

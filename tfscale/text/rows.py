@@ -194,6 +194,12 @@ class TextRows(Source):
     def num_examples(self, split: str) -> int:
         return len(self._index(split))
 
+    def num_raw(self, split: str) -> int:
+        return min(_SHOWN, self.num_examples(split))
+
+    def raw_apart(self, split: str) -> str:
+        return "" if self._labelled else "a row has several texts or a part of one, and the export reads one text"
+
     def class_labels(self, split: str) -> np.ndarray | None:
         index = self._index(split)
         if not self._labelled or index.size > LOOKED_THROUGH:
