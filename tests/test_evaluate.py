@@ -46,10 +46,19 @@ def test_other_data_take_the_place_of_the_runs(cli, trained_run):
 
 @pytest.mark.cold
 def test_export_is_a_door_that_leaves_checked_files(cli, trained_run):
-    ended = cli("export", f"run.dir={trained_run}", "checkpoint=6", "fresh=true", program=("-m", "tfscale"))
+    ended = cli(
+        "export",
+        f"run.dir={trained_run}",
+        "checkpoint=6",
+        "fresh=true",
+        "export.examples=40",
+        program=("-m", "tfscale"),
+    )
     assert ended.code == 0, ended.err
     about = json.loads((trained_run / "export" / "export.json").read_text())
-    assert (about["step"], about["samples"]) == (6, 8)
+    assert (about["step"], about["samples"]) == (6, 40)
+    assert about["preprocessing"]["equal"] == 40 and "equal to the bit to those of the evaluation" in ended.out
+    assert "| accuracy | " in (trained_run / "export" / "README.md").read_text()
     assert about["identity"] == json.loads((trained_run / "result.json").read_text())["identity"]
     assert max(about["differences"].values()) <= 1e-5
     assert "model.keras" in ended.out

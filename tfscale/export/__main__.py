@@ -64,8 +64,8 @@ def _made(options: argparse.Namespace, which: str | int) -> Path:
         RunDir(run.folder).check_writable()
         if options.export_examples is not None:
             run.config.export.examples = options.export_examples
-        exported = Exported(run.task, run.state, run.config, run.plan, run.checkpoint.identity, run.class_names)
-        return export_run(exported, run.folder / "export")
+        known = run.folder, run.checkpoint.identity, run.class_names
+        return export_run(Exported(run.task, run.state, run.config, run.plan, *known), run.folder / "export")
 
 
 def _show(path: Path, which: str) -> None:
@@ -76,7 +76,8 @@ def _show(path: Path, which: str) -> None:
     left_out = about.get("left_out", {})
     size = {part: 0 for part in ("model.keras", "saved_model") if part not in left_out}
     for name, file in about["files"].items():
-        size[name.split("/")[0]] += file["bytes"]
+        if (part := name.split("/")[0]) in size:
+            size[part] += file["bytes"]
     rows = {
         part: f"{size[part] / 1e6:.1f} MB, differs by {about['differences'][part]:.2g} from the trained weights"
         for part in size

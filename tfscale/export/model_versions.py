@@ -12,12 +12,12 @@ import shutil
 from pathlib import Path
 
 from tfscale.errors import IOFailure
-from tfscale.export.verified import ABOUT, read_about
+from tfscale.export.verified import ABOUT, CARD, read_about
 from tfscale.files import read_json
 
 
 def add_version(export: str | Path, folder: str | Path) -> Path:
-    """Copies an export's SavedModel, with its export.json, into the folder as the next version.
+    """Copies an export's SavedModel, with its export.json and README.md, into the folder as the next version.
 
     Returns:
         The version's folder; that of the newest one where it is this export.
@@ -36,6 +36,8 @@ def add_version(export: str | Path, folder: str | Path) -> Path:
             shutil.rmtree(left, ignore_errors=True)
         shutil.copytree(export / "saved_model", temporary)
         shutil.copy2(export / ABOUT, temporary / ABOUT)
+        if (export / CARD).is_file():
+            shutil.copy2(export / CARD, temporary / CARD)
         version = folder / str(newest + 1)
         temporary.rename(version)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 Owns what of a run an export needs. Refuses to know the files and the check, which are verified.py's.
 
-    export_run(Exported(run.task, run.state, run.config, run.plan, identity), run.folder / "export")
+    export_run(Exported(run.task, run.state, run.config, run.plan, run.folder), run.folder / "export")
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tfscale.config.schema import RunConfig
 from tfscale.data.source import Source
 from tfscale.export.real_samples import Wanted, raw_samples, real_samples
+from tfscale.export.run_facts import run_facts
 from tfscale.export.verified import export_model, rehearse
 from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.task import Task
@@ -29,6 +30,7 @@ class Exported:
 
     Attributes:
         state: with the weights that count.
+        folder: of the run.
         identity: of the experiment.
         class_names: as the run was trained; None: the data's.
     """
@@ -37,6 +39,7 @@ class Exported:
     state: TrainState
     config: RunConfig
     plan: ExecutionPlan
+    folder: Path
     identity: str = ""
     class_names: Sequence[str] | None = None
 
@@ -54,7 +57,10 @@ def export_run(run: Exported, directory: str | Path) -> Path:
     """
     source = run.config.data
     samples, names = real_samples(run.task, source, run.wanted), run.class_names or source.class_names()
-    return export_model(run.task, run.state, directory, samples=samples, identity=run.identity, class_names=names)
+    facts = run_facts(run.folder, run.task, run.config, step=run.state.step)
+    return export_model(
+        run.task, run.state, directory, samples=samples, identity=run.identity, class_names=names, run=facts
+    )
 
 
 def rehearse_export(task: Task, state: TrainState, source: Source) -> str:

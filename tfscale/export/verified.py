@@ -1,7 +1,7 @@
 """Export: a trained model as files that work without tfscale, counted only once another process has proved it.
 
-Owns the folder export/ of a run: model.keras, saved_model/ and export.json. Refuses to know runs and where samples come
-from. It is written beside its place and renamed, so that what stands there is whole and was checked.
+Owns the folder export/ of a run: model.keras, saved_model/, export.json and README.md. Refuses to know runs and where
+samples come from. It is written beside its place and renamed, so that what stands there is whole and was checked.
 
     path = export_model(task, state, "runs/r/export", samples={"image": [png, jpeg]})
 """
@@ -13,6 +13,7 @@ import dataclasses
 import json
 import logging
 import os
+import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import IOFailure, OutputError, UsageError, first_line
+from tfscale.export.model_card import model_card
 from tfscale.export.real_samples import Samples
+from tfscale.export.run_facts import RunFacts
 from tfscale.files import dumps, move, sha256
 from tfscale.process import fault_points as faults
 from tfscale.state.train_state import TrainState
 from tfscale.task import Task
+from tfscale.version import __version__
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-ABOUT = "export.json"
+ABOUT, CARD = "export.json", "README.md"
 _PREPARED = "prepared/"  # what the other process says of the SavedModel's preprocessing
 _WARM_UP = 8  # examples that servers read at every start
 
@@ -46,8 +50,10 @@ def export_model(
     samples: Mapping[str, Sequence[Any]] | Samples,
     identity: str = "",
     class_names: Sequence[str] | None = None,
+    run: RunFacts | None = None,
 ) -> Path:
-    """Writes model.keras, saved_model/ and export.json, in full precision, and checks them in a fresh process.
+    """Writes model.keras, saved_model/, export.json and README.md, in full precision, and checks the model in a fresh
+    process.
 
     Args:
         state: its model is exported, whatever precision it was trained in.
@@ -55,6 +61,7 @@ def export_model(
         samples: raw examples, field -> values, which the exported and the trained model are compared on; with what the
             evaluation makes of them where they are `Samples`.
         identity: of the experiment, for export.json, as are the names of the classes.
+        run: what README.md says of the training; None: nothing.
 
     Raises:
         CheckFailed: the exported model doesn't load without tfscale, or answers otherwise; nothing is left.
@@ -73,6 +80,8 @@ def export_model(
         temporary.mkdir(parents=True)
         about = _write(task, state, temporary, _served_fields(task, samples))
         about = {"step": state.step, "identity": identity, "classes": list(class_names or []) or None, **about}
+        (temporary / CARD).write_text(model_card(about, run or RunFacts(type(task).__name__)), encoding="utf-8")
+        about["files"] = _files(temporary)
         (temporary / ABOUT).write_text(dumps(about, indent=2) + "\n")
         _put_in_place(temporary, directory)
     except OSError as error:
@@ -111,7 +120,6 @@ class _Models:
 
 def _write(task: Task, state: TrainState, folder: Path, samples: Samples) -> dict[str, Any]:
     """Both exports, checked; returns what export.json says of them."""
-    import keras
     import tensorflow as tf
 
     from tfscale.export.keras_file import full_precision_copy, left_out
@@ -150,7 +158,7 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Samples) -> dic
         "differences": worst,
         "live_precision": state.model.dtype_policy.name,
         "difference_to_live": max(lossy, default=0.0),
-        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+        "versions": _versions(),
         "files": _files(folder),
     }
 
@@ -289,6 +297,15 @@ def _in_full_precision(task: Task, live: keras.Model) -> keras.Model:
 def _described(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Names, shapes and dtypes; the first axis counts examples."""
     return {n: {"shape": [None, *t.shape.as_list()[1:]], "dtype": t.dtype.name} for n, t in tensors.items()}
+
+
+def _versions() -> dict[str, str]:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    found = {"tfscale": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
+    return {**found, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def _files(folder: Path) -> dict[str, Any]:

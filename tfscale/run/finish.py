@@ -90,9 +90,8 @@ def _export(parts: Parts) -> None:
         from tfscale.export.run_export import Exported, export_run
 
         with parts.trainer.clock("export"), parts.state.averaged():
-            name = parts.checkpointer.experiment.digest
-            run = Exported(parts.task, parts.state, parts.config, parts.plan, name)
-            export_run(run, parts.run_dir.path / "export")
+            name, folder = parts.checkpointer.experiment.digest, parts.run_dir.path
+            export_run(Exported(parts.task, parts.state, parts.config, parts.plan, folder, name), folder / "export")
 
 
 def _show(parts: Parts) -> list[str]:
