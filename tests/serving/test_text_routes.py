@@ -47,8 +47,8 @@ def server(run, tmp_path_factory):
     ) as client:
         yield client
     lines = [json.loads(line) for line in (folder / "l.jsonl").read_text().splitlines()]
-    first = next(line for line in lines if line["status"] == 200)
-    assert first["inputs"] == [{"text_input": "To be, or not"}] and first["outputs"][0]["text_output"]
+    written = [line for line in lines if line["status"] == 200]
+    assert written and all(line["inputs"][0].keys() == {"text_input"} for line in written)
 
 
 def events(body):
