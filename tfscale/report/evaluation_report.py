@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.console.offline_page import rendered
-from tfscale.data.thumbnails import address
+from tfscale.data.thumbnails import address, small
 from tfscale.errors import IOFailure, first_line
 from tfscale.files import write_whole
 from tfscale.report import evaluation_charts as charts
@@ -31,8 +32,9 @@ from tfscale.report.collected import Classified, Measured, collect
 from tfscale.report.comparison import Comparison, Other, compare
 from tfscale.report.number_figures import NumberFigures, number_figures
 from tfscale.report.permutation_importance import LEAVE, REPEATS, Importance, NoTable, permutation_importance
-from tfscale.report.raw_examples import Shown, column_of, shown_examples
+from tfscale.report.raw_examples import Shown, column_of, prepared_examples, shown_examples
 from tfscale.report.report_request import EXTRA, IMPORTANCE, WHERE, ReportRequest
+from tfscale.report.saliency_maps import COPIES, NoPicture, SaliencyMaps, painted
 from tfscale.report.slice_figures import FAIR, Slices, slice_figures
 from tfscale.trained.restored_run import RestoredRun
 
@@ -40,6 +42,7 @@ _log = logging.getLogger(__name__)
 
 _WORST = 24  # examples
 _MATRIX = 30  # classes at most whose confusion is shown as a matrix
+_PAINTED, _RIGHT, _SECONDS = 12, 6, 60  # worst errors and right answers whose saliency is shown, in how much time
 _FINE = 64  # points of a side at most of pictures whose points are shown as they are
 _NAMES = {
     "accuracy": "accuracy",
@@ -79,6 +82,7 @@ class Report:
     Attributes:
         examples: of the split.
         figures: None where a comparison is all that is asked for.
+        right: of pictures some that are answered right, beside whose saliency that of the errors can be seen.
         remarks: what people should know of it, a sentence each.
     """
 
@@ -90,6 +94,7 @@ class Report:
     importance: Importance | None = None
     comparison: Comparison | None = None
     remarks: list[str] = field(default_factory=list)
+    right: list[Error] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Its numbers, without what examples look like; JSON."""
@@ -107,7 +112,8 @@ class Report:
 
 
 def make_report(run: RestoredRun, split: str, request: ReportRequest, other: Other | None = None) -> Report:
-    """In one pass over the split, another over the column of the slices, and many over few rows of a table.
+    """In one pass over the split, another over the column of the slices, many over few rows of a table, and gradients
+    by a few pictures.
 
     Args:
         other: to compare with, see `collect_other`.
@@ -122,9 +128,17 @@ def make_report(run: RestoredRun, split: str, request: ReportRequest, other: Oth
     if request.output is None:
         return Report(names, len(found.label), None, [], comparison=comparison)
     figures = class_figures(found) if isinstance(found, Classified) else number_figures(found)
-    report = Report(names, len(found.label), figures, _worst(run, split, found), comparison=comparison)
+    off = losses(found) if isinstance(found, Classified) else np.abs(found.answer - found.label)
+    worst = _errors(run, split, found, off, np.argsort(-off, kind="stable")[:_WORST].tolist())
+    report = Report(names, len(found.label), figures, worst, comparison=comparison)
     with run.data_errors_named():
-        _show(run, split, report)
+        if not _show(run, split, report.worst):
+            what = f"{type(run.source).__name__} isn't read by index"
+            report.remarks.append(f"{what}: the worst errors are names alone.")
+        elif isinstance(found, Classified) and any(one.shown.picture is not None for one in report.worst):
+            report.right = _errors(run, split, found, off, _surest(found, off))
+            _show(run, split, report.right)
+            _paint(run, split, found, report)
         if request.slices:
             values = column_of(run, split, request.slices, found.places)
             report.slices = slice_figures(found, request.slices, values)
@@ -199,7 +213,7 @@ def write_report(report: Report, output: Path, about: Mapping[str, Any]) -> None
     """
     values = {"report": report, "about": about, "words": _words, "name_of": _name_of, "uri": _address, "fair": FAIR}
     figures = report.figures
-    values["resamples"] = RESAMPLES
+    values |= {"resamples": RESAMPLES, "copies": COPIES}
     if isinstance(figures, ClassFigures):
         small = len(report.names) <= _MATRIX
         values |= {"reliability": charts.reliability(figures.calibration)}
@@ -229,12 +243,13 @@ def write_report(report: Report, output: Path, about: Mapping[str, Any]) -> None
         ) from error
 
 
-def _worst(run: RestoredRun, split: str, found: Classified | Measured) -> list[Error]:
-    """The examples with the largest loss, without what they look like."""
+def _errors(
+    run: RestoredRun, split: str, found: Classified | Measured, off: np.ndarray, numbers: Sequence[int]
+) -> list[Error]:
+    """Some of the examples, without what they look like."""
     names = run.source.example_names(split)
-    off = losses(found) if isinstance(found, Classified) else np.abs(found.answer - found.label)
     errors = []
-    for number in np.argsort(-off, kind="stable")[:_WORST].tolist():
+    for number in numbers:
         place = int(found.places[number])
         name = str(names[place]) if names else str(place)
         errors.append(Error(name, place, _facts(found, number, off)))
@@ -255,15 +270,46 @@ def _facts(found: Classified | Measured, number: int, off: np.ndarray) -> dict[s
     }
 
 
-def _show(run: RestoredRun, split: str, report: Report) -> None:
-    shown = shown_examples(run, split, [one.place for one in report.worst])
+def _surest(found: Classified, off: np.ndarray) -> list[int]:
+    """The right answer with the smallest loss of each of a few classes."""
+    right = [
+        number for number in np.argsort(off, kind="stable").tolist() if found.answer[number] == found.label[number]
+    ]
+    first: dict[int, int] = {}
+    for number in right:
+        first.setdefault(int(found.label[number]), number)
+    return list(first.values())[:_RIGHT]
+
+
+def _paint(run: RestoredRun, split: str, found: Classified, report: Report) -> None:
+    """Saliency of the first of the worst errors and of the right answers."""
+    some, began = [*report.right, *report.worst[:_PAINTED]], time.monotonic()
+    answers = dict(zip(found.places.tolist(), found.answer.tolist(), strict=True))
+    maps = SaliencyMaps(run.task, run.state.model, len(found.names))
+    examples = prepared_examples(run, split, [one.place for one in some])
+    for count, (error, fields) in enumerate(zip(some, examples, strict=True)):
+        if time.monotonic() - began > _SECONDS:
+            report.remarks.append(f"Saliency is shown of {count} pictures alone, which took {_SECONDS} s.")
+            return
+        try:
+            overlay = painted(*maps.of(fields, answers[error.place]))
+        except NoPicture as none:
+            report.right = []
+            report.remarks.append(f"There is no saliency: {none}.")
+            return
+        error.shown.overlay = small(overlay)
+
+
+def _show(run: RestoredRun, split: str, errors: Sequence[Error]) -> bool:
+    """Adds what the examples look like, where the data are read by index."""
+    shown = shown_examples(run, split, [one.place for one in errors])
     if shown is None:
-        report.remarks.append(f"{type(run.source).__name__} isn't read by index: the worst errors are names alone.")
-        return
-    for error, one in zip(report.worst, shown, strict=True):
+        return False
+    for error, one in zip(errors, shown, strict=True):
         error.shown = one
         if one.picture is not None and error.name == str(error.place):
             error.name = one.fields.get("file", error.name)
+    return True
 
 
 def _importance(

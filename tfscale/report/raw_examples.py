@@ -27,11 +27,13 @@ class Shown:
 
     Attributes:
         picture: uint8 [height, width, 1 or 3], or None.
+        overlay: the same as the model sees it, with its saliency painted over it: uint8 [height, width, 3], or None.
         fields: of rows and texts, by name; of pictures the file, where it is known.
     """
 
     picture: np.ndarray | None = None
     fields: dict[str, str] = field(default_factory=dict)
+    overlay: np.ndarray | None = None
 
 
 def shown_examples(run: RestoredRun, split: str, places: Sequence[int]) -> list[Shown] | None:
@@ -81,6 +83,27 @@ def read_examples(
     indices = tf.data.Dataset.from_tensor_slices(np.asarray(places, np.int64)).batch(_AT_ONCE)
     raw = source.read(split, indices, ram_bytes=run.plan.input_ram_bytes)
     yield from raw.map(parse, num_parallel_calls=run.plan.input_threads, deterministic=True).as_numpy_iterator()
+
+
+def prepared_examples(run: RestoredRun, split: str, places: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The examples at some places, of data that are read by index, as the task prepares them for its model."""
+    import tensorflow as tf
+
+    from tfscale.data.order import Portion, Shard
+    from tfscale.data.pipeline import finisher_of
+
+    source, index = run.source.resolved(), np.asarray(places, np.int64)
+    raw = source.read(
+        split, tf.data.Dataset.from_tensor_slices(index).batch(_AT_ONCE), ram_bytes=run.plan.input_ram_bytes
+    )
+    portion = Portion(split, Shard(1), training=False, seed=run.config.train.seed)
+    order = tf.data.Dataset.from_tensor_slices({"index": index, "epoch": np.zeros_like(index)})
+    finish = finisher_of(source, run.task, portion, run.plan)
+    finished = tf.data.Dataset.zip((order, raw)).map(
+        finish, num_parallel_calls=run.plan.input_threads, deterministic=True
+    )
+    for example in finished.as_numpy_iterator():
+        yield {name: value for name, value in example.items() if name not in _LABELS}
 
 
 def _value(value: Any) -> Any:
