@@ -29,14 +29,26 @@ def timing_costs(steps: int, *, deterministic: bool) -> float:
     return steps * _CLOCK_SECONDS[deterministic]
 
 
-def next_timed(iterator: Any, *, deterministic: bool) -> tuple[Any, tf.Tensor]:
-    """The next batch and the seconds it took (float64). Call it in a graph."""
+def next_timed(iterator: Any, former: tf.Tensor, *, deterministic: bool) -> tuple[Any, tf.Tensor]:
+    """The next batch and the seconds it took (float64). Call it in a graph.
+
+    A graph runs what is ready in any order, and a single thread one operation after the other. So the clock starts
+    behind `former`, what the step before gave, and stops in front of all that use the batch: a step is no wait.
+    """
     clock = _python_clock if deterministic else tf.timestamp
-    began = clock()
+    with tf.control_dependencies([former]):
+        began = clock()
     with tf.control_dependencies([began]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        return batch, clock() - began
+        waited = clock() - began
+    with tf.control_dependencies([waited]):
+        return tf.nest.map_structure(_in_place, batch, expand_composites=True), waited
+
+
+def _in_place(tensor: tf.Tensor) -> tf.Tensor:
+    with tf.device(tensor.device):
+        return tf.identity(tensor)
 
 
 def _python_clock() -> tf.Tensor:

@@ -240,7 +240,7 @@ class Trainer(Training):
         faults.point("train.trace")
 
         def one(sums: tf.Tensor, waited: tf.Tensor, good: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
+            batch, seconds = next_timed(iterator, sums, deterministic=self.plan.deterministic)
             sums += local_sum(self.strategy, self._train_step(self.strategy, batch))
             return sums, waited + seconds, good + tf.cast(tf.math.is_finite(sums[0]), tf.int32)
 

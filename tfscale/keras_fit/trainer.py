@@ -196,7 +196,7 @@ class ModelTrainer(Trainer):
             return self._counting_graph(self.steps.train, iterator, steps)
 
         def one(logs: tf.Tensor, waited: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            batch, seconds = next_timed(iterator, deterministic=self.plan.deterministic)
+            batch, seconds = next_timed(iterator, logs, deterministic=self.plan.deterministic)
             return self.steps.train(batch), waited + seconds
 
         start = tf.zeros([self.steps.train.size], tf.float64), tf.constant(0.0, tf.float64)

@@ -208,7 +208,7 @@ class CoordinatedTrainer(Training):
             began = tf.timestamp()
 
             def one(sums: tf.Tensor, waited: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                batch, seconds = next_timed(iterator, deterministic=False)
+                batch, seconds = next_timed(iterator, sums, deterministic=False)
                 return sums + local_sum(self.strategy, step(self.strategy, batch)), waited + seconds
 
             sums, waited = repeated(count, one, (step.sums.no_steps(), tf.constant(0.0, tf.float64)))
