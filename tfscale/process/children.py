@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tfscale.process.output_lines import Lines
 
 _DRAIN = 1.0  # seconds that the output may lag behind the end of its process
+# Whoever is killed before a guard watches its child leaves none: this one waits at a pipe that closes then, and ends.
+_GATE = 'read -r go && exec "$@" </dev/null'
 _GUARD = 'while read -r line; do groups=$line; done; for group in $groups; do kill -s KILL -- "-$group"; done'
 
 
@@ -31,6 +33,7 @@ class Child:
         environ: its whole environment.
         cores: that it may use; None leaves it all of the launcher's.
         room: rows and columns of the terminal that it gets for its output, or None for a pipe.
+        waits: it begins when `go` is called, and never where this process dies before.
 
     Attributes:
         code: its exit code once it has ended, 128 + N for signal N; None before.
@@ -47,6 +50,7 @@ class Child:
         environ: Mapping[str, str],
         cores: Iterable[int] | None = None,
         room: tuple[int, int] | None = None,
+        waits: bool = False,
         now: Callable[[], float] = time.monotonic,
     ):
         self.label, self._now, self.began = label, now, now()
@@ -62,9 +66,9 @@ class Child:
                 self.resize(room)
             with _confined(cores):
                 self._process = subprocess.Popen(
-                    command,
+                    ["/bin/sh", "-c", _GATE, "sh", *command] if waits else command,
                     env=environ,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
                     stdout=theirs,
                     stderr=theirs,
                     start_new_session=True,
@@ -82,6 +86,13 @@ class Child:
     @property
     def seconds(self) -> float:
         return self.ended - self.began
+
+    def go(self) -> None:
+        """Lets one that waits begin: call it when the guard watches."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+            self._process.stdin.write(b"\n")
+            self._process.stdin.close()
 
     def send(self, signum: int) -> None:
         """Signals the process and all that it started."""
