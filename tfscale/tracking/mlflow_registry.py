@@ -20,8 +20,9 @@ from typing import Any
 from tfscale.errors import DataMissing, IOFailure, TfscaleError, UsageError, first_line, without_secrets
 from tfscale.tracking.delivery import cause_of
 from tfscale.tracking.mlflow import MlflowTracker
-from tfscale.tracking.mlflow_sink import import_mlflow, leave_patience, store_beside
+from tfscale.tracking.mlflow_sink import import_mlflow, leave_patience
 from tfscale.tracking.model_address import ModelAddress, Stores
+from tfscale.tracking.own_store import FILE, store_beside
 
 _log = logging.getLogger(__name__)
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
@@ -46,9 +47,9 @@ def open_registry(stores: Stores, root: Path, *, patient: bool = True, makes: bo
     mlflow = import_mlflow()
     if patient:
         leave_patience()
-    (beside, link) = store_beside(root) if stores.registry is None else ("", None)
-    address, tracking = stores.registry or beside, stores.tracking or beside
-    with _told(mlflow, address):
+    with _told(mlflow, stores.registry or str(root / FILE)):
+        (beside, link) = store_beside(mlflow, root) if stores.registry is None else ("", None)
+        address, tracking = stores.registry or beside, stores.tracking or beside
         client = mlflow.MlflowClient(tracking_uri=tracking, registry_uri=address)
         return Registry(mlflow, client, (address, tracking), link)
 

@@ -24,6 +24,7 @@ from typing import Any
 from tfscale.errors import SecurityRefused, first_line, without_secrets
 from tfscale.files import inside, read_plain, sha256_of, write_whole
 from tfscale.tracking.delivery import Refused
+from tfscale.tracking.own_store import PLAIN, store_beside
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ _METRICS, _PARAMS = 1000, 100  # what one request takes
 _LONGEST = 250  # characters of a name
 _TOLD = 5  # names in one message
 _UNFIT = re.compile(r"[^/\w.\- :]")  # what MLflow takes in no name
-_PLAIN = re.compile(r"[\w/.\- ]+")  # a path that means the same inside an address
 
 
 # The delivery tries again by itself; MLflow's seven retries of two minutes each would only delay the news.
@@ -153,7 +153,7 @@ class Sink:
         write_whole(self._run_dir / RUN_ID, f"{self.run_id}\n".encode())
 
     def _own_store(self) -> str:
-        uri, self._link = store_beside(self._root)
+        uri, self._link = store_beside(self._mlflow, self._root)
         return uri
 
     def _known_run(self) -> Any:
@@ -219,7 +219,7 @@ class Sink:
             return f"{show} {shlex.quote(without_secrets(uri))}"
         folder = os.path.relpath(self._root)
         folder = str(self._root.resolve()) if folder.startswith("..") else folder
-        if not _PLAIN.fullmatch(folder):
+        if not PLAIN.fullmatch(folder):
             return f"cd {shlex.quote(folder)} && {show} sqlite:///mlflow.db"
         return f"{show} {shlex.quote('sqlite:///' + os.path.normpath(os.path.join(folder, 'mlflow.db')))}"
 
@@ -315,19 +315,6 @@ class Sink:
             more = f"; and {len(renamed) - _TOLD} more" if len(renamed) > _TOLD else ""
             _warn(f"MLflow takes no {kind} named {'; '.join(renamed[:_TOLD])}{more}")
         return {self._names[kind, name]: value for name, value in values.items()}
-
-
-def store_beside(root: Path) -> tuple[str, tempfile.TemporaryDirectory | None]:
-    """The address of the file beside the runs, and what is to be kept as long as it is used.
-
-    A path may hold what means something else in an address, and MLflow and SQLAlchemy disagree on how to write it then,
-    so that such a folder is reached by a link."""
-    folder, link = root.resolve(), None
-    if not _PLAIN.fullmatch(str(folder)):
-        link = tempfile.TemporaryDirectory(prefix="tfscale-", ignore_cleanup_errors=True)
-        folder = Path(link.name).resolve() / "runs"
-        folder.symlink_to(root.resolve(), target_is_directory=True)
-    return f"sqlite:///{folder / 'mlflow.db'}", link
 
 
 def fit_name(name: str) -> str:
