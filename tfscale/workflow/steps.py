@@ -81,7 +81,7 @@ def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
             "train",
             ("train", *_training(request, places), run),
             needs=before,
-            reads=_read_by_training(request),
+            reads=read_by_training(request),
             leaves=(f"{places.run}/result.json",),
         ),
         Step(
@@ -167,7 +167,7 @@ def _training(request: WorkflowRequest, places: Places) -> tuple[str, ...]:
     return (*request.train, *(f"{key}={value}" for key, value in data.items() if not value_in(request.train, key)))
 
 
-def _read_by_training(request: WorkflowRequest) -> tuple[str, ...]:
+def read_by_training(request: WorkflowRequest) -> tuple[str, ...]:
     keys = ("data.path", "data.test_path", "init_from")
     return tuple(value for key in keys if (value := value_in(request.train, key)))
 

@@ -1,0 +1,195 @@
+"""The processes of a workflow: each step is one, whose output goes to a file of its own, and in short to the screen.
+
+Owns their start, their output and their end: none outlives this process, however that ends. Refuses to judge an exit
+code, and to know which steps there are.
+
+    with StepProcesses(Path("flows/digits/logs")) as processes:
+        ended = processes.run("train", ["train", "+recipe=resnet"])      # ended.code, ended.line
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tfscale.console.messages import RESULT
+from tfscale.errors import IOFailure, without_secrets
+from tfscale.process.children import Child, Guard, wait_for_output
+
+_log = logging.getLogger("tfscale.workflow")
+_WAIT = 0.1  # seconds between two looks
+_SHOWN = 10.0  # seconds between two lines of a step on the screen
+_SAME_SIGNAL = 0.5  # seconds between signals that count as one
+_ERROR = "tfscale: error[E-"
+# Lines that say nothing by themselves: of tables, and what TensorFlow's C++ prints as it starts
+_MUTE = re.compile(r".*[━┃┏┓┗┛┡┩│└┘├┤─]|[IWEF]\d{4} |WARNING: All log messages before absl")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a step ended.
+
+    Attributes:
+        code: its exit code, 128 + N of signal N.
+        line: the last that it said: of a failure the error's.
+    """
+
+    code: int
+    line: str
+    seconds: float
+
+
+class StepProcesses:
+    """A context; at its end no process is left.
+
+    Attributes:
+        signum: what people sent, or None: it is passed on to those that run.
+    """
+
+    def __init__(self, logs: Path, *, now: Callable[[], float] = time.monotonic):
+        self._logs, self._now = logs, now
+        self._running: dict[Child, _Log] = {}
+        self.signum: int | None = None
+        self._signalled_at = 0.0
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> StepProcesses:
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self._logs, error) from None
+        self._guard = Guard()
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
+                    self._handlers[signum] = signal.signal(signum, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            for child in self._running:
+                child.kill()
+                child.wait()
+            self._guard.dismiss()
+        finally:
+            for log in self._running.values():
+                log.close()
+            for signum, handler in self._handlers.items():
+                signal.signal(signum, handler)
+
+    def log_of(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def start(self, name: str, words: Sequence[str], *, shows: bool = True) -> Child:
+        """Starts `tfscale WORDS`; raises IOFailure where its log can't be written.
+
+        Args:
+            shows: whether lines of its output come to the screen, too.
+        """
+        log = _Log(self.log_of(name), name, shows, self._now)
+        log.write([without_secrets(f"$ tfscale {shlex.join(words)}")])
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else a kill loses lines
+        command = [sys.executable, "-m", "tfscale", *words]
+        child = Child(name, command, environ=environ, waits=True, now=self._now)
+        self._running[child] = log
+        self._guard.watch(self._running)
+        child.go()
+        if self.signum is not None:  # it came in the meantime
+            child.send(self.signum)
+        return child
+
+    def run(self, name: str, words: Sequence[str], *, beside: Child | None = None) -> Ended:
+        """Starts it and waits for its end, or for that of a server that it needs."""
+        child = self.start(name, words)
+        while (ended := self.ended(child)) is None:
+            self.pump()
+            if beside is not None and beside.has_ended():
+                child.kill()
+        return ended
+
+    def pump(self) -> None:
+        """Takes what the processes have written, waiting a moment for it."""
+        for child in wait_for_output(self._running, _WAIT):
+            self._running[child].write(child.read())
+
+    def ended(self, child: Child) -> Ended | None:
+        """How it ended, once it has and all its output was read."""
+        if not child.has_ended():
+            return None
+        if child.output >= 0:  # somebody whom it started still holds it
+            child.close()
+        log = self._running.pop(child)
+        log.write(child.lines.feed(b""))
+        log.close()
+        self._guard.watch(self._running)
+        assert child.code is not None
+        return Ended(child.code, log.last(failed=child.code != 0), child.seconds)
+
+    def stop(self, child: Child) -> Ended:
+        """SIGTERM, and the end."""
+        child.send(signal.SIGTERM)
+        while (ended := self.ended(child)) is None:
+            self.pump()
+        return ended
+
+    def _on_signal(self, signum: int, _: FrameType | None) -> None:
+        before, self._signalled_at = self._signalled_at, self._now()
+        if self.signum is None:
+            self.signum = signal.SIGTERM if signum == signal.SIGHUP else signum
+            for child in list(self._running):
+                child.send(self.signum)
+        elif self._signalled_at > before + _SAME_SIGNAL:
+            for child in list(self._running):
+                child.kill()
+
+
+class _Log:
+    """The file of one process, and the lines of it that people see."""
+
+    def __init__(self, file: Path, name: str, shows: bool, now: Callable[[], float]):
+        try:
+            self._stream = file.open("a", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(file, error) from None
+        self._name, self._shows, self._now = name, shows, now
+        self._shown_at, self._last, self._error = now(), "", ""
+
+    def write(self, lines: Sequence[str]) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the step itself says so
+            self._stream.writelines(f"{line}\n" for line in lines)
+            self._stream.flush()
+        for line in lines:
+            if line.startswith(_ERROR):
+                self._error = line
+            elif line.strip() and not line.startswith("$ ") and not _MUTE.match(line):
+                self._last = line.strip()
+        if lines and self._shows and self._now() > self._shown_at + _SHOWN:
+            self._shown_at = self._now()
+            _log.log(RESULT, f"  {self._name} | {self._last}")
+
+    def last(self, *, failed: bool) -> str:
+        return self._error if failed and self._error else self._last
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
+
+def _unwritable(place: Path, error: OSError) -> IOFailure:
+    return IOFailure(
+        f"{place} can't be written: {error.strerror or error}",
+        where="workflow.dir",
+        fix="free space, or choose another workflow.dir=FOLDER",
+    )
