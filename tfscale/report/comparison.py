@@ -17,6 +17,8 @@ from tfscale.errors import UsageError
 from tfscale.report.bootstrap import Estimate, Ranking, estimates
 from tfscale.report.class_figures import losses
 from tfscale.report.collected import Classified, Measured
+from tfscale.report.language_figures import rows_apart
+from tfscale.report.token_rows import TokenRows
 
 Area = Callable[[np.ndarray], np.ndarray]
 _FIX = "evaluate both on the same data: data=... and eval.split=... are of both"
@@ -28,7 +30,7 @@ class Other:
 
     name: str
     step: int
-    found: Classified | Measured
+    found: Classified | Measured | TokenRows
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,20 @@ class Comparison:
         return rows
 
 
-def compare(found: Classified | Measured, other: Other) -> Comparison:
-    """Paired: each resample draws the same examples of both runs.
+def compare(found: Classified | Measured | TokenRows, other: Other) -> Comparison:
+    """Paired: each resample draws the same examples, or rows of tokens, of both runs.
 
     Raises:
         UsageError: they answered other examples, or know other classes.
     """
     theirs = other.found
-    _refuse_other_examples(found, other)
+    if isinstance(found, TokenRows) or isinstance(theirs, TokenRows):
+        if not isinstance(found, TokenRows) or not isinstance(theirs, TokenRows):
+            what = "no language model, and this run is one" if isinstance(found, TokenRows) else "a language model"
+            raise UsageError(f"{other.name} is {what}", where="against", fix=_FIX)
+        _refuse_other_rows(found, theirs, other.name)
+        return Comparison(other.name, other.step, rows_apart(found, theirs))
+    _refuse_other_examples(found, theirs, other.name)
     count = len(found.label)
     if isinstance(found, Classified) and isinstance(theirs, Classified):
         right, its = found.answer == found.label, theirs.answer == theirs.label
@@ -124,8 +132,18 @@ def _apart(
     }
 
 
-def _refuse_other_examples(found: Classified | Measured, other: Other) -> None:
-    theirs, wrong = other.found, ""
+def _refuse_other_rows(found: TokenRows, theirs: TokenRows, name: str) -> None:
+    wrong = ""
+    if len(found.marks) != len(theirs.marks):
+        wrong = f"read {len(theirs.marks)} rows of tokens, and this run {len(found.marks)}"
+    elif (found.marks != theirs.marks).any():
+        wrong = "predicted other tokens"
+    if wrong:
+        raise UsageError(f"{name} {wrong}", where="against", fix=_FIX)
+
+
+def _refuse_other_examples(found: Classified | Measured, theirs: Classified | Measured, name: str) -> None:
+    wrong = ""
     if type(found) is not type(theirs):
         kinds = ("classes", "numbers") if isinstance(theirs, Classified) else ("numbers", "classes")
         wrong = f"answers {kinds[0]}, and this run {kinds[1]}"
@@ -136,4 +154,4 @@ def _refuse_other_examples(found: Classified | Measured, other: Other) -> None:
     elif (found.label != theirs.label).any():
         wrong = "answered examples with other labels"
     if wrong:
-        raise UsageError(f"{other.name} {wrong}", where="against", fix=_FIX)
+        raise UsageError(f"{name} {wrong}", where="against", fix=_FIX)

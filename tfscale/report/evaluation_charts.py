@@ -12,6 +12,7 @@ import numpy as np
 
 from tfscale.console.offline_page import drawn, printable
 from tfscale.report.class_figures import BINS, Calibration, Curve
+from tfscale.report.language_figures import LanguageFigures
 from tfscale.report.number_figures import NumberFigures
 from tfscale.report.permutation_importance import Importance
 from tfscale.report.report_request import EXTRA, WHERE
@@ -106,6 +107,31 @@ def importance(found: Importance) -> str:
         "encoding": {"y": y, "x": _axis("low", "how much worse"), "x2": {"field": "high"}},
     }
     return _svg({"width": _WIDTH, "height": {"step": 20}, "data": {"values": rows}, "layer": [bars, spread]})
+
+
+def perplexity_by_position(figures: LanguageFigures) -> str:
+    """The perplexity of tokens by how many stand before them in their text, in bins that double, with intervals."""
+    rows = [
+        {"tokens": _between(row["first"], row["last"]), "perplexity": one.value, "low": one.low, "high": one.high}
+        for row in figures.positions
+        for one in [row["perplexity"]]
+        if np.isfinite([one.value, one.low, one.high]).all()
+    ]
+    free = {"zero": False}
+    x = {"field": "tokens", "type": "ordinal", "sort": None, "title": "tokens before it", "axis": {"labelAngle": -45}}
+    line = {
+        "mark": {"type": "line", "color": _BLUE, "point": {"color": _BLUE}},
+        "encoding": {"x": x, "y": _axis("perplexity", "perplexity", scale=free)},
+    }
+    spread = {
+        "mark": {"type": "rule", "color": _BLUE, "opacity": 0.6},
+        "encoding": {"x": x, "y": _axis("low", "perplexity", scale=free), "y2": {"field": "high"}},
+    }
+    return _svg({"width": _WIDTH + 60, "height": _HEIGHT, "data": {"values": rows}, "layer": [spread, line]})
+
+
+def _between(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
 
 
 def _curves(curves: Sequence[Curve], titles: tuple[str, str], under: list[dict[str, Any]]) -> str:

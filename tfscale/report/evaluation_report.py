@@ -15,7 +15,6 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,20 @@ from tfscale.data.thumbnails import address, small
 from tfscale.errors import IOFailure, first_line
 from tfscale.files import write_whole
 from tfscale.report import evaluation_charts as charts
-from tfscale.report.bootstrap import LEVEL, RESAMPLES, Estimate
+from tfscale.report.bootstrap import RESAMPLES, Estimate
 from tfscale.report.class_figures import ClassFigures, class_figures, confidences, losses
 from tfscale.report.collected import Classified, Measured, collect
-from tfscale.report.comparison import Comparison, Other, compare
-from tfscale.report.number_figures import NumberFigures, number_figures
+from tfscale.report.comparison import Other, compare
+from tfscale.report.language_figures import LanguageFigures
+from tfscale.report.language_report import language_report
+from tfscale.report.number_figures import number_figures
 from tfscale.report.permutation_importance import LEAVE, REPEATS, Importance, NoTable, permutation_importance
-from tfscale.report.raw_examples import Shown, column_of, prepared_examples, shown_examples
+from tfscale.report.raw_examples import column_of, prepared_examples, shown_examples
+from tfscale.report.report_content import Error, Report
 from tfscale.report.report_request import EXTRA, IMPORTANCE, WHERE, ReportRequest
 from tfscale.report.saliency_maps import COPIES, NoPicture, SaliencyMaps, painted
-from tfscale.report.slice_figures import FAIR, Slices, slice_figures
+from tfscale.report.slice_figures import FAIR, slice_figures
+from tfscale.report.token_rows import collect_rows, is_language
 from tfscale.trained.restored_run import RestoredRun
 
 _log = logging.getLogger(__name__)
@@ -56,59 +59,11 @@ _NAMES = {
     "r2": "R²",
     "mean_residual": "mean of answer - label",
     "true_positive_rate": "true-positive rate",
+    "loss": "loss (nats)",
+    "bits_per_byte": "bits per byte",
     "false_positive_rate": "false-positive rate",
     "calibration_error": "calibration error",
 }
-
-
-@dataclass
-class Error:
-    """One of the worst errors.
-
-    Attributes:
-        facts: "label", "answer" and, of classes, their probabilities and the loss, or the residual.
-    """
-
-    name: str
-    place: int
-    facts: dict[str, Any]
-    shown: Shown = field(default_factory=Shown)
-
-
-@dataclass
-class Report:
-    """All that is told.
-
-    Attributes:
-        examples: of the split.
-        figures: None where a comparison is all that is asked for.
-        right: of pictures some that are answered right, beside whose saliency that of the errors can be seen.
-        remarks: what people should know of it, a sentence each.
-    """
-
-    names: list[str]
-    examples: int
-    figures: ClassFigures | NumberFigures | None
-    worst: list[Error]
-    slices: Slices | None = None
-    importance: Importance | None = None
-    comparison: Comparison | None = None
-    remarks: list[str] = field(default_factory=list)
-    right: list[Error] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its numbers, without what examples look like; JSON."""
-        worst = [{"name": one.name, "place": one.place, **one.facts} for one in self.worst]
-        bootstrap = {"resamples": RESAMPLES, "level": LEVEL, "seed": 0}
-        figures = self.figures.to_dict() if self.figures else {}
-        slices = {"slices": self.slices.to_dict()} if self.slices else {}
-        told = {"examples": self.examples, **figures, "bootstrap": bootstrap, "worst": worst}
-        importance = {"importance": self.importance.to_dict()} if self.importance else {}
-        return {**told, **slices, **importance, **self.compared()}
-
-    def compared(self) -> dict[str, Any]:
-        """ "against" of the JSON, where there is a comparison."""
-        return {"against": self.comparison.to_dict()} if self.comparison else {}
 
 
 def make_report(run: RestoredRun, split: str, request: ReportRequest, other: Other | None = None) -> Report:
@@ -122,6 +77,8 @@ def make_report(run: RestoredRun, split: str, request: ReportRequest, other: Oth
         UsageError: the task's answers, or the column, are none that a report is of.
         DataMissing, DataCorrupt: the split or its examples.
     """
+    if is_language(run.task):
+        return language_report(run, split, request, other)
     found = collect(run, split, request.where)
     names = found.names if isinstance(found, Classified) else []
     comparison = compare(found, other) if other else None
@@ -162,7 +119,9 @@ def collect_other(request: ReportRequest, overrides: Sequence[str], **opened: An
     if not request.against:
         return None
     with RestoredRun.open(request.against, overrides, **opened) as run:
-        return Other(request.against, run.state.step, collect(run, run.config.eval.split, "against"))
+        split = run.config.eval.split
+        found = collect_rows(run, split) if is_language(run.task) else collect(run, split, "against")
+        return Other(request.against, run.state.step, found)
 
 
 def publish(run: RestoredRun, report: Report, request: ReportRequest, evaluation: Mapping[str, Any]) -> None:
@@ -214,6 +173,8 @@ def write_report(report: Report, output: Path, about: Mapping[str, Any]) -> None
     values = {"report": report, "about": about, "words": _words, "name_of": _name_of, "uri": _address, "fair": FAIR}
     figures = report.figures
     values |= {"resamples": RESAMPLES, "copies": COPIES}
+    kinds = {ClassFigures: "classes", LanguageFigures: "language"}
+    values["kind"] = kinds.get(type(figures), "numbers")
     if isinstance(figures, ClassFigures):
         small = len(report.names) <= _MATRIX
         values |= {"reliability": charts.reliability(figures.calibration)}
@@ -221,6 +182,8 @@ def write_report(report: Report, output: Path, about: Mapping[str, Any]) -> None
         values |= {"curves": charts.precision_recall(figures.precision_recall) if figures.roc else ""}
         values |= {"matrix": charts.heat(figures.confusion) if small else []}
         values |= {"confused": figures.confused(), "per_class": list(figures.classes[0])[1:]}
+    elif isinstance(figures, LanguageFigures):
+        values |= {"by_position": charts.perplexity_by_position(figures)}
     elif figures is not None:
         values |= {"histogram": charts.residual_histogram(figures), "dots": charts.residuals_by_answer(figures)}
     if report.importance:

@@ -334,6 +334,24 @@ class Text(Task):
             told["bits_per_byte"] = float(state[0]) / math.log(2) / size
         return told
 
+    def token_scores(self, model, batch):
+        """Of an evaluation each token, [batch, length]: "nats", its loss, "right", whether it is the likeliest, and
+        "learnt", whether it counts, which of a masked model the hidden ones do; besides "tokens", "positions" in their
+        texts, and "bytes" [batch], 0 where the loss isn't of all of them."""
+        import tensorflow as tf
+
+        logits, targets = self._logits(model, batch, training=False), self._targets(batch)
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        right, behind = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), targets), int(self.kind == "causal")
+        each = {"nats": nats, "right": right, "learnt": batch["learnt"]}
+        found = {name: tf.roll(value, behind, 1) for name, value in each.items()}  # beside the token that it is of
+        size = batch["bytes"] if behind else tf.zeros_like(batch["bytes"])
+        return {**found, "tokens": batch["tokens"], "positions": batch["positions"], "bytes": size}
+
+    @property
+    def language_tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
     def predict(self, model, batch):
         """For a class "class" and "probabilities"; else "tokens" [batch, length] and of each the log-probability, given
         those before it (masked: given all), 0 where it is the prompt's or filling; causal: the likeliest "next_token"

@@ -16,7 +16,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,8 +211,13 @@ class AnsweredStep:
         return self.answers
 
 
-def answered_steps(run: RestoredRun, split: str, start_step: int = 0) -> Iterator[AnsweredStep]:
+def answered_steps(
+    run: RestoredRun, split: str, start_step: int = 0, *, ask: Callable[..., Mapping[str, Any]] | None = None
+) -> Iterator[AnsweredStep]:
     """What the task says about a split, step by step and in order.
+
+    Args:
+        ask: in the place of `Task.predict`, of a model and a batch.
 
     Raises:
         UsageError: the task doesn't predict, or the data lack a field that it takes.
@@ -225,7 +230,7 @@ def answered_steps(run: RestoredRun, split: str, start_step: int = 0) -> Iterato
 
     @tf.function(autograph=False)
     def predict(fields):
-        return dict(with_autograph(run.task.predict)(run.state.model, fields))
+        return dict(with_autograph(ask or run.task.predict)(run.state.model, fields))
 
     first = start_step * run.global_batch
     with run.data_errors_named():
