@@ -47,12 +47,15 @@ CALLED = {  # what is called and stands in no module that the docstring could im
     "build_dataset": "tfscale.data.pipeline",
     "compose": "tfscale.composition",
     "digest": "tfscale.run_dir.experiment",
+    "feed": "tfscale.export.signature",
     "identity": "tfscale.config.schema",
     "make_ps_strategy": "tfscale.runtime.strategies",
     "mask_transforms": "tfscale.data.transforms",
+    "parse_address": "tfscale.tracking.model_address",
     "probe": "tfscale.hardware",
     "recognised": "tfscale.importer.recognise",
     "runtime": "tfscale",
+    "stacked": "tfscale.export.saved_model",
     "transforms": "tfscale.data.transforms",
 }
 

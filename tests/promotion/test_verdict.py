@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,10 @@ def test_two_classes_by_the_area_under_the_curve():
     own, theirs = scored(0.2), scored(2.0)
     found = decided(own, theirs, by="roc_auc")
     assert found.better and not decided(own, theirs).better and not decided(theirs, own, by="roc_auc").better
+    rare = decided(
+        *(replace(one, label=(np.arange(400) % 40 == 0).astype(np.int64)) for one in (own, theirs)), by="roc_auc"
+    )
+    assert not rare.better and "it takes 20 of each class to tell" in rare.sentence
     assert found.numbers["own"] == pytest.approx(roc_auc_score(label, own.probabilities[:, 1]))
     assert found.numbers["other"] == pytest.approx(roc_auc_score(label, theirs.probabilities[:, 1]))
     assert found.numbers["difference"] == pytest.approx(found.numbers["own"] - found.numbers["other"])
@@ -72,6 +78,11 @@ def test_numbers_by_their_mean_absolute_error():
 
     assert decided(measured(0.5), measured(1)).better and not decided(measured(1), measured(0.5)).better
     assert decided(measured(0.5), measured(1)).numbers["by"] == "mae" and not decided(measured(1), measured(1)).better
+    few = [Measured(np.arange(9), label[:9], label[:9] + off) for off in (0.5, 1.0)]
+    found = decided(*few)
+    assert (
+        found.numbers["high"] < 0 and not found.better and "on 9 examples, and it takes 20 examples" in found.sentence
+    )
     with pytest.raises(UsageError, match="can't be compared: version 1 answers classes, and this run numbers"):
         decided(measured(1), classified(range(9)))
 
@@ -86,6 +97,8 @@ def test_metrics_alone_need_a_gain():
     assert not decided(theirs, own, min_gain=0.0, **rule).better
     assert not decided(own, own, min_gain=0.0, **rule).better
     assert decided(own, theirs, min_gain=0.1, by="loss", **rule).better
+    with pytest.raises(UsageError, match="can't be compared: version 1 has no perplexity"):
+        decided(own, {"loss": 1.2}, min_gain=0.1, **rule)
     with pytest.raises(UsageError, match="no bits is compared"):
         decided(own, theirs, min_gain=0.1, by="bits", **rule)
     with pytest.raises(UsageError, match="another kind of question"):
