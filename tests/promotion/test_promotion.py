@@ -11,6 +11,7 @@ from support.mlflow_server import Server
 from support.tables import import_table
 
 from tfscale.errors import CheckFailed, CheckpointUnusable, DataCorrupt, DataMissing, IOFailure, UsageError
+from tfscale.files import sha256_of
 from tfscale.promotion.__main__ import main
 from tfscale.promotion.moved_alias import Promotion, promote, roll_back
 from tfscale.tracking.mlflow_registry import open_registry
@@ -74,10 +75,16 @@ def test_the_better_one_is_promoted_and_the_worse_and_the_equal_one_are_not(plac
     assert "[E-0001] not better by more than noise: accuracy 0." in line and "version 2 keeps the alias" in line
     shutil.copytree(place / "good", place / "same")
     about = json.loads((place / "same" / "export" / "export.json").read_text())
-    (place / "same" / "export" / "export.json").write_text(json.dumps({**about, "identity": "another"}))
+    files = {**about["files"], "note.txt": {"sha256": sha256_of("another export")}}
+    (place / "same" / "export" / "note.txt").write_text("another export")
+    (place / "same" / "export" / "export.json").write_text(json.dumps({**about, "files": files}))
     assert main([f"run.dir={place / 'same'}", "name=towns"]) == 1
     assert "+0.0000 (+0.0000 to +0.0000, McNemar's p = 1)" in capsys.readouterr().err
     assert sorted(registry.tags("towns")) == ["1", "2"] and registry.holder("towns", "champion") == "2"
+    # Two promotions at once have registered the same export: the run has the alias, though a newer version doesn't.
+    source, tags = registry.source("towns", "2"), registry.tags("towns")["2"]
+    assert registry.register("towns", source.split("/")[-4], source, tags, "") == "3"
+    assert main([good, "name=towns"]) == 0 and "version 2 has the alias champion already" in messages.text
 
     tags = registry.tags("towns")["2"]
     assert (tags["tfscale.step"], tags["tfscale.experiment"]) == ("100", about["identity"])
@@ -104,6 +111,8 @@ def test_back_again_and_further_back(place, messages, capsys):
     assert registry.holder("towns", "staging") == "2" and registry.holder("towns", "champion") == "1"
     with pytest.raises(DataMissing, match="had the alias staging before: version 2 has it"):
         roll_back(registry, "towns", "staging")
+    registry._client.delete_registered_model_alias("towns", "staging")
+    assert roll_back(registry, "towns", "staging") == "2" and "again, which nobody had" in messages.text
     told = [
         json.loads(value) for tags in registry.tags("towns").values() for key, value in tags.items() if ".alias." in key
     ]
@@ -115,46 +124,86 @@ def test_two_at_once_leave_no_lie(place, monkeypatch, messages):
     """The alias moves while the runs are compared, and right after it was set."""
     import tfscale.promotion.moved_alias as moved
 
-    registry = registry_in(place)
-    promote(Promotion(str(place / "weak"), "champion", "towns"))
-    source = registry.source("towns", "1")
-    other = registry.register("towns", source.split("/")[-4], source, {}, "")
+    registry, name = registry_in(place), f"towns {'n' * 240}"  # longer than a folder's name may be with a version's
+    promote(Promotion(str(place / "weak"), "champion", name))
+    source = registry.source(name, "1")
+    other = registry.register(name, source.split("/")[-4], source, {}, "")
     compared = moved._compared
 
     def meanwhile(candidate, registry, held):
         verdict = compared(candidate, registry, held)
         if held == "1":
-            registry.set_alias("towns", "champion", other)
+            registry.set_alias(name, "champion", other)
         return verdict
 
     monkeypatch.setattr(moved, "_compared", meanwhile)
-    assert promote(Promotion(str(place / "good"), "champion", "towns")) == "3"
+    assert promote(Promotion(str(place / "good"), "champion", name)) == "3"
     assert "has moved meanwhile; it is compared again" in messages.text
-    tags = registry.tags("towns")["3"]
+    tags = registry.tags(name)["3"]
     assert [json.loads(value)["former"] for key, value in tags.items() if ".alias." in key] == [other]
 
     tag = type(registry).tag
     monkeypatch.setattr(
-        type(registry), "tag", lambda self, *more: [tag(self, *more), self.set_alias("towns", "champion", "1")]
+        type(registry), "tag", lambda self, *more: [tag(self, *more), self.set_alias(name, "champion", "1")]
     )
     with pytest.raises(CheckFailed, match="version 1 took it at the same time"):
-        roll_back(registry, "towns", "champion")
+        roll_back(registry, name, "champion")
+
+
+def test_a_holder_that_cannot_answer_is_named(place, monkeypatch):
+    import tfscale.promotion.moved_alias as moved
+
+    promote(Promotion(str(place / "weak"), "champion", "towns"))
+    said = iter(["of the run", None])
+
+    def answers(run, split):
+        if found := next(said):
+            return found
+        raise DataCorrupt("3 of 200 examples have an answer that is no finite number", where="checkpoint")
+
+    monkeypatch.setattr(moved, "answers", answers)
+    with pytest.raises(UsageError, match="can't be compared: version 1: 3 of 200 examples"):
+        promote(Promotion(str(place / "good"), "champion", "towns"))
 
 
 def test_what_cannot_be_promoted(place, capsys):
     weak = str(place / "weak")
     for words, code, said in (
         ([f"run.dir={weak}", "as=v1"], 64, "no alias that MLflow takes"),
+        ([f"run.dir={weak}", f"as={'x' * 201}"], 64, "no alias that MLflow takes"),
         ([f"run.dir={weak}", "name=a/b"], 64, "no name of a registered model"),
+        ([f"run.dir={weak}", "name="], 64, "no name of a registered model"),
+        ([f"run.dir={weak}", "name=a\nb"], 64, "no name of a registered model"),
+        ([f"run.dir={weak}", "min_gain=nan"], 64, "no gain"),
+        ([f"run.dir={weak}", "min_gain=-1"], 64, "no gain"),
+        (["run.dir=models:/towns@champion", "as=staging"], 64, "models:/towns@champion is registered already"),
         (["as=champion"], 64, "no value was given for run.dir"),
         (["back=true"], 64, "no model was named"),
         (["back=true", "name=x", "by=accuracy"], 64, "by has no effect on a roll-back"),
         ([f"run.dir={place / 'none'}"], 66, "there is no run at"),
         ([f"run.dir={weak}", "tracker.uri=ftp://x"], 64, "MLflow has no store at"),
         ([f"run.dir={weak}", "tracker.uri=http://127.0.0.1:9"], 74, "MLflow is out of reach"),
+        (
+            [f"run.dir={weak}", "tracker.uri=http://me:hidden99@127.0.0.1:abc"],
+            64,
+            "<redacted>@127.0.0.1:abc is no address",
+        ),
+        ([f"run.dir={weak}", "tracker.uri=http://.mlflow"], 64, "is no address of a server"),
+        ([f"run.dir={weak}", "tracker.uri=http://"], 64, "it names no host"),
+        (["back=true", "name=x", f"tracker.uri=sqlite:///{place / 'none.db'}"], 64, "there is no registry at"),
+        (["back=true", "name=x", f"tracker.uri=sqlite:///{place / 'mlflow.db'}"], 66, "has no version of x"),
     ):
         assert main(words) == code, words
         assert said in capsys.readouterr().err
+    assert not (place / "none.db").exists()
+    shutil.copytree(place / "weak", place / "mixed")
+    file = place / "mixed" / "export" / "export.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "identity": "another"}))
+    with pytest.raises(DataCorrupt, match="the export is another run's"):
+        promote(Promotion(str(place / "mixed"), "champion"))
+    file.write_text("{}")
+    with pytest.raises(DataCorrupt, match="doesn't say what was exported"):
+        promote(Promotion(str(place / "mixed"), "champion"))
     (place / "weak" / "export" / "saved_model" / "saved_model.pb").write_bytes(b"another model")
     with pytest.raises(DataCorrupt, match="isn't what was exported"):
         promote(Promotion(weak, "champion"))
@@ -183,7 +232,9 @@ def test_a_server_keeps_what_another_machine_needs(place, tmp_path, monkeypatch)
         assert main([f"run.dir={place / 'weak'}", "name=towns", f"tracker.uri={uri}"]) == 0
         shutil.rmtree(place / "weak")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        (place / "good" / "mlflow_run_id").write_text("of_another_store\n")
         assert main([f"run.dir={place / 'good'}", "name=towns"]) == 0
+        assert (place / "good" / "mlflow_run_id").read_text() == "of_another_store\n"
         told = evaluate_run("models:/towns@champion", report=ReportRequest(None, against="models:/towns/1"))
         assert told["step"] == 100 and told["against"]["metrics"]["accuracy"]["difference"] > 0
         assert (tmp_path / "runs" / "registered").is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     program.word("as", "ALIAS", "the alias, such as champion or staging", default="champion")
     program.word("name", "NAME", "of the registered model; else the recipe's")
     program.word("by", "METRIC", "that decides; else accuracy of classes, mae of numbers")
-    program.word("min_gain", "NUMBER", "by how much it must be better at least", type=number)
+    program.word("min_gain", "NUMBER", "by how much it must be better at least", type=_gain)
     program.word("tracker.uri", "URI", "of the registry; else the variables', the run's tracker's")
     program.word("back", "true|false", "gives the alias back to whom it had before", type=choice("true", "false"))
     return program.run(argv, _promote)
@@ -54,6 +55,14 @@ def _promote(options: argparse.Namespace, _: dict) -> int:
         return 0
     _roll_back(options)
     return 0
+
+
+def _gain(text: str) -> float:
+    """The type of min_gain."""
+    found = number(text)
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no gain: it takes a number of 0 or more")
+    return found
 
 
 def _roll_back(options: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ from tfscale.export.warm_up import read_examples
 from tfscale.files import digest_of, lines_of, read_json, sha256
 from tfscale.process.startup import cpu_alone, lean
 from tfscale.run_dir.folder import RunDir
-from tfscale.run_dir.manifest import name_of
+from tfscale.run_dir.manifest import MANIFEST, name_of
 from tfscale.run_dir.registered_run import FILES, RUN
 from tfscale.tracking.mlflow_registry import ModelFiles
 from tfscale.version import __version__
@@ -52,23 +52,35 @@ class ExportedRun:
 
     @classmethod
     def of(cls, folder: Path) -> ExportedRun:
-        """Raises DataMissing: there is no run, or no export; DataCorrupt: a file of it isn't what was checked;
-        CheckpointUnusable: the checkpoint that was exported is gone, with which others are compared."""
+        """Raises DataMissing: there is no run, or no export; DataCorrupt: it isn't what was checked, or is another
+        run's; CheckpointUnusable: the checkpoint that was exported is gone, with which others are compared."""
         if not (folder / FILES[0]).is_file():
             raise DataMissing(f"there is no run at {folder}", where="run.dir", fix="give run.dir=FOLDER of a run")
         about = read_json(folder / "export" / ABOUT)
         again = f"tfscale export run.dir={folder}"
         if not isinstance(about, dict):
             raise DataMissing("the run isn't exported yet", where=f"{folder}/export", fix=again)
-        for name, file in about.get("files", {}).items():
-            path = folder / "export" / name
-            if not path.is_file() or sha256(path) != file["sha256"]:
+        try:
+            files = {folder / "export" / name: str(file["sha256"]) for name, file in about["files"].items()}
+            step, identity = int(about["step"]), str(about["identity"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DataCorrupt("it doesn't say what was exported", where=f"{folder}/export/{ABOUT}", fix=again) from None
+        for path, digest in files.items():
+            if not path.is_file() or sha256(path) != digest:
                 raise DataCorrupt("the file isn't what was exported and checked", where=str(path), fix=again)
-        if not (folder / "checkpoints" / name_of(about["step"])).is_dir():
+        checkpoint = folder / "checkpoints" / name_of(step)
+        if not checkpoint.is_dir():
             raise CheckpointUnusable(
-                f"the checkpoint of step {about['step']}, which was exported, is gone", where=str(folder), fix=again
+                f"the checkpoint of step {step}, which was exported, is gone", where=str(folder), fix=again
             )
-        return cls(folder, about, digest_of([about.get("files"), about["step"], about["identity"]]))
+        manifest = read_json(checkpoint / MANIFEST)
+        if not isinstance(manifest, dict) or manifest.get("identity", "") != identity:
+            raise DataCorrupt(
+                f"the export is another run's than the checkpoint of step {step}, which is compared with others",
+                where=f"{folder}/export",
+                fix=again,
+            )
+        return cls(folder, about, digest_of([about["files"], about["step"], about["identity"]]))
 
     @property
     def step(self) -> int:

@@ -21,15 +21,15 @@ from tfscale.composition.hydra_compose import compose_run
 from tfscale.config.schema import RunConfig
 from tfscale.console.messages import RESULT
 from tfscale.console.offline_page import missing
-from tfscale.errors import CheckFailed, DataMissing
+from tfscale.errors import CheckFailed, DataCorrupt, DataMissing, UsageError
 from tfscale.promotion.exported_run import ExportedRun
-from tfscale.promotion.verdict import Rule, Verdict, answers, decide
+from tfscale.promotion.verdict import Rule, Verdict, answers, decide, incomparable
 from tfscale.run_dir.registered_run import run_of_model
 from tfscale.run_dir.store_copy import run_folder
 from tfscale.tracking.alias_history import Event, before, read_events, was_rolled_back
 from tfscale.tracking.mlflow import MlflowTracker
 from tfscale.tracking.mlflow_registry import Registry, open_registry
-from tfscale.tracking.model_address import ModelAddress, Stores, check_alias, check_name
+from tfscale.tracking.model_address import ModelAddress, Stores, check_alias, check_name, is_address
 from tfscale.trained.restored_run import RestoredRun
 
 _log = logging.getLogger("tfscale.promote")
@@ -92,10 +92,16 @@ def promote(asked: Promotion) -> str:
         IOFailure: the registry can't be used.
     """
     check_alias(asked.alias)
+    if is_address(asked.run_dir):
+        raise UsageError(
+            f"{asked.run_dir} is registered already",
+            where="run.dir",
+            fix="give the run's folder, or set the alias in MLflow",
+        )
     folder = run_folder(asked.run_dir, None)
     exported = ExportedRun.of(folder)
     config = compose_run(folder, asked.overrides, config_dir=asked.config_dir)
-    name = asked.name or _usual_name(config, folder)
+    name = _usual_name(config, folder) if asked.name is None else asked.name
     check_name(name)
     if importlib.util.find_spec("scipy") is None:
         raise missing("comparing runs needs SciPy", where="as", extra="report")
@@ -106,10 +112,12 @@ def promote(asked: Promotion) -> str:
 
 def _moved(candidate: _Candidate, registry: Registry) -> str:
     name, alias = candidate.name, candidate.asked.alias
-    mine = _version_of(candidate, registry)
+    mine: str | None = None
     for _ in range(_TRIES):
         held = registry.holder(name, alias)
-        if held is not None and held == mine:
+        own = _versions_of(candidate, registry)
+        mine = mine or max(own, key=int, default=None)
+        if held is not None and held in own:
             _log.log(RESULT, f"{name}: version {held} has the alias {alias} already; nothing moved")
             return held
         _refuse_rolled_back(registry, name, alias, mine)
@@ -153,6 +161,12 @@ def roll_back(registry: Registry, name: str, alias: str) -> str:
     address = ModelAddress(name, alias=alias)
     if version is None:
         has = f"version {held} has it" if held else "nobody has it"
+        if not tags:
+            raise DataMissing(
+                f"the registry {registry.name} has no version of {name}",
+                where="name",
+                fix="correct name= or tracker.uri=",
+            )
         raise DataMissing(
             f"no version of {name} is known to have had the alias {alias} before: {has}",
             where=str(address),
@@ -160,8 +174,9 @@ def roll_back(registry: Registry, name: str, alias: str) -> str:
         )
     if registry.holder(name, alias) != held:
         raise CheckFailed("the alias moved at this moment", where=str(address), fix="look who has it, then try again")
-    _set(registry, address, version, held, why=f"rolled back from version {held}", back=True)
-    _log.log(RESULT, f"{name}: version {version} has the alias {alias} again, which version {held} had")
+    whose = f"version {held}" if held else "nobody"
+    _set(registry, address, version, held, why=f"rolled back from {whose}", back=True)
+    _log.log(RESULT, f"{name}: version {version} has the alias {alias} again, which {whose} had")
     return version
 
 
@@ -195,10 +210,9 @@ def _usual_name(config: RunConfig, folder: Path) -> str:
     return str(config.run.recipe or folder.resolve().name)
 
 
-def _version_of(candidate: _Candidate, registry: Registry) -> str | None:
-    """The version that holds this very export, the newest one."""
-    found = [v for v, tags in registry.tags(candidate.name).items() if tags.get(_EXPORT) == candidate.exported.digest]
-    return max(found, key=int, default=None)
+def _versions_of(candidate: _Candidate, registry: Registry) -> list[str]:
+    """Those that hold this very export: two promotions at once register it twice."""
+    return [v for v, tags in registry.tags(candidate.name).items() if tags.get(_EXPORT) == candidate.exported.digest]
 
 
 def _refuse_rolled_back(registry: Registry, name: str, alias: str, mine: str | None) -> None:
@@ -221,10 +235,13 @@ def _compared(candidate: _Candidate, registry: Registry, held: str) -> Verdict:
     source = compose_run(exported.folder, asked.overrides, config_dir=asked.config_dir).data
     opened: dict[str, Any] = {"config_dir": asked.config_dir}
     _log.info(f"comparing with version {held} on the {split} split")
-    with RestoredRun.open(theirs_at, others, checkpoint="last", data=source, **opened) as run:
-        theirs = answers(run, split)
     with RestoredRun.open(exported.folder, asked.overrides, checkpoint=exported.step, **opened) as run:
         own = answers(run, split)
+    try:
+        with RestoredRun.open(theirs_at, others, checkpoint="last", data=source, **opened) as run:
+            theirs = answers(run, split)
+    except (UsageError, DataCorrupt) as error:  # this run has answered them
+        raise incomparable(f"version {held}: {error.what}") from error
     return decide(own, theirs, rule, who=f"version {held}")
 
 

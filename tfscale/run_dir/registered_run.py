@@ -29,7 +29,8 @@ def run_of_model(address: ModelAddress, registry: Registry, root: Path) -> Path:
     """
     version = registry.resolve(address)
     source = registry.source(address.name, version)
-    folder = root / "registered" / sha256_of(source)[:8] / f"{address.name}-{version}"
+    short = address.name[:40]  # no file system takes any length
+    folder = root / "registered" / sha256_of(source)[:8] / f"{short}-{version}"
     if (folder / FILES[0]).is_file():
         return folder
     RunDir(folder).check_writable()
@@ -43,8 +44,9 @@ def run_of_model(address: ModelAddress, registry: Registry, root: Path) -> Path:
                 where=str(address),
                 fix="give the run's own folder",
             )
-        shutil.rmtree(folder, ignore_errors=True)
-        move(found, folder)
+        if not (folder / FILES[0]).is_file():  # else another process has brought it meanwhile, and may use it
+            shutil.rmtree(folder, ignore_errors=True)
+            move(found, folder)
     except OSError as error:
         raise IOFailure(
             f"the run can't be brought here: {error.strerror or error}", where=str(folder), fix="free space"

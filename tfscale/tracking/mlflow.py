@@ -218,14 +218,26 @@ class _MlflowRun:
 
 def _refuse_nobody(uri: str) -> None:
     """A look that takes no import of MLflow."""
-    place = urllib.parse.urlsplit(uri)
-    host, port = place.hostname or "", place.port or (443 if place.scheme == "https" else 80)
+    try:
+        place = urllib.parse.urlsplit(uri)
+        host, port = place.hostname or "", place.port or (443 if place.scheme == "https" else 80)
+        host.encode("idna")
+    except ValueError as error:
+        raise _no_address(uri, first_line(error)) from None
+    if not host:
+        raise _no_address(uri, "it names no host")
     if place.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
         return
     try:
         socket.create_connection((host, port), timeout=_FAILED_SECONDS).close()
     except OSError as error:
         raise _out_of_reach(f"{host}:{port}: {error}") from None
+
+
+def _no_address(uri: str, why: str) -> UsageError:
+    return UsageError(
+        f"{uri} is no address of a server: {why}", where="tracker.uri", fix="tracker.uri=http://HOST:PORT"
+    )
 
 
 def _out_of_reach(cause: str) -> IOFailure:

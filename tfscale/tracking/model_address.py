@@ -18,8 +18,9 @@ from tfscale.errors import UsageError
 
 SCHEME = "models:/"
 STORE = "mlflow.db"  # beside the runs
-_NAME = re.compile(r"[^/:@]+")
+_NAME = re.compile(r"[^/:@\x00-\x1f\x7f]{1,256}")
 _ALIAS = re.compile(r"[\w-]{1,255}", re.ASCII)
+_LONGEST = 200  # of an alias that is set: what is kept of it has its name in a tag's, of 250 characters
 _KEY = "tracker.uri"
 
 
@@ -62,16 +63,20 @@ def parse_address(text: str, *, where: str = "model") -> ModelAddress | None:
 def check_name(name: str) -> None:
     """Raises UsageError for a name that no registered model may have."""
     if not _NAME.fullmatch(name) or not name.strip(". "):
-        raise UsageError(f"{name!r} is no name of a registered model", where="name", fix="name=NAME without /, : and @")
+        raise UsageError(
+            f"{name!r} is no name of a registered model",
+            where="name",
+            fix="name=NAME of at most 256 characters, without /, : and @",
+        )
 
 
 def check_alias(alias: str) -> None:
     """Raises UsageError for an alias that MLflow doesn't take."""
-    if not _ALIAS.fullmatch(alias) or re.fullmatch(r"[vV]\d+|latest", alias, re.IGNORECASE):
+    if not _ALIAS.fullmatch(alias) or len(alias) > _LONGEST or re.fullmatch(r"[vV]\d+|latest", alias, re.IGNORECASE):
         raise UsageError(
             f"{alias!r} is no alias that MLflow takes",
             where="as",
-            fix="use letters, digits, _ and -, and neither latest nor v1: as=champion",
+            fix=f"use at most {_LONGEST} letters, digits, _ and -, and neither latest nor v1: as=champion",
         )
 
 
@@ -98,7 +103,13 @@ class Stores:
         return cls(registry, tracking or registry)
 
     def check(self, root: Path) -> None:
-        """Raises UsageError where nothing is named, and no file lies in `root`."""
+        """Raises UsageError where nothing is named, and no file lies in `root`, or where a file is named that isn't
+        there: MLflow would make an empty one."""
+        file = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?:]+)(?:\?.*)?", self.registry or "")
+        if file and not Path(file[1]).is_file():
+            raise UsageError(
+                f"there is no registry at {file[1]}", where=_KEY, fix=f"correct {_KEY} or MLFLOW_TRACKING_URI"
+            )
         if self.registry is None and not (root / STORE).is_file():
             raise UsageError(
                 f"no registry is named, and there is no {root / STORE}",
