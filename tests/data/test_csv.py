@@ -35,7 +35,7 @@ def test_rows_come_in_the_order_asked(tf, plants):
     assert [e["x"].numpy().tolist() for e in got] == [[1.75, 21], [0, 0], [0.5, 6]]
     assert [int(e["label"]) for e in got] == [1, 0, 0]
     assert (got[0]["x"].dtype, got[0]["label"].dtype) == (tf.float32, tf.int64)
-    assert source.class_names() == ("a", "b")
+    assert source.class_names() == ("a", "b") and source.feature_names() == ["width", "height"]
     assert source.spec() == {"num_features": 2, "num_classes": 2}
     assert (source.num_examples("train"), source.num_examples("test")) == (10, 0)
 
@@ -52,7 +52,7 @@ def test_integer_labels_are_class_numbers_and_floats_are_values(tmp_path):
 
 def test_columns_choose_and_order_the_features(plants):
     source = Csv(path=plants, label="kind", columns=["height", "width"])
-    assert source.held("train")["x"][1].tolist() == [3, 0.25]
+    assert source.held("train")["x"][1].tolist() == [3, 0.25] and source.feature_names() == ["height", "width"]
 
 
 def test_pandas_index_is_no_feature(tmp_path):

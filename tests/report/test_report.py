@@ -18,6 +18,7 @@ from support.tables import import_table
 from support.tiny_pictures import Classifier, Pictures, pictures
 
 from tfscale.config.schema import EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
+from tfscale.data.given import GivenArrays
 from tfscale.errors import DataMissing, OutputError, UsageError
 from tfscale.evaluate import evaluate_run
 from tfscale.report.report_request import ReportRequest
@@ -82,7 +83,7 @@ def test_pictures_have_a_page_that_opens_without_a_network(pictures_run, tmp_pat
     assert not loaded_from_outside(text)
 
 
-def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path):
+def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path, monkeypatch):
     import keras
 
     import tfscale
@@ -99,7 +100,9 @@ def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path):
         return model.predict(x, verbose=0)[:, 0], json.loads(page.with_suffix(".json").read_text())
 
     model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1)])
-    answers, numbers = trained(model, x, y, "mse")
+    with monkeypatch.context() as patch:
+        patch.setattr(GivenArrays, "feature_names", lambda _: ("age", "height", "weight"))
+        answers, numbers = trained(model, x, y, "mse")
     assert numbers["metrics"]["rmse"]["value"] == pytest.approx(
         metrics.root_mean_squared_error(y[:, 0], answers), rel=1e-4
     )
@@ -108,7 +111,7 @@ def test_texts_and_numbers_of_keras_models(tf, policy, tmp_path):
     assert abs(numbers["worst"][0]["residual"]) == pytest.approx(off.max(), rel=1e-4)
     assert "<h2>Residuals</h2>" in (tmp_path / "mse.html").read_text()
     by = importance_by_sklearn(lambda x: model.predict(x, verbose=0)[:, 0], x, y[:, 0], "neg_mean_absolute_error")
-    check_importance(numbers["importance"], {f"x[{i}]": row for i, row in enumerate(by)}, "mae")
+    check_importance(numbers["importance"], dict(zip(["age", "height", "weight"], by, strict=True)), "mae")
 
     inputs = {name: keras.Input([1], name=name) for name in "abc"}  # names, and no order, tell the columns
     joined = keras.layers.Concatenate()([inputs["c"], inputs["b"], inputs["a"]])

@@ -66,6 +66,9 @@ class Csv(ArrayFiles):
     def class_names(self) -> tuple[str, ...] | None:
         return self._read[1] or super().class_names()
 
+    def feature_names(self) -> list[str]:
+        return self.columns if self.columns is not None else _features(self._read[2]["train"][0].names, self.label)
+
     def unlabelled(self, path: str) -> Source:
         # the model takes the columns in the order of the table that it learnt from
         known = self.columns is None and Path(self.path).is_file()

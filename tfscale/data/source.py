@@ -131,6 +131,10 @@ class Source:
         """The names of the classes in order of their label, where the data have them."""
         return None
 
+    def feature_names(self) -> Sequence[str] | None:
+        """What the places of each example's one vector are called, where the data have names for them."""
+        return None
+
     def example_names(self, split: str) -> Sequence[str] | None:
         """A name for every example of a prepared split, such as its file; None: its index is all there is."""
         return None

@@ -183,7 +183,9 @@ class _Table:
         ]
         if len(arrays) == 1 and arrays[0][2].ndim == 2:
             number, name, array = arrays[0]
-            return [(f"{name}[{place}]", number, place) for place in range(array.shape[1])]
+            own = self._run.source.resolved().feature_names() or ()
+            names = own if len(own) == array.shape[1] else [f"{name}[{place}]" for place in range(array.shape[1])]
+            return [(name, number, place) for place, name in enumerate(names)]
         return [(name, number, None) for number, name, _ in arrays]
 
     def _read_by_the_task(self) -> Mapping[str, Any] | None:
