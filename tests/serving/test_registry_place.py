@@ -11,6 +11,7 @@ from support.mlflow_server import Server
 from support.served_models import served, write_double
 
 from tfscale.errors import DataMissing, IOFailure, UsageError
+from tfscale.serving.__main__ import main
 from tfscale.tracking.mlflow_registry import ModelFiles, open_registry
 from tfscale.tracking.model_address import Stores
 
@@ -85,6 +86,11 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
         server.kill()
     with pytest.raises(IOFailure), served({"it": "models:/double/1"}, registry=uri):
         pass
+
+
+def test_a_registry_that_nothing_asks(tmp_path, capsys):
+    assert main([f"model={tmp_path}", "tracker.uri=http://127.0.0.1:9"]) == 64
+    assert "tracker.uri would do nothing: no model is out of a registry" in capsys.readouterr().err
 
 
 def test_no_registry_is_named(tmp_path, monkeypatch):

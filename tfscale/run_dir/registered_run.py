@@ -2,7 +2,8 @@
 
 Owns where in a version's files its run lies, and where it is brought to. Refuses to change anything in the registry.
 
-    run_of_model(parse_address("models:/digits@champion"), registry, Path("runs"))   # runs/registered/1f0c3b9a/digits-3
+    address = ModelAddress("digits", alias="champion")
+    run_of_model(address, registry, Path("runs"))       # runs/registered/1f0c3b9a/digits-3
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tfscale.cli import Program, choice, number, place, whole
 from tfscale.config.serve_options import ServeOptions, read_token
 from tfscale.console.messages import RESULT, shown
 from tfscale.errors import UsageError
-from tfscale.tracking.model_address import Stores
+from tfscale.tracking.model_address import Stores, is_address
 
 _log = logging.getLogger("tfscale.serve")
 _DEFAULT = ServeOptions()
@@ -71,9 +71,16 @@ def _serve(options: argparse.Namespace, _: dict) -> int:
         raise UsageError(
             f"unknown option {options.overrides[0]!r}", where="command line", fix="--help lists the options"
         )
+    models = _places(options.model, options.serve_name)
+    if options.tracker_uri and not any(is_address(path) for path in models.values()):
+        raise UsageError(
+            "tracker.uri would do nothing: no model is out of a registry",
+            where="tracker.uri",
+            fix="leave it away, or give model=models:/NAME@ALIAS",
+        )
     with shown(options.log):
         stores = Stores.of(options.tracker_uri, os.environ)
-        serve(_places(options.model, options.serve_name), options_of(options, os.environ), stores)
+        serve(models, options_of(options, os.environ), stores)
     return 0
 
 
