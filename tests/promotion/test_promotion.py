@@ -10,7 +10,15 @@ import pytest
 from support.mlflow_server import Server
 from support.tables import import_table
 
-from tfscale.errors import CheckFailed, CheckpointUnusable, DataCorrupt, DataMissing, IOFailure, UsageError
+from tfscale.errors import (
+    CheckFailed,
+    CheckpointUnusable,
+    DataCorrupt,
+    DataMissing,
+    IOFailure,
+    UsageError,
+    without_secrets,
+)
 from tfscale.files import sha256_of
 from tfscale.promotion.__main__ import main
 from tfscale.promotion.moved_alias import Promotion, promote, roll_back
@@ -269,3 +277,7 @@ def test_addresses():
     assert Stores.of("http://given", environ) == Stores("http://given", "http://given")
     assert Stores.of(None, {"MLFLOW_REGISTRY_URI": "http://models"}) == Stores("http://models", "http://models")
     assert Stores.of(None, {}, "http://known") == Stores("http://known", "http://known")
+    hidden = without_secrets("http://me:hidden99@known:5000")
+    with pytest.raises(UsageError, match="held a password, which a run doesn't keep"):
+        Stores.of(None, {}, hidden)
+    assert Stores.of(None, {"MLFLOW_TRACKING_URI": "http://runs"}, hidden) == Stores("http://runs", "http://runs")

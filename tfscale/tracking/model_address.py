@@ -22,6 +22,7 @@ _NAME = re.compile(r"[^/:@\x00-\x1f\x7f]{1,256}")
 _ALIAS = re.compile(r"[\w-]{1,255}", re.ASCII)
 _LONGEST = 200  # of an alias that is set: what is kept of it has its name in a tag's, of 250 characters
 _KEY = "tracker.uri"
+_HIDDEN = "<redacted>"  # what stands in a run's configuration for it
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,21 @@ class Stores:
         """The one that was given; else MLFLOW_REGISTRY_URI beside what a run's tracker says, or MLFLOW_TRACKING_URI.
 
         Args:
-            known: the run's tracker's.
+            known: the run's tracker's, of which a run keeps no password.
+
+        Raises:
+            UsageError: it had one, and nothing else is named.
         """
-        tracking = given or known or environ.get("MLFLOW_TRACKING_URI") or None
+        around = environ.get("MLFLOW_TRACKING_URI")
+        if _HIDDEN in (known or ""):
+            if not given and not around:
+                raise UsageError(
+                    "the run's tracker.uri held a password, which a run doesn't keep",
+                    where=_KEY,
+                    fix=f"give {_KEY}=URI, or set MLFLOW_TRACKING_URI",
+                )
+            known = None
+        tracking = given or known or around or None
         registry = given or environ.get("MLFLOW_REGISTRY_URI") or tracking
         return cls(registry, tracking or registry)
 
