@@ -4,7 +4,7 @@ Owns which examples these are. Refuses to know models and files.
 
     samples = real_samples(task, source, Wanted(plan, count=256))
     samples.raw["image"][0]          # a PNG
-    samples.fields["image"]          # [256, 28, 28, 1], of the pipeline that evaluates
+    samples.fields                   # "image": [256, 28, 28, 1], of the pipeline that evaluates
 """
 
 from __future__ import annotations

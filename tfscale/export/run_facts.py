@@ -2,7 +2,7 @@
 
 Owns where each of them is found. Refuses to know how they are shown, and what nobody wrote down.
 
-    facts = run_facts(run_dir, task, config, step=188)
+    facts = run_facts(Path("runs/resnet/563a34baa8"), task, config, step=188)
     facts.metrics                    # {"loss": ..., "accuracy": ...} of that very step, {} where it wasn't evaluated
 """
 

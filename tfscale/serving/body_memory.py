@@ -3,9 +3,8 @@
 Owns the count, and what is refused for it. Refuses to know HTTP.
 
     memory = BodyMemory(one=16_000_000, all_=256_000_000, seen=gauge.set)
-    with memory.held(declared) as resize:
-        body = await read()
-        resize(len(body))
+    with memory.held(declared, is_packed=False) as resize:
+        resize(len(body))                                       # once it is read
 """
 
 from __future__ import annotations

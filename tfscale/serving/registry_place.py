@@ -3,7 +3,7 @@
 Owns the copies of what is served, and a thread that looks who has the alias: a registry that is slow or away holds up
 nobody, and changes nothing. Refuses to know how a model is loaded.
 
-    place = RegistryPlace.of(parse_address("models:/digits@champion"), None, stores, every=2.0)
+    place = RegistryPlace.of(ModelAddress("digits", alias="champion"), None, stores, every=2.0)
     place.versions()          # [Version(number=3, saved_model=Path(...), ...)]: the one that has the alias
     place.close()
 """

@@ -4,8 +4,8 @@ Owns the thread in which it writes, and how many texts are written at once. Refu
 how likely a given text is: what writes is the run itself, in the checkpoint that was exported.
 
     writer = await TextWriter.open(Path("runs/gpt/563a34baa8"), step=1500)
-    async for piece in writer.write("To be", Sampling(tokens=50)):
-        ...                                    # texts, and at the end what `tfscale.text.generation.Written` tells
+    pieces = writer.write("To be", Sampling(tokens=50))
+    await anext(pieces)             # a text; the last piece is what `tfscale.text.generation.Written` tells
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 Owns workflow.json, the identity of people's files, and why a step is to be done. Refuses to run one.
 
-    kept = DoneSteps(Path("flows/digits"))
+    kept = DoneSteps(Path("flows/digits"), steps)
     kept.why(step)                 # "" where it is done, else the reason
     kept.began(step)
-    kept.ended(step, seconds=12.5, line="exported to: ...")
+    kept.ended(step, "done", seconds=12.5, line="exported to: ...")
 """
 
 from __future__ import annotations
