@@ -43,7 +43,7 @@ _MODULES = {name: f"{name}.__main__" for name in ("export", "k8s", "launch", "pa
     "data inspect": "inspection.__main__",
     "data serve": "data_service.__main__",
     "data validate": "validation.__main__",
-    "workflow train_and_deploy": "workflow.__main__",
+    "workflow train_and_deploy": "train_and_deploy",
 }
 _GROUPS = {name.split()[0] for name in COMMANDS if " " in name}  # the first of two words
 

@@ -21,28 +21,29 @@ _log = logging.getLogger("tfscale.evaluate")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit code."""
-    program = Program(
+    return program().run(argv, _evaluate)
+
+
+def program() -> Program:
+    """Its words."""
+    found = Program(
         "evaluate",
         "Loss and metrics of a trained run, on its own data or on others.",
         example="tfscale evaluate run.dir=runs/resnet/563a34baa8 eval.split=train",
     )
-    program.trained_run()
+    found.trained_run()
     about = "a page with figures, their intervals and the worst errors, and FILE.json beside it (extra report)"
-    program.word("report", "FILE.html", about, type=place)
-    program.word("report.slices", "COLUMN", "of the report: figures of each value of a table's column")
+    found.word("report", "FILE.html", about, type=place)
+    found.word("report.slices", "COLUMN", "of the report: figures of each value of a table's column")
     about = "of the report: how much worse the answers get where a table's column is shuffled among N examples; 0: not"
-    program.word("report.importance", "N", about, type=whole)
+    found.word("report.importance", "N", about, type=whole)
     text = "a run to compare with on the same examples, by paired tests (extra report)"
-    program.word("against", "PATH|URL", text, type=place)
-    return program.run(argv, _evaluate)
+    found.word("against", "PATH|URL", text, type=place)
+    return found
 
 
 def _evaluate(options: argparse.Namespace, _: dict) -> int:
-    report = None
-    importance = options.report_importance
-    if options.report or options.report_slices or options.against or importance is not None:
-        page = Path(options.report) if options.report else None
-        report = ReportRequest(page, options.report_slices or "", options.against or "", importance)
+    report = report_of(options)
     found = evaluate_run(
         options.run_dir,
         options.overrides,
@@ -71,6 +72,15 @@ def _evaluate(options: argparse.Namespace, _: dict) -> int:
     if report is not None and report.output is not None:
         _log.log(RESULT, f"report: {report.output}, and its figures: {report.numbers}")
     return 0
+
+
+def report_of(options: argparse.Namespace) -> ReportRequest | None:
+    """The report that the words ask for; None: none."""
+    importance = options.report_importance
+    if not (options.report or options.report_slices or options.against or importance is not None):
+        return None
+    page = Path(options.report) if options.report else None
+    return ReportRequest(page, options.report_slices or "", options.against or "", importance)
 
 
 def evaluate_run(

@@ -60,6 +60,13 @@ def test_every_step_comes_behind_those_that_it_needs_and_is_a_command_with_known
         assert step.command[0] in COMMANDS or " ".join(step.command[:2]) in COMMANDS
 
 
+def test_steps_that_open_the_run_allow_the_code_that_the_training_was_allowed():
+    words = ("workflow.name=a", "promote.min_gain=0.1", "extensions.allow=[mine.]", "+recipe=resnet", "data=mnist")
+    found = {step.name: step.command for step in train_and_deploy(WorkflowRequest.of(words), PLACES)}
+    allowed = {name for name, command in found.items() if "extensions.allow=[mine.]" in command}
+    assert allowed == {"train", "evaluate", "export", "promote"} and "min_gain=0.1" in found["promote"]
+
+
 def test_the_places_of_a_cluster_take_those_of_a_laptop():
     there = Places("s3://b/run", "/work/data", "", "/models/late", url="http://late:80", registry="http://mlflow")
     found = {step.name: step.command for step in train_and_deploy(WorkflowRequest.of(FLIGHTS), there)}
@@ -78,6 +85,8 @@ def test_the_places_of_a_cluster_take_those_of_a_laptop():
         (("workflow.name=a", "validate.leak=1"), "nothing is imported"),
         (("workflow.name=a", "run.dir=x"), "chooses the run's folder"),
         (("workflow.name=a", "serve.port"), "serve.port has no value"),
+        (("workflow.name=a", "serve.port=1", "serve.port=2"), "serve.port was given twice"),
+        (("workflow.name=a", "workflow.as=latest"), "'latest' is no alias"),
     ],
 )
 def test_what_can_have_no_effect_is_refused(words, what):

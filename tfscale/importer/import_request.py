@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -193,8 +193,11 @@ _FIELDS = {one.name: one for one in dataclasses.fields(ImportRequest)}
 _TEXTS = {name for name, one in _FIELDS.items() if one.type in ("str", "Optional[str]")}
 
 
-def parse_request(words: Sequence[str]) -> ImportRequest:
+def parse_request(words: Sequence[str], also: Collection[str] = ()) -> ImportRequest:
     """The request that the command line's words make; a word without "=" is the path.
+
+    Args:
+        also: further keys that the caller knows and has taken out, for messages.
 
     Raises:
         UsageError: with the nearest key, or what is wrong with a value.
@@ -205,7 +208,7 @@ def parse_request(words: Sequence[str]) -> ImportRequest:
     schema = OmegaConf.structured(ImportRequest(dir=os.environ.get("TFSCALE_DATA_DIR") or "data"))
     request, seen = schema, []
     for word in words:
-        key, value = _split_word(word)
+        key, value = _split_word(word, also)
         seen.append(key)
         if seen.count(key) > 1:
             raise UsageError(f"{key} was given twice", where=word, fix=f"give {key} once")
@@ -220,7 +223,7 @@ def parse_request(words: Sequence[str]) -> ImportRequest:
     return made
 
 
-def _split_word(word: str) -> tuple[str, Any]:
+def _split_word(word: str, also: Collection[str]) -> tuple[str, Any]:
     """(key, value) of a word of the command line."""
     import yaml
 
@@ -231,9 +234,9 @@ def _split_word(word: str) -> tuple[str, Any]:
     first, _, rest = name.partition(".")
     if first not in _FIELDS or (rest and first not in ("split", "text", "picture")):
         raise UsageError(
-            f"unknown key {key!r}{nearest(name, list(_FIELDS))}",
+            f"unknown key {key!r}{nearest(name, [*also, *_FIELDS])}",
             where=word,
-            fix=f"the keys are {', '.join(_FIELDS)}",
+            fix=f"the keys are {', '.join([*also, *_FIELDS])}",
         )
     if first in ("path", "dir", "schema"):
         text = plain_path(text)

@@ -17,20 +17,25 @@ _TOLD = ("run_dir", "by", "min_gain")  # of a promotion alone
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Promotes; returns the exit code: 1 where the run isn't better."""
-    program = Program(
+    return program().run(argv, _promote)
+
+
+def program() -> Program:
+    """Its words."""
+    found = Program(
         "promote",
         "Registers a run's export in MLflow, and gives it an alias if it is better than the present holder by more"
         " than noise, on the same examples.",
         example="tfscale promote run.dir=runs/resnet/563a34baa8 as=champion",
     )
-    program.word("run.dir", "PATH|URL", "folder of the trained and exported run", type=place)
-    program.word("as", "ALIAS", "the alias, such as champion or staging", default="champion")
-    program.word("name", "NAME", "of the registered model; else the recipe's")
-    program.word("by", "METRIC", "that decides; else accuracy of classes, mae of numbers")
-    program.word("min_gain", "NUMBER", "by how much it must be better at least", type=_gain)
-    program.word("tracker.uri", "URI", "of the registry; else the variables', the run's tracker's")
-    program.word("back", "true|false", "gives the alias back to whom it had before", type=choice("true", "false"))
-    return program.run(argv, _promote)
+    found.word("run.dir", "PATH|URL", "folder of the trained and exported run", type=place)
+    found.word("as", "ALIAS", "the alias, such as champion or staging", default="champion")
+    found.word("name", "NAME", "of the registered model; else the recipe's")
+    found.word("by", "METRIC", "that decides; else accuracy of classes, mae of numbers")
+    found.word("min_gain", "NUMBER", "by how much it must be better at least", type=_gain)
+    found.word("tracker.uri", "URI", "of the registry; else the variables', the run's tracker's")
+    found.word("back", "true|false", "gives the alias back to whom it had before", type=choice("true", "false"))
+    return found
 
 
 def _promote(options: argparse.Namespace, _: dict) -> int:

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tfscale.cli import Parser, guard
 from tfscale.console import messages, table
 from tfscale.errors import CheckFailed, UsageError
 from tfscale.files import dumps, write_whole
-from tfscale.importer.import_request import parse_request
+from tfscale.importer.import_request import ImportRequest, parse_request
 from tfscale.process.startup import cpu_alone
 from tfscale.statistics.findings import Finding, Limits
 from tfscale.validation.compared import accept_as_baseline, compared
@@ -54,27 +55,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guard(lambda seen: _validate(parser.parse(sys.argv[1:] if argv is None else argv).words, seen))
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the words ask for: data, the limits of what may be wrong with them, and files."""
+
+    request: ImportRequest
+    limits: Limits
+    against: str | None
+    output: Path | None
+    accepts: bool
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> Asked:
+        """Raises UsageError: an unknown word, or a value that it doesn't take."""
+        own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in _OWN and "=" in word)
+        rest = [word for word in words if word.split("=", 1)[0] not in _OWN and word != "debug.traceback=true"]
+        limits = _limits(own)
+        accept = own.get("accept", "false")
+        if accept not in ("true", "false"):
+            raise UsageError(f"{accept!r} is neither true nor false", where="accept", fix="accept=true")
+        request = parse_request([*rest, "name=validated"], also=_OWN)
+        output = Path(own["output"]) if "output" in own else None
+        return cls(request, limits, own.get("against"), output, accept == "true")
+
+
 def _validate(words: Sequence[str], seen: dict) -> int:
     cpu_alone()
     seen["traceback"] = "debug.traceback=true" in words
-    own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in _OWN and "=" in word)
-    rest = [word for word in words if word.split("=", 1)[0] not in _OWN and word != "debug.traceback=true"]
-    limits = _limits(own)
-    accept = own.get("accept", "false")
-    if accept not in ("true", "false"):
-        raise UsageError(f"{accept!r} is neither true nor false", where="accept", fix="accept=true")
-    request = parse_request([*rest, "name=validated"])
+    asked = Asked.of(words)
     with messages.shown("auto"):
-        if accept == "true":
-            accept_as_baseline(request)
-        found = list(compared(request, own.get("against"), limits))
+        if asked.accepts:
+            accept_as_baseline(asked.request)
+        found = list(compared(asked.request, asked.against, asked.limits))
         _tell(found)
-    if "output" in own:
-        write_whole(Path(own["output"]), dumps([dataclasses.asdict(one) for one in found], indent=1).encode())
+    if asked.output is not None:
+        write_whole(asked.output, dumps([dataclasses.asdict(one) for one in found], indent=1).encode())
     failing = sum(one.fails for one in found)
     if failing:
         raise CheckFailed(
-            f"{failing} findings", where=request.path, fix="mend the data, or raise the limits where it is meant so"
+            f"{failing} findings",
+            where=asked.request.path,
+            fix="mend the data, or raise the limits where it is meant so",
         )
     return 0
 

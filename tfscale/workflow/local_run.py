@@ -2,7 +2,7 @@
 
 Owns the order, what is tried again, and what the whole ends with. Refuses to know what a step does: it sees exit codes.
 
-    run_here(LocalWorkflow(WorkflowRequest.of(words, own=OWN), Path("flows/digits")))
+    run_here(LocalWorkflow(WorkflowRequest.of(words, own=OWN), Path("flows/digits")), refuse_bad_words)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import shlex
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,11 @@ def _where(kept: DoneSteps, step: Step, busy: bool) -> tuple[str, str]:
     return before.state, before.line
 
 
-def run_here(flow: LocalWorkflow) -> None:
+def run_here(flow: LocalWorkflow, refuse_bad_words: Callable[[Sequence[Step]], None]) -> None:
     """Does what is to be done.
+
+    Args:
+        refuse_bad_words: is asked about all steps before the first one runs, and raises what is wrong with their words.
 
     Raises:
         CheckFailed: the model isn't better than the present one; or a step's own check.
@@ -129,8 +132,8 @@ def run_here(flow: LocalWorkflow) -> None:
     kept = flow.kept()
     to_do = [step for step in flow.steps if kept.why(step)]
     refuse_missing(flow.steps[-2:] if flow.request.keep_serving and not to_do else to_do)
-    if any(step.name == "train" for step in to_do):
-        _refuse_bad_words(flow.steps)
+    if to_do:
+        refuse_bad_words(flow.steps)
     with StepProcesses(flow.folder / "logs") as processes:
         try:
             with _held(flow.folder):
@@ -152,14 +155,6 @@ def _write_page(flow: LocalWorkflow, shown: Sequence[Shown]) -> None:
 
 def _states(steps: Sequence[Shown]) -> dict[str, str]:
     return {step.name: step.state for step in steps}
-
-
-def _refuse_bad_words(steps: Sequence[Step]) -> None:
-    """Finds in the first seconds what the training would refuse after an import of minutes."""
-    from tfscale.composition.hydra_compose import compose
-
-    train = next(step for step in steps if step.name == "train")
-    compose(train.command[1:])
 
 
 @contextlib.contextmanager

@@ -69,7 +69,8 @@ class Step:
 def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
     """The steps in their order, without those of `left_out`."""
     run = f"run.dir={places.run}"
-    promote = ("promote", run, f"as={request.alias}", f"name={request.name}")
+    allowed = tuple(word for word in request.train if word.lstrip("+").startswith("extensions.allow="))
+    promote = ("promote", run, f"as={request.alias}", f"name={request.name}", *request.promote)
     url = places.url or url_of(request.serve)
     served = (f"serve.name={request.name}", *request.serve)
     before = ("validate",) if request.source else ()
@@ -86,15 +87,15 @@ def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
         ),
         Step(
             "evaluate",
-            ("evaluate", run, *report, *_without(request.evaluate, "report")),
+            ("evaluate", run, *report, *allowed, *_without(request.evaluate, "report")),
             needs=("train",),
             leaves=tuple(word.partition("=")[2] for word in report),
             extras=("report",) if report else (),
         ),
-        Step("export", ("export", run), needs=("train",), leaves=(export,)),
+        Step("export", ("export", run, *allowed), needs=("train",), leaves=(export,)),
         Step(
             "promote",
-            promote + ((f"tracker.uri={places.registry}",) if places.registry else ()),
+            promote + allowed + ((f"tracker.uri={places.registry}",) if places.registry else ()),
             needs=("evaluate", "export"),
             extras=("mlflow", "report"),
             may_refuse=True,

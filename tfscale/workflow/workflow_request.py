@@ -14,9 +14,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tfscale.errors import UsageError, nearest
+from tfscale.tracking.model_address import check_alias
 
 # Words of these groups lose them before their command gets them; "serve" keeps its own, as `tfscale serve` has it.
-_GROUPS = ("workflow", "import", "validate", "evaluate", "serve")
+_GROUPS = ("workflow", "import", "validate", "evaluate", "promote", "serve")
 _TRUTH = {"true": True, "false": False}
 
 
@@ -28,7 +29,7 @@ class WorkflowRequest:
         name: of the model, as the registry and the server know it.
         train: overrides of the training.
         source: a path or URL to import; "" where the training's data need no import.
-        importing, validate, evaluate: the words of these commands.
+        importing, validate, evaluate, promote: the words of these commands.
         serve: words of the server, each with "serve." before it.
         alias: under which the registry keeps the best version.
         keep_serving: whether the server goes on after it was tried out.
@@ -41,6 +42,7 @@ class WorkflowRequest:
     importing: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
+    promote: tuple[str, ...] = ()
     serve: tuple[str, ...] = ()
     alias: str = "champion"
     keep_serving: bool = False
@@ -72,6 +74,7 @@ class WorkflowRequest:
             importing=tuple(f"{key}={value}" for key, value in importing.items()),
             validate=tuple(groups["validate"]),
             evaluate=tuple(groups["evaluate"]),
+            promote=tuple(groups["promote"]),
             serve=tuple(f"serve.{word}" for word in groups["serve"]),
             alias=asked.pop("as", "champion"),
             keep_serving=truth(asked.pop("serve", "false"), "workflow.serve"),
@@ -95,6 +98,12 @@ class WorkflowRequest:
                 where="import.source",
                 fix="import.source=PATH, or leave the words of import and validate away",
             )
+        try:
+            check_alias(self.alias)
+        except UsageError as error:
+            raise UsageError(
+                error.what, where="workflow.as", fix=f"{error.fix}".replace("as=", "workflow.as=")
+            ) from None
         for key in ("run.dir", "run.name", "run.root"):
             if value_in(self.train, key) is not None:
                 raise UsageError(
@@ -128,6 +137,9 @@ def _sorted(words: Sequence[str]) -> dict[str, list[str]]:
         if dot and group in _GROUPS:
             if "=" not in rest:
                 raise UsageError(f"{word} has no value", where=word, fix=f"{word}=...")
+            key = rest.partition("=")[0]
+            if value_in(found[group], key) is not None:
+                raise UsageError(f"{group}.{key} was given twice", where=word, fix=f"give {group}.{key} once")
             found[group].append(rest)
         else:
             found["train"].append(word)

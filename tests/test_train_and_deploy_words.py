@@ -1,0 +1,62 @@
+"""Words of later steps are refused before the first one runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfscale.errors import TfscaleError, UsageError
+from tfscale.train_and_deploy import refuse_bad_words
+from tfscale.workflow.steps import Places, train_and_deploy
+from tfscale.workflow.workflow_request import WorkflowRequest
+
+WORDS = (
+    *("workflow.name=late", "import.source=flights.csv", "import.label=arr_delay > 15", "validate.noise=none"),
+    *("promote.min_gain=0.01", "serve.port=9000", "+recipe=tabular", "train.until=2ep"),
+)
+
+
+def checked(tmp_path, *words: str) -> None:
+    places = Places("w/run", "w/data", str(tmp_path / "report.html"), "w/served/late")
+    refuse_bad_words(train_and_deploy(WorkflowRequest.of([*WORDS, *words]), places))
+
+
+def test_words_that_are_right_pass_before_there_are_data_or_a_run(tmp_path):
+    checked(
+        tmp_path,
+        "evaluate.report.slices=origin",
+        "evaluate.data=csv",
+        "evaluate.data.path=x.csv",
+        "evaluate.data.label=y",
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("import.lable=x", "the step import: unknown key 'lable'; did you mean 'label'"),
+        ("validate.noize=1", "the step validate: unknown key 'noize'; did you mean 'noise'"),
+        ("validate.drift=much", "the step validate: 'much' is no number"),
+        ("train.untl=1ep", "unknown key 'train.untl'"),
+        ("evaluate.report.slcies=x", "the step evaluate: unknown option 'report.slcies'"),
+        ("evaluate.report=page.pdf", "the step evaluate: page.pdf is no page"),
+        ("evaluate.checkpoint=bst", "the step evaluate: 'bst'"),
+        ("evaluate.eval.splt=test", "the step evaluate: unknown key 'eval.splt'"),
+        ("evaluate.run.dir=other", "the step evaluate: run.dir was given twice"),
+        ("promote.mingain=1", "the step promote: unknown option 'mingain'"),
+        ("promote.data.test_splt=test", "the step promote: unknown key 'data.test_splt'"),
+        ("promote.back=true", "the step promote: a workflow gives nothing back"),
+        ("serve.prt=1", "the step serve: unknown option 'serve.prt'"),
+        ("serve.host=0.0.0.0", "the step serve: whoever reaches 0.0.0.0 could ask"),
+        ("serve.token_file=nowhere", "the step serve: the token can't be read"),
+        ("serve.name=other", "the step serve: serve.name was given twice"),
+    ],
+)
+def test_a_word_that_a_later_step_would_refuse_is_refused_before_the_first(tmp_path, word, what):
+    with pytest.raises(TfscaleError, match=what):
+        checked(tmp_path, word)
+
+
+def test_the_advice_names_the_command_whose_help_lists_the_words(tmp_path):
+    with pytest.raises(UsageError) as seen:
+        checked(tmp_path, "serve.prt=1")
+    assert seen.value.fix.startswith("tfscale serve --help")
