@@ -158,6 +158,22 @@ def test_two_at_once_leave_no_lie(place, monkeypatch, messages):
         roll_back(registry, name, "champion")
 
 
+def test_a_roll_back_knows_promotions_that_were_killed_and_given_again(place, monkeypatch):
+    """Between the alias and what is kept of it."""
+    registry = registry_in(place)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for run in ("weak", "good"):
+        asked = Promotion(str(place / run), "champion", "towns")
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(type(registry), "tag", killed)
+            promote(asked)
+        promote(asked)
+    assert registry.holder("towns", "champion") == "2" and roll_back(registry, "towns", "champion") == "1"
+
+
 def test_a_holder_that_cannot_answer_is_named(place, monkeypatch):
     import tfscale.promotion.moved_alias as moved
 

@@ -26,7 +26,7 @@ from tfscale.promotion.exported_run import ExportedRun
 from tfscale.promotion.verdict import Rule, Verdict, answers, decide, incomparable
 from tfscale.run_dir.registered_run import run_of_model
 from tfscale.run_dir.store_copy import run_folder
-from tfscale.tracking.alias_history import Event, before, read_events, was_rolled_back
+from tfscale.tracking.alias_history import Event, before, line_of, read_events, was_rolled_back
 from tfscale.tracking.mlflow import MlflowTracker
 from tfscale.tracking.mlflow_registry import Registry, open_registry
 from tfscale.tracking.model_address import ModelAddress, Stores, check_alias, check_name, is_address
@@ -118,6 +118,7 @@ def _moved(candidate: _Candidate, registry: Registry) -> str:
         own = _versions_of(candidate, registry)
         mine = mine or max(own, key=int, default=None)
         if held is not None and held in own:
+            _make_known(registry, candidate.address, held)
             _log.log(RESULT, f"{name}: version {held} has the alias {alias} already; nothing moved")
             return held
         _refuse_rolled_back(registry, name, alias, mine)
@@ -203,6 +204,15 @@ def _set(
             where=str(address),
             fix="look which of both it should be: tfscale promote compares, back=true goes back",
         )
+
+
+def _make_known(registry: Registry, address: ModelAddress, held: str) -> None:
+    """Keeps that a version has the alias where nothing tells: a kill came between, or it was set by hand."""
+    events = read_events(registry.tags(address.name), address.alias)
+    line = line_of(events)
+    if line[-1:] != [held]:
+        event = Event.next(events, held, line[-1] if line else None, "it had the alias already")
+        registry.tag(address.name, held, *event.tag(address.alias))
 
 
 def _usual_name(config: RunConfig, folder: Path) -> str:
