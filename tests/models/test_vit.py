@@ -88,7 +88,8 @@ def test_no_decay_of_vectors_tokens_positions_and_scales(tf, policy, task):
 
 def test_an_export_holds_both_files(tf, policy, tmp_path):
     """Checked by a process without tfscale; trained in bfloat16, as its layers of ours are, and with stochastic depth."""
-    from tfscale.export.verified import export_model, read_about, rehearse
+    from tfscale.export.export_folder import read_about
+    from tfscale.export.verified import export_model, rehearse
     from tfscale.state.train_state import TrainState
 
     policy("mixed_bfloat16")

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from tfscale.errors import CheckpointUnusable
-from tfscale.export.verified import ABOUT
+from tfscale.export.export_folder import ABOUT
 from tfscale.files import read_json, read_plain, sha256
 from tfscale.run_dir.choice import candidates
 from tfscale.run_dir.evaluated import NOTE

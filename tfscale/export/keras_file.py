@@ -1,7 +1,7 @@
 """model.keras: the model as a file that stock Keras loads where tfscale is not installed.
 
 Owns the copy of a model in full precision and without classes of ours, and what keeps a model out of such a file.
-Refuses to know tasks and where the file lies.
+Refuses to know where the file lies.
 
     exact = full_precision_copy(model)          # with the model's values
     why = left_out(exact)                       # "" where the file says all of it
@@ -10,6 +10,7 @@ Refuses to know tasks and where the file lies.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 from tfscale.errors import UsageError, first_line
 from tfscale.hooks.keras_hooks import is_functional, output_shape_of, uncompiled
 from tfscale.state.keras_state import copy_state, foreign_in, layers_of
+from tfscale.task import Task
 
 
 def full_precision_copy(model: keras.Model) -> keras.Model:
@@ -59,6 +61,16 @@ def _stock_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     while cls.__module__.split(".")[0] == "tfscale" and cls.__base__ is not keras.layers.Layer:
         cls = cls.__base__  # type: ignore[assignment]
     return cls.from_config(config)
+
+
+def in_full_precision(task: Task, live: keras.Model) -> keras.Model:
+    """The trained weights in a model that the task builds anew under the policy in force, float32 (float64 where that
+    was trained)."""
+    if task.fixed_precision is not None:  # a model that exists already; building it again gives the same
+        return full_precision_copy(live) if task.fixed_precision.startswith("mixed_") else live
+    model = copy.copy(task).build_model()  # a copy, since tasks may remember the model they built
+    copy_variables(live, model)
+    return model
 
 
 def copy_variables(source: keras.Model, target: keras.Model) -> None:

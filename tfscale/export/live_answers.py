@@ -2,8 +2,7 @@
 
 Owns how samples are cut, and that calling a model leaves it as it was. Refuses to know files.
 
-    fields = stacked(task, samples)
-    inputs = feed(task, model, fields)
+    fields = preprocessed_samples(task, samples)
     served_answers(task, model, fields, inputs)     # {"served/probabilities": [samples, 10]}
 """
 
@@ -17,11 +16,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfscale.export.saved_model import answers, untracked
+from tfscale.export.real_samples import Samples
+from tfscale.export.saved_model import answers, stacked, untracked
 from tfscale.export.verify import numbers
 from tfscale.task import Task
 
 ROWS = 32  # examples of one call: 256 at once would take a large model's memory
+
+
+def preprocessed_samples(task: Task, samples: Samples) -> dict[str, Any]:
+    """What the model's task takes, [samples, ...] each: of the evaluation's pipeline, where it was asked."""
+    if samples.fields is None:
+        return stacked(task, samples.raw)
+    served = stacked(task, {name: values[:1] for name, values in samples.raw.items()})
+    absent = [name for name in served if name not in samples.fields]
+    return stacked(task, samples.raw) if absent else {name: samples.fields[name] for name in served}
 
 
 def rows_of(task: Task) -> int:

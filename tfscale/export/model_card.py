@@ -28,12 +28,14 @@ def model_card(about: Mapping[str, Any], run: RunFacts) -> str:
         about: what export.json says.
     """
     parts = [_head(about), _title(about, run), _files(about), _tensors(about), _data(run), _figures(about, run)]
-    parts += [_training(run), _check(about), _versions(about), _limits(run)]
+    parts += [_training(run), _check(about), _loss(about), _versions(about), _limits(run)]
     return without_secrets("\n".join(parts))
 
 
 def _head(about: Mapping[str, Any]) -> str:
-    lines = ["---", "library_name: keras", "tags:", "- tensorflow", "- keras", "- tfscale"]
+    library = {"litert": "tflite", "onnx": "onnx"}.get(about.get("format", ""), "keras")
+    tags = ("tensorflow", "keras", "tfscale") if library == "keras" else (library, "tfscale")
+    lines = ["---", f"library_name: {library}", "tags:", *(f"- {tag}" for tag in tags)]
     kinds = [kind for name, kind in _PICTURES.items() if name in about["outputs"]]
     if "image" in about["inputs"] and kinds:
         lines.append(f"pipeline_tag: {kinds[0]}")
@@ -56,7 +58,12 @@ def _files(about: Mapping[str, Any]) -> str:
     parts: dict[str, int] = {}
     for file, said in about["files"].items():
         parts[file.split("/")[0]] = parts.get(file.split("/")[0], 0) + said["bytes"]
-    what = {"model.keras": "a file that stock Keras loads", "saved_model": "a TensorFlow SavedModel"}
+    what = {
+        "model.keras": "a file that stock Keras loads",
+        "saved_model": "a TensorFlow SavedModel",
+        "model.tflite": "a file of LiteRT",
+        "model.onnx": "a file of ONNX",
+    }
     rows = [(f"`{part}`", what.get(part, ""), f"{size / 1e6:.1f} MB") for part, size in parts.items()]
     rows.append(("`export.json`", "what this page says, for programs, and the SHA-256 of every file", ""))
     left = [f"\nThere is no `{part}`: {why}.\n" for part, why in about.get("left_out", {}).items()]
@@ -66,17 +73,42 @@ def _files(about: Mapping[str, Any]) -> str:
 def _tensors(about: Mapping[str, Any]) -> str:
     rows = [("in", *_row(name, one)) for name, one in about["inputs"].items()]
     rows += [("out", *_row(name, one)) for name, one in about["outputs"].items()]
-    call = ", ".join(f"{name}=..." for name in about["inputs"])
-    imports = "".join(f"    import {name}\n" for name in about.get("imports", ()))
-    code = f'    import tensorflow as tf\n{imports}\n    loaded = tf.saved_model.load("saved_model")\n'
-    code += f'    answers = loaded.signatures["serving_default"]({call})\n'
-    text = f"\n## Inputs and outputs\n\n{_table(('', 'name', 'shape', 'type'), rows)}\n{code}"
+    text = f"\n## Inputs and outputs\n\n{_table(('', 'name', 'shape', 'type'), rows)}\n{_code(about)}"
+    if about.get("format"):
+        text += (
+            "\nThese are the model's own tensors: decoding pictures and reading texts doesn't convert. Where the run's "
+            "SavedModel takes raw examples, its function `preprocess` makes of them what goes in here.\n"
+        )
     if gaps := about.get("gaps"):
         text += f"\nNaN stands for a gap in {', '.join(gaps)}.\n"
     if classes := about.get("classes"):
         more = f", and {len(classes) - _LISTED} more in `export.json`" if len(classes) > _LISTED else ""
         text += f"\nClasses, in the order of their numbers: {', '.join(map(str, classes[:_LISTED]))}{more}.\n"
     return text
+
+
+def _code(about: Mapping[str, Any]) -> str:
+    """How the file is loaded and called."""
+    call = ", ".join(f"{name}=..." for name in about["inputs"])
+    if about.get("format") == "litert":
+        return (
+            "    from ai_edge_litert.interpreter import Interpreter\n\n"
+            '    interpreter = Interpreter("model.tflite")\n'
+            f"    answers = interpreter.get_signature_runner()({call})\n"
+        )
+    if about.get("format") == "onnx":
+        named = ", ".join(f'"{name}": ...' for name in about["inputs"])
+        return (
+            "    import onnxruntime\n\n"
+            '    session = onnxruntime.InferenceSession("model.onnx")\n'
+            f"    answers = session.run(None, {{{named}}})\n"
+        )
+    imports = "".join(f"    import {name}\n" for name in about.get("imports", ()))
+    return (
+        f"    import tensorflow as tf\n{imports}\n"
+        '    loaded = tf.saved_model.load("saved_model")\n'
+        f'    answers = loaded.signatures["serving_default"]({call})\n'
+    )
 
 
 def _row(name: str, one: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -105,7 +137,8 @@ def _figures(about: Mapping[str, Any], run: RunFacts) -> str:
     rows = [(name, f"{value:.6g}") for name, value in run.metrics.items() if math.isfinite(value)]
     note = ""
     if about["live_precision"].startswith("mixed_"):
-        note = f"\nMeasured as it was trained, in {about['live_precision']}; these files compute in full precision.\n"
+        own = about.get("precision", "full precision")
+        note = f"\nMeasured as it was trained, in {about['live_precision']}; these files compute in {own}.\n"
     table = _table(("metric", "value"), rows)
     return f"\n## Figures\n\nOn the {run.split} split, at step {about['step']}:\n\n{table}{note}"
 
@@ -140,11 +173,30 @@ def _check(about: Mapping[str, Any]) -> str:
             f"The inputs that its preprocessing makes of {compared['equal']} of these {about['samples']} are equal to "
             f"the bit to those of the {compared['with']}{remark}."
         )
-    if about["difference_to_live"]:
+    if about.get("difference_to_live"):
         lines.append(
             f"The model as it was trained, in {about['live_precision']}, differs by {about['difference_to_live']:.2g}."
         )
     return "\n## How it was checked\n\n" + "\n".join(lines) + "\n"
+
+
+def _loss(about: Mapping[str, Any]) -> str:
+    lost = about.get("loss_of_precision")
+    if not lost:
+        return ""
+    rows = [
+        (name, f"{lost['before'][name]:.6g}", f"{lost['after'].get(name, math.nan):.6g}") for name in lost["before"]
+    ]
+    where = f"On all {lost['examples']:,} examples of the {lost['split']} split:"
+    table = _table(("metric", "float32", about["precision"]), rows)
+    return f"\n## What {about['precision']} costs\n\n{where}\n\n{table}"
+
+
+def in_words(lost: Mapping[str, Any], precision: str) -> str:
+    """What a lower precision costs, in one line."""
+    before, after = (lost[when][lost["metric"]] for when in ("before", "after"))
+    where = f"on the {lost['examples']:,} examples of the {lost['split']} split"
+    return f"{precision}: {lost['metric']} {after:.6g} {where}, {before:.6g} in float32"
 
 
 def _versions(about: Mapping[str, Any]) -> str:

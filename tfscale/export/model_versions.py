@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from tfscale.errors import IOFailure
-from tfscale.export.verified import ABOUT, CARD, read_about
+from tfscale.export.export_folder import ABOUT, CARD, read_about
 from tfscale.files import read_json
 
 

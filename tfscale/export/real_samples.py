@@ -44,6 +44,10 @@ class Samples:
     split: str = ""
     remark: str = ""
 
+    @property
+    def count(self) -> int:
+        return len(next(iter(self.raw.values())))
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -72,6 +76,14 @@ def real_samples(task: Task, source: Source, wanted: Wanted) -> Samples:
         raw = {name: [values[i] for i in again] for name, values in raw.items()}
         fields = fields and tf.nest.map_structure(lambda one: tf.gather(one, again), fields)
     return Samples(raw, fields, split, remark)
+
+
+def served_fields(task: Task, samples: Samples) -> Samples:
+    """With those raw fields alone that a served model takes."""
+    from tfscale.export.saved_model import serving_inputs
+
+    names = serving_inputs(task)
+    return samples if names is None else dataclasses.replace(samples, raw={name: samples.raw[name] for name in names})
 
 
 def raw_samples(task: Task, source: Source, count: int, *, seed: int | None = 0) -> dict[str, list[Any]]:

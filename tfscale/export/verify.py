@@ -128,7 +128,8 @@ def ask(
         np.savez(question, **given)  # type: ignore[arg-type]
         link = Path(scratch) / "export"  # TensorFlow would take brackets in the path of a SavedModel for a pattern
         link.symlink_to(export.resolve(), target_is_directory=True)
-        _run([str(link), str(question), str(answer), json.dumps(structure), str(rows), *imports], deadline)
+        words = [str(link), str(question), str(answer), json.dumps(structure), str(rows), *imports]
+        run_apart(_CHILD, words, deadline=deadline)
         with np.load(answer) as arrays:
             return {key: _read(arrays, key) for key in arrays.files if not key.endswith(_SIZES)}
 
@@ -164,12 +165,18 @@ def _as_arrays(key: str, value: Any) -> dict[str, np.ndarray]:
     return {key: np.frombuffer(b"".join(texts), np.uint8), key + _SIZES: sizes}
 
 
-def _run(arguments: list[str], deadline: float) -> None:
+def run_apart(code: str, arguments: Sequence[str], *, deadline: float = DEADLINE) -> None:
+    """Runs Python code in a process of its own, without an accelerator.
+
+    Raises:
+        CheckFailed: it fails, or takes longer than `deadline` seconds.
+        ClusterFault: it was killed.
+    """
     environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
     environ.pop("TF_CONFIG", None)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, *arguments],
+            [sys.executable, "-c", code, *arguments],
             env=environ,
             capture_output=True,
             text=True,

@@ -24,7 +24,7 @@ import numpy as np
 
 from tfscale.console import hushed
 from tfscale.errors import CheckpointUnusable, DataCorrupt, DataMissing
-from tfscale.export.verified import ABOUT
+from tfscale.export.export_folder import ABOUT
 from tfscale.export.warm_up import read_examples
 from tfscale.files import digest_of, lines_of, read_json, sha256
 from tfscale.process.startup import cpu_alone, lean
