@@ -46,11 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the steps; returns the exit code: 1 where the model isn't better than the present one."""
     parser = Parser(
         "tfscale workflow train_and_deploy",
-        "Import, validate, train, evaluate, export, promote, deploy, serve and try out: each step a process here, and"
-        " what is done is passed over.",
+        "Import, validate, train, evaluate, export, promote, deploy, serve and try out:\n"
+        "each step a process here, and what is done is passed over.",
         usage="tfscale workflow train_and_deploy workflow.name=NAME [WORD ...]",
         epilog=f"words:\n{table(_OWN.items(), framed=False)}\n"
-        "example: tfscale workflow train_and_deploy workflow.name=digits +recipe=resnet data=mnist",
+        "example: tfscale workflow train_and_deploy workflow.name=digits \\\n"
+        "    +recipe=resnet data=mnist",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="see below")
