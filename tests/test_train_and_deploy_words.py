@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tfscale.errors import TfscaleError, UsageError
-from tfscale.train_and_deploy import refuse_bad_words
+from tfscale.errors import TfscaleError, UsageError, without_secrets
+from tfscale.train_and_deploy import main, refuse_bad_words
 from tfscale.workflow.steps import Places, train_and_deploy
 from tfscale.workflow.workflow_request import WorkflowRequest
 
@@ -60,3 +60,9 @@ def test_the_advice_names_the_command_whose_help_lists_the_words(tmp_path):
     with pytest.raises(UsageError) as seen:
         checked(tmp_path, "serve.prt=1")
     assert seen.value.fix.startswith("tfscale serve --help")
+
+
+def test_the_path_of_a_token_is_no_secret(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*WORDS, "serve.token_file=tok/of_mine.txt", "workflow.show=true"]) == 0
+    assert without_secrets("serve.token_file=tok/of_mine.txt") == "serve.token_file=tok/of_mine.txt"

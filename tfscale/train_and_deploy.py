@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str], seen: dict) -> int:
     seen["traceback"] = "debug.traceback=true" in words
     pairs = [word.partition("=") for word in words]
-    keep_secret(value for key, _, value in pairs if is_secret(key) and not is_plain(value))
+    hidden = [(key, value) for key, _, value in pairs if is_secret(key) and not key.endswith("_file")]  # that is a path
+    keep_secret(value for _, value in hidden if not is_plain(value))
     request = WorkflowRequest.of([word for word in words if word != "debug.traceback=true"], own=_KEYS)
     folder = Path(plain_path(request.own.get("dir", f"flows/{request.name}")))
     flow = LocalWorkflow(request, folder, _retries(request.own.get("retries", "3")))

@@ -175,7 +175,7 @@ class _Log:
                 self._error = line
             elif line.strip() and not line.startswith("$ ") and not _MUTE.match(line):
                 self._last = line.strip()
-        if lines and self._shows and self._now() > self._shown_at + _SHOWN:
+        if self._last and self._shows and self._now() > self._shown_at + _SHOWN:
             self._shown_at = self._now()
             _log.log(RESULT, f"  {self._name} | {self._last}")
 
