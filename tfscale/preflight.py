@@ -23,7 +23,7 @@ from tfscale.run_dir.experiment import Experiment
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.store import Store
 from tfscale.runtime import global_state as runtime
-from tfscale.task import Footprint
+from tfscale.task import Footprint, Task
 from tfscale.user_code import load_code, load_code_apart
 
 _TOLD = 5  # findings in one message
@@ -31,7 +31,15 @@ _JOINING = ("multi_worker", "parameter_server")  # they meet before TensorFlow s
 
 
 def refuse_early(config: RunConfig) -> None:
-    """Raises UsageError where the data, as far as they are known without TensorFlow, are none for this task."""
+    """Raises UsageError where the task lacks a method, and where the data, as far as they are known without
+    TensorFlow, are none for this task."""
+    for name in ("build_model", "loss"):
+        if getattr(type(config.task), name) is getattr(Task, name):
+            raise UsageError(
+                f"there is no {type(config.task).__name__}.{name}, so that nothing can be trained",
+                where="task",
+                fix=f"write it, as tfscale.Task.{name} says",
+            )
     spec = config.data.foreseen()
     if spec is not None:
         config.task.for_data(spec).check_data(spec)
