@@ -26,6 +26,7 @@ from tfscale.errors import UsageError, foreseen, nearest, without_secrets
 from tfscale.process.startup import begin_program
 
 _FIX = "--help lists the options"
+_TRACEBACK = "debug.traceback=true"
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,10 +75,17 @@ class Program(Parser):
         name: of the command.
         about: what it does, for --help.
         example: a command line.
+        configured: whether it has a configuration, and so takes overrides.
     """
 
-    def __init__(self, name: str, about: str, *, example: str):
+    def __init__(self, name: str, about: str, *, example: str, configured: bool = True):
         super().__init__(f"tfscale {name}", about, epilog=f"example: {example}", formatter_class=_Page)
+        self._configured = configured
+        if not configured:
+            self.usage = "%(prog)s [option ...]"
+            self.set_defaults(cfg=None, config_dir=None)
+            self.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)  # what isn't known is among them
+            return
         self.usage = "%(prog)s [option ...] [override ...]"
         self.add_argument("-c", "--cfg", type=choice("job"), metavar="job", help="print the configuration and stop")
         self.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with your own configuration groups")
@@ -134,7 +142,7 @@ class Program(Parser):
 
         def guarded(seen: dict) -> int:
             options = self.parse(sys.argv[1:] if argv is None else argv)
-            seen["traceback"] = "debug.traceback=true" in options.overrides
+            seen["traceback"] = _TRACEBACK in options.overrides
             if not options.cfg:
                 return work(options, seen)
             write_result((configuration or _configuration)(options))
@@ -148,6 +156,9 @@ class Program(Parser):
         ours = [f"--{word}" if "=" in word and word.partition("=")[0] in self._words else word for word in words]
         options = super().parse([word for word in ours if word != "--"])
         self._refuse_misspelt(options.overrides)
+        unknown = [] if self._configured else [one for one in options.overrides if one != _TRACEBACK]
+        if unknown:
+            raise UsageError(f"unknown option {unknown[0]!r}", where="command line", fix=_FIX)
         needed = [name for name, required in self._words.items() if required]
         if options.cfg:
             needed = [name for name in needed if name == "run.dir"]  # which holds the configuration
@@ -173,7 +184,10 @@ class Program(Parser):
                 raise UsageError(f"unknown option {name!r}{close}", where=override, fix=_FIX)
 
     def print_help(self, file: Any = None) -> None:
-        """With the recipes and groups that there are."""
+        """With the recipes and groups that there are, where it takes them."""
+        if not self._configured:
+            super().print_help(file)
+            return
         rows = [(group, ", ".join(names)) for group, names in groups().items()]
         text = "configuration groups (GROUP=NAME; a recipe, debug: +GROUP=NAME):"
         write_result(f"{self.format_help()}\n{text}\n{table(rows, framed=False)}\n")

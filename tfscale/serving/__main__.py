@@ -32,6 +32,7 @@ def program() -> Program:
         "serve",
         "Answers requests by exported models: TensorFlow Serving's REST protocol and the Open Inference Protocol.",
         example="tfscale serve model=runs/resnet/563a34baa8 serve.port=8080",
+        configured=False,
     )
     text = "a run, an export, a SavedModel, a folder of numbered versions, models:/NAME@ALIAS; several: NAME=PATH,..."
     found.word("model", "PATH", text, required=True)
@@ -67,10 +68,6 @@ def program() -> Program:
 
 
 def _serve(options: argparse.Namespace, _: dict) -> int:
-    if options.overrides:
-        raise UsageError(
-            f"unknown option {options.overrides[0]!r}", where="command line", fix="--help lists the options"
-        )
     models = _places(options.model, options.serve_name)
     if options.tracker_uri and not any(is_address(path) for path in models.values()):
         raise UsageError(

@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Asks a server by TensorFlow Serving's REST protocol and the Open Inference Protocol about the examples that a"
         " model's export holds, and compares its answers with the model's own.",
         example="tfscale smoke url=http://127.0.0.1:8080 model=runs/resnet/563a34baa8",
+        configured=False,
     )
     program.word("url", "URL", "of the server, with the prefix of a route where there is one", required=True)
     program.word("model", "PATH", "a run, an export, or a folder of versions, as of tfscale serve", required=True)
@@ -54,10 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _smoke(options: argparse.Namespace, _: dict) -> int:
-    if options.overrides:
-        raise UsageError(
-            f"unknown option {options.overrides[0]!r}", where="command line", fix="--help lists the options"
-        )
     if options.protocol not in ("", "v1", "v2"):
         raise UsageError(f"{options.protocol} is no protocol of ours", where="protocol", fix="protocol=v1, or v2")
     cpu_alone()
