@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -92,12 +94,16 @@ def test_it_waits_until_the_server_has_the_newer_version(cli, models, tmp_path):
         words = (f"url=http://127.0.0.1:{client.port}", f"model={models / 'three'}", "serve.name=double")
         ended = cli(*words, "wait=0.1", program=SMOKE)
         assert ended.code == 1 and "it answers another y than the model, for 0.1 s" in ended.err
-        late = threading.Timer(1.0, shutil.copytree, (models / "three", versions / "2"))
-        late.start()
-        ended = cli(*words, "wait=60", program=SMOKE)
-        late.join()
-    assert ended.code == 0, ended.err
-    assert "isn't right yet: it answers another y" in ended.out and "answers 2 examples as" in ended.out
+        command = [sys.executable, *SMOKE, *words, "wait=60"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            said = ""
+            while "isn't right yet: it answers another y" not in said:
+                line = process.stdout.readline()
+                assert line, said
+                said += line
+            shutil.copytree(models / "three", versions / "2")
+            said += process.communicate(timeout=120)[0]
+    assert process.returncode == 0 and "answers 2 examples as" in said, said
 
 
 def test_a_server_that_is_not_there_is_waited_for_and_bad_words_are_not(cli, models):

@@ -98,12 +98,12 @@ class WorkflowRequest:
                 where="import.source",
                 fix="import.source=PATH, or leave the words of import and validate away",
             )
-        try:
-            check_alias(self.alias)
-        except UsageError as error:
-            raise UsageError(
-                error.what, where="workflow.as", fix=f"{error.fix}".replace("as=", "workflow.as=")
-            ) from None
+        if not self.alias.startswith("{{"):  # Argo's parameter, whose value was looked at before
+            try:
+                check_alias(self.alias)
+            except UsageError as error:
+                fix = f"{error.fix}".replace("as=", "workflow.as=")
+                raise UsageError(error.what, where="workflow.as", fix=fix) from None
         for key in ("run.dir", "run.name", "run.root"):
             if value_in(self.train, key) is not None:
                 raise UsageError(
