@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
-from typing import Any, TextIO
+from typing import TextIO
 
 from tfscale.console.messages import is_json, line_of, read_line
 from tfscale.launch.screen import LAUNCHER, Screen
 from tfscale.launch.slots import Slot
+from tfscale.process.caught_signals import CaughtSignals
 from tfscale.process.children import Child, Guard, wait_for_output
 
 _WAIT = 0.05  # seconds between two looks at the processes
-_SAME_SIGNAL = 0.5  # seconds between signals that count as one: `timeout` sends two, and some send a storm
 _ERROR = "tfscale: error[E-"
 
 
@@ -60,16 +57,11 @@ class ProcessGroup:
         self.environ["PYTHONUNBUFFERED"] = "1"  # else lines come late, and a kill loses them
         self.children: dict[Slot, Child] = {}
         self.error_lines: dict[str, str] = {}
-        self.signum: int | None = None
-        self._signalled_at = 0.0
-        self._handlers: dict[int, Any] = {}
+        self._signals = CaughtSignals(self._forward, self.kill, now=now)
 
     def __enter__(self) -> ProcessGroup:
         self._guard = Guard()
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
-                    self._handlers[signum] = signal.signal(signum, self._on_signal)
+        self._signals.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,8 +69,11 @@ class ProcessGroup:
             self.clear()
             self._guard.dismiss()
         finally:
-            for signum, handler in self._handlers.items():
-                signal.signal(signum, handler)
+            self._signals.__exit__()
+
+    @property
+    def signum(self) -> int | None:
+        return self._signals.signum
 
     def start(self, slot: Slot) -> None:
         """Starts the process of this slot, anew where there was one."""
@@ -142,15 +137,6 @@ class ProcessGroup:
             self.screen.lines(label, lines, prefix=not is_json())
             if label == self._writer:
                 self.screen.live(label, live)
-
-    def _on_signal(self, signum: int, _: FrameType | None) -> None:
-        before, self._signalled_at = self._signalled_at, self.now()
-        if self.signum is None:
-            # SIGHUP says nothing to a training process; SIGTERM asks it to write a checkpoint and end
-            self.signum = signal.SIGTERM if signum == signal.SIGHUP else signum
-            self._forward()
-        elif self._signalled_at > before + _SAME_SIGNAL:
-            self.kill()
 
     def _forward(self) -> None:
         if self.signum is not None:

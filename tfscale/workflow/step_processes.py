@@ -16,22 +16,19 @@ import re
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from tfscale.console.messages import RESULT
 from tfscale.errors import IOFailure, without_secrets
+from tfscale.process.caught_signals import CaughtSignals
 from tfscale.process.children import Child, Guard, wait_for_output
 
 _log = logging.getLogger("tfscale.workflow")
 _WAIT = 0.1  # seconds between two looks
 _SHOWN = 10.0  # seconds between two lines of a step on the screen
-_SAME_SIGNAL = 0.5  # seconds between signals that count as one
 _ERROR = "tfscale: error[E-"
 # Lines that say nothing by themselves: of tables, and what TensorFlow's C++ prints as it starts
 _MUTE = re.compile(r".*[━┃┏┓┗┛┡┩│└┘├┤─]|[IWEF]\d{4} |WARNING: All log messages before absl")
@@ -61,9 +58,7 @@ class StepProcesses:
     def __init__(self, logs: Path, *, now: Callable[[], float] = time.monotonic):
         self._logs, self._now = logs, now
         self._running: dict[Child, _Log] = {}
-        self.signum: int | None = None
-        self._signalled_at = 0.0
-        self._handlers: dict[int, Any] = {}
+        self._signals = CaughtSignals(self._forward, self._kill, now=now)
 
     def __enter__(self) -> StepProcesses:
         try:
@@ -71,10 +66,7 @@ class StepProcesses:
         except OSError as error:
             raise _unwritable(self._logs, error) from None
         self._guard = Guard()
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
-                    self._handlers[signum] = signal.signal(signum, self._on_signal)
+        self._signals.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,8 +78,11 @@ class StepProcesses:
         finally:
             for log in self._running.values():
                 log.close()
-            for signum, handler in self._handlers.items():
-                signal.signal(signum, handler)
+            self._signals.__exit__()
+
+    @property
+    def signum(self) -> int | None:
+        return self._signals.signum
 
     def log_of(self, name: str) -> Path:
         return self._logs / f"{name}.log"
@@ -144,15 +139,14 @@ class StepProcesses:
             self.pump()
         return ended
 
-    def _on_signal(self, signum: int, _: FrameType | None) -> None:
-        before, self._signalled_at = self._signalled_at, self._now()
-        if self.signum is None:
-            self.signum = signal.SIGTERM if signum == signal.SIGHUP else signum
+    def _forward(self) -> None:
+        if self.signum is not None:
             for child in list(self._running):
                 child.send(self.signum)
-        elif self._signalled_at > before + _SAME_SIGNAL:
-            for child in list(self._running):
-                child.kill()
+
+    def _kill(self) -> None:
+        for child in list(self._running):
+            child.kill()
 
 
 class _Log:
