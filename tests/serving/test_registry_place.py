@@ -13,7 +13,7 @@ from support.served_models import served, write_double
 from tfscale.errors import DataMissing, IOFailure, UsageError
 from tfscale.serving.__main__ import main
 from tfscale.tracking.mlflow_registry import ModelFiles, open_registry
-from tfscale.tracking.model_address import Stores
+from tfscale.tracking.model_address import ModelAddress, Stores
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
 PREDICT = "/v1/models/double:predict"
@@ -24,6 +24,17 @@ def until(holds):
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+class Asked:
+    """A client, and the names of what it was asked."""
+
+    def __init__(self, client):
+        self.client, self.names = client, []
+
+    def __getattr__(self, name):
+        self.names.append(name)
+        return getattr(self.client, name)
 
 
 def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outage(tf, tmp_path, messages):
@@ -48,6 +59,9 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
         ):
             pass
         registry.set_alias("double", "champion", "1")
+        asked = Asked(registry._client)
+        registry._client, address = asked, ModelAddress("double", alias="champion")
+        assert registry.resolve(address) == "1" and asked.names == ["get_registered_model"]  # one request for each look
         with served({"double": "models:/double@champion", "fixed": "models:/double/2"}, registry=uri) as model:
             stop, found = threading.Event(), list[float]()
 
@@ -81,7 +95,7 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
             assert set(found) == {2.0, 3.0} and found[0] == found[-1] == 2.0
             fixed = model.post("/v1/models/fixed/versions/2:predict", {"instances": [[1, 1, 1]]})
             assert fixed.json == {"predictions": [[3, 3, 3]]}
-        assert messages.text.count("serves on") == 1 and messages.text.count("the registry answers again") == 1
+        assert messages.text.count("serves on") == 1 and messages.text.count("can be looked at again") == 1
     finally:
         server.kill()
     with pytest.raises(IOFailure), served({"it": "models:/double/1"}, registry=uri):

@@ -20,23 +20,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfscale.errors import TfscaleError, first_line
+from tfscale.serving.brought_place import BroughtPlace
 from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.model_place import ModelPlace, Version
 from tfscale.serving.refusal import bad_request, not_found
-from tfscale.serving.registry_place import RegistryPlace
+from tfscale.serving.registry_place import registered_model
 from tfscale.serving.request_batches import Batches, Limits
 from tfscale.serving.text_writer import TextWriter
 from tfscale.tracking.model_address import Stores, parse_address
 
 _log = logging.getLogger(__name__)
 Seen = Callable[[str, int, float], None]
-Place = ModelPlace | RegistryPlace
+Place = ModelPlace | BroughtPlace
 
 
 def place_of(model: str | Path, name: str | None, stores: Stores, *, every: float) -> Place:
-    """Where a model lies: in a folder, or in a registry; raises as `ModelPlace.of` and `RegistryPlace.of`."""
+    """Where a model lies: in a folder, or in a registry; raises as `ModelPlace.of` and `registered_model`."""
     if address := parse_address(str(model)):
-        return RegistryPlace.of(address, name, stores, every=every)
+        return registered_model(address, name, stores, every=every)
     return ModelPlace.of(model, name)
 
 

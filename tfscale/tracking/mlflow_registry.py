@@ -85,10 +85,11 @@ class Registry:
 
     def resolve(self, address: ModelAddress) -> str:
         """The version that is meant; raises DataMissing where there is none."""
-        version = address.version or self.holder(address.name, address.alias)
-        if version is None or version not in self.tags(address.name):
+        model = self._model(address.name)
+        version = address.version or (_aliases(model).get(address.alias) if model is not None else None)
+        if version is None or (address.version and version not in self.tags(address.name)):
             what = f"nobody has the alias {address.alias}" if version is None else f"it has no version {version}"
-            found = f"{address.name}: {what}" if self._model(address.name) else "there is no such model"
+            found = f"{address.name}: {what}" if model is not None else "there is no such model"
             raise DataMissing(
                 f"{address} is not in the registry {self.name}: {found}",
                 where=str(address),
