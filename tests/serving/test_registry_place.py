@@ -62,7 +62,9 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
         asked = Asked(registry._client)
         registry._client, address = asked, ModelAddress("double", alias="champion")
         assert registry.resolve(address) == "1" and asked.names == ["get_registered_model"]  # one request for each look
-        with served({"double": "models:/double@champion", "fixed": "models:/double/2"}, registry=uri) as model:
+        fixed = {"fixed": "models:/double/2", "run": f"runs:/{run}/registered/2", "artifacts": source}
+        assert source.startswith("mlflow-artifacts:/")
+        with served({"double": "models:/double@champion", **fixed}, registry=uri) as model:
             stop, found = threading.Event(), list[float]()
 
             def ask():
@@ -93,8 +95,12 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
                 for one in asking:
                     one.result()
             assert set(found) == {2.0, 3.0} and found[0] == found[-1] == 2.0
-            fixed = model.post("/v1/models/fixed/versions/2:predict", {"instances": [[1, 1, 1]]})
-            assert fixed.json == {"predictions": [[3, 3, 3]]}
+            for name in fixed:
+                answer = model.post(f"/v1/models/{name}:predict", {"instances": [[1, 1, 1]]})
+                assert answer.json == {"predictions": [[3, 3, 3]]}
+            assert (
+                model.get("/v1/models/fixed/versions/2").status == model.get("/v1/models/run/versions/7").status == 200
+            )
         assert messages.text.count("serves on") == 1 and messages.text.count("can be looked at again") == 1
     finally:
         server.kill()

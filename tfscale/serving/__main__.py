@@ -1,4 +1,4 @@
-"""Entry point: `tfscale serve model=RUN|EXPORT|SAVEDMODEL|VERSIONS [serve.port=8080]`: parse, convert, serve."""
+"""Entry point: `tfscale serve model=RUN|EXPORT|SAVEDMODEL|VERSIONS|URL [serve.port=8080]`: parse, convert, serve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfscale.cli import Program, choice, number, place, whole
 from tfscale.config.serve_options import ServeOptions, read_token
 from tfscale.console.messages import RESULT, shown
 from tfscale.errors import UsageError
-from tfscale.tracking.model_address import Stores, is_address
+from tfscale.tracking.model_address import Stores, is_address, is_artifact
 
 _log = logging.getLogger("tfscale.serve")
 _DEFAULT = ServeOptions()
@@ -34,9 +34,10 @@ def program() -> Program:
         example="tfscale serve model=runs/resnet/563a34baa8 serve.port=8080",
         configured=False,
     )
-    text = "a run, an export, a SavedModel, a folder of numbered versions, models:/NAME@ALIAS; several: NAME=PATH,..."
-    found.word("model", "PATH", text, required=True)
-    found.word("tracker.uri", "URI", "of the registry of models:/...; else the variables', or runs/mlflow.db")
+    text = "a run, an export, a SavedModel, a folder of numbered versions, or the URL of one in a store (s3://, gs://;"
+    text += " https:// of an export); models:/NAME@ALIAS, runs:/ID/PATH; several: NAME=PATH,..."
+    found.word("model", "PATH|URL", text, required=True)
+    found.word("tracker.uri", "URI", "of MLflow, for models:/... and runs:/...; else the variables', or runs/mlflow.db")
     found.word("serve.name", "NAME", "by which requests ask for it; else the recipe's, or the folder's")
     found.word("serve.host", "ADDRESS", "to listen on", default=_DEFAULT.host)
     found.word("serve.port", "PORT", "of requests; 0 takes any that is free", type=whole, default=_DEFAULT.port)
@@ -69,7 +70,7 @@ def program() -> Program:
 
 def _serve(options: argparse.Namespace, _: dict) -> int:
     models = _places(options.model, options.serve_name)
-    if options.tracker_uri and not any(is_address(path) for path in models.values()):
+    if options.tracker_uri and not any(is_address(path) or is_artifact(path) for path in models.values()):
         raise UsageError(
             "tracker.uri would do nothing: no model is out of a registry",
             where="tracker.uri",
@@ -112,13 +113,13 @@ def serve(models: dict[str | None, str], options: ServeOptions, stores: Stores) 
     """Serves the models, by name, until SIGTERM or SIGINT.
 
     Args:
-        stores: of models:/NAME@ALIAS.
+        stores: of models:/NAME@ALIAS and runs:/ID/PATH.
 
     Raises:
         UsageError: the extra `serve` isn't installed, or the options can't be.
         DataMissing, DataCorrupt: a model isn't there, or can't be read.
         ClusterFault: a port is taken.
-        IOFailure: the registry can't be reached.
+        IOFailure: the registry or the store can't be reached.
         OutputError: the log can't be written.
     """
     try:

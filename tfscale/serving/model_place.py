@@ -21,7 +21,7 @@ import yaml
 from tfscale.errors import DataMissing, UsageError
 from tfscale.files import read_json
 
-_MODEL, _ABOUT = "saved_model.pb", "export.json"
+MODEL, ABOUT = "saved_model.pb", "export.json"
 _FIX = (
     "give model=RUN, its export/, a SavedModel's folder, or a folder with numbered versions such as 1/saved_model.pb;"
     " tfscale export run.dir=RUN makes an export"
@@ -112,7 +112,7 @@ def version_at(folder: Path, number: int | None = None) -> Version | None:
             stamp = _stamp(saved_model)
         except OSError:
             continue
-        read = read_json(folder / _ABOUT)
+        read = read_json(folder / ABOUT)
         about = read if isinstance(read, dict) else {}
         step = about.get("step")
         number = number if number is not None else step if isinstance(step, int) else 1
@@ -122,7 +122,7 @@ def version_at(folder: Path, number: int | None = None) -> Version | None:
 
 def _stamp(saved_model: Path) -> tuple[int, ...]:
     """Of its files, also while some of them are still being copied; raises OSError where there is no model."""
-    stats = [(saved_model / _MODEL).stat(), *(file.stat() for file in sorted(saved_model.glob("variables/*")))]
+    stats = [(saved_model / MODEL).stat(), *(file.stat() for file in sorted(saved_model.glob("variables/*")))]
     return tuple(number for stat in stats for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
 
@@ -131,7 +131,15 @@ def _name_of(folder: Path) -> str:
     whole = folder.resolve()
     run = whole.parent if whole.name == "export" else whole
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        return str(config["run"]["recipe"] or run.name)
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return recipe_of((run / "config.yaml").read_bytes()) or run.name
+    except OSError:
         return run.name
+
+
+def recipe_of(config: bytes) -> str | None:
+    """The recipe that a run's config.yaml names; None where it names none."""
+    try:
+        recipe = yaml.safe_load(config)["run"]["recipe"]
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        return None
+    return recipe if isinstance(recipe, str) and recipe else None

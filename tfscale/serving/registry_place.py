@@ -1,6 +1,7 @@
-"""A model to serve out of MLflow's registry: `models:/NAME@ALIAS`, or always the same `models:/NAME/VERSION`.
+"""A model to serve out of MLflow: `models:/NAME@ALIAS` of its registry, or what is always the same:
+`models:/NAME/VERSION`, and files of a run, `runs:/ID/PATH` and `mlflow-artifacts:/...`.
 
-Owns what of a registered version it takes to serve it. Refuses to know how it is kept here, and how a model is loaded.
+Owns which of those files it takes to serve a model. Refuses to know how it is kept here, and how a model is loaded.
 
     place = registered_model(ModelAddress("digits", alias="champion"), None, stores, every=2.0)
     place.versions()          # [Version(number=3, saved_model=Path(...), ...)]: the one that has the alias
@@ -13,7 +14,7 @@ from pathlib import Path
 from tfscale.errors import DataMissing
 from tfscale.serving.brought_place import BroughtPlace, Found
 from tfscale.serving.model_place import check_served_name
-from tfscale.tracking.mlflow_registry import open_registry
+from tfscale.tracking.mlflow_registry import Registry, open_registry
 from tfscale.tracking.model_address import ModelAddress, Stores
 
 _PARTS = ("saved_model", "export.json")  # of a version's files, what it takes to serve it
@@ -38,13 +39,23 @@ def registered_model(address: ModelAddress, name: str | None, stores: Stores, *,
         return [Found(int(number), number, lambda folder: bring(number, folder))]
 
     def bring(number: str, folder: Path) -> None:
-        source = registry.source(address.name, number)
-        found = [registry.bring(source, part, folder) for part in _PARTS]
-        if found[0] is None:
-            raise DataMissing(
-                f"version {number} of {address.name} holds no saved_model/",
-                where=str(address),
-                fix="tfscale promote registers what can be served",
-            )
+        _bring(registry, registry.source(address.name, number), f"version {number} of {address.name}", folder)
 
     return BroughtPlace.of(name or address.name, look, every=every if address.alias else None)
+
+
+def artifact_model(address: str, name: str | None, stores: Stores) -> BroughtPlace:
+    """What lies at an address of MLflow's artifacts; raises as `registered_model`."""
+    parts = [part for part in address.rstrip("/").split("/") if part != "export"]
+    check_served_name(name or parts[-1])
+    registry = open_registry(stores, Path("runs"), patient=False)
+    found = Found(None, address, lambda folder: _bring(registry, address, address, folder))
+    return BroughtPlace.of(name or parts[-1], lambda: [found], every=None)
+
+
+def _bring(registry: Registry, source: str, what: str, folder: Path) -> None:
+    found = [registry.bring(source, part, folder) for part in _PARTS]
+    if found[0] is None:
+        raise DataMissing(
+            f"{what} holds no saved_model/", where="model", fix="tfscale promote registers what can be served"
+        )

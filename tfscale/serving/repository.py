@@ -24,20 +24,31 @@ from tfscale.serving.brought_place import BroughtPlace
 from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.model_place import ModelPlace, Version
 from tfscale.serving.refusal import bad_request, not_found
-from tfscale.serving.registry_place import registered_model
+from tfscale.serving.registry_place import artifact_model, registered_model
 from tfscale.serving.request_batches import Batches, Limits
+from tfscale.serving.store_place import is_url, stored_model
 from tfscale.serving.text_writer import TextWriter
-from tfscale.tracking.model_address import Stores, parse_address
+from tfscale.tracking.model_address import Stores, is_artifact, parse_address
 
 _log = logging.getLogger(__name__)
 Seen = Callable[[str, int, float], None]
 Place = ModelPlace | BroughtPlace
 
 
-def place_of(model: str | Path, name: str | None, stores: Stores, *, every: float) -> Place:
-    """Where a model lies: in a folder, or in a registry; raises as `ModelPlace.of` and `registered_model`."""
+def place_of(model: str | Path, name: str | None, stores: Stores, *, every: float | None) -> Place:
+    """Where a model lies: in a folder, in a registry, among MLflow's artifacts, or in a store.
+
+    Raises as `ModelPlace.of`, `registered_model` and `stored_model`.
+
+    Args:
+        every: seconds between two looks for another version; None: it stays as it is.
+    """
     if address := parse_address(str(model)):
         return registered_model(address, name, stores, every=every)
+    if is_artifact(model):
+        return artifact_model(str(model), name, stores)
+    if is_url(str(model)):
+        return stored_model(str(model), name, every=every)
     return ModelPlace.of(model, name)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from tfscale.errors import UsageError
 
 SCHEME = "models:/"
+ARTIFACTS = ("runs:/", "mlflow-artifacts:/")  # files of a run, as MLflow addresses them
 STORE = "mlflow.db"  # beside the runs
 _NAME = re.compile(r"[^/:@\x00-\x1f\x7f]{1,256}")
 _ALIAS = re.compile(r"[\w-]{1,255}", re.ASCII)
@@ -43,6 +44,11 @@ class ModelAddress:
 
 def is_address(text: object) -> bool:
     return str(text).startswith(SCHEME)
+
+
+def is_artifact(text: object) -> bool:
+    """Whether it is MLflow's address of files of a run, which are always the same."""
+    return str(text).startswith(ARTIFACTS)
 
 
 def parse_address(text: str, *, where: str = "model") -> ModelAddress | None:

@@ -1,0 +1,138 @@
+"""A model out of a real S3 server and from behind a real web server: what is newer and whole takes over."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+import time
+
+import pytest
+from support.s3_server import BUCKET, S3
+from support.served_models import served, write_double
+
+from tfscale.errors import DataCorrupt, DataMissing, IOFailure, SecurityRefused
+from tfscale.export.export_folder import files_of
+from tfscale.serving.store_place import stored_model
+
+URL = f"s3://{BUCKET}/models/double"
+PREDICT = "/v1/models/double:predict"
+
+
+@pytest.fixture(scope="module")
+def exports(tf, tmp_path_factory):
+    """By factor, each with the list of its files."""
+    made = {}
+    for factor in (2, 3):
+        made[factor] = write_double(tmp_path_factory.mktemp(f"by{factor}"), factor=factor, step=factor, gaps=[])
+        about = json.loads((made[factor] / "export.json").read_text())
+        files = {name: file for name, file in files_of(made[factor]).items() if name.startswith("saved_model/")}
+        (made[factor] / "export.json").write_text(json.dumps({**about, "files": files}))
+    return made
+
+
+@pytest.fixture(scope="module")
+def server():
+    made = S3().start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def s3(server, monkeypatch):
+    for name, value in server.environ.items():
+        monkeypatch.setenv(name, value)
+    server.empty()
+    return server
+
+
+def put(s3, export, prefix):
+    for file in sorted(path for path in export.rglob("*") if path.is_file()):
+        s3.write(f"{prefix}/{file.relative_to(export)}", file.read_bytes())
+
+
+def until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_highest_version_that_is_whole_is_served_also_after_an_outage(s3, exports, tmp_path, messages):
+    with pytest.raises(DataMissing, match="holds no model"):
+        stored_model(URL, None, every=None)
+    put(s3, exports[2], "models/double/1")
+    with served({None: URL}) as model:
+
+        def answer():
+            return model.post(PREDICT, {"instances": [[1, 1, 1]]}).json["predictions"][0][0]
+
+        assert answer() == 2 and model.get("/v1/models/double").json["model_version_status"][0]["version"] == "1"
+        plain = exports[3] / "saved_model"
+        files = [file for file in plain.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: (file.suffix != ".index", ".data-" in file.name)):
+            s3.write(f"models/double/2/{file.relative_to(plain)}", file.read_bytes())
+            time.sleep(0.5)  # some looks: to the last file it isn't whole
+        until(lambda: answer() == 3)
+        assert "isn't served" not in messages.text
+        damaged = shutil.copytree(exports[2], tmp_path / "damaged")
+        with (damaged / "saved_model" / "saved_model.pb").open("ab") as file:
+            file.write(b" ")
+        put(s3, damaged, "models/double/3")
+        until(lambda: "isn't what its export.json says" in messages.text)
+        s3.stop()
+        until(lambda: "the store can't be read" in messages.text)
+        assert answer() == 3
+        s3.start()
+        for key in s3.keys("models/double/2"):
+            s3.client.delete_object(Bucket=BUCKET, Key=key)
+        until(lambda: answer() == 2)  # back to what is there
+    assert "version 2 serves on" in messages.text and messages.text.count("can be looked at again") == 1
+
+
+def test_damaged_and_out_of_reach_at_the_start(s3, exports, tmp_path):
+    put(s3, exports[2], "models/double")
+    s3.flip("models/double/saved_model/saved_model.pb")
+    with pytest.raises(DataCorrupt, match=r"saved_model/saved_model\.pb isn't what its export.json says"):
+        stored_model(URL, None, every=None)
+    with pytest.raises(SecurityRefused):
+        stored_model(f"s3://{BUCKET}/../double", None, every=None)
+    s3.stop()
+    try:
+        with pytest.raises(IOFailure, match="the store can't be read"):
+            stored_model(URL, "double", every=None)
+    finally:
+        s3.start()
+
+
+def test_an_export_behind_a_web_server_and_a_run_in_a_folder(exports, tmp_path, monkeypatch):
+    run = tmp_path / "recipe" / "abc"
+    shutil.copytree(exports[2], run / "export")
+    (run / "config.yaml").write_text("run: {recipe: digits}")
+    version = shutil.copytree(exports[3] / "saved_model", tmp_path / "versions" / "3")
+    shutil.copy2(exports[3] / "export.json", version)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{web.server_port}"
+        places = {url: stored_model(url, None, every=None) for url in (
+            f"{base}/recipe/abc", f"{base}/recipe/abc/export", f"{base}/versions/3", f"file://{tmp_path}/recipe/abc"
+        )}  # fmt: skip
+        found = [(place.name, place.versions()[0].number) for place in places.values()]
+        assert found == [("digits", 2), ("digits", 2), ("3", 3), ("digits", 2)]
+        with pytest.raises(DataMissing, match=r"has no export.json"):
+            stored_model(f"{base}/versions", None, every=None)
+        with served({"double": f"{base}/versions/3"}) as model:
+            assert model.post(PREDICT, {"instances": [[1, 1, 1]]}).json == {"predictions": [[3, 3, 3]]}
+            version_of = model.get("/v1/models/double").json["model_version_status"][0]["version"]
+            shutil.rmtree(version)
+            shutil.copytree(exports[2] / "saved_model", version)
+            shutil.copy2(exports[2] / "export.json", version)
+            until(lambda: model.get("/v1/models/double").json["model_version_status"][0]["version"] == "2")
+        assert version_of == "3"
+        web.shutdown()
+    for place in places.values():
+        place.close()
