@@ -6,11 +6,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from support.mlflow_server import Server
 from support.served_models import served, write_double
 
 from tfscale.errors import DataMissing, IOFailure, UsageError
+from tfscale.export.warm_up import write_examples
+from tfscale.serving import smoke
 from tfscale.serving.__main__ import main
 from tfscale.tracking.mlflow_registry import ModelFiles, open_registry
 from tfscale.tracking.model_address import ModelAddress, Stores
@@ -50,6 +53,7 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
         run = client.create_run(client.create_experiment("double")).info.run_id
         for number, factor in ((1, 2.0), (2, 3.0)):
             made = write_double(tmp_path / f"v{number}", factor=factor, step=7, gaps=[])
+            write_examples(made / "saved_model", {"x": [np.ones(3, np.float32)]}, {"x": tf.float32})
             content = ModelFiles({"saved_model": made / "saved_model"}, {"export.json": made / "export.json"})
             source = registry.upload(run, f"registered/{number}", content)
             assert registry.register("double", run, source, {}, "") == str(number)
@@ -95,6 +99,9 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
                 for one in asking:
                     one.result()
             assert set(found) == {2.0, 3.0} and found[0] == found[-1] == 2.0
+            words = (f"url=http://127.0.0.1:{model.port}", "serve.name=fixed", f"tracker.uri={uri}", "wait=0")
+            assert smoke.main([*words, "model=models:/double/2"]) == 0
+            assert smoke.main([*words, "model=models:/double@champion"]) == 1  # which is version 1 again
             for name in fixed:
                 answer = model.post(f"/v1/models/{name}:predict", {"instances": [[1, 1, 1]]})
                 assert answer.json == {"predictions": [[3, 3, 3]]}
@@ -109,7 +116,8 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
 
 
 def test_a_registry_that_nothing_asks(tmp_path, capsys):
-    assert main([f"model={tmp_path}", "tracker.uri=http://127.0.0.1:9"]) == 64
+    for run in (main, lambda words: smoke.main(["url=http://127.0.0.1:9", *words])):
+        assert run([f"model={tmp_path}", "tracker.uri=http://127.0.0.1:9"]) == 64
     assert "tracker.uri would do nothing: no model is out of a registry" in capsys.readouterr().err
 
 

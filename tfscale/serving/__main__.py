@@ -15,7 +15,7 @@ from tfscale.cli import Program, choice, number, place, whole
 from tfscale.config.serve_options import ServeOptions, read_token
 from tfscale.console.messages import RESULT, shown
 from tfscale.errors import UsageError
-from tfscale.tracking.model_address import Stores, is_address, is_artifact
+from tfscale.tracking.model_address import Stores
 
 _log = logging.getLogger("tfscale.serve")
 _DEFAULT = ServeOptions()
@@ -70,14 +70,8 @@ def program() -> Program:
 
 def _serve(options: argparse.Namespace, _: dict) -> int:
     models = _places(options.model, options.serve_name)
-    if options.tracker_uri and not any(is_address(path) or is_artifact(path) for path in models.values()):
-        raise UsageError(
-            "tracker.uri would do nothing: no model is out of a registry",
-            where="tracker.uri",
-            fix="leave it away, or give model=models:/NAME@ALIAS",
-        )
+    stores = Stores.of_models(models.values(), options.tracker_uri, os.environ)
     with shown(options.log):
-        stores = Stores.of(options.tracker_uri, os.environ)
         serve(models, options_of(options, os.environ), stores)
     return 0
 

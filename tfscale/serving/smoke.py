@@ -7,6 +7,7 @@ compared, which is protocol_answers.py's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from tfscale.console import hushed
 from tfscale.console.messages import RESULT, figures, shown
 from tfscale.errors import CheckFailed, DataMissing, UsageError
 from tfscale.process.startup import cpu_alone, lean
+from tfscale.tracking.model_address import Stores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         configured=False,
     )
     program.word("url", "URL", "of the server, with the prefix of a route where there is one", required=True)
-    program.word("model", "PATH", "a run, an export, or a folder of versions, as of tfscale serve", required=True)
+    text = "a run, an export, a folder of versions, a URL, or models:/NAME@ALIAS, as of tfscale serve"
+    program.word("model", "PATH|URL", text, required=True)
+    program.word("tracker.uri", "URI", "of MLflow, for models:/... and runs:/..., as of tfscale serve")
     program.word("serve.name", "NAME", "by which the server is asked for it; else the recipe's, or the folder's")
     program.word("serve.token_file", "FILE", "the token; or TFSCALE_SERVE_TOKEN", type=place)
     program.word("serve.tls_cert", "FILE", "a certificate to trust, such as the server's own", type=place)
@@ -59,12 +63,12 @@ def _smoke(options: argparse.Namespace, _: dict) -> int:
         raise UsageError(f"{options.protocol} is no protocol of ours", where="protocol", fix="protocol=v1, or v2")
     cpu_alone()
     from tfscale.serving.asked_server import PROTOCOLS, AskedServer
-    from tfscale.serving.model_place import ModelPlace
+    from tfscale.serving.repository import place_of
 
     token = read_token(options.serve_token_file, os.environ.get("TFSCALE_SERVE_TOKEN", ""))
     server = AskedServer.of(options.url, token=token, certificate=options.serve_tls_cert)
-    where = ModelPlace.of(options.model, options.serve_name)
-    with shown("auto"):
+    stores = Stores.of_models([options.model], options.tracker_uri, os.environ)
+    with shown("auto"), contextlib.closing(place_of(options.model, options.serve_name, stores, every=None)) as where:
         with hushed(), lean():
             from tfscale.serving.loaded_model import LoadedModel
 
@@ -80,7 +84,9 @@ def _smoke(options: argparse.Namespace, _: dict) -> int:
             return max(server.differs(where.name, *one, **more) for one in asked)
 
         worst, count = within(options.wait, ask, server.url), len(next(iter(model.examples.values())))
-        text = f"{server.url} answers {count} examples as {where.path} does, by {options.protocol or 'both protocols'}"
+        text = (
+            f"{server.url} answers {count} examples as {options.model} does, by {options.protocol or 'both protocols'}"
+        )
         _log.log(RESULT, f"{text}; largest difference {worst:.2g}", extra=figures(examples=count, difference=worst))
     return 0
 

@@ -10,7 +10,7 @@ Owns how it is written. Refuses to know MLflow, whose own form it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +120,17 @@ class Stores:
         tracking = given or known or around or None
         registry = given or environ.get("MLFLOW_REGISTRY_URI") or tracking
         return cls(registry, tracking or registry)
+
+    @classmethod
+    def of_models(cls, models: Iterable[str], given: str | None, environ: Mapping[str, str]) -> Stores:
+        """Those of models at these places; raises UsageError where a store was given, and MLflow has none of them."""
+        if given and not any(is_address(one) or is_artifact(one) for one in models):
+            raise UsageError(
+                f"{_KEY} would do nothing: no model is out of a registry",
+                where=_KEY,
+                fix="leave it away, or give model=models:/NAME@ALIAS",
+            )
+        return cls.of(given, environ)
 
     def check(self, root: Path) -> None:
         """Raises UsageError where nothing is named, and no file lies in `root`, or where a file is named that isn't
