@@ -125,7 +125,7 @@ bench-checkpoint: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,tables,images,text,hub,inspect,validate,report,serve,workflow,litert,onnx,dev]"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,flights,tables,images,text,hub,inspect,validate,report,serve,workflow,litert,onnx,dev]"
 	touch $(READY)
 
 clean:

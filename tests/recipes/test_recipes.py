@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,16 @@ def test_every_recipe_has_its_small_run():
 def test_header_says_the_command(recipe):
     text = (Path(__file__).parents[2] / "configs" / "recipe" / f"{recipe}.yaml").read_text()
     assert f"python -m tfscale.train +recipe={recipe}" in text
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_command_in_its_header_composes(recipe):
+    text = (Path(__file__).parents[2] / "configs" / "recipe" / f"{recipe}.yaml").read_text()
+    told = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    commands = re.findall(rf"\+recipe={recipe}(?: '?[a-z_]+[a-z_.]*=[^ ;]+)*", told)
+    assert commands
+    for command in commands:
+        compose(shlex.split(command))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

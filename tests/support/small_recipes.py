@@ -78,7 +78,7 @@ SMALL = {
     ),
     "text": Small(
         ("data.name=small_text", *_TINY_TEXT),
-        unknown=("task.length=256", "task.vocabulary=4096"),
+        unknown=("data.name=any", "task.length=256", "task.vocabulary=4096"),
         data=_import_text,
     ),
     "gpt": Small(

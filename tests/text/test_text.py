@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from tfscale.errors import DataCorrupt, UsageError
+from tfscale.errors import DataCorrupt, DataMissing, UsageError
 from tfscale.text.given_texts import GivenTexts
 from tfscale.text.packing import cut_texts, pack
+from tfscale.text.rows import TextRows
 from tfscale.text.sequences import Rows, Tokenized
 from tfscale.text.text_task import Text
 from tfscale.text.tokenizers import Tokenizer, train
@@ -244,3 +245,8 @@ def test_what_a_bert_learnt_of_masked_texts_is_where_a_classifier_begins(tf, tmp
     np.testing.assert_array_equal(
         model.get_layer("token_embedding").embeddings, masked.get_layer("token_embedding").embeddings
     )
+
+
+def test_texts_that_arent_there_are_named_whatever_is_asked_first(tmp_path):
+    with pytest.raises(DataMissing, match="no data set named 'absent'"):
+        TextRows(dir=str(tmp_path), name="absent").identity()

@@ -45,7 +45,7 @@ class Clicks(Source):
 
     numbers: int = 13
     tables: list[int] = field(default_factory=lambda: list(_SIZES))
-    train_examples: int = 1_000_000
+    train_examples: int = 3_000_000
     test_examples: int = 50_000
     seed: int = 0
 

@@ -64,12 +64,22 @@ class Prepared(Tfds):
             said.append(f"what is called test is the split {name}{other}")
         return said
 
-    @cached_property
+    @property
     def _names(self) -> tuple[str, ...]:
         """The splits that there are."""
+        return tuple(one["name"] for one in self._told("dataset_info.json").get("splits", []))
+
+    def _told(self, file: str) -> dict[str, Any]:
+        """What a file of the data set says, read once: as soon as there is a data set."""
         folder = self.folder()
-        about = read_json(folder / "dataset_info.json", trusted=True) if folder else None
-        return tuple(one["name"] for one in about.get("splits", [])) if isinstance(about, dict) else ()
+        if folder is not None and file not in self._files:
+            found = read_json(folder / file, trusted=True)
+            self._files[file] = found if isinstance(found, dict) else {}
+        return self._files.get(file, {})
+
+    @cached_property
+    def _files(self) -> dict[str, dict[str, Any]]:
+        return {}
 
     def ignored(self) -> dict[str, str]:
         unused = {"baseline": "with data.validate=false nothing is compared"} if not self.validate else {}
@@ -141,11 +151,9 @@ class Prepared(Tfds):
         more = {**({"columns": columns} if columns else {}), **({"object_classes": classes} if classes else {})}
         return {**super().spec(), **more}
 
-    @cached_property
+    @property
     def _columns(self) -> dict[str, Any]:
-        folder = self.folder()
-        found = read_json(folder / "columns.json", trusted=True) if folder else None
-        return found if isinstance(found, dict) else {}
+        return self._told("columns.json")
 
     def class_names(self) -> tuple[str, ...] | None:
         folder = self.folder()

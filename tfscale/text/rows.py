@@ -96,6 +96,8 @@ class TextRows(Source):
     @property
     def _folder(self) -> Path:
         folder = self._texts.folder()
+        if folder is None:
+            self._texts.check()  # which says what there is instead
         assert folder is not None
         return folder
 
