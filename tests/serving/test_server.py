@@ -78,6 +78,8 @@ def test_status_and_metadata(server):
     signature = about["metadata"]["signature_def"]["signature_def"]["serving_default"]
     sizes = [dim["size"] for dim in signature["inputs"]["x"]["tensor_shape"]["dim"]]
     assert (signature["inputs"]["x"]["dtype"], sizes) == ("DT_FLOAT", ["-1", "3"])
+    assert list(about["metadata"]) == ["signature_def"]
+    assert server.get("/v1/models/classes/metadata").json["metadata"]["classes"] == ["red", "green", "blue"]
     assert server.get("/v2").json["extensions"] == ["binary_tensor_data"]
     assert server.get("/v2/").json == server.get("/v2").json
     assert server.get("/v2/health/live").json == {"live": True} and server.get("/v2/health/ready").json == {

@@ -293,7 +293,8 @@ class HttpServer:
     async def _v1_metadata(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
         model = self._models.batches(name, request.match_info.get("version")).model
-        return _json(tfs_rest.metadata_answer(name, model.version.number, model.inputs, model.outputs))
+        told = tfs_rest.metadata_answer(name, model.version.number, model.inputs, model.outputs, model.classes)
+        return _json(told)
 
     async def _v1_predict(self, request: web.Request) -> web.Response:
         def understand(body: bytes, model: LoadedModel) -> tuple[str, dict[str, np.ndarray]]:

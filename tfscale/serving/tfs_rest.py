@@ -162,18 +162,24 @@ def status_answer(versions: Mapping[int, str]) -> dict[str, Any]:
 
 
 def metadata_answer(
-    name: str, version: int, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]
+    name: str,
+    version: int,
+    inputs: Mapping[str, TensorSpec],
+    outputs: Mapping[str, TensorSpec],
+    classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """What GET /v1/models/NAME/metadata says."""
+    """What GET /v1/models/NAME/metadata says; with the names of the classes, where they are known: the protocol's
+    metadata are any, by name."""
     signature = {
         "inputs": {one.name: _tensor_info(one) for one in inputs.values()},
         "outputs": {one.name: _tensor_info(one) for one in outputs.values()},
         "method_name": "tensorflow/serving/predict",
         "defaults": {},
     }
+    named = {"classes": list(classes)} if classes else {}
     return {
         "model_spec": {"name": name, "signature_name": "", "version": str(version)},
-        "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
+        "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}, **named},
     }
 
 
