@@ -6,6 +6,7 @@ import pytest
 
 from tfscale.errors import TfscaleError, UsageError, without_secrets
 from tfscale.train_and_deploy import main, refuse_bad_words
+from tfscale.workflow.local_run import LocalWorkflow
 from tfscale.workflow.steps import Places, train_and_deploy
 from tfscale.workflow.workflow_request import WorkflowRequest
 
@@ -54,6 +55,23 @@ def test_words_that_are_right_pass_before_there_are_data_or_a_run(tmp_path):
 def test_a_word_that_a_later_step_would_refuse_is_refused_before_the_first(tmp_path, word, what):
     with pytest.raises(TfscaleError, match=what):
         checked(tmp_path, word)
+
+
+def test_groups_of_peoples_own_are_every_steps_that_has_a_configuration(tmp_path):
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    (tmp_path / "mine" / "task" / "small.yaml").write_text("defaults: [tabular]\nhidden: [7]\n")
+    words, places = [*WORDS, "task=small", "evaluate.data=csv", "evaluate.data.path=x.csv"], Places("r", "d", "", "v")
+    words += ["evaluate.data.label=y"]
+    request = WorkflowRequest.of(words, config_dir=str(tmp_path / "mine"))
+    steps, before = train_and_deploy(request, places), LocalWorkflow(request, tmp_path / "flow").places.run
+    having = [step.name for step in steps if f"--config-dir={tmp_path}/mine" in step.command]
+    assert having == ["train", "evaluate", "export", "promote", "deploy"]
+    refuse_bad_words(steps)
+    with pytest.raises(UsageError, match="small"):
+        refuse_bad_words(train_and_deploy(WorkflowRequest.of(words), places))
+    (tmp_path / "mine" / "task" / "small.yaml").write_text("defaults: [tabular]\nhidden: [8]\n")
+    assert LocalWorkflow(request, tmp_path / "flow").places.run != before  # as where other files change
+    assert main(["--config-dir", f"{tmp_path}/nowhere", *words]) == 64
 
 
 def test_the_advice_names_the_command_whose_help_lists_the_words(tmp_path):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfscale.cli import Parser, guard
-from tfscale.config.override_syntax import plain_path
+from tfscale.config.override_syntax import plain_path, searched
 from tfscale.console import messages, table, write_line
 from tfscale.errors import TfscaleError, UsageError, is_plain, is_secret, keep_secret
 from tfscale.workflow.local_run import LocalWorkflow, run_here
@@ -39,6 +39,7 @@ _OWN = {
     "all else": "overrides of tfscale train",
 }
 _KEYS = ("dir", "retries", "show")
+_GROUPS = "--config-dir="
 _PLUG_POINTS = ("task", "data", "tracker")
 
 
@@ -54,16 +55,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "    +recipe=resnet data=mnist",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    text = "a folder with your own configuration groups, for every step that has a configuration"
+    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", type=plain_path, default="", help=text)
     parser.add_argument("words", nargs="*", metavar="WORD", help="see below")
-    return guard(lambda seen: _run(parser.parse(sys.argv[1:] if argv is None else argv).words, seen))
+    return guard(lambda seen: _run(parser.parse(sys.argv[1:] if argv is None else argv), seen))
 
 
-def _run(words: Sequence[str], seen: dict) -> int:
+def _run(options: argparse.Namespace, seen: dict) -> int:
+    words = options.words
     seen["traceback"] = "debug.traceback=true" in words
     pairs = [word.partition("=") for word in words]
     hidden = [(key, value) for key, _, value in pairs if is_secret(key) and not key.endswith("_file")]  # that is a path
     keep_secret(value for _, value in hidden if not is_plain(value))
-    request = WorkflowRequest.of([word for word in words if word != "debug.traceback=true"], own=_KEYS)
+    searched(options.config_dir)  # which refuses a folder that isn't there
+    given = [word for word in words if word != "debug.traceback=true"]
+    request = WorkflowRequest.of(given, own=_KEYS, config_dir=options.config_dir)
     folder = Path(plain_path(request.own.get("dir", f"flows/{request.name}")))
     flow = LocalWorkflow(request, folder, _retries(request.own.get("retries", "3")))
     if truth(request.own.get("show", "false"), "workflow.show"):
@@ -101,7 +107,14 @@ def refuse_bad_words(steps: Sequence[Step]) -> None:
         except TfscaleError as error:
             fix = re.sub("^--help", f"tfscale {name} --help", error.fix)
             raise type(error)(f"the step {name}: {error.what}", where=error.where, fix=fix) from None
-    compose(found["train"])
+    train, config_dir = _training(found["train"])
+    compose(train, config_dir=config_dir)
+
+
+def _training(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """The overrides of a step, and the folder of people's own groups."""
+    asked = [word.partition("=")[2] for word in words if word.startswith(_GROUPS)]
+    return [word for word in words if not word.startswith(_GROUPS)], next(iter(asked), None)
 
 
 def _refuse_twice(words: Sequence[str]) -> None:
@@ -119,7 +132,7 @@ def _evaluate(words: Sequence[str], training: Sequence[str]) -> None:
     parse_choice(options.checkpoint)
     if (report := report_of(options)) is not None:
         report.check()
-    _compose_on_top(training, options.overrides)
+    _compose_on_top(training, options)
 
 
 def _promote(words: Sequence[str], training: Sequence[str]) -> None:
@@ -128,17 +141,20 @@ def _promote(words: Sequence[str], training: Sequence[str]) -> None:
     options = program().parse(words)
     if options.back:
         raise UsageError("a workflow gives nothing back", where="back", fix="tfscale promote name=NAME back=true")
-    _compose_on_top(training, options.overrides)
+    _compose_on_top(training, options)
 
 
-def _compose_on_top(training: Sequence[str], overrides: Sequence[str]) -> None:
-    """As they will be composed on top of the run's configuration, of which a group replaces what was there."""
+def _compose_on_top(training: Sequence[str], options: argparse.Namespace) -> None:
+    """The overrides, as they will be composed on top of the run's configuration, of which a group replaces what was
+    there."""
     from tfscale.composition.hydra_compose import compose
 
+    overrides = options.overrides
+    training, config_dir = _training(training)
     others = [word.partition("=")[0] for word in overrides if word.partition("=")[0] in _PLUG_POINTS]
     kept = [word for word in training if re.split("[.=]", word.lstrip("+~"))[0] not in others]
     if [word for word in overrides if word not in training]:
-        compose(list(dict.fromkeys([*kept, *overrides])))
+        compose(list(dict.fromkeys([*kept, *overrides])), config_dir=config_dir)
 
 
 def _serve(words: Sequence[str]) -> None:

@@ -68,9 +68,9 @@ class Step:
 
 def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
     """The steps in their order, without those of `left_out`."""
-    run = f"run.dir={places.run}"
+    run, groups = f"run.dir={places.run}", (f"--config-dir={request.config_dir}",) * bool(request.config_dir)
     allowed = tuple(word for word in request.train if word.lstrip("+").startswith("extensions.allow="))
-    promote = ("promote", run, f"as={request.alias}", f"name={request.name}", *request.promote)
+    promote = ("promote", *groups, run, f"as={request.alias}", f"name={request.name}", *request.promote)
     url = places.url or url_of(request.serve)
     served = (f"serve.name={request.name}", *request.serve)
     before = ("validate",) if request.source else ()
@@ -80,19 +80,19 @@ def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
         *_data_steps(request, places),
         Step(
             "train",
-            ("train", *_training(request, places), run),
+            ("train", *groups, *_training(request, places), run),
             needs=before,
             reads=read_by_training(request),
             leaves=(f"{places.run}/result.json",),
         ),
         Step(
             "evaluate",
-            ("evaluate", run, *report, *allowed, *_without(request.evaluate, "report")),
+            ("evaluate", *groups, run, *report, *allowed, *_without(request.evaluate, "report")),
             needs=("train",),
             leaves=tuple(word.partition("=")[2] for word in report),
             extras=("report",) if report else (),
         ),
-        Step("export", ("export", run, *allowed), needs=("train",), leaves=(export,)),
+        Step("export", ("export", *groups, run, *allowed), needs=("train",), leaves=(export,)),
         Step(
             "promote",
             promote + allowed + ((f"tracker.uri={places.registry}",) if places.registry else ()),
@@ -102,7 +102,7 @@ def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
         ),
         Step(
             "deploy",
-            ("export", run, f"versions={places.versions}"),
+            ("export", *groups, run, f"versions={places.versions}"),
             needs=("promote",),
             leaves=(f"{places.versions}/*/saved_model.pb",),
         ),
@@ -170,7 +170,7 @@ def _training(request: WorkflowRequest, places: Places) -> tuple[str, ...]:
 
 def read_by_training(request: WorkflowRequest) -> tuple[str, ...]:
     keys = ("data.path", "data.test_path", "init_from")
-    return tuple(value for key in keys if (value := value_in(request.train, key)))
+    return tuple(filter(None, (*(value_in(request.train, key) for key in keys), request.config_dir)))
 
 
 def _report(request: WorkflowRequest, places: Places) -> tuple[str, ...]:

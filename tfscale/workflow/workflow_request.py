@@ -34,6 +34,7 @@ class WorkflowRequest:
         alias: under which the registry keeps the best version.
         keep_serving: whether the server goes on after it was tried out.
         own: the other words of the workflow's own, without "workflow.".
+        config_dir: a folder of people's own groups; "" for none.
     """
 
     name: str
@@ -47,9 +48,10 @@ class WorkflowRequest:
     alias: str = "champion"
     keep_serving: bool = False
     own: Mapping[str, str] = field(default_factory=dict)
+    config_dir: str = ""
 
     @classmethod
-    def of(cls, words: Sequence[str], *, own: Collection[str] = ()) -> WorkflowRequest:
+    def of(cls, words: Sequence[str], *, own: Collection[str] = (), config_dir: str = "") -> WorkflowRequest:
         """Args: words: of the command line; own: further words of the workflow's own that its caller knows.
 
         Raises:
@@ -79,6 +81,7 @@ class WorkflowRequest:
             alias=asked.pop("as", "champion"),
             keep_serving=truth(asked.pop("serve", "false"), "workflow.serve"),
             own=asked,
+            config_dir=config_dir,
         )
         made._check()
         return made
