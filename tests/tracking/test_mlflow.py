@@ -337,9 +337,17 @@ def test_stores_that_mlflow_does_not_have():
     for uri in (
         None,
         "sqlite:///x.db",
-        "postgresql+psycopg2://u@h/d",
         "https://h",
         "databricks",
         "databricks://profile",
     ):
         MlflowTracker(uri=uri).check()
+
+
+def test_a_database_whose_driver_is_missing():
+    for uri, package in (("postgresql+psycopg2://u:pw@h/d", "psycopg2-binary"), ("mysql://h/d", "mysqlclient")):
+        with pytest.raises(UsageError, match="needs the package (psycopg2|MySQLdb), which is not installed") as seen:
+            MlflowTracker(uri=uri).check()
+        assert seen.value.fix == f"pip install {package}" and "pw" not in str(seen.value)
+    with pytest.raises(UsageError, match="no address of a server: Can't load plugin"):
+        MlflowTracker(uri="postgresql+nothing://h/d").check()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from tfscale.errors import IOFailure, UsageError, first_line
+from tfscale.errors import IOFailure, UsageError, first_line, without_secrets
 from tfscale.files import inside
 from tfscale.tracking.delivery import Delivery, milliseconds
 from tfscale.tracking.mlflow_sink import RUN_ID, Sink, choose_place, import_mlflow, leave_patience, monitors
@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 60.0  # how long a finished run waits for MLflow to take the rest
 _FAILED_SECONDS = 5.0
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
+_DATABASES = ("postgresql", "mysql", "mssql")  # whose drivers nothing of ours installs
+_PACKAGES = {"psycopg": '"psycopg[binary]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # of modules
 _LENGTH = 500  # of a parameter
 _SAMPLE_SECONDS = 10.0  # between two looks at the machine
 
@@ -70,7 +72,8 @@ class MlflowTracker:
                 where="tracker.uri",
                 fix="tracker.uri=sqlite:////PATH/mlflow.db or tracker.uri=http://HOST:PORT",
             )
-
+        if scheme in _DATABASES:
+            _refuse_driverless(str(self.uri))
         if self.required and scheme in ("http", "https"):
             _refuse_nobody(str(self.uri))
 
@@ -232,6 +235,24 @@ def _refuse_nobody(uri: str) -> None:
         socket.create_connection((host, port), timeout=_FAILED_SECONDS).close()
     except OSError as error:
         raise _out_of_reach(f"{host}:{port}: {error}") from None
+
+
+def _refuse_driverless(uri: str) -> None:
+    """Raises UsageError where the package is missing by which SQLAlchemy, which MLflow brings, speaks to a database."""
+    import sqlalchemy
+
+    try:
+        sqlalchemy.make_url(uri).get_dialect().import_dbapi()
+    except ImportError as error:
+        name = error.name or uri.partition(":")[0]
+        lacks = f"{name}, which is not installed" if isinstance(error, ModuleNotFoundError) else first_line(error)
+        raise UsageError(
+            f"tracker.uri={uri.partition(':')[0]}://... needs the package {lacks}",
+            where="tracker.uri",
+            fix=f"pip install {_PACKAGES.get(name, name)}",
+        ) from None
+    except sqlalchemy.exc.ArgumentError as error:
+        raise _no_address(without_secrets(uri), first_line(error)) from None
 
 
 def _no_address(uri: str, why: str) -> UsageError:

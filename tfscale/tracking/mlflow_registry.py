@@ -22,7 +22,7 @@ from tfscale.tracking.delivery import cause_of
 from tfscale.tracking.mlflow import MlflowTracker
 from tfscale.tracking.mlflow_sink import import_mlflow, leave_patience
 from tfscale.tracking.model_address import ModelAddress, Stores
-from tfscale.tracking.own_store import FILE, store_beside
+from tfscale.tracking.own_store import FILE, half_made_told, made_whole, store_beside
 
 _log = logging.getLogger(__name__)
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
@@ -49,7 +49,7 @@ def open_registry(stores: Stores, root: Path, *, patient: bool = True, makes: bo
         leave_patience()
     with _told(mlflow, stores.registry or str(root / FILE)):
         (beside, link) = store_beside(mlflow, root) if stores.registry is None else ("", None)
-        address, tracking = stores.registry or beside, stores.tracking or beside
+        address, tracking = (made_whole(mlflow, one or beside) for one in (stores.registry, stores.tracking))
         client = mlflow.MlflowClient(tracking_uri=tracking, registry_uri=address)
         return Registry(mlflow, client, (address, tracking), link)
 
@@ -200,7 +200,8 @@ def _aliases(model: Any) -> dict[str, str]:
 def _told(mlflow: Any, address: str) -> Iterator[None]:
     """What MLflow and its libraries raise, as ours."""
     try:
-        yield
+        with half_made_told(address):
+            yield
     except TfscaleError:
         raise
     except Exception as error:

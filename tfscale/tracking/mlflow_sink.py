@@ -24,7 +24,7 @@ from typing import Any
 from tfscale.errors import SecurityRefused, first_line, without_secrets
 from tfscale.files import inside, read_plain, sha256_of, write_whole
 from tfscale.tracking.delivery import Refused
-from tfscale.tracking.own_store import PLAIN, store_beside
+from tfscale.tracking.own_store import PLAIN, half_made_told, made_whole, store_beside
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class Sink:
         """
         if self._place.uri is None and not (self._root / "mlflow.db").is_file():
             return None  # the run folder is a copy
-        self._client = self._mlflow.MlflowClient(tracking_uri=self._place.uri or self._own_store())
+        self._client = self._mlflow.MlflowClient(tracking_uri=self._store())
         run = self._known_run()
         for file in files if run else ():
             self._client.log_artifact(run.info.run_id, str(file), "reports")
@@ -133,7 +133,7 @@ class Sink:
     def found_or_made(self, name: str, dataset: dict[str, Any]) -> Any:
         """The run that the folder names, at once and on the caller's thread; where it has none, as after tracker=none,
         one is made that says its data and has ended. The folder goes on to name the run that it has elsewhere."""
-        self._client = self._mlflow.MlflowClient(tracking_uri=self._place.uri or self._own_store())
+        self._client = self._mlflow.MlflowClient(tracking_uri=self._store())
         known = self._known_run()
         if known is None:
             own = self._run_dir / RUN_ID
@@ -149,14 +149,16 @@ class Sink:
 
     def _find_run(self, first: dict[str, Any]) -> None:
         if self._client is None:
-            self._client = self._mlflow.MlflowClient(tracking_uri=self._place.uri or self._own_store())
-        run = self._known_run() or self._made(
-            re.sub(r"\W", "", str(first.get("token", ""))), str(first.get("name") or self._name)
-        )
+            self._client = self._mlflow.MlflowClient(tracking_uri=self._store())
+        token, name = re.sub(r"\W", "", str(first.get("token", ""))), str(first.get("name") or self._name)
+        with half_made_told(self._place.uri or ""):
+            run = self._known_run() or self._made(token, name)
         self.experiment_id, self.run_id = run.info.experiment_id, run.info.run_id
         write_whole(self._run_dir / RUN_ID, f"{self.run_id}\n".encode())
 
-    def _own_store(self) -> str:
+    def _store(self) -> str:
+        if self._place.uri is not None:
+            return made_whole(self._mlflow, self._place.uri)
         uri, self._link = store_beside(self._mlflow, self._root)
         return uri
 

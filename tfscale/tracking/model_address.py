@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.errors import UsageError
+from tfscale.tracking.own_store import file_of
 
 SCHEME = "models:/"
 ARTIFACTS = ("runs:/", "mlflow-artifacts:/")  # files of a run, as MLflow addresses them
@@ -135,10 +136,10 @@ class Stores:
     def check(self, root: Path) -> None:
         """Raises UsageError where nothing is named, and no file lies in `root`, or where a file is named that isn't
         there: MLflow would make an empty one."""
-        file = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?:]+)(?:\?.*)?", self.registry or "")
-        if file and not Path(file[1]).is_file():
+        file = file_of(self.registry or "")
+        if file is not None and not file.is_file():
             raise UsageError(
-                f"there is no registry at {file[1]}", where=_KEY, fix=f"correct {_KEY} or MLFLOW_TRACKING_URI"
+                f"there is no registry at {file}", where=_KEY, fix=f"correct {_KEY} or MLFLOW_TRACKING_URI"
             )
         if self.registry is None and not (root / STORE).is_file():
             raise UsageError(
