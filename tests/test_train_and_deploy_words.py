@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tfscale.__main__ import main as program
 from tfscale.errors import TfscaleError, UsageError, without_secrets
 from tfscale.train_and_deploy import main, refuse_bad_words
 from tfscale.workflow.local_run import LocalWorkflow
@@ -72,6 +73,38 @@ def test_groups_of_peoples_own_are_every_steps_that_has_a_configuration(tmp_path
     (tmp_path / "mine" / "task" / "small.yaml").write_text("defaults: [tabular]\nhidden: [8]\n")
     assert LocalWorkflow(request, tmp_path / "flow").places.run != before  # as where other files change
     assert main(["--config-dir", f"{tmp_path}/nowhere", *words]) == 64
+
+
+CLUSTER = (
+    *("k8s", "workflow", "train_and_deploy", "workflow.name=late", "import.source=s3://bucket/flights.csv"),
+    *("import.label=late", "+recipe=tabular", "job=jobset", "job.image=registry/tfscale:0.1", "job.run_claim=runs"),
+    *("job.data_claim=data", "serve.secrets=[token]"),
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("validate.noize=1", "the step validate: unknown key 'noize'"),
+        ("evaluate.eval.splt=test", "the step evaluate: unknown key 'eval.splt'"),
+        ("promote.mingain=1", "the step promote: unknown option 'mingain'"),
+        ("workflow.as={{x}}", "'{{x}}' is no alias that MLflow takes"),
+    ],
+)
+def test_it_is_refused_before_it_is_written_for_a_cluster_too(capsys, word, what):
+    assert program([*CLUSTER, word]) == 64
+    assert what in capsys.readouterr().err
+
+
+def test_what_is_right_is_written_for_a_cluster_whose_files_are_not_this_machines(capsys):
+    assert program([*CLUSTER, "evaluate.report=/work/runs/page.html", "validate.noise=none"]) == 0
+    assert "report=/work/runs/page.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("alias", ["latest", "{{workflow.parameters.workflow-as}}"])
+def test_what_is_no_alias_is_refused_on_this_machine(capsys, alias):
+    assert main([*WORDS, f"workflow.as={alias}"]) == 64
+    assert f"'{alias}' is no alias that MLflow takes" in capsys.readouterr().err
 
 
 def test_the_advice_names_the_command_whose_help_lists_the_words(tmp_path):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tfscale.cli import Parser, guard
 from tfscale.console import table, write_line
@@ -56,10 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for words in (1, 2):
         name = " ".join(arguments[:words])
         if len(arguments) >= words and name in COMMANDS:
-            return importlib.import_module(f"tfscale.{_MODULES.get(name, name)}").main(arguments[words:])
+            module = importlib.import_module(f"tfscale.{_MODULES.get(name, name)}")
+            return module.main(arguments[words:], **(_checks() if arguments[:2] == ["k8s", "workflow"] else {}))
     if arguments and arguments[0] in _GROUPS:
         return guard(lambda _: _own_group(arguments[0], arguments[1:2]))
     return guard(lambda _: _own(arguments[:1]))
+
+
+def _checks() -> dict[str, Any]:
+    """What `tfscale k8s` asks of the words of commands that it doesn't know."""
+    here = importlib.import_module("tfscale.train_and_deploy")
+    return {"refuse_bad_words": functools.partial(here.refuse_bad_words, in_cluster=True)}
 
 
 def _own_group(first: str, second: list[str]) -> int:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tfscale.cli import Parser, guard
@@ -70,6 +70,7 @@ def _run(options: argparse.Namespace, seen: dict) -> int:
     searched(options.config_dir)  # which refuses a folder that isn't there
     given = [word for word in words if word != "debug.traceback=true"]
     request = WorkflowRequest.of(given, own=_KEYS, config_dir=options.config_dir)
+    request.check_alias()
     folder = Path(plain_path(request.own.get("dir", f"flows/{request.name}")))
     flow = LocalWorkflow(request, folder, _retries(request.own.get("retries", "3")))
     if truth(request.own.get("show", "false"), "workflow.show"):
@@ -86,29 +87,36 @@ def _retries(text: str) -> int:
     return int(text)
 
 
-def refuse_bad_words(steps: Sequence[Step]) -> None:
-    """Raises what the commands do: UsageError, SecurityRefused, DataMissing of a token, OutputError of a page."""
+def refuse_bad_words(steps: Sequence[Step], *, in_cluster: bool = False) -> None:
+    """Raises what the commands do: UsageError, SecurityRefused, DataMissing of a token, OutputError of a page.
+
+    Args:
+        in_cluster: whether they run in pods, whose files and packages aren't this machine's; of import, training and
+            server their objects tell what is wrong.
+    """
     from tfscale.composition.hydra_compose import compose
     from tfscale.importer.import_request import parse_request
     from tfscale.validation.__main__ import Asked
 
     found = {step.name: step.command[1:] for step in steps}
-    for name, check in {
+    checks: dict[str, Callable[[Sequence[str]], object]] = {
         "import": lambda words: parse_request(words[1:]),
         "validate": lambda words: Asked.of(words[1:]),
-        "evaluate": lambda words: _evaluate(words, found["train"]),
+        "evaluate": lambda words: _evaluate(words, found["train"], writes_here=not in_cluster),
         "promote": lambda words: _promote(words, found["train"]),
         "serve": _serve,
-    }.items():
+    }
+    for name, check in checks.items():
         try:
-            if name in found:
+            if name in found and not (in_cluster and name in ("import", "serve")):
                 _refuse_twice(found[name])
                 check(found[name])
         except TfscaleError as error:
             fix = re.sub("^--help", f"tfscale {name} --help", error.fix)
             raise type(error)(f"the step {name}: {error.what}", where=error.where, fix=fix) from None
-    train, config_dir = _training(found["train"])
-    compose(train, config_dir=config_dir)
+    if not in_cluster:
+        train, config_dir = _training(found["train"])
+        compose(train, config_dir=config_dir)
 
 
 def _training(words: Sequence[str]) -> tuple[list[str], str | None]:
@@ -124,13 +132,13 @@ def _refuse_twice(words: Sequence[str]) -> None:
             raise UsageError(f"{key} was given twice, or the workflow gives it itself", where=key, fix="leave it away")
 
 
-def _evaluate(words: Sequence[str], training: Sequence[str]) -> None:
+def _evaluate(words: Sequence[str], training: Sequence[str], *, writes_here: bool) -> None:
     from tfscale.evaluate import program, report_of
     from tfscale.run_dir.choice import parse_choice
 
     options = program().parse(words)
     parse_choice(options.checkpoint)
-    if (report := report_of(options)) is not None:
+    if (report := report_of(options)) is not None and writes_here:
         report.check()
     _compose_on_top(training, options)
 

@@ -86,7 +86,6 @@ def test_the_places_of_a_cluster_take_those_of_a_laptop():
         (("workflow.name=a", "run.dir=x"), "chooses the run's folder"),
         (("workflow.name=a", "serve.port"), "serve.port has no value"),
         (("workflow.name=a", "serve.port=1", "serve.port=2"), "serve.port was given twice"),
-        (("workflow.name=a", "workflow.as=latest"), "'latest' is no alias"),
     ],
 )
 def test_what_can_have_no_effect_is_refused(words, what):

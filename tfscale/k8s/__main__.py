@@ -2,13 +2,14 @@
 
 Of a script: `python -m tfscale.k8s run train.py job=tfjob job.image=... [override ...] [-- argument ...]`.
 Of a served model: `python -m tfscale.k8s serve model=... job=deployment job.image=... job.data_claim=...`.
-Of a workflow: `python -m tfscale.k8s workflow train_and_deploy workflow.name=NAME +recipe=... job=trainjob ...`.
+Of a workflow: `tfscale k8s workflow train_and_deploy workflow.name=NAME +recipe=... job=trainjob ...`.
 Of an import: `python -m tfscale.k8s data import s3://... name=NAME job.image=... job.data_claim=...`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from tfscale.k8s.printed import (
     text_of_workflow,
 )
 from tfscale.k8s.script import Script
+from tfscale.workflow.steps import Step
 
 _log = logging.getLogger("tfscale.k8s")
 _IMPORT = {
@@ -70,8 +72,8 @@ _WORKFLOW = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints or applies; returns the exit code."""
+def main(argv: Sequence[str] | None = None, *, refuse_bad_words: Callable[[Sequence[Step]], None] | None = None) -> int:
+    """Prints or applies; returns the exit code. `refuse_bad_words`: see `text_of_workflow`."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["run"]:
         return _main_of_script(words[1:])
@@ -82,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["route"]:
         return _main_of_words(_ROUTE, words[1:], text_of_route)
     if words[:1] == ["workflow"]:
-        return _main_of_words(_WORKFLOW, words[1:], text_of_workflow, shown="train_and_deploy|KEY=VALUE")
+        text = functools.partial(text_of_workflow, refuse_bad_words=refuse_bad_words)
+        return _main_of_words(_WORKFLOW, words[1:], text, shown="train_and_deploy|KEY=VALUE")
     program = Program(
         "k8s",
         "Print the manifests with which a recipe runs in a cluster; `tfscale k8s run` prints those of a script,"

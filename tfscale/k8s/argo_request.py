@@ -67,6 +67,7 @@ class Asked:
             text = "a cluster's server goes on when the workflow has ended"
             raise UsageError(text, where="workflow.serve", fix="leave it away; serve=KIND says what serves")
         request = WorkflowRequest.of(rest, own=_OWN)
+        request.check_alias()
         name = value_in(ours, "job.name") or re.sub(r"[^a-z0-9]+", "-", request.name.lower()).strip("-")
         made = cls(rest, servers[-1] if servers else "deployment", name, pods)
         made._check()
@@ -83,6 +84,10 @@ class Asked:
         own = f"{self.name}/{STAND_IN}"
         run = f"{RUNS}/{own}"
         return Places(run, f"{DATA}/imported/{own}", f"{run}/report.html", f"{MODELS}/{_FOLDER}/{own}")
+
+    def steps(self, config_dir: str) -> list[Step]:
+        """The commands, before any word is a parameter, with a folder of people's own groups on this machine."""
+        return train_and_deploy(dataclasses.replace(self.request, config_dir=config_dir), self.places)
 
     @property
     def training(self) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tfscale.k8s.metadata import Manifest
     from tfscale.k8s.script import Script
     from tfscale.k8s.spec import Job, JobSpec
+    from tfscale.workflow.steps import Step
 
 NOTE = "# Note: "
 _OPEN = re.compile(r"job\.(env|node_selector)[.=]")
@@ -121,8 +122,17 @@ def text_of_serving(words: Sequence[str], *, config_dir: str | None = None) -> s
     return _as_text(asked, list(serving_job.notes(serving)), served_model.render(serving))
 
 
-def text_of_workflow(words: Sequence[str], *, config_dir: str | None = None) -> str:
+def text_of_workflow(
+    words: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    refuse_bad_words: Callable[[Sequence[Step]], None] | None = None,
+) -> str:
     """What is printed of a workflow: its name, `train_and_deploy`, comes first.
+
+    Args:
+        refuse_bad_words: raises what is wrong with the words of steps that are no objects of their own; this room knows
+            no evaluation.
 
     Raises:
         UsageError: the workflow, its training or its job is impossible.
@@ -139,6 +149,8 @@ def text_of_workflow(words: Sequence[str], *, config_dir: str | None = None) -> 
     usual = [f"job.name={asked.name}"] if "job.name" not in overridden(ours) else []
     overrides = [*usual, *ours, *asked.training]
     job = _job(to_run_config(_checked(overrides, config_dir), overrides), overrides, config_dir)
+    if refuse_bad_words is not None:
+        refuse_bad_words(asked.steps(config_dir or ""))
     workflow = argo_request.ClusterWorkflow.of(asked, job)
     notes = argo_request.notes(workflow)
     return _as_text(["workflow", *_folder(config_dir), *words], list(notes), argo_workflow.render(workflow))

@@ -91,6 +91,15 @@ class WorkflowRequest:
         """What the imported data set is called."""
         return value_in(self.importing, "name") or re.sub(r"\W", "_", self.name)
 
+    def check_alias(self) -> None:
+        """Raises UsageError for an alias that MLflow doesn't take. Argo's parameter, which stands in its place once the
+        steps are written for a cluster, is none: who asked for it had its value looked at."""
+        try:
+            check_alias(self.alias)
+        except UsageError as error:
+            fix = f"{error.fix}".replace("as=", "workflow.as=")
+            raise UsageError(error.what, where="workflow.as", fix=fix) from None
+
     def _check(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
             what = f"{self.name!r} can't name a model" if self.name else "no name was given for the model"
@@ -101,12 +110,6 @@ class WorkflowRequest:
                 where="import.source",
                 fix="import.source=PATH, or leave the words of import and validate away",
             )
-        if not self.alias.startswith("{{"):  # Argo's parameter, whose value was looked at before
-            try:
-                check_alias(self.alias)
-            except UsageError as error:
-                fix = f"{error.fix}".replace("as=", "workflow.as=")
-                raise UsageError(error.what, where="workflow.as", fix=fix) from None
         for key in ("run.dir", "run.name", "run.root"):
             if value_in(self.train, key) is not None:
                 raise UsageError(
