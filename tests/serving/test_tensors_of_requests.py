@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,19 @@ def test_all_inputs_have_as_many_examples():
     fixed = {"x": TensorSpec("x", "float32", (4, 2))}
     with pytest.raises(Refusal, match="takes 4 examples at once, and was given 2"):
         check_rows({"x": x}, fixed)
+
+
+def test_a_picture_that_claims_more_pixels_than_training_takes_is_refused_before_it_is_decoded():
+    specs = {"image": TensorSpec("image", "string", (None,))}
+
+    def png(width, height):
+        return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height)
+
+    texts = [b"BMW 320 is no picture, whatever its letters say of a size", b"", b"\xff\xd8\xff", png(4000, 3000)]
+    assert check_rows({"image": np.array(texts, object)}, specs) == 4
+    with pytest.raises(Refusal, match="image is a picture that claims 12000 x 11000 pixels") as seen:
+        check_rows({"image": np.array([*texts, png(12_000, 11_000)], object)}, specs)
+    assert seen.value.status == 422
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tfscale.data.pictures import DECODED, HEAD, MAX_PIXELS, kind_of, size_of
 from tfscale.serving.refusal import bad_request, unprocessable
 
 # The types that a request or an answer may have, by NumPy's names
@@ -122,7 +123,8 @@ def check_rows(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]
     """How many examples there are.
 
     Raises:
-        Refusal: an input is missing or unknown, they differ in number, or there are none.
+        Refusal: an input is missing or unknown, they differ in number, or there are none; or a picture is one that
+            training would refuse for its size.
     """
     missing = [name for name in specs if name not in arrays]
     unknown = [name for name in arrays if name not in specs]
@@ -140,7 +142,22 @@ def check_rows(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]
     fixed = {spec.shape[0] for spec in specs.values() if spec.shape} - {None}
     if fixed and fixed != {rows}:
         raise bad_request(f"the model takes {fixed.pop()} examples at once, and was given {rows}")
+    for name, array in arrays.items():
+        if array.dtype == object:
+            _refuse_bombs(name, array)
     return rows
+
+
+def _refuse_bombs(name: str, array: np.ndarray) -> None:
+    """Raises Refusal where bytes are a picture whose pixels would take hundreds of megabytes, by what its header
+    claims."""
+    for value in array.flat:
+        if kind_of(value[:HEAD]) in DECODED:
+            height, width = size_of(value)
+            if height * width > MAX_PIXELS:
+                raise unprocessable(
+                    f"{name} is a picture that claims {width} x {height} pixels, more than {MAX_PIXELS}"
+                )
 
 
 def _walked(values: Any, name: str) -> tuple[tuple[int, ...], list]:
