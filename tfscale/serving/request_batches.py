@@ -19,7 +19,7 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -78,13 +78,13 @@ class Batches:
         self.waiting_rows = 0
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="model")
         self._computing: set[asyncio.Future] = set()
-        self._is_row_wise = model.is_row_wise
-        self._sizes = sizes_up_to(limits.rows) if self._is_row_wise else [model.fixed_rows or 1]
+        # Replaced as a whole, also by a thread that computes; () where requests are computed alone.
+        self._sizes = tuple(sizes_up_to(limits.rows)) if model.is_row_wise else ()
 
     @property
     def sizes(self) -> list[int]:
         """Of the batches, in their order."""
-        return list(self._sizes)
+        return list(self._sizes or (self.model.fixed_rows or 1,))
 
     @property
     def is_at_work(self) -> bool:
@@ -98,7 +98,7 @@ class Batches:
             Seconds by size, of the second time; empty where zeros aren't what the model takes.
         """
         loop, times = asyncio.get_running_loop(), dict[int, float]()
-        for rows in self._sizes:
+        for rows in self.sizes:
             arrays = self._example(rows)
             if arrays is None:
                 return {}
@@ -110,18 +110,17 @@ class Batches:
                 place = self.model.version.saved_model
                 _log.info(f"{place} isn't warmed up: it holds no examples, and of zeros {first_line(error)}")
                 return {}
-            if not self._is_row_wise:
-                self._sizes = [self.model.fixed_rows or 1]
+            if not self._sizes:
                 break
             if times[rows] > self._limits.latency and rows != self._sizes[0]:
-                self._sizes = [size for size in self._sizes if size < rows]
+                self._sizes = tuple(size for size in self._sizes if size < rows)
                 break
         return times
 
     def _timed(self, arrays: Arrays) -> float:
         rows = len(next(iter(arrays.values())))
         if any(answer.ndim == 0 or len(answer) != rows for answer in self.model(arrays).values()):
-            self._is_row_wise = False
+            self._sizes = ()
         began = time.monotonic()
         self.model(arrays)
         return time.monotonic() - began
@@ -129,7 +128,7 @@ class Batches:
     def _example(self, rows: int) -> Arrays | None:
         if self.model.examples:
             return {name: np.resize(array, (rows, *array.shape[1:])) for name, array in self.model.examples.items()}
-        if not self._is_row_wise:
+        if not self._sizes:
             return None
         specs = self.model.inputs.values()
         if any(size is None for spec in specs for size in spec.shape[1:]):
@@ -154,18 +153,14 @@ class Batches:
         Raises:
             Refusal: too many wait (429), it took too long (504), or TensorFlow refuses the examples (422).
         """
-        largest = self._sizes[-1]
         if rows > self._limits.queue:
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {self._limits.queue} examples")
         self.check_room(rows)
         loop = asyncio.get_running_loop()
         parts = []
-        for first in range(0, rows, largest if self._is_row_wise else rows):
-            own = {n: a[first : first + largest] for n, a in arrays.items()} if self._is_row_wise else arrays
+        for own, count in self._cut(arrays, rows):
             shapes = tuple(array.shape[1:] for array in own.values())
-            parts.append(
-                _Waiting(own, min(largest, rows - first) if self._is_row_wise else rows, shapes, loop.create_future())
-            )
+            parts.append(_Waiting(own, count, shapes, loop.create_future()))
         self._waiting.extend(parts)
         self.waiting_rows += rows
         self._start()
@@ -183,6 +178,15 @@ class Batches:
         if len(answers) == 1:
             return answers[0]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    def _cut(self, arrays: Arrays, rows: int) -> Iterator[tuple[Arrays, int]]:
+        """A request in parts that fit a batch, and how many examples each has."""
+        if not (sizes := self._sizes):
+            yield arrays, rows
+            return
+        for first in range(0, rows, sizes[-1]):
+            part = slice(first, first + sizes[-1])
+            yield {name: array[part] for name, array in arrays.items()}, min(sizes[-1], rows - first)
 
     async def drained(self) -> None:
         """Waits for all that was begun."""
@@ -202,9 +206,9 @@ class Batches:
     def _next(self) -> list[_Waiting]:
         """The first that wait, as many as fit together."""
         batch = [self._waiting.popleft()]
-        rows = batch[0].rows
-        while self._is_row_wise and self._waiting and self._waiting[0].shapes == batch[0].shapes:
-            if rows + self._waiting[0].rows > self._sizes[-1]:
+        rows, sizes = batch[0].rows, self._sizes
+        while sizes and self._waiting and self._waiting[0].shapes == batch[0].shapes:
+            if rows + self._waiting[0].rows > sizes[-1]:
                 break
             batch.append(self._waiting.popleft())
             rows += batch[-1].rows
@@ -222,10 +226,10 @@ class Batches:
             return [one for alone in batch for one in self._compute([alone])]
 
     def _split(self, batch: list[_Waiting]) -> list[dict[str, np.ndarray]]:
-        rows = sum(one.rows for one in batch)
-        if not self._is_row_wise:
+        rows, sizes = sum(one.rows for one in batch), self._sizes
+        if not sizes:
             return [self._called(one.arrays, one.rows) for one in batch]
-        size = next(size for size in self._sizes if size >= rows)
+        size = next(size for size in sizes if size >= rows)
         arrays = {}
         for name in batch[0].arrays:
             each = [one.arrays[name] for one in batch]
@@ -234,7 +238,7 @@ class Batches:
             arrays[name] = each[0] if len(each) == 1 else np.concatenate(each)
         answers = self._called(arrays, rows)
         if any(len(answer) != size for answer in answers.values()):  # not one for each example, whatever it promised
-            self._is_row_wise, self._sizes = False, [1]
+            self._sizes = ()
             return [self._called(one.arrays, one.rows) for one in batch]
         found, first = [], 0
         for one in batch:
