@@ -54,7 +54,8 @@ class BroughtPlace:
     def __init__(self, name: str, look: Look):
         self.name, self._find = name, look
         self._folder = tempfile.TemporaryDirectory(prefix="tfscale-served-", ignore_cleanup_errors=True)
-        self._copies: dict[str, Version] = {}  # by stamp, the present one last
+        self._copies: dict[str, Version] = {}  # by stamp, the present one last; of the thread that looks
+        self._current: Version | None = None  # for all threads
         self._broken: dict[str, TfscaleError] = {}
         self._brought = 0
         self._trouble = ""  # that was told already
@@ -83,7 +84,7 @@ class BroughtPlace:
 
     def versions(self) -> list[Version]:
         """The one that is meant, as far as the last look could tell."""
-        return list(self._copies.values())[-1:]
+        return [self._current] if self._current else []
 
     def close(self) -> None:
         """Looks no more, and removes the copies."""
@@ -100,15 +101,15 @@ class BroughtPlace:
                     version = self._copied(found)
                 except (DataCorrupt, DataMissing) as error:
                     self._broken[found.stamp] = error
-                    on = f"; version {self.versions()[0].number} serves on" if self._copies else ""
+                    on = f"; version {self._current.number} serves on" if self._current else ""
                     _log.warning(f"{self.name}: a version can't be used: {error.what} | {error.where}{on}")
                     continue
             else:
                 version = self._copies.pop(found.stamp)
-            self._copies[found.stamp] = version
+            self._copies[found.stamp] = self._current = version
             self._forget()
             return
-        if not self._copies:
+        if self._current is None:
             raise list(self._broken.values())[-1]
 
     def _copied(self, found: Found) -> Version:
