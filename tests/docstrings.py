@@ -55,6 +55,7 @@ CALLED = {  # what is called and stands in no module that the docstring could im
     "mask_transforms": "tfscale.data.transforms",
     "parse_address": "tfscale.tracking.model_address",
     "probe": "tfscale.hardware",
+    "read_counts": "tfscale.serving.service_metrics",
     "recognised": "tfscale.importer.recognise",
     "runtime": "tfscale",
     "stacked": "tfscale.export.saved_model",

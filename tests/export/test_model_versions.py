@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tfscale.errors import IOFailure
-from tfscale.export.model_versions import add_version
+from tfscale.errors import DataMissing, IOFailure
+from tfscale.export.model_versions import add_version, take_back
 from tfscale.serving.model_place import ModelPlace
 
 
@@ -29,6 +29,19 @@ def test_each_export_is_the_next_version_and_the_same_one_none(tmp_path):
     newest = ModelPlace.of(models).versions()[0]
     assert (newest.number, newest.about) == (10, {"step": 7})
     assert not list(models.glob(".*"))
+
+
+def test_what_was_taken_back_is_kept_and_its_number_is_not_used_again(tmp_path):
+    models = tmp_path / "models"
+    for step in (1, 2):
+        add_version(export(tmp_path / f"e{step}", step), models)
+    with pytest.raises(DataMissing, match="version 1 isn't the newest"):
+        take_back(models, 1)
+    assert take_back(models, 2) == 1 and (models / "2.taken-back" / "saved_model.pb").is_file()
+    assert [one.number for one in ModelPlace.of(models).versions()] == [1]
+    with pytest.raises(DataMissing, match="version 1 is the only one"):
+        take_back(models, 1)
+    assert add_version(tmp_path / "e2", models) == models / "3"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -21,7 +21,8 @@ from tfscale.errors import (
 )
 from tfscale.files import sha256_of
 from tfscale.promotion.__main__ import main
-from tfscale.promotion.moved_alias import Promotion, promote, roll_back
+from tfscale.promotion.moved_alias import Promotion, promote
+from tfscale.tracking.alias_moves import roll_back
 from tfscale.tracking.mlflow_registry import open_registry
 from tfscale.tracking.model_address import ModelAddress, Stores, parse_address
 

@@ -112,7 +112,7 @@ def _with_examples(folder: Path, examples: Mapping[str, Any], dtypes: Mapping[st
     return folder
 
 
-def write_slow(folder: Path, *, products: int = 60) -> Path:
+def write_slow(folder: Path, *, products: int = 60, step: int | None = None) -> Path:
     """x: float32 [n, 3] -> y as of `write_double`, and each batch takes some tenths of a second."""
     import tensorflow as tf
 
@@ -122,7 +122,21 @@ def write_slow(folder: Path, *, products: int = 60) -> Path:
             matrix = tf.matmul(matrix, matrix)
         return {"y": 2 * x + 0 * tf.reduce_sum(matrix)}
 
-    return _saved(folder, tf.function(answer), {"x": tf.TensorSpec([None, 3], tf.float32)}, None, {})
+    return _saved(folder, tf.function(answer), {"x": tf.TensorSpec([None, 3], tf.float32)}, step, {"gaps": []})
+
+
+def write_failing(folder: Path, *, step: int | None = None) -> Path:
+    """As `write_double`, but of anything else than zeros, with which servers warm up, it reads a file that isn't
+    there."""
+    import tensorflow as tf
+
+    def answer(x):
+        text = tf.cond(tf.reduce_all(x == 0), lambda: tf.constant(""), lambda: tf.io.read_file("/nowhere/it.txt"))
+        return {"y": 2 * x + tf.cast(tf.strings.length(text), tf.float32)}
+
+    return _saved(
+        folder, tf.function(answer), {"x": tf.TensorSpec([None, 3], tf.float32, name="x")}, step, {"gaps": []}
+    )
 
 
 def _saved(folder: Path, function: Any, specs: Mapping[str, Any], step: int | None, about: Mapping[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 Owns the numbers, and that a version is there whole or not at all. Refuses to know runs, and what is in an export.
 
     add_version("runs/r/export", "models/digits")     # models/digits/3; the same again where it is the newest already
+    take_back("models/digits", 3)                     # 2: the newest now; 3.taken-back is what no server reads
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import os
 import shutil
 from pathlib import Path
 
-from tfscale.errors import IOFailure
+from tfscale.errors import DataMissing, IOFailure
 from tfscale.export.export_folder import ABOUT, CARD, read_about
 from tfscale.files import read_json
+
+_BACK = ".taken-back"
 
 
 def add_version(export: str | Path, folder: str | Path) -> Path:
@@ -29,7 +32,7 @@ def add_version(export: str | Path, folder: str | Path) -> Path:
     temporary = folder / f".writing-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        newest = max((int(one.name) for one in folder.iterdir() if one.name.isdecimal()), default=0)
+        newest = max(versions_in(folder), default=0)
         if newest and read_json(folder / str(newest) / ABOUT) == read_about(export):
             return folder / str(newest)
         for left in folder.glob(".writing-*"):  # of a process that was killed
@@ -38,7 +41,7 @@ def add_version(export: str | Path, folder: str | Path) -> Path:
         shutil.copy2(export / ABOUT, temporary / ABOUT)
         if (export / CARD).is_file():
             shutil.copy2(export / CARD, temporary / CARD)
-        version = folder / str(newest + 1)
+        version = folder / str(max(_numbers(folder, _BACK), default=0) + 1)
         temporary.rename(version)
     except OSError as error:
         raise IOFailure(
@@ -49,3 +52,41 @@ def add_version(export: str | Path, folder: str | Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return version
+
+
+def versions_in(folder: Path) -> list[int]:
+    """The numbers of those that servers read, in no order."""
+    return _numbers(folder)
+
+
+def _numbers(folder: Path, *also: str) -> list[int]:
+    names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+    for ending in also:
+        names += [name.removesuffix(ending) for name in names if name.endswith(ending)]
+    return [int(name) for name in names if name.isdecimal()]
+
+
+def take_back(folder: str | Path, number: int) -> int:
+    """Renames the newest version so that no server reads it; nothing is removed, and its number isn't used again.
+
+    Returns:
+        The number of the version that is the newest now.
+
+    Raises:
+        DataMissing: it isn't the newest, or the only one.
+        IOFailure: the folder can't be written.
+    """
+    folder = Path(folder)
+    found = sorted(versions_in(folder))
+    if found[-1:] != [number] or len(found) == 1:
+        what = f"version {number} is the only one" if found == [number] else f"version {number} isn't the newest"
+        raise DataMissing(what, where=str(folder), fix="look which version is to be served")
+    try:
+        (folder / str(number)).rename(folder / f"{number}{_BACK}")
+    except OSError as error:
+        raise IOFailure(
+            f"version {number} can't be renamed: {error.strerror or error}",
+            where=str(folder),
+            fix="make the folder writable",
+        ) from error
+    return found[-2]

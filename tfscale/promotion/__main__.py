@@ -79,7 +79,7 @@ def _roll_back(options: argparse.Namespace) -> None:
         )
     if not options.name:
         raise UsageError("no model was named", where="name", fix="name=NAME of the registered model")
-    from tfscale.promotion.moved_alias import roll_back
+    from tfscale.tracking.alias_moves import roll_back
     from tfscale.tracking.mlflow_registry import open_registry
     from tfscale.tracking.model_address import Stores
 

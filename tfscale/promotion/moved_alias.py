@@ -1,10 +1,9 @@
-"""How an alias moves to a run's export, and back.
+"""How an alias moves to a run's export.
 
-Owns the order of what is done, since MLflow has no transactions: it is read again before and after the alias is set.
-Refuses to know MLflow, and when a run is better.
+Owns the order of what is done, since MLflow has no transactions: the registry is read again before the alias is set.
+Refuses to know MLflow, when a run is better, and how an alias moves (alias_moves.py).
 
     promote(Promotion("runs/resnet/563a34baa8", "champion"))
-    roll_back(open_registry(Stores.of(None, os.environ), Path("runs")), "resnet", "champion")
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from tfscale.composition.hydra_compose import compose_run
 from tfscale.config.schema import RunConfig
 from tfscale.console.messages import RESULT
 from tfscale.console.offline_page import missing
-from tfscale.errors import CheckFailed, DataCorrupt, DataMissing, UsageError
+from tfscale.errors import CheckFailed, DataCorrupt, UsageError
 from tfscale.promotion.exported_run import ExportedRun
 from tfscale.promotion.verdict import Rule, Verdict, answers, decide, incomparable
 from tfscale.run_dir.registered_run import run_of_model
 from tfscale.run_dir.store_copy import run_folder
-from tfscale.tracking.alias_history import Event, before, line_of, read_events, was_rolled_back
+from tfscale.tracking.alias_history import Event, line_of, read_events, was_rolled_back
+from tfscale.tracking.alias_moves import set_alias
 from tfscale.tracking.mlflow import MlflowTracker
 from tfscale.tracking.mlflow_registry import Registry, open_registry
 from tfscale.tracking.model_address import ModelAddress, Stores, check_alias, check_name, is_address
@@ -133,7 +133,7 @@ def _moved(candidate: _Candidate, registry: Registry) -> str:
         mine = mine or _registered(candidate, registry, verdict)
         if registry.holder(name, alias) == held:
             why = verdict.sentence if verdict else f"nobody had the alias {alias}"
-            _set(registry, candidate.address, mine, held, why=why, numbers=verdict.numbers if verdict else {})
+            set_alias(registry, candidate.address, mine, held, why=why, numbers=verdict.numbers if verdict else {})
             _log.log(RESULT, f"{name}: version {mine} has the alias {alias} now: {why}")
             return mine
         _log.warning(f"the alias {alias} has moved meanwhile; it is compared again")
@@ -142,68 +142,6 @@ def _moved(candidate: _Candidate, registry: Registry) -> str:
         where=str(candidate.address),
         fix="promote one run after another",
     )
-
-
-def roll_back(registry: Registry, name: str, alias: str) -> str:
-    """Gives an alias back to the version that had it before.
-
-    Returns:
-        The version's number.
-
-    Raises:
-        DataMissing: nobody had it before.
-        CheckFailed: the alias was moved at the same time.
-        IOFailure: the registry can't be used.
-    """
-    check_alias(alias)
-    check_name(name)
-    held, tags = registry.holder(name, alias), registry.tags(name)
-    version = before(read_events(tags, alias), held, tags)
-    address = ModelAddress(name, alias=alias)
-    if version is None:
-        has = f"version {held} has it" if held else "nobody has it"
-        if not tags:
-            raise DataMissing(
-                f"the registry {registry.name} has no version of {name}",
-                where="name",
-                fix="correct name= or tracker.uri=",
-            )
-        raise DataMissing(
-            f"no version of {name} is known to have had the alias {alias} before: {has}",
-            where=str(address),
-            fix="set the alias in MLflow by hand",
-        )
-    if registry.holder(name, alias) != held:
-        raise CheckFailed("the alias moved at this moment", where=str(address), fix="look who has it, then try again")
-    whose = f"version {held}" if held else "nobody"
-    _set(registry, address, version, held, why=f"rolled back from {whose}", back=True)
-    _log.log(RESULT, f"{name}: version {version} has the alias {alias} again, which {whose} had")
-    return version
-
-
-def _set(
-    registry: Registry,
-    address: ModelAddress,
-    version: str,
-    former: str | None,
-    *,
-    why: str,
-    back: bool = False,
-    numbers: Mapping[str, Any] | None = None,
-) -> None:
-    """Sets the alias, keeps why, and looks whether it stayed."""
-    name, alias = address.name, address.alias
-    registry.set_alias(name, alias, version)
-    events = read_events(registry.tags(name), alias)
-    event = Event.next(events, version, former, why, back=back, numbers=numbers or {})
-    registry.tag(name, version, *event.tag(alias))
-    now = registry.holder(name, alias)
-    if now != version:
-        raise CheckFailed(
-            f"version {version} got the alias {alias}, and version {now} took it at the same time",
-            where=str(address),
-            fix="look which of both it should be: tfscale promote compares, back=true goes back",
-        )
 
 
 def _make_known(registry: Registry, address: ModelAddress, held: str) -> None:

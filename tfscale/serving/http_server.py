@@ -159,7 +159,8 @@ class HttpServer:
             return web.Response(text="ready\n" if self._ready else "not ready\n", status=200 if self._ready else 503)
 
         async def metrics(_: web.Request) -> web.Response:
-            return web.Response(body=self._metrics.written(), headers={"Content-Type": "text/plain; version=0.0.4"})
+            page = self._metrics.written({name: self._models.status(name) for name in self._models.names})
+            return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4"})
 
         @web.middleware
         async def in_time(request: web.Request, handler: _Handler) -> web.StreamResponse:
