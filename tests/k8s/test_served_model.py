@@ -96,6 +96,15 @@ def test_a_registered_model_needs_no_volume():
     assert [one["name"] for one in (*pod["volumes"], *container["volumeMounts"])] == ["tmp", "tmp"]
 
 
+def test_a_model_out_of_a_store_needs_no_volume_either():
+    words = ("job=deployment", IMAGE, *STORED, "job.secrets=[serve-token,store]", "serve.reload=60")
+    assert 'EXTRAS="serve s3"' in text_of_serving(words)
+    (pod,) = [one["spec"]["template"]["spec"] for one in rendered(*words) if one["kind"] == "Deployment"]
+    (container,) = pod["containers"]
+    assert {"model=s3://bucket/digits", "serve.reload=60.0"} <= set(container["args"])
+    assert [one["name"] for one in (*pod["volumes"], *container["volumeMounts"])] == ["tmp", "tmp"]
+
+
 def test_kserves_own_container_and_seldons_parameters():
     (service,) = rendered("job=kserve", *STORED, IMAGE, "serve.runtime=tfscale")
     (container,) = service["spec"]["predictor"]["containers"]
@@ -117,7 +126,10 @@ def test_kserves_own_container_and_seldons_parameters():
         (("job=kserve", "model=digits"), "model", "is no URL"),
         ((*POD,), "job.secrets", "no Secret holds it"),
         ((*POD[:2], "model=/work/data/digits", TOKEN), "job.data_claim", "no claim"),
-        ((*POD, TOKEN, "model=s3://b/d"), "model", "no place that the pod sees"),
+        ((*POD, TOKEN, "model=file:///d"), "model", "no place that the pod sees"),
+        ((*POD, TOKEN, "model=s3://b/d"), "job.data_claim", "s3://b/d lies on no claim"),
+        (("job=deployment", IMAGE, TOKEN, "model=s3://b"), "model", "no URL of a model"),
+        (("job=deployment", IMAGE, *STORED), "job.secrets", "no Secret holds it"),
         ((*POD, TOKEN, "serve.batches=2"), "command line", "did you mean 'serve.batch'"),
         ((*POD, TOKEN, "serve.batch=0"), "serve.batch", "serve.batch is 0"),
         ((*POD, TOKEN, "serve.batch=a"), "serve.batch", "no number"),

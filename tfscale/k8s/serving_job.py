@@ -21,7 +21,8 @@ from tfscale.tracking.model_address import is_address, parse_address
 
 RUNTIMES = ("tfscale", "tensorflow")
 _OWN = {"runtime": str, "replicas": int, "max_replicas": int, "canary": int, "name": str}
-_PODS = ("host", "tls_cert", "tls_key", "reload")  # of ServeOptions: what the pod's own manifest says, or can't know
+STORES = {"s3": "s3", "gs": "gcs", "https": "http", "http": "http"}  # that our server reads, and the extra of each
+_PODS = ("host", "tls_cert", "tls_key")  # of ServeOptions: what the pod's own manifest says, or can't know
 # What of job.* concerns it; the rest is about training.
 _TAKEN = {
     *("kind", "name", "namespace", "image", "cpus", "memory", "gpus", "gpu_product", "node_selector", "tolerations"),
@@ -35,8 +36,8 @@ class ServeInCluster:
 
     Attributes:
         spec: where and how its pods run.
-        model: of a Deployment a path below the mounted claim, or models:/NAME@ALIAS; of the others a URL that
-            their storage initializer reads.
+        model: of a Deployment a path below the mounted claim, models:/NAME@ALIAS or a URL in a store; of the others a
+            URL that their storage initializer reads.
         name: by which requests ask for it.
         runtime: which program serves it: "tfscale", ours, or "tensorflow", TensorFlow Serving.
         replicas, max_replicas: pods at least, and at most.
@@ -130,16 +131,32 @@ class ServeInCluster:
             options = self.serve if self.has_token else dataclasses.replace(self.serve, token="")
             options.check()
 
-    def _check_registry(self) -> None:
-        """What a pod needs to ask MLflow."""
-        spec = self.spec
-        parse_address(self.model)
-        if spec.data_claim:
+    @property
+    def store(self) -> str:
+        """The protocol of the store out of which our own server takes the model; "" of others."""
+        protocol = self.model.partition("://")[0]
+        return protocol if protocol in STORES and "://" in self.model and self.spec.kind == "deployment" else ""
+
+    def _refuse_claim(self) -> None:
+        if self.spec.data_claim:
             raise UsageError(
                 f"{self.model} lies on no claim",
                 where="job.data_claim",
                 fix="leave it away, or give a model on the claim",
             )
+
+    def _check_store(self) -> None:
+        """What a pod needs to read a store; who may is for its secrets to say."""
+        if not re.fullmatch(r"\w+://[^\s@?#]+/[^\s@?#]+", self.model) or ".." in self.model.split("/"):
+            raise UsageError(f"{self.model} is no URL of a model", where="model", fix="model=s3://BUCKET/NAME")
+        self._refuse_claim()
+        self._check_token()
+
+    def _check_registry(self) -> None:
+        """What a pod needs to ask MLflow."""
+        spec = self.spec
+        parse_address(self.model)
+        self._refuse_claim()
         told = {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"} & set(spec.env)
         if not told and not spec.config_maps and not spec.secrets:
             raise UsageError(
@@ -176,11 +193,14 @@ class ServeInCluster:
         if is_address(self.model):
             self._check_registry()
             return
+        if self.store:
+            self._check_store()
+            return
         if is_url or not self.model.startswith(f"{DATA}/") or ".." in self.model.split("/"):
             raise UsageError(
                 f"{self.model} is no place that the pod sees",
                 where="model",
-                fix=f"job.data_claim=CLAIM model={DATA}/NAME, where the claim holds NAME",
+                fix=f"job.data_claim=CLAIM model={DATA}/NAME, where the claim holds NAME; or model=s3://BUCKET/NAME",
             )
         if not spec.data_claim:
             raise UsageError(
@@ -203,7 +223,7 @@ def notes(serving: ServeInCluster) -> Iterator[str]:
     if serving.runtime == "tensorflow":
         yield f"{serving.model} holds numbered versions, as tfscale export run.dir=RUN versions=FOLDER writes them"
     else:
-        extras = "serve mlflow" if is_address(serving.model) else "serve"
+        extras = "serve mlflow" if is_address(serving.model) else f"serve {STORES.get(serving.store, '')}".strip()
         yield f'the image must have what serving needs: docker build --build-arg EXTRAS="{extras}"'
     if serving.runtime == "tfscale" and not serving.has_token:
         yield "serve.auth=none: whoever reaches the pods may ask; the NetworkPolicy lets this namespace's pods in alone"
