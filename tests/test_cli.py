@@ -12,7 +12,7 @@ OWN = {
     "launch": ("--workers N", "--evaluator-grace S"),
     "parity": ("parity.steps=N", "parity.json=FILE"),
     "evaluate": ("run.dir=PATH|URL", "checkpoint=best|last|STEP"),
-    "predict": ("run.dir=PATH|URL output=FILE [option", "split=test|train", "predict.part=ROWS"),
+    "predict": ("run.dir=PATH|URL output=FILE [option", "split=test|train", "predict.part=ROWS", "predict.workers=N"),
     "generate": ("run.dir=PATH|URL", "prompt=TEXT", "temperature=T"),
     "export": ("run.dir=PATH|URL", "checkpoint=best|last|STEP"),
     "k8s": ("--apply",),

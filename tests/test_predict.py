@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,20 +19,22 @@ from tfscale.errors import OutputError, UsageError
 from tfscale.evaluate import evaluate_run
 
 PREDICT = ("-m", "tfscale.predict")
+HARDWARE = Path(__file__).parent / "golden" / "hardware"
 
 
 def rows(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def parts_in(folder) -> list[str]:
+    return sorted(p.name[: len("part-000000")] for p in folder.glob("part-*"))
+
+
 def test_killed_it_goes_on_and_the_file_is_the_same(cli, trained_run, tmp_path):
     command = (f"run.dir={trained_run}", "output=killed.jsonl", "predict.part=200")
     killed = cli(*command, program=PREDICT, environ={"TFSCALE_FAULT": "predict.part:step=2:kill"})
     assert killed.code == -signal.SIGKILL
-    assert sorted(p.name for p in (tmp_path / "killed.jsonl.parts").glob("part-*")) == [
-        "part-000000.jsonl",
-        "part-000001.jsonl",
-    ]
+    assert parts_in(tmp_path / "killed.jsonl.parts") == ["part-000000", "part-000001"]
     assert not (tmp_path / "killed.jsonl").exists()
     again = cli(*command, program=PREDICT)
     assert again.code == 0, again.err
@@ -46,6 +49,44 @@ def test_killed_it_goes_on_and_the_file_is_the_same(cli, trained_run, tmp_path):
     right = np.mean([row["class"] == row["label"] for row in told])
     assert right == json.loads((trained_run / "result.json").read_text())["metrics"]["accuracy"]
     assert all(int(np.argmax(row["probabilities"])) == row["class"] for row in told)
+
+
+def test_several_workers_of_which_one_is_killed_write_the_same_file(cli, trained_run, tmp_path):
+    command = (f"run.dir={trained_run}", "predict.part=200", "split=test")
+    killed = {"TFSCALE_FAULT": "predict.part:step=3:kill"}
+    ended = cli(*command, "output=n.jsonl", "predict.workers=2", program=PREDICT, environ=killed)
+    assert ended.code == 137 and "worker:1 ended with 137" in ended.err, ended.out + ended.err
+    assert "goes on with the parts that are there" in ended.err
+    assert "part-000002" in parts_in(tmp_path / "n.jsonl.parts") and not (tmp_path / "n.jsonl").exists()
+    again = cli(*command, "output=n.jsonl", "predict.workers=2", program=PREDICT)
+    assert again.code == 0, again.out + again.err
+    assert (
+        "worker:1 | " in again.out and "worker 1 of 2: 1 of 2 parts are there already: going on at row 768" in again.out
+    )
+    assert again.out.count("1000 predictions of step 6: n.jsonl") == 1
+    alone = cli(*command, "output=one.jsonl", program=PREDICT)
+    assert alone.code == 0, alone.err
+    assert (tmp_path / "n.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    assert sorted(p.name for p in tmp_path.glob("*.jsonl*")) == ["n.jsonl", "one.jsonl"]
+
+
+def test_a_number_of_workers_that_can_not_be(trained_run, tmp_path, monkeypatch, capsys):
+    from tfscale.hardware import Hardware
+    from tfscale.launch import predict_workers
+    from tfscale.predict import main
+
+    command = [f"run.dir={trained_run}", f"output={tmp_path / 'p.jsonl'}"]
+    assert main([*command, "predict.workers=0"]) == 64 and "predict.workers" in capsys.readouterr().err
+    one = next(path for path in HARDWARE.glob("*.json") if len(Hardware.load(path).gpus) == 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(predict_workers, "probe", lambda **_: Hardware.load(one))
+        assert main([*command, "predict.workers=2"]) == 64
+        assert "this machine has 1 GPU" in capsys.readouterr().err
+    monkeypatch.setenv("TFSCALE_CLUSTER", "worker=a-{0..1}:2222")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert main([*command, "predict.workers=3"]) == 64
+    assert "worker 1 of 2 that TFSCALE_CLUSTER tells of" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_pictures_of_a_folder_need_no_labels(cli, trained_run, tmp_path):
@@ -79,6 +120,7 @@ def test_pictures_of_a_folder_need_no_labels(cli, trained_run, tmp_path):
         (("run.dir={run}", "output=p.jsonl", "inptu=x"), 64, "did you mean 'input'"),
         (("run.dir={run}", "output=p.jsonl", "split=val"), 64, "split"),
         (("run.dir={run}", "output=p.jsonl", "predict.part=0"), 64, "predict.part"),
+        (("run.dir=absent", "output=p.jsonl", "predict.workers=2"), 66, "no run folder"),
     ],
 )
 def test_bad_input_is_found_without_tensorflow(cli, trained_run, arguments, code, said):
@@ -102,8 +144,6 @@ extensions: {{allow: [support.tiny_pictures., support.tiny_run.]}}
 
 @pytest.fixture(scope="module")
 def small_run(tf, tmp_path_factory):
-    from pathlib import Path
-
     from tfscale.run.api import fit
 
     def small_run(task, data):
@@ -240,8 +280,8 @@ def test_outputs_that_can_not_be_written(tmp_path, monkeypatch):
 def test_another_process_that_writes_the_same_output_is_refused(classifier, tmp_path):
     from tfscale.run_dir.folder import RunDir
 
-    folder = tmp_path / "p.jsonl.parts"
-    folder.mkdir()
+    folder = tmp_path / "p.jsonl.parts" / "worker-0-of-1"
+    folder.mkdir(parents=True)
     with RunDir(folder).claimed(), pytest.raises(OutputError, match="choose another output"):
         predict(classifier, tmp_path / "p.jsonl")
 

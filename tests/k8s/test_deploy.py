@@ -15,12 +15,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfscale.k8s.printed import text_of, text_of_import, text_of_route, text_of_serving, text_of_workflow
+from tfscale.k8s.printed import (
+    text_of,
+    text_of_import,
+    text_of_prediction,
+    text_of_route,
+    text_of_serving,
+    text_of_workflow,
+)
 from tfscale.k8s.spec import KINDS, ROUTE_KINDS, SERVING_KINDS
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 PAGES = sorted(page for page in DEPLOY.glob("*.md") if page.name not in ("README.md", "your-code.md"))
-_PRINTED = {"serve": text_of_serving, "route": text_of_route, "workflow": text_of_workflow}
+_PRINTED = {
+    "predict": text_of_prediction,
+    "serve": text_of_serving,
+    "route": text_of_route,
+    "workflow": text_of_workflow,
+}
 _SHOWN = re.compile(
     r"^    tfscale k8s (?P<words>[^\n]*)\n\n```(?P<language>yaml|bash)\n(?P<text>.*?)^```$", re.M | re.S
 )

@@ -3,6 +3,7 @@
 Of a script: `python -m tfscale.k8s run train.py job=tfjob job.image=... [override ...] [-- argument ...]`.
 Of a served model: `python -m tfscale.k8s serve model=... job=deployment job.image=... job.data_claim=...`.
 Of a workflow: `tfscale k8s workflow train_and_deploy workflow.name=NAME +recipe=... job=trainjob ...`.
+Of a prediction: `python -m tfscale.k8s predict run.dir=... output=... job.image=... job.run_claim=... job.workers=4`.
 Of an import: `python -m tfscale.k8s data import s3://... name=NAME job.image=... job.data_claim=...`.
 """
 
@@ -23,6 +24,7 @@ from tfscale.k8s.printed import (
     composed,
     text_of,
     text_of_import,
+    text_of_prediction,
     text_of_route,
     text_of_script,
     text_of_serving,
@@ -39,6 +41,14 @@ _IMPORT = {
     "epilog": "keys: job.* as `tfscale k8s --cfg job` shows them, and those of `tfscale data import`\n"
     "example: tfscale k8s data import s3://bucket/flights.csv name=flights\n"
     "         job.image=registry/tfscale:0.1 job.data_claim=data job.secrets=[store]",
+}
+_PREDICT = {
+    "prog": "tfscale k8s predict",
+    "about": "Print the Job whose pods share the examples of one prediction.",
+    "usage": "tfscale k8s predict run.dir=PATH|URL output=FILE job.image=... job.run_claim=... [KEY=VALUE ...]",
+    "epilog": "keys: job.* as `tfscale k8s --cfg job` shows them, and those of `tfscale predict`\n"
+    "example: tfscale k8s predict run.dir=runs/resnet/563a34baa8 data.name=photos output=runs/preds.parquet\n"
+    "         job.image=registry/tfscale:0.1 job.run_claim=runs job.data_claim=data job.workers=4",
 }
 _SERVE = {
     "prog": "tfscale k8s serve",
@@ -79,6 +89,8 @@ def main(argv: Sequence[str] | None = None, *, refuse_bad_words: Callable[[Seque
         return _main_of_script(words[1:])
     if words[:2] == ["data", "import"]:
         return _main_of_words(_IMPORT, words[2:], text_of_import, shown="URL|KEY=VALUE")
+    if words[:1] == ["predict"]:
+        return _main_of_words(_PREDICT, words[1:], text_of_prediction)
     if words[:1] == ["serve"]:
         return _main_of_words(_SERVE, words[1:], text_of_serving)
     if words[:1] == ["route"]:
@@ -89,7 +101,8 @@ def main(argv: Sequence[str] | None = None, *, refuse_bad_words: Callable[[Seque
     program = Program(
         "k8s",
         "Print the manifests with which a recipe runs in a cluster; `tfscale k8s run` prints those of a script,"
-        " `tfscale k8s data import` those of an import, `tfscale k8s serve` and `route` those of served models,"
+        " `tfscale k8s data import` those of an import, `tfscale k8s predict` those of a prediction,"
+        " `tfscale k8s serve` and `route` those of served models,"
         " `tfscale k8s workflow` those of all steps from data to a served model.",
         example="tfscale k8s +recipe=resnet job=tfjob job.image=registry/tfscale:0.1 job.workers=4 job.run_claim=runs"
         " | kubectl apply -f -",

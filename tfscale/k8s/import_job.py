@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -75,7 +75,7 @@ class ImportInCluster:
             )
         for where, path in (("PATH", request.path), ("data.text.tokenizer", request.text.tokenizer)):
             local = not (is_url or path.startswith("tfds:")) if where == "PATH" else "." in path or "/" in path
-            if local and not _is_below(path, (DATA, *mounts)):
+            if local and not is_below(path, (DATA, *mounts)):
                 raise UsageError(
                     f"{path} is on this machine, which the pod doesn't see",
                     where=where,
@@ -120,20 +120,38 @@ def spec_of_import(spec: JobSpec, asked: Sequence[str]) -> tuple[JobSpec, list[s
     Raises:
         UsageError: a value that was given by hand has no effect, or the claim is missing.
     """
-    usual = {one.name: getattr(JobSpec(), one.name) for one in fields(JobSpec) if one.name not in _TAKEN}
-    ignored = [f"job.{name}" for name, value in usual.items() if getattr(spec, name) != value]
-    by_hand = [key for key in ignored if any(word.lstrip("+").partition("=")[0] == key for word in asked)]
-    if by_hand:
-        text = f"an import is one process that fills a claim: {', '.join(by_hand)} has no effect on it"
-        raise UsageError(text, where=by_hand[0], fix="leave it away")
-    if spec.kind != "job":
-        text = f"an import is a Job of Kubernetes, and no {spec.kind}"
-        raise UsageError(text, where="job", fix="use job=job, or leave it away")
+    found = concerned(spec, asked, _TAKEN, ("an import", "is one process that fills a claim"))
     if not spec.data_claim:
         text = "no claim was given for the data set to lie on"
         fix = "give job.data_claim=CLAIM, which user 65532 can write"
         raise UsageError(text, where="job.data_claim", fix=fix)
-    return dataclasses.replace(spec, **usual), [f"{key} has no effect on an import" for key in ignored]
+    return found
+
+
+def concerned(
+    spec: JobSpec, asked: Sequence[str], taken: Collection[str], what: tuple[str, str]
+) -> tuple[JobSpec, list[str]]:
+    """(the spec with no more than what a Job of Kubernetes that isn't a training takes, what is ignored, for people).
+
+    Args:
+        asked: the overrides that were given by hand.
+        taken: the names of what concerns it.
+        what: its name, and what it is.
+
+    Raises:
+        UsageError: a value that was given by hand has no effect, or another kind of job was chosen.
+    """
+    name, is_what = what
+    usual = {one.name: getattr(JobSpec(), one.name) for one in fields(JobSpec) if one.name not in taken}
+    ignored = [f"job.{key}" for key, value in usual.items() if getattr(spec, key) != value]
+    by_hand = [key for key in ignored if any(word.lstrip("+").partition("=")[0] == key for word in asked)]
+    if by_hand:
+        text = f"{name} {is_what}: {', '.join(by_hand)} has no effect on it"
+        raise UsageError(text, where=by_hand[0], fix="leave it away")
+    if spec.kind != "job":
+        text = f"{name} is a Job of Kubernetes, and no {spec.kind}"
+        raise UsageError(text, where="job", fix="use job=job, or leave it away")
+    return dataclasses.replace(spec, **usual), [f"{key} has no effect on {name}" for key in ignored]
 
 
 def mounted(given: dict[str, Any]) -> list[str]:
@@ -177,6 +195,7 @@ def _key(word: str) -> str:
     return key.removeprefix("data.") if equals else ""
 
 
-def _is_below(path: str, folders: Sequence[str]) -> bool:
+def is_below(path: str, folders: Sequence[str]) -> bool:
+    """Whether a path of the container lies in one of these folders."""
     place = PurePosixPath(path)
     return ".." not in place.parts and any(place.is_relative_to(folder) for folder in folders)

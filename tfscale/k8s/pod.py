@@ -20,6 +20,7 @@ from tfscale.k8s.spec import RUNS, Job, JobSpec
 CONTAINER = "tfscale"
 SERVING = ("dispatcher", "data")  # roles that make batches for those that train
 IMPORTING = "import"  # the role that writes the data
+PREDICTING = "predict"  # the role whose workers share the examples, and never speak to each other
 # Exit codes with which the same command would end again, see docs/reliability.md.
 HOPELESS = sorted({kind.exit_code for kind in TfscaleError.__subclasses__()} - {*RETRYABLE, Interrupted.exit_code})
 _DISPATCHER = {"cpu": "1", "memory": "2Gi"}
@@ -98,7 +99,7 @@ def _container(job: Job, role: str, name: str, env: Mapping[str, str]) -> Manife
 
 
 def _ports(spec: JobSpec, role: str, container: str) -> Manifest:
-    if role == IMPORTING:
+    if role in (IMPORTING, PREDICTING):
         return {}
     return {
         "ports": [{"name": "tfjob-port" if container == "tensorflow" else "tensorflow", "containerPort": spec.port}]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tfscale.config.schema import RunConfig
     from tfscale.k8s.metadata import Manifest
     from tfscale.k8s.script import Script
-    from tfscale.k8s.spec import Job, JobSpec
+    from tfscale.k8s.spec import Job, JobSpec, MountedFiles
     from tfscale.workflow.steps import Step
 
 NOTE = "# Note: "
@@ -100,6 +100,30 @@ def text_of_import(words: Sequence[str], *, config_dir: str | None = None) -> st
     importing.check(import_job.mounted(dict(job.pod)))
     asked = ["data", "import", *_folder(config_dir), *words]
     return _as_text(asked, [*in_vain, *import_job.notes(importing, job)], import_job.render(job))
+
+
+def text_of_prediction(words: Sequence[str], *, config_dir: str | None = None) -> str:
+    """What is printed of a prediction: words of `job` are the job's, the others are for `tfscale predict`.
+
+    Raises:
+        UsageError: a word is wrong, or names what only this machine has.
+        SecurityRefused: a word holds a secret.
+    """
+    from tfscale.config.override_keys import overridden
+    from tfscale.k8s import predict_job
+    from tfscale.k8s.import_job import mounted
+
+    ours, theirs = _parted(words)
+    refuse_secrets(theirs)
+    predicting = predict_job.PredictInCluster(tuple(theirs))
+    usual = ["job=job"] if not any(word.startswith("job=") for word in ours) else []
+    usual += [f"job.name={predicting.name}"] if "job.name" not in overridden(ours) else []
+    spec, in_vain = predict_job.spec_of_prediction(_spec(_checked([*usual, *ours], config_dir)), ours)
+    files, where = _groups(config_dir)
+    job = _job_of(spec, predicting.arguments(spec.workers, where), files=files)
+    predicting.check(spec, mounted(dict(job.pod)))
+    asked = ["predict", *_folder(config_dir), *words]
+    return _as_text(asked, [*in_vain, *predict_job.notes(predicting, job)], predict_job.render(job))
 
 
 def text_of_serving(words: Sequence[str], *, config_dir: str | None = None) -> str:
@@ -182,6 +206,19 @@ def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return ours, [word for word in words if word not in ours]
 
 
+def _groups(config_dir: str | None) -> tuple[MountedFiles, str | None]:
+    """The user's own groups and where the container finds them; raises SecurityRefused where they hold a secret."""
+    import yaml
+
+    from tfscale.k8s import configuration
+    from tfscale.k8s.spec import MountedFiles
+
+    files = configuration.read(config_dir) if config_dir else MountedFiles()
+    for path, text in files.texts.items():
+        refuse_secrets(leaves(yaml.safe_load(text), path))
+    return files, configuration.PLACE if files.texts else None
+
+
 def _folder(config_dir: str | None) -> list[str]:
     """The option with the user's own groups, where there are some."""
     return ["--config-dir", config_dir] if config_dir else []
@@ -253,12 +290,10 @@ def _job_of(spec: JobSpec, arguments: Sequence[str], **more: Any) -> Job:
 
 
 def _job(config: RunConfig, overrides: Sequence[str], config_dir: str | None) -> Job:
-    import yaml
 
     from tfscale.config.schema import validate
     from tfscale.config.unused_settings import refuse_ignored
     from tfscale.hardware import Hardware
-    from tfscale.k8s import configuration
     from tfscale.k8s.plans import check_plan, with_hardware
     from tfscale.k8s.spec import JobRunConfig, MountedFiles
 
@@ -270,10 +305,8 @@ def _job(config: RunConfig, overrides: Sequence[str], config_dir: str | None) ->
     described = Hardware.load(Path(config.plan.hardware)) if config.plan.hardware is not None else None
     spec = with_hardware(config.job, described) if described is not None else config.job
     files, where = MountedFiles(), config_dir  # a batch script runs where the folder lies
-    if config_dir and spec.kind != "slurm":
-        files, where = configuration.read(config_dir), configuration.PLACE
-    for path, text in files.texts.items():
-        refuse_secrets(leaves(yaml.safe_load(text), path))
+    if spec.kind != "slurm":
+        files, where = _groups(config_dir)
     job = _job_of(
         spec,
         ["train", *(["--config-dir", where] if where else []), *theirs],

@@ -127,14 +127,18 @@ def _result(config: RunConfig) -> Result:
     return Result.read(result)
 
 
-def error_of(outcome: Outcome) -> TfscaleError:
-    """The error that stands for the job's: of the class that belongs to its code, with what its process said."""
+def error_of(outcome: Outcome, *, again: str = "it resumes from the newest checkpoint") -> TfscaleError:
+    """The error that stands for the job's: of the class that belongs to its code, with what its process said.
+
+    Args:
+        again: what the same command does, where it may end better.
+    """
     by_signal = ClusterFault if outcome.code > 128 else InternalError
     what, where, fix = f"ended with {outcome.code}", "", "look into the lines above"
     if outcome.line:
         what, where, fix = [*outcome.line.partition("] ")[2].split(" | ", 2), "", ""][:3]
     elif outcome.retryable or not outcome.cause:
-        fix = "run the same command again: it resumes from the newest checkpoint"
+        fix = f"run the same command again: {again}"
     who = outcome.cause or "the job"
     error = kind_of(outcome.code, by_signal)(
         f"{who}: {what}" if outcome.line else f"{who} {what}",

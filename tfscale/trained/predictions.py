@@ -1,7 +1,7 @@
 """Predictions: a file with one row per example, written in parts, so that a killed prediction goes on where it was.
 
-Owns the columns, the folder <output>.parts/ and what pins it: run, checkpoint and input. The output itself appears
-whole, by a rename, and replaces an older one only then. Refuses to know the formats (`table_files.py`).
+Owns the columns, and what pins the parts: run, checkpoint and input. The output itself appears whole, by a rename, and
+replaces an older one only then (`prediction_parts.py`). Refuses to know the formats (`table_files.py`).
 
     check_output("preds.jsonl")
     with RestoredRun.open("runs/r") as run:
@@ -10,25 +10,23 @@ whole, by a rename, and replaces an older one only then. Refuses to know the for
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.data.given import GivenArrays, GivenFunctions
 from tfscale.data.given_dataset import GivenDataset
-from tfscale.data.table_files import JsonLines, Parquet, table_kind
-from tfscale.errors import DataCorrupt, IOFailure, OutputError, UsageError
-from tfscale.files import refuse_unwritable, replacing, sha256, sha256_of
+from tfscale.data.table_files import table_kind
+from tfscale.errors import DataCorrupt, IOFailure, UsageError
+from tfscale.files import refuse_unwritable, sha256, sha256_of
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.experiment import digest
-from tfscale.run_dir.folder import RunDir
+from tfscale.trained.prediction_parts import Parts, Share
 from tfscale.trained.restored_run import RestoredRun
 
 if TYPE_CHECKING:
@@ -36,7 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MANIFEST, _FORMAT = "manifest.json", 1
+_FORMAT = 1
+_ALL = Share()
 _REPORT_SECONDS = 10.0
 
 
@@ -58,125 +57,102 @@ def predict_file(
     output: str | Path,
     *,
     part_rows: int = 1024,
+    share: Share = _ALL,
     now: Callable[[], float] = time.monotonic,
 ) -> int:
     """Writes what the run says about every example of a split, in order; the same call again skips finished parts.
 
     Args:
         part_rows: rows per part, rounded up to whole steps, so that every example is predicted in the same company.
+        share: which of the parts this process writes. The one that finds all of them written joins them.
 
     Returns:
-        The number of rows.
+        The number of rows of the output, where this process has joined it; 0 where another worker does, or has.
 
     Raises:
         UsageError: the task doesn't predict.
         DataMissing, DataCorrupt: the input.
-        OutputError: another process writes this output.
+        OutputError: another process writes this output or has this share of it.
+        ClusterFault: one on another machine has.
         IOFailure: a part can't be written; the same command goes on.
     """
     output = Path(output)
-    parts = _Parts(run, split, output, part_rows)
+    steps = max(1, -(-part_rows // run.global_batch))
+    parts = _parts(run, split, output, steps, share)
     try:
-        parts.folder.mkdir(exist_ok=True)
-        with _claimed(parts.folder):
-            done = parts.begin()
+        with parts.claimed():
+            missing = parts.begin()
+            if missing is None:
+                _log.info(f"{output} is there already: remove it to predict anew")
+                return 0
+            if not parts.share.parts(parts.total):
+                what = f"{parts.total} part{'s' if parts.total > 1 else ''} of {parts.rows} rows"
+                _log.warning(f"{share} has nothing to do: there is no more than {what} (predict.part)")
+                return 0
             reported = now()
-            for number, columns in enumerate(_columns(run, split, parts, done), start=done):
+            for number, columns in _columns(run, split, parts, missing):
                 faults.point("predict.part", step=number)
                 parts.write(number, columns)
                 if now() - reported > _REPORT_SECONDS:
                     reported = now()
                     _log.info(f"{min(parts.count, (number + 1) * parts.rows)} of {parts.count} rows")
-            parts.finish(output)
+            return parts.count if parts.finish() else 0
     except OSError as error:
         raise IOFailure(
             f"the predictions can't be written: {error.strerror or error}",
             where=str(parts.folder),
             fix="free space, then run the same command again",
         ) from error
-    return parts.count
 
 
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(RunDir(folder).claimed())
-        except OutputError as error:
-            raise OutputError(error.what, where="output", fix="wait for it, or choose another output=PATH") from None
-        yield
+def _parts(run: RestoredRun, split: str, output: Path, steps: int, share: Share) -> Parts:
+    """Args: steps: of a part."""
+    count, rows = run.num_examples(split), steps * run.global_batch
+    refuse_bad(run, split)
+    pinned = {
+        "format": _FORMAT,
+        "run": run.checkpoint.identity,
+        "checkpoint": [run.checkpoint.step, sha256(run.checkpoint.path / "manifest.json")],
+        "input": _input_identity(run, split),
+        "rows": rows,
+        "precision": run.plan.precision,
+        "accelerator": run.plan.accelerator,
+        "global_batch": run.global_batch,
+    }
+    return Parts(output, pinned, count=count, rows=rows, share=share)
 
 
-class _Parts:
-    """The folder of finished parts and the manifest that says of what they are."""
-
-    def __init__(self, run: RestoredRun, split: str, output: Path, part_rows: int):
-        self.kind: JsonLines | Parquet = table_kind(output)
-        self.folder = output.with_name(output.name + ".parts")
-        self.count = run.num_examples(split)
-        refuse_bad(run, split)
-        self.steps = max(1, -(-part_rows // run.global_batch))
-        self.rows = self.steps * run.global_batch
-        self.total = -(-self.count // self.rows)
-        self.pinned = {
-            "format": _FORMAT,
-            "run": run.checkpoint.identity,
-            "checkpoint": [run.checkpoint.step, sha256(run.checkpoint.path / "manifest.json")],
-            "input": _input_identity(run, split),
-            "rows": self.rows,
-            "precision": run.plan.precision,
-            "global_batch": run.global_batch,
-        }
-
-    def path(self, number: int) -> Path:
-        return self.folder / f"part-{number:06d}{self.kind.suffix}"
-
-    def begin(self) -> int:
-        """How many parts are there already; those of something else are removed."""
-        manifest = RunDir(self.folder)
-        found = manifest.read_json(_MANIFEST)
-        if found != self.pinned:
-            old = list(self.folder.glob("part-*"))
-            for path in old:
-                path.unlink()
-            if old:
-                _log.info(f"{self.folder} holds parts of another checkpoint or input: starting afresh")
-            manifest.write_json(_MANIFEST, self.pinned)
-        done = 0
-        while done < self.total and self.path(done).is_file():
-            done += 1
-        if done:
-            _log.info(
-                f"{done} of {self.total} parts are there already: going on at row {min(self.count, done * self.rows)}"
-            )
-        return done
-
-    def write(self, number: int, columns: dict[str, Any]) -> None:
-        with replacing(self.path(number), durable=True) as temporary:
-            self.kind.write(columns, temporary)
-
-    def finish(self, output: Path) -> None:
-        with replacing(output, self.folder / f".whole{self.kind.suffix}", durable=True) as whole:
-            self.kind.join([self.path(number) for number in range(self.total)], whole)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _columns(run: RestoredRun, split: str, parts: _Parts, done: int) -> Iterator[dict[str, Any]]:
-    """The columns of every part from `done` on."""
+def _columns(
+    run: RestoredRun, split: str, parts: Parts, numbers: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """These parts, each with its columns; neighbours are read in one go."""
     import numpy as np
 
-    if done == parts.total:
-        return
-    names = run.source.example_names(split)
-    pieces: list[dict[str, np.ndarray]] = []
-    first = done * parts.rows
-    for step in answered_steps(run, split, done * parts.steps):
-        pieces.append(step.columns())
-        if len(pieces) == parts.steps or first + sum(map(_length, pieces)) == parts.count:
-            joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-            places = range(first, first + _length(joined))
-            yield {"name": [str(names[i]) if names else str(i) for i in places], **_named(joined, run.class_names)}
-            first, pieces = places.stop, []
+    names = run.source.example_names(split) if numbers else None
+    steps = parts.rows // run.global_batch
+    for numbers_in_a_row in _rows_of(numbers):
+        number, last = numbers_in_a_row[0], numbers_in_a_row[-1]
+        pieces: list[dict[str, np.ndarray]] = []
+        first = number * parts.rows
+        for step in answered_steps(run, split, number * steps, (last + 1) * steps):
+            pieces.append(step.columns())
+            if len(pieces) == steps or first + sum(map(_length, pieces)) == parts.count:
+                joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+                places = range(first, first + _length(joined))
+                named = {"name": [str(names[i]) if names else str(i) for i in places]}
+                yield number, {**named, **_named(joined, run.class_names)}
+                number, first, pieces = number + 1, places.stop, []
+
+
+def _rows_of(numbers: Sequence[int]) -> list[list[int]]:
+    """The numbers, each run of neighbours by itself."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][-1] == number - 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
 
 
 def refuse_bad(run: RestoredRun, split: str) -> None:
@@ -212,11 +188,17 @@ class AnsweredStep:
 
 
 def answered_steps(
-    run: RestoredRun, split: str, start_step: int = 0, *, ask: Callable[..., Mapping[str, Any]] | None = None
+    run: RestoredRun,
+    split: str,
+    start_step: int = 0,
+    stop_step: int | None = None,
+    *,
+    ask: Callable[..., Mapping[str, Any]] | None = None,
 ) -> Iterator[AnsweredStep]:
     """What the task says about a split, step by step and in order.
 
     Args:
+        stop_step: the one before which to end; None: after the last.
         ask: in the place of `Task.predict`, of a model and a batch.
 
     Raises:
@@ -234,7 +216,8 @@ def answered_steps(
 
     first = start_step * run.global_batch
     with run.data_errors_named():
-        for step in run.batches(split, start_step=start_step):
+        steps = run.batches(split, start_step=start_step)
+        for step in steps if stop_step is None else steps.take(stop_step - start_step):
             step = dict(step)
             real = step.pop("weight").numpy() > 0
             label = step.pop("label", step.get("y"))
