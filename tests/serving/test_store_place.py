@@ -13,7 +13,7 @@ import pytest
 from support.s3_server import BUCKET, S3
 from support.served_models import served, write_double
 
-from tfscale.errors import DataCorrupt, DataMissing, IOFailure, SecurityRefused
+from tfscale.errors import DataCorrupt, DataMissing, IOFailure, SecurityRefused, UsageError
 from tfscale.export.export_folder import files_of
 from tfscale.serving.store_place import stored_model
 
@@ -99,6 +99,8 @@ def test_damaged_and_out_of_reach_at_the_start(s3, exports, tmp_path):
         stored_model(URL, None, every=None)
     with pytest.raises(SecurityRefused):
         stored_model(f"s3://{BUCKET}/../double", None, every=None)
+    with pytest.raises(UsageError, match=f"s3://{BUCKET} names no folder"):
+        stored_model(f"s3://{BUCKET}", None, every=None)
     s3.stop()
     try:
         with pytest.raises(IOFailure, match="the store can't be read"):

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tfscale.errors import DataCorrupt, DataMissing, TfscaleError
+from tfscale.errors import DataCorrupt, DataMissing, TfscaleError, UsageError, without_secrets
 from tfscale.files import digest_of, inside, parse_json, read_json, sha256, sha256_of
 from tfscale.run_dir.store_access import Access
 from tfscale.serving.brought_place import BroughtPlace, Found
@@ -45,6 +45,10 @@ def stored_model(url: str, name: str | None, *, every: float | None) -> BroughtP
         OutputError, IOFailure: the store refuses, or can't be reached.
     """
     place, _, last = url.rstrip("/").rpartition("/")
+    if place.endswith("/"):
+        raise UsageError(
+            f"{without_secrets(url)} names no folder in a store", where="model", fix="model=s3://BUCKET/NAME"
+        )
     access = Access(place, last, "model", only_read=True)
     if name is not None:
         check_served_name(name)
