@@ -9,7 +9,8 @@ Owns the queue, its bound, and the sizes of batches. Refuses to know protocols, 
 
 A batch is filled up to one of few sizes, powers of two, with copies of its last example, so that TensorFlow meets no
 more than these. Nothing waits for company: who comes while a place is free is computed at once. The largest size is
-that which the model computes within the latency budget, as measured while it warms up.
+that which the model computes within the latency budget, as measured while it warms up. A request that is alone, of a
+size that was computed faster than threads take turns, is computed by the event loop itself.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tfscale.serving.refusal import Refusal
 
 _log = logging.getLogger(__name__)
 Arrays = Mapping[str, np.ndarray]
+_BRIEF = 0.002  # seconds for which nobody else need be answered; a change of threads costs a tenth of it, or much more
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Batches:
         self._computing: set[asyncio.Future] = set()
         # Replaced as a whole, also by a thread that computes; () where requests are computed alone.
         self._sizes = tuple(sizes_up_to(limits.rows)) if model.is_row_wise else ()
+        self._brief: set[int] = set()  # sizes that have always been computed as fast as that
 
     @property
     def sizes(self) -> list[int]:
@@ -115,6 +118,7 @@ class Batches:
             if times[rows] > self._limits.latency and rows != self._sizes[0]:
                 self._sizes = tuple(size for size in self._sizes if size < rows)
                 break
+        self._brief = {rows for rows, seconds in times.items() if seconds < _BRIEF and rows in self._sizes}
         return times
 
     def _timed(self, arrays: Arrays) -> float:
@@ -163,8 +167,9 @@ class Batches:
             parts.append(_Waiting(own, count, shapes, loop.create_future()))
         self._waiting.extend(parts)
         self.waiting_rows += rows
-        self._start()
         try:
+            await asyncio.sleep(0)  # others who came at this moment are of the same batch
+            self._start()
             async with asyncio.timeout(timeout):
                 answers = [await part.done for part in parts]
         except TimeoutError:
@@ -199,6 +204,9 @@ class Batches:
     def _start(self) -> None:
         while self._waiting and len(self._computing) < self._limits.threads:
             batch = self._next()
+            if not self._waiting and not self._computing and len(batch) == 1 and batch[0].rows in self._brief:
+                self._answered(batch, self._compute(batch))
+                continue
             computing = asyncio.get_running_loop().run_in_executor(self._threads, self._compute, batch)
             self._computing.add(computing)
             computing.add_done_callback(functools.partial(self._finished, batch))
@@ -249,19 +257,25 @@ class Batches:
     def _called(self, arrays: Arrays, rows: int) -> dict[str, np.ndarray]:
         began = time.monotonic()
         answers = self.model(arrays)
-        self._seen(rows, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if seconds > 10 * _BRIEF:
+            self._brief.discard(rows)
+        self._seen(rows, seconds)
         return answers
 
     def _finished(self, batch: list[_Waiting], done: asyncio.Future) -> None:
         self._computing.discard(done)
-        for one, answer in zip(batch, done.result(), strict=True):
+        self._answered(batch, done.result())
+        self._start()
+
+    def _answered(self, batch: list[_Waiting], answers: list[dict[str, np.ndarray] | Exception]) -> None:
+        for one, answer in zip(batch, answers, strict=True):
             if one.done.done():
                 continue  # who asked is gone
             if isinstance(answer, Exception):
                 one.done.set_exception(_refusal(answer))
             else:
                 one.done.set_result(answer)
-        self._start()
 
 
 def sizes_up_to(rows: int) -> list[int]:
