@@ -188,6 +188,9 @@ def test_both_formats_hold_the_same_and_agree_with_evaluation(classifier, tmp_pa
     table = pyarrow.parquet.read_table(tmp_path / "p.parquet")
     assert table.to_pylist() == lines
     assert table.num_rows == 23
+    predict(classifier, f"{tmp_path}/folder.parquet/", "+data.named=true", part_rows=8)
+    assert len(list((tmp_path / "folder.parquet").glob("part-*"))) == 3
+    assert pyarrow.parquet.read_table(tmp_path / "folder.parquet").to_pylist() == lines
     assert list(lines[0]) == ["name", "label", "label_name", "class", "class_name", "probabilities"]
     assert [row["name"] for row in lines] == [f"test/{i}.png" for i in range(23)]
     assert [row["label"] for row in lines] == pictures(23, 2)[1].tolist()

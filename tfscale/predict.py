@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfscale.cluster import Cluster
@@ -48,6 +47,7 @@ def _work(options: argparse.Namespace, words: Sequence[str]) -> int:
         return _predict(options, which, share)
     from tfscale.composition.hydra_compose import compose_run
     from tfscale.run_dir.store_copy import run_folder
+    from tfscale.trained.prediction_output import Output
     from tfscale.trained.prediction_parts import clear_whole
 
     # What is wrong with the run is found once, and a store's copy brought once
@@ -59,7 +59,7 @@ def _work(options: argparse.Namespace, words: Sequence[str]) -> int:
         write=lambda line: print(line, flush=True),
         stream=sys.stdout,
     )
-    clear_whole(Path(options.output))
+    clear_whole(Output.of(options.output))
     return 0
 
 

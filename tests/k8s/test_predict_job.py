@@ -60,10 +60,11 @@ def test_each_pod_knows_its_share(validate, tmp_path):
 
 def test_one_pod_is_a_plain_job(validate):
     for run in ("s3://bucket/runs/resnet/89c6f47174", "models:/digits@champion", "/work/data/runs/it"):
-        [job] = rendered(f"run.dir={run}", RUN[1], "job.data_claim=data", "input=data/photos")
+        output = f"{RUN[1]}/"  # a folder
+        [job] = rendered(f"run.dir={run}", output, "job.data_claim=data", "input=data/photos")
         assert validate(job) == []
         assert job["spec"]["completions"] == 1 and "completionMode" not in job["spec"]
-        assert container(job)["args"] == ["predict", f"run.dir={run}", RUN[1], "input=data/photos"]
+        assert container(job)["args"] == ["predict", f"run.dir={run}", output, "input=data/photos"]
         assert container(job)["env"] == []
 
 

@@ -11,6 +11,7 @@ import pytest
 from tfscale.console.messages import received
 from tfscale.errors import InternalError, IOFailure, OutputError
 from tfscale.process import fault_points
+from tfscale.trained.prediction_output import Output
 from tfscale.trained.prediction_parts import Parts, Share, clear_whole
 
 COUNT, ROWS = 23, 4  # six parts
@@ -18,7 +19,7 @@ WHOLE = "".join(json.dumps({"x": x}) + "\n" for x in range(COUNT))
 
 
 def parts(output, worker=0, workers=1, *, pinned="a") -> Parts:
-    return Parts(output, {"of": pinned}, count=COUNT, rows=ROWS, share=Share(worker, workers))
+    return Parts(Output.of(output), {"of": pinned}, count=COUNT, rows=ROWS, share=Share(worker, workers))
 
 
 def work(output, worker=0, workers=1, *, pinned="a", most=99) -> tuple[int | None, bool]:
@@ -65,10 +66,10 @@ def test_one_that_comes_again_leaves_the_output_alone(tmp_path):
     assert [work(output, worker, 2) for worker in (0, 1)] == [(3, False), (3, True)]
     assert work(output, 0, 2) == (None, False)
     assert not list(output.with_name("p.jsonl.parts").glob("part-*"))
-    clear_whole(output)
+    clear_whole(Output.of(output))
     assert list(tmp_path.iterdir()) == [output]
     with pytest.raises(InternalError, match="isn't theirs"):
-        clear_whole(output)
+        clear_whole(Output.of(output))
     # An output that was removed is made anew, by other workers or by one alone
     assert [work(output, worker, 2) for worker in (0, 1)] == [(3, False), (3, True)]
     output.unlink()
@@ -146,3 +147,45 @@ def test_a_worker_that_lost_its_share_or_its_parts_ends(tmp_path):
             ours.write(1, {"x": np.arange(4)})
     assert [path.name[:11] for path in ours.folder.glob("part-*")] == ["part-000000"]
     assert not output.exists()
+
+
+def test_a_folder_of_parts_is_whole_and_replaced_as_one(tmp_path):
+    place = tmp_path / "p.jsonl"
+    output = f"{place}/"
+    assert [work(output, worker, 2, pinned="old") for worker in (0, 1)] == [(3, False), (3, True)]
+    assert [work(output, worker, 2) for worker in (1, 0)] == [(3, False), (3, True)]
+    assert work(output, 0, 2) == (None, False)
+    names = [f"part-0000{number}-of-00006.jsonl" for number in range(6)]
+    assert sorted(path.name for path in place.iterdir()) == ["_manifest.json", *names]
+    assert "".join((place / name).read_text() for name in names) == WHOLE
+    about = json.loads((place / "_manifest.json").read_text())
+    assert about == {"of": "a", "examples": COUNT, "files": names}
+    clear_whole(Output.of(output))
+    assert list(tmp_path.iterdir()) == [place]
+    # One that is killed while it replaces the folder leaves none for a moment, and all parts
+    ours = parts(output)
+    with ours.claimed():
+        for number in ours.begin():
+            ours.write(number, {"x": np.arange(COUNT)[number * ROWS : (number + 1) * ROWS]})
+        place.rename(ours.folder / ".older.tmp")
+    assert work(output) == (0, True)
+    assert "".join((place / name).read_text() for name in names) == WHOLE
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_folder_with_anything_else_is_left_alone(tmp_path):
+    place = tmp_path / "p.jsonl"
+    output = Output.of(f"{place}/")
+    assert work(f"{place}/") == (6, True)
+    output.check()
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"notes\.txt"):
+        output.check()
+    with pytest.raises(OutputError, match=r"notes\.txt"):
+        work(f"{place}/")
+    assert (place / "notes.txt").read_text() == "mine" and len(list(place.iterdir())) == 8
+    with pytest.raises(OutputError, match="is a folder"):
+        Output.of(place).check()
+    (tmp_path / "q.jsonl").write_text("older")
+    with pytest.raises(OutputError, match="is a file"):
+        Output.of(f"{tmp_path}/q.jsonl/").check()

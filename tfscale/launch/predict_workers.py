@@ -26,7 +26,13 @@ def prediction_program(name: str, about: str, *, example: str) -> Program:
     """A program that takes the words of a prediction; raises what `Program.parse` does."""
     program = Program(name, about, example=example)
     program.trained_run()
-    program.word("output", "FILE", "what is written: FILE.jsonl or FILE.parquet", type=place, required=True)
+    program.word(
+        "output",
+        "FILE",
+        "what is written: FILE.jsonl, FILE.parquet; with / behind, its parts",
+        type=place,
+        required=True,
+    )
     program.word("input", "PATH", "data without labels, in place of the run's own", type=place)
     program.word("split", "test|train", "of the run's own data", type=choice("test", "train"), default="test")
     program.word("predict.part", "ROWS", "rows of one part, which a killed command keeps", type=whole, default=1024)

@@ -1,9 +1,9 @@
 """The parts of a prediction: the folder <output>.parts/, which one or several workers fill, and the join of them.
 
-Owns what the parts are of, which worker writes which of them, who holds what, and how they become the output: whole, by
-a rename. Refuses to know tasks and models.
+Owns what the parts are of, which worker writes which of them, and who holds what. Refuses to know tasks, models and
+what becomes of the parts (`prediction_output.py`).
 
-    parts = Parts(output, pinned, count=1000, rows=256, share=Share(1, 4))
+    parts = Parts(Output.of("preds.jsonl"), pinned, count=1000, rows=256, share=Share(1, 4))
     with parts.claimed():
         missing = parts.begin()               # of this worker's share; None: the output is there already
         for number in missing or ():
@@ -29,12 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfscale.data.table_files import Columns, JsonLines, Parquet, table_kind
+from tfscale.data.table_files import Columns
 from tfscale.errors import ClusterFault, InternalError, IOFailure, OutputError
-from tfscale.files import digest_of, replacing, unfinished
+from tfscale.files import digest_of, replacing
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.folder import RunDir
 from tfscale.run_dir.lease import Claim
+from tfscale.trained.prediction_output import Output
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Parts:
 
     def __init__(
         self,
-        output: Path,
+        output: Output,
         pinned: Mapping[str, Any],
         *,
         count: int,
@@ -85,8 +86,7 @@ class Parts:
         share: Share,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        self.kind: JsonLines | Parquet = table_kind(output)
-        self.output, self.folder = output, parts_folder(output)
+        self.kind, self.output, self.folder = output.kind, output, output.parts_folder
         self.pinned, self.count, self.rows, self.share = dict(pinned), count, rows, share
         self.total = -(-count // rows)
         self._digest = digest_of(self.pinned)[:8]
@@ -124,7 +124,7 @@ class Parts:
                 self._remove_others(found)
                 manifest.write_json(_MANIFEST, self.pinned)
             elif found and _WHOLE in found:
-                if not self.share.is_all and found[_WHOLE] == _seen(self.output):
+                if not self.share.is_all and found[_WHOLE] == self.output.seen():
                     self._remove_parts()
                     return None
                 manifest.write_json(_MANIFEST, self.pinned)
@@ -159,7 +159,7 @@ class Parts:
                 raise OutputError(
                     f"another command has begun anew in {self.folder}", where="output", fix="leave it to that one"
                 )
-            if found and _WHOLE in found and found[_WHOLE] == _seen(self.output):
+            if found and _WHOLE in found and found[_WHOLE] == self.output.seen():
                 _log.info("another worker has joined the parts")
                 self._remove_parts()
                 return False
@@ -174,14 +174,11 @@ class Parts:
                 _log.info(f"{there} of {self.total} parts are there: whoever writes the last one joins them")
                 return False
             faults.point("predict.join")
-            whole = self.folder / unfinished(f"{_WHOLE}{self.kind.suffix}")
-            with replacing(self.output, whole, durable=True):
-                self.kind.join(paths, whole)
-                claim.check()
+            self.output.put(paths, self.folder, {**self.pinned, "examples": self.count}, claim.check)
             if self.share.is_all:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 return True
-            RunDir(self.folder).write_json(_MANIFEST, {**self.pinned, _WHOLE: _seen(self.output)})
+            RunDir(self.folder).write_json(_MANIFEST, {**self.pinned, _WHOLE: self.output.seen()})
             self._remove_parts()
             return True
 
@@ -211,7 +208,10 @@ class Parts:
     def _remove_parts(self) -> None:
         """Those that the output holds, and what killed workers left unfinished."""
         for path in [*self.folder.glob("part-*"), *self.folder.glob(".*.tmp")]:
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[Claim]:
@@ -228,21 +228,19 @@ class Parts:
             yield claim
 
 
-def parts_folder(output: Path) -> Path:
-    return output.with_name(output.name + ".parts")
-
-
-def clear_whole(output: Path) -> None:
+def clear_whole(output: Output) -> None:
     """Removes what several workers have left beside an output that they have joined, once none of them comes again.
 
     Raises:
         InternalError: there is no output of theirs.
     """
-    folder = parts_folder(output)
+    folder = output.parts_folder
     found = RunDir(folder).read_json(_MANIFEST) or {}
-    if found.get(_WHOLE) is None or found[_WHOLE] != _seen(output):
+    if found.get(_WHOLE) is None or found[_WHOLE] != output.seen():
         raise InternalError(
-            f"all workers ended well, but {output} isn't theirs", where=str(folder), fix="look into their lines above"
+            f"all workers ended well, but {output.path} isn't theirs",
+            where=str(folder),
+            fix="look into their lines above",
         )
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -256,12 +254,3 @@ def _taken(place: Path) -> Iterator[Claim]:
             kind = type(error)
             raise kind(error.what, where="output", fix="wait for it, or choose another output=PATH") from None
         yield claim
-
-
-def _seen(output: Path) -> list[int] | None:
-    """Tells one output from another: its bytes and when it was written, in nanoseconds."""
-    try:
-        found = output.stat()
-    except FileNotFoundError:
-        return None
-    return [found.st_size, found.st_mtime_ns]

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.data.given import GivenArrays, GivenFunctions
 from tfscale.data.given_dataset import GivenDataset
-from tfscale.data.table_files import table_kind
 from tfscale.errors import DataCorrupt, IOFailure, UsageError
-from tfscale.files import refuse_unwritable, sha256, sha256_of
+from tfscale.files import sha256, sha256_of
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.experiment import digest
+from tfscale.trained.prediction_output import Output
 from tfscale.trained.prediction_parts import Parts, Share
 from tfscale.trained.restored_run import RestoredRun
 
@@ -44,11 +44,9 @@ def check_output(output: str | Path) -> None:
 
     Raises:
         UsageError: no known format, or its package is missing.
-        OutputError: the folder can't be written, or the output is a folder.
+        OutputError: the folder can't be written, or something of another kind has the output's name.
     """
-    output = Path(output)
-    table_kind(output).check()
-    refuse_unwritable(output, where="output", fix="choose another output=PATH")
+    Output.of(output).check()
 
 
 def predict_file(
@@ -63,6 +61,7 @@ def predict_file(
     """Writes what the run says about every example of a split, in order; the same call again skips finished parts.
 
     Args:
+        output: a file, or as a text that ends in / a folder with a file for each part.
         part_rows: rows per part, rounded up to whole steps, so that every example is predicted in the same company.
         share: which of the parts this process writes. The one that finds all of them written joins them.
 
@@ -76,9 +75,8 @@ def predict_file(
         ClusterFault: one on another machine has.
         IOFailure: a part can't be written; the same command goes on.
     """
-    output = Path(output)
     steps = max(1, -(-part_rows // run.global_batch))
-    parts = _parts(run, split, output, steps, share)
+    parts = _parts(run, split, Output.of(output), steps, share)
     try:
         with parts.claimed():
             missing = parts.begin()
@@ -105,7 +103,7 @@ def predict_file(
         ) from error
 
 
-def _parts(run: RestoredRun, split: str, output: Path, steps: int, share: Share) -> Parts:
+def _parts(run: RestoredRun, split: str, output: Output, steps: int, share: Share) -> Parts:
     """Args: steps: of a part."""
     count, rows = run.num_examples(split), steps * run.global_batch
     refuse_bad(run, split)
