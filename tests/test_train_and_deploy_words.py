@@ -50,12 +50,14 @@ def test_words_that_are_right_pass_before_there_are_data_or_a_run(tmp_path):
         ("serve.prt=1", "the step serve: unknown option 'serve.prt'"),
         ("serve.host=0.0.0.0", "the step serve: whoever reaches 0.0.0.0 could ask"),
         ("serve.token_file=nowhere", "the step serve: the token can't be read"),
+        ("watch.most_errors=2", "the step watch: 2 is no share from 0 to 1"),
+        ("watch.back=true", "the step watch: unknown option 'watch.back'"),
         ("serve.name=other", "the step serve: serve.name was given twice"),
     ],
 )
 def test_a_word_that_a_later_step_would_refuse_is_refused_before_the_first(tmp_path, word, what):
     with pytest.raises(TfscaleError, match=what):
-        checked(tmp_path, word)
+        checked(tmp_path, word, *["watch.seconds=60"] * word.startswith("watch."))
 
 
 def test_groups_of_peoples_own_are_every_steps_that_has_a_configuration(tmp_path):

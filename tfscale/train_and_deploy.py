@@ -36,6 +36,7 @@ _OWN = {
     "evaluate.WORD": "of tfscale evaluate, such as report.slices=COLUMN; report=none: no page",
     "promote.WORD": "of tfscale promote, such as min_gain=0.01",
     "serve.WORD": "of tfscale serve, such as serve.port=8080",
+    "watch.seconds=N": "watch what is served, and take it back where it doesn't hold; watch.WORD",
     "all else": "overrides of tfscale train",
 }
 _KEYS = ("dir", "retries", "show")
@@ -105,6 +106,7 @@ def refuse_bad_words(steps: Sequence[Step], *, in_cluster: bool = False) -> None
         "evaluate": lambda words: _evaluate(words, found["train"], writes_here=not in_cluster),
         "promote": lambda words: _promote(words, found["train"]),
         "serve": _serve,
+        "watch": _watch,
     }
     for name, check in checks.items():
         try:
@@ -174,6 +176,12 @@ def _serve(words: Sequence[str]) -> None:
             f"unknown option {options.overrides[0]!r}", where=options.overrides[0], fix="--help lists the options"
         )
     options_of(options, os.environ)
+
+
+def _watch(words: Sequence[str]) -> None:
+    from tfscale.serving.watch import asked_of, program
+
+    asked_of(program().parse(words))
 
 
 if __name__ == "__main__":

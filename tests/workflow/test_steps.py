@@ -74,10 +74,25 @@ def test_the_places_of_a_cluster_take_those_of_a_laptop():
     assert not [word for word in found["evaluate"] if word.startswith("report=")]
 
 
+def test_a_served_model_is_watched_where_that_is_asked_for():
+    words = ("watch.seconds=60", "watch.most_p99=0.25", "serve.probes_port=9001", "promote.tracker.uri=http://mlflow")
+    request = WorkflowRequest.of((*FLIGHTS, *words, "extensions.allow=[mine.]"))
+    *others, watch = train_and_deploy(request, PLACES)
+    assert tuple(step.name for step in others) == STEPS and watch.needs == ("smoke",) and watch.may_refuse
+    assert " ".join(watch.command) == (
+        "watch metrics=http://127.0.0.1:9001/metrics model=late watch.seconds=60 watch.most_p99=0.25 back=true "
+        "run.dir=w/run as=champion name=late extensions.allow=[mine.] tracker.uri=http://mlflow versions=w/served/late"
+    )
+    none = WorkflowRequest.of((*FLIGHTS, "watch.seconds=0"))
+    assert tuple(step.name for step in train_and_deploy(none, PLACES)) == STEPS
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
         ((), "no name"),
+        (("workflow.name=a", "watch.most_p99=1"), "nothing is watched, so that watch.most_p99 has no effect"),
+        (("workflow.name=a", "watch.seconds=0", "watch.most_p99=1"), "nothing is watched"),
         (("workflow.name=a b",), "'a b' can't name"),
         (("workflow.name=a", "workflow.aliass=b"), "unknown key 'workflow.aliass'"),
         (("workflow.name=a", "workflow.serve=perhaps"), "neither true nor false"),

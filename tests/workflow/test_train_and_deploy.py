@@ -7,10 +7,13 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,6 +143,47 @@ def test_a_worse_model_is_not_promoted_and_the_server_answers_as_before_behind_a
             process.send_signal(signal.SIGTERM)
             rest = process.communicate(timeout=60)[0]
     assert process.returncode == 0, rest
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_a_served_model_that_does_not_hold_is_taken_back_and_not_served_again(flow):
+    """As after a second promotion: of the champion, which became version 2, the bound of p99 can't hold."""
+    served, registry = flow.folder / "flow" / "served" / "digits", after_a_second_promotion(flow)
+    shutil.move(served / "1", served / "2")
+    shutil.copytree(served / "2", served / "1")
+    watched = ("watch.seconds=120", "watch.every=0.2", "watch.least_requests=5", "watch.most_p99=0.0001")
+    with flow.start(*GOOD, *watched) as process, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask_until_it_ends, process, flow.ports[0])
+        out = process.communicate(timeout=200)[0]
+        asking.result()
+    assert process.returncode == 1 and "digits didn't hold: p99 is" in out, out
+    assert "version 1 is the newest again; digits: version 1 has the alias champion again" in out
+    assert flow.versions == ["1", "2.taken-back"] and registry.holder("digits", "champion") == "1"
+    assert "promote ✗" in out and "watch ✗" in out
+    code, out = flow.run(*GOOD, *watched)
+    assert code == 1 and "the alias champion was rolled back from it" in out and flow.versions[-1] == "2.taken-back"
+
+
+def after_a_second_promotion(flow):
+    """The registry, where the run is version 2 now, and another one was champion before it."""
+    from tfscale.tracking.alias_moves import set_alias
+    from tfscale.tracking.mlflow_registry import open_registry
+    from tfscale.tracking.model_address import ModelAddress, Stores
+
+    registry = open_registry(Stores(None, None), flow.folder / "flow" / "runs")
+    source, tags = registry.source("digits", "1"), registry.tags("digits")["1"]
+    run = registry._client.get_model_version("digits", "1").run_id
+    assert registry.register("digits", run, source, {"tfscale.export": tags["tfscale.export"]}, "") == "2"
+    registry.tag("digits", "1", "tfscale.export", "another")
+    set_alias(registry, ModelAddress("digits", alias="champion"), "2", "1", why="better")
+    return registry
+
+
+def ask_until_it_ends(process, port: int) -> None:
+    while process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/digits"):
+            pass
+        time.sleep(0.05)
 
 
 def asked(proxy) -> list[int]:

@@ -104,6 +104,9 @@ class Asked:
             text = f"{self.name!r} is no name of at most {MAX_NAME} lower-case letters, digits and -"
             why = ", behind which the jobs of its runs get a number"
             raise UsageError(text + why, where="job.name", fix="give job.name=NAME")
+        if self.request.watch:
+            text = "pods watch nothing: the server's own metrics are each pod's"
+            raise UsageError(text, where="watch.seconds", fix="leave it away, and run tfscale watch metrics=URL,URL")
         own = self.request.own
         if "timezone" in own and "schedule" not in own:
             raise UsageError(

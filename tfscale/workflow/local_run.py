@@ -39,7 +39,7 @@ from tfscale.workflow.done_steps import FILE, DoneSteps, identity_of
 from tfscale.workflow.installed import refuse_missing
 from tfscale.workflow.step_graph import Shown, page_of, text_of
 from tfscale.workflow.step_processes import Ended, StepProcesses
-from tfscale.workflow.steps import NOT_BETTER, Places, Step, left_out, read_by_training, train_and_deploy
+from tfscale.workflow.steps import NOT_BETTER, WATCH, Places, Step, left_out, read_by_training, train_and_deploy
 from tfscale.workflow.workflow_request import WorkflowRequest
 
 _log = logging.getLogger("tfscale.workflow")
@@ -77,6 +77,12 @@ class LocalWorkflow:
     @functools.cached_property
     def steps(self) -> list[Step]:
         return train_and_deploy(self.request, self.places)
+
+    @property
+    def serving(self) -> tuple[Step, Step, Step | None]:
+        """The last ones: what serves, what tries it out, and what watches it, or None."""
+        named = {step.name: step for step in self.steps}
+        return named["serve"], named["smoke"], named.get(WATCH)
 
     def kept(self) -> DoneSteps:
         """What the folder says of the steps now."""
@@ -131,7 +137,7 @@ def run_here(flow: LocalWorkflow, refuse_bad_words: Callable[[Sequence[Step]], N
     refuse_unwritable(flow.folder / FILE, where="workflow.dir", fix=_FIX)
     kept = flow.kept()
     to_do = [step for step in flow.steps if kept.why(step)]
-    refuse_missing(flow.steps[-2:] if flow.request.keep_serving and not to_do else to_do)
+    refuse_missing(filter(None, flow.serving) if flow.request.keep_serving and not to_do else to_do)
     if to_do:
         refuse_bad_words(flow.steps)
     with StepProcesses(flow.folder / "logs") as processes:
@@ -178,10 +184,11 @@ class _Walk:
         """Returns the server where it is to go on."""
         for name, why in left_out(self._flow.request).items():
             _log.info(f"{name} is left out: {why}")
-        *steps, serve, smoke = self._flow.steps
-        for step in steps:
-            self._do(step)
-        return self._serve(serve, smoke)
+        last = self._flow.serving
+        for step in self._flow.steps:
+            if step not in last:
+                self._do(step)
+        return self._serve(*last)
 
     def _do(self, step: Step) -> None:
         why = self._kept.why(step)
@@ -197,30 +204,44 @@ class _Walk:
             self._refuse_stopped(step)
             if step.may_refuse and ended.code == NOT_BETTER:
                 self._ended(step, "refused", ended)
-                raise CheckFailed(
-                    f"{self._flow.request.name} goes on as it is: {_parts(ended)[0]}",
-                    where=str(self._processes.log_of(step.name)),
-                    fix="train a better model; deploy, serve and smoke had nothing to do",
-                )
+                raise self._refusal(step, ended)
             why = self._tried(step, ended, left)
 
-    def _serve(self, serve: Step, smoke: Step) -> Child | None:
-        """Serves what was deployed, tries it out, and ends the server unless it is to go on."""
+    def _refusal(self, step: Step, ended: Ended) -> CheckFailed:
+        name, where = self._flow.request.name, str(self._processes.log_of(step.name))
+        if step.name != WATCH:
+            fix = "train a better model; deploy, serve and smoke had nothing to do"
+            return CheckFailed(f"{name} goes on as it is: {_parts(ended)[0]}", where=where, fix=fix)
+        for one in self._flow.steps:
+            if one.name == "promote":  # it no longer holds: the same command must not serve the model again
+                self._ended(one, "refused", ended)
+        return CheckFailed(f"{name} didn't hold: {_parts(ended)[0]}", where=where, fix=_parts(ended)[1])
+
+    def _serve(self, serve: Step, smoke: Step, watch: Step | None) -> Child | None:
+        """Serves what was deployed, tries it out, watches it where that was asked for, and ends the server unless it is
+        to go on."""
         keep, url = self._flow.request.keep_serving, _url(smoke)
         line = _command(serve)
-        why = self._kept.why(smoke)
+        why = self._kept.why(smoke) or (watch is not None and self._kept.why(watch)) or ""
         if not why and not keep:
-            _log.info("serve, smoke: done before")
+            _log.info(f"serve, smoke{', watch' * (watch is not None)}: done before")
             _log.log(RESULT, f"serve it: {line}")
             return None
         there = _listens(url)
         if there:
             _log.info(f"serve: a server is at {url} already, and takes a newer version by itself")
         server = self._tried_out(serve, smoke, None if there else line, why)
+        held = False
+        try:
+            if watch is not None:  # without the server beside it: that it is gone is for the watch to see
+                self._do(watch)
+            held = True
+        finally:
+            if server is not None and not (keep and held) and self._processes.ended(server) is None:
+                self._processes.stop(server)
         if server is not None and keep:
             return server
         if server is not None:
-            self._processes.stop(server)
             _log.log(RESULT, f"serve it: {line}")
         return None
 
@@ -251,7 +272,7 @@ class _Walk:
 
     def stay(self, server: Child) -> None:
         """Waits for the end of the server, which a signal brings; raises what it ended with otherwise."""
-        serve, smoke = self._flow.steps[-2:]
+        serve, smoke, _ = self._flow.serving
         _log.log(RESULT, f"serves at {_url(smoke)} until Ctrl-C or SIGTERM")
         while (ended := self._processes.ended(server)) is None:
             self._processes.pump()

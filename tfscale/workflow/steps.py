@@ -17,8 +17,9 @@ from tfscale.workflow.workflow_request import WorkflowRequest, value_in
 
 TRAIN_AND_DEPLOY = "train_and_deploy"
 STEPS = ("import", "validate", "train", "evaluate", "export", "promote", "deploy", "serve", "smoke")
+WATCH = "watch"  # the last step, of a workflow that was asked for it
 NOT_BETTER = 1  # what `promote` ends with where the model isn't better: an answer, and no failure
-_HOST, _PORT = "127.0.0.1", "8080"  # of `tfscale serve`
+_HOST, _PORT, _PROBES = "127.0.0.1", "8080", "8081"  # of `tfscale serve`
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Places:
         data: the folder of data sets, to which is imported.
         report: the page of the evaluation; "" for none.
         versions: the folder of the numbered versions that are served.
-        url: of the server; "" for that which the words of `serve` say.
+        url: of the server; "" for that which the words of `serve` say. metrics: of what it counts, likewise.
         registry: of the models; "" for the run's own tracker.
     """
 
@@ -39,6 +40,7 @@ class Places:
     report: str
     versions: str
     url: str = ""
+    metrics: str = ""
     registry: str = ""
 
 
@@ -70,7 +72,8 @@ def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
     """The steps in their order, without those of `left_out`."""
     run, groups = f"run.dir={places.run}", (f"--config-dir={request.config_dir}",) * bool(request.config_dir)
     allowed = tuple(word for word in request.train if word.lstrip("+").startswith("extensions.allow="))
-    promote = ("promote", *groups, run, f"as={request.alias}", f"name={request.name}", *request.promote)
+    whose = (f"as={request.alias}", f"name={request.name}")
+    registry = (f"tracker.uri={places.registry}",) if places.registry else ()
     url = places.url or url_of(request.serve)
     served = (f"serve.name={request.name}", *request.serve)
     before = ("validate",) if request.source else ()
@@ -95,7 +98,7 @@ def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
         Step("export", ("export", *groups, run, *allowed), needs=("train",), leaves=(export,)),
         Step(
             "promote",
-            promote + allowed + ((f"tracker.uri={places.registry}",) if places.registry else ()),
+            ("promote", *groups, run, *whose, *request.promote, *allowed, *registry),
             needs=("evaluate", "export"),
             extras=("mlflow", "report"),
             may_refuse=True,
@@ -114,6 +117,25 @@ def train_and_deploy(request: WorkflowRequest, places: Places) -> list[Step]:
             stays=True,
         ),
         Step("smoke", ("smoke", f"url={url}", f"model={places.run}", *asked), needs=("serve",)),
+        *_watch_steps(request, places, (run, *whose, *allowed, *registry)),
+    ]
+
+
+def _watch_steps(request: WorkflowRequest, places: Places, whose: tuple[str, ...]) -> list[Step]:
+    """Args: whose: the words that say which alias of which registry goes back."""
+    if not request.watch:
+        return []
+    own = value_in(request.promote, "tracker.uri")
+    metrics = places.metrics or metrics_of(request.serve)
+    back = ("back=true", *whose, *([f"tracker.uri={own}"] if own else []), f"versions={places.versions}")
+    return [
+        Step(
+            WATCH,
+            ("watch", f"metrics={metrics}", f"model={request.name}", *request.watch, *back),
+            needs=("smoke",),
+            extras=("mlflow", "serve"),
+            may_refuse=True,
+        )
     ]
 
 
@@ -129,10 +151,19 @@ def left_out(request: WorkflowRequest) -> dict[str, str]:
 
 def url_of(serve: tuple[str, ...]) -> str:
     """Where a server of this machine with these words of `serve` is asked."""
-    host, port = value_in(serve, "serve.host") or _HOST, value_in(serve, "serve.port") or _PORT
-    host = _HOST if host in ("0.0.0.0", "::") else host
     scheme = "https" if value_in(serve, "serve.tls_cert") else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{_host(serve)}:{value_in(serve, 'serve.port') or _PORT}"
+
+
+def metrics_of(serve: tuple[str, ...]) -> str:
+    """Where such a server says what it counts."""
+    return f"http://{_host(serve)}:{value_in(serve, 'serve.probes_port') or _PROBES}/metrics"
+
+
+def _host(serve: tuple[str, ...]) -> str:
+    host = value_in(serve, "serve.host") or _HOST
+    host = _HOST if host in ("0.0.0.0", "::") else host
+    return f"[{host}]" if ":" in host else host
 
 
 def _data_steps(request: WorkflowRequest, places: Places) -> list[Step]:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from tfscale.errors import UsageError, nearest
 from tfscale.tracking.model_address import check_alias
 
-# Words of these groups lose them before their command gets them; "serve" keeps its own, as `tfscale serve` has it.
-_GROUPS = ("workflow", "import", "validate", "evaluate", "promote", "serve")
+# Words of these groups lose them before their command gets them; "serve" and "watch" keep theirs, as `tfscale serve`
+# and `tfscale watch` have them.
+_GROUPS = ("workflow", "import", "validate", "evaluate", "promote", "serve", "watch")
 _TRUTH = {"true": True, "false": False}
 
 
@@ -30,7 +31,7 @@ class WorkflowRequest:
         train: overrides of the training.
         source: a path or URL to import; "" where the training's data need no import.
         importing, validate, evaluate, promote: the words of these commands.
-        serve: words of the server, each with "serve." before it.
+        serve: words of the server, each with "serve." before it. watch: likewise; none where nothing is watched.
         alias: under which the registry keeps the best version.
         keep_serving: whether the server goes on after it was tried out.
         own: the other words of the workflow's own, without "workflow.".
@@ -45,6 +46,7 @@ class WorkflowRequest:
     evaluate: tuple[str, ...] = ()
     promote: tuple[str, ...] = ()
     serve: tuple[str, ...] = ()
+    watch: tuple[str, ...] = ()
     alias: str = "champion"
     keep_serving: bool = False
     own: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class WorkflowRequest:
             evaluate=tuple(groups["evaluate"]),
             promote=tuple(groups["promote"]),
             serve=tuple(f"serve.{word}" for word in groups["serve"]),
+            watch=_watched(groups["watch"]),
             alias=asked.pop("as", "champion"),
             keep_serving=truth(asked.pop("serve", "false"), "workflow.serve"),
             own=asked,
@@ -126,6 +129,20 @@ def value_in(words: Sequence[str], key: str) -> str | None:
         if equals and name.lstrip("+").removeprefix("data.") == key.removeprefix("data."):
             return value
     return None
+
+
+def _watched(words: Sequence[str]) -> tuple[str, ...]:
+    """None where watch.seconds is 0; raises UsageError for words without it."""
+    if value_in(words, "seconds") == "0" and len(words) == 1:
+        return ()
+    if words and value_in(words, "seconds") in (None, "0"):
+        word = next(word for word in words if not word.startswith("seconds="))
+        raise UsageError(
+            f"nothing is watched, so that watch.{word.partition('=')[0]} has no effect",
+            where="watch.seconds",
+            fix="watch.seconds=300, too",
+        )
+    return tuple(f"watch.{word}" for word in words)
 
 
 def truth(text: str, where: str) -> bool:
