@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from support.mlflow_server import Server
+from support.python_models import RANK, write_code
 from support.served_models import served, write_double
 
 from tfscale.errors import DataMissing, IOFailure, UsageError
@@ -42,6 +43,7 @@ class Asked:
 
 def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outage(tf, tmp_path, messages):
     import mlflow
+    import pandas as pd
 
     (tmp_path / "server").mkdir()
     server = Server(tmp_path / "server")
@@ -108,6 +110,15 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
             assert (
                 model.get("/v1/models/fixed/versions/2").status == model.get("/v1/models/run/versions/7").status == 200
             )
+        python = write_code(tmp_path / "rank", RANK, pd.DataFrame({"x": [1.0]}), pd.DataFrame({"rank": [1.0]}))
+        client.log_artifacts(run, str(python), "rank")  # of MLflow's own making
+        assert registry.register("rank", run, f"{client.get_run(run).info.artifact_uri}/rank", {}, "") == "1"
+        for rank in ({"rank": "models:/rank/1"}, {"rank": f"runs:/{run}/rank"}):
+            with pytest.raises(UsageError, match=r"serve\.pickles=\[rank\]"), served(rank, registry=uri):
+                pass
+            with served(rank, registry=uri, pickles="rank") as model:
+                answer = model.post("/v1/models/rank:predict", {"instances": [{"x": 7}, {"x": 5}]})
+                assert answer.json == {"predictions": [2.0, 1.0]}
         assert messages.text.count("serves on") == 1 and messages.text.count("can be looked at again") == 1
     finally:
         server.kill()

@@ -8,13 +8,13 @@ import threading
 import numpy as np
 from support.served_models import write_double
 
-from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.model_place import version_at
 from tfscale.serving.request_batches import Batches, Limits
+from tfscale.serving.tensorflow_model import TensorFlowModel
 
 
 def test_a_brief_request_that_is_alone_needs_no_other_thread(tf, tmp_path):
-    model = LoadedModel.load(version_at(write_double(tmp_path / "double")))
+    model = TensorFlowModel.load(version_at(write_double(tmp_path / "double")))
     computed: list[tuple[int, bool]] = []
     one = {"x": np.ones([1, 3], np.float32)}
 

@@ -116,7 +116,7 @@ def test_a_column_that_is_not_there_and_a_file_that_cannot_be(models, tmp_path, 
         ({"log_redact": "age"}, "without a log has no effect"),
         ({"log": "requests.csv"}, "is no .jsonl"),
         ({"log": "a.jsonl", "log_share": 0.0}, "log_share is 0"),
-        ({"log": "a.jsonl", "log_redact": "{a: b}"}, "are no columns"),
+        ({"log": "a.jsonl", "log_redact": "{a: b}"}, "are no names"),
         ({"log": "a.jsonl", "log_bytes": 10}, "hold few requests"),
     ],
 )

@@ -17,7 +17,7 @@ from tfscale.errors import CheckFailed, DataMissing, UsageError
 from tfscale.export.warm_up import write_examples
 from tfscale.serving import smoke
 from tfscale.serving.asked_server import AskedServer
-from tfscale.serving.loaded_model import LoadedModel
+from tfscale.serving.model_kinds import load_model
 from tfscale.serving.model_place import ModelPlace
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
@@ -39,7 +39,7 @@ def models(tf, tmp_path_factory):
 
 
 def differs(client, folder, name, *, tolerance=1e-4):
-    model = LoadedModel.load(ModelPlace.of(folder).versions()[0])
+    model = load_model(ModelPlace.of(folder).versions()[0], name, ())
     server = AskedServer.of(f"http://127.0.0.1:{client.port}/", token=client.token)
     return max(server.differs(name, *one, tolerance=tolerance) for one in smoke._asked(model))
 

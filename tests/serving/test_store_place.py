@@ -109,6 +109,17 @@ def test_damaged_and_out_of_reach_at_the_start(s3, exports, tmp_path):
         s3.start()
 
 
+def test_a_model_of_mlflow_is_brought_with_all_its_files(s3, exports):
+    put(s3, exports[2], "models/double/1")
+    for name in ("MLmodel", "model.pkl", "code/own.py"):
+        s3.write(f"models/double/2/{name}", name.encode())
+    place = stored_model(URL, None, every=None)
+    (version,) = place.versions()
+    found = sorted(str(file.relative_to(version.folder)) for file in version.folder.rglob("*") if file.is_file())
+    assert (version.number, version.is_mlflow, found) == (2, True, ["MLmodel", "code/own.py", "model.pkl"])
+    place.close()
+
+
 def test_an_export_behind_a_web_server_and_a_run_in_a_folder(exports, tmp_path, monkeypatch):
     run = tmp_path / "recipe" / "abc"
     shutil.copytree(exports[2], run / "export")

@@ -209,7 +209,7 @@ def served(models: Mapping[str, Path | str], *, registry: str | None = None, **o
     stores = Stores.of(registry, {})
     places = [place_of(path, name, stores, every=given.reload) for name, path in models.items()]
     limits = Limits(given.batch, given.queue, given.threads, given.latency)
-    repository = Repository(places, limits, every=given.reload, seen=metrics.batch)
+    repository = Repository(places, limits, every=given.reload, seen=metrics.batch, pickles=given.unpickled)
     server = HttpServer(repository, given, metrics, RequestLog(given, metrics.logged))
     up, failed, stop = threading.Event(), list[BaseException](), list[Any]()
 

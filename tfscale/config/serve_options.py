@@ -40,6 +40,7 @@ class ServeOptions:
         drain: seconds after SIGTERM for what was begun.
         reload: seconds between two looks for a newer version.
         page: "true", or "false" where people find no page.
+        pickles: names of models whose files may run their author's code when they are read, such as "churn, price".
         log: a file of some of the requests; None: none. log_share: of them, from 0 to 1. log_bytes: of all its files.
         log_redact: columns that it doesn't show, such as "age, town".
     """
@@ -63,6 +64,7 @@ class ServeOptions:
     drain: float = 20.0
     reload: float = 2.0
     page: str = "true"
+    pickles: str = ""
     log: str | None = None
     log_share: float = 0.01
     log_redact: str = ""
@@ -87,16 +89,12 @@ class ServeOptions:
     @property
     def redacted(self) -> frozenset[str]:
         """Raises UsageError: no list of names."""
-        text = self.log_redact.strip()
-        try:
-            found = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
-        except yaml.YAMLError:
-            found = None
-        if not isinstance(found, list) or not all(isinstance(one, str | int) for one in found):
-            raise UsageError(
-                f"{self.log_redact!r} are no columns", where="serve.log_redact", fix="serve.log_redact='[age, town]'"
-            )
-        return frozenset(map(str, found))
+        return listed_names(self.log_redact, "serve.log_redact", "[age, town]")
+
+    @property
+    def unpickled(self) -> frozenset[str]:
+        """Raises UsageError: no list of names."""
+        return listed_names(self.pickles, "serve.pickles", "[churn, price]")
 
     def _check_log(self) -> None:
         usual = ServeOptions()
@@ -121,6 +119,7 @@ class ServeOptions:
     def check(self) -> None:
         """Raises UsageError: what can't be, or would let everybody in."""
         self._check_log()
+        _ = self.unpickled
         if self.page not in ("true", "false"):
             raise UsageError(f"{self.page!r} is neither true nor false", where="serve.page", fix="serve.page=false")
         for name in ("port", "probes_port", "grpc_port"):
@@ -192,6 +191,25 @@ class ServeOptions:
                 fix="give files that this process may read",
             ) from None
         return context
+
+
+def listed_names(text: str, where: str, example: str) -> frozenset[str]:
+    """The names in "a, b" or "[a, b]".
+
+    Args:
+        where: the key that holds them. example: of such a list.
+
+    Raises:
+        UsageError: no list of names.
+    """
+    text = text.strip()
+    try:
+        found = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(one, str | int) for one in found):
+        raise UsageError(f"{text!r} are no names", where=where, fix=f"{where}='{example}'")
+    return frozenset(map(str, found))
 
 
 def read_token(file: str | Path | None, environ_value: str = "") -> str:

@@ -34,11 +34,14 @@ def program() -> Program:
         example="tfscale serve model=runs/resnet/563a34baa8 serve.port=8080",
         configured=False,
     )
-    text = "a run, an export, a SavedModel, a folder of numbered versions, or the URL of one in a store (s3://, gs://;"
-    text += " https:// of an export); models:/NAME@ALIAS, runs:/ID/PATH; several: NAME=PATH,..."
+    text = (
+        "a run, an export, a SavedModel, an MLflow model, a folder of numbered versions, or the URL of one in a store"
+    )
+    text += " (s3://, gs://; https:// of an export); models:/NAME@ALIAS, runs:/ID/PATH; several: NAME=PATH,..."
     found.word("model", "PATH|URL", text, required=True)
     found.word("tracker.uri", "URI", "of MLflow, for models:/... and runs:/...; else the variables', or runs/mlflow.db")
     found.word("serve.name", "NAME", "by which requests ask for it; else the recipe's, or the folder's")
+    found.word("serve.pickles", "[NAME,...]", "models whose files may run their author's code", default="")
     found.word("serve.host", "ADDRESS", "to listen on", default=_DEFAULT.host)
     found.word("serve.port", "PORT", "of requests; 0 takes any that is free", type=whole, default=_DEFAULT.port)
     found.word("serve.probes_port", "PORT", "of /livez, /readyz and /metrics", type=whole, default=8081)
@@ -132,7 +135,7 @@ def serve(models: dict[str | None, str], options: ServeOptions, stores: Stores) 
 
     places = [place_of(path, name, stores, every=options.reload) for name, path in models.items()]
     limits = Limits(options.batch, options.queue, options.threads, options.latency)
-    repository = Repository(places, limits, every=options.reload, seen=metrics.batch)
+    repository = Repository(places, limits, every=options.reload, seen=metrics.batch, pickles=options.unpickled)
     log = RequestLog(options, metrics.logged)
     server = HttpServer(repository, options, metrics, log)
 

@@ -4,7 +4,7 @@ Owns the copies of what is served, and a thread that looks what is the newest: w
 holds up nobody and changes nothing. Refuses to know where that is, and how a model is loaded.
 
     place = BroughtPlace.of("digits", look, every=2.0)      # look() -> [Found(number=3, stamp="3", bring=...), ...]
-    place.versions()          # [Version(number=3, saved_model=Path(...), ...)]
+    place.versions()          # [Version(number=3, folder=Path(...), ...)]
     place.close()
 """
 
@@ -119,7 +119,7 @@ class BroughtPlace:
             found.bring(folder)
             version = version_at(folder, found.number)
             if version is None:
-                raise DataMissing("it holds no saved_model/", where=self.name, fix="export it again")
+                raise DataMissing("it holds no model", where=self.name, fix="export it again")
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -132,7 +132,7 @@ class BroughtPlace:
             shutil.rmtree(self._folder_of(old), ignore_errors=True)
 
     def _folder_of(self, version: Version) -> Path:
-        (first, *_) = version.saved_model.relative_to(self._folder.name).parts
+        (first, *_) = version.folder.relative_to(self._folder.name).parts
         return Path(self._folder.name) / first
 
     def _watch(self, every: float) -> None:

@@ -239,7 +239,7 @@ class GrpcServer:
 
     async def _model_metadata(self, request: Any) -> Any:
         model = self._models.batches(request.name, request.version or None).model
-        return described(request.name, str(model.version.number), model.inputs, model.outputs)
+        return described(request.name, model)
 
     async def _infer(self, request: Any) -> Any:
         batches = self._models.batches(request.model_name, request.model_version or None)

@@ -341,8 +341,7 @@ class HttpServer:
 
     async def _v2_model(self, request: web.Request) -> web.Response:
         name, version = _named(request)
-        model = self._models.batches(name, version).model
-        return _json(open_inference.model_answer(name, str(model.version.number), model.inputs, model.outputs))
+        return _json(open_inference.model_answer(name, self._models.batches(name, version).model))
 
     async def _v2_ready(self, request: web.Request) -> web.Response:
         name, version = _named(request)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.export.proto_messages import messages
+from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.open_inference import datatype_of, from_raw, shape_for, to_raw
 from tfscale.serving.refusal import bad_request
 from tfscale.serving.tensor_specs import TensorSpec
@@ -163,10 +164,11 @@ def answered(request: Any, answers: Mapping[str, np.ndarray], *, name: str, vers
     return response
 
 
-def described(name: str, version: str, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> Any:
+def described(name: str, model: LoadedModel) -> Any:
     """A ModelMetadataResponse."""
-    found = inference("ModelMetadataResponse")(name=name, versions=[version], platform="tensorflow_savedmodel")
-    for specs, tensors in ((inputs, found.inputs), (outputs, found.outputs)):
+    versions = [str(model.version.number)]
+    found = inference("ModelMetadataResponse")(name=name, versions=versions, platform=model.platform)
+    for specs, tensors in ((model.inputs, found.inputs), (model.outputs, found.outputs)):
         for spec in specs.values():
             shape = [-1 if size is None else size for size in spec.shape]
             tensors.add(name=spec.name, datatype=datatype_of(spec.dtype), shape=shape)

@@ -1,40 +1,38 @@
-"""A SavedModel in memory: what it takes and answers, and the call that does it.
+"""A model in memory, as requests use it: what it takes and answers, and the call that does it.
 
-Owns TensorFlow. Refuses to know requests, and how examples of several are put together.
+Owns what every kind of model has. Refuses to know how one is read, which is `tensorflow_model.py`'s and
+`python_model.py`'s, and requests.
 
-    model = LoadedModel.load(version)
     model.inputs["image"].shape            # (None, 28, 28)
-    model({"image": array})                # {"probabilities": float32 [rows, 10], ...}
+    model.is_row_wise                      # True: examples of several requests are computed together
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from tfscale.errors import DataCorrupt, UsageError, first_line
-from tfscale.export.warm_up import read_examples
 from tfscale.serving.model_place import Version
-from tfscale.serving.tensor_specs import SPOKEN, TensorSpec
+from tfscale.serving.tensor_specs import TensorSpec
 
 SIGNATURE = "serving_default"
-_CHOOSING = {"Where", "Unique", "UniqueV2", "UniqueWithCounts", "DynamicPartition", "BooleanMask", "ListDiff"}
-_CHOOSING |= {"NonMaxSuppression", "NonMaxSuppressionV2", "NonMaxSuppressionV3", "NonMaxSuppressionV4"}
 
 
 @dataclass(frozen=True, eq=False)
-class LoadedModel:
+class LoadedModel(abc.ABC):
     """One version.
 
     Attributes:
-        inputs, outputs: of its signature, by name, in alphabetic order: a SavedModel keeps none.
+        inputs, outputs: of its signature, by name.
         classes: names of the classes, in order; None where nothing tells.
-        examples: a few that the export was checked with, by input; empty where it holds none.
+        examples: a few that came with it, by input; empty where it holds none.
+        platform: what the Open Inference Protocol calls such models.
+        is_compiled: whether every new size of a batch costs it time, so that few sizes are used.
+        is_parallel: whether several batches may be computed at once.
     """
 
     version: Version
@@ -42,53 +40,10 @@ class LoadedModel:
     outputs: Mapping[str, TensorSpec]
     classes: tuple[str, ...] | None
     examples: Mapping[str, np.ndarray]
-    _function: Any
-    _held: Any  # whose variables the function reads
 
-    @classmethod
-    def load(cls, version: Version) -> LoadedModel:
-        """Reads the files; takes seconds.
-
-        Raises:
-            UsageError: a package that it needs is missing.
-            DataCorrupt: it can't be read, or has no signature `serving_default`.
-        """
-        import tensorflow as tf
-
-        about, place = version.about, str(version.saved_model)
-        for module in about.get("imports", ()):
-            try:
-                importlib.import_module(module)
-            except ImportError as error:
-                raise UsageError(
-                    f"the model needs {module}: {error}", where=place, fix=f"pip install {module.replace('_', '-')}"
-                ) from None
-        try:
-            held = tf.saved_model.load(place)
-            function = held.signatures[SIGNATURE]
-        except KeyError:
-            raise DataCorrupt(f"the model has no signature {SIGNATURE}", where=place, fix="export it again") from None
-        except Exception as error:  # TensorFlow raises whatever it meets in a broken file
-            raise DataCorrupt(
-                f"the model can't be read: {first_line(error)}", where=place, fix="export it again"
-            ) from error
-        gaps = about.get("gaps")
-        takes = {
-            name: _spec(name, spec, gaps=None if gaps is None else name in gaps)
-            for name, spec in sorted(function.structured_input_signature[1].items())
-        }
-        answers = {name: _spec(name, spec) for name, spec in sorted(function.structured_outputs.items())}
-        classes = tuple(map(str, about["classes"])) if about.get("classes") else None
-        for spec in (*takes.values(), *answers.values()):
-            if spec.dtype not in SPOKEN:
-                what = f"{spec.name} is {spec.dtype}, which no protocol has"
-                raise DataCorrupt(what, where=place, fix="export it with numbers and texts alone")
-        examples = read_examples(version.saved_model)
-        fits = set(examples) == set(takes) and all(
-            array.dtype == takes[name].numpy_dtype and array.ndim == len(takes[name].shape)
-            for name, array in examples.items()
-        )
-        return cls(version, takes, answers, classes, examples if fits else {}, function, held)
+    platform: ClassVar[str]
+    is_compiled: ClassVar[bool]
+    is_parallel: ClassVar[bool]
 
     @property
     def fixed_rows(self) -> int | None:
@@ -97,33 +52,20 @@ class LoadedModel:
 
     @property
     def is_row_wise(self) -> bool:
-        """Whether every input and output has one entry for each of any number of examples: others can't be computed
-        together with those of another request."""
+        """Whether every input and output has one entry for each of any number of examples, which knows nothing of the
+        others: others can't be computed together with those of another request."""
         specs = (*self.inputs.values(), *self.outputs.values())
-        if not all(spec.shape and spec.shape[0] is None for spec in specs):
-            return False
-        return bool(self.version.about) or not self._chooses_rows
+        return all(spec.shape and spec.shape[0] is None for spec in specs) and self.keeps_rows
 
-    @functools.cached_property
-    def _chooses_rows(self) -> bool:
-        """Whether a part of it answers as many entries as the values say, such as tf.boolean_mask. In an export of ours
-        such parts are inside of single examples."""
-        definition = self._function.graph.as_graph_def()
-        nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-        return any(node.op in _CHOOSING for node in nodes)
+    @property
+    @abc.abstractmethod
+    def keeps_rows(self) -> bool:
+        """Whether it answers about each example by itself, as far as its kind tells."""
 
+    @abc.abstractmethod
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the model says about these examples; raises what TensorFlow raises."""
-        import tensorflow as tf
+        """What the model says about these examples; raises whatever its own code raises."""
 
-        tensors = {
-            name: tf.constant(array, tf.string) if array.dtype == object else tf.convert_to_tensor(array)
-            for name, array in arrays.items()
-        }
-        found = self._function(**tensors)
-        return {name: found[name].numpy() for name in self.outputs}
-
-
-def _spec(name: str, spec: Any, *, gaps: bool | None = None) -> TensorSpec:
-    shape = tuple(spec.shape.as_list()) if spec.shape.rank is not None else (None,)
-    return TensorSpec(name, spec.dtype.name, shape, gaps)
+    @abc.abstractmethod
+    def is_about_examples(self, error: Exception) -> bool:
+        """Whether a call failed for the values that it was given, and whoever asked may hear why."""

@@ -1,17 +1,17 @@
 """Where a model to serve lies, and which versions of it there are.
 
-Owns the kinds of places: a run's folder, an export, a SavedModel, or a folder of numbered versions of either. Refuses
-to know what is in a model, and TensorFlow.
+Owns the kinds of places: a run's folder, an export, a SavedModel, an MLflow model, or a folder of numbered versions of
+them. Refuses to know what is in a model, TensorFlow and MLflow.
 
     place = ModelPlace.of("runs/resnet/563a34baa8")
     place.name                    # resnet
-    place.versions()              # [Version(number=1500, saved_model=Path(...), about={...}, stamp=...)]
+    place.versions()              # [Version(number=1500, folder=Path(...), about={...}, stamp=...)]
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,15 @@ import yaml
 from tfscale.errors import DataMissing, UsageError
 from tfscale.files import read_json
 
-MODEL, ABOUT = "saved_model.pb", "export.json"
+MODEL, ABOUT, MLMODEL = "saved_model.pb", "export.json", "MLmodel"
 _FIX = (
-    "give model=RUN, its export/, a SavedModel's folder, or a folder with numbered versions such as 1/saved_model.pb;"
-    " tfscale export run.dir=RUN makes an export"
+    "give model=RUN, its export/, a SavedModel's folder, an MLflow model's folder, or a folder with numbered versions"
+    " such as 1/saved_model.pb; tfscale export run.dir=RUN makes an export"
+)
+_BARE = {".pkl", ".pickle", ".joblib", ".skops"}  # files of Python models, which don't say what they take
+_BARE_FIX = (
+    "mlflow.sklearn.save_model(model, FOLDER, signature=mlflow.models.infer_signature(X, model.predict(X))) says it;"
+    " then model=FOLDER"
 )
 
 
@@ -34,15 +39,17 @@ class Version:
 
     Attributes:
         number: of its folder, or the step of an export; 1 where nothing tells.
-        saved_model: its folder.
-        about: what export.json says; empty of a SavedModel that no export of ours wrote.
+        folder: of the SavedModel, or of the MLflow model.
+        about: what export.json says; empty of a model that no export of ours wrote.
         stamp: another one is another model.
+        is_mlflow: whether MLflow reads it, and not TensorFlow.
     """
 
     number: int
-    saved_model: Path
+    folder: Path
     about: dict[str, Any] = field(compare=False)
     stamp: tuple[int, ...]
+    is_mlflow: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class ModelPlace:
     def check(self) -> None:
         """Raises DataMissing: there is no model."""
         if next(self._versions(), None) is None:
+            if self.path.suffix in _BARE and self.path.is_file():
+                raise DataMissing(f"{self.path} doesn't say which columns it takes", where="model", fix=_BARE_FIX)
             what = "holds no model" if self.path.is_dir() else "is no folder"
             unexported = (self.path / "checkpoints").is_dir()
             raise DataMissing(
@@ -106,10 +115,10 @@ def check_served_name(name: str) -> None:
 
 
 def version_at(folder: Path, number: int | None = None) -> Version | None:
-    """The model in a folder: an export, or a SavedModel."""
+    """The model in a folder: an export, a SavedModel, or an MLflow model that holds none of these."""
     for saved_model in (folder / "saved_model", folder):
         try:
-            stamp = _stamp(saved_model)
+            stamp = _stamp([saved_model / MODEL, *sorted(saved_model.glob("variables/*"))])
         except OSError:
             continue
         read = read_json(folder / ABOUT)
@@ -117,12 +126,17 @@ def version_at(folder: Path, number: int | None = None) -> Version | None:
         step = about.get("step")
         number = number if number is not None else step if isinstance(step, int) else 1
         return Version(number, saved_model, about, (*stamp, hash(str(about))))
-    return None
+    try:
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()] if (folder / MLMODEL).is_file() else []
+        stamp = _stamp(files)
+    except OSError:
+        return None
+    return Version(1 if number is None else number, folder, {}, stamp, is_mlflow=True) if files else None
 
 
-def _stamp(saved_model: Path) -> tuple[int, ...]:
-    """Of its files, also while some of them are still being copied; raises OSError where there is no model."""
-    stats = [(saved_model / MODEL).stat(), *(file.stat() for file in sorted(saved_model.glob("variables/*")))]
+def _stamp(files: Iterable[Path]) -> tuple[int, ...]:
+    """Of a model's files, also while some of them are still being copied; raises OSError where one isn't there."""
+    stats = [file.stat() for file in files]
     return tuple(number for stat in stats for number in (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.serving.json_body import from_base64, in_base64, parsed, plain, written
+from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.refusal import bad_request
 from tfscale.serving.tensor_specs import TensorSpec
 
@@ -152,7 +153,7 @@ def _from_json(tensor: Mapping[str, Any], spec: TensorSpec) -> np.ndarray:
         raise bad_request(f"{spec.name} has no list of data")
     if spec.dtype == "string" and _parameters(tensor).get("content_type") == "base64":  # as MLServer's codecs write
         data = _decoded(data)
-    flat = TensorSpec(spec.name, spec.dtype, (None,), None).array(_flat(data))
+    flat = TensorSpec(spec.name, spec.dtype, (None,), spec.gaps).array(_flat(data))
     if flat.size != math.prod(shape):
         raise bad_request(f"{spec.name} has the shape {list(shape)} and {flat.size} values")
     return spec.checked(flat.reshape(shape_for(spec, shape)))
@@ -172,7 +173,7 @@ def _flat(data: list) -> list:
 
 
 def _decoded(data: list) -> list:
-    return [_decoded(one) if isinstance(one, list) else from_base64(one) for one in data]
+    return [_decoded(one) if isinstance(one, list) else one if one is None else from_base64(one) for one in data]
 
 
 def from_raw(spec: TensorSpec, shape: tuple[int, ...], blob: memoryview) -> np.ndarray:
@@ -219,9 +220,10 @@ def to_json(array: np.ndarray) -> dict[str, Any]:
         return {"data": plain(array).reshape(-1)}
     values = array.reshape(-1).tolist()
     try:
-        return {"data": [value.decode() for value in values]}
+        return {"data": [value if value is None else value.decode() for value in values]}
     except UnicodeDecodeError:
-        return {"parameters": {"content_type": "base64"}, "data": [in_base64(value) for value in values]}
+        coded = [value if value is None else in_base64(value) for value in values]
+        return {"parameters": {"content_type": "base64"}, "data": coded}
 
 
 def to_raw(array: np.ndarray) -> bytes:
@@ -231,7 +233,7 @@ def to_raw(array: np.ndarray) -> bytes:
     return b"".join(struct.pack("<I", len(value)) + value for value in array.reshape(-1))
 
 
-def model_answer(name: str, version: str, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> dict:
+def model_answer(name: str, model: LoadedModel) -> dict[str, Any]:
     """What GET /v2/models/NAME says."""
 
     def told(spec: TensorSpec) -> dict[str, Any]:
@@ -240,10 +242,10 @@ def model_answer(name: str, version: str, inputs: Mapping[str, TensorSpec], outp
 
     return {
         "name": name,
-        "versions": [version],
-        "platform": "tensorflow_savedmodel",
-        "inputs": [told(spec) for spec in inputs.values()],
-        "outputs": [told(spec) for spec in outputs.values()],
+        "versions": [str(model.version.number)],
+        "platform": model.platform,
+        "inputs": [told(spec) for spec in model.inputs.values()],
+        "outputs": [told(spec) for spec in model.outputs.values()],
     }
 
 

@@ -188,13 +188,18 @@ def _tensor(spec: TensorSpec) -> Schema:
 
 def _one(specs: Mapping[str, TensorSpec]) -> Schema:
     """One example: an object of all inputs, and of a single one its value, too."""
-    named = _object(**_each(specs, _example))
+    named = _inputs(specs, _example)
     return named if len(specs) > 1 else {"anyOf": [named, *_each(specs, _example).values()]}
 
 
 def _columns(specs: Mapping[str, TensorSpec]) -> Schema:
-    named = _object(**_each(specs, _whole))
+    named = _inputs(specs, _whole)
     return named if len(specs) > 1 else {"anyOf": [named, *_each(specs, _whole).values()]}
+
+
+def _inputs(specs: Mapping[str, TensorSpec], schema: Any) -> Schema:
+    required = [name for name, spec in specs.items() if spec.is_required]
+    return {"type": "object", "properties": _each(specs, schema), "required": required}
 
 
 def _alone(specs: Mapping[str, TensorSpec], schema: Any) -> Schema:
@@ -226,7 +231,8 @@ def _nested(spec: TensorSpec, sizes: Iterable[int | None]) -> Schema:
 
 def _leaf(spec: TensorSpec) -> Schema:
     if spec.dtype == "string":
-        return {"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/Bytes"}]}
+        gap: list[Schema] = [{"type": "null"}] if spec.gaps else []
+        return {"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/Bytes"}, *gap]}
     if spec.dtype == "bool":
         return {"type": "boolean"}
     if np.dtype(spec.numpy_dtype).kind in "iu":

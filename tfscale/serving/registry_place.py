@@ -4,7 +4,7 @@
 Owns which of those files it takes to serve a model. Refuses to know how it is kept here, and how a model is loaded.
 
     place = registered_model(ModelAddress("digits", alias="champion"), None, stores, every=2.0)
-    place.versions()          # [Version(number=3, saved_model=Path(...), ...)]: the one that has the alias
+    place.versions()          # [Version(number=3, folder=Path(...), ...)]: the one that has the alias
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from tfscale.errors import DataMissing
 from tfscale.serving.brought_place import BroughtPlace, Found
-from tfscale.serving.model_place import check_served_name
+from tfscale.serving.model_place import MLMODEL, check_served_name
 from tfscale.tracking.mlflow_registry import Registry, open_registry
 from tfscale.tracking.model_address import ModelAddress, Stores
 
-_PARTS = ("saved_model", "export.json")  # of a version's files, what it takes to serve it
+_PARTS = ("saved_model", "export.json")  # of an export's files, what it takes to serve it
 
 
 def registered_model(address: ModelAddress, name: str | None, stores: Stores, *, every: float | None) -> BroughtPlace:
@@ -28,7 +28,7 @@ def registered_model(address: ModelAddress, name: str | None, stores: Stores, *,
 
     Raises:
         UsageError: no registry is named, MLflow isn't installed, or no name for an address.
-        DataMissing: there is no such version, or it holds no SavedModel.
+        DataMissing: there is no such version, or it holds no model.
         IOFailure: the registry can't be reached.
     """
     check_served_name(name or address.name)
@@ -55,7 +55,11 @@ def artifact_model(address: str, name: str | None, stores: Stores) -> BroughtPla
 
 def _bring(registry: Registry, source: str, what: str, folder: Path) -> None:
     found = [registry.bring(source, part, folder) for part in _PARTS]
-    if found[0] is None:
+    if found[0] is None and registry.bring(source, MLMODEL, folder) is None:
         raise DataMissing(
-            f"{what} holds no saved_model/", where="model", fix="tfscale promote registers what can be served"
+            f"{what} holds neither saved_model/ nor {MLMODEL}",
+            where="model",
+            fix="tfscale promote registers what can be served, and so does MLflow's log_model",
         )
+    if found[0] is None:
+        registry.bring_all(source, folder)

@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tfscale.errors import TfscaleError, first_line
+from tfscale.errors import TfscaleError, UsageError, first_line, nearest
 from tfscale.serving.brought_place import BroughtPlace
-from tfscale.serving.loaded_model import LoadedModel
+from tfscale.serving.model_kinds import load_model
 from tfscale.serving.model_place import ModelPlace, Version
 from tfscale.serving.refusal import bad_request, not_found
 from tfscale.serving.registry_place import artifact_model, registered_model
@@ -69,9 +69,29 @@ class Repository:
     Args:
         every: seconds between two looks.
         seen: is told a model's name, and the size and the seconds of each of its batches.
+        pickles: names of the models whose files may run their author's code when they are read.
+
+    Raises:
+        UsageError: one of these names is no model's.
     """
 
-    def __init__(self, places: Sequence[Place], limits: Limits, *, every: float = 2.0, seen: Seen | None = None):
+    def __init__(
+        self,
+        places: Sequence[Place],
+        limits: Limits,
+        *,
+        every: float = 2.0,
+        seen: Seen | None = None,
+        pickles: Collection[str] = (),
+    ):
+        names = [place.name for place in places]
+        if unknown := sorted(set(pickles) - set(names)):
+            raise UsageError(
+                f"no model is served as {', '.join(unknown)}{nearest(unknown[0], names)}",
+                where="serve.pickles",
+                fix=f"they are {', '.join(names)}",
+            )
+        self._pickles = frozenset(pickles)
         self._places, self._limits, self._every = list(places), limits, every
         self._seen = seen or (lambda name, rows, seconds: None)
         self._models: dict[str, _Model] = {}
@@ -109,12 +129,12 @@ class Repository:
         _log.error(f"version {version.number} of {name} isn't served: {why}; version {serving.number} serves on")
 
     async def _made(self, name: str, version: Version) -> Batches:
-        self._loading = self._thread.submit(LoadedModel.load, version)
+        self._loading = self._thread.submit(load_model, version, name, self._pickles)
         model = await asyncio.wrap_future(self._loading)
         batches = Batches(model, self._limits, seen=lambda rows, seconds: self._seen(name, rows, seconds))
         times = await batches.warm_up()
         told = ", ".join(f"{size}: {1000 * seconds:.1f} ms" for size, seconds in times.items())
-        _log.info(f"{name}, version {version.number}, is loaded from {version.saved_model}" + f"; {told}" * bool(told))
+        _log.info(f"{name}, version {version.number}, is loaded from {version.folder}" + f"; {told}" * bool(told))
         return batches
 
     @property
@@ -226,9 +246,9 @@ async def _writer_of(name: str, version: Version) -> TextWriter | None:
     """Of an exported run of a causal language model; None of all others, and where the run itself isn't there."""
     if "next_token" not in (version.about.get("outputs") or {}):
         return None
-    run_dir = version.saved_model.parents[1]
+    run_dir = version.folder.parents[1]
     if not (run_dir / "checkpoints").is_dir():
-        _log.info(f"{name} writes no texts: {version.saved_model} isn't in the folder of its run")
+        _log.info(f"{name} writes no texts: {version.folder} isn't in the folder of its run")
         return None
     try:
         return await TextWriter.open(run_dir, step=version.number)

@@ -7,10 +7,10 @@ Owns the queue, its bound, and the sizes of batches. Refuses to know protocols, 
     answers = await batches.answer({"image": array}, rows=3, timeout=30.0)
     await batches.drained()
 
-A batch is filled up to one of few sizes, powers of two, with copies of its last example, so that TensorFlow meets no
-more than these. Nothing waits for company: who comes while a place is free is computed at once. The largest size is
-that which the model computes within the latency budget, as measured while it warms up. A request that is alone, of a
-size that was computed faster than threads take turns, is computed by the event loop itself.
+A batch of a compiled model is filled up to one of few sizes, powers of two, with copies of its last example, so that
+TensorFlow meets no more than these. Nothing waits for company: who comes while a place is free is computed at once. The
+largest size is that which the model computes within the latency budget, as measured while it warms up. A request that
+is alone, of a size that such a model computed faster than threads take turns, is computed by the event loop itself.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Batches:
         self._seen = seen or (lambda rows, seconds: None)
         self._waiting: deque[_Waiting] = deque()
         self.waiting_rows = 0
-        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="model")
+        self._at_once = limits.threads if model.is_parallel else 1
+        self._threads = ThreadPoolExecutor(self._at_once, thread_name_prefix="model")
         self._computing: set[asyncio.Future] = set()
         # Replaced as a whole, also by a thread that computes; () where requests are computed alone.
         self._sizes = tuple(sizes_up_to(limits.rows)) if model.is_row_wise else ()
@@ -110,7 +111,7 @@ class Batches:
             except Exception as error:  # zeros that are no examples
                 if self.model.examples:
                     raise
-                place = self.model.version.saved_model
+                place = self.model.version.folder
                 _log.info(f"{place} isn't warmed up: it holds no examples, and of zeros {first_line(error)}")
                 return {}
             if not self._sizes:
@@ -118,7 +119,8 @@ class Batches:
             if times[rows] > self._limits.latency and rows != self._sizes[0]:
                 self._sizes = tuple(size for size in self._sizes if size < rows)
                 break
-        self._brief = {rows for rows, seconds in times.items() if seconds < _BRIEF and rows in self._sizes}
+        if self.model.is_compiled:  # code of people's own may take its time at any moment
+            self._brief = {rows for rows, seconds in times.items() if seconds < _BRIEF and rows in self._sizes}
         return times
 
     def _timed(self, arrays: Arrays) -> float:
@@ -155,7 +157,7 @@ class Batches:
         """What the model says about a request's examples.
 
         Raises:
-            Refusal: too many wait (429), it took too long (504), or TensorFlow refuses the examples (422).
+            Refusal: too many wait (429), it took too long (504), or the model refuses the examples (422).
         """
         if rows > self._limits.queue:
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {self._limits.queue} examples")
@@ -163,7 +165,7 @@ class Batches:
         loop = asyncio.get_running_loop()
         parts = []
         for own, count in self._cut(arrays, rows):
-            shapes = tuple(array.shape[1:] for array in own.values())
+            shapes = tuple((name, own[name].shape[1:]) for name in self.model.inputs if name in own)
             parts.append(_Waiting(own, count, shapes, loop.create_future()))
         self._waiting.extend(parts)
         self.waiting_rows += rows
@@ -202,7 +204,7 @@ class Batches:
     # -- one batch
 
     def _start(self) -> None:
-        while self._waiting and len(self._computing) < self._limits.threads:
+        while self._waiting and len(self._computing) < self._at_once:
             batch = self._next()
             if not self._waiting and not self._computing and len(batch) == 1 and batch[0].rows in self._brief:
                 self._answered(batch, self._compute(batch))
@@ -237,7 +239,7 @@ class Batches:
         rows, sizes = sum(one.rows for one in batch), self._sizes
         if not sizes:
             return [self._called(one.arrays, one.rows) for one in batch]
-        size = next(size for size in sizes if size >= rows)
+        size = next(size for size in sizes if size >= rows) if self.model.is_compiled else rows
         arrays = {}
         for name in batch[0].arrays:
             each = [one.arrays[name] for one in batch]
@@ -273,7 +275,7 @@ class Batches:
             if one.done.done():
                 continue  # who asked is gone
             if isinstance(answer, Exception):
-                one.done.set_exception(_refusal(answer))
+                one.done.set_exception(_refusal(self.model, answer))
             else:
                 one.done.set_result(answer)
 
@@ -283,11 +285,9 @@ def sizes_up_to(rows: int) -> list[int]:
     return sorted({*(2**i for i in range(rows.bit_length()) if 2**i <= rows), rows})
 
 
-def _refusal(error: Exception) -> Refusal:
-    """What TensorFlow says of examples that it can't compute with; of its other errors no more than that."""
-    from tensorflow.errors import InvalidArgumentError
-
-    if isinstance(error, InvalidArgumentError):
+def _refusal(model: LoadedModel, error: Exception) -> Refusal:
+    """What the model says of examples that it can't compute with; of its other errors no more than that."""
+    if model.is_about_examples(error):
         return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"the model can't take these examples: {first_line(error)}")
-    _log.error(f"the model failed: {first_line(error)}")
+    _log.error(f"the model failed: {type(error).__name__}: {first_line(error)}")
     return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed; the server's log says how")

@@ -177,7 +177,7 @@ def _labels(model: LoadedModel) -> dict[str, str]:
 
 
 def _bytes_of(array: np.ndarray) -> int:
-    return sum(map(len, array.reshape(-1))) if array.dtype == object else array.nbytes
+    return sum(len(one) for one in array.reshape(-1) if one) if array.dtype == object else array.nbytes
 
 
 def _rows(columns: Mapping[str, np.ndarray], count: int, hidden: frozenset[str]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tfscale.cli import Program, number, place
-from tfscale.config.serve_options import read_token
+from tfscale.config.serve_options import listed_names, read_token
 from tfscale.console import hushed
 from tfscale.console.messages import RESULT, figures, shown
 from tfscale.errors import CheckFailed, DataMissing, UsageError
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     program.word("model", "PATH|URL", text, required=True)
     program.word("tracker.uri", "URI", "of MLflow, for models:/... and runs:/..., as of tfscale serve")
     program.word("serve.name", "NAME", "by which the server is asked for it; else the recipe's, or the folder's")
+    program.word("serve.pickles", "[NAME]", "that name, where its files may run their author's code here", default="")
     program.word("serve.token_file", "FILE", "the token; or TFSCALE_SERVE_TOKEN", type=place)
     program.word("serve.tls_cert", "FILE", "a certificate to trust, such as the server's own", type=place)
     program.word("wait", "SECONDS", "for the server, and until it has this model", type=number, default=60.0)
@@ -70,9 +71,11 @@ def _smoke(options: argparse.Namespace, _: dict) -> int:
     stores = Stores.of_models([options.model], options.tracker_uri, os.environ)
     with shown("auto"), contextlib.closing(place_of(options.model, options.serve_name, stores, every=None)) as where:
         with hushed(), lean():
-            from tfscale.serving.loaded_model import LoadedModel
+            from tfscale.serving.model_kinds import load_model
 
-            model = LoadedModel.load(where.versions()[0])
+            model = load_model(
+                where.versions()[0], where.name, listed_names(options.serve_pickles, "serve.pickles", "[churn]")
+            )
         if not model.examples:
             raise DataMissing(
                 "the export holds no examples to ask about", where=options.model, fix="export it again: fresh=true"

@@ -4,7 +4,7 @@ Owns which versions lie at an address, and when one of them is there whole. Refu
 a model is loaded.
 
     place = stored_model("s3://bucket/models/digits", None, every=2.0)
-    place.versions()          # [Version(number=3, saved_model=Path(...), ...)]: the highest number that is whole
+    place.versions()          # [Version(number=3, folder=Path(...), ...)]: the highest number that is whole
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from tfscale.errors import DataCorrupt, DataMissing, TfscaleError, UsageError, w
 from tfscale.files import digest_of, inside, parse_json, read_json, sha256, sha256_of
 from tfscale.run_dir.store_access import Access
 from tfscale.serving.brought_place import BroughtPlace, Found
-from tfscale.serving.model_place import ABOUT, MODEL, check_served_name, recipe_of
+from tfscale.serving.model_place import ABOUT, MLMODEL, MODEL, check_served_name, recipe_of
 
 _PART, _EXPORT = "saved_model/", "export/"
 _SHARD = re.compile(r"variables/variables\.data-\d{5}-of-(\d{5})")
 _TELLING = ("size", "ETag", "etag", "md5Hash", "generation", "LastModified", "mtime")  # what changes with a file
 _NONE_THERE = (401, 403, 404, 410)  # as a server says of what isn't there, or not for us
-_FIX = "give the URL of a run with an export, an export, a SavedModel, or a folder with numbered versions of those"
+_FIX = (
+    "give the URL of a run with an export, an export, a SavedModel, an MLflow model, or a folder with numbered versions"
+)
 
 
 def is_url(model: str) -> bool:
@@ -87,12 +89,9 @@ def _of_store(access: Access) -> list[Found]:
         if info["type"] == "file" and not path.endswith("/")
     }
     found, models = [], _models(files)
-    for number, base, model in models:
-        own = {name: f"{_PART}{name[len(model) :]}" for name in files if name.startswith(model)}
+    for number, own in models:
         if not _has_its_variables(own.values()):
             continue
-        if f"{base}{ABOUT}" in files:
-            own[f"{base}{ABOUT}"] = ABOUT
         stamp = digest_of([[name, *(str(files[name].get(key)) for key in _TELLING)] for name in sorted(own)])
         found.append(Found(number, stamp, partial(_bring, access, own)))
     if not found:
@@ -101,21 +100,26 @@ def _of_store(access: Access) -> list[Found]:
     return found
 
 
-def _models(files: Collection[str]) -> list[tuple[int | None, str, str]]:
-    """(number, folder, its SavedModel's folder) of each, as `ModelPlace` finds them; folders end with /."""
+def _models(files: Collection[str]) -> list[tuple[int | None, dict[str, str]]]:
+    """(number, files by their names below the address) of each, as `ModelPlace` finds them; folders end with /."""
     for base in ("", _EXPORT):
-        if (model := _model_in(base, files)) is not None:
-            return [(None, base, model)]
+        if own := _model_in(base, files):
+            return [(None, own)]
     numbers = {name.partition("/")[0] for name in files if "/" in name}
     return [
-        (int(number), f"{number}/", model)
+        (int(number), own)
         for number in sorted(filter(str.isdecimal, numbers), key=int, reverse=True)
-        if (model := _model_in(f"{number}/", files)) is not None
+        if (own := _model_in(f"{number}/", files))
     ]
 
 
-def _model_in(base: str, files: Collection[str]) -> str | None:
-    return next((model for model in (base + _PART, base) if f"{model}{MODEL}" in files), None)
+def _model_in(base: str, files: Collection[str]) -> dict[str, str]:
+    """Of each file that it takes the name in the copy."""
+    for model in (base + _PART, base):
+        if f"{model}{MODEL}" in files:
+            about = {f"{base}{ABOUT}": ABOUT} if f"{base}{ABOUT}" in files else {}
+            return {name: f"{_PART}{name[len(model) :]}" for name in files if name.startswith(model)} | about
+    return {name: name[len(base) :] for name in files if f"{base}{MLMODEL}" in files and name.startswith(base)}
 
 
 def _has_its_variables(names: Collection[str]) -> bool:

@@ -34,13 +34,15 @@ class TensorSpec:
         dtype: NumPy's name, or "string" for bytes of any length.
         shape: its first axis counts examples, and is None where there may be any number of them; () of a single value
             for all of them.
-        gaps: whether NaN stands for a value that isn't there; None where nothing tells.
+        gaps: whether NaN, or null among texts, stands for a value that isn't there; None where nothing tells.
+        is_required: whether a request without it is refused.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
     gaps: bool | None = None
+    is_required: bool = True
 
     @property
     def numpy_dtype(self) -> np.dtype:
@@ -55,7 +57,7 @@ class TensorSpec:
         """
         shape, leaves = _walked(values, self.name)
         if self.dtype == "string":
-            return self._checked(_texts(leaves, self.name).reshape(shape))
+            return self._checked(_texts(leaves, self.name, gaps=self.gaps is True).reshape(shape))
         kinds = set(map(type, leaves))
         allowed = {bool} if self.dtype == "bool" else {int} if np.dtype(self.dtype).kind in "iu" else {int, float}
         if type(None) in kinds and self.gaps is not True:
@@ -126,7 +128,7 @@ def check_rows(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]
         Refusal: an input is missing or unknown, they differ in number, or there are none; or a picture is one that
             training would refuse for its size.
     """
-    missing = [name for name in specs if name not in arrays]
+    missing = [name for name, spec in specs.items() if spec.is_required and name not in arrays]
     unknown = [name for name in arrays if name not in specs]
     if missing or unknown:
         told = [
@@ -152,7 +154,7 @@ def _refuse_bombs(name: str, array: np.ndarray) -> None:
     """Raises Refusal where bytes are a picture whose pixels would take hundreds of megabytes, by what its header
     claims."""
     for value in array.flat:
-        if kind_of(value[:HEAD]) in DECODED:
+        if value is not None and kind_of(value[:HEAD]) in DECODED:
             height, width = size_of(value)
             if height * width > MAX_PIXELS:
                 raise unprocessable(
@@ -175,13 +177,13 @@ def _walked(values: Any, name: str) -> tuple[tuple[int, ...], list]:
     return tuple(shape), level
 
 
-def _texts(leaves: list, name: str) -> np.ndarray:
-    """Objects of bytes, [values]."""
+def _texts(leaves: list, name: str, *, gaps: bool) -> np.ndarray:
+    """Objects of bytes, and None for gaps, [values]."""
     found = np.empty(len(leaves), object)
     for place, value in enumerate(leaves):
         if isinstance(value, str):
             value = value.encode()
-        if not isinstance(value, bytes):
+        if not isinstance(value, bytes) and not (gaps and value is None):
             raise bad_request(f'{name} takes texts, or bytes as {{"b64": "..."}}, and was given {_kind(type(value))}')
         found[place] = value
     return found

@@ -126,6 +126,13 @@ class Registry:
             folder.mkdir(parents=True, exist_ok=True)
             return Path(repository.download_artifacts(part, str(folder)))
 
+    def bring_all(self, source: str, folder: Path) -> None:
+        """Copies all files of a version into a folder here."""
+        with self.errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            repository = self._mlflow.artifacts.get_artifact_repository(source, tracking_uri=self._tracking)
+            repository.download_artifacts("", str(folder))
+
     def upload(self, run_id: str, path: str, content: ModelFiles) -> str:
         """Puts files below a path of a run's artifacts; returns their address."""
         with self.errors():
