@@ -83,6 +83,39 @@ def test_every_object_is_valid_and_every_name_in_it_is_there(validate, kind, ser
     assert cron["workflowSpec"] == {"workflowTemplateRef": {"name": "late"}} and cron["concurrencyPolicy"] == "Forbid"
 
 
+def test_a_watched_model_lies_in_one_folder_of_versions_and_each_pod_is_watched(validate):
+    words = (*FLIGHTS, "job=trainjob", "watch.seconds=600", "watch.most_p99=0.25", "serve.probes_port=9001")
+    found = rendered(*words, "job.mlflow_uri=http://mlflow")
+    template = found["WorkflowTemplate late"]
+    assert unknown_names(template) == [] and [one for each in found.values() for one in validate(each)] == []
+    steps = {one["name"]: one for one in template["spec"]["templates"]}
+    assert steps["release"]["dag"]["tasks"][-1] == {"name": "watch", "template": "watch", "depends": "smoke"}
+    versions, registry = (
+        "versions=/work/served/models/late/versions",
+        "tracker.uri={{workflow.parameters.job-mlflow_uri}}",
+    )
+    watch = steps["watch"]["container"]
+    assert watch["args"] == [
+        "watch", "metrics=dns+http://late-metrics:9001/metrics", "model=late", "watch.seconds=600", "watch.most_p99=0.25",
+        "back=true", "run.dir=/work/runs/late/{{workflow.name}}", "as=champion", "name=late", registry, versions,
+    ]  # fmt: skip
+    assert steps["deploy"]["container"]["args"][-1] == versions and watch["command"][-1] == "tfscale"
+    mounts = [each for name in ("deploy", "watch") for each in steps[name]["container"]["volumeMounts"]]
+    assert mounts.count({"name": "served", "mountPath": "/work/served"}) == 2
+    [pods] = [one for one in applied(template).values() if one["kind"] == "Deployment"]
+    inside = pods["spec"]["template"]
+    assert "model=/work/data/models/late/versions" in inside["spec"]["containers"][0]["args"]
+    service = found["Service late-metrics"]["spec"]
+    assert service["clusterIP"] == "None" and service["selector"].items() <= inside["metadata"]["labels"].items()
+    [port] = [
+        each for each in inside["spec"]["containers"][0]["ports"] if each["name"] == service["ports"][0]["targetPort"]
+    ]
+    assert port["containerPort"] == service["ports"][0]["port"] == 9001
+    assert not any(_tried_again(steps["watch"], code=code) for code in (1, 74)) and _tried_again(
+        steps["watch"], code=143
+    )
+
+
 def test_a_missing_name_would_be_seen():
     """Of each kind one, so that the test above can fail."""
     template = template_of(*DIGITS, "job=jobset")
@@ -332,6 +365,7 @@ def test_pods_of_steps_see_the_claims_and_secrets_that_they_need(tmp_path, monke
         ((*FLIGHTS, "job=jobset", "job.data_claim=null"), 64, "job.data_claim", "on a claim"),
         ((*DIGITS, "job=jobset", "job.data_claim=null"), 64, "workflow.models_claim", "no claim"),
         ((*DIGITS, "job=trainjob", "job.data_workers=2"), 64, "job.data_workers", "doesn't say that it ended"),
+        ((*DIGITS, "job=jobset", "serve=kserve", "watch.seconds=9"), 64, "watch.seconds", "don't go back"),
         ((*DIGITS, "job=jobset", "serve=seldon2"), 64, "serve", "takes models from a store"),
         ((*DIGITS, "job=jobset", "serve=kserv"), 64, "serve", "did you mean 'kserve'"),
         ((*DIGITS, "job=jobset", "serve.replica=2", "serve.auth=none"), 64, "command line", "serve.replica"),

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from tfscale.errors import DataMissing, UsageError
+from tfscale.errors import DataMissing, IOFailure, UsageError
 from tfscale.serving.service_metrics import Counts, ServiceMetrics, read_counts
-from tfscale.serving.watched_servers import Asked, NoAnswer, watch
+from tfscale.serving.watched_servers import Asked, NoAnswer, each_of, watch
 from tfscale.serving.watched_window import Bounds, Tally, Window, quantile
 
 
@@ -125,6 +125,25 @@ def test_a_server_that_starts_again_counts_from_zero(messages):
 def test_several_servers_are_judged_together():
     outcome, _ = watched(Server((), GOOD), Server((), ((500, 0.1, 60),)))
     assert outcome.passed.startswith("60 of 120 requests failed")
+
+
+def test_a_name_of_several_servers_is_the_address_of_each(monkeypatch):
+    assert each_of(["http://a:1/metrics", "dns+http://127.0.0.1:8081/metrics", "http://127.0.0.1:8081/metrics"]) == (
+        "http://a:1/metrics",
+        "http://127.0.0.1:8081/metrics",
+    )
+    known = [(0, 0, 0, "", (one, 8081)) for one in ("10.0.0.1", "10.0.0.2", "fd00::1")]
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, port, type: known)
+    assert each_of(["dns+http://digits-metrics:8081/metrics"]) == (
+        "http://10.0.0.1:8081/metrics",
+        "http://10.0.0.2:8081/metrics",
+        "http://[fd00::1]:8081/metrics",
+    )
+    monkeypatch.undo()
+    with pytest.raises(IOFailure, match="the name nowhere.invalid isn't known"):
+        each_of(["dns+http://nowhere.invalid:8081/metrics"])
+    with pytest.raises(UsageError, match="no address of metrics"):
+        each_of(["dns+ftp://a"])
 
 
 def test_a_server_that_is_gone_is_worse_than_errors(messages):

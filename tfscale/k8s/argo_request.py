@@ -83,7 +83,21 @@ class Asked:
         source of the next one may have changed."""
         own = f"{self.name}/{STAND_IN}"
         run = f"{RUNS}/{own}"
-        return Places(run, f"{DATA}/imported/{own}", f"{run}/report.html", f"{MODELS}/{_FOLDER}/{own}")
+        metrics = (
+            f"dns+http://{self.metrics_service}:{value_in(self.request.serve, 'serve.probes_port') or 8081}/metrics"
+        )
+        return Places(run, f"{DATA}/imported/{own}", f"{run}/report.html", f"{MODELS}/{self.folder}", metrics=metrics)
+
+    @property
+    def folder(self) -> str:
+        """Of the served models on their claim: one for each run, by which a Deployment is rolled out; of a watched
+        model one for all, with numbered versions, of which running pods take the one before by themselves."""
+        return f"{_FOLDER}/{self.name}/{'versions' if self.request.watch else STAND_IN}"
+
+    @property
+    def metrics_service(self) -> str:
+        """Whose name has the address of each pod."""
+        return f"{self.name}-metrics"
 
     def steps(self, config_dir: str) -> list[Step]:
         """The commands, before any word is a parameter, with a folder of people's own groups on this machine."""
@@ -104,9 +118,9 @@ class Asked:
             text = f"{self.name!r} is no name of at most {MAX_NAME} lower-case letters, digits and -"
             why = ", behind which the jobs of its runs get a number"
             raise UsageError(text + why, where="job.name", fix="give job.name=NAME")
-        if self.request.watch:
-            text = "pods watch nothing: the server's own metrics are each pod's"
-            raise UsageError(text, where="watch.seconds", fix="leave it away, and run tfscale watch metrics=URL,URL")
+        if self.request.watch and self.server != "deployment":
+            text = f"pods of serve={self.server} don't go back to the version before by themselves"
+            raise UsageError(text, where="watch.seconds", fix="leave it away, or serve=deployment")
         own = self.request.own
         if "timezone" in own and "schedule" not in own:
             raise UsageError(
@@ -232,10 +246,8 @@ def notes(workflow: ClusterWorkflow) -> Iterator[str]:
     yield f'the image must have what its steps need: docker build --build-arg EXTRAS="{" ".join(extras)}"'
     if not workflow.job.spec.mlflow_uri:
         yield "without job.mlflow_uri models are registered in a file beside the runs, which few at a time can write"
-    yield (
-        f"each run leaves its model in {_FOLDER}/{workflow.asked.name}/RUN on the claim {workflow.models_claim}; nobody"
-        " deletes old ones"
-    )
+    where = workflow.asked.folder.replace(STAND_IN, "RUN")
+    yield f"each run leaves its model in {where} on the claim {workflow.models_claim}; nobody deletes old ones"
     if workflow.asked.server == "seldon":
         yield "Seldon Core reads models of a claim by pvc://, for which its storage initializer must be set up"
 
@@ -252,7 +264,7 @@ def _tagged(word: str, parameters: dict[str, str]) -> str:
     if (
         not equals
         or set('"\\\n') & set(value)
-        or (group in ("workflow", "import", "validate", "evaluate", "serve") and key not in _VARY)
+        or (group in ("workflow", "import", "validate", "evaluate", "serve", "watch") and key not in _VARY)
     ):
         return word
     name = re.sub(r"[^A-Za-z0-9_]", "-", key.lstrip("+"))
@@ -282,7 +294,7 @@ def _importing(asked: Asked, job: Job) -> ImportInCluster | None:
 
 def _serving(asked: Asked, spec: JobSpec) -> ServeInCluster:
     is_ours, claim = asked.server == "deployment", _models_claim(asked, spec)
-    folder = f"{_FOLDER}/{asked.name}/{STAND_IN}"
+    folder = asked.folder
     model = f"{DATA}/{folder}" if is_ours else f"pvc://{claim}/{folder}"
     secrets = [name for name in re.split(r"[\[\], ]+", asked.pods.get("secrets", "")) if name]
     served = JobSpec(

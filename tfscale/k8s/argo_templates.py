@@ -18,7 +18,7 @@ from tfscale.k8s.argo_request import MODELS, STAND_IN, ClusterWorkflow
 from tfscale.k8s.manifests import render
 from tfscale.k8s.metadata import Manifest
 from tfscale.k8s.yaml_text import yaml_of
-from tfscale.workflow.steps import NOT_BETTER, TRAIN_AND_DEPLOY, Step
+from tfscale.workflow.steps import NOT_BETTER, TRAIN_AND_DEPLOY, WATCH, Step
 
 ENTRY = TRAIN_AND_DEPLOY.replace("_", "-")
 RELEASE = "release"  # what is done with a model that is better
@@ -53,7 +53,7 @@ def templates(workflow: ClusterWorkflow) -> list[Manifest]:
     for step in workflow.steps:
         if step.name == "train":
             first += _chain(train, step.needs)
-        elif step.name not in ("deploy", "serve", "smoke"):
+        elif step.name not in ("deploy", "serve", "smoke", WATCH):
             first.append(_task(step.name, step.needs))
     first.append(
         {**_task(RELEASE, ("promote",)), "when": f"{{{{tasks.promote.outputs.parameters.{_ANSWER}}}}} == true"}
@@ -64,6 +64,8 @@ def templates(workflow: ClusterWorkflow) -> list[Manifest]:
     second = [_task("deploy", ()), *_chain(serve, ("deploy",))]
     given = {"arguments": {"parameters": [{"name": "url", "value": url}]}}
     second.append(_task("smoke", (serve[-1]["name"],)) | given)
+    if WATCH in steps:
+        second.append(_task(WATCH, ("smoke",)))
     graphs = [{"name": ENTRY, "dag": {"tasks": first}}, {"name": RELEASE, "dag": {"tasks": second}}]
     pods = [_pod_step(workflow, step) for name, step in steps.items() if name not in ("train", "serve")]
     return [*graphs, *(_named(one) for one in (*pods, *train, *serve))]
@@ -138,10 +140,10 @@ def _pod_step(workflow: ClusterWorkflow, step: Step) -> Manifest:
     made |= {key: inside[key] for key in _OF_TEMPLATE if key in inside}
     container["command"] = list(_PROGRAM)
     container["resources"] = _texts(container["resources"])
-    if step.may_refuse:
+    if step.name == "promote":
         container["command"] = ["sh", "-c", _ANSWERING, step.name]
         made["outputs"] = {"parameters": [{"name": _ANSWER, "valueFrom": {"path": f"/tmp/{_ANSWER}"}}]}
-    if step.name == "deploy":
+    if step.name in ("deploy", WATCH):
         inside["volumes"].append({"name": "served", "persistentVolumeClaim": {"claimName": workflow.models_claim}})
         container["volumeMounts"].append({"name": "served", "mountPath": MODELS})
     if step.name == "smoke":
@@ -162,7 +164,7 @@ def _texts(resources: Manifest) -> Manifest:
 def _again(step: Step) -> str:
     """Whether a pod that failed is started again: with codes that say so, or where nothing is known of it."""
     codes = [_GONE, *RETRYABLE]
-    if step.name in ("import", "promote"):  # a store or a registry may be back
+    if step.name in ("import", "promote"):  # a store or a registry may be back; of a watch half may have gone back
         codes.append(IOFailure.exit_code)
     return f'lastRetry.status == "Error" || asInt(lastRetry.exitCode) in {sorted(codes)}'
 

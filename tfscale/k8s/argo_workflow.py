@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tfscale.k8s.mounted_files as mounted_files
+import tfscale.k8s.served_model as served_model
 from tfscale.errors import InternalError, UsageError
 from tfscale.k8s.argo_request import ClusterWorkflow
 from tfscale.k8s.argo_templates import ENTRY, objects, templates
@@ -28,7 +29,9 @@ _LATE = 3600  # seconds after which a run that was missed isn't made up for
 def render(workflow: ClusterWorkflow) -> list[Manifest]:
     """The manifests, in the order in which they are to be applied."""
     spec = dataclasses.replace(workflow.job.spec, name=workflow.asked.name)
-    made = [*_accounts(workflow, spec), *_files(workflow), _template(workflow, spec)]
+    watched = [served_model.metrics_service(workflow.serving, workflow.asked.metrics_service)]
+    made = [*_accounts(workflow, spec), *_files(workflow), *watched * bool(workflow.asked.request.watch)]
+    made.append(_template(workflow, spec))
     if "schedule" in workflow.asked.request.own:
         made.append(_cron(workflow, spec))
     return made

@@ -122,6 +122,20 @@ def _service(serving: ServeInCluster) -> Manifest:
     }
 
 
+def metrics_service(serving: ServeInCluster, name: str) -> Manifest:
+    """Without an address of its own: its name has those of all pods that are ready, whose metrics are each pod's."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata_of(serving.spec, name, role="serve"),
+        "spec": {
+            "clusterIP": "None",
+            "selector": _selector(serving)["matchLabels"],
+            "ports": [{"name": "probes", "port": serving.serve.probes_port, "targetPort": "probes"}],
+        },
+    }
+
+
 def _scaler(serving: ServeInCluster) -> Manifest:
     busy = {"type": "Utilization", "averageUtilization": _BUSY}
     return {

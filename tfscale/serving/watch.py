@@ -42,7 +42,7 @@ def program() -> Program:
         example="tfscale watch metrics=http://127.0.0.1:8081/metrics model=digits back=true",
         configured=False,
     )
-    text = "of the server's metrics, at serve.probes_port; several: URL,URL"
+    text = "of the server's metrics, at serve.probes_port; several: URL,URL or dns+URL"
     found.word("metrics", "URL", text, required=True)
     found.word("model", "NAME", "by which the server knows it", required=True)
     found.word("watch.seconds", "SECONDS", "how long, once the version is served", type=_above_zero, default=300.0)
@@ -70,10 +70,11 @@ def program() -> Program:
 
 def _watch(options: argparse.Namespace, _: dict) -> int:
     _refuse_in_vain(options)
-    from tfscale.serving.watched_servers import watch
+    from tfscale.serving.watched_servers import each_of, watch
 
     with shown("auto"):
         asked, back = asked_of(options), _way_back(options)
+        asked = dataclasses.replace(asked, addresses=each_of(asked.addresses))
         if back is not None:
             asked = dataclasses.replace(asked, version=back.served)
         told = f", version {asked.version}," if asked.version else ""

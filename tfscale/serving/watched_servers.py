@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from tfscale.errors import DataMissing, UsageError
+from tfscale.errors import DataMissing, IOFailure, UsageError
 from tfscale.serving.service_metrics import Counts, read_counts
 from tfscale.serving.watched_window import Bounds, Tally, Window
 
@@ -26,6 +27,7 @@ _log = logging.getLogger("tfscale.watch")
 _TIMEOUT = 5.0  # seconds for one page
 _TELL = 30.0  # seconds between two lines that say how it stands
 _LARGEST = 10_000_000  # bytes of a page
+_EACH = "dns+"  # before an address: its name has the addresses of several servers
 
 
 class NoAnswer(Exception):
@@ -79,6 +81,45 @@ class _Server:
     window: Window = field(default_factory=Window)
 
 
+def each_of(addresses: Iterable[str]) -> tuple[str, ...]:
+    """With dns+http://NAME:PORT/metrics as an address for each that the name has now, such as a headless Service's.
+
+    Raises:
+        UsageError: no address. IOFailure: the name isn't known at this moment.
+    """
+    found: list[str] = []
+    for address in addresses:
+        if not address.startswith(_EACH):
+            found.append(address)
+            continue
+        parts = urlsplit(address.removeprefix(_EACH))
+        host, port = _place(address.removeprefix(_EACH))
+        try:
+            known = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise IOFailure(
+                f"the name {host} isn't known: {error.strerror}", where="metrics", fix="correct it, or try again"
+            ) from None
+        own = dict.fromkeys(str(one[4][0]) for one in known)
+        at = [f"[{one}]" if ":" in one else one for one in own]
+        found += [f"{parts.scheme}://{one}{f':{port}' if port else ''}{parts.path}" for one in at]
+    return tuple(dict.fromkeys(found))
+
+
+def _place(address: str) -> tuple[str, int | None]:
+    """Host and port; raises UsageError."""
+    parts = urlsplit(address)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port that is none
+        host = port = None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise UsageError(
+            f"{address} is no address of metrics", where="metrics", fix="metrics=http://127.0.0.1:8081/metrics"
+        )
+    return host, port
+
+
 def page_at(address: str) -> str:
     """What is there.
 
@@ -88,14 +129,7 @@ def page_at(address: str) -> str:
     """
     parts = urlsplit(address)
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:  # a port that is none
-        host = port = None
-    if parts.scheme not in kinds or not host or port == 0:
-        raise UsageError(
-            f"{address} is no address of metrics", where="metrics", fix="metrics=http://127.0.0.1:8081/metrics"
-        )
+    host, port = _place(address)
     connection = kinds[parts.scheme](host, port, timeout=_TIMEOUT)
     try:
         with contextlib.closing(connection):
