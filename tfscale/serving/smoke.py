@@ -70,16 +70,14 @@ def _smoke(options: argparse.Namespace, _: dict) -> int:
     server = AskedServer.of(options.url, token=token, certificate=options.serve_tls_cert)
     stores = Stores.of_models([options.model], options.tracker_uri, os.environ)
     with shown("auto"), contextlib.closing(place_of(options.model, options.serve_name, stores, every=None)) as where:
-        with hushed(), lean():
+        version, pickles = where.versions()[0], listed_names(options.serve_pickles, "serve.pickles", "[churn]")
+        with hushed(), contextlib.nullcontext() if version.is_mlflow else lean():  # MLflow has use for pandas
             from tfscale.serving.model_kinds import load_model
 
-            model = load_model(
-                where.versions()[0], where.name, listed_names(options.serve_pickles, "serve.pickles", "[churn]")
-            )
+            model = load_model(version, where.name, pickles)
         if not model.examples:
-            raise DataMissing(
-                "the export holds no examples to ask about", where=options.model, fix="export it again: fresh=true"
-            )
+            fix = "save it with input_example=..." if version.is_mlflow else "export it again: fresh=true"
+            raise DataMissing("the export holds no examples to ask about", where=options.model, fix=fix)
         asked = list(_asked(model))
         more = {"tolerance": options.tolerance, "protocols": [options.protocol] if options.protocol else PROTOCOLS}
 
