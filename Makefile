@@ -13,7 +13,7 @@ train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
 
 test: $(READY)
-	$(PYTEST) --numprocesses 2 --dist loadfile -m "not slow and not fault and not container"
+	$(PYTEST) --numprocesses 3 --dist loadfile -m "not slow and not fault and not container"
 
 # Of these files alone, since reading all of them takes half a minute
 test-slow: $(READY)

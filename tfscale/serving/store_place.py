@@ -148,6 +148,9 @@ def _bring_named(access: Access, base: str, content: bytes, folder: Path) -> Non
         about = parse_json(content, where=f"{access.url}/{base}{ABOUT}")
     except TfscaleError as error:
         raise DataCorrupt(error.what, where=error.where, fix="export it again") from None
+    except ValueError as error:  # half of it, or a page that the server has in its place
+        where = f"{access.url}/{base}{ABOUT}"
+        raise DataCorrupt(f"it is no JSON: {error}", where=where, fix="export it again") from None
     names = [name for name, _ in _served_files(about)]
     with access.reaching("can't be read"):
         nested = access.fs.exists(f"{access.root}/{base}{_PART}{MODEL}")
