@@ -212,6 +212,24 @@ class Messages(list[str]):
         return "\n".join(self)
 
 
+@pytest.fixture(scope="module")
+def s3_server():
+    from support.s3_server import S3
+
+    made = S3().start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """A store with an empty bucket, and the environment that finds it."""
+    for name, value in s3_server.environ.items():
+        monkeypatch.setenv(name, value)
+    s3_server.empty()
+    return s3_server
+
+
 @pytest.fixture
 def messages() -> Iterator[Messages]:
     """What tfscale logs while a test runs, INFO and above."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.s3_server import BUCKET, S3
+from support.s3_server import BUCKET
 from support.sightings import write_source
 
 import tfscale.data.remote_files as remote_files
@@ -31,23 +31,13 @@ def imported(tf, tmp_path_factory) -> Path:
     return base / "data"
 
 
-@pytest.fixture(scope="module")
-def server():
-    made = S3().start()
-    yield made
-    made.stop()
-
-
 @pytest.fixture
-def s3(server, imported, monkeypatch):
+def s3(s3, imported, monkeypatch):
     """The data set in a bucket."""
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(remote_files, "_WAIT", 0.05)
-    server.empty()
     for file in (imported / "pictures" / "1.0.0").iterdir():
-        server.write(f"data/{file.relative_to(imported)}", file.read_bytes())
-    return server
+        s3.write(f"data/{file.relative_to(imported)}", file.read_bytes())
+    return s3
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from support.s3_server import BUCKET, S3
+from support.s3_server import BUCKET
 from support.served_models import served, write_double
 
 from tfscale.errors import DataCorrupt, DataMissing, IOFailure, SecurityRefused, UsageError
@@ -31,21 +31,6 @@ def exports(tf, tmp_path_factory):
         files = {name: file for name, file in files_of(made[factor]).items() if name.startswith("saved_model/")}
         (made[factor] / "export.json").write_text(json.dumps({**about, "files": files}))
     return made
-
-
-@pytest.fixture(scope="module")
-def server():
-    made = S3().start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def s3(server, monkeypatch):
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
-    server.empty()
-    return server
 
 
 def put(s3, export, prefix):

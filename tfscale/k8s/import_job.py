@@ -107,8 +107,13 @@ class ImportInCluster:
             found.append("images")
         if request.text.tokenizer != "bytes":
             found.append("text")
-        protocol = request.path.partition("://")[0]
-        return [*found, *([_STORES[protocol]] if protocol in _STORES else [])]
+        return [*found, *store_extras(request.path)]
+
+
+def store_extras(address: str) -> list[str]:
+    """Of tfscale's extras, the one that reads the store of an address; none where it is no store's."""
+    protocol = address.partition("://")[0]
+    return [_STORES[protocol]] if protocol in _STORES else []
 
 
 def spec_of_import(spec: JobSpec, asked: Sequence[str]) -> tuple[JobSpec, list[str]]:

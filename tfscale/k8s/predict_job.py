@@ -16,13 +16,12 @@ import tfscale.k8s.indexed_job as indexed_job
 import tfscale.k8s.mounted_files as mounted_files
 import tfscale.k8s.pod as pod
 from tfscale.errors import IOFailure, UsageError
-from tfscale.k8s.import_job import concerned, is_below
+from tfscale.k8s.import_job import concerned, is_below, store_extras
 from tfscale.k8s.metadata import Manifest, metadata, queued
 from tfscale.k8s.pod import DATA
 from tfscale.k8s.spec import MAX_NAME, RUNS, Job, JobSpec
 from tfscale.launch.predict_workers import prediction_program
 
-_STORES = {"s3": "s3", "gs": "gcs"}  # and the extra that reads each
 # What a prediction is told of a pod; the rest of job.* is about training.
 _TAKEN = {
     *("kind", "name", "namespace", "image", "workers", "cpus", "memory", "shared_memory", "gpus", "gpu_product"),
@@ -108,8 +107,7 @@ class PredictInCluster:
     def extras(self) -> list[str]:
         """Of tfscale's, those that the image must have for it, as far as the words tell."""
         found = ["tables"] if self.options.output.endswith(".parquet") else []
-        protocol = self.options.run_dir.partition("://")[0]
-        return [*found, *([_STORES[protocol]] if protocol in _STORES else [])]
+        return [*found, *store_extras(self.options.run_dir)]
 
 
 def spec_of_prediction(spec: JobSpec, asked: Sequence[str]) -> tuple[JobSpec, list[str]]:
