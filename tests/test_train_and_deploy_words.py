@@ -6,6 +6,7 @@ import pytest
 
 from tfscale.__main__ import main as program
 from tfscale.errors import TfscaleError, UsageError, without_secrets
+from tfscale.k8s.__main__ import main as k8s
 from tfscale.train_and_deploy import main, refuse_bad_words
 from tfscale.workflow.local_run import LocalWorkflow
 from tfscale.workflow.steps import Places, train_and_deploy
@@ -94,8 +95,9 @@ CLUSTER = (
     ],
 )
 def test_it_is_refused_before_it_is_written_for_a_cluster_too(capsys, word, what):
-    assert program([*CLUSTER, word]) == 64
-    assert what in capsys.readouterr().err
+    for way, words in ((program, CLUSTER), (k8s, CLUSTER[1:])):  # the latter: python -m tfscale.k8s
+        assert way([*words, word]) == 64
+        assert what in capsys.readouterr().err
 
 
 def test_what_is_right_is_written_for_a_cluster_whose_files_are_not_this_machines(capsys):

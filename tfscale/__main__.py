@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from tfscale.cli import Parser, guard
 from tfscale.console import table, write_line
@@ -61,16 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = " ".join(arguments[:words])
         if len(arguments) >= words and name in COMMANDS:
             module = importlib.import_module(f"tfscale.{_MODULES.get(name, name)}")
-            return module.main(arguments[words:], **(_checks() if arguments[:2] == ["k8s", "workflow"] else {}))
+            return module.main(arguments[words:])
     if arguments and arguments[0] in _GROUPS:
         return guard(lambda _: _own_group(arguments[0], arguments[1:2]))
     return guard(lambda _: _own(arguments[:1]))
-
-
-def _checks() -> dict[str, Any]:
-    """What `tfscale k8s` asks of the words of commands that it doesn't know."""
-    here = importlib.import_module("tfscale.train_and_deploy")
-    return {"refuse_bad_words": functools.partial(here.refuse_bad_words, in_cluster=True)}
 
 
 def _own_group(first: str, second: list[str]) -> int:
