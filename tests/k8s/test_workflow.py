@@ -351,6 +351,35 @@ def test_pods_of_steps_see_the_claims_and_secrets_that_they_need(tmp_path, monke
     assert served["volumes"][-1]["persistentVolumeClaim"] == {"claimName": "served", "readOnly": True}
 
 
+def test_groups_of_peoples_own_are_in_every_pod_that_opens_the_run(validate, tmp_path):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "small.yaml").write_text("defaults: [tabular]\nhidden: [7]\n")
+    words = (*FLIGHTS, "task=small", "job=jobset", "watch.seconds=60")
+    found = list(yaml.safe_load_all(text_of_workflow(words, config_dir=str(tmp_path))))
+    [template] = [one for one in found if one["kind"] == "WorkflowTemplate"]
+    assert unknown_names(template) == [] and [one for each in found for one in validate(each)] == []
+    made = applied(template)
+    assert made["train-configmap"]["data"] == {"task_small.yaml": "defaults: [tabular]\nhidden: [7]\n"}
+    name = made["train-configmap"]["metadata"]["name"]  # of this run alone, and it goes with it
+    option, place = "--config-dir=/etc/tfscale/config", {"mountPath": "/etc/tfscale/config", "readOnly": True}
+    there = {one["name"]: one for one in template["spec"]["templates"] if "container" in one}
+    assert [key for key, one in there.items() if option in one["container"]["args"]] == [
+        "evaluate", "export", "promote", "deploy"
+    ]  # fmt: skip
+    for step, one in there.items():
+        opens = option in one["container"]["args"]
+        volumes = {each["name"]: each for each in one["volumes"]}
+        assert ("config" in volumes) == opens, step
+        assert ({"name": "config", **place} in one["container"]["volumeMounts"]) == opens, step
+        if opens:
+            told = json.loads(json.dumps(volumes["config"]["configMap"]).replace("{{workflow.name}}", "digits-8xk2p"))
+            assert told == {"name": name, "items": [{"key": "task_small.yaml", "path": "task/small.yaml"}]}
+    [job] = made["train"]["spec"]["replicatedJobs"]
+    inside = job["template"]["spec"]["template"]["spec"]
+    assert inside["containers"][0]["args"][:2] == ["train", option]
+    assert inside["volumes"][-1]["configMap"]["name"] == name
+
+
 # -- what is refused
 
 

@@ -178,13 +178,13 @@ class ClusterWorkflow:
             mlflow_uri=tag("job-mlflow_uri") if job.spec.mlflow_uri else None,
         )
         places = dataclasses.replace(asked.places, url=tag("url", "inputs"), registry=spec.mlflow_uri or "")
-        steps = train_and_deploy(WorkflowRequest.of(tagged, own=_OWN), places)
+        groups = job.files.place if job.files.texts else ""
+        steps = train_and_deploy(WorkflowRequest.of(tagged, own=_OWN, config_dir=groups), places)
         [words] = [step.command[1:] for step in steps if step.name == "train"]
         words = tuple(word for word in words if key_parts(word) != ["plan", "hardware"])
-        folder = job.arguments[1:3] if job.arguments[1:2] == ("--config-dir",) else ()
         return cls(
             asked,
-            dataclasses.replace(job, spec=spec, arguments=("train", *folder, *words)),
+            dataclasses.replace(job, spec=spec, arguments=("train", *words)),
             _importing(asked, job),
             _serving(asked, job.spec),
             tuple(steps),
@@ -216,6 +216,8 @@ class ClusterWorkflow:
         if role != "evaluator":
             spec = dataclasses.replace(spec, gpus=0, tpu=None, tpu_topology=None)
         command, files = step.command, MountedFiles()
+        if f"--config-dir={self.job.files.place}" in command:  # the training, which is before, has brought them
+            files = dataclasses.replace(self.job.files, owner=STAND_IN)
         if step.name == "import" and self.importing is not None:
             told, files = self.importing.arguments(), self.importing.files()
             where = [word for word in step.command if word.startswith("dir=")]

@@ -54,7 +54,7 @@ def mounts(job: Job) -> list[Manifest]:
 
 
 def _name(job: Job) -> str:
-    return f"{job.spec.name}-{job.files.name}"
+    return f"{job.files.owner or job.spec.name}-{job.files.name}"
 
 
 def _key(path: str) -> str:

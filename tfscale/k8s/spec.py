@@ -92,11 +92,13 @@ class MountedFiles:
         name: of the volume, and behind the job's of the ConfigMap.
         place: the folder in the container.
         texts: by path in it.
+        owner: the job that brings the ConfigMap; "" for that whose pods mount it.
     """
 
     name: str = ""
     place: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
 
 
 @dataclass(frozen=True)
