@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,6 +268,10 @@ def test_a_server_keeps_what_another_machine_needs(place, tmp_path, monkeypatch)
         client = mlflow.MlflowClient(tracking_uri=uri)
         version = client.get_model_version_by_alias("towns", "champion")
         assert version.source.startswith("mlflow-artifacts:/") and "step 100. accuracy" in version.description
+        figure = float(version.tags["tfscale.metric.test.accuracy"])
+        assert f"| accuracy | {figure:g} |" in version.description and "| name | table |" in version.description
+        card = mlflow.artifacts.download_artifacts("models:/towns@champion/README.md", tracking_uri=uri)
+        assert Path(card).read_bytes() == (place / "good" / "export" / "README.md").read_bytes()
         (data,) = client.get_run(version.run_id).inputs.dataset_inputs
         assert (data.dataset.name, data.dataset.digest) == ("table", version.tags["tfscale.data.hash"])
         mlflow.set_tracking_uri(uri)

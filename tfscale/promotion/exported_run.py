@@ -24,7 +24,7 @@ import numpy as np
 
 from tfscale.console import hushed
 from tfscale.errors import CheckpointUnusable, DataCorrupt, DataMissing
-from tfscale.export.export_folder import ABOUT
+from tfscale.export.export_folder import ABOUT, CARD
 from tfscale.export.warm_up import read_examples
 from tfscale.files import digest_of, lines_of, read_json, sha256
 from tfscale.process.startup import cpu_alone, lean
@@ -92,6 +92,12 @@ class ExportedRun:
         return "/".join(self.folder.resolve().parts[-2:])
 
     @property
+    def card(self) -> str:
+        """Its model card, "" where an older version of tfscale exported it, which wrote none."""
+        file = self.folder / "export" / CARD
+        return file.read_text(encoding="utf-8", errors="replace") if CARD in self.about["files"] else ""
+
+    @property
     def signature(self) -> dict[str, list[tuple[str, np.dtype, list[int]]]]:
         """ "inputs" and "outputs": name, dtype and shape of each, -1 for any size."""
         return {
@@ -124,7 +130,7 @@ class ExportedRun:
                 f"{RUN}/checkpoints/{checkpoint}": self.folder / "checkpoints" / checkpoint,
             }
             own = {f"{RUN}/{name}": self.folder / name for name in FILES}
-            there = {name: export / name for name in (ABOUT, "model.keras")} | own
+            there = {name: export / name for name in (ABOUT, CARD, "model.keras")} | own
             yield ModelFiles(folders, {name: file for name, file in there.items() if file.is_file()})
 
     def input_example(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tfscale.console.offline_page import missing
 from tfscale.errors import CheckFailed, DataCorrupt, UsageError
 from tfscale.promotion.exported_run import ExportedRun
 from tfscale.promotion.verdict import Rule, Verdict, answers, decide, incomparable
+from tfscale.promotion.version_description import described
 from tfscale.run_dir.registered_run import run_of_model
 from tfscale.run_dir.store_copy import run_folder
 from tfscale.tracking.alias_history import Event, line_of, read_events, was_rolled_back
@@ -210,4 +211,6 @@ def _registered(candidate: _Candidate, registry: Registry, verdict: Verdict | No
     with exported.files(registry.describe(exported.signature, run_id)) as content:
         source = registry.upload(run_id, f"registered/{exported.digest[:12]}", content)
     about = f"{exported.name}, step {exported.step}." + (f" {verdict.sentence}." if verdict else "")
-    return registry.register(candidate.name, run_id, source, tags, about)
+    if not exported.card:
+        _log.info("the export has no model card (README.md), so that the version's description is one line")
+    return registry.register(candidate.name, run_id, source, tags, described(about, exported.card))
