@@ -132,8 +132,9 @@ def test_data_validate_compares_a_log_with_the_baseline_of_the_training(models, 
         "age": random.randint(20, 60, 400),
         "town": random.choice(["Bonn", "Ulm"], 400, p=[0.7, 0.3]),
         "Weight (kg)": np.round(random.normal(70, 9, 400), 1),
-        "stays": random.choice(["yes", "no"], 400),
     }
+    says_yes = 0.1 * (table["age"] - 40) + 0.01 * (table["Weight (kg)"] - 70) + (table["town"] == "Ulm") > 0
+    table["stays"] = np.where(says_yes ^ (random.rand(400) < 0.1), "yes", "no")  # as the model, for nine of ten
     with (tmp_path / "people.csv").open("w", newline="") as stream:
         out = csv.writer(stream)
         out.writerow(table)
@@ -156,10 +157,12 @@ def test_data_validate_compares_a_log_with_the_baseline_of_the_training(models, 
 
     code, told = asked("alike", 0)
     assert code == 0, told
-    assert "10 requests, 320 examples" in told.err + told.out
+    assert (
+        "10 requests, 320 examples" in told.err + told.out and "320 answers, beside the labels" in told.err + told.out
+    )
     code, told = asked("older", 25, log_redact="[town]")
     said = told.err + told.out
     assert code == 1 and "age" in said and "drift" in said and "missing column" not in said
-    assert "hidden or no values: town" in said
+    assert "hidden or no values: town" in said and "prediction drift" in said
     code = main(["data", "validate", str(tmp_path / "older.jsonl"), folder])
     assert code == 64 and "against=RUN" in capsys.readouterr().err

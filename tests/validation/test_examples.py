@@ -44,7 +44,7 @@ def kinds(found, *, fails=True):
     return {(one["column"], one["kind"]) for one in found if one["fails"] is fails}
 
 
-def test_pictures(tf, tmp_path):
+def test_pictures(tf, tmp_path, capsys):
     root = tmp_path / "photos"
     for split, light, first in (("train", 0, 0), ("test", 70, 1000)):
         for place in range(COUNT):
@@ -83,6 +83,35 @@ def test_pictures(tf, tmp_path):
     assert kinds(validated(tmp_path, str(root / "train"), "against=photos")[1]) == {("", "copies")}  # cat 1 is a dog
     same, _ = validated(tmp_path, "photos", "against=photos")
     assert same == 0
+    answers_of_a_server(tmp_path, capsys)
+
+
+def answers_of_a_server(folder, capsys):
+    """Beside the labels of the photos: of what was asked a log has no more than digests."""
+    log = folder / "requests.jsonl"
+
+    def logged(classes):
+        about = {"time": "2026-01-31T10:00:00Z", "model": "m", "protocol": "v1", "status": 200, "seconds": 0.1}
+        row = {"inputs": [{"image": {"bytes": 9, "sha256": "ab"}}], "examples": 1}
+        log.write_text("".join(json.dumps({**about, **row, "outputs": [{"class": one}]}) + "\n" for one in classes))
+
+    logged([0] * 40 + [1] * 42 + [2] * 20)  # as cats, dogs and owls are trained on
+    assert validated(folder, str(log), "against=photos") == (0, [])
+    logged([0] * 5 + [2] * 97)
+    code, found = validated(folder, str(log), "against=photos")
+    assert (
+        code == 1
+        and kinds(found) == {("label", "prediction drift")}
+        and "95.1% of the answers are 'owl'" in found[0]["text"]
+    )
+    (folder / "run").mkdir()
+    for name in ("config.yaml", "spec.json"):
+        (folder / "run" / name).write_text("{}\n")
+    assert main(["data", "validate", str(log), f"against={folder / 'run'}"]) == 66
+    assert "it holds no baseline" in capsys.readouterr().err
+    logged(["<redacted>"] * 9)
+    assert main(["data", "validate", str(log), "against=photos", f"data.dir={folder / 'data'}"]) == 66
+    assert "its inputs are no columns of the base's, and class is hidden" in capsys.readouterr().err
 
 
 def test_texts(tf, tmp_path):

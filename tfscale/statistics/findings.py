@@ -55,7 +55,7 @@ class Finding:
     Attributes:
         column: its name; "" for the whole.
         kind: "bad rows", "missing column", "new column", "type", "range", "drift", "gaps", "unseen values", "class",
-            "leak", "copies", "odd", "label noise" or "not looked at".
+            "prediction drift", "leak", "copies", "odd", "label noise" or "not looked at".
         fails: whether the verdict is no for it; else it is only told.
         items: the examples that it names, all of them.
     """
@@ -249,6 +249,23 @@ def _label(base: _LabelSide, new: _LabelSide, limits: Limits) -> Iterator[Findin
     if distance > before.get("balance", limits.balance):
         text = f"the class {value!r} has a share of {b.get(value, 0):.1%}, and in the base of {a.get(value, 0):.1%}"
         yield Finding(name, "class", text, distance > _by_chance(a.get(value, 0), b.get(value, 0), all_a, all_b))
+
+
+def prediction_drift(label: Mapping[str, Any], answered: Mapping[str, int], limits: Limits) -> Iterator[Finding]:
+    """Where the classes that a model answers lie further from the labels of the base than the values of a category may.
+
+    Args:
+        label: of the base, whose kind is "class".
+        answered: how often each class was.
+    """
+    a, all_a = _class_shares(label, 0)
+    b, all_b = _shares(list(answered.items()))
+    value, distance = _furthest(a, b)
+    if distance > label.get("balance", limits.drift):
+        before, after = a.get(value, 0.0), b.get(value, 0.0)
+        text = f"{after:.1%} of the answers are {value!r}, and {before:.1%} of the labels in the base"
+        name = str(label.get("name", "label"))
+        yield Finding(name, "prediction drift", text, distance > _by_chance(before, after, all_a, all_b))
 
 
 def _class_shares(label: Mapping[str, Any], rows: int) -> tuple[dict[str, float], int]:

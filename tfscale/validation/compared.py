@@ -14,17 +14,19 @@ from pathlib import Path
 
 from tfscale.console.messages import RESULT
 from tfscale.data.prepared import Prepared
-from tfscale.errors import UsageError, nearest
+from tfscale.errors import DataMissing, UsageError, nearest
 from tfscale.files import read_json
 from tfscale.importer.import_request import VERSION, ImportRequest
 from tfscale.importer.recognise import recognised
-from tfscale.statistics.baseline import baseline_profile, is_baseline, keep_baseline, split_profile
+from tfscale.run_dir.registered_run import FILES
+from tfscale.statistics.baseline import baseline_profile, is_baseline, keep_baseline, refuse_no_baseline, split_profile
 from tfscale.statistics.findings import Finding, Limits, findings
 from tfscale.statistics.protos import PICTURE
+from tfscale.validation.answered_classes import beside_labels
 from tfscale.validation.copies import copies, twice
 from tfscale.validation.example_sides import side_of_records, sides_of_path
 from tfscale.validation.label_noise import label_noise
-from tfscale.validation.request_logs import as_table, is_log, without_label
+from tfscale.validation.request_logs import ReadLog, is_log, read_log, without_label
 from tfscale.validation.side import Side
 from tfscale.validation.table_sides import as_imported, side_beside, side_of_files, side_of_split
 
@@ -79,12 +81,40 @@ def _logged(request: ImportRequest, against: str | None, limits: Limits) -> Iter
             where="against",
             fix="against=RUN, or the name of the data set",
         )
-    base = _base(request, against)
+    base, log = _base(request, against), read_log(request)
+    found, why = beside_labels(log.answers, base.about.get("label"), limits, _names(against))
+    if log.columns and base.unit == "rows":
+        yield from _asked(base, log, limits)
+    elif why:
+        raise DataMissing(
+            f"nothing in it can be compared: its inputs are no columns of the base's, and {why}",
+            where=request.path,
+            fix="compare the files themselves: tfscale data validate FOLDER against=NAME",
+        )
+    else:
+        _log.info(
+            f"what was asked isn't compared: {base.name} holds {base.unit}, and the log has none of their figures"
+        )
+    if why:
+        _log.info(f"what the model answered isn't compared with the labels: {why}")
+    else:
+        _log.info(f"{len(log.answers):,} answers, beside the labels of {base.name}")
+    yield from found
+
+
+def _asked(base: Side, log: ReadLog, limits: Limits) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as scratch:
-        new = side_beside(as_table(request, Path(scratch)), base)
-    base = dataclasses.replace(base, about=without_label(base.about, new.about["columns"]))
-    yield from _differences(base, new, limits)
+        new = side_beside(log.as_table(Path(scratch)), base)
+    yield from _differences(
+        dataclasses.replace(base, about=without_label(base.about, new.about["columns"])), new, limits
+    )
     yield from _bad(new)
+
+
+def _names(against: str) -> list[str]:
+    """Of the classes as a run's export numbers them; none where there is no export."""
+    about = read_json(Path(against) / "export" / "export.json")
+    return list(about.get("classes") or []) if isinstance(about, dict) else []
 
 
 def accept_as_baseline(request: ImportRequest) -> None:
@@ -146,6 +176,8 @@ def _beside_baseline(request: ImportRequest, limits: Limits) -> Iterator[Finding
 
 
 def _base(request: ImportRequest, against: str) -> Side:
+    if all((Path(against) / name).is_file() for name in FILES[:2]):  # a run, which holds no data
+        refuse_no_baseline(Path(against))
     if _is_path(request, against) and is_baseline(Path(against)):
         about = baseline_profile(Path(against))
         kinds = {one["type"] for one in about["columns"].values()}

@@ -1,9 +1,10 @@
-"""The log of a server as rows, which are compared with what its model was trained on.
+"""The log of a server as rows, which are compared with what its model was trained on, and answers.
 
 Owns the form of such a log, as `tfscale serve serve.log=FILE.jsonl` writes it. Refuses to know what is compared.
 
     if is_log("requests.jsonl"):
-        table = as_table(request, Path("scratch"))         # a row for each example that was asked
+        log = read_log(request)
+        table = log.as_table(Path("scratch"))              # a row for each example that was asked
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import dataclasses
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ from tfscale.errors import DataMissing, UsageError
 from tfscale.files import dumps
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.recognise import ending, look
+from tfscale.validation.answered_classes import REDACTED
 
 _log = logging.getLogger(__name__)
-_REDACTED = "<redacted>"
 _KEYS = {"time", "model", "protocol", "status", "seconds"}  # of every line, and of no table that people have
 
 
@@ -38,19 +40,43 @@ def is_log(path: str) -> bool:
         return _read(next(lines, "")) is not None
 
 
-def as_table(request: ImportRequest, scratch: Path) -> ImportRequest:
-    """The request for a table of the examples that were asked: of each what the model took, and nothing of what it
-    answered.
+@dataclass(frozen=True)
+class ReadLog:
+    """What a log holds of a model's requests.
 
-    Args:
-        scratch: a folder, for the table.
+    Attributes:
+        request: that named it.
+        rows: of each example what the model took. answers: what it answered.
+        columns: of the rows, those that can be compared.
+    """
+
+    request: ImportRequest
+    rows: Sequence[Mapping[str, Any]]
+    answers: Sequence[Mapping[str, Any]]
+    columns: Sequence[str]
+
+    def as_table(self, scratch: Path) -> ImportRequest:
+        """The request for a table of the examples.
+
+        Args:
+            scratch: a folder, for the table.
+        """
+        table = scratch / "requests.jsonl"
+        with table.open("w", encoding="utf-8") as out:
+            out.writelines(dumps({name: row.get(name) for name in self.columns}) + "\n" for row in self.rows)
+        return dataclasses.replace(self.request, path=str(table), kind="table")
+
+
+def read_log(request: ImportRequest) -> ReadLog:
+    """Reads it whole, and says what of it is left out.
 
     Raises:
-        DataMissing: the log holds no example.
+        DataMissing: it holds no example.
         UsageError: it is of several models.
     """
     lines, broken, refused, left_out = Counter[str](), 0, 0, 0
     rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     for text in _lines(look(request.path).files):
         line = _read(text)
         if line is None:
@@ -61,15 +87,16 @@ def as_table(request: ImportRequest, scratch: Path) -> ImportRequest:
         found = line.get("inputs") or []
         left_out += line.get("examples", len(found)) - len(found)
         rows += found
+        answers += line.get("outputs") or []
     if len(lines) > 1:
         raise UsageError(
             f"it holds requests of several models: {', '.join(lines)}",
             where=request.path,
             fix="""take one's: grep '"model":"NAME"' requests.jsonl > NAME.jsonl""",
         )
-    kept, hidden = _columns(rows)
-    if not kept:
+    if not rows and not answers:
         raise DataMissing("no example of a request is in it", where=request.path, fix="wait until it was asked")
+    kept, hidden = _columns(rows)
     told = f"a log of {lines.total():,} requests, {len(rows):,} examples"
     for count, what in (
         (refused, "requests were refused, of which it holds nothing"),
@@ -78,10 +105,7 @@ def as_table(request: ImportRequest, scratch: Path) -> ImportRequest:
     ):
         told += f"; {count:,} {what}" if count else ""
     _log.info(told + (f"; not compared, since they are hidden or no values: {', '.join(hidden)}" if hidden else ""))
-    table = scratch / "requests.jsonl"
-    with table.open("w", encoding="utf-8") as out:
-        out.writelines(dumps({name: row.get(name) for name in kept}) + "\n" for row in rows)
-    return dataclasses.replace(request, path=str(table), kind="table")
+    return ReadLog(request, rows, answers, kept)
 
 
 def without_label(about: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
@@ -114,5 +138,5 @@ def _columns(rows: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     kinds: dict[str, bool] = {}
     for row in rows:
         for name, value in row.items():
-            kinds[name] = kinds.get(name, True) and not isinstance(value, dict | list) and value != _REDACTED
+            kinds[name] = kinds.get(name, True) and not isinstance(value, dict | list) and value != REDACTED
     return [name for name, fine in kinds.items() if fine], [name for name, fine in kinds.items() if not fine]
