@@ -269,9 +269,6 @@ def test_which_flavours_run_code(tmp_path, own, flavor, what):
 
 
 def test_what_is_no_model_to_serve_is_told(models, tmp_path):
-    (tmp_path / "clf.joblib").touch()
-    with pytest.raises(DataMissing, match="doesn't say which columns it takes"):
-        ModelPlace.of(tmp_path / "clf.joblib")
     bare = shutil.copytree(models[0] / "flipped", tmp_path / "bare")
     about = read_about(bare)
     objects = '[{"type": "object", "name": "who", "required": true, "properties": {"a": {"type": "string"}}}]'
@@ -288,6 +285,34 @@ def test_what_is_no_model_to_serve_is_told(models, tmp_path):
     about["flavors"]["python_function"]["python_version"] = "3.1.0"
     told = other_versions(bare, about)
     assert re.fullmatch(r"Python [\d.]+ \(3\.1\.0\), no-such-package missing \(==1\), mlflow [\d.]+ \(<1\)", told)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+@pytest.mark.parametrize("ending", ["joblib", "pkl", "skops"])
+def test_a_bare_file_is_refused_with_python_that_mends_it(tmp_path, ending):
+    import joblib
+    import numpy as np
+    import pandas as pd
+    import skops.io
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    rows = pd.DataFrame({"age": [20.0, 30.0, 50.0, 60.0]})
+    kind = LogisticRegression if ending == "skops" else DecisionTreeClassifier  # of which skops trusts no trees
+    model, file = kind().fit(rows, ["no", "no", "yes", "yes"]), tmp_path / f"my model.{ending}"
+    {"joblib": joblib.dump, "skops": skops.io.dump}.get(ending, lambda *both: file.write_bytes(pickle.dumps(both[0])))(
+        model, file
+    )
+    with pytest.raises(DataMissing, match="doesn't say which columns it takes") as refused:
+        ModelPlace.of(file, "it")
+    lines = refused.value.fix.partition("run this Python: ")[2].partition("; then model=")
+    exec(lines[0], {"X": rows})
+    place = ModelPlace.of(tmp_path / "my_model")
+    assert lines[2].split(" '")[0] == str(place.path) and ("serve.pickles=[my_model]" in lines[2]) == (
+        ending != "skops"
+    )
+    loaded = load_model(place.versions()[0], "my_model", () if ending == "skops" else {"my_model"})
+    assert list(loaded({"age": np.array([55.0, 22.0])})["predictions"]) == [b"yes", b"no"]
 
 
 def test_each_version_has_its_own_code(tmp_path):

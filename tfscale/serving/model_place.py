@@ -27,10 +27,6 @@ _FIX = (
     " such as 1/saved_model.pb; tfscale export run.dir=RUN makes an export"
 )
 _BARE = {".pkl", ".pickle", ".joblib", ".skops"}  # files of Python models, which don't say what they take
-_BARE_FIX = (
-    "mlflow.sklearn.save_model(model, FOLDER, signature=mlflow.models.infer_signature(X, model.predict(X))) says it;"
-    " then model=FOLDER"
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,9 @@ class ModelPlace:
         """Raises DataMissing: there is no model."""
         if next(self._versions(), None) is None:
             if self.path.suffix in _BARE and self.path.is_file():
-                raise DataMissing(f"{self.path} doesn't say which columns it takes", where="model", fix=_BARE_FIX)
+                raise DataMissing(
+                    f"{self.path} doesn't say which columns it takes", where="model", fix=_saved(self.path)
+                )
             what = "holds no model" if self.path.is_dir() else "is no folder"
             unexported = (self.path / "checkpoints").is_dir()
             raise DataMissing(
@@ -102,6 +100,21 @@ class ModelPlace:
         for folder in numbered:
             if folder.name.isdecimal() and (found := version_at(folder, int(folder.name))) is not None:
                 yield found
+
+
+def _saved(file: Path) -> str:
+    """How people make an MLflow model of a file: Python that runs once `X` is there."""
+    folder = file.with_name(re.sub(r"[^\w.-]", "_", file.stem))
+    signature = "signature=mlflow.models.infer_signature(X, model.predict(X))"
+    if file.suffix == ".skops":
+        read, form, word = "import skops.io, mlflow; model = skops.io.load", "", ""
+    else:  # skops doesn't take every model: no trees of scikit-learn's
+        read, form = "import joblib, mlflow; model = joblib.load", ', serialization_format="cloudpickle"'
+        word = f" 'serve.pickles=[{folder.name}]', where you trust who made it"
+    return (
+        f"with X, a DataFrame of some rows that it predicts, run this Python: {read}({str(file)!r});"
+        f" mlflow.sklearn.save_model(model, {str(folder)!r}, {signature}{form}); then model={folder}{word}"
+    )
 
 
 def check_served_name(name: str) -> None:

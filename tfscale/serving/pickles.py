@@ -54,7 +54,8 @@ def refuse_code(version: Version, about: Mapping[str, Any], name: str, allowed: 
             f"{name} is {what}: reading it runs whatever its author wrote",
             where=str(version.folder),
             fix=f"serve.pickles=[{name}] where you trust who made it"
-            + '; or save it by mlflow.sklearn.save_model(..., serialization_format="skops")' * is_sklearn,
+            + '; or save it by mlflow.sklearn.save_model(..., serialization_format="skops"), which takes no trees'
+            * is_sklearn,
         )
     if name in allowed and not what:
         _log.info(f"{name}, version {version.number}, runs nobody's code when it is read: serve.pickles does nothing")
