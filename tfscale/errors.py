@@ -19,7 +19,7 @@ from pathlib import Path
 
 _FRAME_TEXT = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)')
 _SECRETS: set[str] = set()
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of a name: split at _, -, ., digits and capitals
 _SECRET_PARTS = {"pass", "password", "passwd", "passphrase", "pwd", "secret", "token", "credential", "credentials"}
@@ -199,7 +199,7 @@ def foreseen(error: BaseException) -> TfscaleError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted by the keyboard", fix="run the same command again to resume")
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if isinstance(error, OSError) and error.errno in (*NO_ROOM, errno.EROFS):
         return IOFailure(
             f"writing failed: {error.strerror}",
             where=str(error.filename or ""),

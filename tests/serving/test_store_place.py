@@ -6,6 +6,8 @@ import functools
 import http.server
 import json
 import shutil
+import subprocess
+import tempfile
 import threading
 import time
 
@@ -15,6 +17,7 @@ from support.served_models import served, write_double
 
 from tfscale.errors import DataCorrupt, DataMissing, IOFailure, SecurityRefused, UsageError
 from tfscale.export.export_folder import files_of
+from tfscale.serving.__main__ import main
 from tfscale.serving.store_place import stored_model
 
 URL = f"s3://{BUCKET}/models/double"
@@ -105,7 +108,57 @@ def test_a_model_of_mlflow_is_brought_with_all_its_files(s3, exports):
     place.close()
 
 
-def test_an_export_behind_a_web_server_and_a_run_in_a_folder(exports, tmp_path, monkeypatch):
+def test_the_newest_version_that_can_be_loaded_is_served_from_the_start(tf, exports, tmp_path, messages):
+    versions = tmp_path / "double"
+    tf.saved_model.save(tf.Module(), str(versions / "3"))  # whole, and without a signature
+    shutil.copytree(versions / "3", versions / "2")
+    with pytest.raises(DataCorrupt, match="no signature"), served({None: f"file://{versions}"}):
+        pass
+    shutil.copytree(exports[2], versions / "1")
+    with served({None: f"file://{versions}"}) as model:
+
+        def states():
+            told = model.get("/v1/models/double").json["model_version_status"]
+            return "".join(f"{one['version']}{one['state'][0]}" for one in told)
+
+        assert model.post(PREDICT, {"instances": [[1, 1, 1]]}).json == {"predictions": [[2, 2, 2]]}
+        time.sleep(0.5)  # some looks
+        assert states() == "3E2E1A"
+        shutil.copytree(versions / "3", versions / "6")  # and while it serves
+        until(lambda: states().startswith("6E"))
+        assert states() == "6E3E2E1A"
+        shutil.copytree(exports[3], versions / "5")  # behind one that can't be loaded
+        until(lambda: states() == "6E5A3E2E")
+        assert model.post(PREDICT, {"instances": [[1, 1, 1]]}).json == {"predictions": [[3, 3, 3]]}
+    for number in (6, 3, 2):
+        assert messages.text.count(f"version {number} of double isn't served") == 1
+
+
+def test_a_full_disk_is_not_the_stores_fault(exports, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("may not mount a tmpfs here")
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(IOFailure, match="can't be copied: No space left") as caught:
+            stored_model(f"file://{exports[2]}", "double", every=None)
+        assert caught.value.where.startswith(str(disk)) and "TMPDIR" in caught.value.fix
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:hun'ter22@x", "http://me:hun=ter22@127.0.0.1:1/x", "http://127.0.0.1:1/x?sig=ter22"]
+)
+def test_no_message_shows_what_opens_an_address(url, capfd):
+    assert main([f"model={url}"]) == 64
+    told = capfd.readouterr().err
+    assert "hun" not in told and "ter22" not in told
+
+
+def test_an_export_behind_a_web_server_and_a_run_in_a_folder(exports, tmp_path, monkeypatch, messages):
     run = tmp_path / "recipe" / "abc"
     shutil.copytree(exports[2], run / "export")
     (run / "config.yaml").write_text("run: {recipe: digits}")
@@ -130,6 +183,16 @@ def test_an_export_behind_a_web_server_and_a_run_in_a_folder(exports, tmp_path, 
             shutil.copytree(exports[2] / "saved_model", version)
             shutil.copy2(exports[2] / "export.json", version)
             until(lambda: model.get("/v1/models/double").json["model_version_status"][0]["version"] == "2")
+            (version / "export.json").write_text("<html>try again later</html>")
+            with pytest.raises(DataCorrupt, match="it is no JSON"):
+                stored_model(f"{base}/versions/3", None, every=None)
+            until(lambda: "it is no JSON" in messages.text)
+            about = json.loads((exports[3] / "export.json").read_text())
+            (version / "export.json").write_text(json.dumps({**about, "step": 4}))  # before the files that it tells of
+            until(lambda: "isn't what its export.json says" in messages.text)
+            assert model.post(PREDICT, {"instances": [[1, 1, 1]]}).json == {"predictions": [[2, 2, 2]]}
+            shutil.copytree(exports[3] / "saved_model", version, dirs_exist_ok=True)
+            until(lambda: model.get("/v1/models/double").json["model_version_status"][0]["version"] == "4")
         assert version_of == "3"
         web.shutdown()
     for place in places.values():

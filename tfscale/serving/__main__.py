@@ -96,7 +96,7 @@ def _places(model: str, name: str | None) -> dict[str | None, str]:
     pairs = [one.partition("=") for one in model.split(",")]
     if Path(model).expanduser().exists():
         return {name: model}
-    if len(pairs) == 1 and not pairs[0][1]:
+    if len(pairs) == 1 and (not pairs[0][1] or "://" in pairs[0][0]):  # an address may hold =
         return {name: model}
     wrong = [one for one in pairs if not one[1] or not one[0] or not one[2]]
     if wrong or name is not None or len({one[0] for one in pairs}) != len(pairs):

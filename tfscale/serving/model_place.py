@@ -87,6 +87,9 @@ class ModelPlace:
     def close(self) -> None:
         """Nothing was opened."""
 
+    def pass_over(self, version: Version) -> None:
+        """`versions` has the next one already."""
+
     def versions(self) -> list[Version]:
         """All of them, the highest number first; none where the folder is empty at this moment."""
         return sorted(self._versions(), key=lambda version: version.number, reverse=True)

@@ -9,6 +9,7 @@ Owns which of those files it takes to serve a model. Refuses to know how it is k
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from tfscale.errors import DataMissing
@@ -36,7 +37,8 @@ def registered_model(address: ModelAddress, name: str | None, stores: Stores, *,
 
     def look() -> list[Found]:
         number = registry.resolve(address)
-        return [Found(int(number), number, lambda folder: bring(number, folder))]
+        bring_it = partial(bring, number)
+        return [Found(int(number), number, bring_it, is_settled=False)]  # its files may come after its number
 
     def bring(number: str, folder: Path) -> None:
         _bring(registry, registry.source(address.name, number), f"version {number} of {address.name}", folder)

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tfscale.errors import TfscaleError, UsageError, first_line, nearest
+from tfscale.errors import DataMissing, TfscaleError, UsageError, first_line, nearest
 from tfscale.serving.brought_place import BroughtPlace
 from tfscale.serving.model_kinds import load_model
 from tfscale.serving.model_place import ModelPlace, Version
@@ -54,12 +54,12 @@ def place_of(model: str | Path, name: str | None, stores: Stores, *, every: floa
 
 @dataclass
 class _Model:
-    """Attributes: failed: the version that couldn't be loaded last, and why."""
+    """Attributes: failed: the versions that are there and couldn't be loaded, each with why."""
 
     place: Place
     batches: Batches
     writer: TextWriter | None = None  # where it is a language model's
-    failed: tuple[Version, str] | None = None
+    failed: dict[Version, str] = field(default_factory=dict)
     drains: set[asyncio.Task] = field(default_factory=set)
 
 
@@ -111,18 +111,24 @@ class Repository:
     async def _first(self, place: Place) -> _Model:
         """The newest version that can be loaded."""
         place.check()  # which says what is missing
-        failed: list[tuple[Version, Exception]] = []
-        for version in place.versions():
+        failed: dict[Version, Exception] = {}
+        while version := next((one for one in place.versions() if one not in failed), None):
             try:
                 batches = await self._made(place.name, version)
             except Exception as error:
-                failed.append((version, error))
+                failed[version] = error
+                await self._pass_over(place, version)
                 continue
-            for broken, why in failed:
+            for broken, why in failed.items():
                 self._tell_broken(place.name, broken, why, serving=version)
-            told = (failed[0][0], _why(failed[0][1])) if failed else None
+            told = {broken: _why(why) for broken, why in failed.items()}
             return _Model(place, batches, await _writer_of(place.name, version), told)
-        raise failed[0][1]
+        raise next(iter(failed.values()), DataMissing(f"{place.name} is gone", where="model", fix="put it back"))
+
+    async def _pass_over(self, place: Place, version: Version) -> None:
+        """By a thread, since what is next may have to be brought here first."""
+        self._loading = self._thread.submit(place.pass_over, version)
+        await asyncio.wrap_future(self._loading)
 
     def _tell_broken(self, name: str, version: Version, error: Exception, *, serving: Version) -> None:
         why = error.what if isinstance(error, TfscaleError) else first_line(error)
@@ -176,8 +182,8 @@ class Repository:
     def status(self, name: str) -> dict[int, str]:
         """By version what is wrong with it, "" for the one that serves."""
         own = self.batches(name).model.version.number
-        failed = self._models[name].failed
-        return {**({failed[0].number: failed[1]} if failed and failed[0].number != own else {}), own: ""}
+        failed = {version.number: why for version, why in self._models[name].failed.items()}
+        return {**dict(sorted(failed.items())), own: ""}
 
     async def watch(self, stopped: asyncio.Event) -> None:
         """Looks for newer versions until it is stopped."""
@@ -196,12 +202,12 @@ class Repository:
         except (OSError, TfscaleError) as error:  # the folder changes under our eyes
             _log.warning(f"{name}: {first_line(error)}")
             return
-        if model.failed and model.failed[0] not in versions:
-            model.failed = None  # it is gone, or another one by now
+        # Others are gone, or something else by now
+        model.failed = {version: why for version, why in model.failed.items() if version in versions}
         for version in versions:
             if version == current:
                 return
-            if model.failed and version == model.failed[0]:
+            if version in model.failed:
                 continue
             try:
                 batches = await self._made(name, version)
@@ -209,7 +215,8 @@ class Repository:
                 break
             except Exception as error:  # whatever TensorFlow raises; the version before it serves on
                 self._tell_broken(name, version, error, serving=current)
-                model.failed = (version, _why(error))
+                model.failed[version] = _why(error)
+                await self._pass_over(model.place, version)
                 return
         else:
             return

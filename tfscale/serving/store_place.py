@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tfscale.errors import DataCorrupt, DataMissing, TfscaleError, UsageError, without_secrets
+from tfscale.errors import NO_ROOM, DataCorrupt, DataMissing, IOFailure, TfscaleError, UsageError
 from tfscale.files import digest_of, inside, parse_json, read_json, sha256, sha256_of
-from tfscale.run_dir.store_access import Access
+from tfscale.run_dir.store_access import Access, check_url
 from tfscale.serving.brought_place import BroughtPlace, Found
 from tfscale.serving.model_place import ABOUT, MLMODEL, MODEL, check_served_name, recipe_of
 
@@ -47,10 +47,10 @@ def stored_model(url: str, name: str | None, *, every: float | None) -> BroughtP
         OutputError, IOFailure: the store refuses, or can't be reached.
     """
     place, _, last = url.rstrip("/").rpartition("/")
+    if place.endswith("/") or url.startswith("http"):  # no folder of a web server has ? or # in its name
+        check_url(url, "model", only_read=True)
     if place.endswith("/"):
-        raise UsageError(
-            f"{without_secrets(url)} names no folder in a store", where="model", fix="model=s3://BUCKET/NAME"
-        )
+        raise UsageError(f"{url} names no folder in a store", where="model", fix="model=s3://BUCKET/NAME")
     access = Access(place, last, "model", only_read=True)
     if name is not None:
         check_served_name(name)
@@ -135,7 +135,8 @@ def _of_server(access: Access) -> list[Found]:
     for base in ("", _EXPORT):
         content = _read(access, f"{access.root}/{base}{ABOUT}")
         if content is not None:
-            return [Found(None, sha256_of(content), partial(_bring_named, access, base, content))]
+            bring = partial(_bring_named, access, base, content)
+            return [Found(None, sha256_of(content), bring, is_settled=False)]  # the other files may come after it
     raise DataMissing(
         f"{access.url} has no {ABOUT}",
         where="model",
@@ -164,14 +165,28 @@ def _bring(access: Access, files: Mapping[str, str], folder: Path) -> None:
     where there is one."""
     for name, own in files.items():
         target = inside(folder, own)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with access.reaching("can't be read"):
-            access.fs.get_file(f"{access.root}/{name}", str(target))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with access.reaching("can't be read"):
+                access.fs.get_file(f"{access.root}/{name}", str(target))
+        except (OSError, IOFailure) as error:
+            raise _why_not(error, name, access, folder) or error from error.__cause__
     for name, known in _served_files(read_json(folder / ABOUT)):
         file = inside(folder, name)
         if not file.is_file() or sha256(file) != known:
             what = "isn't what its export.json says" if file.is_file() else "is missing"
             raise DataCorrupt(f"{name} {what}", where=access.url, fix="copy the export there again")
+
+
+def _why_not(error: Exception, name: str, access: Access, folder: Path) -> TfscaleError | None:
+    """What is behind a failed copy, where that isn't a store out of reach."""
+    cause = error.__cause__ if isinstance(error, IOFailure) else error
+    if isinstance(cause, FileNotFoundError) and folder.is_dir():
+        return DataMissing(f"{name} is missing", where=access.url, fix="copy the export there again")
+    if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+        fix = "free space there, or set TMPDIR to a folder with room"
+        return IOFailure(f"the model can't be copied: {cause.strerror}", where=str(folder.parent), fix=fix)
+    return None
 
 
 def _served_files(about: Any) -> Iterator[tuple[str, str | None]]:
