@@ -208,7 +208,7 @@ def test_what_cannot_be_promoted(place, capsys):
         (["back=true", "name=x", "by=accuracy"], 64, "by has no effect on a roll-back"),
         ([f"run.dir={place / 'none'}"], 66, "there is no run at"),
         ([f"run.dir={weak}", "tracker.uri=ftp://x"], 64, "MLflow has no store at"),
-        ([f"run.dir={weak}", "tracker.uri=http://127.0.0.1:9"], 74, "MLflow is out of reach"),
+        ([f"run.dir={weak}", "tracker.uri=http://127.0.0.1:9"], 74, "start it, or correct tracker.uri"),
         (
             [f"run.dir={weak}", "tracker.uri=http://me:hidden99@127.0.0.1:abc"],
             64,

@@ -53,6 +53,14 @@ def test_a_server_of_the_same_model_answers_alike_whatever_it_takes(models):
         with pytest.raises(CheckFailed, match="it answers another y"):
             differs(client, models / "three", "two", tolerance=0.2)
         assert differs(client, models / "three", "two", tolerance=0.6) > 0
+        server, x = AskedServer.of(f"http://127.0.0.1:{client.port}", token=TOKEN), np.float32([[1, 2, 3], [4, 5, 6]])
+        assert server.differs("two", {"x": x}, {"y": 2 * x[:, :, np.newaxis]}, tolerance=0) == 0  # as MLServer has it
+        for protocol in ("v1", "v2"):
+            with pytest.raises(CheckFailed, match=r"a y of shape \[2, 3\], and the model of \[3, 2\]"):
+                wanted = {"y": (2 * x).reshape(3, 2)}
+                server.differs("two", {"x": x}, wanted, tolerance=0, protocols=[protocol])
+            with pytest.raises(CheckFailed, match="another y than the model: a number differs by 6"):
+                server.differs("two", {"x": x}, {"y": 3 * x}, tolerance=0.1, protocols=[protocol])
         with pytest.raises(CheckFailed, match=r"it answers 404: .*nobody"):
             differs(client, models / "two", "nobody")
         with pytest.raises(UsageError, match="asks for a token"):
@@ -93,7 +101,7 @@ def test_it_waits_until_the_server_has_the_newer_version(cli, models, tmp_path):
     with served({"double": versions}) as client:
         words = (f"url=http://127.0.0.1:{client.port}", f"model={models / 'three'}", "serve.name=double")
         ended = cli(*words, "wait=0.1", program=SMOKE)
-        assert ended.code == 1 and "it answers another y than the model, for 0.1 s" in ended.err
+        assert ended.code == 1 and "it answers another y than the model: a number differs by" in ended.err
         command = [sys.executable, *SMOKE, *words, "wait=60"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             said = ""
@@ -114,5 +122,16 @@ def test_a_server_that_is_not_there_is_waited_for_and_bad_words_are_not(cli, mod
     for url in ("127.0.0.1:80", "ftp://a", "http://", "http://a:b", "http://a?b"):
         with pytest.raises(UsageError, match="no address of a server"):
             AskedServer.of(url)
+    for url, certificate, what in (
+        ("http://me:hidden99@a", None, "holds a user or a password"),
+        ("http://a", "cert.pem", "no certificate to trust"),
+        ("http://a#b", None, "no address"),
+        ("http://[a", None, "no address"),
+    ):
+        with pytest.raises(UsageError, match=what) as refused:
+            AskedServer.of(url, certificate=certificate)
+        assert "hidden99" not in refused.value.line()
+    for word in ("wait=nan", "wait=-1", "wait=inf", "tolerance=nan", "tolerance=-1"):  # in process: no model is read
+        assert smoke.main(["url=http://127.0.0.1:1", f"model={models / 'two'}", word]) == 64
     with pytest.raises(DataMissing, match="can't be read"):
         AskedServer.of("https://a", certificate="/nowhere.pem")

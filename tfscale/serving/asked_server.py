@@ -41,14 +41,23 @@ class AskedServer:
 
     @classmethod
     def of(cls, url: str, *, token: str = "", certificate: str | None = None) -> AskedServer:
-        """Raises UsageError: no such address; DataMissing: no such certificate."""
-        parts = urlsplit(url)
+        """Raises UsageError: no such address, or a word that has no effect; DataMissing: no such certificate."""
         try:
-            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            good = good and not (parts.query or parts.fragment)
         except ValueError:  # a port that is none
             good = False
+        if "@" in url.partition("://")[2].partition("/")[0]:  # it isn't shown
+            raise UsageError(
+                "it holds a user or a password, which no request brings",
+                where="url",
+                fix="leave them away; a token is serve.token_file=FILE, or TFSCALE_SERVE_TOKEN",
+            )
         if not good:
             raise UsageError(f"{url} is no address of a server", where="url", fix="url=http://127.0.0.1:8080")
+        if parts.scheme == "http" and certificate is not None:
+            raise UsageError("http:// has no certificate to trust", where="serve.tls_cert", fix="url=https://...")
         if parts.scheme == "http":
             return cls(url.rstrip("/"), token)
         try:
@@ -78,21 +87,25 @@ class AskedServer:
 
         Raises:
             CheckFailed: it answers otherwise, or not at all.
-            UsageError: it asks for a token, or another one.
+            UsageError: it asks for a token, or another one, or nobody knows who has signed its certificate.
         """
         by = {"v1": self._by_v1, "v2": self._by_v2}
         return max(self._worst(*by[each](name, examples, expected), expected, tolerance) for each in protocols)
 
     def _by_v1(
         self, name: str, examples: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
-    ) -> tuple[str, Any]:
-        """(the path, the answer by output), as TensorFlow Serving's REST protocol has it."""
+    ) -> tuple[str, dict[str, _Given]]:
+        """(the path, the answers by output), as TensorFlow Serving's REST protocol has it."""
         path = f"/v1/models/{name}:predict"
         columns = {one: _instances(array.tolist()) for one, array in examples.items()}
         answer = self._answer(path, {"inputs": columns}).get("outputs")
-        return path, answer if len(expected) != 1 else {next(iter(expected)): answer}
+        found = answer if len(expected) != 1 else {next(iter(expected)): answer}
+        found = found if isinstance(found, dict) else {}
+        return path, {one: _Given(value, _shape_of(value)) for one, value in found.items() if value is not None}
 
-    def _by_v2(self, name: str, examples: Mapping[str, np.ndarray], _: Mapping[str, np.ndarray]) -> tuple[str, Any]:
+    def _by_v2(
+        self, name: str, examples: Mapping[str, np.ndarray], _: Mapping[str, np.ndarray]
+    ) -> tuple[str, dict[str, _Given]]:
         """As the Open Inference Protocol has it."""
         path = f"/v2/models/{name}/infer"
         tensors = [
@@ -100,17 +113,28 @@ class AskedServer:
             for one, array in examples.items()
         ]
         outputs = self._answer(path, {"inputs": tensors}).get("outputs")
-        outputs = outputs if isinstance(outputs, list) else []
-        return path, {one.get("name"): one.get("data") for one in outputs}
+        outputs = [one for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
+        return path, {
+            one["name"]: _Given(one["data"], tuple(one.get("shape") or _shape_of(one["data"])))
+            for one in outputs
+            if "name" in one and one.get("data") is not None
+        }
 
-    def _worst(self, path: str, answer: Any, expected: Mapping[str, np.ndarray], tolerance: float) -> float:
+    def _worst(
+        self, path: str, answer: Mapping[str, _Given], expected: Mapping[str, np.ndarray], tolerance: float
+    ) -> float:
         worst = 0.0
         for name, right in expected.items():
-            given = answer.get(name) if isinstance(answer, dict) else None
+            given = answer.get(name)
             if given is None:
                 raise self._failed(path, f"answers no {name}")
-            if (difference := _difference(given, right, tolerance)) is None:
-                raise self._failed(path, f"answers another {name} than the model")
+            if _axes(given.shape) != _axes(right.shape):
+                shapes = f"of shape {list(given.shape)}, and the model of {list(right.shape)}"
+                raise self._failed(path, f"answers a {name} {shapes}")
+            difference, is_same = _difference(given.value, right, tolerance)
+            if not is_same:
+                far = f": a number differs by {difference:.3g}" * (difference > 0)
+                raise self._failed(path, f"answers another {name} than the model{far}")
             worst = max(worst, difference)
         return worst
 
@@ -130,6 +154,12 @@ class AskedServer:
                 connection.request("POST", f"{parts.path}{path}", json.dumps(body), headers)
                 answer = connection.getresponse()
                 status, content = answer.status, answer.read()
+        except ssl.SSLCertVerificationError as error:
+            raise UsageError(
+                f"its certificate isn't trusted: {error.verify_message}",
+                where=self.url,
+                fix="serve.tls_cert=FILE of the server's own, or of who has signed it",
+            ) from None
         except (OSError, http.client.HTTPException) as error:
             raise self._failed(path, f"doesn't answer: {error or type(error).__name__}") from None
         if status in _NEVER:
@@ -151,20 +181,41 @@ class AskedServer:
         return CheckFailed(f"it {what}", where=f"{self.url}{path}", fix=_FIX)
 
 
-def _difference(given: Any, right: np.ndarray, tolerance: float) -> float | None:
-    """The largest difference, 0 of what is no number; None where they aren't the same."""
+@dataclass(frozen=True)
+class _Given:
+    """What a server has answered for one output."""
+
+    value: Any
+    shape: tuple[int, ...]
+
+
+def _difference(given: Any, right: np.ndarray, tolerance: float) -> tuple[float, bool]:
+    """(the largest difference, 0 of what is no number; whether it is the same answer)."""
     flat = _flat(given)
     if right.dtype == object or right.dtype.kind in "iub":
         values = right.reshape(-1).tolist()
-        return 0.0 if len(flat) == len(values) and all(map(_is_same, flat, values)) else None
+        return 0.0, len(flat) == len(values) and all(map(_is_same, flat, values))
     try:
         found, wanted = np.array(flat, np.float64), right.astype(np.float64).reshape(-1)
     except (TypeError, ValueError):
-        return None
-    if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=tolerance, atol=tolerance, equal_nan=True):
-        return None
-    finite = np.isfinite(wanted)
-    return float(np.abs(found[finite] - wanted[finite]).max(initial=0.0))
+        return 0.0, False
+    if found.shape != wanted.shape:
+        return 0.0, False
+    finite = np.isfinite(wanted) & np.isfinite(found)
+    worst = float(np.abs(found[finite] - wanted[finite]).max(initial=0.0))
+    return worst, np.allclose(found, wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def _shape_of(value: Any) -> tuple[int, ...]:
+    """Of lists in lists."""
+    if not isinstance(value, list):
+        return ()
+    return (len(value), *(_shape_of(value[0]) if value else ()))
+
+
+def _axes(shape: Collection[int]) -> list[int]:
+    """Without those of one, which MLServer adds."""
+    return [size for size in shape if size != 1]
 
 
 def _is_same(given: Any, right: Any) -> bool:

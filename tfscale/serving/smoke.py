@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
@@ -51,12 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     program.word("serve.pickles", "[NAME]", "that name, where its files may run their author's code here", default="")
     program.word("serve.token_file", "FILE", "the token; or TFSCALE_SERVE_TOKEN", type=place)
     program.word("serve.tls_cert", "FILE", "a certificate to trust, such as the server's own", type=place)
-    program.word("wait", "SECONDS", "for the server, and until it has this model", type=number, default=60.0)
+    program.word("wait", "SECONDS", "for the server, and until it has this model", type=_amount, default=60.0)
     text = "by how much a number may differ, as a share of 1 and its size together"
-    program.word("tolerance", "NUMBER", text, type=number, default=1e-4)
+    program.word("tolerance", "NUMBER", text, type=_amount, default=1e-4)
     text = "ask by TensorFlow Serving's (v1) or the Open Inference Protocol (v2) alone; else by both"
     program.word("protocol", "v1|v2", text, default="")
     return program.run(argv, _smoke)
+
+
+def _amount(text: str) -> float:
+    """The type of seconds and of the tolerance: with NaN it would never end, or nothing be the same."""
+    found = number(text)
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of 0 or more")
+    return found
 
 
 def _smoke(options: argparse.Namespace, _: dict) -> int:

@@ -43,7 +43,11 @@ def open_registry(stores: Stores, root: Path, *, patient: bool = True, makes: bo
     """
     if not makes:
         stores.check(root)
-    MlflowTracker(uri=stores.registry, system_metrics=False, required=True).check()
+    try:
+        MlflowTracker(uri=stores.registry, system_metrics=False, required=True).check()
+    except IOFailure as error:  # without which a training may go on, and nobody else
+        fix = "start it, or correct tracker.uri or MLFLOW_TRACKING_URI"
+        raise IOFailure(error.what, where=error.where, fix=fix) from error
     mlflow = import_mlflow()
     if patient:
         leave_patience()
