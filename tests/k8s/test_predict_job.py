@@ -82,6 +82,15 @@ def test_one_pod_is_a_plain_job(validate):
         ([*RUN, "input=data/photos"], 64, "job.data_claim"),
         ([*RUN, "predict.workers=2"], 64, "job.workers=2"),
         ([*RUN, "predict.part=0"], 64, "predict.part"),
+        ([*RUN, "checkpoint=bset"], 64, "'bset' names no checkpoint"),
+        ([*RUN, "data=perpared"], 64, "unknown data 'perpared'"),
+        ([*RUN, "data=prepared", "data.nme=photos"], 64, "data.nme"),
+        ([*RUN, "eval.splt=test"], 64, "eval.splt"),
+        ([*RUN, "+recipe=resnet"], 64, "keeps its recipe"),
+        (["run.dir=models:/digits", RUN[1]], 64, "names no version"),
+        (["run.dir=https://host/runs/resnet/1", RUN[1]], 64, "https:// isn't what a pod reads runs from"),
+        (["run.dir=s3://bucket/run", RUN[1]], 64, "names no run in a store"),
+        ([*RUN, "job.workers=two"], 64, "'two' of type 'str' could not be converted to Integer | job.workers=two | "),
         ([*RUN, "inptu=x"], 64, "did you mean 'input'"),
         ([*RUN, "job.workers=0"], 64, "job.workers"),
         ([*RUN, "job.gpus=2", "job.workers=2"], 64, "job.gpus=1 job.workers=4"),
@@ -96,6 +105,34 @@ def test_what_would_fail_there_is_refused_here(words, code, says):
     with pytest.raises(TfscaleError) as error:
         text_of_prediction([*JOB, *words])
     assert error.value.exit_code == code and says in error.value.line()
+
+
+def test_an_output_lies_on_what_outlives_the_pod(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pod.yaml").write_text(
+        "spec: {volumes: [{name: scratch, emptyDir: {}}, {name: out, persistentVolumeClaim: {claimName: o}}],"
+        " containers: [{volumeMounts: [{name: scratch, mountPath: /scratch}, {name: out, mountPath: /out},"
+        " {name: out, mountPath: /read, readOnly: true}, {name: tmp, mountPath: /more}]}]}"
+    )
+    for place in ("scratch", "read", "more"):
+        with pytest.raises(TfscaleError, match="gone with its pod"):
+            rendered(RUN[0], f"output=/{place}/preds.jsonl", "job.pod=pod.yaml")
+    [job] = rendered(RUN[0], "output=/out/preds.jsonl", "input=/read/photos", "job.pod=pod.yaml")
+    assert "output=/out/preds.jsonl" in container(job)["args"]
+
+
+def test_long_names_keep_the_end_by_which_runs_are_told_apart_and_keys_of_the_runs_own_data_pass():
+    both = [f"run.dir=runs/{'a-long-recipe-of-somebody' * 2}/{run}" for run in ("563a34baa8", "89c6f47174")]
+    names = [rendered(run, RUN[1], "data.name=photos")[0]["metadata"]["name"] for run in both]
+    assert all(len(name) <= 40 and name.startswith("predict-") for name in names)
+    assert [name[-10:] for name in names] == ["563a34baa8", "89c6f47174"]
+
+
+def test_where_no_registry_is_named_it_is_said_which_one_pods_read():
+    words = ["run.dir=models:/digits@champion", RUN[1], *JOB]
+    assert "registry is /work/runs/mlflow.db on the claim" in text_of_prediction(words)
+    for word in ("job.mlflow_uri=http://mlflow", "job.secrets=[mlflow]", "job.env={MLFLOW_TRACKING_URI: http://m}"):
+        assert "mlflow.db" not in text_of_prediction([*words, word])
 
 
 def test_the_command_prints_it(capsys):

@@ -80,9 +80,14 @@ def compose_raw(
     config_dir: str | None = None,
     given: Mapping[str, Any] = MappingProxyType({}),
     schema: type[RunConfig] = RunConfig,
+    whole: bool = True,
 ) -> DictConfig:
-    """The composed DictConfig, for `--cfg job` and for `to_run_config`; raises UsageError like `compose`."""
-    return _composed(overrides, config_dir=config_dir, given=given, schema=schema)[0]
+    """The composed DictConfig, for `--cfg job` and for `to_run_config`; raises UsageError like `compose`.
+
+    Args:
+        whole: whether a run is to come of it; else the error is of the overrides alone, and not of what isn't there.
+    """
+    return _composed(overrides, config_dir=config_dir, given=given, schema=schema, whole=whole)[0]
 
 
 def _composed(
@@ -91,11 +96,12 @@ def _composed(
     config_dir: str | None,
     given: Mapping[str, Any],
     schema: type[RunConfig] = RunConfig,
+    whole: bool = True,
 ) -> tuple[DictConfig, dict[str, Any]]:
     """The composed DictConfig, and what of a recipe's optimizer the overrides leave out of it."""
 
     def attempt(some: Sequence[str]) -> DictConfig:
-        return _compose_from("config", some, config_dir=config_dir, given=given, schema=schema)
+        return _compose_from("config", some, config_dir=config_dir, given=given, schema=schema, whole=whole)
 
     raw = attempt(overrides)
     _check_allowed(list(raw.extensions.allow), overrides)
@@ -238,6 +244,7 @@ def _compose_from(
     config_dir: str | None,
     given: Mapping[str, Any] = MappingProxyType({}),
     schema: type[RunConfig] = RunConfig,
+    whole: bool = True,
 ) -> DictConfig:
     """Composes this primary configuration; what is wrong with the overrides is reported at once."""
     from hydra import compose as hydra_compose
@@ -267,7 +274,8 @@ def _compose_from(
             return attempt(typed)
         except refusals() as error:
             groups = Groups(GlobalHydra.instance().config_loader(), primary, extra)
-            raise _explained(*problems_of(error, typed, attempt, groups, schema), typed, given) from None
+            problems, rest = problems_of(error, typed, attempt, groups, schema)
+            raise _explained(problems, rest, typed, given, whole) from None
 
 
 def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
@@ -368,13 +376,17 @@ def _missing_fix(missing: list[str]) -> str:
 
 
 def _explained(
-    problems: list[Problem], rest: DictConfig | None, overrides: list[str], given: Mapping[str, Any]
+    problems: list[Problem], rest: DictConfig | None, overrides: list[str], given: Mapping[str, Any], whole: bool
 ) -> UsageError:
-    """One UsageError for everything that is wrong with these overrides, and wrong or missing in the rest."""
+    """One UsageError for everything that is wrong with these overrides, and wrong or (of a whole) missing in the
+    rest."""
+    from omegaconf import OmegaConf
+
     found = list(problems)
     if rest is not None:
         _check_allowed(list(rest.extensions.allow), overrides)
-        found += _typed(rest, given, [key.lstrip("+~").split("=", 1)[0] for key, _ in problems])[1]
+        excused = [key.lstrip("+~").split("=", 1)[0] for key, _ in problems]
+        found += _typed(rest, given, [*excused, *([] if whole else OmegaConf.missing_keys(rest))])[1]
     return UsageError(
         "; ".join(reason for _, reason in found),
         where=", ".join(override for override, _ in found if override),

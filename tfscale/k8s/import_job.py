@@ -31,6 +31,9 @@ _TAKEN = {
     *("pull_secrets", "priority_class", "queue", "ttl"),
 }
 _TABLES = {"csv", "tsv", "tab", "parquet", "pq", "npz", "npy", "jsonl", "ndjson"}
+# Kinds of volumes that are gone with their pod, or that nothing is written to, and those of ours that are
+_GONE = {"emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI", "image"}
+_OURS_GONE = {"tmp", "shared-memory"}
 _PICTURES = ("images", "image_table", "masks", "coco", "voc", "webdataset")
 
 
@@ -159,10 +162,20 @@ def concerned(
     return dataclasses.replace(spec, **usual), [f"{key} has no effect on {name}" for key in ignored]
 
 
-def mounted(given: dict[str, Any]) -> list[str]:
-    """The folders that a file of job.pod mounts into its containers."""
-    containers = given.get("spec", {}).get("containers", [])
-    return [mount["mountPath"] for one in containers for mount in one.get("volumeMounts", []) if "mountPath" in mount]
+def mounted(given: dict[str, Any], *, keeps: bool = False) -> list[str]:
+    """The folders that a file of job.pod mounts into its containers.
+
+    Args:
+        keeps: only those in which is kept what a pod writes.
+    """
+    spec = given.get("spec", {})
+    gone = _OURS_GONE | {one.get("name") for one in spec.get("volumes", []) if _GONE & one.keys()}
+    return [
+        mount["mountPath"]
+        for one in spec.get("containers", [])
+        for mount in one.get("volumeMounts", [])
+        if "mountPath" in mount and not (keeps and (mount.get("readOnly") or mount.get("name") in gone))
+    ]
 
 
 def notes(importing: ImportInCluster, job: Job) -> Iterator[str]:

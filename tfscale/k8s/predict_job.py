@@ -21,6 +21,8 @@ from tfscale.k8s.metadata import Manifest, metadata, queued
 from tfscale.k8s.pod import DATA
 from tfscale.k8s.spec import MAX_NAME, RUNS, Job, JobSpec
 from tfscale.launch.predict_workers import prediction_program
+from tfscale.run_dir.choice import parse_choice
+from tfscale.tracking.model_address import parse_address
 
 # What a prediction is told of a pod; the rest of job.* is about training.
 _TAKEN = {
@@ -52,19 +54,22 @@ class PredictInCluster:
     def name(self) -> str:
         """For the job, where nobody names it: that of the run."""
         last = "-".join(str(self.options.run_dir).rstrip("/").split("/")[-2:])
-        return f"predict-{re.sub(r'[^a-z0-9]+', '-', last.lower()).strip('-')}"[:MAX_NAME].strip("-")
+        told = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")
+        return f"predict-{told[-(MAX_NAME - len('predict-')) :].strip('-')}".strip("-")  # its end tells runs apart
 
     @property
     def _run_is_path(self) -> bool:
         return "://" not in self.options.run_dir and not self.options.run_dir.startswith("models:/")
 
-    def check(self, spec: JobSpec, mounts: Sequence[str]) -> None:
+    def check(self, spec: JobSpec, mounts: Sequence[str], *, kept: Sequence[str]) -> None:
         """Refuses what the pods wouldn't find, and an output that would be gone with them.
 
         Args:
-            mounts: folders that job.pod mounts, besides the claims.
+            mounts: folders that job.pod mounts, besides the claims. kept: those of them that keep what is written.
         """
         options = self.options
+        parse_choice(options.checkpoint)
+        self._check_address()
         if options.predict_workers is not None:
             raise UsageError(
                 "the pods are the workers", where="predict.workers", fix=f"use job.workers={options.predict_workers}"
@@ -75,11 +80,11 @@ class PredictInCluster:
             )
         if PurePosixPath(options.output).suffix not in (".jsonl", ".parquet"):
             raise UsageError(f"{options.output} names no format", where="output", fix="end it in .jsonl or .parquet")
-        if not is_below(str(_HOME / options.output), (RUNS, *mounts)):
+        if not is_below(str(_HOME / options.output), (RUNS, *kept)):
             raise UsageError(
                 f"{options.output} would be gone with its pod",
                 where="output",
-                fix=f"write it to the claim of runs: output={RUNS}/{PurePosixPath(options.output).name}; a volume that"
+                fix=f"write it to the claim of runs: output={RUNS}/{PurePosixPath(options.output).name}; a claim that"
                 " job.pod mounts is good, too",
             )
         for where, path in (("run.dir", options.run_dir if self._run_is_path else None), ("input", options.input)):
@@ -94,6 +99,42 @@ class PredictInCluster:
                 raise UsageError(
                     f"no claim was given with {path}", where="job.data_claim", fix="give job.data_claim=CLAIM"
                 )
+
+    def _check_address(self) -> None:
+        """Refuses an address that no pod finds a run at."""
+        where, address = "run.dir", str(self.options.run_dir)
+        if self._run_is_path or parse_address(address, where=where):
+            return
+        protocol, _, rest = address.partition("://")
+        if not store_extras(address):
+            fix = f"give s3://, gs://, models:/NAME@ALIAS, or a path below {RUNS} (job.run_claim)"
+            raise UsageError(f"{protocol}:// isn't what a pod reads runs from", where=where, fix=fix)
+        if len([part for part in rest.split("/") if part]) < 3:
+            fix = f"give run.dir={protocol}://BUCKET/.../RECIPE/NAME"
+            raise UsageError(f"{address} names no run in a store", where=where, fix=fix)
+
+    def check_overrides(self, config_dir: str | None) -> None:
+        """Raises UsageError for overrides that the pods would refuse, as far as that is known without the run: not for
+        keys of a task, data or tracker that are the run's own.
+
+        Args:
+            config_dir: the user's own groups, on this machine.
+        """
+        from tfscale.composition.hydra_compose import compose_raw
+        from tfscale.composition.plug_points import PLUG_POINTS
+
+        words = self.options.overrides
+        named = {word.lstrip("+").partition("=")[0] for word in words}
+        if "recipe" in named:
+            raise UsageError(
+                "a trained run keeps its recipe", where="recipe", fix="leave it away, or override single keys"
+            )
+        unknown = set(PLUG_POINTS) - named
+        compose_raw(
+            [word for word in words if re.split("[.=]", word.lstrip("+~"))[0] not in unknown],
+            config_dir=config_dir,
+            whole=False,
+        )
 
     def arguments(self, workers: int, groups: str | None) -> tuple[str, ...]:
         """The container's.
@@ -134,7 +175,14 @@ def notes(predicting: PredictInCluster, job: Job) -> Iterator[str]:
     """What people should know of it, one sentence each."""
     if extras := " ".join(predicting.extras()):
         yield f'the image must have what this needs: docker build --build-arg EXTRAS="mlflow digits {extras}"'
+    if "models:/" in str(predicting.options.run_dir) and not _names_registry(job.spec):
+        yield f"without job.mlflow_uri the registry is {RUNS}/mlflow.db on the claim"
     yield f"{predicting.options.output} is there, whole, once this Job is complete"
+
+
+def _names_registry(spec: JobSpec) -> bool:
+    """Whether the pods may be told one: what a Secret or a ConfigMap holds nobody knows here."""
+    return bool(spec.mlflow_uri or spec.secrets or spec.config_maps or any("MLFLOW" in name for name in spec.env))
 
 
 def render(job: Job) -> list[Manifest]:

@@ -95,7 +95,7 @@ def text_of_import(words: Sequence[str], *, config_dir: str | None = None) -> st
     importing = import_job.ImportInCluster(tuple(theirs))
     usual = ["job=job"] if not any(word.startswith("job=") for word in ours) else []
     usual += [f"job.name={importing.name}"] if "job.name" not in overridden(ours) else []
-    spec, in_vain = import_job.spec_of_import(_spec(_checked([*usual, *ours], config_dir)), ours)
+    spec, in_vain = import_job.spec_of_import(_spec(_checked([*usual, *ours], config_dir, trains=False)), ours)
     job = _job_of(spec, importing.arguments(), files=importing.files())
     importing.check(import_job.mounted(dict(job.pod)))
     asked = ["data", "import", *_folder(config_dir), *words]
@@ -118,10 +118,11 @@ def text_of_prediction(words: Sequence[str], *, config_dir: str | None = None) -
     predicting = predict_job.PredictInCluster(tuple(theirs))
     usual = ["job=job"] if not any(word.startswith("job=") for word in ours) else []
     usual += [f"job.name={predicting.name}"] if "job.name" not in overridden(ours) else []
-    spec, in_vain = predict_job.spec_of_prediction(_spec(_checked([*usual, *ours], config_dir)), ours)
+    spec, in_vain = predict_job.spec_of_prediction(_spec(_checked([*usual, *ours], config_dir, trains=False)), ours)
     files, where = _groups(config_dir)
     job = _job_of(spec, predicting.arguments(spec.workers, where), files=files)
-    predicting.check(spec, mounted(dict(job.pod)))
+    predicting.check(spec, mounted(dict(job.pod)), kept=mounted(dict(job.pod), keeps=True))
+    predicting.check_overrides(config_dir)
     asked = ["predict", *_folder(config_dir), *words]
     return _as_text(asked, [*in_vain, *predict_job.notes(predicting, job)], predict_job.render(job))
 
@@ -140,7 +141,7 @@ def text_of_serving(words: Sequence[str], *, config_dir: str | None = None) -> s
     refuse_secrets(theirs)
     usual = ["job=deployment"] if not any(word.startswith("job=") for word in ours) else []
     usual += ["job.name=model"] if "job.name" not in overridden(ours) else []
-    spec = _spec(_checked([*usual, *ours], config_dir))
+    spec = _spec(_checked([*usual, *ours], config_dir, trains=False))
     serving = serving_job.ServeInCluster.of(theirs, spec, ours)
     asked = ["serve", *_folder(config_dir), *words]
     return _as_text(asked, list(serving_job.notes(serving)), served_model.render(serving))
@@ -195,7 +196,7 @@ def text_of_route(words: Sequence[str], *, config_dir: str | None = None) -> str
     ours, theirs = _parted(words)
     refuse_secrets([word for word in theirs if not word.startswith("route.tls_secret=")])  # a Secret's name
     usual = ["job.name=models"] if "job.name" not in overridden(ours) else []
-    route = Route.of(theirs, _spec(_checked([*usual, *ours], config_dir)), asked=ours)
+    route = Route.of(theirs, _spec(_checked([*usual, *ours], config_dir, trains=False)), asked=ours)
     made = [envoy_config(route)] if route.spec.kind == "envoy" else route_manifests.render(route)
     return _as_text(["route", *_folder(config_dir), *words], [], made)
 
@@ -242,21 +243,21 @@ def _as_text(words: Sequence[str], notes: Sequence[str], manifests: Sequence[Man
     return head + "---\n".join(yaml_of(manifest) for manifest in manifests)
 
 
-def composed(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
-    """The configuration of a run and of its job, before it is checked."""
+def composed(overrides: Sequence[str], config_dir: str | None = None, *, trains: bool = True) -> DictConfig:
+    """The configuration of a run and of its job, before it is checked; of the job alone where nothing is trained."""
     from tfscale.composition.hydra_compose import compose_raw
     from tfscale.k8s.spec import JobRunConfig
 
     # To Hydra a key of an open mapping is a new one
     forced = [f"++{each}" if _OPEN.match(each) else each for each in overrides]
-    return compose_raw(forced, config_dir=config_dir, schema=JobRunConfig)
+    return compose_raw(forced, config_dir=config_dir, schema=JobRunConfig, whole=trains)
 
 
-def _checked(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
+def _checked(overrides: Sequence[str], config_dir: str | None, *, trains: bool = True) -> DictConfig:
     from omegaconf import OmegaConf
 
     refuse_secrets(overrides)
-    raw = composed(overrides, config_dir)
+    raw = composed(overrides, config_dir, trains=trains)
     refuse_environment(raw)
     if OmegaConf.is_missing(raw.job, "kind"):
         raise UsageError("no kind of job was chosen", where="job", fix="add job=tfjob; --help lists the kinds")
