@@ -121,6 +121,23 @@ def test_an_operation_that_a_library_has_not_is_named(tf, policy):
         onnx_file.to_onnx(function)
 
 
+def test_the_exact_gelu_converts_to_onnx(tf, policy):
+    """By Erfc, which tf2onnx doesn't know: it is compared where it is 2, 1 and next to 0."""
+    import keras
+    import onnxruntime
+
+    from tfscale.export import onnx_file
+
+    policy("float32")
+    x = keras.Input((81,), name="x")
+    model = keras.Model(x, keras.layers.Activation("gelu")(keras.layers.Activation("gelu")(x)))
+    given = np.linspace(-40, 40, 81, dtype=np.float32)[np.newaxis]
+    function = tensor_function(model, tf.constant(given))
+    assert "Erfc" in {op.type for op in function.by_name.graph.get_operations()}
+    said = onnxruntime.InferenceSession(onnx_file.to_onnx(function)).run(None, {"x": given})[0]
+    np.testing.assert_allclose(said, model(given), atol=4e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
