@@ -138,6 +138,24 @@ def test_the_exact_gelu_converts_to_onnx(tf, policy):
     np.testing.assert_allclose(said, model(given), atol=4e-6, rtol=1e-6)
 
 
+def test_what_layers_hold_besides_variables_is_in_the_onnx_file(tf, policy):
+    """A Normalization's mean and variance, which tf2onnx takes for inputs."""
+    import keras
+    import onnxruntime
+
+    from tfscale.export import onnx_file
+
+    policy("float32")
+    given = np.random.RandomState(0).normal(3, 2, (40, 5)).astype(np.float32)
+    normalised = keras.layers.Normalization(name="normalised")
+    normalised.adapt(given)
+    x = keras.Input((5,), name="x")
+    model = keras.Model(x, keras.layers.Dense(2)(normalised(x)))
+    session = onnxruntime.InferenceSession(onnx_file.to_onnx(tensor_function(model, tf.constant(given))))
+    assert [one.name for one in session.get_inputs()] == ["x"]
+    np.testing.assert_allclose(session.run(None, {"x": given})[0], model(given), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [

@@ -45,6 +45,7 @@ def to_onnx(function: TensorFunction) -> bytes:
             opset=_OPSET,
             custom_op_handlers={"Erfc": (_one_minus_erf, [])},  # of the exact GELU; tf2onnx knows Erf alone
         )
+        _hold_captures(made, function)
         onnx.checker.check_model(made)  # the converter goes on where it knows no operation
     except Exception as error:  # whatever the two raise
         raise UsageError(
@@ -54,6 +55,21 @@ def to_onnx(function: TensorFunction) -> bytes:
         ) from error
     content: bytes = made.SerializeToString()
     return content
+
+
+def _hold_captures(made: Any, function: TensorFunction) -> None:
+    """Puts into the file what the function has by value besides variables, such as a Normalization's mean: tf2onnx makes
+    inputs of it."""
+    import tensorflow as tf
+    from onnx import numpy_helper
+
+    graph = function.in_order.get_concrete_function(*function.specs.values()).graph
+    held = {inner.name: outer for outer, inner in graph.captures if outer.dtype != tf.resource}
+    inputs = [one for one in made.graph.input if one.name not in held]
+    taken = {one.name for one in made.graph.input} & set(held)
+    del made.graph.input[:]
+    made.graph.input.extend(inputs)
+    made.graph.initializer.extend(numpy_helper.from_array(held[name].numpy(), name) for name in sorted(taken))
 
 
 def _one_minus_erf(graph: Any, node: Any, name: str, _: Any) -> None:
