@@ -40,6 +40,7 @@ from tfscale.hooks.keras_hooks import (
     scale_rates,
     seed_generators,
     single_losses,
+    store_in,
     sublayers,
     uncompiled,
 )
@@ -123,6 +124,21 @@ def test_layers_in(keras):
     assert layers_in(shared, include_self=False) == []
     assert [one for one in sublayers(model) if one in (inner, shared)] == [inner]
     assert sublayers(both) == [both.forward_layer, both.backward_layer]
+
+
+@of(store_in)
+def test_store_in(keras, tf):
+    dense, norm = keras.layers.Dense(2, dtype="mixed_bfloat16"), keras.layers.BatchNormalization(dtype="mixed_bfloat16")
+    given = tf.constant([[0.3, 7.0]])
+    norm(dense(given))
+    before, held = dense(given), dense.kernel.value
+    assert store_in(dense.kernel, "bfloat16") and not store_in(norm.moving_variance, "bfloat16")
+    assert (dense.kernel.value.dtype, norm.moving_variance.value.dtype) == (tf.bfloat16, tf.float32)
+    np.testing.assert_array_equal(tf.cast(held, tf.bfloat16), dense.kernel.value)
+    np.testing.assert_array_equal(before, dense(given))
+    function = tf.function(dense, autograph=False).get_concrete_function(tf.TensorSpec([None, 2]))
+    assert {one.dtype for one in function.captured_inputs} == {tf.resource}
+    assert dense.kernel.value.handle in function.captured_inputs
 
 
 @of(lora_in_float64)

@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exports; returns the exit code."""
     program = Program(
         "export",
-        "A trained run as Keras file and SavedModel in <run.dir>/export, or as a file of LiteRT or ONNX in a folder "
-        "beside it; checked in a process of its own.",
+        "A trained run as Keras file and SavedModel in <run.dir>/export, or in a folder beside it as SavedModel in "
+        "bfloat16 or as a file of LiteRT or ONNX; checked in a process of its own.",
         example="tfscale export run.dir=runs/resnet/563a34baa8",
     )
     program.trained_run()
@@ -30,14 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     program.word("export.examples", "N", text, type=_count)
     text = "savedmodel for TensorFlow and Keras, litert (extra litert) or onnx (extra onnx)"
     program.word("format", "|".join(PRECISIONS), text, type=choice(*PRECISIONS), default="savedmodel")
-    text = "of LiteRT; in less than float32 the run's metrics are measured before and after"
-    names = PRECISIONS["litert"]
+    text = "bfloat16 of savedmodel, float16 and int8 of litert: the run's metrics are measured before and after"
+    names = tuple(dict.fromkeys(name for known in PRECISIONS.values() for name in known))
     program.word("precision", "|".join(names), text, type=choice(*names), default="float32")
     text = f"how much worse the run's metric may become by that (default {MOST_LOSS}); else nothing is exported"
     program.word("most_loss", "NUMBER", text, type=number)
     text = "a copy as FOLDER/1, 2, ...: the next version, as TensorFlow Serving and KServe read them"
     program.word("versions", "FOLDER", text, type=place)
-    text = "true makes it again where it is there already, from the same checkpoint (as LiteRT and ONNX always are)"
+    text = "true makes it again where it is there already, from the same checkpoint (what lies beside it always is)"
     program.word("fresh", "true|false", text, type=choice("true", "false"), default="false")
     return program.run(argv, _export)
 
@@ -74,7 +74,7 @@ def _found(options: argparse.Namespace, wanted: Conversion, which: str | int) ->
     """The export that need not be made again; None: there is none, or it was asked for another one."""
     from tfscale.export.found_export import found_export
 
-    own = options.overrides or options.export_examples or wanted.format != "savedmodel"
+    own = options.overrides or options.export_examples or wanted.apart
     if options.fresh == "true" or own or "://" in options.run_dir:
         return None
     return found_export(Path(options.run_dir), which)
@@ -89,7 +89,7 @@ def _made(options: argparse.Namespace, wanted: Conversion, which: str | int) -> 
         RunDir(run.folder).check_writable()
         if options.export_examples is not None:
             run.config.export.examples = options.export_examples
-        if wanted.format != "savedmodel":
+        if wanted.apart:
             from tfscale.export.converted import export_converted
 
             return export_converted(run, wanted)

@@ -14,7 +14,11 @@ from dataclasses import dataclass
 
 from tfscale.errors import UsageError
 
-PRECISIONS = {"savedmodel": ("float32",), "litert": ("float32", "float16", "int8"), "onnx": ("float32",)}
+PRECISIONS = {
+    "savedmodel": ("float32", "bfloat16"),
+    "litert": ("float32", "float16", "int8"),
+    "onnx": ("float32",),
+}
 MOST_LOSS = 0.01
 _MODULES = {"litert": ("ai_edge_litert",), "onnx": ("tf2onnx", "onnx", "onnxruntime")}  # of the extras of that name
 
@@ -35,6 +39,11 @@ class Conversion:
     @property
     def lossy(self) -> bool:
         return self.precision != "float32"
+
+    @property
+    def apart(self) -> bool:
+        """Whether it is something else than a run's own export, and has a folder beside it."""
+        return self.format != "savedmodel" or self.lossy
 
     @property
     def bound(self) -> float:

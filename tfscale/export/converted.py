@@ -1,7 +1,8 @@
 """A trained run as a file of another library, which counts once that library has loaded it and answered like the model.
 
-Owns the order: convert, ask a process that has the library alone, measure what a lower precision costs, write. Refuses
-to know the libraries, which are litert_file.py's and onnx_file.py's.
+Owns the order: convert, ask a process that has the library alone, measure what a lower precision costs, write; of
+SavedModels in bfloat16, which are bfloat16_export.py's, the folder alone. Refuses to know the libraries, which are
+litert_file.py's and onnx_file.py's.
 
     path = export_converted(run, Conversion("litert", "int8"))       # runs/r/export-litert-int8
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from tfscale.errors import CheckFailed
 from tfscale.export import litert_file, onnx_file
+from tfscale.export.bfloat16_export import write_bfloat16
 from tfscale.export.conversion import Conversion
 from tfscale.export.export_folder import files_of, replacing_export, versions, write_about
 from tfscale.export.lost_accuracy import measure
@@ -63,7 +65,12 @@ def export_converted(run: RestoredRun, wanted: Conversion) -> Path:
         run.num_examples(run.config.eval.split)
     directory = run.folder / wanted.folder
     with replacing_export(directory) as folder:
-        about = _convert(run, wanted, folder)
+        if wanted.format == "savedmodel":
+            made = write_bfloat16(run, folder, most_loss=wanted.bound)
+        else:
+            made = _convert(run, wanted, folder)
+        classes = list(run.class_names or ()) or None
+        about = {"step": run.state.step, "identity": run.checkpoint.identity, "classes": classes, **made}
         facts = run_facts(run.folder, run.task, run.config, step=run.state.step)
         write_about(folder, about, model_card(about, facts))
     return directory
@@ -99,9 +106,6 @@ def _convert(run: RestoredRun, wanted: Conversion, folder: Path) -> dict[str, An
         _compared(_in_parts(answer, named, rows_of(task)), said, _SAME)  # what is measured is what was checked
         lost = measure(run, model, function.called_by(answer), most_loss=wanted.bound)
     return {
-        "step": run.state.step,
-        "identity": run.checkpoint.identity,
-        "classes": list(run.class_names or ()) or None,
         "format": wanted.format,
         "precision": wanted.precision,
         "live_precision": run.state.model.dtype_policy.name,

@@ -68,6 +68,11 @@ def in_full_precision(task: Task, live: keras.Model) -> keras.Model:
     was trained)."""
     if task.fixed_precision is not None:  # a model that exists already; building it again gives the same
         return full_precision_copy(live) if task.fixed_precision.startswith("mixed_") else live
+    return built_again(task, live)
+
+
+def built_again(task: Task, live: keras.Model) -> keras.Model:
+    """The trained weights in a model that the task builds anew, under the policy in force."""
     model = copy.copy(task).build_model()  # a copy, since tasks may remember the model they built
     copy_variables(live, model)
     return model

@@ -58,8 +58,8 @@ def to_onnx(function: TensorFunction) -> bytes:
 
 
 def _hold_captures(made: Any, function: TensorFunction) -> None:
-    """Puts into the file what the function has by value besides variables, such as a Normalization's mean: tf2onnx makes
-    inputs of it."""
+    """Puts into the file what the function has by value besides variables, such as a Normalization's mean, of which
+    tf2onnx makes inputs."""
     import tensorflow as tf
     from onnx import numpy_helper
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfscale.autograph import with_autograph
 from tfscale.export.signature import Signature
+from tfscale.export.verify import numbers
 from tfscale.hooks.keras_hooks import layers_in
 from tfscale.task import Task
 
@@ -63,6 +65,11 @@ class Served:
         }
 
     def _answer(self, **fields: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = self._answered(**fields)
+        # no protocol of servers has bfloat16
+        return {n: tf.cast(value, tf.float32) if value.dtype == tf.bfloat16 else value for n, value in found.items()}
+
+    def _answered(self, **fields: tf.Tensor) -> dict[str, tf.Tensor]:
         if self.raw is None:
             # by name: tf.function hands the fields over in alphabetic order
             return named_outputs(self.model, self.model(self.signature.packed(fields), training=False))
@@ -89,6 +96,18 @@ class Served:
     def named(self, samples: Mapping[str, Any]) -> dict[str, Any]:
         """Raw fields by the names of the inputs that they are."""
         return {name: samples[field] for name, field in self.fields.items()}
+
+    def answered(self, raw: Mapping[str, Any], *, rows: int) -> dict[str, np.ndarray]:
+        """ "served/NAME": what this graph answers in this process, so many examples at once, as `verify.ask` asks."""
+        count = len(next(iter(raw.values())))
+        parts = []
+        for start in range(0, count, rows):
+            some = {
+                name: tf.convert_to_tensor(values[start : start + rows], self.inputs[name].dtype)
+                for name, values in raw.items()
+            }
+            parts.append(numbers(self._function(**some), "served"))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def save(self, folder: Path) -> None:
         module = tf.Module()

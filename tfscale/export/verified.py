@@ -137,7 +137,6 @@ def _write(task: Task, state: TrainState, folder: Path, samples: Samples) -> dic
 def _save(task: Task, made: _Models, folder: Path, samples: Samples, inputs: Any) -> dict[str, Any]:
     """Writes both files; returns the samples as the SavedModel's signature takes them."""
     from tfscale.export.keras_file import save
-    from tfscale.export.warm_up import write_examples
 
     if made.why:
         _log.warning(f"model.keras is left out of the export: {made.why}; saved_model/ holds the model")
@@ -145,7 +144,17 @@ def _save(task: Task, made: _Models, folder: Path, samples: Samples, inputs: Any
         save(made.stock, folder / "model.keras")
         if task.keras_file_with:
             _log.info(f"whoever loads model.keras imports {', '.join(task.keras_file_with)} before")
-    served = made.served
+    return write_served(made.served, folder, samples, inputs)
+
+
+def write_served(served: Served, folder: Path, samples: Samples, inputs: Any) -> dict[str, Any]:
+    """Writes saved_model/ with requests that warm a server up; returns the samples as its signature takes them.
+
+    Args:
+        inputs: what the model is called with for these samples.
+    """
+    from tfscale.export.warm_up import write_examples
+
     served.save(folder / "saved_model")
     raw: dict[str, Any] = served.signature.named(inputs) if served.raw is None else served.named(samples.raw)
     few = {name: values[:_WARM_UP] for name, values in raw.items()}
@@ -156,16 +165,23 @@ def _save(task: Task, made: _Models, folder: Path, samples: Samples, inputs: Any
 def _described_tensors(task: Task, made: _Models, inputs: Any, outputs: Sequence[Any]) -> dict[str, Any]:
     from tfscale.export.signature import Signature
 
-    served, why = made.served, made.why
+    why = made.why
+    return {
+        **described_signature(task, made.served),
+        "keras_inputs": None if why else _described(Signature.of(made.stock, inputs).seen(inputs)),
+        "keras_outputs": None if why else _described({str(i): t for i, t in enumerate(outputs)}),
+        "keras_imports": [] if why else list(task.keras_file_with),
+    }
+
+
+def described_signature(task: Task, served: Served) -> dict[str, Any]:
+    """What export.json says of the SavedModel's signature."""
     return {
         "inputs": _described(served.inputs),
         "fields": {name: field for name, field in served.fields.items() if name != field},
         "gaps": None if served.raw is None else [name for name, field in served.fields.items() if field in task.gaps],
         "outputs": _described(served.outputs),
-        "keras_inputs": None if why else _described(Signature.of(made.stock, inputs).seen(inputs)),
-        "keras_outputs": None if why else _described({str(i): t for i, t in enumerate(outputs)}),
         "imports": list(task.served_with),
-        "keras_imports": [] if why else list(task.keras_file_with),
     }
 
 

@@ -55,6 +55,22 @@ def seed_generators(layer: Any) -> list[Any]:
     return list(layer._seed_generators)
 
 
+def store_in(variable: Any, dtype: str) -> bool:
+    """Keeps a variable's values in another type than its layer declares, if the layer asks for them in its compute type
+    (`autocast`); returns whether it does.
+
+    A policy gives all variables of a layer one type, also the statistics that have to stay exact.
+    Keras 3.15: keras/src/backend/common/variables.py, `Variable._value` and `Variable._autocast`.
+    """
+    import tensorflow as tf
+
+    if not variable._autocast:
+        return False
+    value = variable._value
+    variable._value = tf.Variable(tf.cast(value, dtype), trainable=value.trainable, name=variable.name)
+    return True
+
+
 def attention_dropout(layer: keras.layers.MultiHeadAttention) -> keras.layers.Dropout:
     """The Dropout of its shares, whose random stream the layer's state and files hold.
 

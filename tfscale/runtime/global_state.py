@@ -83,10 +83,20 @@ def exact_policy() -> Iterator[str]:
     """Builds models in the full precision of this run, float32 or float64, whatever it trains in; yields its name."""
     import keras
 
-    former, full = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_dtype_policy(full)
-    try:
+    full = keras.config.floatx()
+    with policy(full):
         yield full
+
+
+@contextlib.contextmanager
+def policy(name: str) -> Iterator[None]:
+    """Builds models under this dtype policy of Keras's."""
+    import keras
+
+    former = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
     finally:
         keras.config.set_dtype_policy(former)
 

@@ -48,6 +48,9 @@ class Version:
     is_mlflow: bool = False
 
 
+_EXPORTS = ("export", "export-savedmodel-bfloat16")  # of a run, which is what they are named after
+
+
 @dataclass(frozen=True)
 class ModelPlace:
     """A place of one model; what stands there may change.
@@ -159,7 +162,7 @@ def _stamp(files: Iterable[Path]) -> tuple[int, ...]:
 def _name_of(folder: Path) -> str:
     """The recipe's of a run, which stands before its own name; else the folder's."""
     whole = folder.resolve()
-    run = whole.parent if whole.name == "export" else whole
+    run = whole.parent if whole.name in _EXPORTS else whole
     try:
         return recipe_of((run / "config.yaml").read_bytes()) or run.name
     except OSError:
