@@ -104,6 +104,8 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
             words = (f"url=http://127.0.0.1:{model.port}", "serve.name=fixed", f"tracker.uri={uri}", "wait=0")
             assert smoke.main([*words, "model=models:/double/2"]) == 0
             assert smoke.main([*words, "model=models:/double@champion"]) == 1  # which is version 1 again
+            with pytest.raises(DataMissing, match="nobody has the alias champoin; did you mean 'champion'"):
+                registry.resolve(ModelAddress("double", alias="champoin"))
             for name in fixed:
                 answer = model.post(f"/v1/models/{name}:predict", {"instances": [[1, 1, 1]]})
                 assert answer.json == {"predictions": [[3, 3, 3]]}

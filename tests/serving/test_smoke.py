@@ -117,6 +117,7 @@ def test_it_waits_until_the_server_has_the_newer_version(cli, models, tmp_path):
 def test_a_server_that_is_not_there_is_waited_for_and_bad_words_are_not(cli, models):
     ended = cli("url=http://127.0.0.1:1", f"model={models / 'two'}", "wait=0.1", program=SMOKE)
     assert ended.code == 1 and "it doesn't answer: [Errno 111] Connection refused, for 0.1 s" in ended.err
+    assert "start it, or correct url=" in ended.err
     ended = cli("url=http://127.0.0.1:1", f"model={models / 'whole'}", program=SMOKE)
     assert ended.code == 66 and "the export holds no examples to ask about" in ended.err
     for url in ("127.0.0.1:80", "ftp://a", "http://", "http://a:b", "http://a?b"):

@@ -161,7 +161,8 @@ class AskedServer:
                 fix="serve.tls_cert=FILE of the server's own, or of who has signed it",
             ) from None
         except (OSError, http.client.HTTPException) as error:
-            raise self._failed(path, f"doesn't answer: {error or type(error).__name__}") from None
+            what = f"it doesn't answer: {error or type(error).__name__}"
+            raise CheckFailed(what, where=f"{self.url}{path}", fix="start it, or correct url=") from None
         if status in _NEVER:
             raise UsageError(
                 "the server asks for a token" if not self.token else "the server asks for another token",

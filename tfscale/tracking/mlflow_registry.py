@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfscale.errors import DataMissing, IOFailure, TfscaleError, UsageError, first_line, without_secrets
+from tfscale.errors import DataMissing, IOFailure, TfscaleError, UsageError, first_line, nearest, without_secrets
 from tfscale.tracking.delivery import cause_of
 from tfscale.tracking.mlflow import MlflowTracker
 from tfscale.tracking.mlflow_sink import import_mlflow, leave_patience
@@ -92,7 +92,9 @@ class Registry:
         model = self._model(address.name)
         version = address.version or (_aliases(model).get(address.alias) if model is not None else None)
         if version is None or (address.version and version not in self.tags(address.name)):
-            what = f"nobody has the alias {address.alias}" if version is None else f"it has no version {version}"
+            aliases = sorted(_aliases(model)) if model is not None else []
+            what = f"nobody has the alias {address.alias}{nearest(str(address.alias), aliases)}"
+            what = what if version is None else f"it has no version {version}"
             found = f"{address.name}: {what}" if model is not None else "there is no such model"
             raise DataMissing(
                 f"{address} is not in the registry {self.name}: {found}",
