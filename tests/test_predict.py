@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from support.tiny_run import Classify, Vectors
 
 from tfscale.config.schema import EvalConfig, OptimizerConfig, RunConfig, RunSection, TrainConfig
 from tfscale.console.messages import received
-from tfscale.errors import OutputError, UsageError
+from tfscale.errors import DataMissing, IOFailure, OutputError, UsageError
 from tfscale.evaluate import evaluate_run
 
 PREDICT = ("-m", "tfscale.predict")
@@ -168,13 +169,14 @@ def classifier(small_run):
     return small_run(Classifier(), Pictures())
 
 
-def predict(folder, output, *overrides, split="test", **kind) -> list[str]:
+def predict(folder, output, *overrides, split="test", unlabelled=None, data=None, **kind) -> list[str]:
     from tfscale.trained.predictions import check_output, predict_file
     from tfscale.trained.restored_run import RestoredRun
 
     said: list[str] = []
     check_output(output)
-    with RestoredRun.open(folder, [ALLOW, *overrides]) as run, received(said.append):
+    opened = RestoredRun.open(folder, [ALLOW, *overrides], unlabelled=unlabelled, data=data)
+    with opened as run, received(said.append):
         predict_file(run, split, output, **{"now": lambda: 0.0, **kind})  # no line of how far it is, however slow
     return said
 
@@ -207,7 +209,8 @@ def test_parts_of_any_size_give_the_same_rows(classifier, tmp_path):
     assert len(texts) == 1
 
 
-def test_parts_of_another_checkpoint_or_input_are_not_taken(classifier, tmp_path, monkeypatch):
+@pytest.fixture
+def broken_at(monkeypatch):
     from tfscale.process import fault_points as faults
 
     def broken_at(number):
@@ -217,6 +220,92 @@ def test_parts_of_another_checkpoint_or_input_are_not_taken(classifier, tmp_path
 
         monkeypatch.setattr(faults, "point", point)
 
+    return broken_at
+
+
+def test_pictures_that_were_replaced_under_their_names_are_another_input(classifier, tmp_path, monkeypatch, broken_at):
+    monkeypatch.chdir(tmp_path)  # where data/ is
+    folder, output = tmp_path / "photos", tmp_path / "p.jsonl"
+    folder.mkdir()
+    for number, one in enumerate(pictures(23, 4)[0]):
+        (folder / f"{number:02d}.png").write_bytes(encoded(one, "PNG"))
+    broken_at(2)
+    with pytest.raises(RuntimeError, match="broken"):
+        predict(classifier, output, part_rows=8, unlabelled=str(folder))
+    (folder / "00.png").write_bytes((folder / "22.png").read_bytes())
+    broken_at(None)
+    said = predict(classifier, output, part_rows=8, unlabelled=str(folder))
+    assert [line for line in said if "starting afresh" in line]
+    told = rows(output)
+    assert told[0]["probabilities"] == pytest.approx(told[22]["probabilities"], abs=1e-6)
+
+
+def test_data_that_say_that_they_are_others_are_another_input(classifier, tmp_path, broken_at):
+    class Versioned(Pictures):
+        content = "as it was"
+
+        def identity(self):
+            return {**super().identity(), "content": self.content}
+
+    data = Versioned()
+    broken_at(2)
+    with pytest.raises(RuntimeError, match="broken"):
+        predict(classifier, tmp_path / "p.jsonl", part_rows=8, data=data)
+    broken_at(None)
+    data.content = "replaced"
+    (said,) = predict(classifier, tmp_path / "p.jsonl", part_rows=8, data=data)
+    assert "starting afresh" in said
+
+
+def test_why_it_cannot_be_written_or_read_is_told(classifier, tmp_path, monkeypatch):
+    from tfscale.process import fault_points as faults
+    from tfscale.trained.restored_run import RestoredRun
+
+    output = tmp_path / "p.jsonl"
+    monkeypatch.setattr(faults, "point", lambda *_, **__: shutil.rmtree(f"{output}.parts"))
+    with pytest.raises(IOFailure, match="No such file") as caught:
+        predict(classifier, output, part_rows=8)
+    assert "somebody has removed it" in caught.value.fix and "p.jsonl.parts" in caught.value.where
+    with RestoredRun.open(classifier, [ALLOW]) as run:
+        with pytest.raises(DataMissing, match="can't be read: No such file") as missing, run.data_errors_named():
+            (tmp_path / "absent.png").read_bytes()
+        assert missing.value.where == str(tmp_path / "absent.png")
+
+
+def test_a_full_disk_leaves_nothing_that_is_taken_for_whole(classifier, tmp_path, monkeypatch):
+    from tfscale.process import fault_points as faults
+
+    disk, output = tmp_path / "disk", tmp_path / "disk" / "p.jsonl"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("may not mount a tmpfs here")
+
+    def fill_up(*_, **__):
+        with pytest.raises(OSError, match="No space left"), (disk / "filler").open("wb", buffering=0) as stream:
+            while True:
+                stream.write(b"x" * 4096)
+
+    def full(**kind):
+        with pytest.raises(IOFailure, match="No space left") as caught:
+            predict(classifier, output, part_rows=8, **kind)
+        assert caught.value.fix == "free space, then run the same command again"
+        (disk / "filler").unlink()
+
+    try:
+        fill_up()
+        full()  # nothing can be locked
+        with monkeypatch.context() as patched:
+            for point in ("predict.part", "predict.join"):
+                patched.setattr(faults, "point", lambda name, point=point, **_: fill_up() if name == point else None)
+                full()
+        assert not output.exists() and not list(disk.rglob("*.tmp")) and not list(disk.rglob(".lock.*-*"))
+        assert predict(classifier, output, part_rows=8) == ["3 of 3 parts are there already: going on at row 23"]
+        assert len(rows(output)) == 23 and list(disk.iterdir()) == [output]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_parts_of_another_checkpoint_or_input_are_not_taken(classifier, tmp_path, broken_at):
     output = tmp_path / "p.jsonl"
     output.write_text("older\n")
     broken_at(2)

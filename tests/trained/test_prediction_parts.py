@@ -10,6 +10,7 @@ import pytest
 
 from tfscale.console.messages import received
 from tfscale.errors import InternalError, IOFailure, OutputError
+from tfscale.files import replacing
 from tfscale.process import fault_points
 from tfscale.trained.prediction_output import Output
 from tfscale.trained.prediction_parts import Parts, Share, clear_whole
@@ -68,14 +69,55 @@ def test_one_that_comes_again_leaves_the_output_alone(tmp_path):
     assert not list(output.with_name("p.jsonl.parts").glob("part-*"))
     clear_whole(Output.of(output))
     assert list(tmp_path.iterdir()) == [output]
-    with pytest.raises(InternalError, match="isn't theirs"):
-        clear_whole(Output.of(output))
+    clear_whole(Output.of(output))  # another command has done so
     # An output that was removed is made anew, by other workers or by one alone
     assert [work(output, worker, 2) for worker in (0, 1)] == [(3, False), (3, True)]
     output.unlink()
     assert [work(output, worker, 2) for worker in (1, 0)] == [(3, False), (3, True)]
     assert work(output) == (6, True) and output.read_text() == WHOLE
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_what_a_second_command_holds_stays_for_it(tmp_path):
+    """It begins between the join and the end of the first one's workers."""
+    output = tmp_path / "p.jsonl"
+    assert [work(output, worker, 2) for worker in (0, 1)] == [(3, False), (3, True)]
+    second = parts(output, 0, 2)
+    with second.claimed():
+        told: list[str] = []
+        with received(told.append):
+            clear_whole(Output.of(output))
+        assert "another command has begun" in told[0] and second.begin() is None
+    clear_whole(Output.of(output))
+    assert list(tmp_path.iterdir()) == [output] and output.read_text() == WHOLE
+    # What isn't there, or isn't joined
+    assert work(output, 0, 2) == (3, False)
+    with pytest.raises(InternalError, match="isn't theirs"):
+        clear_whole(Output.of(output))
+    output.unlink()
+    with pytest.raises(IOFailure, match="somebody has removed"):
+        clear_whole(Output.of(output))
+
+
+def test_one_that_predicts_all_beside_others_leaves_them_their_folder(tmp_path):
+    output = tmp_path / "p.jsonl"
+    theirs = parts(output, 1, 2)
+    with theirs.claimed():
+        missing = theirs.begin()
+        with replacing(
+            theirs.path(missing[0]), theirs.folder / ".theirs.tmp"
+        ) as temporary:  # one that is being written
+            theirs.kind.write({"x": np.arange(12, 16)}, temporary)
+            told: list[str] = []
+            with received(told.append):
+                assert work(output) == (6, True)
+            assert "other workers may be at work" in told[-1]
+        for number in missing[1:]:
+            theirs.write(number, {"x": np.arange(COUNT)[number * ROWS : (number + 1) * ROWS]})
+        assert not theirs.finish()
+    assert work(output, 0, 2) == (None, False)
+    clear_whole(Output.of(output))
+    assert list(tmp_path.iterdir()) == [output] and output.read_text() == WHOLE
 
 
 def test_two_that_end_at_once_join_once(tmp_path, monkeypatch):
@@ -189,3 +231,18 @@ def test_a_folder_with_anything_else_is_left_alone(tmp_path):
     (tmp_path / "q.jsonl").write_text("older")
     with pytest.raises(OutputError, match="is a file"):
         Output.of(f"{tmp_path}/q.jsonl/").check()
+
+
+@pytest.mark.parametrize("target", ["folder", "absent", "file"])
+def test_a_link_is_not_replaced(tmp_path, target):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("older")
+    link = tmp_path / "p.jsonl"
+    link.symlink_to(target)
+    for output in (str(link), f"{link}/"):
+        with pytest.raises(OutputError, match="is a link") as caught:
+            Output.of(output).check()
+        assert f"output={tmp_path / target}{'/' * output.endswith('/')}, or" in caught.value.fix
+    with pytest.raises(OutputError, match="is a link"):  # made meanwhile
+        work(f"{link}/")
+    assert link.is_symlink() and (tmp_path / "file").read_text() == "older"

@@ -197,8 +197,8 @@ class _Lease(Claim):
         """Puts our record in the place of the expected one; False where somebody else was faster."""
         temporary = self.folder / f".lock.{self.token}"
         self._since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._wall()))
-        temporary.write_bytes(self._record())
         try:
+            temporary.write_bytes(self._record())
             if expected is None:
                 return _create(temporary, self.folder / ".lock")
             if _read(self.folder) != expected:

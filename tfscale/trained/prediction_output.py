@@ -55,9 +55,10 @@ class Output:
 
         Raises:
             UsageError: no known format, or its package is missing.
-            OutputError: its folder can't be written, or something of another kind has its name.
+            OutputError: its folder can't be written, or a link or something of another kind has its name.
         """
         self.kind.check()
+        self._refuse_link()
         if not self.sharded:
             refuse_unwritable(self.path, where="output", fix=_FIX)
             return
@@ -113,8 +114,16 @@ class Output:
             raise
         shutil.rmtree(older, ignore_errors=True)
 
+    def _refuse_link(self) -> None:
+        """Raises OutputError for a link: a rename would put the predictions in its place, and not where it leads."""
+        if self.path.is_symlink():
+            target = f"{os.path.realpath(self.path)}{'/' if self.sharded else ''}"
+            fix = f"give output={target}, or remove the link"
+            raise OutputError(f"{self.path} is a link, which would be replaced", where="output", fix=fix)
+
     def _refuse_others(self) -> None:
-        """Raises OutputError where the folder holds what no prediction wrote, which would be lost with it."""
+        """Raises OutputError where the folder is a link, or holds what no prediction wrote, which would be lost."""
+        self._refuse_link()
         if not self.path.is_dir():
             if self.path.exists():
                 raise OutputError(f"{self.path} is a file, and was to be a folder", where="output", fix=_FIX)

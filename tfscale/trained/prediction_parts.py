@@ -12,7 +12,8 @@ what becomes of the parts (`prediction_output.py`).
 
 In the folder:
   - part-NUMBER-DIGEST: the digest is of what they are of, so that parts of two checkpoints or inputs never meet.
-  - manifest.json: the same in full; once the output is there, it says so to a worker that is started once more.
+  - manifest.json: the same in full; once the output is there, it says so to a worker that is started once more, or
+    that another command has started for the same output.
   - worker-I-of-N/: the lease of a share, held as long as its worker works.
   - .lock: held for a moment at the start, and while parts are looked for and joined. The last one that takes it sees
     the parts of all others, also on a volume whose listings lag behind: taking it changes the folder.
@@ -34,7 +35,7 @@ from tfscale.errors import ClusterFault, InternalError, IOFailure, OutputError
 from tfscale.files import digest_of, replacing
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.folder import RunDir
-from tfscale.run_dir.lease import Claim
+from tfscale.run_dir.lease import Claim, is_free
 from tfscale.trained.prediction_output import Output
 
 _log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Parts:
         self.total = -(-count // rows)
         self._digest = digest_of(self.pinned)[:8]
         self._sleep = sleep
+        self._place = self.folder / f"worker-{share.worker}-of-{share.workers}"
         self._claim = Claim()
 
     @contextlib.contextmanager
@@ -100,11 +102,11 @@ class Parts:
         Raises:
             OutputError: another process has it.
             ClusterFault: a process on another machine has it, such as an earlier pod that is slow to end.
+            OSError: nothing can be written there.
         """
-        place = self.folder / f"worker-{self.share.worker}-of-{self.share.workers}"
-        place.mkdir(parents=True, exist_ok=True)
+        self._place.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            self._claim = stack.enter_context(_taken(place))
+            self._claim = stack.enter_context(_taken(self._place))
             yield
 
     def path(self, number: int) -> Path:
@@ -118,7 +120,7 @@ class Parts:
             OutputError: the parts are of something else, and there are several workers: others may be writing them.
         """
         manifest = RunDir(self.folder)
-        with self._alone():
+        with _alone(self.folder, self._sleep):
             found = manifest.read_json(_MANIFEST)
             if not self._is_ours(found):
                 self._remove_others(found)
@@ -153,7 +155,7 @@ class Parts:
             OutputError: another command has taken the folder for other parts.
             IOFailure: somebody has removed parts of this share.
         """
-        with self._alone() as claim:
+        with _alone(self.folder, self._sleep) as claim:
             found = RunDir(self.folder).read_json(_MANIFEST)
             if not self._is_ours(found):
                 raise OutputError(
@@ -175,11 +177,13 @@ class Parts:
                 return False
             faults.point("predict.join")
             self.output.put(paths, self.folder, {**self.pinned, "examples": self.count}, claim.check)
-            if self.share.is_all:
+            if self.share.is_all and not _held(self.folder, but=self._place):
                 shutil.rmtree(self.folder, ignore_errors=True)
                 return True
             RunDir(self.folder).write_json(_MANIFEST, {**self.pinned, _WHOLE: self.output.seen()})
             self._remove_parts()
+            if self.share.is_all:
+                _log.info(f"other workers may be at work on {self.output.path}: {self.folder} stays for them")
             return True
 
     def _is_ours(self, found: dict[str, Any] | None) -> bool:
@@ -206,43 +210,62 @@ class Parts:
             _log.info(f"{self.folder} holds parts of another checkpoint or input: starting afresh")
 
     def _remove_parts(self) -> None:
-        """Those that the output holds, and what killed workers left unfinished."""
-        for path in [*self.folder.glob("part-*"), *self.folder.glob(".*.tmp")]:
+        """Those that the output holds, and what killed workers left unfinished, where nobody else may be at work."""
+        unfinished = [] if _held(self.folder, but=self._place) else self.folder.glob(".*.tmp")
+        for path in [*self.folder.glob("part-*"), *unfinished]:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[Claim]:
-        """Holds the folder, and waits for whoever holds it as long as that one lives."""
-        with contextlib.ExitStack() as stack:
-            while True:
-                try:
-                    claim = stack.enter_context(RunDir(self.folder).claimed())
-                    break
-                except (OutputError, ClusterFault) as error:
-                    if isinstance(error.__cause__, OSError):  # it can't be locked
-                        raise OutputError(error.what, where="output", fix="choose another output=PATH") from error
-                self._sleep(_PAUSE)
-            yield claim
-
 
 def clear_whole(output: Output) -> None:
     """Removes what several workers have left beside an output that they have joined, once none of them comes again.
+    Where another command for the same output has begun meanwhile, the folder is that one's.
 
     Raises:
-        InternalError: there is no output of theirs.
+        IOFailure: somebody has removed the output.
+        InternalError: they haven't joined it.
+        OSError: the folder can't be locked.
     """
-    folder = output.parts_folder
-    found = RunDir(folder).read_json(_MANIFEST) or {}
-    if found.get(_WHOLE) is None or found[_WHOLE] != output.seen():
-        raise InternalError(
-            f"all workers ended well, but {output.path} isn't theirs",
-            where=str(folder),
-            fix="look into their lines above",
-        )
-    shutil.rmtree(folder, ignore_errors=True)
+    folder, seen = output.parts_folder, output.seen()
+    if seen is None:
+        fix = "run the same command again"
+        raise IOFailure(f"somebody has removed {output.path}, which was whole", where=str(folder), fix=fix)
+    if not folder.is_dir():
+        return
+    with _alone(folder, time.sleep):
+        found = RunDir(folder).read_json(_MANIFEST) or {}
+        if _held(folder):
+            _log.info(f"another command has begun to predict {output.path}: {folder} stays for that one")
+        elif found.get(_WHOLE) == seen:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            raise InternalError(
+                f"all workers ended well, but {output.path} isn't theirs",
+                where=str(folder),
+                fix="look into their lines above",
+            )
+
+
+def _held(folder: Path, *, but: Path | None = None) -> bool:
+    """Whether a process may be at work on a share, other than on this one."""
+    return any(place != but and not is_free(place) for place in folder.glob("worker-*-of-*"))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, sleep: Callable[[float], None]) -> Iterator[Claim]:
+    """Holds the folder, and waits for whoever holds it as long as that one lives; raises OSError."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                claim = stack.enter_context(RunDir(folder).claimed())
+                break
+            except (OutputError, ClusterFault) as error:
+                if isinstance(error.__cause__, OSError):  # it can't be locked
+                    raise error.__cause__ from None
+            sleep(_PAUSE)
+        yield claim
 
 
 @contextlib.contextmanager
@@ -251,6 +274,8 @@ def _taken(place: Path) -> Iterator[Claim]:
         try:
             claim = stack.enter_context(RunDir(place).claimed(job="predict"))
         except (OutputError, ClusterFault) as error:
+            if isinstance(error.__cause__, OSError):  # it can't be locked
+                raise error.__cause__ from None
             kind = type(error)
             raise kind(error.what, where="output", fix="wait for it, or choose another output=PATH") from None
         yield claim

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfscale.data.contents import hashes
 from tfscale.data.given import GivenArrays, GivenFunctions
 from tfscale.data.given_dataset import GivenDataset
-from tfscale.errors import DataCorrupt, IOFailure, UsageError
+from tfscale.errors import NO_ROOM, DataCorrupt, IOFailure, UsageError
 from tfscale.files import sha256, sha256_of
 from tfscale.process import fault_points as faults
 from tfscale.run_dir.experiment import digest
@@ -96,11 +97,18 @@ def predict_file(
                     _log.info(f"{min(parts.count, (number + 1) * parts.rows)} of {parts.count} rows")
             return parts.count if parts.finish() else 0
     except OSError as error:
-        raise IOFailure(
-            f"the predictions can't be written: {error.strerror or error}",
-            where=str(parts.folder),
-            fix="free space, then run the same command again",
-        ) from error
+        raise _unwritten(error, parts.folder) from error
+
+
+def _unwritten(error: OSError, folder: Path) -> IOFailure:
+    if error.errno in NO_ROOM:
+        fix = "free space, then run the same command again"
+    elif isinstance(error, FileNotFoundError):
+        fix = "somebody has removed it: run the same command again"
+    else:
+        fix = "see who may write there, then run the same command again, or choose another output=PATH"
+    what = f"the predictions can't be written: {error.strerror or error}"
+    return IOFailure(what, where=str(error.filename or folder), fix=fix)
 
 
 def _parts(run: RestoredRun, split: str, output: Output, steps: int, share: Share) -> Parts:
@@ -259,14 +267,17 @@ def _length(columns: dict[str, np.ndarray]) -> int:
 
 
 def _input_identity(run: RestoredRun, split: str) -> str:
-    """Which examples these are: the source with its places, their number and names, and when its file was changed."""
+    """Which examples these are: the source with its places, their number and names, what its files hold, and when the
+    one file of a table was changed."""
     source = run.source
     fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     if isinstance(source, GivenDataset | GivenFunctions):
         fields = {"given": uuid.uuid4().hex}  # what they will yield isn't known, so that nothing goes on with it
     elif isinstance(source, GivenArrays):
         fields = source.identity()
-    path = Path(str(fields.get("path") or ""))
+    else:
+        fields["identity"] = source.identity()
+    path, files = Path(str(fields.get("path") or "")), source.contents()
     changed = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
     names = source.example_names(split)
     return digest(
@@ -277,5 +288,6 @@ def _input_identity(run: RestoredRun, split: str) -> str:
             "examples": run.num_examples(split),
             "names": sha256_of("\n".join(map(str, names))) if names else None,
             "changed": changed,
+            "contents": hashes(source, files, Path(getattr(source, "dir", "data"))) if files else None,
         }
     )

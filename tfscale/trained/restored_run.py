@@ -207,7 +207,8 @@ class RestoredRun:
 
     @contextlib.contextmanager
     def data_errors_named(self) -> Iterator[None]:
-        """What goes wrong inside because of the data, said as such: UsageError for a missing field, DataCorrupt."""
+        """What goes wrong inside because of the data, said as such: UsageError for a missing field, DataCorrupt,
+        DataMissing."""
         from tfscale.data.culprit import as_data_fault
 
         try:
@@ -215,6 +216,9 @@ class RestoredRun:
         except TfscaleError:
             raise
         except Exception as error:
+            if isinstance(error, OSError):  # of Python that reads them
+                what = f"the data can't be read: {error.strerror or error}"
+                raise DataMissing(what, where=str(error.filename or "data"), fix="mend or put it back") from error
             told = first_line(error)  # TensorFlow wraps a KeyError inside a graph and leaves its text
             if isinstance(error, KeyError) or told.startswith("KeyError"):
                 raise UsageError(
