@@ -19,7 +19,7 @@ from tfscale.errors import CheckpointUnusable, DataMissing, IOFailure, OutputErr
 from tfscale.files import digest_of
 from tfscale.run_dir.manifest import is_whole
 from tfscale.run_dir.store import Store
-from tfscale.run_dir.store_access import check_url
+from tfscale.run_dir.store_access import Access, check_url
 from tfscale.run_dir.store_copy import run_folder
 
 RUN = "dense/a1b2"
@@ -349,6 +349,21 @@ def test_a_store_that_refuses_and_one_that_is_away_are_not_taken_for_a_missing_r
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         with pytest.raises(IOFailure):
             run_folder(stored, "best", root=tmp_path / "runs")
+
+
+def test_a_full_disk_here_is_not_told_as_a_store_that_is_away(tmp_path):
+    place, full = Access(f"file://{tmp_path}", "run"), Path("/dev/full")
+    with (
+        pytest.raises(IOFailure, match="can't be copied here: No space left") as caught,
+        place.reaching("can't be read"),
+    ):
+        full.write_bytes(b"x")
+    assert caught.value.fix == "free space, then run the same command again"
+    with (
+        pytest.raises(IOFailure, match="the store can't be written: .*No space left"),
+        place.reaching("can't be written"),
+    ):
+        full.write_bytes(b"x")
 
 
 def test_a_folder_that_cannot_be_written_is_told_as_such(s3, tmp_path):

@@ -13,7 +13,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tfscale.errors import IOFailure, OutputError, SecurityRefused, TfscaleError, UsageError, first_line, nearest
+from tfscale.errors import (
+    NO_ROOM,
+    IOFailure,
+    OutputError,
+    SecurityRefused,
+    TfscaleError,
+    UsageError,
+    first_line,
+    nearest,
+)
 from tfscale.run_dir.manifest import Damaged
 
 _EXTRAS = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "file": None, "memory": None}  # package and extra
@@ -140,6 +149,12 @@ class Access:
         except (TfscaleError, Damaged):
             raise
         except Exception as error:
+            if (
+                what == "can't be read" and isinstance(error, OSError) and error.errno in NO_ROOM
+            ):  # the disk here, not the store's
+                fix = "free space, then run the same command again"
+                told = f"what the store holds can't be copied here: {error.strerror}"
+                raise IOFailure(told, where=self.url, fix=fix) from error
             told = "no answer" if isinstance(error, TimeoutError) and not str(error) else first_line(error)
             where = str(getattr(error, "filename", None) or self.url)  # a file here has a name
             if at_start and _is_refusal(error):
