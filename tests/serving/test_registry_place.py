@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,23 @@ def test_a_new_champion_takes_over_without_a_dropped_request_also_after_an_outag
         server.kill()
     with pytest.raises(IOFailure), served({"it": "models:/double/1"}, registry=uri):
         pass
+
+
+def test_a_full_disk_is_not_the_registrys_fault(tmp_path):
+    disk, made = tmp_path / "disk", tmp_path / "made" / "saved_model"
+    disk.mkdir()
+    made.mkdir(parents=True)
+    (made / "saved_model.pb").write_bytes(bytes(20_000))
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("may not mount a tmpfs here")
+    try:
+        (tmp_path / "mlflow.db").touch()  # which nobody asks
+        registry = open_registry(Stores.of(f"sqlite:///{tmp_path / 'mlflow.db'}", {}), tmp_path)
+        with pytest.raises(IOFailure, match="can't be copied here: the disk is full") as caught:
+            registry.bring(f"file://{made.parent}", "saved_model", disk)
+        assert caught.value.where == str(disk)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_registry_that_nothing_asks(tmp_path, capsys):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from tfscale.tracking.model_address import ModelAddress, Stores
 from tfscale.tracking.own_store import FILE, half_made_told, made_whole, store_beside
 
 _log = logging.getLogger(__name__)
+
+_LITTLE = 2**20  # bytes of a disk that is full, but for what no file fits in
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _PAGE = 200  # versions of one request
 
@@ -130,14 +133,16 @@ class Registry:
             if part not in {one.path.rstrip("/").rpartition("/")[2] for one in repository.list_artifacts()}:
                 return None
             folder.mkdir(parents=True, exist_ok=True)
-            return Path(repository.download_artifacts(part, str(folder)))
+            with _full_disk_told(folder):
+                return Path(repository.download_artifacts(part, str(folder)))
 
     def bring_all(self, source: str, folder: Path) -> None:
         """Copies all files of a version into a folder here."""
         with self.errors():
             folder.mkdir(parents=True, exist_ok=True)
             repository = self._mlflow.artifacts.get_artifact_repository(source, tracking_uri=self._tracking)
-            repository.download_artifacts("", str(folder))
+            with _full_disk_told(folder):
+                repository.download_artifacts("", str(folder))
 
     def upload(self, run_id: str, path: str, content: ModelFiles) -> str:
         """Puts files below a path of a run's artifacts; returns their address."""
@@ -207,6 +212,18 @@ class Registry:
 
 def _aliases(model: Any) -> dict[str, str]:
     return {str(alias): str(version) for alias, version in dict(model.aliases).items()}
+
+
+@contextlib.contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """MLflow keeps to itself why a copy failed."""
+    try:
+        yield
+    except Exception as error:
+        if shutil.disk_usage(folder).free < _LITTLE:
+            what, fix = "what the registry holds can't be copied here: the disk is full", "free space, or set TMPDIR"
+            raise IOFailure(what, where=str(folder), fix=f"{fix} to a folder with room") from error
+        raise
 
 
 @contextlib.contextmanager
