@@ -10,6 +10,7 @@ from support.fault_rows import committed, fingerprint
 from support.small_recipes import SMALL
 
 from tfscale.composition.hydra_compose import compose
+from tfscale.errors import UsageError
 from tfscale.export.verify import TOLERANCE
 from tfscale.parity.check import _row
 from tfscale.parity.report import Run
@@ -91,6 +92,32 @@ def test_on_two_replicas_it_goes_on_to_the_same_bits_and_is_exported(small, reci
     assert about["preprocessing"]["with"] == ("prediction" if recipe == "text" else "evaluation")
     assert (whole / "export" / "saved_model").is_dir()
     assert (whole / "export" / "model.keras").exists() or about["left_out"]["model.keras"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_its_model_converts_to_litert_and_onnx(small, recipe, tf, policy):
+    """As the table of docs/export.md says."""
+    import keras
+
+    from tfscale.export.keras_file import full_precision_copy
+    from tfscale.export.litert_file import to_litert
+    from tfscale.export.onnx_file import to_onnx
+    from tfscale.export.signature import Signature
+    from tfscale.export.tensor_function import TensorFunction
+
+    policy("float32")
+    config = compose(small)
+    model = full_precision_copy(config.task.for_data(config.data.spec()).build_model())
+    inputs = keras.tree.map_structure(
+        lambda one: tf.ones([1, *(n or 8 for n in one.shape[1:])], one.dtype), model.input
+    )
+    function = TensorFunction(model, Signature.of(model, inputs))
+    assert to_onnx(function)
+    if recipe == "dlrm":
+        with pytest.raises(UsageError, match="LiteRT has no DynamicPartition, DynamicStitch"):
+            to_litert(function, "float32", [])
+    else:
+        assert to_litert(function, "float32", [])
 
 
 @pytest.mark.parametrize("recipe", PUBLISHED)

@@ -86,6 +86,8 @@ def train(root, label: str = "two", *more: str):
 
 
 def test_a_table_of_all_types_is_trained_and_served_by_raw_rows(tf, tmp_path):
+    from tfscale.export.conversion import Conversion
+    from tfscale.export.converted import export_converted
     from tfscale.tabular.wide_deep import DECISION
     from tfscale.trained.predictions import predict_file
     from tfscale.trained.restored_run import RestoredRun
@@ -99,6 +101,8 @@ def test_a_table_of_all_types_is_trained_and_served_by_raw_rows(tf, tmp_path):
         predict_file(run, "test", tmp_path / "said.jsonl")
         records = run.source.read("test", tf.data.Dataset.range(61).batch(61), ram_bytes=0).map(run.source.parse)
         order = [int(record["row"].numpy()[1:]) for record in records]
+        for format in ("litert", "onnx"):  # each counts only once it has answered like the model
+            export_converted(run, Conversion(format))
         (bias,) = run.state.model.get_layer(DECISION).bias.numpy()
         assert bias == pytest.approx(math.log((1 - threshold) / threshold), abs=1e-5)
         assert run.evaluate("test") == pytest.approx(

@@ -8,14 +8,16 @@ Owns the conversion, by TensorFlow's own converter, and the interpreter (extra `
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfscale.console import hushed
 from tfscale.errors import UsageError, first_line
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 FILE = "model.tflite"
 PACKAGES = ("ai-edge-litert",)
+_ABSENT = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 # How a process without TensorFlow, Keras and tfscale loads `file`
 LOADED = """
 from ai_edge_litert.interpreter import Interpreter
@@ -55,17 +58,25 @@ def to_litert(function: TensorFunction, precision: str, calibration: Iterable[di
         converter.representative_dataset = lambda: iter(calibration)
         # what has no kernel of whole numbers stays in float32
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
-    try:
-        with warnings.catch_warnings():  # TensorFlow calibrates by an interpreter of its own that it calls deprecated
-            warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
-            content: bytes = converter.convert()
-    except Exception as error:  # ConverterError, and whatever else the converter raises
+    content, why = _converted(converter)
+    if content is None:
         raise UsageError(
-            f"the model can't be converted to LiteRT: {first_line(error)}",
+            f"the model can't be converted to LiteRT: {why}",
             where="format",
             fix="format=savedmodel, or a model without this operation",
-        ) from error
+        )
     return content
+
+
+def _converted(converter: Any) -> tuple[bytes | None, str]:
+    """(the file, "") or (None, why there is none), without the pages that the converter prints of a failure."""
+    with hushed(), warnings.catch_warnings():  # it calibrates by an interpreter of its own that it calls deprecated
+        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
+        try:
+            return converter.convert(), ""
+        except Exception as error:  # ConverterError, and whatever else the converter raises
+            absent = sorted(set(_ABSENT.findall(str(error))))
+            return None, f"LiteRT has no {', '.join(absent)}" if absent else first_line(error)
 
 
 def litert_answer(file: Path) -> Answer:

@@ -82,7 +82,8 @@ def build(shape: Shape) -> keras.Model:
     ids = keras.Input([len(shape.tables)], dtype="int32", name="ids")
     bottom = _mlp(numbers, shape.bottom, "bottom")
     starts = np.cumsum([0, *shape.tables[:-1]]).astype("int32")
-    vectors = _table(shape)(ids + starts)
+    # in this order: the other way round Keras adds a bias, which LiteRT has of no whole numbers
+    vectors = _table(shape)(ops.add(starts, ids))
     x = layers.Concatenate(axis=1, name="vectors")([ops.expand_dims(bottom, 1), vectors])
     products = ops.matmul(x, ops.transpose(x, (0, 2, 1)))
     rows, columns = np.tril_indices(shape.vectors, -1)

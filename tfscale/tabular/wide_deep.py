@@ -40,7 +40,8 @@ def build(table: Table, shape: Shape) -> keras.Model:
         starts = np.cumsum([0, *table.places[:-1]]).astype("int32")
         weights = layers.Embedding(sum(table.places), shape.outputs, "zeros", name="wide_categories")
         if shape.wide:
-            sums.append(ops.sum(weights(x + starts), axis=1))
+            # in this order: the other way round Keras adds a bias, which LiteRT has of no whole numbers
+            sums.append(ops.sum(weights(ops.add(starts, x)), axis=1))
     if table.texts:
         x = inputs["words"] = keras.Input((len(table.texts), table.limits.text_length), name="words", dtype="int32")
         for i in range(len(table.texts)):
