@@ -42,6 +42,21 @@ def _bits(folder):
     return found.losses, {name: digest for name, digest in found.files.items() if not name.endswith(".index")}
 
 
+@pytest.mark.parametrize("recipe", sorted(set(RECIPES) - {"detection"}))  # KerasHub's own: one for all layers of a head
+def test_no_two_layers_begin_alike(small):
+    """One initializer given to several layers draws the same numbers for each."""
+    from tfscale.assembly.assembled import adapted
+
+    config = compose(small)
+    config.data.prepare()
+    seen: dict[bytes, str] = {}
+    for variable in adapted(config.task, config.data).build_model().trainable_variables:
+        first = variable.numpy().astype("float64").reshape(-1)[:16]
+        first = first / (abs(first).max() or 1)  # also where they are scaled by their layer's size
+        if len(first) == 16 and first.std() > 0:
+            assert seen.setdefault(first.round(5).tobytes(), variable.path) == variable.path
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_replicas_and_parts_train_as_one_device_does(small, recipe, tmp_path):
     runs = {}

@@ -70,7 +70,6 @@ def build(shape: Shape) -> keras.Model:
     from tfscale.models.dtypes import at_least_float32
     from tfscale.models.picture_layers import drawn_by, normalised
 
-    drawn = {"kernel_initializer": drawn_by(shape.deviation)}
     inputs = Input((shape.image_size, shape.image_size, shape.channels), dtype="float32", name="image")
     row = ops.zeros_like(inputs[:1, :1, :1, 0], dtype="int32")  # [1, 1, 1]: the one row of the embeddings
     x, before = normalised(inputs), 0
@@ -78,7 +77,9 @@ def build(shape: Shape) -> keras.Model:
         name, cut = (f"stage_{stage}_down", 2) if stage else ("stem", shape.patch)
         if stage:
             x = _norm(f"{name}_norm")(x)
-        x = layers.Conv2D(width, cut, cut, padding="same", name=f"{name}_conv", **drawn)(x)
+        x = layers.Conv2D(
+            width, cut, cut, padding="same", kernel_initializer=drawn_by(shape.deviation), name=f"{name}_conv"
+        )(x)
         if not stage:
             x = _norm(f"{name}_norm")(x)
         for number in range(depth):
@@ -86,7 +87,8 @@ def build(shape: Shape) -> keras.Model:
             x = _block(shape, x, row, f"stage_{stage}_block_{number}", rate)
         before += depth
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    logits = layers.Dense(shape.num_classes, dtype=at_least_float32(), name="logits", **drawn)(_norm("norm")(x))
+    drawn, exact = drawn_by(shape.deviation), at_least_float32()
+    logits = layers.Dense(shape.num_classes, kernel_initializer=drawn, dtype=exact, name="logits")(_norm("norm")(x))
     return Model(inputs, logits, name="convnext")
 
 
@@ -101,11 +103,15 @@ def _block(shape: Shape, x, row, name: str, rate: float):
 
     from tfscale.models.picture_layers import drawn_by, dropped_out
 
-    drawn, width = drawn_by(shape.deviation), x.shape[-1]
-    y = layers.DepthwiseConv2D(shape.kernel, padding="same", depthwise_initializer=drawn, name=f"{name}_depthwise")(x)
+    def drawn():
+        """Anew for every layer: Keras's initializers give the same numbers at every call."""
+        return drawn_by(shape.deviation)
+
+    width = x.shape[-1]
+    y = layers.DepthwiseConv2D(shape.kernel, padding="same", depthwise_initializer=drawn(), name=f"{name}_depthwise")(x)
     y = _norm(f"{name}_norm")(y)
-    y = layers.Dense(_WIDER * width, activation="gelu", kernel_initializer=drawn, name=f"{name}_dense_1")(y)
-    y = layers.Dense(width, kernel_initializer=drawn, name=f"{name}_dense_2")(y)
+    y = layers.Dense(_WIDER * width, activation="gelu", kernel_initializer=drawn(), name=f"{name}_dense_1")(y)
+    y = layers.Dense(width, kernel_initializer=drawn(), name=f"{name}_dense_2")(y)
     if shape.scale:
         first = initializers.Constant(shape.scale)
         factors = layers.Embedding(1, width, embeddings_initializer=first, name=f"{name}_scale")(row)

@@ -101,9 +101,9 @@ class _Maker:
         from keras import layers
 
         shape, kind = self.shape, layers.ReversibleEmbedding if self.shape.tied else layers.Embedding
-        drawn = self._drawn("embeddings_initializer")
-        tokens = kind(shape.read, shape.width, name="token_embedding", **drawn)
-        positions = layers.Embedding(shape.length, shape.width, name="position_embedding", **drawn)
+        kept = "embeddings_initializer"
+        tokens = kind(shape.read, shape.width, name="token_embedding", **self._drawn(kept))
+        positions = layers.Embedding(shape.length, shape.width, name="position_embedding", **self._drawn(kept))
         added = layers.Add(name="embedded")([tokens(inputs["tokens"]), positions(inputs["positions"])])
         return tokens, _dropped(added, shape, "embedded") if shape.deviation else added
 
@@ -136,6 +136,7 @@ class _Maker:
         return (2 * self.shape.layers) ** 0.5
 
     def _drawn(self, name: str, *, ends: bool = False):
+        """Anew for every layer: Keras's initializers give the same numbers at every call."""
         import keras
 
         if self.shape.deviation is None:

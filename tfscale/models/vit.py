@@ -67,7 +67,9 @@ def build(shape: Shape) -> keras.Model:
     from tfscale.models.dtypes import at_least_float32
     from tfscale.models.picture_layers import drawn_by, dropped_out, normalised
 
-    drawn = {"kernel_initializer": drawn_by(shape.deviation)}
+    def drawn():
+        """Anew for every layer: Keras's initializers give the same numbers at every call."""
+        return {"kernel_initializer": drawn_by(shape.deviation)}
 
     def norm(name):
         return layers.LayerNormalization(epsilon=1e-6, name=name)
@@ -77,16 +79,16 @@ def build(shape: Shape) -> keras.Model:
     for number in range(shape.depth):
         name, rate = f"block_{number}", shape.dropped * number / max(1, shape.depth - 1)
         y = norm(f"{name}_attention_norm")(x)
-        attention = FusedAttention(shape.heads, shape.width // shape.heads, name=f"{name}_attention", **drawn)
+        attention = FusedAttention(shape.heads, shape.width // shape.heads, name=f"{name}_attention", **drawn())
         y = dropped_out(attention(y, y), rate, f"{name}_attention_dropped")
         x = layers.Add(name=f"{name}_attended")([x, y])
         y = norm(f"{name}_dense_norm")(x)
-        y = layers.Dense(_WIDER * shape.width, activation="gelu", name=f"{name}_dense_1", **drawn)(y)
-        y = layers.Dense(shape.width, name=f"{name}_dense_2", **drawn)(y)
+        y = layers.Dense(_WIDER * shape.width, activation="gelu", name=f"{name}_dense_1", **drawn())(y)
+        y = layers.Dense(shape.width, name=f"{name}_dense_2", **drawn())(y)
         x = layers.Add(name=f"{name}_out")([x, dropped_out(y, rate, f"{name}_dense_dropped")])
     x = norm("norm")(x)
     x = x[:, 0] if shape.pool == "token" else layers.GlobalAveragePooling1D(name="pool")(x)
-    logits = layers.Dense(shape.num_classes, dtype=at_least_float32(), name="logits", **drawn)(x)
+    logits = layers.Dense(shape.num_classes, dtype=at_least_float32(), name="logits", **drawn())(x)
     return Model(inputs, logits, name="vit")
 
 
@@ -94,16 +96,19 @@ def _embedded(shape: Shape, pixels):
     """Tokens [batch, tokens, width] of the patches, behind the class token where there is one, with positions."""
     from keras import initializers, layers, ops
 
-    drawn = initializers.RandomNormal(stddev=0.02)
+    from tfscale.models.picture_layers import drawn_by
+
     of_patch = initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # PyTorch's, which DeiT leaves to it
     x = layers.Conv2D(shape.width, shape.patch, shape.patch, kernel_initializer=of_patch, name="patches")(pixels)
     x = layers.Reshape([-1, shape.width], name="tokens")(x)
     if shape.pool == "token":
         first = ops.zeros_like(pixels[:, 0, :1, 0], dtype="int32")
-        token = layers.Embedding(1, shape.width, embeddings_initializer=drawn, name="class_token")(first)
+        token = layers.Embedding(1, shape.width, embeddings_initializer=drawn_by(0.02), name="class_token")(first)
         x = layers.Concatenate(1, name="with_class_token")([token, x])
     places = ops.cumsum(ops.ones_like(x[:1, :, 0], dtype="int32"), 1) - 1  # [1, tokens], one row for all examples
-    positions = layers.Embedding(shape.tokens, shape.width, embeddings_initializer=drawn, name="positions")(places)
+    positions = layers.Embedding(shape.tokens, shape.width, embeddings_initializer=drawn_by(0.02), name="positions")(
+        places
+    )
     return layers.Add(name="embedded")([x, positions])
 
 
