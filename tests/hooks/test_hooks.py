@@ -33,6 +33,7 @@ from tfscale.hooks.keras_hooks import (
     loss_of_batch,
     losses_replaced,
     mask_of,
+    moments_of,
     order_of_arrays,
     output_shape_of,
     own_statistics,
@@ -365,6 +366,16 @@ def test_place_in(keras, tf, strategy):
     applied(tf, strategy, optimizer, variables)
     assert {one[:2] for one in seen} == {(0, "kernel"), (1, "bias")}
     assert any(name != known for _, known, name in seen)  # why it is asked
+
+
+@of(moments_of)
+def test_moments_of(keras):
+    variables = [keras.Variable([0.0, 0.0], name=name) for name in ("kernel", "bias")]
+    optimizer = keras.optimizers.Adam(beta_1=0.5, beta_2=0.75)
+    optimizer.build(variables)
+    optimizer.apply([np.array([1.0, 2.0], np.float32), np.array([4.0, 8.0], np.float32)], variables)
+    first, second = moments_of(optimizer, 1)
+    assert first.numpy().tolist() == [2.0, 4.0] and second.numpy().tolist() == [4.0, 16.0]
 
 
 @of(leave_gradients_as_they_are)

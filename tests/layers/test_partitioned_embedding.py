@@ -95,7 +95,7 @@ def test_gradients_are_sparse_and_those_of_keras(tf, pair, compiled):
 def test_updates_are_those_of_keras(tf, pair, name):
     import keras
 
-    from tfscale.optimizers.build import SGD
+    from tfscale.optimizers.fused import SGD
 
     made = {
         "SGD": lambda: keras.optimizers.SGD(0.5),

@@ -14,6 +14,13 @@ def optim(tf):
     return optim
 
 
+@pytest.fixture
+def fused(tf):
+    from tfscale.optimizers import fused
+
+    return fused
+
+
 def trained(tf, optimizer, steps=5, l2=0.0, built=lambda optimizer: None):
     import keras
 
@@ -37,33 +44,59 @@ def trained(tf, optimizer, steps=5, l2=0.0, built=lambda optimizer: None):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_fused_momentum_is_keras_sgd(tf, optim, nesterov, momentum):
+def test_fused_momentum_is_keras_sgd(tf, fused, nesterov, momentum):
     import keras
 
     settings = {"learning_rate": 0.1, "momentum": momentum, "nesterov": nesterov}
-    ours = trained(tf, optim.SGD(**settings))
+    ours = trained(tf, fused.SGD(**settings))
     theirs = trained(tf, keras.optimizers.SGD(**settings))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_weight_decay_is_an_l2_loss_that_spares_biases(tf, optim):
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_fused_adam_is_keras_adam(tf, fused, name, amsgrad):
     import keras
 
-    ours = trained(tf, optim.SGD(learning_rate=0.1, momentum=0.9, l2=0.01, no_decay=("bias",)))
+    settings = {"learning_rate": 0.1, "beta_1": 0.8, "beta_2": 0.9, "weight_decay": 0.01, "amsgrad": amsgrad}
+    ours, theirs = (fused.Adam, keras.optimizers.Adam) if name == "adam" else (fused.AdamW, keras.optimizers.AdamW)
+    for a, b in zip(trained(tf, ours(**settings)), trained(tf, theirs(**settings)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_fused_adam_leaves_sparse_gradients_to_keras(tf, fused):
+    import keras
+
+    def table(kind):
+        variable, optimizer = keras.Variable(np.ones((4, 2), np.float32)), kind(0.1)
+        optimizer.build([variable])
+        for row in (1, 2, 1):
+            optimizer.apply([tf.IndexedSlices(tf.constant([[1.0, -2.0]]), tf.constant([row]), (4, 2))], [variable])
+        return variable.numpy()
+
+    np.testing.assert_array_equal(table(fused.Adam), table(keras.optimizers.Adam))
+
+
+def test_weight_decay_is_an_l2_loss_that_spares_biases(tf, fused):
+    import keras
+
+    ours = trained(tf, fused.SGD(learning_rate=0.1, momentum=0.9, l2=0.01, no_decay=("bias",)))
     theirs = trained(tf, keras.optimizers.SGD(learning_rate=0.1, momentum=0.9), l2=0.01)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_the_update_is_one_kernel_per_variable(tf, optim):
+@pytest.mark.parametrize(("name", "kernel"), [("SGD", "ResourceApplyKerasMomentum"), ("Adam", "ResourceApplyAdam")])
+def test_the_update_is_one_kernel_per_variable(tf, fused, name, kernel):
     import keras
 
-    variable, optimizer = keras.Variable([1.0, 2.0]), optim.SGD(learning_rate=0.1, momentum=0.9)
+    more = {"momentum": 0.9} if name == "SGD" else {}
+    variable, optimizer = keras.Variable([1.0, 2.0]), getattr(fused, name)(learning_rate=0.1, **more)
     optimizer.build([variable])
     graph = tf.function(lambda: optimizer.apply([tf.constant([1.0, 1.0])], [variable])).get_concrete_function().graph
     types = [op.type for op in graph.get_operations()]
-    assert types.count("ResourceApplyKerasMomentum") == 1
+    assert types.count(kernel) == 1
     assert types.count("AssignVariableOp") == 1  # the counter of iterations
 
 

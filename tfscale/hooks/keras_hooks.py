@@ -265,6 +265,14 @@ def place_in(optimizer: keras.optimizers.Optimizer, variable: Any) -> tuple[int,
     return place, optimizer._trainable_variables[place]
 
 
+def moments_of(optimizer: keras.optimizers.Adam, place: int) -> tuple[Any, Any]:
+    """The two running averages of a variable's gradients: of themselves, and of their squares.
+
+    Keras 3.15: keras/src/optimizers/adam.py, `Adam._momentums` and `_velocities`.
+    """
+    return optimizer._momentums[place], optimizer._velocities[place]
+
+
 def leave_gradients_as_they_are(optimizer: Any) -> None:
     """`apply` sums no gradients over replicas any more: here they are summed before they are clipped.
 

@@ -1,6 +1,6 @@
 """Optimizers and learning-rate schedules from their configuration.
 
-Owns the conversion of durations to steps for schedules and the fused momentum update. Refuses to know the loop.
+Owns the conversion of durations to steps for schedules. Refuses to know the loop, and how an update is computed.
 
     optimizer = build_optimizer(config.optimizer, steps_per_epoch=62.5, total_steps=1500)
 """
@@ -21,7 +21,8 @@ from tfscale.config import optimizer_keys as optimizers
 from tfscale.config.duration import Duration
 from tfscale.config.schema import OptimizerConfig
 from tfscale.errors import UsageError
-from tfscale.hooks.keras_hooks import given_rate, place_in
+from tfscale.hooks.keras_hooks import given_rate
+from tfscale.optimizers.fused import LARS, SGD, Adam, AdamW, Muon
 
 _log = logging.getLogger(__name__)
 
@@ -92,80 +93,6 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Schedule:
         return cls(Curve(**{**config, "decay_steps": tuple(config["decay_steps"])}))
-
-
-class SGD(keras.optimizers.SGD):
-    """SGD with momentum in one fused kernel per variable, and L2 weight decay added to the gradient.
-
-    The same variables and the same update as keras.optimizers.SGD with an L2 loss; Keras itself issues five small
-    operations per variable, which is what a step of a small model spends its time on.
-    """
-
-    def __init__(self, *, l2: float = 0.0, no_decay: tuple[str, ...] = (), **kwargs: Any):
-        super().__init__(**kwargs)
-        self.l2, self.no_decay = l2, tuple(no_decay)
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        place, known = place_in(self, variable)  # on the second device of a strategy it is called bias/replica_1
-        gradient = self.adjusted(gradient, variable, bool(self.l2) and not _matches(known, self.no_decay))
-        momentum = self.momentums[place] if self.momentum else None
-        if momentum is None or isinstance(gradient, tf.IndexedSlices):
-            super().update_step(gradient, variable, learning_rate)
-            return
-        dtype = variable.dtype
-        # Keras optimizers see keras.Variable in one process and tf.Variable inside strategy.extended.update.
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=_handle(variable),
-            accum=_handle(momentum),
-            lr=tf.cast(learning_rate, dtype),
-            grad=tf.cast(gradient, dtype),
-            momentum=tf.cast(self.momentum, dtype),
-            use_nesterov=self.nesterov,
-        )
-
-    def adjusted(self, gradient: Any, variable: Any, decays: bool) -> Any:
-        """The gradient that momentum sums up."""
-        return tf.convert_to_tensor(gradient) + self.l2 * tf.convert_to_tensor(variable) if decays else gradient
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "l2": self.l2, "no_decay": self.no_decay}
-
-
-class LARS(SGD):
-    """SGD whose rate of every matrix and kernel follows its norm: LARS (You et al., 2017, "Large batch training of
-    convolutional networks", algorithm 1). Vectors, which biases and norms have, are trained as by SGD."""
-
-    def __init__(self, *, trust_coefficient: float = 0.001, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.trust_coefficient = trust_coefficient
-
-    def adjusted(self, gradient: Any, variable: Any, decays: bool) -> Any:
-        decayed = super().adjusted(gradient, variable, decays)
-        if len(variable.shape) < 2:
-            return decayed
-        size, slope = tf.norm(tf.convert_to_tensor(variable)), tf.norm(tf.convert_to_tensor(gradient))
-        whole = slope + (self.l2 * size if decays else 0.0)
-        known = (size > 0) & (slope > 0)  # else there is nothing to follow
-        trust = tf.where(known, self.trust_coefficient * size / tf.where(known, whole, 1.0), 1.0)
-        return tf.convert_to_tensor(decayed) * trust
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "trust_coefficient": self.trust_coefficient}
-
-
-class Muon(keras.optimizers.Muon):
-    """Keras's, whose learning rate has no other dtype than the variable: Keras 3.15 multiplies them as they are."""
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        super().update_step(gradient, variable, tf.cast(learning_rate, variable.dtype))
-
-
-def _handle(variable: Any) -> tf.Tensor:
-    return getattr(variable, "value", variable).handle if isinstance(variable, keras.Variable) else variable.handle
-
-
-def _matches(variable: Any, names: tuple[str, ...]) -> bool:
-    return variable.name.split("/")[-1].split(":")[0] in names
 
 
 def build_optimizer(
@@ -274,8 +201,8 @@ def _make(given: Mapping[str, Any], rate: float | Schedule) -> keras.optimizers.
 
 
 _CLASSES = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
+    "adam": Adam,
+    "adamw": AdamW,
     "lamb": keras.optimizers.Lamb,
     "lars": LARS,
     "lion": keras.optimizers.Lion,
