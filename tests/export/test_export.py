@@ -349,7 +349,7 @@ def test_bits_are_compared_whatever_the_numbers_are(tf):
 
 
 def test_fields_are_served_by_names_that_a_signature_takes():
-    from tfscale.export.saved_model import _names
+    from tfscale.export.signature import signature_names
 
     fields = [
         "image",
@@ -366,7 +366,7 @@ def test_fields_are_served_by_names_that_a_signature_takes():
         "价格",
         "%",
     ]
-    assert _names(fields) == [
+    assert signature_names(fields) == [
         "image", "x_1", "Sepal_length_cm", "input_class", "input_self", "input_1st", "x", "a_b_2", "a_b_3", "a_b",
         "gr_e", "input", "input_2",
     ]  # fmt: skip

@@ -65,6 +65,23 @@ def nested():
     return model, {"pair": (X, 2 * X), "text": TEXT}
 
 
+def oddly_named():
+    import keras
+
+    ids = keras.Input((2,), dtype="int64", name="user.ids")
+    new, size, other = (
+        keras.Input((), dtype="bool", name="is-new"),
+        keras.Input((6,), name="Größe"),
+        keras.Input((6,), name="is_new"),
+    )
+    flat = keras.layers.Flatten()(keras.layers.Embedding(16, 3)(ids))
+    flag = keras.ops.expand_dims(keras.ops.cast(new, "float32"), -1)
+    joined = keras.layers.Concatenate()([flat, flag, size, other])
+    named = {"user.ids": ids, "is-new": new, "Größe": size, "is_new": other}
+    model = keras.Model(named, {"price.eur-": keras.layers.Dense(1)(joined)})
+    return model, {"user.ids": np.arange(32).reshape(16, 2) % 16, "is-new": X[:, 0] > 0, "Größe": X, "is_new": 2 * X}
+
+
 def of_own_class():
     return own_parts.OwnModel(), {"left": X, "right": 2 * X}
 
@@ -113,6 +130,7 @@ MODELS = {
     looked_up: (["inputs"], ""),
     unnamed_pair: (["input_0", "input_1"], ""),
     nested: (["pair_0", "pair_1", "text"], ""),
+    oddly_named: (["Gr_e", "is_new", "is_new_2", "user_ids"], ""),
     of_own_class: (["left", "right"], "OwnModel"),
     with_lambda: (["inputs"], "Python code"),
     quantized: (["inputs"], "LoRA"),

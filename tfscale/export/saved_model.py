@@ -10,9 +10,7 @@ Owns the serving signature and its graph. Refuses to know files besides its own 
 
 from __future__ import annotations
 
-import keyword
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.autograph import with_autograph
-from tfscale.export.signature import Signature
+from tfscale.export.signature import Signature, signature_names
 from tfscale.export.verify import numbers
 from tfscale.hooks.keras_hooks import layers_in
 from tfscale.task import Task
@@ -39,7 +37,8 @@ class Served:
         inputs: a few examples, as the model is called with them.
 
     Attributes:
-        fields: of each input the field of an example that it is: a signature takes no name such as "Weight (kg)".
+        fields: of each input the field of an example, or the model's own input, that it is: a signature takes no name
+            such as "Weight (kg)".
         preprocess: from the inputs to what `Task.predict` takes, which the SavedModel has beside its signature, so that
             it can be compared with the evaluation's; None where there is no such step.
     """
@@ -48,11 +47,11 @@ class Served:
         self.task, self.model = task, model
         self.raw = serving_inputs(task)  # of one example; None: the model's own inputs
         self.signature = Signature.of(model, inputs, rows=task.fixed_rows)
-        self.inputs, raw = self.signature.specs, self.raw or {}
-        self.fields = dict(zip(_names(raw), raw, strict=True))
+        self.inputs, self.fields = self.signature.specs, self.signature.fields
         if self.raw is not None:
+            self.fields = dict(zip(signature_names(self.raw), self.raw, strict=True))
             self.inputs = {
-                name: tf.TensorSpec([None, *raw[field].shape], raw[field].dtype, name=name)
+                name: tf.TensorSpec([None, *self.raw[field].shape], self.raw[field].dtype, name=name)
                 for name, field in self.fields.items()
             }
         self.preprocess: Any = None
@@ -126,22 +125,6 @@ class Served:
 def _layers_of(task: Task) -> list[keras.layers.Layer]:
     """Of layers that preprocess, such as a tokenizer's, those among a task's attributes, and what is inside of them."""
     return [inner for one in vars(task).values() if isinstance(one, keras.layers.Layer) for inner in layers_in(one)]
-
-
-def _names(fields: Iterable[str]) -> list[str]:
-    """For each field a name that a signature takes: its own wherever that can be."""
-    fields = list(fields)
-    plain = {field for field in fields if re.fullmatch(r"[A-Za-z]\w*", field, re.ASCII)} - {*keyword.kwlist, "self"}
-    taken, found = set(plain), []
-    for field in fields:
-        name = field
-        if field not in plain:
-            letters = re.sub(r"\W+", "_", field, flags=re.ASCII).strip("_")
-            first = letters if letters[:1].isalpha() and letters != field else f"input_{letters}".rstrip("_")
-            name = next(n for n in (first, *(f"{first}_{i}" for i in range(2, len(fields) + 2))) if n not in taken)
-        taken.add(name)
-        found.append(name)
-    return found
 
 
 def _at_least_one(examples: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -9,7 +9,9 @@ Owns the way between fields, the structure that the model takes and a signature'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import keyword
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +69,12 @@ class Signature:
 
     Attributes:
         specs: of every input, its first axis for examples.
+        fields: of every input the model's own name, such as "is-new", which no signature takes.
         structure: what the model takes, with numbers in its tensors' places.
     """
 
     specs: dict[str, tf.TensorSpec]
+    fields: dict[str, str]
     structure: Any
 
     @classmethod
@@ -82,15 +86,17 @@ class Signature:
         """
         paths = keras.tree.flatten_with_path(inputs)
         own = _matched(_inputs(model), [path for path, _ in paths])
-        specs: dict[str, tf.TensorSpec] = {}
-        for place, ((path, value), known) in enumerate(zip(paths, own, strict=True)):
+        names: list[str] = []
+        for place, ((path, _), known) in enumerate(zip(paths, own, strict=True)):
             name = _name(path, place, known, alone=len(paths) == 1)
-            if name in specs:
-                name = f"input_{place}"
+            names.append(f"input_{place}" if name in names else name)
+        specs: dict[str, tf.TensorSpec] = {}
+        for name, (_, value), known in zip(signature_names(names), paths, own, strict=True):
             shape, dtype = (known.shape, known.dtype) if known is not None else _seen(value)
             specs[name] = tf.TensorSpec([rows, *shape[1:]], dtype, name=name)
         order = iter(range(len(paths)))
-        return cls(specs, keras.tree.map_structure(lambda _: next(order), inputs))
+        structure = keras.tree.map_structure(lambda _: next(order), inputs)
+        return cls(specs, dict(zip(specs, names, strict=True)), structure)
 
     def named(self, inputs: Any) -> dict[str, tf.Tensor]:
         """The tensors by name, of the signature's types."""
@@ -106,6 +112,22 @@ class Signature:
         """What the model takes."""
         values: Sequence[tf.Tensor] = [named[name] for name in self.specs]
         return keras.tree.map_structure(lambda place: values[place], self.structure)
+
+
+def signature_names(fields: Iterable[str]) -> list[str]:
+    """For each field a name that a signature takes: its own wherever that can be."""
+    fields = list(fields)
+    plain = {field for field in fields if re.fullmatch(r"[A-Za-z]\w*", field, re.ASCII)} - {*keyword.kwlist, "self"}
+    taken, found = set(plain), []
+    for field in fields:
+        name = field
+        if field not in plain:
+            letters = re.sub(r"\W+", "_", field, flags=re.ASCII).strip("_")
+            first = letters if letters[:1].isalpha() and letters != field else f"input_{letters}".rstrip("_")
+            name = next(n for n in (first, *(f"{first}_{i}" for i in range(2, len(fields) + 2))) if n not in taken)
+        taken.add(name)
+        found.append(name)
+    return found
 
 
 def _matched(own: list[Any], paths: list[tuple]) -> list[Any]:
