@@ -82,6 +82,18 @@ def test_evaluation_shows_the_middle(tf, prepared):
     assert np.abs(fields["image"].numpy().astype(int) - picture(tf, 80, 80).numpy()[5:75, 5:75]).max() <= 1
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 1)])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_picture_of_few_pixels_has_a_middle_and_crops(tf, augment, shape, scaled):
+    image, steps = tf.fill([*shape, 3], tf.constant(200, tf.uint8)), transforms([{"resized_crop": {"scaled": scaled}}])
+    for encoded in (tf.io.encode_png(image), tf.io.encode_jpeg(image)):
+        for training in (True, False):
+            seen = augment.prepare(encoded, tf.constant([1, 2], tf.int64), steps, augment.Looks(training, 8, 3))[
+                "image"
+            ]
+            np.testing.assert_array_equal(seen, np.full([8, 8, 3], 200))
+
+
 def photo(tf, height, width):
     """A JPEG with structures of 8 to 100 pixels, and no noise, which no two ways of decoding agree on."""
     y, x = np.mgrid[:height, :width]

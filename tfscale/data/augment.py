@@ -237,7 +237,7 @@ def central_crop(image: tf.Tensor, looks: Looks, *, scaled: bool = False) -> tf.
     """The standard evaluation on ImageNet: the middle 87.5 % of the shorter side, resized to the model's size."""
 
     def middle(shape: tf.Tensor) -> tf.Tensor:
-        side = tf.cast(0.875 * tf.cast(tf.minimum(shape[0], shape[1]), tf.float32), tf.int32)
+        side = tf.maximum(1, tf.cast(0.875 * tf.cast(tf.minimum(shape[0], shape[1]), tf.float32), tf.int32))
         return tf.stack([(shape[0] - side) // 2, (shape[1] - side) // 2, side, side])
 
     if scaled:
