@@ -266,6 +266,28 @@ def test_what_stands_for_no_value_is_said_and_may_be_changed(tf, tmp_path, messa
     assert "missing: []" in (folder / "schema.yaml").read_text()
 
 
+def test_a_class_that_reads_as_missing_is_named_and_kept_by_one_line_of_a_schema(tf, tmp_path, messages):
+    (tmp_path / "n.csv").write_text("x,y\n" + "".join(f"{i},{('null', 'a', 'b')[i % 3]}\n" for i in range(30)))
+    words = (f"{tmp_path}/n.csv", "name=n", "label=y")
+    with pytest.raises(
+        DataCorrupt, match=r"10 rows have no label \(y; missing is written null\).*line `missing: \[\]`"
+    ):
+        imported(tmp_path, *words)
+    imported(tmp_path, *words, "drop_unlabelled=true")
+    assert "10 rows without a label; missing is written null (where null is a value: data.schema" in messages.text
+    for said, told in (
+        ("mising: []\n", r"mising would do nothing; did you mean 'missing'"),
+        ("columns: {x: {type: number, fromat: '%d'}}\n", r"column x: fromat would do nothing; did you mean 'format'"),
+        ("label: {kinds: class}\n", r"label: kinds would do nothing; did you mean 'kind'"),
+    ):
+        (tmp_path / "s.yaml").write_text(said)
+        with pytest.raises(UsageError, match=told):
+            imported(tmp_path, *words, f"schema={tmp_path}/s.yaml", "fresh=true")
+    (tmp_path / "s.yaml").write_text("missing: []\n")
+    folder = imported(tmp_path, *words, f"schema={tmp_path}/s.yaml", "fresh=true")
+    assert json.loads((folder / "columns.json").read_text())["label"]["classes"] == ["a", "b", "null"]
+
+
 def test_bad_rows_within_the_budget_are_left_out_and_listed(tf, table, tmp_path, messages):
     file = tmp_path / "few.csv"
     file.write_text("a,b\n" + "".join(f"{i if i != 3 else 'x'},{i}\n" for i in range(30)) + "1,2,3\n")

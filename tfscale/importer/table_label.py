@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tfscale.errors import DataCorrupt, UsageError, first_line, nearest
 from tfscale.importer.import_request import ImportRequest
 from tfscale.importer.table_multilabel import of_columns, of_lists, parts_of, several_in
 from tfscale.importer.table_source import quoted, text
-from tfscale.importer.table_types import MOST, Column
+from tfscale.importer.table_types import MOST, Column, written_gaps
 
 _FEW_CLASSES = 20  # whole numbers of at most so many values are classes
 _MOST_CLASSES = 10_000
@@ -34,6 +34,7 @@ class Label:
         columns: of the table, which it is made of.
         counts: of each class how many rows have it.
         endless: SQL of whether it is a number that no float32 holds, such as 1 / 0; "" where none can be.
+        gaps: the texts in its columns that were taken for no value, such as NA.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Label:
     counts: list[int]
     told: str = ""
     endless: str = ""
+    gaps: list[str] = field(default_factory=list)
 
     @property
     def missing(self) -> str:
@@ -97,14 +99,20 @@ def make_label(
     if several := _several(connection, request.label, names):
         if kind not in ("", "multilabel"):
             raise UsageError(f"{several.name} is no {kind}", where="data.schema", fix="label.kind: multilabel")
-        return several
+        return _with_gaps(connection, several, columns)
     if kind == "multilabel":
         raise UsageError(
             f"the label {request.label} is one value a row",
             where="data.schema",
             fix="label.kind: class, or data.label=[a, b]",
         )
-    return _single(connection, request.label, columns, kind)
+    return _with_gaps(connection, _single(connection, request.label, columns, kind), columns)
+
+
+def _with_gaps(connection: Any, label: Label, columns: Sequence[Column]) -> Label:
+    used = [one for one in columns if one.name in label.columns]
+    label.gaps = sorted({gap for one in used for gap in written_gaps(connection, one)})
+    return label
 
 
 def _single(connection: Any, shown: str, columns: Sequence[Column], kind: str) -> Label:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,6 +14,7 @@ from tfscale.files import write_whole
 from tfscale.importer.table_types import MISSING, TYPES, Column
 
 KINDS = ("class", "number", "multilabel")
+_KEYS, _OF_COLUMN, _OF_LABEL = ("columns", "missing", "label"), ("type", "format"), ("name", "kind")
 _HEAD = """\
 # What the columns are. Edit it and import again: tfscale data import PATH name=NAME data.schema=THIS_FILE fresh=true
 # types: number, category, boolean, date, text, id, constant (the last two are kept in the records, and no features)
@@ -42,13 +44,15 @@ def read_schema(file: Path) -> Schema:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"can't be read: {str(error).splitlines()[0]}", where=str(file), fix="correct it") from None
-    columns = content.get("columns") if isinstance(content, dict) else None
+    columns = content.get("columns", {}) if isinstance(content, dict) and content else None
     if not isinstance(columns, dict):
         raise UsageError("it has no columns", where=str(file), fix="columns: {age: {type: number}}")
+    _refuse_unknown(content, _KEYS, "", file)
     schema = Schema()
     for name, said in columns.items():
         said = {"type": said} if isinstance(said, str) else said
         kind = said.get("type") if isinstance(said, dict) else None
+        _refuse_unknown(said, _OF_COLUMN, f"column {name}: ", file)
         if kind not in TYPES:
             near = nearest(str(kind), TYPES)
             raise UsageError(f"column {name}: there is no type {kind!r}{near}", where=str(file), fix=", ".join(TYPES))
@@ -56,12 +60,23 @@ def read_schema(file: Path) -> Schema:
     if "missing" in content:
         schema.missing = tuple(str(one) for one in content["missing"] or ())
     label = content.get("label")
+    _refuse_unknown(label, _OF_LABEL, "label: ", file)
     schema.label_kind = label.get("kind", "") if isinstance(label, dict) else ""
     if schema.label_kind not in ("", *KINDS):
         raise UsageError(
             f"a label is no {schema.label_kind!r}", where=str(file), fix=f"label.kind: {' or '.join(KINDS)}"
         )
     return schema
+
+
+def _refuse_unknown(said: Any, known: tuple[str, ...], of: str, file: Path) -> None:
+    unknown = [str(key) for key in said if key not in known] if isinstance(said, dict) else []
+    if unknown:
+        raise UsageError(
+            f"{of}{', '.join(unknown)} would do nothing{nearest(unknown[0], known)}",
+            where=str(file),
+            fix=f"what may stand here is {', '.join(known)}",
+        )
 
 
 def write_schema(file: Path, columns: Sequence[Column], label: str | None, kind: str) -> None:

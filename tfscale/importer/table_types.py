@@ -168,19 +168,19 @@ def _inferred(connection: Any, column: Column) -> Column:
     ).fetchall()[0]
     column = replace(column, missing=int(missing), distinct=distinct, example=example or "")
     filled = int(count or 0) - column.missing
-    if written := _written_gaps(connection, column):
-        return replace(found := _typed(connection, column, filled), told=f"{found.told}; {written}".lstrip("; "))
+    if written := written_gaps(connection, column):
+        told = f"missing is written {', '.join(written)}"
+        return replace(found := _typed(connection, column, filled), told=f"{found.told}; {told}".lstrip("; "))
     return _typed(connection, column, filled)
 
 
-def _written_gaps(connection: Any, column: Column) -> str:
-    """Which texts were taken for no value."""
+def written_gaps(connection: Any, column: Column) -> list[str]:
+    """Which texts, besides empty ones, were taken for no value."""
     if not column.missing or column.source != "VARCHAR":
-        return ""
+        return []
     value = f"trim({quoted(column.name)})"
     query = f"SELECT DISTINCT {value} FROM kept WHERE {value} IN ({_texts(column.gaps)}) AND {value} <> '' ORDER BY 1"
-    found = [text for (text,) in connection.execute(query).fetchall()]
-    return f"missing is written {', '.join(found)}" if found else ""
+    return [text for (text,) in connection.execute(query).fetchall()]
 
 
 def _typed(connection: Any, column: Column, filled: int) -> Column:

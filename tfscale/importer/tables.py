@@ -191,17 +191,24 @@ class TableReader:
         missing = _count(connection, without, "data.label")
         if not missing:
             return where
+        gaps = f"; missing is written {', '.join(self.label.gaps)}" if self.label.gaps else ""
         if not self.request.drop_unlabelled:
             rows = connection.execute(f"SELECT __row FROM typed WHERE {without} ORDER BY 1 LIMIT {_TOLD}").fetchall()
             names = row_names(connection, files)
             told = "; ".join(names(row) for (row,) in rows)
+            keep = f"; {self._where_it_is_a_value()}" if self.label.gaps else ""
             raise DataCorrupt(
-                f"{missing:,} rows have no label ({self.label.name}): {told}{'; ...' if missing > _TOLD else ''}",
+                f"{missing:,} rows have no label ({self.label.name}{gaps}): {told}{'; ...' if missing > _TOLD else ''}",
                 where=self.request.path,
-                fix="give them one, or data.drop_unlabelled=true leaves them out",
+                fix=f"give them one, or data.drop_unlabelled=true leaves them out{keep}",
             )
-        self.left_out.append(f"{missing:,} rows without a label")
+        keep = f" ({self._where_it_is_a_value()})" if self.label.gaps else ""
+        self.left_out.append(f"{missing:,} rows without a label{gaps}{keep}")
         return f"{where} AND NOT {self.label.missing}"
+
+    def _where_it_is_a_value(self) -> str:
+        assert self.label is not None
+        return f"where {self.label.gaps[0]} is a value: data.schema=FILE with the line `missing: []`"
 
     def _split_of(self, connection: Any, files: TableFiles, where: str) -> str:
         """SQL of the split that a row goes into, "" for none; "NULL" where shares decide."""
