@@ -52,7 +52,9 @@ def test_a_dropped_picture_is_answered_on_a_desk_and_on_a_telephone(server, pict
     with tab(tmp_path) as page:
         page.open(address(server))
         page.until("!document.querySelector('#whole').hidden && document.querySelector('.drop img').naturalWidth")
-        assert page.text(".drop").startswith("example.png (60 x 40, ")
+        page.until(
+            "document.querySelector('.drop').innerText.startsWith('example.png (60 x 40, ')"
+        )  # told once it is read
         page.drop(".drop", file)
         page.until("document.querySelector('.drop').innerText.startsWith(\"it's <b>light.png\")")
         page.click("#send")
