@@ -45,7 +45,9 @@ def test_what_is_written_and_what_is_hidden(models, tmp_path):
             for name, kind in (("age", "FP32"), ("town", "BYTES"), ("Weight_kg", "FP32"))
         ]
         assert client.post("/v2/models/table/infer", {"inputs": tensors}).status == 200
-        assert client.post(PREDICT, {"instances": [{"age": "old"}]}).status == 400
+        own = {"age": 1.0, "town": "Ulm", "Weight (kg)": 70.0}
+        refused = client.post(PREDICT, {"instances": [own]})
+        assert refused.status == 400 and "'Weight (kg)' is called Weight_kg" in refused.json["error"]
         import base64
 
         asked = {"instances": [{"b64": base64.b64encode(encoded).decode()}]}

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from support.served_models import served, write_classes, write_double, write_slow, write_texts, write_whole
 
+from tfscale.__main__ import main as program
 from tfscale.config.serve_options import ServeOptions
 from tfscale.errors import ClusterFault, DataCorrupt, DataMissing, UsageError
 
@@ -322,6 +323,13 @@ def test_a_newer_version_takes_over_without_a_dropped_request_and_a_broken_one_d
             for one in asking:
                 one.result()
             assert len(client.get("/v1/models/double").json["model_version_status"]) == 1  # the broken one is gone
+            assert "is there any more" not in messages.text
+            (tmp_path / "1").rename(tmp_path / "away")
+            deadline = time.monotonic() + 30
+            while "double: no version is there any more; version 1 serves on" not in messages.text:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert client.post(PREDICT, {"instances": [[1, 1, 1]]}).status == 200
         assert set(found) == {1.0, 3.0} and found[0] == found[-1] == 1.0
     assert "version 3 of double isn't served" in messages.text
 
@@ -406,3 +414,15 @@ def test_an_export_is_warmed_up_by_its_own_examples(tf, tmp_path):
     assert read_examples(tmp_path) == {}
     with served({"m": folder}) as client:
         assert client.post("/v1/models/m:predict", {"inputs": {"texts": [["a", "b"]], "count": [1]}}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("model=a=x,a=y",), "two models are named a"),
+        (("model=a=x,b=y", "serve.name=c"), "serve.name=c would do nothing"),
+        (("model=x,y",), "x,y names no models"),
+    ],
+)
+def test_models_that_are_named_wrongly(words, said, capfd):
+    assert program(["serve", *words]) == 64 and said in capfd.readouterr().err

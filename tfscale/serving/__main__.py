@@ -99,10 +99,17 @@ def _places(model: str, name: str | None) -> dict[str | None, str]:
     if len(pairs) == 1 and (not pairs[0][1] or "://" in pairs[0][0]):  # an address may hold =
         return {name: model}
     wrong = [one for one in pairs if not one[1] or not one[0] or not one[2]]
-    if wrong or name is not None or len({one[0] for one in pairs}) != len(pairs):
+    if wrong:
         raise UsageError(
             f"{model} names no models", where="model", fix="model=NAME=PATH,NAME=PATH, each with a name of its own"
         )
+    if name is not None:
+        raise UsageError(
+            f"serve.name={name} would do nothing: model= names each model", where="serve.name", fix="leave it out"
+        )
+    names = [one[0] for one in pairs]
+    if twice := sorted({one for one in names if names.count(one) > 1}):
+        raise UsageError(f"two models are named {twice[0]}", where="model", fix="give each a name of its own")
     return {name: path for name, _, path in pairs}
 
 

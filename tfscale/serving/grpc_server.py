@@ -31,7 +31,7 @@ from tfscale.serving.repository import Repository
 from tfscale.serving.request_batches import Batches
 from tfscale.serving.request_log import RequestLog
 from tfscale.serving.service_metrics import ServiceMetrics
-from tfscale.serving.tensor_specs import TensorSpec, check_rows
+from tfscale.serving.tensor_specs import TensorSpec, check_rows, refuse_unknown
 from tfscale.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -252,8 +252,7 @@ def _array(tensor: Any, specs: Mapping[str, TensorSpec], name: str) -> np.ndarra
     """The array of a TensorProto."""
     import tensorflow as tf
 
-    if name not in specs:
-        raise bad_request(f"the model takes {', '.join(specs)}, and not {name!r}")
+    refuse_unknown([name], specs)
     spec = specs[name]
     given = _dtype(tensor)
     if given != spec.dtype:

@@ -20,7 +20,7 @@ import numpy as np
 from tfscale.serving.json_body import from_base64, in_base64, parsed, plain, written
 from tfscale.serving.loaded_model import LoadedModel
 from tfscale.serving.refusal import bad_request
-from tfscale.serving.tensor_specs import TensorSpec
+from tfscale.serving.tensor_specs import TensorSpec, refuse_unknown
 
 LENGTH = "Inference-Header-Content-Length"  # of the JSON before binary tensors
 EXTENSIONS = ("binary_tensor_data",)  # of the protocol, that are spoken; model_repository would have to load and unload
@@ -70,8 +70,9 @@ class Asked:
         arrays: dict[str, np.ndarray] = {}
         for tensor in given:
             name = tensor.get("name")
-            if not isinstance(name, str) or name not in specs:
-                raise bad_request(f"the model takes {', '.join(specs)}, and not {name!r}")
+            if not isinstance(name, str):
+                raise bad_request('each of "inputs" has a name, which is a text')
+            refuse_unknown([name], specs)
             if name in arrays:
                 raise bad_request(f"{name} is given twice")
             size = _parameters(tensor).get("binary_data_size")

@@ -54,13 +54,17 @@ def place_of(model: str | Path, name: str | None, stores: Stores, *, every: floa
 
 @dataclass
 class _Model:
-    """Attributes: failed: the versions that are there and couldn't be loaded, each with why."""
+    """Attributes:
+    failed: the versions that are there and couldn't be loaded, each with why.
+    is_gone: whether no version was there at the last look.
+    """
 
     place: Place
     batches: Batches
     writer: TextWriter | None = None  # where it is a language model's
     failed: dict[Version, str] = field(default_factory=dict)
     drains: set[asyncio.Task] = field(default_factory=set)
+    is_gone: bool = False
 
 
 class Repository:
@@ -202,6 +206,9 @@ class Repository:
         except (OSError, TfscaleError) as error:  # the folder changes under our eyes
             _log.warning(f"{name}: {first_line(error)}")
             return
+        if not versions and not model.is_gone:
+            _log.warning(f"{name}: no version is there any more; version {current.number} serves on from memory")
+        model.is_gone = not versions
         # Others are gone, or something else by now
         model.failed = {version: why for version, why in model.failed.items() if version in versions}
         for version in versions:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class TensorSpec:
             for all of them.
         gaps: whether NaN, or null among texts, stands for a value that isn't there; None where nothing tells.
         is_required: whether a request without it is refused.
+        field: what the data call it, where a signature takes no such name; else "".
     """
 
     name: str
@@ -43,6 +44,7 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     gaps: bool | None = None
     is_required: bool = True
+    field: str = ""
 
     @property
     def numpy_dtype(self) -> np.dtype:
@@ -119,6 +121,15 @@ def is_readable(value: bytes) -> bool:
         return not _CONTROLS.search(value.decode())
     except UnicodeDecodeError:
         return False
+
+
+def refuse_unknown(given: Iterable[str], specs: Mapping[str, TensorSpec]) -> None:
+    """Raises Refusal: one of these names is no input's."""
+    unknown = [name for name in given if name not in specs]
+    if not unknown:
+        return
+    called = [f"{spec.field!r} is called {name}" for name, spec in specs.items() if spec.field in unknown]
+    raise bad_request("; ".join([f"the model takes {', '.join(specs)}, and not {', '.join(unknown)}", *called]))
 
 
 def check_rows(arrays: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]) -> int:

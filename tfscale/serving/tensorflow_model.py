@@ -64,9 +64,9 @@ class TensorFlowModel(LoadedModel):
             raise DataCorrupt(
                 f"the model can't be read: {first_line(error)}", where=place, fix="export it again"
             ) from error
-        gaps = about.get("gaps")
+        gaps, fields = about.get("gaps"), about.get("fields") or {}
         takes = {
-            name: _spec(name, spec, gaps=None if gaps is None else name in gaps)
+            name: _spec(name, spec, gaps=None if gaps is None else name in gaps, field=str(fields.get(name, "")))
             for name, spec in sorted(function.structured_input_signature[1].items())
         }
         answers = {name: _spec(name, spec) for name, spec in sorted(function.structured_outputs.items())}
@@ -110,6 +110,6 @@ class TensorFlowModel(LoadedModel):
         return isinstance(error, InvalidArgumentError)
 
 
-def _spec(name: str, spec: Any, *, gaps: bool | None = None) -> TensorSpec:
+def _spec(name: str, spec: Any, *, gaps: bool | None = None, field: str = "") -> TensorSpec:
     shape = tuple(spec.shape.as_list()) if spec.shape.rank is not None else (None,)
-    return TensorSpec(name, spec.dtype.name, shape, gaps)
+    return TensorSpec(name, spec.dtype.name, shape, gaps, field=field)

@@ -16,7 +16,7 @@ import numpy as np
 from tfscale.serving.json_body import from_base64, in_base64, plain
 from tfscale.serving.loaded_model import SIGNATURE
 from tfscale.serving.refusal import bad_request
-from tfscale.serving.tensor_specs import TensorSpec
+from tfscale.serving.tensor_specs import TensorSpec, refuse_unknown
 
 _DTYPES = {
     "string": "DT_STRING",
@@ -60,8 +60,7 @@ def _of_instances(rows: Any, specs: Mapping[str, TensorSpec]) -> dict[str, list]
     names = list(rows[0])
     if any(not _is_named(row) or row.keys() != rows[0].keys() for row in rows):
         raise bad_request("all instances have the same names")
-    if unknown := [name for name in names if name not in specs]:
-        raise bad_request(f"the model takes {', '.join(specs)}, and not {', '.join(unknown)}")
+    refuse_unknown(names, specs)
     return {name: [row[name] for row in rows] for name in names}
 
 
@@ -70,8 +69,7 @@ def _of_inputs(given: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
         if len(specs) != 1:
             raise bad_request(f'"inputs" is an object with {", ".join(specs)}')
         return {next(iter(specs)): given}
-    if unknown := [name for name in given if name not in specs]:
-        raise bad_request(f"the model takes {', '.join(specs)}, and not {', '.join(unknown)}")
+    refuse_unknown(given, specs)
     return dict(given)
 
 
