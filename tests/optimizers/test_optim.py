@@ -65,6 +65,22 @@ def test_fused_adam_is_keras_adam(tf, fused, name, amsgrad):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
+def test_in_float64_the_fused_update_is_keras_to_the_bit(tf, fused, name):
+    """A Python number that is rounded to float32 on its way would differ from what a sparse gradient is updated by."""
+    import keras
+
+    def trained(kind):
+        variable = keras.Variable(np.linspace(-1, 1, 6), dtype="float64")
+        optimizer = kind(learning_rate=0.1, **({"momentum": 0.9} if name == "SGD" else {"beta_1": 0.8, "beta_2": 0.9}))
+        optimizer.build([variable])
+        for i in range(3):
+            optimizer.apply([tf.sin(tf.constant(i, tf.float64) + tf.convert_to_tensor(variable))], [variable])
+        return variable.numpy()
+
+    np.testing.assert_allclose(trained(getattr(fused, name)), trained(getattr(keras.optimizers, name)), rtol=1e-15)
+
+
 def test_fused_adam_leaves_sparse_gradients_to_keras(tf, fused):
     import keras
 

@@ -41,7 +41,7 @@ class SGD(keras.optimizers.SGD):
             accum=_handle(momentum),
             lr=tf.cast(learning_rate, dtype),
             grad=tf.cast(gradient, dtype),
-            momentum=tf.cast(self.momentum, dtype),
+            momentum=tf.constant(self.momentum, dtype),
             use_nesterov=self.nesterov,
         )
 
@@ -89,12 +89,12 @@ class _FusedAdam:
             var=_handle(variable),
             m=_handle(first),
             v=_handle(second),
-            beta1_power=tf.pow(tf.cast(self.beta_1, dtype), updates),
-            beta2_power=tf.pow(tf.cast(self.beta_2, dtype), updates),
+            beta1_power=tf.pow(keras.ops.cast(self.beta_1, dtype), updates),  # as Keras rounds them
+            beta2_power=tf.pow(keras.ops.cast(self.beta_2, dtype), updates),
             lr=tf.cast(learning_rate, dtype),
-            beta1=tf.cast(self.beta_1, dtype),
-            beta2=tf.cast(self.beta_2, dtype),
-            epsilon=tf.cast(self.epsilon, dtype),
+            beta1=tf.constant(self.beta_1, dtype),
+            beta2=tf.constant(self.beta_2, dtype),
+            epsilon=tf.constant(self.epsilon, dtype),
             grad=tf.cast(gradient, dtype),
         )
 
