@@ -41,7 +41,7 @@ class SGD(keras.optimizers.SGD):
             accum=_handle(momentum),
             lr=tf.cast(learning_rate, dtype),
             grad=tf.cast(gradient, dtype),
-            momentum=tf.constant(self.momentum, dtype),
+            momentum=tf.cast(self.momentum, dtype),
             use_nesterov=self.nesterov,
         )
 
