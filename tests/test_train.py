@@ -157,7 +157,6 @@ def test_killed_in_mid_epoch_it_goes_on_bit_for_bit(cli, tmp_path):
     assert third.seconds < 10
 
 
-@pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, by MLflow's store
 def test_result_and_mlflow_hold_everything(cli, tmp_path, monkeypatch):
     from mlflow import MlflowClient
 

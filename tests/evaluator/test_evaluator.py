@@ -61,7 +61,6 @@ def test_an_evaluator_completes_the_result(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*noload.*")  # of SQLAlchemy, by MLflow's store
 def test_every_checkpoint_is_evaluated_once_and_the_job_ends(cli, tmp_path):
     """Two workers and their evaluator, as tfscale launch starts them, agree on a run folder that none was told of."""
     command = ["--workers", "2", "--evaluator", "--", "+recipe=resnet", "task.width=4", "train.until=12st"]
