@@ -55,6 +55,23 @@ def _work(path: str, *, compiled: bool) -> Work:
     return Work(run, 20, {"parameters": parameters, "how": f"{how}, {torch.get_num_threads()} threads"})
 
 
+def through_block(block: Any, x: Any, heads: int) -> Any:
+    """What a block of a decoder makes of x [rows, length, width]: causal attention, then two products.
+
+    Args:
+        block: has `before` and `between` (norms), `projections` (queries, keys and values at once), `out`, `wide` and
+            `narrow`.
+    """
+    from torch.nn import functional
+
+    rows, length, width = x.shape
+    parts = block.projections(block.before(x)).split(width, dim=2)
+    parts = [one.view(rows, length, heads, width // heads).transpose(1, 2) for one in parts]
+    seen = functional.scaled_dot_product_attention(*parts, is_causal=True)
+    x = x + block.out(seen.transpose(1, 2).reshape(rows, length, width))
+    return x + block.narrow(functional.gelu(block.wide(block.between(x))))
+
+
 def _decoder() -> Any:
     import torch
     from torch import nn
@@ -78,12 +95,7 @@ def _decoder() -> Any:
             self.narrow = nn.Linear(4 * WIDTH, WIDTH, bias=False)
 
         def forward(self, x: Any) -> Any:
-            rows, length, _ = x.shape
-            parts = self.projections(self.before(x)).split(WIDTH, dim=2)
-            parts = [one.view(rows, length, HEADS, WIDTH // HEADS).transpose(1, 2) for one in parts]
-            seen = functional.scaled_dot_product_attention(*parts, is_causal=True)
-            x = x + self.out(seen.transpose(1, 2).reshape(rows, length, WIDTH))
-            return x + self.narrow(functional.gelu(self.wide(self.between(x))))
+            return through_block(self, x, HEADS)
 
     class Decoder(nn.Module):
         def __init__(self) -> None:

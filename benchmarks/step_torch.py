@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpt_torch import through_block
 from benchmarks.side_by_side import Work
 from benchmarks.step_models import (
     BATCHES,
@@ -68,7 +69,6 @@ def work(name: str, weights: str, precision: str, how: str) -> Work:
 def _transformer(given: Iterator[Any]) -> Any:
     import torch
     from torch import nn
-    from torch.nn import functional
 
     def linear(*pairs: tuple[Any, Any]) -> Any:
         """One of several matrices [in, ...] side by side, and their biases."""
@@ -97,12 +97,7 @@ def _transformer(given: Iterator[Any]) -> Any:
             self.wide, self.narrow = [linear((next(given), next(given))) for _ in range(2)]
 
         def forward(self, x: Any) -> Any:
-            rows, length, _ = x.shape
-            parts = self.projections(self.before(x)).split(WIDTH, dim=2)
-            parts = [one.view(rows, length, HEADS, WIDTH // HEADS).transpose(1, 2) for one in parts]
-            seen = functional.scaled_dot_product_attention(*parts, is_causal=True)
-            x = x + self.out(seen.transpose(1, 2).reshape(rows, length, WIDTH))
-            return x + self.narrow(functional.gelu(self.wide(self.between(x))))
+            return through_block(self, x, HEADS)
 
     class Decoder(nn.Module):
         def __init__(self) -> None:

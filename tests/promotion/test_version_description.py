@@ -27,17 +27,14 @@ def facts(**origin: str) -> RunFacts:
     return RunFacts("Classifier", "resnet", **found, origin={"licence": "CC BY-SA 4.0", **origin})
 
 
+FIRST = ("| licence | CC BY-SA 4.0 |", "| accuracy | 0.98 |", "| examples of a step | 64 |", "| keras | 3.15.1 |")
+
+
 def test_a_card_that_has_room_is_there_whole_but_for_its_head():
     card = model_card(ABOUT, facts())
     text = described("pets/1, step 7. It was better.", card)
     assert text.splitlines()[0] == "pets/1, step 7. It was better."
-    for said in (
-        "| licence | CC BY-SA 4.0 |",
-        "| accuracy | 0.98 |",
-        "| examples of a step | 64 |",
-        "| keras | 3.15.1 |",
-    ):
-        assert said in text
+    assert all(said in text for said in FIRST)
     assert "library_name" not in text and text.endswith("files of this version.")
     assert re.findall("^## .*", text, re.M) == re.findall("^## .*", card, re.M)
     assert described("one line", "") == "one line"
@@ -48,10 +45,4 @@ def test_what_has_no_room_is_named_and_data_and_figures_are_not_what_it_is():
     text = described("pets/1.", model_card(many, facts(description="A long story. " * 400, citation="@book{" * 900)))
     assert len(text) <= MOST and "column_7" not in text and "Left out here: Inputs and outputs." in text
     assert "| description | A long story." in text and " ... |\n" in text  # cut, and still a row of the table
-    for said in (
-        "| licence | CC BY-SA 4.0 |",
-        "| accuracy | 0.98 |",
-        "| examples of a step | 64 |",
-        "| keras | 3.15.1 |",
-    ):
-        assert said in text
+    assert all(said in text for said in FIRST)

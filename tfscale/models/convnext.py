@@ -104,7 +104,6 @@ def _block(shape: Shape, x, row, name: str, rate: float):
     from tfscale.models.picture_layers import drawn_by, dropped_out
 
     def drawn():
-        """Anew for every layer: Keras's initializers give the same numbers at every call."""
         return drawn_by(shape.deviation)
 
     width = x.shape[-1]

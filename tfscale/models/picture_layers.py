@@ -24,7 +24,10 @@ def normalised(pixels):
 
 
 def drawn_by(deviation: float | None):
-    """How weights are drawn: normally (the papers' code cuts off at 2, a hundred deviations), or by Glorot's rule."""
+    """How weights are drawn: normally (the papers' code cuts off at 2, a hundred deviations), or by Glorot's rule.
+
+    To be called anew for every layer: one of Keras's initializers gives the same numbers at every call.
+    """
     from keras import initializers
 
     return initializers.GlorotUniform() if deviation is None else initializers.RandomNormal(stddev=deviation)

@@ -68,7 +68,6 @@ def build(shape: Shape) -> keras.Model:
     from tfscale.models.picture_layers import drawn_by, dropped_out, normalised
 
     def drawn():
-        """Anew for every layer: Keras's initializers give the same numbers at every call."""
         return {"kernel_initializer": drawn_by(shape.deviation)}
 
     def norm(name):

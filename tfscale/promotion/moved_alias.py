@@ -211,6 +211,7 @@ def _registered(candidate: _Candidate, registry: Registry, verdict: Verdict | No
     with exported.files(registry.describe(exported.signature, run_id)) as content:
         source = registry.upload(run_id, f"registered/{exported.digest[:12]}", content)
     about = f"{exported.name}, step {exported.step}." + (f" {verdict.sentence}." if verdict else "")
-    if not exported.card:
+    card = exported.card
+    if not card:
         _log.info("the export has no model card (README.md), so that the version's description is one line")
-    return registry.register(candidate.name, run_id, source, tags, described(about, exported.card))
+    return registry.register(candidate.name, run_id, source, tags, described(about, card))
