@@ -124,10 +124,10 @@ def test_the_newest_version_that_can_be_loaded_is_served_from_the_start(tf, expo
         assert model.post(PREDICT, {"instances": [[1, 1, 1]]}).json == {"predictions": [[2, 2, 2]]}
         time.sleep(0.5)  # some looks
         assert states() == "3E2E1A"
-        shutil.copytree(versions / "3", versions / "6")  # and while it serves
+        shutil.copytree(versions / "3", tmp_path / "6").rename(versions / "6")  # and while it serves, all of it at once
         until(lambda: states().startswith("6E"))
         assert states() == "6E3E2E1A"
-        shutil.copytree(exports[3], versions / "5")  # behind one that can't be loaded
+        shutil.copytree(exports[3], tmp_path / "5").rename(versions / "5")  # behind one that can't be loaded
         until(lambda: states() == "6E5A3E2E")
         assert model.post(PREDICT, {"instances": [[1, 1, 1]]}).json == {"predictions": [[3, 3, 3]]}
     for number in (6, 3, 2):
