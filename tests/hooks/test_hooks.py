@@ -55,6 +55,7 @@ from tfscale.hooks.tensorflow_hooks import (
     leave_iterators_untuned,
     logical_devices_of_a_worker,
     set_determinism,
+    untuned,
 )
 
 TESTED: set[str] = set()
@@ -470,6 +471,11 @@ def test_order_of_arrays(keras, tf):
     assert [one for batch in seen for one in batch] == order * 2 and sorted(order) == list(range(10))
     tf.random.set_seed(None)
     assert order_of_arrays(10, 4, True) is None
+
+
+@of(untuned)
+def test_untuned(tf):
+    assert untuned(tf.data.Dataset.range(3)).options().autotune.enabled is False
 
 
 @of(leave_iterators_untuned)

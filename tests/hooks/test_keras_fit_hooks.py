@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
+import queue
+import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from tfscale.hooks import keras_fit_hooks
 from tfscale.hooks.keras_fit_hooks import (
     _copied,
     _cut_by_batches,
+    _outlive,
     _without_nothing,
     arrays_shuffled_by,
     batch_function,
@@ -192,3 +197,26 @@ def test_a_none_behind_a_batch_is_left_out(tf):
     assert _without_nothing(there) is there
     with pytest.raises(ValueError, match="only at the end"):
         _without_nothing(tf.data.Dataset.zip((behind, there)))
+
+
+@of(_outlive)
+def test_no_epoch_waits_for_the_tuning_of_the_one_before_it(tf):
+    """tf.data's tuning of an iterator holds up who gives it up: arrays aren't tuned, and a thread gives up others."""
+    given = {"batch_size": 5, "shuffle": False, "steps_per_epoch": None, "class_weight": None}
+    untuned = epoch_iterator(tf.distribute.get_strategy(), x=X, y=Y, **given)
+    assert dataset_of(untuned).options().autotune.enabled is False
+    ended = queue.Queue()
+
+    def used(name, first):
+        weakref.finalize(first, lambda: ended.put((name, threading.current_thread() is threading.main_thread())))
+        return next(first)
+
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).map(lambda x, y: (x, y), num_parallel_calls=2).batch(5)
+    epochs = epoch_iterator(tf.distribute.get_strategy(), x=dataset, **{**given, "batch_size": None})
+    assert dataset_of(epochs).options().autotune.enabled is None
+    used("first", next(steps_of_epoch(epochs))[2])
+    used("last", next(steps_of_epoch(epochs))[2])
+    assert ended.get(timeout=10) == ("first", False)
+    del epochs
+    gc.collect()
+    assert ended.get(timeout=10) == ("last", False)

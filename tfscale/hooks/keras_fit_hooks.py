@@ -9,8 +9,13 @@ Nothing public gives either without the loop around it.
 from __future__ import annotations
 
 import contextlib
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+from tfscale.hooks.tensorflow_hooks import untuned
 
 if TYPE_CHECKING:
     import keras
@@ -33,17 +38,24 @@ def epoch_iterator(
     Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TFEpochIterator`.
     """
     import keras
+    import tensorflow as tf
     from keras.src.backend.tensorflow.trainer import TFEpochIterator
+
+    is_theirs = isinstance(arguments["x"], tf.data.Dataset)
 
     class Distributing:
         def experimental_distribute_dataset(self, dataset: Any) -> Any:
             if strategy.num_replicas_in_sync > 1:
                 dataset = _copied(_without_nothing(dataset))
-            return strategy.experimental_distribute_dataset(_cut_by_batches(through(dataset)))
+            dataset = through(dataset)
+            return strategy.experimental_distribute_dataset(_cut_by_batches(dataset if is_theirs else untuned(dataset)))
 
     epochs = TFEpochIterator(distribute_strategy=Distributing(), **arguments)
     if isinstance(arguments["x"], keras.utils.PyDataset):
         epochs._get_iterator = lambda: _WhenRead(epochs._distributed_dataset)
+    elif is_theirs:
+        left = _LeftToAThread(epochs._distributed_dataset)
+        epochs._get_iterator = lambda: left
     return epochs
 
 
@@ -56,6 +68,33 @@ def _cut_by_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
     if dataset.options().experimental_distribute.auto_shard_policy == tf.data.experimental.AutoShardPolicy.AUTO:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)
+
+
+class _LeftToAThread:
+    """A data set whose iterators are given up by a thread: that of a tuned one waits as long as it was in use, up to a
+    minute (see tensorflow_hooks.leave_iterators_untuned), so that every epoch of some seconds would take twice as
+    long."""
+
+    def __init__(self, dataset: Any):
+        self._dataset, self._last = dataset, list[Any]()
+
+    def __iter__(self) -> Any:
+        self._leave()
+        self._last = [iter(self._dataset)]
+        return self._last[0]
+
+    def __del__(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._last and not sys.is_finalizing():
+            threading.Thread(target=_outlive, args=(self._last,), name="give up iterator", daemon=True).start()
+
+
+def _outlive(iterator: list[Any]) -> None:
+    """Keeps what is in the list until nobody else does, so that it ends in this thread."""
+    time.sleep(0.5)
+    iterator.clear()
 
 
 class _WhenRead:

@@ -83,10 +83,11 @@ def leave_iterators_untuned() -> None:
 
     made = made_by._create_device_dataset
     if not hasattr(made, "__wrapped__"):
-        made_by._create_device_dataset = functools.wraps(made)(lambda *args, **kwargs: _untuned(made(*args, **kwargs)))
+        made_by._create_device_dataset = functools.wraps(made)(lambda *args, **kwargs: untuned(made(*args, **kwargs)))
 
 
-def _untuned(dataset: Any) -> Any:
+def untuned(dataset: Any) -> Any:
+    """The data set, which tf.data doesn't tune: see `leave_iterators_untuned`."""
     import tensorflow as tf
 
     options = tf.data.Options()
