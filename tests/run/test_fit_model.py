@@ -205,8 +205,9 @@ def test_a_run_whose_steps_crossed_epochs_goes_on_and_says_so(classifier, arrays
     assert said not in messages.text
     assert tfscale.fit(classifier(), train, until="1ep", **kind).step == 5
     assert messages.text.count(said) == 1
-    tfscale.fit(classifier(), train, until="2ep", **kind)
+    longer = tfscale.fit(classifier(), train, until="2ep", **kind)
     assert messages.text.count(said) == 1
+    assert messages[-1].startswith(f"bounded by {longer.verdict.bound}: ") and "attempt 3's" in messages[-1]
 
 
 def test_a_finished_run_gives_its_weights_back(classifier, arrays, tmp_path):

@@ -72,8 +72,10 @@ def test_quiet_is_the_result_and_its_page_alone(cli, tmp_path):
     first, *table = ended.out.splitlines()
     assert first.startswith("┌") and "execution plan" not in ended.out and "\nstep 4" not in ended.out
     result = json.loads((tmp_path / "runs" / "resnet" / "it" / "result.json").read_text())
-    assert table[-1].endswith(f"/runs/{result['mlflow_run_id']}?workflowType=machine_learning")
-    assert "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db" in table[-2]
+    begin = next(i for i, line in enumerate(table) if line.startswith("bounded by "))  # the last line, folded
+    assert table[begin - 1].endswith(f"/runs/{result['mlflow_run_id']}?workflowType=machine_learning")
+    assert "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db" in table[begin - 2]
+    assert all(line.startswith("  ") for line in table[begin + 1 :])
     run = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}").get_run(result["mlflow_run_id"])
     (data,) = [given.dataset for given in run.inputs.dataset_inputs]
     params, metrics, profile = run.data.params, run.data.metrics, json.loads(data.profile)

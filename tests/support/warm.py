@@ -320,7 +320,7 @@ def _become(request: dict[str, Any], path: list[str]) -> None:
         return
     start_apart_warm(lambda owner, name, value: setattr(sys.modules[owner], name, value))
     peak: Any = importlib.import_module("tfscale.measures.peak")
-    peak._SIZE["cpu"], peak._SECONDS = 256, 0.01
+    peak._LARGEST["cpu"], peak._WINDOW_SECONDS = 256, 0.01
     sys.argv = [what, *arguments]
     runpy.run_module(what, run_name="__main__", alter_sys=True)
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.assembly.parts import Parts
-from tfscale.console.messages import RESULT, bare
+from tfscale.console.messages import RESULT, bare, columns
 from tfscale.data.keras_source import KerasSource
 from tfscale.errors import first_line
+from tfscale.run.bounded_by import Ended, judge, measured_peak
 from tfscale.run.context import RunContext
+from tfscale.run.hints import in_python
 from tfscale.run.what_it_saw import what_it_saw
 from tfscale.run_dir.goodput import measure
 from tfscale.run_dir.result import Result
@@ -29,16 +32,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training ended with: its last figures on the split that is evaluated, and on the training data."""
+    """What a training ended with: its last figures on the split that is evaluated, and on the training data; and who
+    else had the processors meanwhile, in words."""
 
     test_metrics: Mapping[str, float]
     train_metrics: Mapping[str, float]
+    busy: str = ""
 
 
 def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome) -> Result:
     """Writes the result of a run whose last state is saved, exports and measures; only the chief writes."""
     from tfscale.console.progress import summary
-    from tfscale.measures.peak import matmul_peak
 
     result = _result(parts, outcome)
     if context.callbacks is not None:
@@ -56,19 +60,21 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
     run_dir.write_json("result.json", result.to_dict())
     _export(parts)  # should it fail, the run is complete all the same
     left = _show(parts)
-    shared = plan.accelerator == "cpu"  # by all devices of a worker
-    peak = matmul_peak(plan) * (plan.num_workers if shared else plan.num_replicas)
-    flops, speed, seconds = result.model_flops, result.examples_per_second, parts.trainer.clock.seconds
+    parts.checkpointer.wait()  # nothing of the run is at work while the peak is measured
+    seconds = parts.trainer.clock.seconds
+    peak, unknown = measured_peak(result, plan)
     context.attempts.note(result.step, result.step, seconds, at_once=True)
     goodput = measure(context.attempts.lines())
     result = dataclasses.replace(
         result,
-        matmul_peak_flops=peak,
-        mfu=flops * speed / peak if flops and speed else None,
         mlflow_run_id=tracker.run_id,
         seconds={**seconds, "total": time.monotonic() - context.began},
         goodput=goodput.to_dict() if goodput else None,
     )
+    verdict = judge(Ended.of(parts, result.seconds, context.environ, outcome.busy), result, peak, unknown)
+    result = dataclasses.replace(result, matmul_peak_flops=verdict.peak_flops, mfu=verdict.mfu, verdict=verdict)
+    tracker.params(verdict.params())
+    tracker.metrics(verdict.metrics(), result.step)
     tracker.metrics(figures(result.data), result.step)
     if parts.config.tracker is not None and (left_out := untracked(result.data)):
         _log.info(left_out)
@@ -82,6 +88,9 @@ def finish(parts: Parts, context: RunContext, tracker: Tracker, outcome: Outcome
     _log.log(RESULT, summary(result.rows(parts.config.eval.split)), extra=bare("result", result=result.to_dict()))
     for line in tracker.page():
         _log.log(RESULT, line)
+    line = in_python(verdict.line) if context.callbacks is not None else verdict.line
+    folded = textwrap.fill(line, columns(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    _log.log(RESULT, folded, extra=bare(line))
     return result
 
 

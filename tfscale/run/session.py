@@ -17,6 +17,7 @@ from tfscale.config.unused_settings import refuse_without_test
 from tfscale.console.messages import bare
 from tfscale.engine.actions import Action, Every
 from tfscale.errors import Diverged, Interrupted, Preempted, TfscaleError
+from tfscale.measures.processor_time import moment, shares
 from tfscale.peers.membership import Peers
 from tfscale.process import fault_points as faults
 from tfscale.process.stopping import error_of
@@ -97,6 +98,7 @@ class Session:
         self.config, self.run_dir = context.config, context.run_dir
         cluster = context.cluster
         stacks = "hang.txt" if cluster.is_chief else f"hang-{cluster.role}-{cluster.index}.txt"
+        self.busy = ""  # who else had the processors while it trained
         self.service: DataService | None = None  # data workers that make the batches of training
         self.watchdog = Watchdog(
             self.config.run.hang_timeout, stacks=self.run_dir.path / stacks, on_hang=context.stopping.tell_before_exit
@@ -190,6 +192,7 @@ class Session:
         evaluation.check_patience()  # the run may have ended between the last evaluation and its result
         clock = self.trainer.clock
         clock.seconds["start_up"] = clock.now() - self.context.began - sum(clock.seconds.values())
+        began = moment()
         with report.progress, self.watchdog.watching():
             if self.epochs is not None:
                 self.epochs.begin()
@@ -206,6 +209,8 @@ class Session:
                         self.epochs.begin_next()
             if self.epochs is not None and not self.trainer.signum:
                 self.epochs.finish()
+        if self.context.plan.accelerator == "cpu":
+            self.busy = shares(began, moment(), self.context.plan.intra_op_threads).busy
         if self.trainer.signum:
             self._leave_early()
 
@@ -272,5 +277,5 @@ class Session:
     def finish(self) -> Result:
         """Saves the last state and writes the result."""
         self.save(required=True)
-        outcome = Outcome(self.evaluation.metrics, self.report.train_metrics)
+        outcome = Outcome(self.evaluation.metrics, self.report.train_metrics, self.busy)
         return finish(self.parts, self.context, self.tracker, outcome)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfscale.files import numbers
+from tfscale.run_dir.bottleneck import Verdict
 from tfscale.run_dir.goodput import Goodput
 from tfscale.run_dir.shown_data import in_words
 
@@ -31,9 +32,11 @@ class Result:
         data: which data they are (name, version, hash), what each split holds, and under "seen" what the training that
             was kept has seen of them, over all attempts: examples, how many different ones and repeats, bytes as
             stored, and the labels; what isn't known is absent.
-        mfu: model FLOP/s over the matmul peak measured in this process in the same precision.
+        mfu: model FLOP/s over the matmul peak measured in this process in the same precision; None where `verdict` says
+            why it is unknown.
         epoch, history: the numbers of the epochs, and the figures of each by name, as Keras's History has them.
         goodput: what of the run's wall time became training that was kept, over all its attempts; see `Goodput`.
+        verdict: what bounded the last attempt, and what would help most; None of runs of earlier versions.
     """
 
     status: str
@@ -62,12 +65,16 @@ class Result:
     goodput: dict[str, Any] | None = None
     epoch: list[int] = dataclasses.field(default_factory=list)
     history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    verdict: Verdict | None = None
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Result:
         """From result.json; fields of other versions are left out."""
         names = {f.name for f in dataclasses.fields(cls)}
-        return cls(**numbers({k: v for k, v in value.items() if k in names}))
+        known = numbers({k: v for k, v in value.items() if k in names})
+        if known.get("verdict") is not None:
+            known["verdict"] = Verdict.read(known["verdict"])
+        return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
