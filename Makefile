@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --durations 15
 # For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
 WAITING := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam test-serving-clients test-serving-peers coverage soak test-keras programs-keras check types bench bench-scaling bench-input bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam test-serving-clients test-serving-peers coverage soak test-keras programs-keras check types bench bench-peers bench-loop bench-scaling bench-input bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -111,7 +111,17 @@ types: $(READY)
 	$(BIN)/python tests/docstrings.py build/examples
 	$(BIN)/mypy tfscale tests/user_program.py build/examples
 
+# Every question, in less than ninety minutes; some alone by BENCH="step:vit loop", and any other of its options
+BENCH ?= --all --photos ../shared/data/clothing10-256px.tar --text ../shared/data/tinyshakespeare.txt
 bench: $(READY)
+	mkdir -p build/bench
+	$(BIN)/python -m benchmarks $(BENCH) --json build/bench/results.json --page build/bench/results.html
+
+# The environments of the peers: PyTorch twice, Orbax, Grain and what decodes photos
+bench-peers: $(READY)
+	$(BIN)/python -m benchmarks.peers
+
+bench-loop: $(READY)
 	$(BIN)/python -m benchmarks.overhead
 
 bench-scaling: $(READY)

@@ -9,11 +9,14 @@ lives in an environment of its own, see input.py.
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.asking import Asking, NotAsked
 from benchmarks.gpt_torch import BATCH
 from benchmarks.input import peers_python
+from benchmarks.outcomes import Outcome, of_measured
 from benchmarks.side_by_side import Contestant, ContestantFailed, Question, Work, measure
 
 
@@ -54,14 +57,42 @@ def question(path: str, python: Path | None) -> Question:
         Contestant("ours", "benchmarks.gpt:ours", (path,)),
         Contestant("ours again", "benchmarks.gpt:ours", (path,)),
     ]
-    notes = ["Equal model, text, AdamW, clipping and threads; every contestant in its best form for this size."]
+    notes = [
+        "Equal model, text, AdamW, clipping and threads; every contestant in its best form for this size. Rows are"
+        " drawn at random by each, so that equal parameters are all the proof of equal work there is.",
+    ]
     if python is None:
-        notes.append("PyTorch could not be installed: ours alone.")
+        notes.append("Without PyTorch: ours alone.")
     else:
         for name in ("eager", "compiled"):
             found.append(Contestant(f"torch {name}", f"benchmarks.gpt_torch:{name}", (path,), python=str(python)))
     title = f"gpt: 4 layers, 4 heads, 128 wide, contexts of 64, batch {BATCH}"
     return Question(title, "examples/s", tuple(found), (), ("ours again", "ours"), "ours", BATCH, tuple(notes))
+
+
+def outcomes(part: str, asking: Asking) -> list[Outcome]:
+    """Raises NotAsked, ContestantFailed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if asking.quick:
+            text = Path(scratch) / "numbers.txt"
+            text.write_text("\n".join(str(7 * i) for i in range(20_000)))
+        elif asking.text is None or not asking.text.is_file():
+            raise NotAsked("give a text file, such as tinyshakespeare's, by --text FILE")
+        else:
+            text = asking.text.resolve()
+        asked = question(str(text), None if asking.quick else peers_python(asking.say))
+        found = measure(
+            asked,
+            blocks=asking.blocks,
+            seconds=asking.seconds,
+            seed=asking.seed,
+            say=asking.say,
+            together=asking.quick,
+        )
+    sizes = {name: facts["parameters"] for name, facts in found.facts.items()}
+    unequal = [f"{name}: {count} parameters" for name, count in sizes.items() if count != sizes["ours"]]
+    pairs = [("ours", name) for name in sizes if not name.startswith("ours")]
+    return [of_measured(f"step:{part}", found, pairs=pairs, unequal=unequal)]
 
 
 def main(arguments: list[str] | None = None) -> int:

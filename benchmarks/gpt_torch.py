@@ -55,8 +55,8 @@ def _work(path: str, *, compiled: bool) -> Work:
     return Work(run, 20, {"parameters": parameters, "how": f"{how}, {torch.get_num_threads()} threads"})
 
 
-def through_block(block: Any, x: Any, heads: int) -> Any:
-    """What a block of a decoder makes of x [rows, length, width]: causal attention, then two products.
+def through_block(block: Any, x: Any, heads: int, *, causal: bool = True) -> Any:
+    """What a transformer's block makes of x [rows, length, width]: attention, then two products.
 
     Args:
         block: has `before` and `between` (norms), `projections` (queries, keys and values at once), `out`, `wide` and
@@ -67,7 +67,7 @@ def through_block(block: Any, x: Any, heads: int) -> Any:
     rows, length, width = x.shape
     parts = block.projections(block.before(x)).split(width, dim=2)
     parts = [one.view(rows, length, heads, width // heads).transpose(1, 2) for one in parts]
-    seen = functional.scaled_dot_product_attention(*parts, is_causal=True)
+    seen = functional.scaled_dot_product_attention(*parts, is_causal=causal)
     x = x + block.out(seen.transpose(1, 2).reshape(rows, length, width))
     return x + block.narrow(functional.gelu(block.wide(block.between(x))))
 

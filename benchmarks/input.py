@@ -26,7 +26,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.asking import Asking, NotAsked
 from benchmarks.input_loaders import BATCH, SIZE
+from benchmarks.outcomes import Outcome, of_measured
 from benchmarks.report import Table
 from benchmarks.side_by_side import ROOT, TOLERANCE, Claim, Contestant, ContestantFailed, Measured, Question, measure
 
@@ -39,6 +41,7 @@ THEIRS = {
     "Grain": "grain",
     "libjpeg-turbo alone": "libjpeg",
 }
+AS_THEY_ARE = "256"  # the part of the suite's question: photos of this shorter side
 AIMS = {0: 1.4}  # of plain tf.data's rate, by the photos' shorter side; else LARGE
 LARGE = 1.8
 LOAD, STEPS = 0.8, 150  # of the consumer
@@ -148,6 +151,46 @@ def question(folder: Path, side: int, python: Path | None) -> Question:
     ]
     what = f"photos of {side} px and more" if side else "the photos as they are, 256 px"
     return Question(what, "images/s", tuple(contestants), tuple(claims), (AGAIN, OURS), BASELINE, BATCH, NOTES)
+
+
+def outcomes(part: str, asking: Asking) -> list[Outcome]:
+    """Of CPU seconds per image, of photos as they are ("256") or of this shorter side.
+
+    Raises:
+        NotAsked, ContestantFailed.
+    """
+    if not asking.quick and not (asking.photos and asking.photos.is_file()):
+        raise NotAsked("give a tar of class folders of JPEG photos by --photos FILE")
+    side = 0 if part == AS_THEY_ARE else int(part)
+    with tempfile.TemporaryDirectory() as scratch:
+        photos = asking.photos if asking.photos and not asking.quick else _drawn(Path(scratch) / "photos.tar")
+        python = None if asking.quick else peers_python(asking.say)
+        asked = question(photos_of(photos, side, Path(scratch)), side, python)
+        found = measure(
+            asked,
+            blocks=asking.blocks,
+            seconds=asking.seconds,
+            seed=asking.seed,
+            say=asking.say,
+            together=asking.quick,
+        )
+    limit = next(name for name, function in THEIRS.items() if function == "libjpeg")
+    pairs = [(OURS, name) for name in found.seconds if name not in (OURS, AGAIN, limit)]
+    return [of_measured(f"input:{part}", per_core(found), pairs=pairs, limits=[limit])]
+
+
+def _drawn(tar: Path) -> Path:
+    """A tar of a few photos, which no camera took."""
+    import numpy as np
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(tar, "w") as archive:
+        for number in range(2 * BATCH):
+            file = Path(folder) / f"{number}.jpg"
+            pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).resize((256, 256)).save(file)
+            archive.add(file, f"{number % 2}/{number}.jpg")
+    return tar
 
 
 def per_core(measured: Measured) -> Measured:

@@ -17,6 +17,8 @@ from typing import Any
 from tfscale.recipes.resnet import ResNet
 
 from benchmarks import report
+from benchmarks.asking import Asking
+from benchmarks.outcomes import Outcome, of_measured
 from benchmarks.side_by_side import Claim, Contestant, ContestantFailed, Question, Work, measure
 from tfscale.cluster import Cluster
 from tfscale.config.schema import OptimizerConfig, PlanConfig, Precision, Strategy
@@ -25,6 +27,7 @@ from tfscale.plan.execution_plan import ExecutionPlan, make_plan
 from tfscale.plan.request import PlanRequest
 from tfscale.task import Task
 
+LIMIT = "bare loop"
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 MLP_BATCH, MLP_INPUTS, MLP_WIDTH, MLP_LOOP = 32, 11, 12, 100  # (11 + 1) * 12 + (12 + 1) * 12 = 300 parameters
 RESNET_BATCH, RESNET_SIZE, RESNET_CLASSES, RESNET_LOOP = 16, 64, 1000, 8
@@ -296,6 +299,20 @@ RESNET50 = Question(
 )
 
 QUESTIONS = {"mlp": MLP, "resnet50": RESNET50}
+
+
+def outcomes(part: str, asking: Asking) -> list[Outcome]:
+    """Raises ContestantFailed."""
+    found = measure(
+        QUESTIONS[part],
+        blocks=asking.blocks,
+        seconds=asking.seconds,
+        seed=asking.seed,
+        say=asking.say,
+        together=asking.quick,
+    )
+    pairs = [("ours", one) for one in found.seconds if not one.startswith("ours") and one != LIMIT]
+    return [of_measured(f"loop:{part}", found, pairs=pairs, limits=[LIMIT])]
 
 
 def main(arguments: list[str] | None = None) -> int:

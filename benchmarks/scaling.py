@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.asking import Asking, NotAsked
+from benchmarks.outcomes import Outcome, of_measured
 from benchmarks.scaling_member import LEARNING_RATE, MOMENTUM, Member, Workload
 from benchmarks.scaling_processes import ProcessGroup, free_addresses
 from benchmarks.scaling_torch import REQUIREMENT
@@ -180,6 +182,30 @@ def _members(party: Party, workload: Workload) -> list[Member]:
         Member(workload, rank, tuple(cores[rank * share :][:share]), addresses, party.bytes_per_pack, party.wire)
         for rank in range(party.processes)
     ]
+
+
+def outcomes(part: str, asking: Asking) -> list[Outcome]:
+    """Raises NotAsked, ContestantFailed."""
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < CORES:
+        raise NotAsked(f"it confines processes to {CORES} cores, which takes Linux and as many cores")
+    parties = [ONE, TWO] if asking.quick else [party for party in PARTIES if not party.is_torch]
+    interpreters = dict.fromkeys(parties, Path(sys.executable))
+    if not asking.quick:
+        try:
+            interpreters |= dict.fromkeys([party for party in PARTIES if party.is_torch], torch_python(asking.say))
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            asking.say(f"without PyTorch: {error}")
+    found = measure(
+        _title(part, WORKLOADS[part]),
+        WORKLOADS[part],
+        interpreters,
+        blocks=asking.blocks,
+        seconds=asking.seconds,
+        seed=asking.seed,
+        say=asking.say,
+    )
+    pairs = [(TWO.name, TORCH_TWO.name), (ONE.name, TORCH_ONE.name), (TWO.name, ONE_PACK.name), (TWO.name, ONE.name)]
+    return [of_measured(f"scaling:{part}", found, pairs=pairs)]
 
 
 # -- reporting

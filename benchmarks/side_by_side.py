@@ -269,7 +269,13 @@ def median_interval(values: Sequence[float] | np.ndarray, *, seed: int = 0, resa
 
 
 def measure(
-    question: Question, *, blocks: int, seconds: float, seed: int, say: Callable[[str], None] = lambda text: None
+    question: Question,
+    *,
+    blocks: int,
+    seconds: float,
+    seed: int,
+    say: Callable[[str], None] = lambda text: None,
+    together: bool = False,
 ) -> Measured:
     """Starts the contestants one after another and runs the blocks.
 
@@ -277,11 +283,12 @@ def measure(
         seconds: the length of a window.
         seed: of the order within blocks and of the bootstrap.
         say: told what happens, one line at a time.
+        together: starts all at once, which is over sooner and disturbs what they measure of themselves.
 
     Raises:
         ContestantFailed: a contestant ended or hung.
     """
-    with _started(question, say) as processes:
+    with _started(question, say, together=together) as processes:
         per_step, cpu = in_blocks(processes, blocks=blocks, seconds=seconds, seed=seed, say=say)
         facts = {process.name: process.facts for process in processes}
     return Measured(question, per_step, cpu, facts, seed)
@@ -319,15 +326,18 @@ def in_blocks(
 
 
 @contextlib.contextmanager
-def _started(question: Question, say: Callable[[str], None]) -> Iterator[list[Process]]:
+def _started(question: Question, say: Callable[[str], None], *, together: bool) -> Iterator[list[Process]]:
     with contextlib.ExitStack() as stack:
-        processes = []
+        processes: list[Process] = []
         for contestant in question.contestants:
             start = time.monotonic()
-            process = stack.enter_context(Process(contestant))
-            process.wait_until_ready()  # before the next one starts, so that no two compile at once
-            say(f"{contestant.name} is ready after {time.monotonic() - start:.0f} s")
-            processes.append(process)
+            processes.append(stack.enter_context(Process(contestant)))
+            if not together:
+                processes[-1].wait_until_ready()  # before the next one starts, so that no two compile at once
+                say(f"{contestant.name} is ready after {time.monotonic() - start:.0f} s")
+        if together:
+            for process in processes:
+                process.wait_until_ready()
         yield processes
 
 

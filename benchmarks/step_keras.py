@@ -1,18 +1,22 @@
 """Contestants of `step.py` that train a Keras model: `tfscale.fit`, and Keras's own.
 
-Both train in a thread, by epochs without end that wait for their turn, so that what a call costs isn't in a step.
+Both train in a thread, by epochs without end that wait for their turn, so that what a call costs isn't in a step. All
+are given one and the same endless data set and the steps of an epoch, since Keras then keeps one iterator over epochs:
+each new one would wait for the thread of TensorFlow that tunes it.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from benchmarks.side_by_side import Work
-from benchmarks.step_models import BATCHES, DECAY, EPSILON, RATE, STEPS, build, data
+from benchmarks.step_models import STEPS, compiled, data, spec
 
 ENDLESS = 10**6  # epochs
 
@@ -25,42 +29,61 @@ def ours(name: str, scratch: str, precision: str = "") -> Work:
     never = [f"checkpoint.every={ENDLESS}ep", "tracker=none"]
     if precision:
         never.append(f"plan.precision={precision}")
+    run_dir = Path(scratch) / str(os.getpid())
 
     def fit(**how: Any) -> None:
-        make = functools.partial(_made, name)
-        tfscale.fit(make if precision else make(), run_dir=f"{scratch}/{os.getpid()}", overrides=never, **how)
+        if precision:  # as functions, called once the plan is applied
+            made: Any = functools.partial(compiled, name)
+            x: Any = functools.partial(_dataset, name)
+        else:
+            made, x = compiled(name), _dataset(name)
+        tfscale.fit(made, x=x, run_dir=run_dir, overrides=never, **how)
 
-    return _work(name, fit, how=f"tfscale.fit, {precision or 'as planned'}")
+    def told() -> tuple[str, str]:
+        plan = json.loads((run_dir / "plan.json").read_text())
+        asked = "asked for" if precision else "as planned"
+        how = f"tfscale.fit, {plan['precision']} {asked}, xla {plan['xla']}, deterministic {plan['deterministic']}"
+        return plan["precision"], how
+
+    return _work(name, fit, told=told)
 
 
-def keras_fit(name: str, policy: str, tuned: str) -> Work:
-    """Args: tuned: "" as it is written, or "tuned": loops of as many steps as an epoch has, without XLA."""
+def keras_fit(name: str, policy: str, how: str) -> Work:
+    """Args: how: "written"; "loops", of as many steps as an epoch has, without XLA; or "xla"."""
     import keras
 
     keras.config.set_dtype_policy(policy)
-    how = {"steps_per_execution": STEPS, "jit_compile": False} if tuned else {}
+    options: dict[str, Any] = {
+        "written": {},
+        "loops": {"jit_compile": False, "steps_per_execution": spec(name).epoch},
+        "xla": {"jit_compile": True},
+    }[how]
+    xla: list[bool] = []
 
     def fit(**given: Any) -> None:
-        _made(name, **how).fit(**given)
+        model = compiled(name, **options)
+        xla.append(bool(model.jit_compile))
+        model.fit(x=_dataset(name), **given)
 
-    told = ", ".join(f"{key}={value}" for key, value in how.items()) or "as written"
-    return _work(name, fit, how=f"keras fit, {policy}, {told}")
+    def told() -> tuple[str, str]:
+        chosen = ", ".join(f"{key}={value}" for key, value in options.items()) or "as written"
+        return policy, f"keras fit, {policy}, {chosen}, XLA {'on' if xla[0] else 'off'}"
+
+    return _work(name, fit, told=told)
 
 
-def _made(name: str, **how: Any) -> Any:
-    """The model, as everybody trains it."""
+def _dataset(name: str) -> Any:
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(data(name)).batch(spec(name).batch, drop_remainder=True).repeat()
+
+
+def _work(name: str, fit: Callable[..., None], *, told: Callable[[], tuple[str, str]]) -> Work:
+    """Args: fit: is given callbacks and everything that says how long; told: in which precision and how it was trained,
+    once it was."""
     import keras
 
-    model, loss = build(name), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(RATE, weight_decay=DECAY, epsilon=EPSILON), loss=loss, **how)
-    return model
-
-
-def _work(name: str, fit: Callable[..., None], *, how: str) -> Work:
-    """Args: fit: is given data, callbacks and everything that says how long."""
-    import keras
-
-    turns, done = threading.Semaphore(0), threading.Semaphore(0)
+    turns, done, epoch = threading.Semaphore(0), threading.Semaphore(0), spec(name).epoch
     losses, failed, trained = [], [], []  # type: list[float], list[BaseException], list[Any]
 
     class Turns(keras.callbacks.Callback):
@@ -72,12 +95,9 @@ def _work(name: str, fit: Callable[..., None], *, how: str) -> Work:
             trained[:] = [self.model]
             done.release()
 
-    x, y = data(name)
-
     def train() -> None:
-        given = {"batch_size": BATCHES[name], "epochs": ENDLESS, "verbose": 0, "shuffle": False}
         try:
-            fit(x=x, y=y, callbacks=[Turns()], **given)
+            fit(callbacks=[Turns()], epochs=ENDLESS, steps_per_epoch=epoch, verbose=0)
         except BaseException as error:  # raised where it is waited for
             failed.append(error)
             done.release()
@@ -85,7 +105,7 @@ def _work(name: str, fit: Callable[..., None], *, how: str) -> Work:
     threading.Thread(target=train, daemon=True).start()
 
     def run(steps: int) -> None:
-        for _ in range(steps // STEPS):
+        for _ in range(steps // epoch):
             turns.release()
             done.acquire()
             if failed:
@@ -93,4 +113,7 @@ def _work(name: str, fit: Callable[..., None], *, how: str) -> Work:
 
     run(STEPS)
     parameters = sum(int(v.value.shape.num_elements()) for v in trained[0].trainable_variables)
-    return Work(run, STEPS, {"parameters": parameters, "loss": losses[0], "how": how})
+    loss = sum(losses) / len(losses)  # of the first STEPS steps, all epochs being of the same length
+    precision, how = told()
+    facts = {"parameters": parameters, "loss": loss, "precision": precision.removeprefix("mixed_"), "how": how}
+    return Work(run, epoch, facts)

@@ -1,114 +1,107 @@
-"""Contestants of `step.py` in PyTorch: the same models, from the same first weights, by the same AdamW.
+"""Contestants of `step.py` in PyTorch: the same models, from the same first weights, by the same optimizers.
 
-Runs in an environment of its own, hence it imports nothing of tfscale, nor Keras: the weights come from a file, in the
-order of the Keras model's.
+Runs in an environment of its own, hence it imports nothing of tfscale, nor Keras: the weights come from a file, under
+the names that the Keras model has for them. The models are in step_torch_models.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpt_torch import through_block
 from benchmarks.side_by_side import Work
-from benchmarks.step_models import (
-    BATCHES,
-    DECAY,
-    EPSILON,
-    HEADS,
-    LAYERS,
-    RATE,
-    STEPS,
-    WIDTH,
-    data,
-)  # fmt: skip
+from benchmarks.step_models import ACCUMULATOR, DECAY, EPSILON, MOMENTUM, STEPS, data, spec
+from benchmarks.step_torch_models import BUILDERS, Weights
 
 
 def work(name: str, weights: str, precision: str, how: str) -> Work:
-    """Args: weights: a .npz file of the Keras model's trainable weights, 0, 1, ...; precision: float32 or bfloat16;
-    how: eager or compiled."""
+    """Args: weights: a .npz file of the Keras model's trainable weights, by their paths; precision: float32 or
+    bfloat16; how: eager or compiled."""
     import torch
-    from torch.nn import functional
 
     torch.manual_seed(0)
+    found = spec(name)
     with np.load(weights) as file:
-        given = iter([torch.from_numpy(file[str(i)]) for i in range(len(file))])
-    model: Any = {"transformer": _transformer}[name](given).train()
-    if next(given, None) is not None:
-        raise ValueError("the Keras model has more weights than this one")
-    x, y = (torch.from_numpy(array).long() for array in data(name))
-    optimizer = torch.optim.AdamW(model.parameters(), RATE, eps=EPSILON, weight_decay=DECAY, fused=True)
+        given = Weights({key: torch.from_numpy(file[key]) for key in file.files})
+    model: Any = BUILDERS[name.split("@")[0]](given, found.sizes).train()
+    given.all_taken()
+    inputs, labels = data(name)
+    x = [_tensor(one) for one in (inputs if isinstance(inputs, tuple) else (inputs,))]
+    y = torch.from_numpy(labels) if found.loss == "binary" else torch.from_numpy(labels).long()
+    flops = _flops(model, [one[: found.batch] for one in x])
+    optimizer = _optimizer(model, name)
     run_model = torch.compile(model) if how == "compiled" else model
-    batch, losses = BATCHES[name], []
+    losses, turn = [], STEPS // found.epoch  # losses of epochs
 
     def step(first: int) -> Any:
-        part = slice(first, first + batch)
+        part = slice(first, first + found.batch)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = run_model(x[part])
-        loss = functional.cross_entropy(logits.float().flatten(0, 1), y[part].flatten())
+            logits = run_model(*(one[part] for one in x))
+        loss = _loss(found.loss, logits.float(), y[part])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         return loss.detach()
 
     def run(steps: int) -> None:
-        for _ in range(steps // STEPS):
-            losses.append(float(sum(step(i * batch) for i in range(STEPS)) / STEPS))
+        for _ in range(steps // found.epoch):
+            begin = len(losses) % turn * found.epoch
+            losses.append(float(sum(step((begin + i) * found.batch) for i in range(found.epoch)) / found.epoch))
             assert np.isfinite(losses[-1]), "the loss is no longer finite"
 
     run(STEPS)
-    parameters = sum(p.numel() for p in model.parameters())
-    told = (
-        f"torch {torch.__version__}, {how}, {precision}, fused AdamW and attention, {torch.get_num_threads()} threads"
-    )
-    return Work(run, STEPS, {"parameters": parameters, "loss": losses[0], "how": told})
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    told = f"torch {torch.__version__}, {how}, {precision}, {_name(optimizer)}, {torch.get_num_threads()} threads"
+    loss = sum(losses) / len(losses)
+    facts = {"parameters": parameters, "loss": loss, "precision": precision, "flops": flops, "how": told}
+    return Work(run, found.epoch, facts)
 
 
-def _transformer(given: Iterator[Any]) -> Any:
+def _tensor(array: np.ndarray) -> Any:
+    """Tokens as int64; images [n, h, w, channels] as [n, channels, h, w] that lie in memory as before."""
     import torch
-    from torch import nn
 
-    def linear(*pairs: tuple[Any, Any]) -> Any:
-        """One of several matrices [in, ...] side by side, and their biases."""
-        matrix = torch.cat([kernel.reshape(WIDTH if kernel.ndim == 3 else len(kernel), -1) for kernel, _ in pairs], 1)
-        made = nn.Linear(*matrix.shape)
-        with torch.no_grad():
-            made.weight.copy_(matrix.T)
-            made.bias.copy_(torch.cat([bias.flatten() for _, bias in pairs]))
-        return made
+    tensor = torch.from_numpy(array)
+    if array.ndim == 4:
+        return tensor.permute(0, 3, 1, 2)
+    return tensor if tensor.is_floating_point() else tensor.long()
 
-    def norm() -> Any:
-        made = nn.LayerNorm(WIDTH, eps=1e-3)
-        with torch.no_grad():
-            made.weight.copy_(next(given))
-            made.bias.copy_(next(given))
-        return made
 
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.before = norm()
-            queries, keys, values, out = [(next(given), next(given)) for _ in range(4)]
-            self.projections = linear(queries, keys, values)
-            self.out = linear((out[0].reshape(-1, WIDTH), out[1]))
-            self.between = norm()
-            self.wide, self.narrow = [linear((next(given), next(given))) for _ in range(2)]
+def _loss(kind: str, logits: Any, labels: Any) -> Any:
+    from torch.nn import functional
 
-        def forward(self, x: Any) -> Any:
-            return through_block(self, x, HEADS)
+    if kind == "binary":
+        return functional.binary_cross_entropy_with_logits(logits, labels)
+    return functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
-    class Decoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tokens, self.places = (nn.Embedding.from_pretrained(next(given), freeze=False) for _ in range(2))
-            self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
-            self.last = norm()
-            self.answers = linear((next(given), next(given)))
 
-        def forward(self, tokens: Any) -> Any:
-            x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1]))
-            return self.answers(self.last(self.blocks(x)))
+def _optimizer(model: Any, name: str) -> Any:
+    import torch
 
-    return Decoder()
+    found = spec(name)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    if found.optimizer == "adamw":
+        return torch.optim.AdamW(weights, found.rate, eps=EPSILON, weight_decay=DECAY, fused=True)
+    if found.optimizer == "sgd":
+        return torch.optim.SGD(weights, found.rate, MOMENTUM, fused=True)
+    return torch.optim.Adagrad(weights, found.rate, initial_accumulator_value=ACCUMULATOR, eps=EPSILON)
+
+
+def _name(optimizer: Any) -> str:
+    fused = "fused " if optimizer.defaults.get("fused") else ""
+    return f"{fused}{type(optimizer).__name__}"
+
+
+def _flops(model: Any, inputs: list[Any]) -> int | None:
+    """Of one example's forward pass, 2 per multiply-add; None where PyTorch's counter doesn't know an LSTM's."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if any(isinstance(one, torch.nn.LSTM) for one in model.modules()):
+        return None
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.eval()(*inputs)
+    model.train()
+    return counter.get_total_flops() // len(inputs[0]) or None

@@ -1,57 +1,67 @@
-"""The step of Keras models: who does the same work, and who doesn't."""
+"""The step of Keras models: who does the same work, who doesn't, and who is compared with whom."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from benchmarks import step
-from benchmarks.side_by_side import Measured
+from benchmarks.step_models import QUICK, SPECS, STEPS, data, spec
 
-SMALL = """
-import json, sys
-import benchmarks.step_models as models
-models.WIDTH, models.LAYERS, models.HEADS, models.LENGTH = 16, 1, 2, 8
-from benchmarks.step_keras import keras_fit, ours
-what, scratch = sys.argv[1:]
-work = {
-    "ours": lambda: ours("transformer", scratch),
-    "asked": lambda: ours("transformer", scratch, "mixed_bfloat16"),
-    "keras as written": lambda: keras_fit("transformer", "float32", ""),
-}[what]()
-work.run(2 * work.chunk)
-print(json.dumps(work.facts))
-"""
+EQUAL = {"parameters": 10, "loss": 5.0, "precision": "float32", "how": ""}
 
 
-def measured(facts):
-    question = step.question("transformer", Path("weights.npz"), None)
-    return Measured(question, {}, {}, facts, 0)
+def unequal(keras_flops=None, **told):
+    return step.unequal({step.WRITTEN: EQUAL, "ours": {**EQUAL, **told}}, 1e-3, keras_flops)
 
 
-def test_another_size_or_other_losses_are_no_equal_work():
-    equal = {"parameters": 10, "loss": 5.0, "how": "keras fit, float32"}
-    assert not step.unequal(measured({"keras as written": equal, "ours": {**equal, "loss": 5.004}}))
-    (told,) = step.unequal(measured({"keras as written": equal, "ours": {**equal, "loss": 5.01}}))
-    assert told == "ours: 10 parameters, loss 5.01000 (2.0e-03 apart)"
-    assert step.unequal(measured({"keras as written": equal, "ours": {**equal, "parameters": 11}}))
-    assert step.unequal(measured({"keras as written": equal, "ours": {**equal, "loss": float("nan")}}))
-    rounded = {**equal, "loss": 5.05, "how": "tfscale.fit, mixed_bfloat16"}
-    assert not step.unequal(measured({"keras as written": equal, "ours bfloat16": rounded}))
+def test_another_size_other_losses_or_other_flops_are_no_equal_work():
+    assert not unequal(loss=5.004)
+    assert unequal(loss=5.01) == ["ours: 10 parameters, loss 5.01000 (2.0e-03 apart)"]
+    assert unequal(parameters=11)
+    assert unequal(loss=float("nan"))
+    assert not unequal(loss=5.05, precision="bfloat16")
+    assert unequal(loss=5.2, precision="bfloat16")
+    assert not unequal(1000)  # ours doesn't count its own
+    assert not unequal(1000, flops=1005)
+    assert unequal(1000, flops=1100) == ["ours: 1100 FLOPs forward, where the Keras model has 1000"]
 
 
-@pytest.mark.slow
-def test_ours_and_keras_train_the_same_batches_from_the_same_weights(tmp_path):
-    facts = {}
-    for name in ("keras as written", "ours", "asked"):
-        command = [sys.executable, "-c", SMALL, name, str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=step.ROOT)
-        assert done.returncode == 0, done.stderr[-2000:]
-        facts[name] = json.loads(done.stdout.splitlines()[-1])
-    assert not step.unequal(measured(facts)), facts
-    assert np.isclose(facts["keras as written"]["loss"], np.log(259), rtol=0.1)
+def test_only_contestants_of_one_precision_are_compared_and_what_people_would_have_written():
+    facts = {name: {"precision": "bfloat16" if "bfloat16" in name else "float32"} for name in (
+        "ours", "ours bfloat16", step.WRITTEN, "keras xla bfloat16", "torch eager float32"
+    )}  # fmt: skip
+    assert step.pairs(facts) == [
+        ("ours", step.WRITTEN),
+        ("ours", "torch eager float32"),
+        ("ours bfloat16", "keras xla bfloat16"),
+    ]
+    facts["ours"] = {"precision": "bfloat16"}  # as the plan may choose
+    assert step.pairs(facts) == [
+        ("ours", step.WRITTEN),
+        ("ours", "keras xla bfloat16"),
+        ("ours bfloat16", "keras xla bfloat16"),
+    ]
+
+
+def test_every_model_has_its_batches_and_its_peers():
+    for name in SPECS:
+        small = spec(name + QUICK)
+        inputs, labels = data(name + QUICK)
+        arrays = inputs if isinstance(inputs, tuple) else (inputs,)
+        assert {len(one) for one in (*arrays, labels)} == {STEPS * small.batch}, name
+        assert all(np.array_equal(a, b) for a, b in zip(arrays, _arrays(name), strict=True)), "the same for everyone"
+        assert STEPS % spec(name).epoch == 0
+        asked = step.question(name, Path("weights.npz"), Path("python"))
+        names = {one.name for one in asked.contestants}
+        assert len(names) == len(asked.contestants)
+        assert {"ours", "ours again", step.WRITTEN, "keras in loops bfloat16", "torch compiled bfloat16"} <= names
+        assert ("keras xla float32" in names) == SPECS[name].xla
+        alone = {one.name for one in step.question(name, Path("weights.npz"), None, bfloat16=False).contestants}
+        assert not [one for one in alone if "torch" in one or "bfloat16" in one]
+
+
+def _arrays(name):
+    inputs, _ = data(name + QUICK)
+    return inputs if isinstance(inputs, tuple) else (inputs,)

@@ -1,0 +1,31 @@
+"""How a question of the suite is asked: how often, how long, and with which of a user's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What every question is given.
+
+    Attributes:
+        seconds: the length of a window.
+        quick: in sizes that only show that it runs, without the peers' environments.
+        photos: a tar of class folders of JPEG photos.
+        text: a text file.
+    """
+
+    blocks: int = 15
+    seconds: float = 3.0
+    seed: int = 0
+    quick: bool = False
+    say: Callable[[str], None] = print
+    photos: Path | None = None
+    text: Path | None = None
+
+
+class NotAsked(Exception):
+    """A question can't be asked here; the message says why."""

@@ -1,0 +1,123 @@
+"""What the suite must show, as a table: each gate with the ratio that it is read from, and the measured column.
+
+Owns which ratio counts for a gate. A gate beside several peers is read from the fastest of them: from the ratio that is
+worst for ours.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+
+from benchmarks.outcomes import Outcome, Results
+from benchmarks.side_by_side import Ratio
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The ratio of seconds, ours to the fastest of the peers, is at most `goal`.
+
+    Attributes:
+        question: the outcome's name, "step:vit".
+        ours: contestants of ours, of which the fastest counts.
+        peers: names of contestants, with * and ?; {precision} stands for that in which ours computed.
+    """
+
+    line: str
+    text: str
+    question: str
+    ours: tuple[str, ...]
+    peers: tuple[str, ...]
+    goal: float = 1.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A gate beside what was measured."""
+
+    gate: Gate
+    measured: str
+    verdict: str
+
+
+_STEPS = {
+    "transformer": "transformer of Keras layers",
+    "vit": "ViT-S/16, 96 px",
+    "resnet50": "keras.applications.ResNet50, 128 px",
+    "lstm": "LSTM",
+    "wide_and_deep": "wide and deep, 1 M rows",
+}
+_OURS, _PLAIN = ("ours",), ("plain tf.data",)
+_SAME = "{precision}"  # of the contestant of ours
+_MODEL_CHECKPOINT, _DDP = ("keras ModelCheckpoint",), ("torch DDP",)
+
+
+def _of_step(number: int, name: str, title: str) -> list[Gate]:
+    peers = {"the fastest Keras fit": f"keras * {_SAME}", "the fastest PyTorch": f"torch * {_SAME}"}
+    ways = {"as planned": "ours", "in bfloat16": "ours bfloat16"}
+    return [
+        Gate(f"step {number}", f"{title}, {way}: {who} in that precision", f"step:{name}", (ours,), (peer,))
+        for way, ours in ways.items()
+        for who, peer in peers.items()
+    ]
+
+
+GATES = (
+    *(gate for n, (name, title) in enumerate(_STEPS.items(), 1) for gate in _of_step(n, name, title)),
+    Gate("step 6", "GPT of nanoGPT's size for a CPU: the fastest PyTorch", "step:gpt", _OURS, ("torch *",)),
+    Gate("loop 1", "300 parameters: a loop written by hand", "loop:mlp", _OURS, ("bare loop",), 1.10),
+    Gate("loop 2", "300 parameters: Keras fit as written", "loop:mlp", _OURS, ("keras fit",), 1 / 3),
+    Gate("loop 3", "ResNet-50, 64 px: Keras fit as written", "loop:resnet50", _OURS, ("keras fit",), 1 / 1.5),
+    Gate("input 1", "photos of 256 px: plain tf.data", "input:256", _OURS, _PLAIN, 1 / 1.4),
+    Gate("input 2", "photos of 512 px: plain tf.data", "input:512", _OURS, _PLAIN, 1 / 1.8),
+    Gate("input 3", "photos of 1024 px: plain tf.data", "input:1024", _OURS, _PLAIN, 1 / 1.8),
+    Gate("input 4", "photos of 256 px: DataLoader and Grain", "input:256", _OURS, ("DataLoader*", "Grain")),
+    Gate("checkpoint 1", "the call: Keras ModelCheckpoint", "checkpoint:call", _OURS, _MODEL_CHECKPOINT, 0.1),
+    Gate("checkpoint 2", "all it costs: Keras ModelCheckpoint", "checkpoint:stall", _OURS, _MODEL_CHECKPOINT, 0.1),
+    Gate(
+        "checkpoint 3",
+        "all it costs: a copy in memory",
+        "checkpoint:stall",
+        _OURS,
+        ("copy, reused memory",),
+        1.5,
+    ),
+    Gate("scaling 1", "digits' ResNet-20, two workers: PyTorch's DDP", "scaling:digits", ("two workers",), _DDP),
+    Gate("scaling 2", "ResNet-50, two workers: PyTorch's DDP", "scaling:resnet50", ("two workers",), _DDP),
+)
+
+
+def readings(results: Results) -> list[Reading]:
+    """All gates, with what these results say of them."""
+    return [_reading(gate, results) for gate in GATES]
+
+
+def _reading(gate: Gate, results: Results) -> Reading:
+    outcome = results.outcome(gate.question)
+    found = worst(outcome, gate) if outcome else None
+    if outcome is None or found is None:
+        return Reading(gate, NOT_MEASURED, results.why(gate.question))
+    ours, peer, ratio = found
+    told = f"{ratio} ({ours} / {peer})"
+    if results.quick:
+        return Reading(gate, told, "quick: tells nothing of speed")
+    if outcome.counts:
+        return Reading(gate, told, f"inconclusive ({outcome.counts})")
+    if ratio.high <= gate.goal:
+        return Reading(gate, told, "holds")
+    return Reading(gate, told, "does not hold" if ratio.low > gate.goal else "inconclusive (the interval crosses it)")
+
+
+def worst(outcome: Outcome, gate: Gate) -> tuple[str, str, Ratio] | None:
+    """(ours, the peer, the ratio) that the gate is read from; None where one side didn't take part."""
+    found = []
+    for ours in gate.ours:
+        precision = str(outcome.facts.get(ours, {}).get("precision", ""))
+        wanted = [one.format(precision=precision) for one in gate.peers]
+        peers = [one for one in outcome.seconds if any(fnmatch.fnmatchcase(one, each) for each in wanted)]
+        if ours in outcome.seconds and peers:
+            peer = max(peers, key=lambda one: outcome.ratio(ours, one).median)
+            found.append((ours, peer, outcome.ratio(ours, peer)))
+    return min(found, key=lambda one: one[2].median) if found else None
