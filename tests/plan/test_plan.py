@@ -150,6 +150,21 @@ def test_what_was_counted_decides_as_what_was_declared_but_never_cuts_a_model_of
     assert plan("container-2core-4gib", 16, footprint=None).precision == "float32"
 
 
+def test_fused_kernels_where_they_are_made_for():
+    assert plan("cpu-avx2", 16).fused_kernels
+    assert "bits of Keras's own" in plan("cpu-avx2", 16, keeps_precision=True).reasons["fused_kernels"]
+    assert not plan("t4", 32).fused_kernels
+    assert not plan("cpu-avx2", 16, forced=PlanConfig(xla=True)).fused_kernels
+    assert not plan("cpu-avx2", 16, forced=PlanConfig(precision=Precision.float64)).fused_kernels
+    assert not plan("cpu-avx2", 16, forced=PlanConfig(fused_kernels=False)).fused_kernels
+    for name, forced in (
+        ("t4", PlanConfig(fused_kernels=True)),
+        ("cpu-avx2", PlanConfig(fused_kernels=True, xla=True)),
+    ):
+        with pytest.raises(UsageError, match="fused kernels are for steps on a CPU"):
+            plan(name, 16, forced=forced)
+
+
 def test_without_determinism_the_plan_says_what_a_resume_is():
     assert (
         "resume equal up to rounding; plan.deterministic=true gives the same bits"

@@ -62,11 +62,16 @@ class Assembled:
 
 
 def assemble(
-    config: RunConfig, strategy: tf.distribute.Strategy, *, before_model: Callable[[], None] = lambda: None
+    config: RunConfig,
+    strategy: tf.distribute.Strategy,
+    *,
+    before_model: Callable[[], None] = lambda: None,
+    fused_kernels: bool = False,
 ) -> Assembled:
     """Puts together what a configuration trains.
 
     Args:
+        fused_kernels: as planned, for models whose own steps train them.
         before_model: called when the task is adapted to the data, just before the model draws its first weights.
 
     Raises:
@@ -81,7 +86,8 @@ def assemble(
     total_steps = Duration.parse(train.until).steps(steps_per_epoch=steps_per_epoch)
     if isinstance(source, KerasSource):
         source.open(strategy, seed=train.seed)
-        config.task.for_own_steps(source.epochs("train").spec, strategy, has_examples=source.by_index)
+        spec = source.epochs("train").spec
+        config.task.for_own_steps(spec, strategy, has_examples=source.by_index, fused_kernels=fused_kernels)
     task = adapted(config.task, source)
     if source.bad_examples("train") or _fills_up(config, strategy):
         task.expect_left_out()

@@ -139,6 +139,7 @@ class PlanConfig:
     local_devices: Optional[int] = None  # of one worker; on a CPU they are logical ones
     xla: Optional[bool] = None
     deterministic: Optional[bool] = None
+    fused_kernels: Optional[bool] = None  # of a training step; equal to Keras's up to rounding
     steps_per_loop: Optional[int] = None
     intra_op_threads: Optional[int] = None
     inter_op_threads: Optional[int] = None

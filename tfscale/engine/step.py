@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfscale.autograph import with_autograph
+from tfscale.engine.fused_kernels import fused_kernels
 from tfscale.engine.reduce import Reducer, clip, combined, dense, global_norm, lengthened, scaled, statistics, summed
 from tfscale.hooks.keras_hooks import leave_gradients_as_they_are
 from tfscale.hooks.random_hooks import own_seed_states
@@ -137,6 +138,10 @@ class TrainStep:
 
     def __call__(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
         """Runs the step; returns this step's sums over all local replicas, [size] (PerReplica for several)."""
+        with fused_kernels(self.plan.fused_kernels):
+            return self._of_all(strategy, batch)
+
+    def _of_all(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
         if not self._scaled:
             return strategy.run(self._step, args=(batch,))
         gradients, sums, finite = strategy.run(self._gradients, args=(batch,))
@@ -153,7 +158,8 @@ class TrainStep:
 
     def look(self, strategy: tf.distribute.Strategy, batch: Any) -> tf.Tensor:
         """The sums of a step whose gradients are not applied."""
-        return strategy.run(lambda one: self._gradients(one)[1], args=(batch,))
+        with fused_kernels(self.plan.fused_kernels):
+            return strategy.run(lambda one: self._gradients(one)[1], args=(batch,))
 
     # -- in replica context
 

@@ -43,19 +43,22 @@ class GivenModel(KerasModelTask):
         super().__post_init__()
         self.own_steps: OwnSteps | None = None  # once the model is built
 
-    def for_own_steps(self, spec: Any, strategy: tf.distribute.Strategy, *, has_examples: bool) -> None:
+    def for_own_steps(
+        self, spec: Any, strategy: tf.distribute.Strategy, *, has_examples: bool, fused_kernels: bool
+    ) -> None:
         """Called before `build_model` where its own steps train it.
 
         Args:
             spec: of a batch of training data, as `tf.function` takes it.
             strategy: it will be trained under; not in force yet.
             has_examples: whether the data can be looked at without being read.
+            fused_kernels: of the training step.
         """
         import tensorflow as tf
 
         from tfscale.keras_task.own_step import OwnStep
 
-        self._batch_spec, self._has_examples = spec, has_examples
+        self._batch_spec, self._has_examples, self._fused_kernels = spec, has_examples, fused_kernels
         if strategy.num_replicas_in_sync == 1 or not is_trainer(self.model):
             return
         self._checked(self.model)
@@ -80,7 +83,10 @@ class GivenModel(KerasModelTask):
 
         model, _ = self.obtain()
         self._checked(model)
-        self.live, self.own_steps = model, OwnSteps(model, tf.distribute.get_strategy())
+        self.live, self.own_steps = (
+            model,
+            OwnSteps(model, tf.distribute.get_strategy(), fused_kernels=self._fused_kernels),
+        )
         with self._explained(model):
             self.own_steps.train.trace(self._batch_spec)
         if self._has_examples and not steps_of_its_own(model):

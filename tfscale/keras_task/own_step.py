@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfscale.engine.fused_kernels import fused_kernels
 from tfscale.hooks.keras_fit_hooks import (
     batch_function,
     build_eagerly,
@@ -38,10 +39,19 @@ class OwnStep:
     Args:
         step: the model's method.
         strategy: it runs on every replica of it, and the logs are averaged over them, as in Keras's fit.
+        fused_kernels: of a step that TensorFlow compiles by itself, and not by XLA.
     """
 
-    def __init__(self, model: keras.Model, step: Callable[[Any], Any], strategy: tf.distribute.Strategy):
-        self.model, self._step, self._strategy = model, step, strategy
+    def __init__(
+        self,
+        model: keras.Model,
+        step: Callable[[Any], Any],
+        strategy: tf.distribute.Strategy,
+        *,
+        fused_kernels: bool = False,
+    ):
+        self.model, self._given, self._strategy = model, step, strategy
+        self._fused = fused_kernels and not model.run_eagerly and not model.jit_compile
         self._logs: Any = None  # in the form that the step returns
         self._form: _Form | None = None
         self.renew()
@@ -51,6 +61,10 @@ class OwnStep:
         variables were assigned from elsewhere."""
         self._function: Any = batch_function(self.model, self._step, self._strategy)
         self._run = without_optionals(self.model, self._function)
+
+    def _step(self, data: Any) -> Any:
+        with fused_kernels(self._fused):
+            return self._given(data)
 
     def trace(self, spec: Any) -> None:
         """Makes the variables and learns the logs' names; without it a step that runs eagerly learns them at its first.
@@ -188,11 +202,11 @@ def numbers_in(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 class OwnSteps:
-    """Both steps of a model. Args: as of `OwnStep`."""
+    """Both steps of a model. Args: as of `OwnStep`; evaluation has Keras's own kernels."""
 
-    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
+    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy, *, fused_kernels: bool = False):
         self.model = model
-        self.train = OwnStep(model, model.train_step, strategy)
+        self.train = OwnStep(model, model.train_step, strategy, fused_kernels=fused_kernels)
         self.test = OwnStep(model, model.test_step, strategy)
 
     def variables(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Keras layers that are faster than the stock ones and equal to them."""
+"""Keras layers, operations and updates that are faster than the stock ones and equal to them."""

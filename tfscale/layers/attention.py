@@ -17,10 +17,11 @@ import keras
 import tensorflow as tf
 
 from tfscale.hooks.keras_hooks import attention_dropout, mask_of
+from tfscale.layers.fused_operations import add_bias
 
 _ARGUMENTS = inspect.signature(keras.layers.MultiHeadAttention.call)
 # What a configuration may have that is left to Keras
-_KERAS_OWN = ("use_gate", "sliding_window", "attention_axes", "output_shape", "activity_regularizer")
+_KERAS_OWN = ("use_gate", "sliding_window", "output_shape", "activity_regularizer", "flash_attention")
 
 
 @keras.saving.register_keras_serializable(package="tfscale")
@@ -34,65 +35,72 @@ class FusedAttention(keras.layers.MultiHeadAttention):
     The softmax is in float32 at least, as Keras's is.
     """
 
-    def __init__(self, num_heads: int, key_dim: int, flash_attention: bool | None = None, **kwargs: Any):
-        super().__init__(num_heads, key_dim, flash_attention=flash_attention, **kwargs)
-        config = self.get_config()
-        self._plain = not flash_attention and not any(config.get(name) for name in _KERAS_OWN)
-
     @functools.wraps(keras.layers.MultiHeadAttention.call)  # Keras reads the names of its arguments
     def call(self, *args, **kwargs):
-        given = _ARGUMENTS.bind(self, *args, **kwargs).arguments
-        x = given["query"]
-        if not self._is_plain(given):
-            return super().call(*args, **kwargs)
-        queries, keys, values = self._projected(x)
-        scores = tf.matmul(queries, keys, transpose_b=True)
-        wide = tf.float64 if scores.dtype == tf.float64 else tf.float32
-        scores = tf.cast(scores, wide) * self.key_dim**-0.5
-        seen = _seen(given.get("attention_mask"), scores, causal=given.get("use_causal_mask", False))
-        if seen is not None:
-            scores = tf.where(seen, scores, 0.7 * wide.min)  # as Keras does it
-        shares = tf.cast(tf.nn.softmax(scores), x.dtype)
-        if self.dropout:
-            shares = attention_dropout(self)(shares, training=given.get("training"))
-        return self._gathered(tf.matmul(shares, values), x)
+        found = attended(self, *args, **kwargs)
+        return super().call(*args, **kwargs) if found is None else found
 
-    def _is_plain(self, given: dict[str, Any]) -> bool:
-        """Whether this call is the case that is made here."""
-        x, parts = given["query"], (self.query_dense, self.key_dense, self.value_dense, self.output_dense)
-        others = (given["value"], given.get("key"))
-        masks = [given.get(f"{name}_mask") for name in ("query", "value", "key")]
-        return (
-            self._plain
-            and x.shape.rank == 3
-            and all(other is x for other in others if other is not None)
-            and all(mask is None for mask in (*masks, mask_of(x)))
-            and not given.get("return_attention_scores")
-            and not any(part.quantization_mode for part in parts)
-        )
 
-    def _projected(self, x: tf.Tensor) -> list[tf.Tensor]:
-        """Queries, keys and values, [batch, heads, length, size of a head] each; the last one's size may differ."""
-        heads, parts = self.num_heads, (self.query_dense, self.key_dense, self.value_dense)
-        kernels = [tf.reshape(_value(part.kernel, x), [x.shape[-1], -1]) for part in parts]
-        rows = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), tf.concat(kernels, 1))
-        if self.use_bias:
-            rows += tf.concat([tf.reshape(_value(part.bias, x), [-1]) for part in parts], 0)
-        # Split: an index's gradient would fill a tensor of the whole for each of the three
-        sizes = [kernel.shape[1] for kernel in kernels]
-        shape = [tf.shape(x)[0], tf.shape(x)[1] if x.shape[1] is None else x.shape[1], heads]
-        each = zip(tf.split(rows, sizes, 1), sizes, strict=True)
-        return [tf.transpose(tf.reshape(part, [*shape, size // heads]), [0, 2, 1, 3]) for part, size in each]
+def attended(layer: keras.layers.MultiHeadAttention, *args: Any, **kwargs: Any) -> tf.Tensor | None:
+    """What the call of a Keras layer with these arguments answers, by plain matrix products; None where it isn't the
+    case that they make."""
+    given = _ARGUMENTS.bind(layer, *args, **kwargs).arguments
+    x = given["query"]
+    if not _is_plain(layer, given):
+        return None
+    queries, keys, values = _projected(layer, x)
+    scores = tf.matmul(queries, keys, transpose_b=True)
+    wide = tf.float64 if scores.dtype == tf.float64 else tf.float32
+    scores = tf.cast(scores, wide) * layer.key_dim**-0.5
+    seen = _seen(given.get("attention_mask"), scores, causal=given.get("use_causal_mask", False))
+    if seen is not None:
+        scores = tf.where(seen, scores, 0.7 * wide.min)  # as Keras does it
+    shares = tf.cast(tf.nn.softmax(scores), x.dtype)
+    if layer.dropout:
+        shares = attention_dropout(layer)(shares, training=given.get("training"))
+    return _gathered(layer, tf.matmul(shares, values), x)
 
-    def _gathered(self, heads: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """[batch, length, width] of [batch, heads, length, size of a head], for the input x."""
-        kernel = _value(self.output_dense.kernel, x)
-        width = kernel.shape[-1]
-        kernel = tf.reshape(kernel, [-1, width])
-        rows = tf.matmul(tf.reshape(tf.transpose(heads, [0, 2, 1, 3]), [-1, kernel.shape[0]]), kernel)
-        if self.use_bias:
-            rows += _value(self.output_dense.bias, x)
-        return tf.ensure_shape(tf.reshape(rows, tf.concat([tf.shape(x)[:2], [width]], 0)), [*x.shape[:2], width])
+
+def _is_plain(layer: keras.layers.MultiHeadAttention, given: dict[str, Any]) -> bool:
+    """Whether this call is the case that is made here."""
+    x, parts = given["query"], (layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense)
+    others = (given["value"], given.get("key"))
+    masks = [given.get(f"{name}_mask") for name in ("query", "value", "key")]
+    config = layer.get_config()
+    return (
+        not any(config.get(name) for name in _KERAS_OWN)
+        and tuple(config.get("attention_axes") or (1,)) == (1,)  # which a built layer names, too
+        and x.shape.rank == 3
+        and all(other is x for other in others if other is not None)
+        and all(mask is None for mask in (*masks, mask_of(x)))
+        and not given.get("return_attention_scores")
+        and not any(part.quantization_mode for part in parts)
+    )
+
+
+def _projected(layer: keras.layers.MultiHeadAttention, x: tf.Tensor) -> list[tf.Tensor]:
+    """Queries, keys and values, [batch, heads, length, size of a head] each; the last one's size may differ."""
+    heads, parts = layer.num_heads, (layer.query_dense, layer.key_dense, layer.value_dense)
+    kernels = [tf.reshape(_value(part.kernel, x), [x.shape[-1], -1]) for part in parts]
+    rows = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), tf.concat(kernels, 1))
+    if layer.use_bias:
+        rows = add_bias(rows, tf.concat([tf.reshape(_value(part.bias, x), [-1]) for part in parts], 0))
+    # Split: an index's gradient would fill a tensor of the whole for each of the three
+    sizes = [kernel.shape[1] for kernel in kernels]
+    shape = [tf.shape(x)[0], tf.shape(x)[1] if x.shape[1] is None else x.shape[1], heads]
+    each = zip(tf.split(rows, sizes, 1), sizes, strict=True)
+    return [tf.transpose(tf.reshape(part, [*shape, size // heads]), [0, 2, 1, 3]) for part, size in each]
+
+
+def _gathered(layer: keras.layers.MultiHeadAttention, heads: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """[batch, length, width] of [batch, heads, length, size of a head], for the input x."""
+    kernel = _value(layer.output_dense.kernel, x)
+    width = kernel.shape[-1]
+    kernel = tf.reshape(kernel, [-1, width])
+    rows = tf.matmul(tf.reshape(tf.transpose(heads, [0, 2, 1, 3]), [-1, kernel.shape[0]]), kernel)
+    if layer.use_bias:
+        rows = add_bias(rows, _value(layer.output_dense.bias, x))
+    return tf.ensure_shape(tf.reshape(rows, tf.concat([tf.shape(x)[:2], [width]], 0)), [*x.shape[:2], width])
 
 
 def _value(weight: Any, x: tf.Tensor) -> tf.Tensor:

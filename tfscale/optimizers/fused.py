@@ -13,7 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfscale.hooks.keras_hooks import moments_of, place_in
+from tfscale.hooks.keras_hooks import place_in
+from tfscale.layers.fused_updates import updated_by_adam, updated_by_momentum
 
 
 class SGD(keras.optimizers.SGD):
@@ -30,20 +31,8 @@ class SGD(keras.optimizers.SGD):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         place, known = place_in(self, variable)  # on the second device of a strategy it is called bias/replica_1
         gradient = self.adjusted(gradient, variable, bool(self.l2) and not _matches(known, self.no_decay))
-        momentum = self.momentums[place] if self.momentum else None
-        if momentum is None or isinstance(gradient, tf.IndexedSlices):
+        if not updated_by_momentum(self, place, gradient, variable, learning_rate):
             super().update_step(gradient, variable, learning_rate)
-            return
-        dtype = variable.dtype
-        # Keras optimizers see keras.Variable in one process and tf.Variable inside strategy.extended.update.
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=_handle(variable),
-            accum=_handle(momentum),
-            lr=tf.cast(learning_rate, dtype),
-            grad=tf.cast(gradient, dtype),
-            momentum=tf.cast(self.momentum, dtype),
-            use_nesterov=self.nesterov,
-        )
 
     def adjusted(self, gradient: Any, variable: Any, decays: bool) -> Any:
         """The gradient that momentum sums up."""
@@ -76,27 +65,9 @@ class LARS(SGD):
 
 
 class _FusedAdam:
-    """The update of Adam (Kingma & Ba, 2015, in the order of the last lines of their section 2, as Keras has it) by
-    ResourceApplyAdam; what that kernel can't, AMSGrad and sparse gradients, is left to Keras."""
-
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
+        if not updated_by_adam(self, gradient, variable, learning_rate):
             super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
-            return
-        dtype, (first, second) = variable.dtype, moments_of(self, place_in(self, variable)[0])
-        updates = tf.cast(self.iterations + 1, dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=_handle(variable),
-            m=_handle(first),
-            v=_handle(second),
-            beta1_power=tf.pow(keras.ops.cast(self.beta_1, dtype), updates),  # as Keras rounds them
-            beta2_power=tf.pow(keras.ops.cast(self.beta_2, dtype), updates),
-            lr=tf.cast(learning_rate, dtype),
-            beta1=tf.constant(self.beta_1, dtype),
-            beta2=tf.constant(self.beta_2, dtype),
-            epsilon=tf.constant(self.epsilon, dtype),
-            grad=tf.cast(gradient, dtype),
-        )
 
 
 class Adam(_FusedAdam, keras.optimizers.Adam):
@@ -112,10 +83,6 @@ class Muon(keras.optimizers.Muon):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         super().update_step(gradient, variable, tf.cast(learning_rate, variable.dtype))
-
-
-def _handle(variable: Any) -> tf.Tensor:
-    return getattr(variable, "value", variable).handle if isinstance(variable, keras.Variable) else variable.handle
 
 
 def _matches(variable: Any, names: tuple[str, ...]) -> bool:

@@ -39,6 +39,7 @@ _AGREED = (
     "precision",
     "xla",
     "deterministic",
+    "fused_kernels",
     "global_batch",
     "replica_batch",
     "accumulate",
@@ -60,6 +61,7 @@ class ExecutionPlan:
     precision: str
     xla: bool
     deterministic: bool
+    fused_kernels: bool
     global_batch: int
     replica_batch: int
     accumulate: int
@@ -110,7 +112,7 @@ def make_plan(hardware: Hardware, cluster: Cluster, request: PlanRequest) -> Exe
     d.set("accelerator", hardware.accelerator, "; ".join([hardware.describe(), *hardware.notes]))
     decide_strategy(d, hardware, cluster, forced)
     _decide_precision(d, hardware, request)
-    _decide_compilation(d, forced)
+    _decide_compilation(d, request)
     decide_batches(d, request)
     decide_memory(d, hardware, request)
     _decide_loop(d, hardware, request)
@@ -173,8 +175,8 @@ def _of_count(request: PlanRequest) -> str:
     return f"; counted {request.footprint.forward_flops / 1e6:.3g} MFLOP a forward pass from the built model"
 
 
-def _decide_compilation(d: Decisions, forced: PlanConfig) -> None:
-    kind = d.values["accelerator"]
+def _decide_compilation(d: Decisions, request: PlanRequest) -> None:
+    kind, forced = d.values["accelerator"], request.forced
 
     def decide_xla() -> tuple[bool, str]:
         if kind == "tpu":
@@ -191,8 +193,27 @@ def _decide_compilation(d: Decisions, forced: PlanConfig) -> None:
             " plan.deterministic=true gives the same bits"
         )
 
+    def decide_fused() -> tuple[bool, str]:
+        if kind != "cpu":
+            return False, "they are kernels for CPUs"
+        if d.values["xla"]:
+            return False, "XLA makes its own"
+        if d.values["precision"] not in ("float32", "mixed_bfloat16"):
+            return False, f"they don't compute in {d.values['precision']}"
+        if d.values["strategy"] == "parameter_server":
+            return False, "parameter servers keep Keras's updates"
+        own = "; plan.fused_kernels=false gives the bits of Keras's own" if request.keeps_precision else ""
+        return True, f"norms, gelu, dense layers, attention and updates: equal to Keras's up to rounding{own}"
+
     d.choose("xla", forced.xla, decide_xla)
     d.choose("deterministic", forced.deterministic, decide_deterministic)
+    d.choose("fused_kernels", forced.fused_kernels, decide_fused)
+    if d.values["fused_kernels"] and (kind != "cpu" or d.values["xla"]):
+        raise UsageError(
+            "fused kernels are for steps on a CPU that XLA doesn't compile",
+            where="plan.fused_kernels",
+            fix="leave it away" if kind != "cpu" else "use plan.xla=false, or leave one of both away",
+        )
 
 
 def _peak_flops(hardware: Hardware, kind: str, precision: str) -> float:

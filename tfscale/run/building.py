@@ -45,7 +45,7 @@ def build(context: RunContext, strategy: tf.distribute.Strategy, *, heartbeat: C
     config, first = context.config, None
     if context.plan.num_workers > 1 and context.plan.strategy != "parameter_server":
         first = config.data.resolved().look_at_first()
-    made = assemble(config, strategy)
+    made = assemble(config, strategy, fused_kernels=context.plan.fused_kernels)
     _refuse_rest(config, made.task)
     plan = _suited(context, made.state.model)
     _describe_data(context)

@@ -1,0 +1,113 @@
+"""A training step of Keras's layers and optimizers by fewer kernels, for any model: while the step is traced.
+
+Owns which of Keras's functions are replaced by which of ours. What ours can't compute is left to Keras's. Results are
+equal up to rounding, and layers, variables, files and evaluation remain Keras's own.
+
+    with fused_kernels(plan.fused_kernels):
+        ...         # trace a step
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfscale.hooks.keras_hooks import place_in
+from tfscale.hooks.kernel_hooks import gelu_place, is_call_of, layer_normalization_place, replaced
+from tfscale.layers.attention import attended
+from tfscale.layers.batch_norm import fused_batch_norm
+from tfscale.layers.fused_operations import dense, gelu, has_rows, is_fusable, layer_norm
+from tfscale.layers.fused_updates import updated_by_adam, updated_by_momentum
+
+
+def fused_kernels(on: bool) -> contextlib.AbstractContextManager[None]:
+    """Meanwhile steps are traced with fewer kernels, if `on`."""
+    if not on:
+        return contextlib.nullcontext()
+    return replaced([
+        (layer_normalization_place(), _layer_normalization),
+        (gelu_place(), _gelu),
+        ((keras.layers.Dense, "call"), _dense),
+        ((keras.layers.MultiHeadAttention, "call"), _attention),
+        ((keras.layers.BatchNormalization, "call"), _batch_normalization),
+        ((keras.optimizers.Adam, "update_step"), _adam),
+        ((keras.optimizers.SGD, "update_step"), _sgd),
+    ])  # fmt: skip
+
+
+def _layer_normalization(original: Callable[..., Any]) -> Callable[..., Any]:
+    def normalized(
+        x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, epsilon: Any = None, rms_scaling: bool = False
+    ) -> Any:
+        x = keras.ops.convert_to_tensor(x)
+        axes = [axis] if isinstance(axis, int) else list(axis)
+        last = x.shape.rank is not None and axes in ([-1], [x.shape.rank - 1])
+        if rms_scaling or not last or not is_fusable(x):
+            return original(x, gamma=gamma, beta=beta, axis=axis, epsilon=epsilon, rms_scaling=rms_scaling)
+        gamma, beta = [None if part is None else keras.ops.convert_to_tensor(part, "float32") for part in (gamma, beta)]
+        return layer_norm(x, gamma, beta, keras.config.epsilon() if epsilon is None else epsilon)
+
+    return normalized
+
+
+def _gelu(original: Callable[..., Any]) -> Callable[..., Any]:
+    def activated(x: Any, approximate: bool = True) -> Any:
+        x = keras.ops.convert_to_tensor(x)
+        return gelu(x, approximate=approximate) if is_fusable(x) else original(x, approximate)
+
+    return activated
+
+
+def _dense(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, inputs: Any, training: Any = None) -> Any:
+        if not (isinstance(inputs, tf.Tensor) and has_rows(inputs) and is_call_of(self, keras.layers.Dense)):
+            return original(self, inputs, training=training)
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype)
+        bias = None if self.bias is None else tf.cast(tf.convert_to_tensor(self.bias), inputs.dtype)
+        with_gelu = self.activation is keras.activations.gelu
+        y = dense(inputs, kernel, bias, with_gelu=with_gelu)
+        return y if with_gelu or self.activation is None else self.activation(y)
+
+    return call
+
+
+def _attention(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = attended(self, *args, **kwargs) if is_call_of(self, keras.layers.MultiHeadAttention) else None
+        return original(self, *args, **kwargs) if found is None else found
+
+    return call
+
+
+def _batch_normalization(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        found = None
+        if isinstance(inputs, tf.Tensor) and is_call_of(self, keras.layers.BatchNormalization):
+            found = fused_batch_norm(self, inputs, training=bool(training), mask=mask)
+        return original(self, inputs, training=training, mask=mask) if found is None else found
+
+    return call
+
+
+def _adam(original: Callable[..., None]) -> Callable[..., None]:
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if not updated_by_adam(self, gradient, variable, learning_rate):
+            original(self, gradient, variable, learning_rate)
+
+    return update_step
+
+
+def _sgd(original: Callable[..., None]) -> Callable[..., None]:
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if not updated_by_momentum(self, place_in(self, variable)[0], gradient, variable, learning_rate):
+            original(self, gradient, variable, learning_rate)
+
+    return update_step

@@ -1,0 +1,72 @@
+"""Where Keras 3.15 computes what a training step can have by fewer kernels, and its replacement for a while.
+
+with replaced([(gelu_place(), mine), ((keras.layers.Dense, "call"), other)]):     # mine(original) -> its replacement
+    ...                                                                            # a step is traced
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+Place = tuple[Any, str]  # a class or a module, and the name of one of its functions
+_lock, _originals, _depth = threading.RLock(), list[tuple[Place, Any]](), 0
+
+
+def layer_normalization_place() -> Place:
+    """What LayerNormalization and `keras.ops.layer_normalization` call with tensors: (x, gamma, beta, axis, epsilon,
+    rms_scaling).
+
+    Keras 3.15: keras/src/ops/nn.py, `_layer_normalization`.
+    """
+    from keras.src.ops import nn
+
+    return nn, "_layer_normalization"
+
+
+def gelu_place() -> Place:
+    """What `keras.activations.gelu` and `keras.ops.gelu` call with tensors: (x, approximate).
+
+    Keras 3.15: keras/src/backend/tensorflow/nn.py, `gelu`.
+    """
+    from keras.src.backend.tensorflow import nn
+
+    return nn, "gelu"
+
+
+def is_call_of(layer: Any, kind: type) -> bool:
+    """Whether a layer computes its call as this class of Keras's does: a class derived from it may replace parts.
+
+    Keras 3.15: a layer's own methods, such as `MultiHeadAttention._compute_attention`.
+    """
+    parts = {name for name, part in vars(kind).items() if callable(part) and not name.startswith("__")}
+    ours = parts - {"call", "build", "get_config", "add_weight", "compute_output_shape", "compute_output_spec"}
+    return all(getattr(type(layer), name) is getattr(kind, name) for name in ours)
+
+
+@contextlib.contextmanager
+def replaced(changes: Sequence[tuple[Place, Callable[[Any], Any]]]) -> Iterator[None]:
+    """Functions are replaced for the whole process meanwhile; it may be opened again while it is open, also by other
+    threads: the replicas of a strategy are traced by threads of their own.
+
+    Args:
+        changes: where, and what makes the replacement of the function that is there.
+    """
+    global _depth
+    with _lock:
+        if not _depth:
+            for (owner, name), make in changes:
+                original = getattr(owner, name)
+                _originals.append(((owner, name), original))
+                setattr(owner, name, make(original))
+        _depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            while not _depth and _originals:
+                (owner, name), original = _originals.pop()
+                setattr(owner, name, original)

@@ -1,0 +1,166 @@
+"""Operations of Keras layers by fewer kernels on a CPU: normalization, gelu, and the bias of a matrix product.
+
+Owns the mathematics; results and gradients are those of Keras's operations up to rounding. XLA makes one kernel of each
+chain of elementwise operations, whose gradient is written out so that nothing but the input is kept for it. Sums over
+rows, as the gradients of biases are, are matrix products with ones: oneDNN's product is several times as fast as
+TensorFlow's sums over the first axis, and adds bfloat16 up in float32. Refuses to know layers.
+
+    y = layer_norm(x, gamma, beta, 1e-6)      # x, y: [..., width]; float32 or bfloat16
+    y = dense(x, kernel, bias, with_gelu=True)     # x: [..., inputs]; y: [..., outputs]
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+_ROOT_HALF, _DENSITY = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
+_TANH, _CUBE = math.sqrt(2 / math.pi), 0.044715
+_LEAST = 4096  # values of an example, below which calling XLA takes longer than it saves
+
+
+def has_rows(x: tf.Tensor) -> bool:
+    """Whether it is float32 or bfloat16 [batch, ..., width]; two axes alone are small, and left to Keras."""
+    return x.dtype in (tf.float32, tf.bfloat16) and (x.shape.rank or 0) >= 3 and x.shape[-1] is not None
+
+
+def is_fusable(x: tf.Tensor) -> bool:
+    """Whether XLA is worth a call: it compiles for each shape, so that all but the batch must be known."""
+    return has_rows(x) and _known(x) >= _LEAST
+
+
+def _known(x: tf.Tensor) -> int:
+    """The values of one example; 0 where the graph doesn't say."""
+    return math.prod(x.shape[1:]) if x.shape[1:].is_fully_defined() else 0
+
+
+def sum_of_rows(x: tf.Tensor) -> tf.Tensor:
+    """[width], of x [..., width]."""
+    rows = tf.reshape(x, [-1, x.shape[-1]])
+    return tf.matmul(tf.ones([1, tf.shape(rows)[0]], x.dtype), rows)[0]
+
+
+@tf.custom_gradient
+def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """x [..., width] + bias [width]."""
+    return x + bias, lambda dy: (dy, sum_of_rows(dy))
+
+
+def layer_norm(x: tf.Tensor, gamma: tf.Tensor | None, beta: tf.Tensor | None, epsilon: float) -> tf.Tensor:
+    """Ba et al., 2016, over the last axis, computed in float32.
+
+    Args:
+        x: [..., width].
+        gamma, beta: float32 [width], or None.
+    """
+
+    @tf.custom_gradient
+    def normalized(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+        y, mean, inverse = _normalized(x, gamma, beta, epsilon)
+
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            dx, of_gamma = _normalized_back(x, gamma, mean, inverse, dy)
+            return dx, tf.cast(sum_of_rows(of_gamma), gamma.dtype), tf.cast(sum_of_rows(dy), beta.dtype)
+
+        return y, gradient
+
+    width = x.shape[-1]
+    return normalized(
+        x,
+        tf.ones([width]) if gamma is None else gamma,
+        tf.zeros([width]) if beta is None else beta,
+    )
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _normalized(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    wide = tf.cast(x, tf.float32)
+    mean = tf.reduce_mean(wide, -1, keepdims=True)
+    centred = wide - mean
+    inverse = tf.math.rsqrt(tf.reduce_mean(centred * centred, -1, keepdims=True) + epsilon)
+    return tf.cast(centred * inverse * gamma + beta, x.dtype), mean, inverse
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _normalized_back(
+    x: tf.Tensor, gamma: tf.Tensor, mean: tf.Tensor, inverse: tf.Tensor, dy: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """(the gradient of x, what is to be summed over rows for that of gamma), both of x's shape."""
+    unit, dy = (tf.cast(x, tf.float32) - mean) * inverse, tf.cast(dy, tf.float32)
+    scaled = dy * gamma
+    along = tf.reduce_mean(scaled, -1, keepdims=True) + unit * tf.reduce_mean(scaled * unit, -1, keepdims=True)
+    return tf.cast((scaled - along) * inverse, x.dtype), tf.cast(dy * unit, x.dtype)
+
+
+def gelu(x: tf.Tensor, *, approximate: bool) -> tf.Tensor:
+    """Hendrycks & Gimpel, 2016. Args: approximate: by tanh."""
+
+    @tf.custom_gradient
+    def activated(x: tf.Tensor) -> tf.Tensor:
+        return _gelu(x, approximate), lambda dy: _gelu_back(x, dy, approximate)
+
+    return activated(x)
+
+
+def _biased_gelu(x: tf.Tensor, bias: tf.Tensor, *, approximate: bool) -> tf.Tensor:
+    """gelu(x + bias), whose sum is never written to memory."""
+
+    @tf.custom_gradient
+    def activated(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            dx = _biased_gelu_back(x, bias, dy, approximate)
+            return dx, sum_of_rows(dx)
+
+        return _gelu_of_sum(x, bias, approximate), gradient
+
+    return activated(x, bias)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _gelu(x: tf.Tensor, approximate: bool) -> tf.Tensor:
+    return tf.cast(tf.nn.gelu(tf.cast(x, tf.float32), approximate), x.dtype)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _gelu_back(x: tf.Tensor, dy: tf.Tensor, approximate: bool) -> tf.Tensor:
+    return _slope_times(tf.cast(x, tf.float32), dy, approximate)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _gelu_of_sum(x: tf.Tensor, bias: tf.Tensor, approximate: bool) -> tf.Tensor:
+    return tf.cast(tf.nn.gelu(tf.cast(x + bias, tf.float32), approximate), x.dtype)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _biased_gelu_back(x: tf.Tensor, bias: tf.Tensor, dy: tf.Tensor, approximate: bool) -> tf.Tensor:
+    return _slope_times(tf.cast(x + bias, tf.float32), dy, approximate)
+
+
+def _slope_times(x: tf.Tensor, dy: tf.Tensor, approximate: bool) -> tf.Tensor:
+    """The gradient of gelu at x, float32, in the type of dy."""
+    if approximate:
+        tanh = tf.tanh(_TANH * (x + _CUBE * x * x * x))
+        slope = 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * _TANH * (1 + 3 * _CUBE * x * x)
+    else:
+        slope = 0.5 * (1 + tf.math.erf(x * _ROOT_HALF)) + x * _DENSITY * tf.exp(-0.5 * x * x)
+    return tf.cast(tf.cast(dy, tf.float32) * slope, dy.dtype)
+
+
+def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, *, with_gelu: bool = False) -> tf.Tensor:
+    """x [..., inputs] times kernel [inputs, outputs], plus bias [outputs], as one product of all rows.
+
+    Args:
+        with_gelu: gelu of it.
+    """
+    outputs = kernel.shape[-1]
+    y = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
+    shape = tf.concat([tf.shape(x)[:-1], [outputs]], 0)
+    fused = with_gelu and bias is not None and _known(x) // x.shape[-1] * outputs >= _LEAST
+    if bias is not None:
+        y = _biased_gelu(y, bias, approximate=False) if fused else add_bias(y, bias)
+    if with_gelu and not fused:
+        y = tf.nn.gelu(y)
+    return tf.ensure_shape(tf.reshape(y, shape), [*x.shape[:-1], outputs])

@@ -1,0 +1,62 @@
+"""Updates of Keras's optimizers by one kernel of TensorFlow's for each variable.
+
+Owns the calls of the kernels. Variables and results are those of Keras's optimizers up to rounding, which issue 5 (SGD)
+to 14 (Adam) small operations. What a kernel can't is left to the caller.
+
+    if not updated_by_adam(optimizer, gradient, variable, 1e-3): ...
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfscale.hooks.keras_hooks import moments_of, place_in
+
+
+def updated_by_momentum(
+    optimizer: keras.optimizers.SGD, place: int, gradient: Any, variable: Any, learning_rate: Any
+) -> bool:
+    """Updates a variable and its momentum, at this place among the slots; False where the kernel can't: without
+    momentum, and by sparse gradients."""
+    if not optimizer.momentum or isinstance(gradient, tf.IndexedSlices):
+        return False
+    dtype = variable.dtype
+    # Keras optimizers see keras.Variable in one process and tf.Variable inside strategy.extended.update.
+    tf.raw_ops.ResourceApplyKerasMomentum(
+        var=_handle(variable),
+        accum=_handle(optimizer.momentums[place]),
+        lr=tf.cast(learning_rate, dtype),
+        grad=tf.cast(gradient, dtype),
+        momentum=tf.cast(optimizer.momentum, dtype),
+        use_nesterov=optimizer.nesterov,
+    )
+    return True
+
+
+def updated_by_adam(optimizer: keras.optimizers.Adam, gradient: Any, variable: Any, learning_rate: Any) -> bool:
+    """Adam (Kingma & Ba, 2015, in the order of the last lines of their section 2, as Keras has it) by
+    ResourceApplyAdam; False where that kernel can't: AMSGrad, and sparse gradients."""
+    if optimizer.amsgrad or isinstance(gradient, tf.IndexedSlices):
+        return False
+    dtype, (first, second) = variable.dtype, moments_of(optimizer, place_in(optimizer, variable)[0])
+    updates = tf.cast(optimizer.iterations + 1, dtype)
+    tf.raw_ops.ResourceApplyAdam(
+        var=_handle(variable),
+        m=_handle(first),
+        v=_handle(second),
+        beta1_power=tf.pow(keras.ops.cast(optimizer.beta_1, dtype), updates),  # as Keras rounds them
+        beta2_power=tf.pow(keras.ops.cast(optimizer.beta_2, dtype), updates),
+        lr=tf.cast(learning_rate, dtype),
+        beta1=tf.constant(optimizer.beta_1, dtype),
+        beta2=tf.constant(optimizer.beta_2, dtype),
+        epsilon=tf.constant(optimizer.epsilon, dtype),
+        grad=tf.cast(gradient, dtype),
+    )
+    return True
+
+
+def _handle(variable: Any) -> tf.Tensor:
+    return getattr(variable, "value", variable).handle if isinstance(variable, keras.Variable) else variable.handle
