@@ -12,6 +12,7 @@ from tfscale.engine.fused_kernels import fused_kernels
 RNG = np.random.default_rng(5)
 ROWS = RNG.normal(size=(3, 32, 128)).astype("float32")  # 4,096 values each: as few as XLA is called for
 MAPS = RNG.normal(size=(4, 8, 8, 16)).astype("float32")
+DEEP = RNG.normal(size=(3, 4, 4, 128)).astype("float32")
 BOUNDS = {"float32": 2e-5, "mixed_bfloat16": 1e-1}
 XLA, NORM, SOFTMAX = "_XlaMustCompile", "FusedBatchNormV3", "Softmax"
 
@@ -34,6 +35,9 @@ CASES = {
     "dense": (lambda layers: layers.Dense(40), ROWS, ""),
     "dense with gelu": (lambda layers: layers.Dense(256, activation="gelu"), ROWS, XLA),
     "dense without bias": (lambda layers: layers.Dense(40, use_bias=False, activation="relu"), ROWS, ""),
+    "convolution 1x1": (lambda layers: layers.Conv2D(24, 1), MAPS, ""),
+    "convolution 1x1 by 2": (lambda layers: layers.Conv2D(24, 1, 2), MAPS, ""),
+    "convolution 3x3": (lambda layers: layers.Conv2D(20, 3, padding="same"), DEEP, ""),
     "attention": (lambda _: attention(), ROWS, ""),
     "attention with dropout": (lambda _: attention(dropout=0.5, seed=7), ROWS, ""),
     "batch norm": (lambda layers: layers.BatchNormalization(), MAPS, NORM),
@@ -80,6 +84,8 @@ def test_layers_are_keras_layers_up_to_rounding(tf, policy, policy_name, name):
         found[on] = [*(np.asarray(tf.cast(part, tf.float32)) for part in step()), *(v.numpy() for v in layer.variables)]
     for theirs, ours in zip(found[False], found[True], strict=True):
         assert np.abs(ours - theirs).max(initial=0) <= BOUNDS[policy_name] * max(1.0, np.abs(theirs).max(initial=0))
+    if "convolution" in name:
+        assert 'op: "Conv2DBackpropFilter"' not in graph_of(step)
     if "attention" in name:  # one product for queries, keys and values
         assert graph_of(step).count('op: "Einsum"') == 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfscale.hooks.kernel_hooks import gelu_place, is_call_of, layer_normalization_place, replaced
+from tfscale.hooks.kernel_hooks import convolution_place, gelu_place, is_call_of, layer_normalization_place, replaced
 
 
 def test_places_are_what_layers_call(tf):
@@ -17,13 +17,16 @@ def test_places_are_what_layers_call(tf):
         return lambda original: lambda x, *args, **kwargs: heard.append(name) or original(x, *args, **kwargs)
 
     heard: list[str] = []
-    with replaced([(layer_normalization_place(), seen("norm")), (gelu_place(), seen("gelu"))]):
+    with replaced(
+        [(layer_normalization_place(), seen("norm")), (gelu_place(), seen("gelu")), (convolution_place(), seen("conv"))]
+    ):
         norm(x)
         keras.ops.layer_normalization(x)
         keras.activations.gelu(x)
         keras.layers.Dense(2, activation="gelu")(x)
+        keras.layers.Conv2D(2, 1)(np.ones((1, 4, 4, 3), np.float32))
     keras.activations.gelu(norm(x))
-    assert heard == ["norm", "norm", "gelu", "gelu"]
+    assert heard == ["norm", "norm", "gelu", "gelu", "conv"]
 
 
 def test_is_call_of(tf):

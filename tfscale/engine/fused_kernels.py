@@ -18,9 +18,10 @@ import keras
 import tensorflow as tf
 
 from tfscale.hooks.keras_hooks import place_in
-from tfscale.hooks.kernel_hooks import gelu_place, is_call_of, layer_normalization_place, replaced
+from tfscale.hooks.kernel_hooks import convolution_place, gelu_place, is_call_of, layer_normalization_place, replaced
 from tfscale.layers.attention import attended
 from tfscale.layers.batch_norm import fused_batch_norm
+from tfscale.layers.fused_convolution import convolved, is_faster
 from tfscale.layers.fused_operations import dense, gelu, has_rows, is_fusable, layer_norm
 from tfscale.layers.fused_updates import updated_by_adam, updated_by_momentum
 
@@ -32,6 +33,7 @@ def fused_kernels(on: bool) -> contextlib.AbstractContextManager[None]:
     return replaced([
         (layer_normalization_place(), _layer_normalization),
         (gelu_place(), _gelu),
+        (convolution_place(), _convolution),
         ((keras.layers.Dense, "call"), _dense),
         ((keras.layers.MultiHeadAttention, "call"), _attention),
         ((keras.layers.BatchNormalization, "call"), _batch_normalization),
@@ -61,6 +63,28 @@ def _gelu(original: Callable[..., Any]) -> Callable[..., Any]:
         return gelu(x, approximate=approximate) if is_fusable(x) else original(x, approximate)
 
     return activated
+
+
+def _convolution(original: Callable[..., Any]) -> Callable[..., Any]:
+    def convolution(
+        inputs: Any,
+        kernel: Any,
+        strides: Any = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: Any = 1,
+    ) -> Any:
+        both = {strides} if isinstance(strides, int) else set(strides)
+        plain = keras.config.image_data_format() if data_format is None else data_format
+        undilated = dilation_rate in (1, (1, 1), [1, 1])
+        if len(both) == 1 and plain == "channels_last" and undilated and not isinstance(inputs, tf.SparseTensor):
+            x, weights = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
+            how = {"strides": min(both), "padding": padding.lower()}
+            if x.dtype == weights.dtype and is_faster(x, weights, **how):
+                return convolved(x, weights, **how)
+        return original(inputs, kernel, strides, padding, data_format, dilation_rate)
+
+    return convolution
 
 
 def _dense(original: Callable[..., Any]) -> Callable[..., Any]:

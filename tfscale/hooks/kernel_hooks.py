@@ -36,6 +36,17 @@ def gelu_place() -> Place:
     return nn, "gelu"
 
 
+def convolution_place() -> Place:
+    """What Keras's convolutions, layers and `keras.ops.conv`, call with tensors: (inputs, kernel, strides, padding,
+    data_format, dilation_rate).
+
+    Keras 3.15: keras/src/backend/tensorflow/nn.py, `conv`.
+    """
+    from keras.src.backend.tensorflow import nn
+
+    return nn, "conv"
+
+
 def is_call_of(layer: Any, kind: type) -> bool:
     """Whether a layer computes its call as this class of Keras's does: a class derived from it may replace parts.
 
