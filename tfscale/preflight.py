@@ -149,6 +149,12 @@ def refuse_what_cannot_run(config: RunConfig, plan: ExecutionPlan) -> None:
             where="eval.global_batch",
             fix=f"use eval.global_batch={-(-eval_batch // plan.num_replicas) * plan.num_replicas}",
         )
+    if plan.strategy == "parameter_server" and config.train.profile is not None:
+        raise UsageError(
+            "with parameter servers the chief, which would be profiled, makes no steps",
+            where="train.profile",
+            fix="leave it away, or profile a run of one worker",
+        )
     if plan.strategy == "parameter_server" and not config.data.by_index:
         raise UsageError(
             "parameter servers need data that can be read by index, and a tf.data data set can't",

@@ -16,6 +16,7 @@ from typing import Any, Optional
 import tfscale.config.optimizer_keys as optimizers
 from tfscale.config.bounds import CHOICES, LEAST
 from tfscale.config.duration import Duration
+from tfscale.config.step_range import StepRange
 from tfscale.errors import UsageError, nearest
 
 MISSING: Any = "???"  # OmegaConf's mark for a value that must be given
@@ -63,6 +64,7 @@ class TrainConfig:
     clip_norm: Optional[float] = None
     ema: Optional[float] = None  # decay of the weights' moving average, which is evaluated and exported in their place
     log_every: str = "10s"
+    profile: Optional[str] = None  # "100:110": the steps that TensorFlow's profiler watches, into profile/
     max_rollbacks: int = 0  # how often a loss that isn't finite returns to the last checkpoint, without that batch
     rollback_factor: float = 0.5  # what the learning rate is multiplied with at each roll-back
     stop_patience: Optional[int] = None  # evaluations without a better checkpoint.metric; null never stops
@@ -262,6 +264,16 @@ def _value(config: RunConfig, key: str) -> Any:
     return getattr(getattr(config, section), name)
 
 
+def _wrong_range(text: str | None) -> str:
+    """Why it is no range of steps, "" where it is one or none is given."""
+    try:
+        if text is not None:
+            StepRange.parse(text, where="train.profile")
+    except UsageError as error:
+        return f"{error.what}: {error.fix}"
+    return ""
+
+
 def validate(config: RunConfig) -> None:
     """Checks what types alone don't: durations, names and ranges; raises one UsageError for all of it."""
     problems: list[tuple[str, str]] = []
@@ -288,6 +300,7 @@ def validate(config: RunConfig) -> None:
         countable = key == "train.until" or key.startswith("optimizer.")
         check(key, not (countable and duration.is_time), f"{text} is wall time, and epochs or steps are needed here")
         check(key, key != "train.until" or duration.unit != "%", f"{text} is a share of itself")
+    check("train.profile", not (wrong := _wrong_range(config.train.profile)), wrong)
     for key, names in CHOICES.items():
         value = _value(config, key)
         if value is None:

@@ -7,6 +7,7 @@ Refuses to know what is done: the loop only asks what is due.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,6 +44,20 @@ class Every:
 
     def done(self, step: int, now: float) -> None:
         self._last = now
+
+
+class At(Every):
+    """Due at these steps alone."""
+
+    def __init__(self, *steps: int):
+        super().__init__(seconds=math.inf)
+        self._steps = sorted(steps)
+
+    def next_step(self, step: int) -> int | None:
+        return next((one for one in self._steps if one > step), None)
+
+    def due(self, step: int, now: float) -> bool:
+        return step in self._steps
 
 
 @dataclass

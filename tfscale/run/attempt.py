@@ -188,6 +188,8 @@ def _report_finished(
 ) -> None:
     """Reports it, and makes good what the end of the run may have owed."""
     _report_complete(finished, run_dir)
+    if config.train.profile is not None:
+        _log.info(f"train.profile={config.train.profile}: nothing is profiled, since no step is made")
     if config.tracker is not None and cluster.is_chief:
         config.tracker.deliver(run_dir=run_dir.path, root=config.run.beside(run_dir.path))
     if store is not None and cluster.is_chief:

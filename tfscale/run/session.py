@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.assembly.parts import Parts
 from tfscale.config.duration import Duration
+from tfscale.config.step_range import StepRange
 from tfscale.config.unused_settings import refuse_without_test
 from tfscale.console.messages import bare
 from tfscale.engine.actions import Action, Every
@@ -30,6 +31,7 @@ from tfscale.run.context import RunContext
 from tfscale.run.epoch_callbacks import EpochCallbacks
 from tfscale.run.finish import Outcome, finish
 from tfscale.run.periodic_evaluation import PeriodicEvaluation
+from tfscale.run.profiling import Profiling
 from tfscale.run.tracked import open_tracker, report_model
 from tfscale.run.training_report import TrainingReport
 from tfscale.run_dir.result import Result
@@ -98,6 +100,7 @@ class Session:
         self.config, self.run_dir = context.config, context.run_dir
         cluster = context.cluster
         stacks = "hang.txt" if cluster.is_chief else f"hang-{cluster.role}-{cluster.index}.txt"
+        self.profiling: Profiling | None = None  # where steps are to be profiled
         self.busy = ""  # who else had the processors while it trained
         self.service: DataService | None = None  # data workers that make the batches of training
         self.watchdog = Watchdog(
@@ -120,6 +123,8 @@ class Session:
     def close(self) -> None:
         """Waits for what is being written: the folder is ours until then."""
         if hasattr(self, "parts"):
+            if self.profiling is not None:
+                self.profiling.close()
             self.parts.checkpointer.wait()
             if self.parts.held is not None:
                 _log.info(self.parts.held.summary())
@@ -137,6 +142,8 @@ class Session:
         self.service = served_by(parts, context.environ)
         check_data(parts)
         refuse_unexportable(parts)
+        if self.config.train.profile is not None:
+            self.profiling = Profiling(parts, StepRange.parse(self.config.train.profile, where="train.profile"))
         self.recovery = Recovery(parts, self.watchdog)
 
     def _heartbeat(self, what: str) -> None:
@@ -189,6 +196,8 @@ class Session:
         if callbacks is not None:
             self.epochs = EpochCallbacks(self.parts, callbacks, evaluation, save=lambda: self.save(wait=True))
         self.evaluation, self.trainer.actions = evaluation, self._actions(report, evaluation)
+        if self.profiling is not None:
+            self.trainer.actions = self.profiling.around(self.trainer.actions)
         evaluation.check_patience()  # the run may have ended between the last evaluation and its result
         clock = self.trainer.clock
         clock.seconds["start_up"] = clock.now() - self.context.began - sum(clock.seconds.values())
@@ -199,6 +208,8 @@ class Session:
             evaluation.take_up()
             if self.epochs is not None:
                 self.epochs.take_up()
+            if self.profiling is not None:
+                self.profiling.begin()
             while self.state.step < self.parts.total_steps and not self.trainer.ended:
                 try:
                     self.trainer.train(self._training_batches(), until=self.parts.total_steps)
@@ -209,6 +220,8 @@ class Session:
                         self.epochs.begin_next()
             if self.epochs is not None and not self.trainer.signum:
                 self.epochs.finish()
+        if self.profiling is not None:
+            self.profiling.close()
         if self.context.plan.accelerator == "cpu":
             self.busy = shares(began, moment(), self.context.plan.intra_op_threads).busy
         if self.trainer.signum:

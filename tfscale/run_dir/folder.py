@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 # What a run reads and writes in its folder; whatever else people keep there is theirs.
-_OURS = ("*.json*", "*.yaml", "*.txt", "*.sha256", "mlflow_*", ".lock*", "checkpoints", "export*", "shown")
+_OURS = ("*.json*", "*.yaml", "*.txt", "*.sha256", "mlflow_*", ".lock*", "checkpoints", "export*", "shown", "profile")
 _DIGEST = re.compile(r"[0-9a-f]{10}")
 
 
@@ -255,6 +255,7 @@ class RunDir:
                 "mlflow_run_id",
                 "export",
                 "shown",
+                "profile",
             ),
             *(
                 "attempts.jsonl",

@@ -170,11 +170,12 @@ class Store:
         self.push(checkpoint.parents[1])
 
     def push(self, folder: Path) -> None:
-        """Copies what is missing there of this run folder: its checkpoints, what is shown, its export, and last of all
-        its result."""
+        """Copies what is missing there of this run folder: its checkpoints, what is shown, its profile, its export, and
+        last of all its result."""
         self.push_files(folder)
         self._push_checkpoints(folder / "checkpoints")
         shown = sorted((folder / "shown").glob("*"))
+        shown += sorted(file for file in (folder / "profile").rglob("*") if file.is_file())
         export = sorted(file for file in (folder / "export").rglob("*") if file.is_file())
         export.sort(key=lambda file: file.name == "export.json")  # last: it tells that the export is whole
         with self._access.reaching("can't be written"):
