@@ -79,9 +79,9 @@ def _convolution(original: Callable[..., Any]) -> Callable[..., Any]:
         undilated = dilation_rate in (1, (1, 1), [1, 1])
         if len(both) == 1 and plain == "channels_last" and undilated and not isinstance(inputs, tf.SparseTensor):
             x, weights = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
-            how = {"strides": min(both), "padding": padding.lower()}
-            if x.dtype == weights.dtype and is_faster(x, weights, **how):
-                return convolved(x, weights, **how)
+            stride, edge = min(both), padding.lower()
+            if x.dtype == weights.dtype and is_faster(x, weights, strides=stride, padding=edge):
+                return convolved(x, weights, strides=stride, padding=edge)
         return original(inputs, kernel, strides, padding, data_format, dilation_rate)
 
     return convolution

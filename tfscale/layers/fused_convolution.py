@@ -13,10 +13,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 _MANY = 128  # channels; below, the product's sides are too short
-_SMALL = {
-    tf.bfloat16: 64,
-    tf.float32: 16,
-}  # positions of a map, for kernels of 3 x 3, whose product copies it nine times
+_SMALL = {tf.bfloat16: 64, tf.float32: 16}  # positions of a map, for kernels of 3 x 3, whose product copies it 9 times
 _STRIDED = 16  # positions of the answer's map, for kernels of 1 x 1 with a stride of 2
 
 
