@@ -99,7 +99,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
             options.measured = outcomes.read(options.results)
         elif bool(options.questions) == options.all:
             parser.error(f"name questions, or --all: {', '.join(suite.QUESTIONS)}")
-        options.parts = suite.chosen(suite.QUESTIONS if options.all else options.questions, quick=options.quick)
+        options.parts = suite.chosen(list(suite.QUESTIONS) if options.all else options.questions, quick=options.quick)
         if options.compare:
             outcomes.read(options.compare)
     except ValueError as error:

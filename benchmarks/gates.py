@@ -46,6 +46,7 @@ _STEPS = {
     "transformer": "transformer of Keras layers",
     "vit": "ViT-S/16, 96 px",
     "resnet50": "keras.applications.ResNet50, 128 px",
+    "digits": "digits' ResNet-20",
     "lstm": "LSTM",
     "wide_and_deep": "wide and deep, 1 M rows",
 }
@@ -66,7 +67,7 @@ def _of_step(number: int, name: str, title: str) -> list[Gate]:
 
 GATES = (
     *(gate for n, (name, title) in enumerate(_STEPS.items(), 1) for gate in _of_step(n, name, title)),
-    Gate("step 6", "GPT of nanoGPT's size for a CPU: the fastest PyTorch", "step:gpt", _OURS, ("torch *",)),
+    Gate("step 7", "GPT of nanoGPT's size for a CPU: the fastest PyTorch", "step:gpt", _OURS, ("torch *",)),
     Gate("loop 1", "300 parameters: a loop written by hand", "loop:mlp", _OURS, ("bare loop",), 1.10),
     Gate("loop 2", "300 parameters: Keras fit as written", "loop:mlp", _OURS, ("keras fit",), 1 / 3),
     Gate("loop 3", "ResNet-50, 64 px: Keras fit as written", "loop:resnet50", _OURS, ("keras fit",), 1 / 1.5),

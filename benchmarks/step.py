@@ -74,7 +74,7 @@ def _question(name: str, contestants: list[Contestant], notes: list[str]) -> Que
 def pairs(facts: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Ours beside every peer that computes in the same precision, and as planned beside Keras as it is written."""
     own = [name for name in ("ours", "ours bfloat16") if name in facts]
-    same = [
+    same: list[tuple[str, str]] = [
         (mine, peer)
         for mine in own
         for peer in facts
@@ -98,6 +98,8 @@ def unequal(facts: dict[str, dict[str, Any]], tolerance: float, flops: int | Non
         bound = tolerance if told["precision"] == "float32" else max(BFLOAT16, 10 * tolerance)
         if told["parameters"] != wanted["parameters"] or not apart < bound:
             wrong.append(f"{name}: {told['parameters']} parameters, loss {told['loss']:.5f} ({apart:.1e} apart)")
+        if name.startswith(("keras", "torch")) and not name.endswith(told["precision"]):
+            wrong.append(f"{name}: computed in {told['precision']}")
         if flops and told.get("flops") and abs(told["flops"] / flops - 1) > FLOPS:
             wrong.append(f"{name}: {told['flops']} FLOPs forward, where the Keras model has {flops}")
     return wrong

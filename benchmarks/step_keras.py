@@ -52,22 +52,25 @@ def keras_fit(name: str, policy: str, how: str) -> Work:
     """Args: how: "written"; "loops", of as many steps as an epoch has, without XLA; or "xla"."""
     import keras
 
-    keras.config.set_dtype_policy(policy)
-    options: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "written": {},
         "loops": {"jit_compile": False, "steps_per_execution": spec(name).epoch},
         "xla": {"jit_compile": True},
-    }[how]
+    }
+    options = ways[how]
     xla: list[bool] = []
+    used: list[str] = []
 
     def fit(**given: Any) -> None:
+        keras.config.set_dtype_policy(policy)  # here, since Keras keeps it for each thread
         model = compiled(name, **options)
         xla.append(bool(model.jit_compile))
+        used.append(model.layers[-1].compute_dtype)
         model.fit(x=_dataset(name), **given)
 
     def told() -> tuple[str, str]:
         chosen = ", ".join(f"{key}={value}" for key, value in options.items()) or "as written"
-        return policy, f"keras fit, {policy}, {chosen}, XLA {'on' if xla[0] else 'off'}"
+        return used[0], f"keras fit, {policy}, {chosen}, XLA {'on' if xla[0] else 'off'}"
 
     return _work(name, fit, told=told)
 

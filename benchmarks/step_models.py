@@ -49,6 +49,7 @@ class Spec:
     notes: tuple[str, ...] = ()
 
 
+_NO_XLA = "Keras under XLA is left out: on a CPU its convolutions take several times as long."
 SPECS = {
     "transformer": Spec(
         "a causal transformer of Keras layers: 4 layers, 4 heads, 256 wide, 128 tokens",
@@ -70,11 +71,19 @@ SPECS = {
         xla=False,
         tolerance=5e-3,
         notes=(
-            "Keras under XLA is left out: on a CPU its convolutions take several times as long.",
+            _NO_XLA,
             "Losses may be 5e-3 apart: rounding alone turns its first gradients by 3 %, PyTorch's own in float32"
             " from those in float64, too.",
             "PyTorch's has the biases and the strides of keras.applications, and channels_last.",
         ),
+    ),
+    "digits": Spec(
+        "a ResNet-20 of Keras layers: 28 px, 1 channel, 16 to 64 wide",
+        64, 20, "classes", "sgd", 1e-3,
+        {"side": 28, "channels": 1, "width": 16, "blocks": 3, "classes": 10},
+        {"side": 8, "width": 4, "blocks": 1, "batch": 4},
+        xla=False,
+        notes=(_NO_XLA,),
     ),
     "lstm": Spec(
         "an LSTM of 256 over 100 tokens",
@@ -117,7 +126,8 @@ def data(name: str) -> tuple[Any, np.ndarray]:
     labels = random.integers(0, sizes["classes"], rows).astype(np.int32)
     if kind == "lstm":
         return random.integers(0, sizes["vocabulary"], (rows, sizes["length"])).astype(np.int32), labels
-    return random.standard_normal((rows, sizes["side"], sizes["side"], 3), np.float32), labels
+    shape = (rows, sizes["side"], sizes["side"], sizes.get("channels", 3))
+    return random.standard_normal(shape, np.float32), labels
 
 
 def compiled(name: str, **how: Any) -> Any:
@@ -153,6 +163,7 @@ def build(name: str) -> Any:
         "transformer": _transformer,
         "vit": _vit,
         "resnet50": _resnet50,
+        "digits": _digits,
         "lstm": _lstm,
         "wide_and_deep": _wide_and_deep,
     }
@@ -207,6 +218,33 @@ def _resnet50(sizes: Mapping[str, int]) -> Any:
 
     shape = (sizes["side"], sizes["side"], 3)
     return keras.applications.ResNet50(weights=None, input_shape=shape, classes=sizes["classes"])
+
+
+def _digits(sizes: Mapping[str, int]) -> Any:
+    import keras
+    from keras import layers
+
+    def part(x: Any, width: int, kernel: int, stride: int, name: str) -> Any:
+        x = layers.Conv2D(width, kernel, stride, "same", use_bias=False, name=f"{name}_conv")(x)
+        return layers.BatchNormalization(name=f"{name}_bn")(x)
+
+    inputs = keras.Input([sizes["side"], sizes["side"], sizes["channels"]])
+    x = layers.ReLU()(part(inputs, sizes["width"], 3, 1, "begin"))
+    for name, width, stride, changes in digits_blocks(sizes):
+        seen = layers.ReLU()(part(x, width, 3, stride, f"{name}_1"))
+        seen = part(seen, width, 3, 1, f"{name}_2")
+        x = layers.ReLU()(seen + (part(x, width, 1, stride, f"{name}_0") if changes else x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(sizes["classes"], name="answers")(x))
+
+
+def digits_blocks(sizes: Mapping[str, int]) -> list[tuple[str, int, int, bool]]:
+    """(name, width, stride, whether its shortcut is a convolution) of the blocks of the ResNet-20."""
+    return [
+        (f"block{stage}{i}", sizes["width"] << stage, 2 if stage and not i else 1, bool(stage and not i))
+        for stage in range(3)
+        for i in range(sizes["blocks"])
+    ]
 
 
 def _lstm(sizes: Mapping[str, int]) -> Any:

@@ -32,7 +32,8 @@ def work(name: str, weights: str, precision: str, how: str) -> Work:
     flops = _flops(model, [one[: found.batch] for one in x])
     optimizer = _optimizer(model, name)
     run_model = torch.compile(model) if how == "compiled" else model
-    losses, turn = [], STEPS // found.epoch  # losses of epochs
+    losses: list[float] = []  # of epochs
+    turn = STEPS // found.epoch
 
     def step(first: int) -> Any:
         part = slice(first, first + found.batch)

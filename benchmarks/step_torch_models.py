@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.gpt_torch import through_block
+from benchmarks.step_models import digits_blocks
 
 
 class Weights:
@@ -54,16 +55,25 @@ def _filled(layer: Any, weight: Any, bias: Any) -> Any:
 
     with torch.no_grad():
         layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
+        if bias is not None:
+            layer.bias.copy_(bias)
     return layer
 
 
-def _convolution(pair: tuple[Any, Any], **how: Any) -> Any:
+def _convolution(kernel: Any, bias: Any = None, **how: Any) -> Any:
     import torch
 
-    kernel = pair[0].permute(3, 2, 0, 1)  # from [h, w, in, out]
-    made = torch.nn.Conv2d(kernel.shape[1], len(kernel), tuple(kernel.shape[2:]), **how)
-    return _filled(made, kernel, pair[1])
+    kernel = kernel.permute(3, 2, 0, 1)  # from [h, w, in, out]
+    made = torch.nn.Conv2d(kernel.shape[1], len(kernel), tuple(kernel.shape[2:]), bias=bias is not None, **how)
+    return _filled(made, kernel, bias)
+
+
+def _norm(given: Weights, layer: str, epsilon: float) -> Any:
+    """A BatchNorm, whose momentum is one minus Keras's."""
+    import torch
+
+    gamma, beta = given.take(f"{layer}/gamma"), given.take(f"{layer}/beta")
+    return _filled(torch.nn.BatchNorm2d(len(gamma), eps=epsilon, momentum=0.01), gamma, beta)
 
 
 def _block(given: Weights, sizes: Mapping[str, int], epsilon: float) -> Any:
@@ -112,7 +122,7 @@ def _vit(given: Weights, sizes: Mapping[str, int]) -> Any:
     class Vit(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.patches = _convolution(given.pair(), stride=sizes["patch"])
+            self.patches = _convolution(*given.pair(), stride=sizes["patch"])
             self.places = nn.Parameter(given.next())
             self.blocks = nn.ModuleList(_block(given, sizes, 1e-6) for _ in range(sizes["layers"]))
             self.last = _filled(nn.LayerNorm(sizes["width"], eps=1e-6), *given.pair())
@@ -133,12 +143,7 @@ def _resnet50(given: Weights, sizes: Mapping[str, int]) -> Any:
     from torch.nn import functional
 
     def part(name: str, **how: Any) -> Any:
-        """A convolution and its BatchNorm, whose momentum is one minus Keras's."""
-        convolution = _convolution(given.pair(f"{name}_conv"), **how)
-        norm = nn.BatchNorm2d(convolution.out_channels, eps=1.001e-5, momentum=0.01)
-        return nn.Sequential(
-            convolution, _filled(norm, given.take(f"{name}_bn/gamma"), given.take(f"{name}_bn/beta"))
-        )  # fmt: skip
+        return nn.Sequential(_convolution(*given.pair(f"{name}_conv"), **how), _norm(given, f"{name}_bn", 1.001e-5))
 
     class Bottleneck(nn.Module):
         def __init__(self, name: str, stride: int, *, first: bool) -> None:
@@ -160,6 +165,33 @@ def _resnet50(given: Weights, sizes: Mapping[str, int]) -> Any:
     begin = [part("conv1", stride=2, padding=3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), _linear(given.pair("predictions"))]
     return nn.Sequential(*begin, *blocks, *end).to(memory_format=torch.channels_last)
+
+
+def _digits(given: Weights, sizes: Mapping[str, int]) -> Any:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    def part(name: str, stride: int = 1) -> Any:
+        kernel = given.take(f"{name}_conv/kernel")
+        wide = len(kernel) == 3
+        even = wide and stride == 2  # where Keras's "same" adds a row and a column at the end alone
+        convolution = _convolution(kernel, stride=stride, padding=1 if wide and not even else 0)
+        pad = [nn.ZeroPad2d((0, 1, 0, 1))] if even else []
+        return nn.Sequential(*pad, convolution, _norm(given, f"{name}_bn", 1e-3))
+
+    class Block(nn.Module):
+        def __init__(self, name: str, stride: int, *, changes: bool) -> None:
+            super().__init__()
+            self.shortcut = part(f"{name}_0", stride) if changes else nn.Identity()
+            self.parts = nn.Sequential(part(f"{name}_1", stride), nn.ReLU(), part(f"{name}_2"))
+
+        def forward(self, x: Any) -> Any:
+            return functional.relu(self.shortcut(x) + self.parts(x))
+
+    blocks = [Block(name, stride, changes=changes) for name, _, stride, changes in digits_blocks(sizes)]
+    end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), _linear(given.pair("answers"))]
+    return nn.Sequential(part("begin"), nn.ReLU(), *blocks, *end).to(memory_format=torch.channels_last)
 
 
 def _lstm(given: Weights, sizes: Mapping[str, int]) -> Any:
@@ -217,6 +249,7 @@ BUILDERS: dict[str, Callable[[Weights, Mapping[str, int]], Any]] = {
     "transformer": _transformer,
     "vit": _vit,
     "resnet50": _resnet50,
+    "digits": _digits,
     "lstm": _lstm,
     "wide_and_deep": _wide_and_deep,
 }

@@ -24,7 +24,8 @@ _CONFIG = {
     "axis": {"labelColor": "#555", "titleColor": "#555", "gridColor": "#ddd", "domain": False, "labelLimit": 260},
     "legend": {"labelColor": "#555", "orient": "bottom", "title": None},
 }
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]  # columns, rows
+Rows = list[tuple[str, ...]]
+Table = tuple[tuple[str, ...], Rows]  # columns, rows
 
 
 def page(results: Results) -> str:
@@ -59,12 +60,12 @@ def _method(results: Results) -> str:
 
 
 def rows_of_losses(found: Sequence[Pair]) -> Table:
-    rows = [(one.question, one.ours, one.peer, str(one.ratio), one.verdict) for one in found]
+    rows: Rows = [(one.question, one.ours, one.peer, str(one.ratio), one.verdict) for one in found]
     return ("question", "ours", "the peer", "seconds, ours / the peer's [95 %]", "verdict"), rows
 
 
 def rows_of_gates(found: Sequence[Reading]) -> Table:
-    rows = [
+    rows: Rows = [
         (one.gate.line, one.gate.text, f"<= {one.gate.goal:.3g}", one.measured, one.verdict, one.gate.question)
         for one in found
     ]
@@ -72,7 +73,7 @@ def rows_of_gates(found: Sequence[Reading]) -> Table:
 
 
 def rows_of_contestants(outcome: Outcome) -> Table:
-    rows = []
+    rows: Rows = []
     for name, seconds in outcome.seconds.items():
         facts = outcome.facts.get(name, {})
         parameters, loss = facts.get("parameters"), facts.get("loss")
@@ -91,7 +92,7 @@ def rows_of_contestants(outcome: Outcome) -> Table:
 
 
 def _rows_of_pairs(outcome: Outcome) -> Table:
-    rows = [(ours, peer, str(outcome.ratio(ours, peer))) for ours, peer in outcome.pairs]
+    rows: Rows = [(ours, peer, str(outcome.ratio(ours, peer))) for ours, peer in outcome.pairs]
     return ("ours", "the peer", "seconds, ours / the peer's [95 %]"), rows
 
 

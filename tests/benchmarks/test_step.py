@@ -23,6 +23,8 @@ def test_another_size_other_losses_or_other_flops_are_no_equal_work():
     assert unequal(loss=float("nan"))
     assert not unequal(loss=5.05, precision="bfloat16")
     assert unequal(loss=5.2, precision="bfloat16")
+    other = {step.WRITTEN: EQUAL, "torch eager bfloat16": EQUAL}
+    assert step.unequal(other, 1e-3) == ["torch eager bfloat16: computed in float32"]
     assert not unequal(1000)  # ours doesn't count its own
     assert not unequal(1000, flops=1005)
     assert unequal(1000, flops=1100) == ["ours: 1100 FLOPs forward, where the Keras model has 1000"]
