@@ -22,6 +22,7 @@ from tfscale.hooks.kernel_hooks import convolution_place, gelu_place, is_call_of
 from tfscale.layers.attention import attended
 from tfscale.layers.batch_norm import fused_batch_norm
 from tfscale.layers.fused_convolution import convolved, is_faster
+from tfscale.layers.fused_lstm import lstm
 from tfscale.layers.fused_operations import dense, gelu, has_rows, is_fusable, layer_norm
 from tfscale.layers.fused_updates import updated_by_adam, updated_by_momentum
 
@@ -37,6 +38,7 @@ def fused_kernels(on: bool) -> contextlib.AbstractContextManager[None]:
         ((keras.layers.Dense, "call"), _dense),
         ((keras.layers.MultiHeadAttention, "call"), _attention),
         ((keras.layers.BatchNormalization, "call"), _batch_normalization),
+        ((keras.layers.LSTM, "inner_loop"), _lstm),
         ((keras.optimizers.Adam, "update_step"), _adam),
         ((keras.optimizers.SGD, "update_step"), _sgd),
     ])  # fmt: skip
@@ -119,6 +121,37 @@ def _batch_normalization(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, inputs, training=training, mask=mask) if found is None else found
 
     return call
+
+
+def _lstm(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def inner_loop(self: Any, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
+        cell = self.cell
+        plain = (
+            isinstance(sequences, tf.Tensor)
+            and sequences.dtype in (tf.float32, tf.bfloat16)
+            and sequences.shape[-1] is not None
+            and not any(part is not None for part in tf.nest.flatten(mask))
+            and not self.unroll
+            and not cell.recurrent_dropout
+            and type(cell) is keras.layers.LSTMCell
+            and is_call_of(self, keras.layers.LSTM)
+            and (cell.activation, cell.recurrent_activation) == (keras.activations.tanh, keras.activations.sigmoid)
+        )
+        if not plain:
+            return original(self, sequences, initial_state, mask, training=training)
+        if training and cell.dropout:
+            sequences *= tf.expand_dims(cell.get_dropout_mask(sequences[:, 0, :]), 1)
+        if self.go_backwards:
+            sequences = tf.reverse(sequences, [1])
+        bias = tf.zeros([4 * cell.units]) if cell.bias is None else cell.bias
+        weights = [
+            tf.cast(tf.convert_to_tensor(part), sequences.dtype) for part in (cell.kernel, cell.recurrent_kernel, bias)
+        ]
+        outputs, state, memory = lstm(sequences, *initial_state, *weights)
+        return state, outputs, [state, memory]
+
+    return inner_loop
 
 
 def _adam(original: Callable[..., None]) -> Callable[..., None]:

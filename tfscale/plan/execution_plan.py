@@ -203,7 +203,7 @@ def _decide_compilation(d: Decisions, request: PlanRequest) -> None:
         if d.values["strategy"] == "parameter_server":
             return False, "parameter servers keep Keras's updates"
         own = "; plan.fused_kernels=false gives the bits of Keras's own" if request.keeps_precision else ""
-        return True, f"norms, gelu, dense layers, attention and updates: equal to Keras's up to rounding{own}"
+        return True, f"norms, gelu, dense layers, attention, LSTMs and updates: equal to Keras's up to rounding{own}"
 
     d.choose("xla", forced.xla, decide_xla)
     d.choose("deterministic", forced.deterministic, decide_deterministic)
