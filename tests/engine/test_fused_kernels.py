@@ -164,7 +164,7 @@ def test_updates_are_keras_updates_up_to_rounding(tf, policy, make):
     import keras
 
     kinds = {"Adam": lambda o: o.Adam(0.1), "AdamW": lambda o: o.AdamW(0.1), "SGD": lambda o: o.SGD(0.1, 0.9, True)}
-    start = RNG.normal(size=(40, 30)).astype("float32")
+    start = RNG.normal(size=(256, 128)).astype("float32")
 
     def updated(on):
         variable, optimizer = keras.Variable(start), kinds[make](keras.optimizers)
@@ -176,13 +176,13 @@ def test_updates_are_keras_updates_up_to_rounding(tf, policy, make):
                 optimizer.apply([tf.sin(variable.value)], [variable])
 
         graph = graph_of(step)
-        assert any(op in graph for op in ("ResourceApplyAdam", "ResourceApplyKerasMomentum")) == on
+        assert any(op in graph for op in (XLA, "ResourceApplyKerasMomentum")) == on
         for _ in range(5):
             step()
         return [v.numpy() for v in (variable, *optimizer.variables)]
 
     for theirs, ours in zip(updated(False), updated(True), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-5)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_second_gradients(tf, policy):

@@ -24,7 +24,7 @@ from tfscale.layers.batch_norm import fused_batch_norm
 from tfscale.layers.fused_convolution import convolved, is_faster
 from tfscale.layers.fused_lstm import lstm
 from tfscale.layers.fused_operations import dense, gelu, has_rows, is_fusable, layer_norm
-from tfscale.layers.fused_updates import updated_by_adam, updated_by_momentum
+from tfscale.layers.fused_updates import updated_by_momentum, updated_in_one_pass
 
 
 def fused_kernels(on: bool) -> contextlib.AbstractContextManager[None]:
@@ -156,7 +156,7 @@ def _lstm(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _adam(original: Callable[..., None]) -> Callable[..., None]:
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if not updated_by_adam(self, gradient, variable, learning_rate):
+        if not updated_in_one_pass(self, gradient, variable, learning_rate):
             original(self, gradient, variable, learning_rate)
 
     return update_step
