@@ -143,6 +143,9 @@ def test_what_is_left_to_keras(tf, policy):
     assert XLA not in graph(norm, tf.TensorSpec([None, 31, 128]))
     assert XLA not in graph(keras.activations.gelu, tf.TensorSpec([None, 32, 128], tf.float64))
     assert XLA not in graph(keras.activations.gelu, tf.TensorSpec([None, 32 * 128]))
+    known = keras.layers.MultiHeadAttention(4, 8)
+    known(ROWS, ROWS)
+    assert 'op: "Einsum"' in graph(lambda x: known(x, x), tf.TensorSpec([None, None, None]))
     assert 'op: "Einsum"' in graph(lambda x: layer(x, x), tf.TensorSpec([None, 32, 128]))
     batch_norm = keras.layers.BatchNormalization(axis=1)
     batch_norm(MAPS)
@@ -157,6 +160,153 @@ def test_what_is_left_to_keras(tf, policy):
     masked, mask = keras.layers.BatchNormalization(), tf.ones([4, 8, 8], tf.bool)
     masked(MAPS)
     assert NORM not in graph(lambda x: masked(x, training=True, mask=mask), tf.TensorSpec([4, 8, 8, 16]))
+
+
+def unusual(keras, tf):
+    """name: (layers whose weights are compared, what is called, its input, the largest relative difference)."""
+    layers, seen = keras.layers, np.arange(32) < 16
+
+    class LowRank(layers.Layer):  # as people put it around a projection of an attention
+        def __init__(self, whole):
+            super().__init__()
+            self.whole, self.parts = whole, [layers.Dense(2), layers.Dense(32)]
+
+        def call(self, x):
+            return self.whole(x) + tf.reshape(self.parts[1](self.parts[0](x)), [-1, 32, 4, 8])
+
+    class Silent(layers.MultiHeadAttention):
+        def get_config(self):
+            return {}
+
+    def attention(change=lambda layer: None, kind=layers.MultiHeadAttention, mask=None, **given):
+        layer = kind(4, 8, seed=7, **given)
+        layer.build(ROWS.shape, ROWS.shape)
+        layer._tracker.unlock()
+        change(layer)
+        return [layer], lambda x: layer(x, x, attention_mask=mask, training=True), ROWS, 2e-5
+
+    def single(layer, x, near=2e-5, then=lambda y: y):
+        return [layer], lambda x: then(layer(x, training=True)), x, near
+
+    def changed(layer):
+        original = layer._compute_attention
+        layer._compute_attention = lambda *args, **kwargs: (2 * original(*args, **kwargs)[0], None)
+
+    chain = [layers.Dense(256), layers.LayerNormalization(), layers.Activation("gelu")]
+    chain = keras.Sequential([*chain, layers.Dense(256, activation="gelu")])
+    of_each, half = layers.Dense(128), tf.cast(ROWS, tf.bfloat16)
+    return {
+        "bfloat16 statistics": single(layers.BatchNormalization(dtype="bfloat16"), MAPS, 2e-2),
+        "norm without autocast": single(layers.BatchNormalization(autocast=False), tf.cast(MAPS, tf.bfloat16)),
+        "dense without autocast": single(layers.Dense(8, autocast=False), half),
+        "lstm without autocast": single(layers.LSTM(8, autocast=False), half),
+        "states of some rows": single(layers.LSTM(8), ROWS, then=lambda y: tf.gather(y, [0, 2, 0])),
+        "weights of each example": (
+            [of_each],
+            lambda x: keras.ops.layer_normalization(x, of_each(x[:, :1]), None),
+            ROWS,
+            2e-5,
+        ),
+        "numpy's bool": ([], lambda x: keras.ops.gelu(x, approximate=np.bool_(True)), ROWS, 2e-5),
+        "in a branch": (
+            [chain],
+            lambda x: tf.cond(tf.reduce_sum(x) < 1e9, lambda: chain(x), lambda: tf.zeros([3, 32, 256])),
+            ROWS,
+            2e-5,
+        ),
+        "nothing seen, with dropout": attention(dropout=0.3, mask=(seen[:, None] & seen)[None]),
+        "another scale": attention(lambda layer: setattr(layer, "_inverse_sqrt_key_dim", 1.0)),
+        "another projection": attention(lambda layer: setattr(layer, "_query_dense", LowRank(layer.query_dense))),
+        "a method of the layer's own": attention(changed),
+        "another configuration": attention(kind=Silent, use_gate=True),
+    }
+
+
+def test_unusual_calls_are_keras_calls(tf, policy):
+    """Answers, their types, gradients and moved statistics of what layers may also be given, or be made of."""
+    import keras
+
+    for name, (owners, call, values, near) in unusual(keras, tf).items():
+        x, found, types = tf.Variable(values), {}, {}
+        call(x.read_value())  # builds them
+        states = [v for owner in owners for v in owner.variables]
+        trained, start = [v.value for owner in owners for v in owner.trainable_variables], [v.numpy() for v in states]
+        for on in (False, True):
+            for state, value in zip(states, start, strict=True):
+                state.assign(value)
+
+            def typed(x, on=on, call=call, types=types):
+                y = call(x)
+                types[on] = y.dtype, y.shape
+                return y
+
+            parts = [*traced(tf, typed, x, trained, on=on)(), *states]
+            found[on] = [np.asarray(tf.cast(part, tf.float32)) for part in parts if part is not None]
+        assert types[True] == types[False], name
+        for theirs, ours in zip(found[False], found[True], strict=True):
+            assert np.abs(ours - theirs).max(initial=0) <= near * max(1.0, np.abs(theirs).max(initial=0)), name
+
+
+def test_forward_gradients(tf, policy):
+    import keras
+
+    x, found, layer = tf.constant(ROWS), {}, keras.layers.Dense(8)
+    layer(x)
+    for on in (False, True):
+
+        @tf.function(autograph=False)
+        def traced(on=on):
+            with fused_kernels(on), tf.autodiff.ForwardAccumulator(x, tf.cos(x)) as forward:
+                y = layer(x)
+            return forward.jvp(y)
+
+        found[on] = traced()
+    np.testing.assert_allclose(found[True], found[False], atol=1e-5)
+
+
+def test_what_people_have_replaced_stays_theirs(tf, monkeypatch):
+    import keras
+
+    def call(self, inputs, training=None):
+        return inputs
+
+    monkeypatch.setattr(keras.layers.Dense, "call", call)
+    with fused_kernels(True):
+        assert keras.layers.Dense.call is call
+    assert keras.layers.Dense.call is call
+    changed, original = [], keras.layers.MultiHeadAttention._compute_attention
+    layer = keras.layers.MultiHeadAttention(4, 8)
+    layer(ROWS, ROWS)
+    monkeypatch.setattr(
+        keras.layers.MultiHeadAttention,
+        "_compute_attention",
+        lambda *args, **kwargs: changed.append(1) or original(*args, **kwargs),
+    )
+    x = tf.constant(ROWS)
+    with fused_kernels(True):
+        layer(x, x)
+    assert changed
+
+
+def test_a_beta_that_is_a_variable(tf, policy):
+    """As people set it who let it follow a schedule."""
+    import keras
+
+    found = {}
+    for on in (False, True):
+        variable, optimizer = keras.Variable(np.ones([256, 128], "float32")), keras.optimizers.Adam(0.1)
+        optimizer.build([variable])
+        optimizer._tracker.unlock()
+        optimizer.beta_1 = keras.Variable(0.8, trainable=False)
+
+        @tf.function(autograph=False)
+        def step():
+            with fused_kernels(on):  # noqa: B023
+                optimizer.apply([tf.sin(variable.value)], [variable])  # noqa: B023
+
+        step()
+        found[on] = variable.numpy()
+    np.testing.assert_allclose(found[True], found[False], rtol=1e-6)
 
 
 @pytest.mark.parametrize("make", ["Adam", "AdamW", "SGD"])

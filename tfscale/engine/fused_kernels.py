@@ -51,10 +51,11 @@ def _layer_normalization(original: Callable[..., Any]) -> Callable[..., Any]:
         x = keras.ops.convert_to_tensor(x)
         axes = [axis] if isinstance(axis, int) else list(axis)
         last = x.shape.rank is not None and axes in ([-1], [x.shape.rank - 1])
-        if rms_scaling or not last or not is_fusable(x):
-            return original(x, gamma=gamma, beta=beta, axis=axis, epsilon=epsilon, rms_scaling=rms_scaling)
-        gamma, beta = [None if part is None else keras.ops.convert_to_tensor(part, "float32") for part in (gamma, beta)]
-        return layer_norm(x, gamma, beta, keras.config.epsilon() if epsilon is None else epsilon)
+        if last and not rms_scaling and is_fusable(x):
+            scale, offset = [None if p is None else keras.ops.convert_to_tensor(p, "float32") for p in (gamma, beta)]
+            if all(part is None or part.shape == x.shape[-1:] for part in (scale, offset)):  # not one for each example
+                return layer_norm(x, scale, offset, keras.config.epsilon() if epsilon is None else epsilon)
+        return original(x, gamma=gamma, beta=beta, axis=axis, epsilon=epsilon, rms_scaling=rms_scaling)
 
     return normalized
 
@@ -62,7 +63,7 @@ def _layer_normalization(original: Callable[..., Any]) -> Callable[..., Any]:
 def _gelu(original: Callable[..., Any]) -> Callable[..., Any]:
     def activated(x: Any, approximate: bool = True) -> Any:
         x = keras.ops.convert_to_tensor(x)
-        return gelu(x, approximate=approximate) if is_fusable(x) else original(x, approximate)
+        return gelu(x, approximate=bool(approximate)) if is_fusable(x) else original(x, approximate)
 
     return activated
 
@@ -94,8 +95,10 @@ def _dense(original: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Any, inputs: Any, training: Any = None) -> Any:
         if not (isinstance(inputs, tf.Tensor) and has_rows(inputs) and is_call_of(self, keras.layers.Dense)):
             return original(self, inputs, training=training)
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel), inputs.dtype)
-        bias = None if self.bias is None else tf.cast(tf.convert_to_tensor(self.bias), inputs.dtype)
+        kernel = tf.convert_to_tensor(self.kernel)
+        bias = None if self.bias is None else tf.convert_to_tensor(self.bias)
+        if any(part is not None and part.dtype != inputs.dtype for part in (kernel, bias)):
+            return original(self, inputs, training=training)
         with_gelu = self.activation is keras.activations.gelu
         y = dense(inputs, kernel, bias, with_gelu=with_gelu)
         return y if with_gelu or self.activation is None else self.activation(y)
@@ -131,6 +134,8 @@ def _lstm(original: Callable[..., Any]) -> Callable[..., Any]:
             isinstance(sequences, tf.Tensor)
             and sequences.dtype in (tf.float32, tf.bfloat16)
             and sequences.shape[-1] is not None
+            and all(part.dtype == sequences.dtype and part.shape.rank == 2 for part in initial_state)
+            and tf.convert_to_tensor(cell.kernel).dtype == sequences.dtype
             and not any(part is not None for part in tf.nest.flatten(mask))
             and not self.unroll
             and not cell.recurrent_dropout
@@ -164,7 +169,8 @@ def _adam(original: Callable[..., None]) -> Callable[..., None]:
 
 def _sgd(original: Callable[..., None]) -> Callable[..., None]:
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if not updated_by_momentum(self, place_in(self, variable)[0], gradient, variable, learning_rate):
+        place = place_in(self, variable)[0] if self.momentum else 0
+        if not updated_by_momentum(self, place, gradient, variable, learning_rate):
             original(self, gradient, variable, learning_rate)
 
     return update_step

@@ -79,6 +79,14 @@ def attention_dropout(layer: keras.layers.MultiHeadAttention) -> keras.layers.Dr
     return layer._dropout_layer
 
 
+def attention_scale(layer: keras.layers.MultiHeadAttention) -> float:
+    """What its scores are multiplied with, which derived classes may change.
+
+    Keras 3.15: keras/src/layers/attention/multi_head_attention.py, `MultiHeadAttention._inverse_sqrt_key_dim`.
+    """
+    return layer._inverse_sqrt_key_dim
+
+
 def output_shape_of(layer: keras.layers.Lambda) -> Any:
     """The `output_shape` that a Lambda was given: its configuration holds a function's marshalled code instead.
 

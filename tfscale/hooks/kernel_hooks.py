@@ -48,19 +48,28 @@ def convolution_place() -> Place:
 
 
 def is_call_of(layer: Any, kind: type) -> bool:
-    """Whether a layer computes its call as this class of Keras's does: a class derived from it may replace parts.
+    """Whether a layer computes its call as this class of Keras's does: a class derived from it, or people who set
+    attributes of the class or of the layer, may replace parts.
 
-    Keras 3.15: a layer's own methods, such as `MultiHeadAttention._compute_attention`.
+    Keras 3.15: a layer's own methods, such as `MultiHeadAttention._compute_attention`. Every layer has a `quantize` of
+    its own.
     """
     parts = {name for name, part in vars(kind).items() if callable(part) and not name.startswith("__")}
     ours = parts - {"call", "build", "get_config", "add_weight", "compute_output_shape", "compute_output_spec"}
-    return all(getattr(type(layer), name) is getattr(kind, name) for name in ours)
+    return not (ours - {"quantize"}) & vars(layer).keys() and all(
+        getattr(type(layer), name) is getattr(kind, name) and is_keras_own(getattr(kind, name)) for name in ours
+    )
+
+
+def is_keras_own(function: Any) -> bool:
+    """Whether Keras made it: people may have put theirs in its place."""
+    return str(function.__module__).startswith("keras.")
 
 
 @contextlib.contextmanager
 def replaced(changes: Sequence[tuple[Place, Callable[[Any], Any]]]) -> Iterator[None]:
     """Functions are replaced for the whole process meanwhile; it may be opened again while it is open, also by other
-    threads: the replicas of a strategy are traced by threads of their own.
+    threads: the replicas of a strategy are traced by threads of their own. What people have replaced stays theirs.
 
     Args:
         changes: where, and what makes the replacement of the function that is there.
@@ -70,6 +79,8 @@ def replaced(changes: Sequence[tuple[Place, Callable[[Any], Any]]]) -> Iterator[
         if not _depth:
             for (owner, name), make in changes:
                 original = getattr(owner, name)
+                if not is_keras_own(original):
+                    continue
                 _originals.append(((owner, name), original))
                 setattr(owner, name, make(original))
         _depth += 1

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfscale.hooks.keras_hooks import attention_dropout, mask_of
+from tfscale.hooks.keras_hooks import attention_dropout, attention_scale, mask_of
 from tfscale.layers.fused_operations import add_bias
 
 _ARGUMENTS = inspect.signature(keras.layers.MultiHeadAttention.call)
@@ -51,12 +51,14 @@ def attended(layer: keras.layers.MultiHeadAttention, *args: Any, **kwargs: Any) 
     queries, keys, values = _projected(layer, x)
     scores = tf.matmul(queries, keys, transpose_b=True)
     wide = tf.float64 if scores.dtype == tf.float64 else tf.float32
-    scores = tf.cast(scores, wide) * layer.key_dim**-0.5
+    scores = tf.cast(scores, wide) * attention_scale(layer)
     seen = _seen(given.get("attention_mask"), scores, causal=given.get("use_causal_mask", False))
     if seen is not None:
         scores = tf.where(seen, scores, 0.7 * wide.min)  # as Keras does it
     shares = tf.cast(tf.nn.softmax(scores), x.dtype)
     if layer.dropout:
+        if seen is not None:  # a query that sees no key gets nothing, in Keras's case of dropout alone
+            shares = tf.where(seen, shares, tf.zeros([], x.dtype))
         shares = attention_dropout(layer)(shares, training=given.get("training"))
     return _gathered(layer, tf.matmul(shares, values), x)
 
@@ -66,15 +68,20 @@ def _is_plain(layer: keras.layers.MultiHeadAttention, given: dict[str, Any]) -> 
     x, parts = given["query"], (layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense)
     others = (given["value"], given.get("key"))
     masks = [given.get(f"{name}_mask") for name in ("query", "value", "key")]
-    config = layer.get_config()
+    config = keras.layers.MultiHeadAttention.get_config(layer)  # a derived class may leave out a part of it
     return (
         not any(config.get(name) for name in _KERAS_OWN)
         and tuple(config.get("attention_axes") or (1,)) == (1,)  # which a built layer names, too
         and x.shape.rank == 3
+        and x.shape[2] is not None
         and all(other is x for other in others if other is not None)
         and all(mask is None for mask in (*masks, mask_of(x)))
         and not given.get("return_attention_scores")
-        and not any(part.quantization_mode for part in parts)
+        # Others may have been put in their places, such as low-rank ones
+        and all(
+            type(part) is keras.layers.EinsumDense and part.activation is keras.activations.linear for part in parts
+        )
+        and all(part.compute_dtype == x.dtype and not part.quantization_mode for part in parts)
     )
 
 
@@ -100,7 +107,9 @@ def _gathered(layer: keras.layers.MultiHeadAttention, heads: tf.Tensor, x: tf.Te
     rows = tf.matmul(tf.reshape(tf.transpose(heads, [0, 2, 1, 3]), [-1, kernel.shape[0]]), kernel)
     if layer.use_bias:
         rows = add_bias(rows, _value(layer.output_dense.bias, x))
-    return tf.ensure_shape(tf.reshape(rows, tf.concat([tf.shape(x)[:2], [width]], 0)), [*x.shape[:2], width])
+    rows = tf.reshape(rows, tf.concat([tf.shape(x)[:2], [width]], 0))
+    rows.set_shape([*x.shape[:2], width])
+    return rows
 
 
 def _value(weight: Any, x: tf.Tensor) -> tf.Tensor:

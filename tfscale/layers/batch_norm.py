@@ -64,6 +64,7 @@ def fused_batch_norm(
         and not layer.synchronized
         and not layer.renorm
         and inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
+        and inputs.dtype == layer.compute_dtype  # which the answer has in Keras's
     )
     if not fusable:
         return None
@@ -91,5 +92,5 @@ def _wide(weight: Any) -> tf.Tensor:
 def _remember(layer: keras.layers.BatchNormalization, mean: tf.Tensor, variance: tf.Tensor) -> None:
     """Moves the statistics towards those of this batch."""
     keep = layer.momentum
-    layer.moving_mean.assign(layer.moving_mean * keep + mean * (1 - keep))
-    layer.moving_variance.assign(layer.moving_variance * keep + variance * (1 - keep))
+    for held, seen in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        held.assign(tf.cast(tf.convert_to_tensor(held), seen.dtype) * keep + seen * (1 - keep))

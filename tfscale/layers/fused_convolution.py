@@ -19,7 +19,7 @@ _STRIDED = 16  # positions of the answer's map, for kernels of 1 x 1 with a stri
 
 def is_faster(x: tf.Tensor, kernel: tf.Tensor, *, strides: int, padding: str) -> bool:
     """Whether the gradient of this convolution's kernel, [height, width, inputs, outputs], is better a product."""
-    known = x.shape.rank == 4 and kernel.shape.rank == 4 and x.shape[1:].is_fully_defined()
+    known = x.shape.rank == 4 and x.shape[1:].is_fully_defined() and kernel.shape.is_fully_defined()
     if not known or x.dtype not in _SMALL or x.shape[3] != kernel.shape[2]:
         return False
     size, positions = tuple(kernel.shape[:2]), x.shape[1] * x.shape[2]

@@ -37,7 +37,8 @@ def lstm(
         states, memories, gates = _forward(inputs, state, memory, recurrent)
 
         def gradient(d_outputs: tf.Tensor, d_state: tf.Tensor, d_memory: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            back = tf.transpose(d_outputs, [1, 0, 2]), d_state, d_memory
+            # As tensors: that of an answer of which rows were gathered comes as slices
+            back = tf.transpose(d_outputs, [1, 0, 2]), tf.convert_to_tensor(d_state), tf.convert_to_tensor(d_memory)
             d_inputs, d_first, d_memory = _backward(gates, memories, recurrent, *back)
             flat = tf.reshape(d_inputs, [-1, d_inputs.shape[-1]])
             d_kernel = tf.matmul(tf.reshape(rows, [-1, rows.shape[-1]]), flat, transpose_a=True)

@@ -35,6 +35,12 @@ def _known(x: tf.Tensor) -> int:
     return math.prod(x.shape[1:]) if x.shape[1:].is_fully_defined() else 0
 
 
+def _here(*tensors: tf.Tensor) -> list[tf.Tensor]:
+    """The tensors in the graph that is being traced: the gradient of a tf.cond has no access to those of its branches
+    while a function of XLA's is called."""
+    return [tf.identity(tensor) for tensor in tensors]
+
+
 def sum_of_rows(x: tf.Tensor) -> tf.Tensor:
     """[width], of x [..., width]."""
     rows = tf.reshape(x, [-1, x.shape[-1]])
@@ -60,7 +66,7 @@ def layer_norm(x: tf.Tensor, gamma: tf.Tensor | None, beta: tf.Tensor | None, ep
         y, mean, inverse = _normalized(x, gamma, beta, epsilon)
 
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            dx, of_gamma = _normalized_back(x, gamma, mean, inverse, dy)
+            dx, of_gamma = _normalized_back(*_here(x, gamma, mean, inverse), dy)
             return dx, tf.cast(sum_of_rows(of_gamma), gamma.dtype), tf.cast(sum_of_rows(dy), beta.dtype)
 
         return y, gradient
@@ -100,7 +106,7 @@ def gelu(x: tf.Tensor, *, approximate: bool) -> tf.Tensor:
 
     @tf.custom_gradient
     def activated(x: tf.Tensor) -> tf.Tensor:
-        return _gelu(x, approximate), lambda dy: _gelu_back(x, dy, approximate)
+        return _gelu(x, approximate), lambda dy: _gelu_back(*_here(x), dy, approximate)
 
     return activated(x)
 
@@ -111,7 +117,7 @@ def _biased_gelu(x: tf.Tensor, bias: tf.Tensor, *, approximate: bool) -> tf.Tens
     @tf.custom_gradient
     def activated(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            dx = _biased_gelu_back(x, bias, dy, approximate)
+            dx = _biased_gelu_back(*_here(x, bias), dy, approximate)
             return dx, sum_of_rows(dx)
 
         return _gelu_of_sum(x, bias, approximate), gradient
@@ -163,4 +169,6 @@ def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, *, with_gelu:
         y = _biased_gelu(y, bias, approximate=False) if fused else add_bias(y, bias)
     if with_gelu and not fused:
         y = tf.nn.gelu(y)
-    return tf.ensure_shape(tf.reshape(y, shape), [*x.shape[:-1], outputs])
+    y = tf.reshape(y, shape)
+    y.set_shape([*x.shape[:-1], outputs])  # tf.ensure_shape has no forward gradient
+    return y

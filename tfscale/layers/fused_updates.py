@@ -68,13 +68,15 @@ def updated_in_one_pass(optimizer: keras.optimizers.Adam, gradient: Any, variabl
     ResourceApplyAdam takes 1 - beta_2 in float32, which is 1.3e-5 less than Keras's for 0.999.
     """
     large = variable.dtype in ("float32", tf.float32) and math.prod(variable.shape) >= _LARGE
-    if not large or optimizer.amsgrad or isinstance(gradient, tf.IndexedSlices):
+    betas = (optimizer.beta_1, optimizer.beta_2)
+    constant = all(isinstance(part, float | int) for part in (*betas, optimizer.epsilon))  # no variables
+    if not large or not constant or optimizer.amsgrad or isinstance(gradient, tf.IndexedSlices):
         return False
     first, second = moments_of(optimizer, place_in(optimizer, variable)[0])
     updates = tf.cast(optimizer.iterations + 1, tf.float32)
-    powers = [tf.pow(tf.constant(beta, tf.float32), updates) for beta in (optimizer.beta_1, optimizer.beta_2)]
+    powers = [tf.pow(tf.constant(beta, tf.float32), updates) for beta in betas]
     rate = tf.cast(learning_rate, tf.float32) * tf.sqrt(1 - powers[1]) / (1 - powers[0])
-    rests = [tf.constant(1 - beta, tf.float32) for beta in (optimizer.beta_1, optimizer.beta_2)]
+    rests = [tf.constant(1 - beta, tf.float32) for beta in betas]
     given = [tf.reshape(part, [-1]) for part in (variable, first, second, tf.cast(gradient, tf.float32))]
     found = _adam(*given, rate, *rests, tf.constant(optimizer.epsilon, tf.float32))
     for held, value in zip((variable, first, second), found, strict=True):
