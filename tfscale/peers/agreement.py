@@ -15,7 +15,15 @@ VERSION = 1  # of the messages
 _MAX_SHOWN = 5  # differences per process in a message
 _ABSENT = object()
 # What a plan may decide otherwise on another machine, and an override settles for all.
-_MACHINES = ("precision", "xla", "deterministic", "local_devices", "bytes_per_pack", "wire_precision")
+_MACHINES = (
+    "precision",
+    "xla",
+    "deterministic",
+    "fused_kernels",
+    "local_devices",
+    "bytes_per_pack",
+    "wire_precision",
+)
 
 Difference = tuple[str, str, str]  # key, its value here, its value there
 
