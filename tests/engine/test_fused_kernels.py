@@ -247,6 +247,22 @@ def test_unusual_calls_are_keras_calls(tf, policy):
             assert np.abs(ours - theirs).max(initial=0) <= near * max(1.0, np.abs(theirs).max(initial=0)), name
 
 
+def test_a_step_that_runs_eagerly(tf, policy):
+    """As all do under tf.config.run_functions_eagerly."""
+    import keras
+
+    layers = [keras.layers.Conv2D(64, 1), keras.layers.BatchNormalization(), keras.layers.Dense(64, activation="gelu")]
+    layers = [*layers, keras.layers.LayerNormalization(), keras.layers.Reshape((64, 64)), keras.layers.LSTM(4)]
+    model, x, found = keras.Sequential(layers), tf.constant(MAPS), []
+    model(x)
+    for on in (False, True):
+        with fused_kernels(on), tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sin(model(x, training=True)))
+        found.append(tape.gradient(loss, [w.value for w in model.trainable_weights]))
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(tf.reduce_max(tf.abs(theirs)) + 1))
+
+
 def test_forward_gradients(tf, policy):
     import keras
 

@@ -52,7 +52,7 @@ def _layer_normalization(original: Callable[..., Any]) -> Callable[..., Any]:
         axes = [axis] if isinstance(axis, int) else list(axis)
         last = x.shape.rank is not None and axes in ([-1], [x.shape.rank - 1])
         if last and not rms_scaling and is_fusable(x):
-            scale, offset = [None if p is None else keras.ops.convert_to_tensor(p, "float32") for p in (gamma, beta)]
+            scale, offset = [None if p is None else tf.cast(p, tf.float32) for p in (gamma, beta)]
             if all(part is None or part.shape == x.shape[-1:] for part in (scale, offset)):  # not one for each example
                 return layer_norm(x, scale, offset, keras.config.epsilon() if epsilon is None else epsilon)
         return original(x, gamma=gamma, beta=beta, axis=axis, epsilon=epsilon, rms_scaling=rms_scaling)
@@ -81,7 +81,7 @@ def _convolution(original: Callable[..., Any]) -> Callable[..., Any]:
         plain = keras.config.image_data_format() if data_format is None else data_format
         undilated = dilation_rate in (1, (1, 1), [1, 1])
         if len(both) == 1 and plain == "channels_last" and undilated and not isinstance(inputs, tf.SparseTensor):
-            x, weights = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
+            x, weights = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)  # Keras leaves variables
             stride, edge = min(both), padding.lower()
             if x.dtype == weights.dtype and is_faster(x, weights, strides=stride, padding=edge):
                 return convolved(x, weights, strides=stride, padding=edge)
