@@ -21,6 +21,7 @@ from tfscale.hooks.keras_hooks import (
     arguments_of,
     asked_metrics,
     attention_dropout,
+    attention_scale,
     compiled_loss,
     function_of,
     give_mask,
@@ -179,6 +180,11 @@ def test_attention_dropout(keras):
     layer = keras.layers.MultiHeadAttention(2, 4, dropout=0.25)
     layer.build((None, 3, 8), (None, 3, 8))
     assert attention_dropout(layer).rate == 0.25 and seed_generators(attention_dropout(layer))
+
+
+@of(attention_scale)
+def test_attention_scale(keras):
+    assert attention_scale(keras.layers.MultiHeadAttention(2, 4)) == 0.5
 
 
 @of(output_shape_of)
