@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.side_by_side import Measured, Question, measure
+
 
 @dataclass(frozen=True)
 class Asking:
@@ -25,6 +27,17 @@ class Asking:
     say: Callable[[str], None] = print
     photos: Path | None = None
     text: Path | None = None
+
+    def measure(self, question: Question) -> Measured:
+        """Raises as `side_by_side.measure`."""
+        return measure(
+            question,
+            blocks=self.blocks,
+            seconds=self.seconds,
+            seed=self.seed,
+            say=self.say,
+            together=self.quick,
+        )
 
 
 class NotAsked(Exception):

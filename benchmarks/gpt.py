@@ -81,14 +81,7 @@ def outcomes(part: str, asking: Asking) -> list[Outcome]:
         else:
             text = asking.text.resolve()
         asked = question(str(text), None if asking.quick else peers_python(asking.say))
-        found = measure(
-            asked,
-            blocks=asking.blocks,
-            seconds=asking.seconds,
-            seed=asking.seed,
-            say=asking.say,
-            together=asking.quick,
-        )
+        found = asking.measure(asked)
     sizes = {name: facts["parameters"] for name, facts in found.facts.items()}
     unequal = [f"{name}: {count} parameters" for name, count in sizes.items() if count != sizes["ours"]]
     pairs = [("ours", name) for name in sizes if not name.startswith("ours")]

@@ -166,14 +166,7 @@ def outcomes(part: str, asking: Asking) -> list[Outcome]:
         photos = asking.photos if asking.photos and not asking.quick else _drawn(Path(scratch) / "photos.tar")
         python = None if asking.quick else peers_python(asking.say)
         asked = question(photos_of(photos, side, Path(scratch)), side, python)
-        found = measure(
-            asked,
-            blocks=asking.blocks,
-            seconds=asking.seconds,
-            seed=asking.seed,
-            say=asking.say,
-            together=asking.quick,
-        )
+        found = asking.measure(asked)
     limit = next(name for name, function in THEIRS.items() if function == "libjpeg")
     pairs = [(OURS, name) for name in found.seconds if name not in (OURS, AGAIN, limit)]
     return [of_measured(f"input:{part}", per_core(found), pairs=pairs, limits=[limit])]

@@ -303,14 +303,7 @@ QUESTIONS = {"mlp": MLP, "resnet50": RESNET50}
 
 def outcomes(part: str, asking: Asking) -> list[Outcome]:
     """Raises ContestantFailed."""
-    found = measure(
-        QUESTIONS[part],
-        blocks=asking.blocks,
-        seconds=asking.seconds,
-        seed=asking.seed,
-        say=asking.say,
-        together=asking.quick,
-    )
+    found = asking.measure(QUESTIONS[part])
     pairs = [("ours", one) for one in found.seconds if not one.startswith("ours") and one != LIMIT]
     return [of_measured(f"loop:{part}", found, pairs=pairs, limits=[LIMIT])]
 

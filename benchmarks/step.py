@@ -20,7 +20,7 @@ from benchmarks import report
 from benchmarks.asking import Asking
 from benchmarks.input import peers_python
 from benchmarks.outcomes import Outcome, of_measured
-from benchmarks.side_by_side import ROOT, Contestant, ContestantFailed, Measured, Question, measure
+from benchmarks.side_by_side import ROOT, Contestant, ContestantFailed, Measured, Question
 from benchmarks.step_models import QUICK, SPECS, spec
 from tfscale.hardware import probe
 
@@ -125,14 +125,7 @@ def measured(name: str, scratch: Path, python: Path | None, asking: Asking) -> t
         if done.returncode:
             raise ContestantFailed(f"the first weights could not be written:\n{done.stderr[-4000:]}")
         flops = json.loads(done.stdout)["flops"]
-    found = measure(
-        asked,
-        blocks=asking.blocks,
-        seconds=asking.seconds,
-        seed=asking.seed,
-        say=asking.say,
-        together=asking.quick,
-    )
+    found = asking.measure(asked)
     return found, flops
 
 
