@@ -34,6 +34,7 @@ CASES = {
     "gelu": (lambda layers: layers.Activation("gelu"), ROWS, XLA),
     "dense": (lambda layers: layers.Dense(40), ROWS, ""),
     "dense with gelu": (lambda layers: layers.Dense(256, activation="gelu"), ROWS, XLA),
+    "dense with gelu alone": (lambda layers: layers.Dense(256, activation="gelu", use_bias=False), ROWS, XLA),
     "dense without bias": (lambda layers: layers.Dense(40, use_bias=False, activation="relu"), ROWS, ""),
     "lstm": (lambda layers: layers.LSTM(24), ROWS, XLA),
     "lstm both ways": (

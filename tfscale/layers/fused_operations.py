@@ -112,18 +112,15 @@ def gelu(x: tf.Tensor, *, approximate: bool) -> tf.Tensor:
     return activated(x)
 
 
-def _biased_gelu(x: tf.Tensor, bias: tf.Tensor, *, approximate: bool) -> tf.Tensor:
+@tf.custom_gradient
+def _biased_gelu(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """gelu(x + bias), whose sum is never written to memory."""
 
-    @tf.custom_gradient
-    def activated(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            dx = _biased_gelu_back(*_here(x, bias), dy, approximate)
-            return dx, sum_of_rows(dx)
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        dx = _biased_gelu_back(*_here(x, bias), dy)
+        return dx, sum_of_rows(dx)
 
-        return _gelu_of_sum(x, bias, approximate), gradient
-
-    return activated(x, bias)
+    return _gelu_of_sum(x, bias), gradient
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -137,13 +134,13 @@ def _gelu_back(x: tf.Tensor, dy: tf.Tensor, approximate: bool) -> tf.Tensor:
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _gelu_of_sum(x: tf.Tensor, bias: tf.Tensor, approximate: bool) -> tf.Tensor:
-    return tf.cast(tf.nn.gelu(tf.cast(x + bias, tf.float32), approximate), x.dtype)
+def _gelu_of_sum(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    return _gelu(x + bias, False)
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _biased_gelu_back(x: tf.Tensor, bias: tf.Tensor, dy: tf.Tensor, approximate: bool) -> tf.Tensor:
-    return _slope_times(tf.cast(x + bias, tf.float32), dy, approximate)
+def _biased_gelu_back(x: tf.Tensor, bias: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+    return _gelu_back(x + bias, dy, False)
 
 
 def _slope_times(x: tf.Tensor, dy: tf.Tensor, approximate: bool) -> tf.Tensor:
@@ -167,9 +164,9 @@ def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, *, with_gelu:
     shape = tf.concat([tf.shape(x)[:-1], [outputs]], 0)
     fused = with_gelu and bias is not None and _known(x) // x.shape[-1] * outputs >= _LEAST
     if bias is not None:
-        y = _biased_gelu(y, bias, approximate=False) if fused else add_bias(y, bias)
-    if with_gelu and not fused:
-        y = tf.nn.gelu(y)
+        y = _biased_gelu(y, bias) if fused else add_bias(y, bias)
     y = tf.reshape(y, shape)
     y.set_shape([*x.shape[:-1], outputs])  # tf.ensure_shape has no forward gradient
-    return y
+    if not with_gelu or fused:
+        return y
+    return gelu(y, approximate=False) if is_fusable(y) else tf.nn.gelu(y)

@@ -1,7 +1,8 @@
 """Keras's optimizers whose update of a variable is one kernel of TensorFlow's, and LARS and Muon beside them.
 
 Owns the updates. Variables, configuration and results are those of Keras's classes, which issue 5 (SGD) to 14 (Adam)
-small operations for every variable: much of a small model's step. Refuses to know configurations.
+small operations for every variable: much of a small model's step. In float32 Adam's kernel takes 1 - beta_2 as the
+difference of what is rounded, for 0.999 1.3e-5 less than Keras's. Refuses to know configurations.
 
     optimizer = AdamW(1e-3, weight_decay=0.1)
 """
