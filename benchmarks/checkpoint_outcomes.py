@@ -64,7 +64,7 @@ def _outcome(kind: str, measured: Measured, parameters: int) -> Outcome:
         unit="s",
         batch=1,
         seed=measured.seed,
-        seconds={name: measured.all(name, kind).tolist() for name in measured.windows},
+        values={name: measured.all(name, kind).tolist() for name in measured.windows},
         facts=measured.facts,
         pairs=tuple((OURS.name, name) for name in others),
         control=_control(kind, measured),

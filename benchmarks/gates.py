@@ -1,6 +1,6 @@
 """What the suite must show, as a table: each gate with the ratio that it is read from, and the measured column.
 
-Owns which ratio counts for a gate. A gate beside several peers is read from the fastest of them: from the ratio that is
+Owns which ratio counts for a gate. A gate beside several peers is read from the best of them: from the ratio that is
 worst for ours.
 """
 
@@ -17,11 +17,11 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Gate:
-    """The ratio of seconds, ours to the fastest of the peers, is at most `goal`.
+    """The ratio of seconds or bytes, ours to the best of the peers, is at most `goal`.
 
     Attributes:
         question: the outcome's name, "step:vit".
-        ours: contestants of ours, of which the fastest counts.
+        ours: contestants of ours, of which the best counts.
         peers: names of contestants, with * and ?; {precision} stands for that in which ours computed.
     """
 
@@ -126,8 +126,8 @@ def worst(outcome: Outcome, gate: Gate) -> tuple[str, str, Ratio] | None:
     for ours in gate.ours:
         precision = str(outcome.facts.get(ours, {}).get("precision", ""))
         wanted = [one.format(precision=precision) for one in gate.peers]
-        peers = [one for one in outcome.seconds if any(fnmatch.fnmatchcase(one, each) for each in wanted)]
-        if ours in outcome.seconds and peers:
+        peers = [one for one in outcome.values if any(fnmatch.fnmatchcase(one, each) for each in wanted)]
+        if ours in outcome.values and peers:
             peer = max(peers, key=lambda one: outcome.ratio(ours, one).median)
             found.append((ours, peer, outcome.ratio(ours, peer)))
     return min(found, key=lambda one: one[2].median) if found else None

@@ -15,7 +15,7 @@ WORSE = 1.05  # by how much a ratio may grow
 
 @dataclass(frozen=True)
 class Pair:
-    """Ours beside a peer: how many times its seconds ours took."""
+    """Ours beside a peer: how many times its seconds, or its bytes, ours took."""
 
     question: str
     ours: str
@@ -30,14 +30,15 @@ def pairs(results: Results) -> list[Pair]:
     for outcome in results.outcomes:
         for ours, peer in outcome.pairs:
             ratio = outcome.ratio(ours, peer)
-            seen = "slower" if ratio.low > 1 else "faster" if ratio.high < 1 else "no difference seen"
+            of = outcome.quantity
+            seen = of.more if ratio.low > 1 else of.less if ratio.high < 1 else "no difference seen"
             verdict = f"inconclusive ({outcome.counts})" if outcome.counts else seen
             found.append(Pair(outcome.name, ours, peer, ratio, verdict))
     return sorted(found, key=lambda one: -one.ratio.median)
 
 
 def losses(results: Results) -> list[Pair]:
-    """The pairs in which ours took longer, the worst first."""
+    """The pairs in which ours took more, the worst first."""
     return [one for one in pairs(results) if one.ratio.median > 1]
 
 

@@ -3,7 +3,7 @@
 Owns the form, and the ratios that are formed from it. Needs no contestant's process.
 
     outcome = of_measured("step:vit", measured, pairs=[("ours", "keras as written")])
-    outcome.ratio("ours", "keras as written")     # of seconds per step, under 1 where ours is faster
+    outcome.ratio("ours", "keras as written")     # of what was measured, under 1 where ours takes less
     Results([outcome], ...).write(Path("results.json"));  read(Path("results.json"))
 """
 
@@ -21,7 +21,29 @@ import numpy as np
 from benchmarks.side_by_side import Measured, Ratio, median_interval
 from tfscale.files import write_whole
 
-FORMAT = 1
+FORMAT = 2
+_SECONDS = 1  # the format in which `values` was called seconds, and held nothing else
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured, of which less is better.
+
+    Attributes:
+        name: in what the values are.
+        shown: in what people see them, which holds `size` of it.
+        more, less: what is said of ours where it takes more, or less.
+    """
+
+    name: str
+    shown: str
+    size: float
+    more: str
+    less: str
+
+
+SECONDS = Quantity("seconds", "s", 1.0, "slower", "faster")
+BYTES = Quantity("bytes", "MiB", 2.0**20, "more", "less")
 
 
 @dataclass(frozen=True)
@@ -46,7 +68,8 @@ class Outcome:
 
     Attributes:
         name: "step:vit".
-        seconds: per step, or per what `unit` counts, by contestant: one of each block.
+        values: by contestant, one of each block: bytes where the unit is MiB, else seconds per step, or per what
+            `unit` counts.
         pairs: (ours, a peer's) of equal work, which are compared.
         limits: contestants that nobody is expected to beat.
         facts: what each contestant told of itself.
@@ -58,7 +81,7 @@ class Outcome:
     unit: str
     batch: int
     seed: int
-    seconds: dict[str, list[float]]
+    values: dict[str, list[float]]
     facts: dict[str, dict[str, Any]]
     pairs: tuple[tuple[str, str], ...]
     control: Control | None = None
@@ -68,13 +91,17 @@ class Outcome:
     cpu: dict[str, list[float]] = field(default_factory=dict)
 
     def ratio(self, over: str, under: str) -> Ratio:
-        """Of seconds, formed within each block."""
-        return median_interval(np.array(self.seconds[over]) / np.array(self.seconds[under]), seed=self.seed)
+        """Of values, formed within each block."""
+        return median_interval(np.array(self.values[over]) / np.array(self.values[under]), seed=self.seed)
+
+    @property
+    def quantity(self) -> Quantity:
+        return BYTES if self.unit == BYTES.shown else SECONDS
 
     def figure(self, name: str) -> float:
         """The median in the question's unit."""
-        median = float(np.median(self.seconds[name]))
-        by = {"us/step": 1e6, "s": 1.0}
+        median = float(np.median(self.values[name]))
+        by = {"us/step": 1e6, "s": 1.0, BYTES.shown: 1 / BYTES.size}
         return by[self.unit] * median if self.unit in by else self.batch / median
 
     @property
@@ -129,16 +156,19 @@ def read(file: Path) -> Results:
     """Raises ValueError: the file is none of these."""
     try:
         told = json.loads(file.read_text())
-        if told.pop("format") != FORMAT:
+        if (written := told.pop("format")) not in (_SECONDS, FORMAT):
             raise ValueError("of another format")
-        told["outcomes"] = tuple(map(_outcome, told["outcomes"]))
+        values = "seconds" if written == _SECONDS else "values"
+        told["outcomes"] = tuple(_outcome(one, values) for one in told["outcomes"])
         return Results(**{**told, "machine": tuple(told["machine"])})
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} holds no results of benchmarks: {error}") from None
 
 
-def _outcome(told: dict[str, Any]) -> Outcome:
+def _outcome(told: dict[str, Any], values: str) -> Outcome:
+    """Args: values: the key under which it has them."""
     del told["ratios"]
+    told["values"] = told.pop(values)
     control = Control(**told["control"]) if told["control"] else None
     lists = {name: tuple(told[name]) for name in ("limits", "unequal", "notes")}
     return Outcome(**{**told, **lists, "control": control, "pairs": tuple(map(tuple, told["pairs"]))})
@@ -160,7 +190,7 @@ def of_measured(
         unit=question.unit,
         batch=question.batch,
         seed=measured.seed,
-        seconds={one: values.tolist() for one, values in seconds.items()},
+        values={one: values.tolist() for one, values in seconds.items()},
         facts=measured.facts,
         pairs=tuple(pair for pair in pairs if set(pair) <= set(seconds)),
         control=_control(measured),

@@ -54,14 +54,14 @@ def page(results: Results) -> str:
 def _method(results: Results) -> str:
     return (
         f"One process per contestant, one running at a time; {results.blocks} blocks of one window of about"
-        f" {results.seconds:g} s for each in random order; ratios of seconds within each block, medians with 95 %"
-        " bootstrap intervals. Under 1 ours is faster."
+        f" {results.seconds:g} s for each in random order; ratios within each block, medians with 95 % bootstrap"
+        " intervals. Less is better: under 1 ours is faster, or takes less memory."
     )
 
 
 def rows_of_losses(found: Sequence[Pair]) -> Table:
     rows: Rows = [(one.question, one.ours, one.peer, str(one.ratio), one.verdict) for one in found]
-    return ("question", "ours", "the peer", "seconds, ours / the peer's [95 %]", "verdict"), rows
+    return ("question", "ours", "the peer", "ours / the peer's [95 %]", "verdict"), rows
 
 
 def rows_of_gates(found: Sequence[Reading]) -> Table:
@@ -69,31 +69,32 @@ def rows_of_gates(found: Sequence[Reading]) -> Table:
         (one.gate.line, one.gate.text, f"<= {one.gate.goal:.3g}", one.measured, one.verdict, one.gate.question)
         for one in found
     ]
-    return ("line", "gate: seconds, ours / those of", "goal", "measured", "verdict", "question"), rows
+    return ("line", "gate: ours / what is taken by", "goal", "measured", "verdict", "question"), rows
 
 
 def rows_of_contestants(outcome: Outcome) -> Table:
     rows: Rows = []
-    for name, seconds in outcome.seconds.items():
+    of = outcome.quantity
+    for name, values in outcome.values.items():
         facts = outcome.facts.get(name, {})
         parameters, loss = facts.get("parameters"), facts.get("loss")
         rows.append(
             (
                 name,
                 f"{outcome.figure(name):,.4g}",
-                f"{min(seconds):.4g} to {max(seconds):.4g}",
+                f"{min(values) / of.size:.4g} to {max(values) / of.size:.4g}",
                 f"{parameters:,}" if parameters is not None else "",
                 f"{loss:.5f}" if loss is not None else "",
                 str(facts.get("how", "")),
             )
         )
-    columns = ("contestant", f"{outcome.unit}, median", "s, range", "trainable", "loss of 20 steps", "how")
+    columns = ("contestant", f"{outcome.unit}, median", f"{of.shown}, range", "trainable", "loss of 20 steps", "how")
     return columns, rows
 
 
 def _rows_of_pairs(outcome: Outcome) -> Table:
     rows: Rows = [(ours, peer, str(outcome.ratio(ours, peer))) for ours, peer in outcome.pairs]
-    return ("ours", "the peer", "seconds, ours / the peer's [95 %]"), rows
+    return ("ours", "the peer", f"{outcome.quantity.name}, ours / the peer's [95 %]"), rows
 
 
 def control_of(outcome: Outcome) -> str:
@@ -106,15 +107,15 @@ def control_of(outcome: Outcome) -> str:
 
 
 def plot(outcome: Outcome) -> str:
-    """Every contestant's seconds beside those of the first of ours, with intervals, as SVG."""
-    first = next(iter(outcome.seconds))
+    """What every contestant takes beside the first of ours, with intervals, as SVG."""
+    first = next(iter(outcome.values))
     rows: list[dict[str, Any]] = []
-    for name in outcome.seconds:
+    for name in outcome.values:
         ratio = outcome.ratio(name, first)
         rows.append({"name": name, "x": ratio.median, "low": ratio.low, "high": ratio.high, "who": who(outcome, name)})
     order = [row["name"] for row in sorted(rows, key=lambda row: row["x"])]
     y = {"field": "name", "type": "nominal", "sort": order, "title": None}
-    x = {"type": "quantitative", "title": f"seconds / those of {first}", "scale": {"zero": True}}
+    x = {"type": "quantitative", "title": f"{outcome.quantity.name} / those of {first}", "scale": {"zero": True}}
     colour = {
         "field": "who",
         "type": "nominal",

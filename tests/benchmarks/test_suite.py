@@ -13,10 +13,10 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import gates, outcomes, suite
 from benchmarks.asking import Asking, NotAsked
-from benchmarks.losses import compare, losses
+from benchmarks.losses import compare, losses, pairs
 from benchmarks.outcomes import Control, Outcome, Results
 from benchmarks.side_by_side import ROOT, ContestantFailed
-from benchmarks.suite_page import page
+from benchmarks.suite_page import page, rows_of_contestants
 
 GOOD = Control("ours again", "ours", "ratio", 1.0, 0.99, 1.01, True)
 PRECISIONS = {"ours": "float32", "ours bfloat16": "bfloat16"}
@@ -88,7 +88,7 @@ def test_only_what_got_five_percent_worse_beyond_the_noise_is_a_regression():
     assert len(compare(slower, results(outcome(STEP))).better) == 3
     assert not compare(before, results(outcome({**STEP, "ours": 1.04}))).worse, "within 5 %"
     noisy = outcome({**STEP, "ours": 1.10})
-    noisy.seconds["ours"][:] = [0.9, 1.3, 1.10]
+    noisy.values["ours"][:] = [0.9, 1.3, 1.10]
     assert not compare(before, results(noisy)).worse, "the intervals overlap"
 
 
@@ -113,10 +113,33 @@ def test_results_come_back_from_their_file_and_other_files_are_refused(tmp_path)
     assert outcomes.read(tmp_path / "r.json") == kept
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["outcomes"][0]["ratios"][0]["under"] == "keras as written float32"
-    for text in ("[]", "{}", "nothing", json.dumps({**told, "format": 2}), json.dumps({**told, "outcomes": [{}]})):
+    for text in ("[]", "{}", "nothing", json.dumps({**told, "format": 3}), json.dumps({**told, "outcomes": [{}]})):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(ValueError, match=r"other\.json holds no results"):
             outcomes.read(tmp_path / "other.json")
+
+
+def test_results_of_before_there_were_bytes_are_read(tmp_path):
+    kept = results(outcome(STEP))
+    kept.write(tmp_path / "r.json")
+    told = json.loads((tmp_path / "r.json").read_text())
+    for one in told["outcomes"]:
+        one["seconds"] = one.pop("values")
+    (tmp_path / "old.json").write_text(json.dumps({**told, "format": 1}))
+    assert outcomes.read(tmp_path / "old.json") == kept
+
+
+def test_memory_is_told_in_mebibytes_and_as_more_or_less():
+    taken = {"ours": 3 * 2.0**30, "keras as written float32": 2 * 2.0**30, "torch eager float32": 2.0**32}
+    measured = dataclasses.replace(outcome(taken, "memory:resnet50"), unit="MiB")
+    assert [(one.peer, one.verdict) for one in pairs(results(measured))] == [
+        ("keras as written float32", "more"),
+        ("torch eager float32", "less"),
+    ]
+    assert measured.figure("ours") == 3072
+    (columns, (ours, *_)) = rows_of_contestants(measured)
+    assert columns[1:3] == ("MiB, median", "MiB, range")
+    assert ours[1:3] == ("3,072", "3041 to 3103")
 
 
 def test_the_page_begins_with_what_ours_loses_then_come_the_gates():
