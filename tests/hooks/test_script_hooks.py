@@ -12,7 +12,7 @@ import pytest
 from hooks.test_hooks import TESTED, of
 
 from tfscale.hooks import random_hooks, script_hooks
-from tfscale.hooks.random_hooks import own_seed_states, random_state, use_random_state
+from tfscale.hooks.random_hooks import own_seed_states, random_state, random_state_kept, use_random_state
 from tfscale.hooks.script_hooks import (
     before_folders,
     guard_downloads,
@@ -74,6 +74,34 @@ def test_what_is_drawn_again_is_what_was_drawn(tf):
     assert draw() == second
     use_random_state(restored(before))
     assert draw() == first != second
+
+
+@of(random_state_kept)
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_drawn_meanwhile_changes_nothing(tf, there):
+    import keras
+
+    def draw():
+        return random.random(), np.random.normal(), float(tf.random.normal([])), float(keras.random.normal([]))
+
+    keras.utils.set_random_seed(3)
+    tf.random.set_global_generator(tf.random.Generator.from_seed(3) if there else None)
+    if there:
+        draw()
+    kept = random_state()
+    whole, drawn = tf.function(lambda: tf.random.get_global_generator().normal([])), None
+    if there:
+        float(whole())
+        kept = random_state()
+    with random_state_kept():
+        draw()
+        tf.random.get_global_generator().normal([])
+    after = random_state()
+    assert encoded(after) == encoded(kept)
+    if there:  # a compiled function holds the generator
+        drawn = float(whole())
+        use_random_state(kept)
+        assert drawn == float(tf.random.get_global_generator().normal([]))
 
 
 @of(when_imported)

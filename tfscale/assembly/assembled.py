@@ -131,7 +131,8 @@ def _refuse_freezing(task: Task, strategy: tf.distribute.Strategy, *, later: boo
 
 def _fills_up(config: RunConfig, strategy: tf.distribute.Strategy) -> bool:
     """Whether micro-batches of some steps, which never cross an epoch, are filled up."""
-    batch, parts = config.train.global_batch, config.train.accumulate or 1
+    several = 2 if config.plan.micro_batch is not None else 1  # as the measurement may choose
+    batch, parts = config.train.global_batch, config.train.accumulate or several
     if parts == 1 or not config.data.whole_epochs:
         return False
     count = config.data.known_examples("train")

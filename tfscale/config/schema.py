@@ -53,6 +53,12 @@ class Precision(Enum):
     float64 = "float64"
 
 
+class Measured(Enum):
+    """What real steps settle before the first one."""
+
+    auto = "auto"
+
+
 @dataclass
 class TrainConfig:
     """What is trained for how long. Durations are written 90ep, 500st, 10%, 30s, 10m, 2h."""
@@ -138,6 +144,8 @@ class PlanConfig:
     hardware: Optional[str] = None
     strategy: Strategy = Strategy.auto
     precision: Precision = Precision.auto
+    calibrate: Optional[Measured] = None  # kernels, packs and determinism, by a few real steps of each
+    micro_batch: Optional[Measured] = None  # the fastest that fits; train.accumulate names it instead
     local_devices: Optional[int] = None  # of one worker; on a CPU they are logical ones
     xla: Optional[bool] = None
     deterministic: Optional[bool] = None

@@ -61,6 +61,8 @@ def _of_run(config: RunConfig) -> Iterator[tuple[str, str]]:
     train, run, told = config.train, config.run, config.overridden
     if train.rollback_factor != type(train)().rollback_factor and not train.max_rollbacks:
         yield "train.rollback_factor", "without train.max_rollbacks it changes nothing"
+    if config.plan.micro_batch is not None and train.accumulate is not None:
+        yield "plan.micro_batch", "train.accumulate says how many there are"
     if config.eval.beside_ema and train.ema is None:
         yield "eval.beside_ema", "without train.ema there are no other weights beside which to evaluate"
     if config.resume.allow_changed and config.resume.mode == "never":

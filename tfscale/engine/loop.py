@@ -260,6 +260,22 @@ class Trainer(Training):
         hooks = self.control.hooks
         return tuple(body(*start)) if hooks is not None and hooks.longest == 1 else repeated(steps, body, start)
 
+    # -- trials
+
+    def tried(self, plan: ExecutionPlan, batches: Iterable[Any]) -> Callable[[int], None]:
+        """Runs so many steps of these batches by another plan; nobody accounts for them, and the state has moved."""
+        other = self.by(plan)
+        iterator = iter(batches)
+
+        def run(steps: int) -> None:
+            other._plain_loop(iterator, tf.constant(steps))[0].numpy()
+
+        return run
+
+    def by(self, plan: ExecutionPlan) -> Trainer:
+        """A trainer of the same state by another plan."""
+        return Trainer(self._task, self.state, self.strategy, plan, control=self.control)
+
     # -- evaluation
 
     def evaluate(self, batches: Iterable[Any], steps: int) -> dict[str, float]:

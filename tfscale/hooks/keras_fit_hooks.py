@@ -1,7 +1,7 @@
 """What Keras's `fit` is made of, as in Keras 3.15: its adapters of data, and how its loop calls a model's own step.
 
     epochs = epoch_iterator(strategy, x=x, y=y, batch_size=32, shuffle=True)
-    run = batch_function(model, model.train_step, strategy)     # run(batch) -> the step's logs
+    run = batch_function(model, model.train_step, strategy, xla=False)     # run(batch) -> the step's logs
 
 Nothing public gives either without the loop around it.
 """
@@ -283,9 +283,11 @@ def steps_of_its_own(model: Any) -> list[str]:
     return [name for name in ("train_step", "test_step") if getattr(type(model), name) is not getattr(usual, name)]
 
 
-def batch_function(model: keras.Model, step: Callable[[Any], Any], strategy: tf.distribute.Strategy) -> Callable:
+def batch_function(
+    model: keras.Model, step: Callable[[Any], Any], strategy: tf.distribute.Strategy, *, xla: bool
+) -> Callable:
     """What Keras's loop calls with each batch: a step of the model on every replica, its logs averaged over those of
-    this process; compiled, by XLA where the model is compiled so, unless the model runs eagerly.
+    this process; compiled, by XLA where asked, unless the model runs eagerly.
 
     Keras 3.15: keras/src/backend/tensorflow/trainer.py, `TensorFlowTrainer._make_function`, `reduce_per_replica` and
     `_autoconvert_optionals`.
@@ -307,7 +309,7 @@ def batch_function(model: keras.Model, step: Callable[[Any], Any], strategy: tf.
 
     run = one_step_on_data
     if not model.run_eagerly:
-        run = tf.function(one_step_on_data, reduce_retracing=True, jit_compile=model.jit_compile)
+        run = tf.function(one_step_on_data, reduce_retracing=True, jit_compile=xla)
     return run
 
 

@@ -8,8 +8,9 @@ Not among them: kernels of TensorFlow that draw by themselves once they are made
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,32 @@ def use_random_state(state: Mapping[str, Any]) -> None:
     set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
     np.random.set_state(state["numpy"])
     random.setstate(_state(state["python"]))  # last: making a generator may draw
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """What is drawn behind it is what would have been drawn before it. Generators that were there already remain the
+    same objects, since compiled functions hold them; those that came are forgotten.
+
+    TensorFlow 2.21 and Keras 3.15: see `random_state`.
+    """
+    import tensorflow as tf
+    from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+    from tensorflow.python.ops import stateful_random_ops as stateful
+
+    before = random_state()
+    ours, whole = get_global_attribute(GLOBAL_SEED_GENERATOR), stateful.global_generator
+    try:
+        yield
+    finally:
+        use_random_state({**before, "generator": None, "keras": None})
+        if ours is not None:
+            ours.state.assign(before["keras"])
+        set_global_attribute(GLOBAL_SEED_GENERATOR, ours)
+        if whole is not None:
+            whole.state.assign(before["generator"][0])
+        tf.random.set_global_generator(whole)
 
 
 def own_seed_states(model: Any) -> list[Any]:

@@ -38,6 +38,7 @@ _OF_TRANSLATED = (
     "train.ema",
     "train.max_rollbacks",
     "plan.xla",
+    "plan.micro_batch",
     "plan.wire_precision",
     "plan.input_threads",
     "plan.input_ram_bytes",

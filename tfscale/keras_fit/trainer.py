@@ -7,6 +7,7 @@ what a step computes: that is the model's.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,24 @@ class ModelTrainer(Trainer):
         start = tf.constant(0), tf.constant(True), tf.zeros([step.size], tf.float64)
         done, _, logs = tf.while_loop(lambda done, there, _: there & (done < steps), one, start)
         return logs, tf.constant(0.0, tf.float64), done
+
+    # -- trials
+
+    def tried(self, plan: ExecutionPlan, batches: Iterable[Any]) -> Callable[[int], None]:
+        step, iterator = self.steps.train.by(plan), iter(batches)
+
+        @tf.function(autograph=False)
+        def loop(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
+            return self._untimed(step, False, iterator, steps)[0]
+
+        def run(steps: int) -> None:
+            loop(iterator, tf.constant(steps)).numpy()
+
+        return run
+
+    def by(self, plan: ExecutionPlan) -> Trainer:
+        self.steps.train = self.steps.train.by(plan)
+        return ModelTrainer(self._task, self.state, self.strategy, plan, self.control)
 
     # -- evaluation
 

@@ -28,6 +28,7 @@ from tfscale.hooks.keras_fit_hooks import (
     without_optionals,
 )
 from tfscale.hooks.placement_hooks import held_variable
+from tfscale.plan.execution_plan import ExecutionPlan
 from tfscale.state.keras_state import other_optimizers
 
 LOSS = "loss"
@@ -40,6 +41,7 @@ class OwnStep:
         step: the model's method.
         strategy: it runs on every replica of it, and the logs are averaged over them, as in Keras's fit.
         fused_kernels: of a step that TensorFlow compiles by itself, and not by XLA.
+        xla: compiles it by XLA, as a model does that was compiled with jit_compile=True.
     """
 
     def __init__(
@@ -49,17 +51,27 @@ class OwnStep:
         strategy: tf.distribute.Strategy,
         *,
         fused_kernels: bool = False,
+        xla: bool = False,
     ):
         self.model, self._given, self._strategy = model, step, strategy
-        self._fused = fused_kernels and not model.run_eagerly and not model.jit_compile
+        self._xla = (xla or bool(model.jit_compile)) and not model.run_eagerly
+        self._fused = fused_kernels and not model.run_eagerly and not self._xla
         self._logs: Any = None  # in the form that the step returns
         self._form: _Form | None = None
+        self._spec: Any = None  # that it was traced by
         self.renew()
+
+    def by(self, plan: ExecutionPlan) -> OwnStep:
+        """The same step, as another plan compiles it."""
+        step = OwnStep(self.model, self._given, self._strategy, fused_kernels=plan.fused_kernels, xla=plan.xla)
+        if self._spec is not None:
+            step.trace(self._spec)
+        return step
 
     def renew(self) -> None:
         """To be called when what was traced as a constant has changed, as an adapted layer's statistics have once
         variables were assigned from elsewhere."""
-        self._function: Any = batch_function(self.model, self._step, self._strategy)
+        self._function: Any = batch_function(self.model, self._step, self._strategy, xla=self._xla)
         self._run = without_optionals(self.model, self._function)
 
     def _step(self, data: Any) -> Any:
@@ -77,7 +89,7 @@ class OwnStep:
         """
         if self._logs is not None:
             return
-        spec = without_absent(spec)
+        self._spec = spec = without_absent(spec)
         if self.model.run_eagerly:
             build_eagerly(self.model, spec)
             return

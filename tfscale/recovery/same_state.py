@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import CheckpointUnusable, DataCorrupt
 from tfscale.files import sha256_of
+from tfscale.state.kept_state import parts_of
 
 if TYPE_CHECKING:
     from tfscale.assembly.parts import Parts
@@ -85,11 +86,8 @@ def share_state(parts: Parts) -> None:
 
 
 def _local(parts: Parts) -> Iterator[tuple[Any, ...]]:
-    """This worker's own parts of each variable, one for each of its devices: to read them no worker waits for another,
-    and where reading adds over workers it is the parts that must be alike."""
     for variable in parts.state.variables().values():
-        held = getattr(variable, "value", variable)  # of TensorFlow's own variables, such as averages, it is a method
-        yield parts.strategy.experimental_local_results(variable if callable(held) else held)
+        yield parts_of(variable, parts.strategy)
 
 
 def _pieces(parts: Parts) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ from tfscale.recovery.data_errors import as_data_error
 from tfscale.recovery.roll_back import Recovery
 from tfscale.recovery.same_state import check_data, restore, share_state
 from tfscale.run.building import build, keep_epochs_whole, keep_pictures_whole, refuse_unexportable, served_by
+from tfscale.run.calibrating import by_measured_plan
 from tfscale.run.context import RunContext
 from tfscale.run.epoch_callbacks import EpochCallbacks
 from tfscale.run.finish import Outcome, finish
@@ -135,7 +136,8 @@ class Session:
     def build(self, strategy: Any) -> None:
         """Everything that the run trains with; raises what can be found before the first step."""
         context = self.context
-        parts = self.parts = build(context, strategy, heartbeat=self._heartbeat)
+        built = build(context, strategy, heartbeat=self._heartbeat)
+        parts = self.parts = by_measured_plan(built, heartbeat=self.watchdog.heartbeat)
         self.state, self.trainer, self.checkpointer = parts.state, parts.trainer, parts.checkpointer
         report_model(self.tracker, parts.state.model)
         _log.info(parts.reading())
