@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="the length of a window")
     parser.add_argument("--minutes", type=float, help=f"begin no other part after these; {MINUTES} with --all")
     parser.add_argument("--seed", type=int, default=0, help="of the order within blocks and of the bootstrap")
-    parser.add_argument("--photos", type=Path, help="a tar of class folders of JPEG photos, for input")
+    parser.add_argument("--photos", type=Path, help="a tar of class folders of JPEG photos, for input and stall")
     parser.add_argument("--text", type=Path, help="a text file, for step:gpt")
     return parser
 

@@ -96,6 +96,14 @@ GATES = (
     ),
     Gate("scaling 1", "digits' ResNet-20, two workers: PyTorch's DDP", "scaling:digits", ("two workers",), _DDP),
     Gate("scaling 2", "ResNet-50, two workers: PyTorch's DDP", "scaling:resnet50", ("two workers",), _DDP),
+    Gate("allreduce: gloo", "ResNet-50's gradients, two processes: gloo", "allreduce:resnet50", _OURS, ("gloo",)),
+    Gate(
+        "stall",
+        "a step that reads photos: Keras fit on tf.data",
+        "stall:photos",
+        ("ours from photos",),
+        ("keras from photos",),
+    ),
 )
 
 

@@ -163,7 +163,7 @@ def outcomes(part: str, asking: Asking) -> list[Outcome]:
         raise NotAsked("give a tar of class folders of JPEG photos by --photos FILE")
     side = 0 if part == AS_THEY_ARE else int(part)
     with tempfile.TemporaryDirectory() as scratch:
-        photos = asking.photos if asking.photos and not asking.quick else _drawn(Path(scratch) / "photos.tar")
+        photos = asking.photos if asking.photos and not asking.quick else drawn_photos(Path(scratch) / "photos.tar")
         python = None if asking.quick else peers_python(asking.say)
         asked = question(photos_of(photos, side, Path(scratch)), side, python)
         found = asking.measure(asked)
@@ -172,7 +172,7 @@ def outcomes(part: str, asking: Asking) -> list[Outcome]:
     return [of_measured(f"input:{part}", per_core(found), pairs=pairs, limits=[limit])]
 
 
-def _drawn(tar: Path) -> Path:
+def drawn_photos(tar: Path) -> Path:
     """A tar of a few photos, which no camera took."""
     import numpy as np
     from PIL import Image

@@ -78,22 +78,28 @@ def plain(folder: str) -> Work:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
-    def load(file: Any) -> Any:
-        image = tf.io.decode_jpeg(tf.io.read_file(file), channels=3)
-        begin, extent, _ = tf.image.sample_distorted_bounding_box(
-            tf.shape(image),
-            tf.zeros([1, 0, 4]),
-            min_object_covered=0.0,
-            area_range=(LEAST_AREA, 1.0),
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            use_image_if_no_bounding_boxes=True,
-        )
-        image = tf.image.resize(tf.slice(image, begin, extent), [SIZE, SIZE])
-        return tf.ensure_shape(tf.image.random_flip_left_right(image), [SIZE, SIZE, 3])
-
     dataset = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files)).repeat()
-    dataset = dataset.map(load, num_parallel_calls=1).batch(BATCH, drop_remainder=True)
+    dataset = dataset.map(lambda file: plain_crop(file, SIZE, LEAST_AREA), num_parallel_calls=1).batch(
+        BATCH, drop_remainder=True
+    )
     return _work(iter(dataset), "float32; decode_jpeg, sample_distorted_bounding_box, slice, resize, flip")
+
+
+def plain_crop(file: Any, size: int, least_area: float) -> Any:
+    """A random-resized crop of the photo, mirrored or not, float32 [size, size, 3], by TensorFlow's own functions."""
+    import tensorflow as tf
+
+    image = tf.io.decode_jpeg(tf.io.read_file(file), channels=3)
+    begin, extent, _ = tf.image.sample_distorted_bounding_box(
+        tf.shape(image),
+        tf.zeros([1, 0, 4]),
+        min_object_covered=0.0,
+        area_range=(least_area, 1.0),
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        use_image_if_no_bounding_boxes=True,
+    )
+    image = tf.image.resize(tf.slice(image, begin, extent), [size, size])
+    return tf.ensure_shape(tf.image.random_flip_left_right(image), [size, size, 3])
 
 
 def _endless(loader: Any) -> Iterator[Any]:

@@ -11,12 +11,10 @@ nothing. PyTorch is installed into build/torch at the first run; without it the 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import subprocess
 import sys
-import time
 import venv
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from benchmarks import report
 from benchmarks.asking import Asking, NotAsked
 from benchmarks.outcomes import Outcome, of_measured
 from benchmarks.scaling_member import LEARNING_RATE, MOMENTUM, Member, Workload
-from benchmarks.scaling_processes import ProcessGroup, free_addresses
+from benchmarks.scaling_processes import free_addresses, started
 from benchmarks.scaling_torch import REQUIREMENT
 from benchmarks.side_by_side import (
     ROOT,
@@ -150,14 +148,11 @@ def measure(
     Raises:
         ContestantFailed: a process ended or hung, or two contestants' models differ in size.
     """
-    with contextlib.ExitStack() as stack:
-        groups = []
-        for party, python in interpreters.items():
-            begun = time.monotonic()
-            command = [str(python), "-m", party.module]
-            groups.append(stack.enter_context(ProcessGroup(party.name, command, _members(party, workload))))
-            groups[-1].wait_until_ready()  # before the next one starts, so that no two compile at once
-            say(f"{party.name} is ready after {time.monotonic() - begun:.0f} s")
+    parties = {
+        party.name: ([str(python), "-m", party.module], _members(party, workload))
+        for party, python in interpreters.items()
+    }
+    with started(parties, say) as groups:
         facts = {group.name: group.facts for group in groups}
         if len({group.facts["parameters"] for group in groups}) > 1:
             raise ContestantFailed(f"the models differ in size, so that nothing can be compared: {facts}")

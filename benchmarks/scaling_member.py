@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TextIO
 
@@ -71,18 +71,22 @@ class Member:
 
 
 def start(text: str) -> Member:
-    """Confines this process to its cores, before a library counts them, and keeps stdout for answers alone."""
+    member = Member.from_json(text)
+    confine(member.cores)
+    return member
+
+
+def confine(cores: Sequence[int]) -> None:
+    """Confines this process to these cores, before a library counts them, and keeps stdout for answers alone."""
     global _answers
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)  # also in the middle of a window
-    member = Member.from_json(text)
-    os.sched_setaffinity(0, member.cores)
+    os.sched_setaffinity(0, cores)
     _answers = os.fdopen(os.dup(1), "w", buffering=1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.close(silence)
-    return member
 
 
 def serve(run: Callable[[int], None], facts: dict[str, Any]) -> NoReturn:

@@ -18,23 +18,28 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from typing import IO, Any, TextIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, Protocol, TextIO
 
-from benchmarks.scaling_member import Member
 from benchmarks.side_by_side import CALIBRATION_SECONDS, LATE_SECONDS, ROOT, START_SECONDS, ContestantFailed
 
 _WARM_UP_STEPS = 3  # compile all graphs and fill caches; their times are not looked at
+
+
+class Told(Protocol):
+    """What a process is told: which of its contestant's processes it is, and what it does."""
+
+    def to_json(self) -> str: ...
 
 
 class ProcessGroup:
     """The processes of one contestant, from their start to their SIGKILL. Use it as a context manager.
 
     Args:
-        command: each process gets its Member as JSON behind it.
+        command: each process gets its member as JSON behind it.
     """
 
-    def __init__(self, name: str, command: Sequence[str], members: Sequence[Member]):
+    def __init__(self, name: str, command: Sequence[str], members: Sequence[Told]):
         self.name = name
         self.facts: dict[str, Any] = {}
         self._per_step = 0.0
@@ -121,6 +126,21 @@ class ProcessGroup:
         self._stderrs[rank].seek(0)
         end = self._stderrs[rank].read()[-4000:]
         return ContestantFailed(f"process {rank} of {self.name!r} {what}; the end of its stderr:\n{end}")
+
+
+@contextlib.contextmanager
+def started(
+    parties: Mapping[str, tuple[Sequence[str], Sequence[Told]]], say: Callable[[str], None]
+) -> Iterator[list[ProcessGroup]]:
+    """The groups of these commands and members, by name, ready; raises ContestantFailed."""
+    with contextlib.ExitStack() as stack:
+        groups = []
+        for name, (command, members) in parties.items():
+            begun = time.monotonic()
+            groups.append(stack.enter_context(ProcessGroup(name, command, members)))
+            groups[-1].wait_until_ready()  # before the next one starts, so that no two compile at once
+            say(f"{name} is ready after {time.monotonic() - begun:.0f} s")
+        yield groups
 
 
 def free_addresses(count: int) -> tuple[str, ...]:

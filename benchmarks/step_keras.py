@@ -45,7 +45,7 @@ def ours(name: str, scratch: str, precision: str = "") -> Work:
         how = f"tfscale.fit, {plan['precision']} {asked}, xla {plan['xla']}, deterministic {plan['deterministic']}"
         return plan["precision"], how
 
-    return _work(name, fit, told=told)
+    return in_turns(fit, epoch=spec(name).epoch, told=told)
 
 
 def keras_fit(name: str, policy: str, how: str) -> Work:
@@ -72,7 +72,7 @@ def keras_fit(name: str, policy: str, how: str) -> Work:
         chosen = ", ".join(f"{key}={value}" for key, value in options.items()) or "as written"
         return used[0], f"keras fit, {policy}, {chosen}, XLA {'on' if xla[0] else 'off'}"
 
-    return _work(name, fit, told=told)
+    return in_turns(fit, epoch=spec(name).epoch, told=told)
 
 
 def _dataset(name: str) -> Any:
@@ -81,12 +81,12 @@ def _dataset(name: str) -> Any:
     return tf.data.Dataset.from_tensor_slices(data(name)).batch(spec(name).batch, drop_remainder=True).repeat()
 
 
-def _work(name: str, fit: Callable[..., None], *, told: Callable[[], tuple[str, str]]) -> Work:
-    """Args: fit: is given callbacks and everything that says how long; told: in which precision and how it was trained,
-    once it was."""
+def in_turns(fit: Callable[..., None], *, epoch: int, told: Callable[[], tuple[str, str]]) -> Work:
+    """Args: fit: is given callbacks and everything that says how long; epoch: steps of one, which divide STEPS; told:
+    in which precision and how it was trained, once it was."""
     import keras
 
-    turns, done, epoch = threading.Semaphore(0), threading.Semaphore(0), spec(name).epoch
+    turns, done = threading.Semaphore(0), threading.Semaphore(0)
     losses, failed, trained = [], [], []  # type: list[float], list[BaseException], list[Any]
 
     class Turns(keras.callbacks.Callback):

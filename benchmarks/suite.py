@@ -53,8 +53,14 @@ QUESTIONS: dict[str, dict[str, Part]] = {
         "digits": Part("benchmarks.scaling:outcomes"),
         "resnet50": Part("benchmarks.scaling:outcomes", quick=False),
     },
+    "allreduce": {
+        "resnet50": Part("benchmarks.allreduce:outcomes"),
+        "tensor": Part("benchmarks.allreduce:outcomes", quick=False),
+    },
+    "accuracy": {"digits": Part("benchmarks.accuracy:outcomes")},
+    "stall": {"photos": Part("benchmarks.stall:outcomes")},
 }
-NOT_BUILT = ("stall", "allreduce", "startup", "memory", "accuracy")
+NOT_BUILT = ("startup", "memory")
 
 
 def chosen(words: Sequence[str], *, quick: bool) -> list[str]:
