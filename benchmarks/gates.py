@@ -73,6 +73,14 @@ def _of_step(number: int, name: str, title: str, wanted: dict[str, tuple[float, 
     ]
 
 
+def _of_memory(number: int, name: str, title: str) -> list[Gate]:
+    peers = {"Keras fit": f"keras * {_SAME}", "PyTorch": f"torch * {_SAME}"}
+    return [
+        Gate(f"memory {number}", f"{title}, peak as planned: {who} in that precision", f"memory:{name}", _OURS, (peer,))
+        for who, peer in peers.items()
+    ]
+
+
 GATES = (
     *(gate for n, step in enumerate(_STEPS, 1) for gate in _of_step(n, *step)),
     Gate("step 3", "ResNet50 as planned: Keras as written", "step:resnet50", _OURS, ("keras as written*",), 1 / 1.3),
@@ -104,6 +112,10 @@ GATES = (
         ("ours from photos",),
         ("keras from photos",),
     ),
+    Gate("startup 1", "tfscale.fit in a script, to its first step: Keras fit", "startup:script", _OURS, ("keras fit",)),
+    Gate("startup 2", "+recipe=resnet, to its first step: Keras fit", "startup:digits", _OURS, ("keras fit",)),
+    *_of_memory(1, "transformer", "transformer of Keras layers"),
+    *_of_memory(2, "resnet50", "keras.applications.ResNet50, 128 px"),
 )
 
 

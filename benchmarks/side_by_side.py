@@ -128,7 +128,7 @@ def serve(factory: str, *arguments: str) -> None:
     module, function = factory.split(":")
     work: Work = getattr(importlib.import_module(module), function)(*arguments)
     per_step = _calibrate(work)
-    print(json.dumps(work.facts), file=answers)
+    print(json.dumps({**work.facts, "peak_bytes": peak_bytes()}), file=answers)
     for line in sys.stdin:
         seconds = float(line.split()[1])
         steps = max(1, round(seconds / per_step / work.chunk)) * work.chunk
@@ -137,6 +137,15 @@ def serve(factory: str, *arguments: str) -> None:
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
         per_step = wall / steps
         print(steps, wall, cpu, file=answers)
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has had resident; None where the system doesn't say it as Linux does."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _die_with_parent() -> None:
@@ -288,7 +297,7 @@ def measure(
     Raises:
         ContestantFailed: a contestant ended or hung.
     """
-    with _started(question, say, together=together) as processes:
+    with started(question, say, together=together) as processes:
         per_step, cpu = in_blocks(processes, blocks=blocks, seconds=seconds, seed=seed, say=say)
         facts = {process.name: process.facts for process in processes}
     return Measured(question, per_step, cpu, facts, seed)
@@ -326,7 +335,8 @@ def in_blocks(
 
 
 @contextlib.contextmanager
-def _started(question: Question, say: Callable[[str], None], *, together: bool) -> Iterator[list[Process]]:
+def started(question: Question, say: Callable[[str], None], *, together: bool) -> Iterator[list[Process]]:
+    """Its contestants, ready; see `measure`."""
     with contextlib.ExitStack() as stack:
         processes: list[Process] = []
         for contestant in question.contestants:

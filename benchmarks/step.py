@@ -117,6 +117,12 @@ def outcomes(part: str, asking: Asking) -> list[Outcome]:
 
 def measured(name: str, scratch: Path, python: Path | None, asking: Asking) -> tuple[Measured, int | None]:
     """The windows, and the FLOPs of the Keras model; raises ContestantFailed."""
+    asked, flops = prepared(name, scratch, python)
+    return asking.measure(asked), flops
+
+
+def prepared(name: str, scratch: Path, python: Path | None) -> tuple[Question, int | None]:
+    """The question, whose first weights are written, and the FLOPs of the Keras model; raises ContestantFailed."""
     weights, flops = scratch / "weights.npz", None
     asked = question(name, weights, python, bfloat16=probe().cpu_native_bfloat16 or bool(probe().gpus))
     if python:  # who alone reads them
@@ -125,8 +131,7 @@ def measured(name: str, scratch: Path, python: Path | None, asking: Asking) -> t
         if done.returncode:
             raise ContestantFailed(f"the first weights could not be written:\n{done.stderr[-4000:]}")
         flops = json.loads(done.stdout)["flops"]
-    found = asking.measure(asked)
-    return found, flops
+    return asked, flops
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -88,7 +88,14 @@ def rows_of_contestants(outcome: Outcome) -> Table:
                 str(facts.get("how", "")),
             )
         )
-    columns = ("contestant", f"{outcome.unit}, median", f"{of.shown}, range", "trainable", "loss of 20 steps", "how")
+    columns = (
+        "contestant",
+        f"{outcome.unit}, median",
+        f"{of.shown}, range",
+        "trainable",
+        "loss of the first steps",
+        "how",
+    )
     return columns, rows
 
 

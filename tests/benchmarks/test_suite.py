@@ -181,7 +181,6 @@ def test_a_question_that_fails_or_cannot_be_asked_leaves_the_others(monkeypatch)
     ("words", "told"),
     [
         ([], "name questions, or --all"),
-        (["memory"], "memory is not built yet"),
         (["stepp"], "no question stepp; there are step, loop"),
         (["step:nothing"], "there are step:transformer"),
         (["step", "--blocks", "0"], "must be positive"),
@@ -209,14 +208,17 @@ def test_stored_results_are_shown_and_compared_without_measuring(tmp_path, capsy
     assert command.main(["--from", new, "--compare", old]) == 1, "nothing was compared"
 
 
-def test_a_quick_question_proves_equal_work_from_the_same_weights(tmp_path):
+def asked(tmp_path, *words):
+    """What the command measured."""
     file = tmp_path / "quick.json"
-    words = ["step:wide_and_deep", "--quick", "--json", str(file), "--page", str(tmp_path / "quick.html")]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True, timeout=240
-    )
+    command = [sys.executable, "-m", "benchmarks", *words, "--quick", "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
-    told = outcomes.read(file)
+    return outcomes.read(file)
+
+
+def test_a_quick_question_proves_equal_work_from_the_same_weights(tmp_path):
+    told = asked(tmp_path, "step:wide_and_deep", "--page", str(tmp_path / "quick.html"))
     (measured,) = told.outcomes
     assert told.quick
     assert measured.pairs == (("ours", "keras as written float32"),)
@@ -225,3 +227,12 @@ def test_a_quick_question_proves_equal_work_from_the_same_weights(tmp_path):
     assert ours["parameters"] == keras["parameters"]
     assert "tfscale.fit" in ours["how"]
     assert Path(tmp_path / "quick.html").stat().st_size > 5000
+
+
+def test_a_quick_start_is_of_equal_work(tmp_path):
+    (startup,) = asked(tmp_path, "startup:script").outcomes
+    assert startup.unit == "s"
+    assert startup.pairs == (("ours", "keras fit"),)
+    ours, keras = (startup.facts[name] for name in startup.pairs[0])
+    assert ours["parameters"] == keras["parameters"]
+    assert ours["loss"] == pytest.approx(keras["loss"], rel=1e-4)
