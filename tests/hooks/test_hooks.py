@@ -17,6 +17,7 @@ from support.tiny_run import strategy_for
 
 from tfscale.hooks import keras_hooks, tensorflow_hooks
 from tfscale.hooks.keras_hooks import (
+    accumulator_of,
     answer_in_step,
     arguments_of,
     asked_metrics,
@@ -383,6 +384,15 @@ def test_moments_of(keras):
     optimizer.apply([np.array([1.0, 2.0], np.float32), np.array([4.0, 8.0], np.float32)], variables)
     first, second = moments_of(optimizer, 1)
     assert first.numpy().tolist() == [2.0, 4.0] and second.numpy().tolist() == [4.0, 16.0]
+
+
+@of(accumulator_of)
+def test_accumulator_of(keras):
+    variables = [keras.Variable([0.0, 0.0], name=name) for name in ("kernel", "bias")]
+    optimizer = keras.optimizers.Adagrad(initial_accumulator_value=1.0)
+    optimizer.build(variables)
+    optimizer.apply([np.array([1.0, 2.0], np.float32), np.array([4.0, 8.0], np.float32)], variables)
+    assert accumulator_of(optimizer, 1).numpy().tolist() == [17.0, 65.0]
 
 
 @of(leave_gradients_as_they_are)

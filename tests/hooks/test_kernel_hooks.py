@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfscale.hooks.kernel_hooks import convolution_place, gelu_place, is_call_of, layer_normalization_place, replaced
+from tfscale.hooks.kernel_hooks import (
+    convolution_place,
+    decays,
+    gelu_place,
+    is_call_of,
+    is_replaced,
+    layer_normalization_place,
+    replaced,
+    weight_decay_place,
+)
 
 
 def test_places_are_what_layers_call(tf):
@@ -44,3 +53,32 @@ def test_is_call_of(tf):
 
     assert [is_call_of(one(2, 4), kind) for one in (kind, Named, Own)] == [True, True, False]
     assert hasattr(kind, "_compute_attention")  # what tells that a derived class attends in another way
+
+
+def test_weight_decay(tf, monkeypatch):
+    import keras
+
+    variables = [keras.Variable([1.0], name=name) for name in ("kernel", "bias")]
+    optimizer = keras.optimizers.SGD(0.5, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.build(variables)
+    assert [decays(optimizer, one) for one in variables] == [True, False]
+    assert not decays(keras.optimizers.SGD(0.5), variables[0])
+    taken = []
+
+    def mine(original):
+        def replacement(self, variables):
+            taken.extend(one.name for one in variables)
+            original(self, variables)
+
+        replacement.__module__ = "tfscale.mine"
+        return replacement
+
+    place = weight_decay_place()
+    with replaced([(place, mine)]):
+        assert is_replaced(optimizer, place[1]) and not is_replaced(optimizer, "update_step")
+        optimizer.apply([tf.zeros([1]), tf.zeros([1])], variables)
+        monkeypatch.setattr(optimizer, place[1], lambda variables: None)
+        assert not is_replaced(optimizer, place[1])
+    assert taken == ["kernel", "bias"]
+    np.testing.assert_allclose([one.numpy()[0] for one in variables], [0.95, 1.0])

@@ -18,13 +18,27 @@ import keras
 import tensorflow as tf
 
 from tfscale.hooks.keras_hooks import place_in
-from tfscale.hooks.kernel_hooks import convolution_place, gelu_place, is_call_of, layer_normalization_place, replaced
+from tfscale.hooks.kernel_hooks import (
+    convolution_place,
+    decays,
+    gelu_place,
+    is_call_of,
+    layer_normalization_place,
+    replaced,
+    weight_decay_place,
+)
 from tfscale.layers.attention import attended
 from tfscale.layers.batch_norm import fused_batch_norm
 from tfscale.layers.fused_convolution import convolved, is_faster
 from tfscale.layers.fused_lstm import lstm
 from tfscale.layers.fused_operations import dense, gelu, has_rows, is_fusable, layer_norm
-from tfscale.layers.fused_updates import updated_by_momentum, updated_in_one_pass
+from tfscale.layers.fused_updates import (
+    is_in_one_pass,
+    rows_of,
+    updated_by_adagrad,
+    updated_by_momentum,
+    updated_in_one_pass,
+)
 
 
 def fused_kernels(on: bool) -> contextlib.AbstractContextManager[None]:
@@ -36,10 +50,13 @@ def fused_kernels(on: bool) -> contextlib.AbstractContextManager[None]:
         (gelu_place(), _gelu),
         (convolution_place(), _convolution),
         ((keras.layers.Dense, "call"), _dense),
+        ((keras.layers.Embedding, "call"), _embedding),
         ((keras.layers.MultiHeadAttention, "call"), _attention),
         ((keras.layers.BatchNormalization, "call"), _batch_normalization),
         ((keras.layers.LSTM, "inner_loop"), _lstm),
         ((keras.optimizers.Adam, "update_step"), _adam),
+        (weight_decay_place(), _weight_decay),
+        ((keras.optimizers.Adagrad, "update_step"), _adagrad),
         ((keras.optimizers.SGD, "update_step"), _sgd),
     ])  # fmt: skip
 
@@ -106,6 +123,20 @@ def _dense(original: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _embedding(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, inputs: Any) -> Any:
+        kind, table = keras.layers.Embedding, getattr(self, "_embeddings", None)
+        plain = isinstance(inputs, tf.Tensor) and is_call_of(self, kind) and type(self).embeddings is kind.embeddings
+        if not plain or not isinstance(table, keras.Variable) or self.quantization_mode or self.lora_enabled:
+            return original(self, inputs)
+        ids = inputs if inputs.dtype in (tf.int32, tf.int64) else tf.cast(inputs, tf.int32)
+        ids = tf.where(ids < 0, ids + table.shape[0], ids)  # as Keras counts from the end
+        return tf.cast(rows_of(table, ids), self.compute_dtype)
+
+    return call
+
+
 def _attention(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -161,7 +192,25 @@ def _lstm(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _adam(original: Callable[..., None]) -> Callable[..., None]:
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if not updated_in_one_pass(self, gradient, variable, learning_rate):
+        # Of a sparse gradient it saves no time but that of the decay
+        pays = not isinstance(gradient, tf.IndexedSlices) or decays(self, variable)
+        update = updated_in_one_pass if pays and is_in_one_pass(self, variable) else original
+        update(self, gradient, variable, learning_rate)
+
+    return update_step
+
+
+def _weight_decay(original: Callable[..., None]) -> Callable[..., None]:
+    def apply_weight_decay(self: Any, variables: Any) -> None:
+        if self.weight_decay is not None:
+            original(self, [one for one in variables if not is_in_one_pass(self, one)])
+
+    return apply_weight_decay
+
+
+def _adagrad(original: Callable[..., None]) -> Callable[..., None]:
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if not updated_by_adagrad(self, gradient, variable, learning_rate):
             original(self, gradient, variable, learning_rate)
 
     return update_step

@@ -281,6 +281,14 @@ def moments_of(optimizer: keras.optimizers.Adam, place: int) -> tuple[Any, Any]:
     return optimizer._momentums[place], optimizer._velocities[place]
 
 
+def accumulator_of(optimizer: keras.optimizers.Adagrad, place: int) -> Any:
+    """The sum of a variable's squared gradients.
+
+    Keras 3.15: keras/src/optimizers/adagrad.py, `Adagrad._accumulators`.
+    """
+    return optimizer._accumulators[place]
+
+
 def leave_gradients_as_they_are(optimizer: Any) -> None:
     """`apply` sums no gradients over replicas any more: here they are summed before they are clipped.
 

@@ -47,6 +47,30 @@ def convolution_place() -> Place:
     return nn, "conv"
 
 
+def weight_decay_place() -> Place:
+    """By which optimizers of Keras take from all variables what decoupled weight decay takes: (self, variables).
+
+    Keras 3.15: keras/src/backend/tensorflow/optimizer.py, `TFOptimizer._apply_weight_decay`.
+    """
+    from keras.src.backend.tensorflow.optimizer import TFOptimizer
+
+    return TFOptimizer, "_apply_weight_decay"
+
+
+def is_replaced(thing: Any, name: str) -> bool:
+    """Whether a method is our replacement: neither derived classes nor people's own have another one."""
+    function = getattr(type(thing), name, None)
+    return name not in vars(thing) and str(getattr(function, "__module__", "")).startswith("tfscale.")
+
+
+def decays(optimizer: Any, variable: Any) -> bool:
+    """Whether decoupled weight decay takes from a variable, given as the optimizer's own step is given it.
+
+    Keras 3.15: keras/src/optimizers/base_optimizer.py, `BaseOptimizer._use_weight_decay`.
+    """
+    return optimizer.weight_decay is not None and optimizer._use_weight_decay(variable)
+
+
 def is_call_of(layer: Any, kind: type) -> bool:
     """Whether a layer computes its call as this class of Keras's does: a class derived from it, or people who set
     attributes of the class or of the layer, may replace parts.

@@ -9,12 +9,14 @@ to 14 (Adam) small operations. What a kernel can't is left to the caller.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfscale.hooks.keras_hooks import moments_of, place_in
+from tfscale.hooks.keras_hooks import accumulator_of, moments_of, place_in
+from tfscale.hooks.kernel_hooks import decays, is_replaced, weight_decay_place
 
 _LARGE = 32_768  # values of a variable, from which on a kernel of XLA's is worth its call
 
@@ -61,38 +63,105 @@ def updated_by_adam(optimizer: keras.optimizers.Adam, gradient: Any, variable: A
     return True
 
 
-def updated_in_one_pass(optimizer: keras.optimizers.Adam, gradient: Any, variable: Any, learning_rate: Any) -> bool:
-    """Adam exactly as Keras computes it, by one kernel of XLA's on a CPU; False for what Keras computes as fast: small
-    variables, and what isn't float32 and dense.
+def is_in_one_pass(optimizer: Any, variable: Any) -> bool:
+    """Whether `updated_in_one_pass` updates this variable, and takes its weight decay: large ones of float32, by an
+    Adam or AdamW of Keras's whose update nobody has replaced.
 
     ResourceApplyAdam takes 1 - beta_2 in float32, which is 1.3e-5 less than Keras's for 0.999.
     """
-    large = variable.dtype in ("float32", tf.float32) and math.prod(variable.shape) >= _LARGE
-    betas = (optimizer.beta_1, optimizer.beta_2)
-    constant = all(isinstance(part, float | int) for part in (*betas, optimizer.epsilon))  # no variables
-    if not large or not constant or optimizer.amsgrad or isinstance(gradient, tf.IndexedSlices):
+    if not (isinstance(optimizer, keras.optimizers.Adam) and is_replaced(optimizer, "update_step")):
         return False
-    first, second = moments_of(optimizer, place_in(optimizer, variable)[0])
+    if not is_replaced(optimizer, weight_decay_place()[1]):
+        return False
+    large = variable.dtype in ("float32", tf.float32) and math.prod(variable.shape) >= _LARGE
+    numbers = (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon, optimizer.weight_decay or 0.0)
+    return large and not optimizer.amsgrad and all(isinstance(one, float | int) for one in numbers)  # no variables
+
+
+def updated_in_one_pass(optimizer: keras.optimizers.Adam, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    """Adam, and the weight decay before it, exactly as Keras computes them, by one kernel of XLA's on a CPU.
+
+    A sparse gradient is one of zeros to that kernel; the rows that it has are computed besides, from what was there
+    before. As in Keras, what several pieces give to one row is added up, and so are their squares.
+    """
+    held = (variable, *moments_of(optimizer, place_in(optimizer, variable)[0]))
     updates = tf.cast(optimizer.iterations + 1, tf.float32)
-    powers = [tf.pow(tf.constant(beta, tf.float32), updates) for beta in betas]
-    rate = tf.cast(learning_rate, tf.float32) * tf.sqrt(1 - powers[1]) / (1 - powers[0])
-    rests = [tf.constant(1 - beta, tf.float32) for beta in betas]
-    given = [tf.reshape(part, [-1]) for part in (variable, first, second, tf.cast(gradient, tf.float32))]
-    found = _adam(*given, rate, *rests, tf.constant(optimizer.epsilon, tf.float32))
-    for held, value in zip((variable, first, second), found, strict=True):
-        optimizer.assign(held, tf.reshape(value, variable.shape))
-    return True
+    powers = [tf.pow(tf.constant(beta, tf.float32), updates) for beta in (optimizer.beta_1, optimizer.beta_2)]
+    given = tf.cast(learning_rate, tf.float32)
+    rate = given * tf.sqrt(1 - powers[1]) / (1 - powers[0])
+    rests = [tf.constant(1 - beta, tf.float32) for beta in (optimizer.beta_1, optimizer.beta_2)]
+    decay = [tf.constant(optimizer.weight_decay, tf.float32), given] if decays(optimizer, variable) else []
+    numbers = [rate, *rests, tf.constant(optimizer.epsilon, tf.float32), *decay]
+    if not isinstance(gradient, tf.IndexedSlices):
+        _assign(optimizer, held, _adam([_flat(part) for part in (*held, tf.cast(gradient, tf.float32))], numbers))
+        return
+    rows, pieces = gradient.indices, tf.cast(gradient.values, tf.float32)
+    _, place = tf.unique(rows)
+    sums = [tf.math.unsorted_segment_sum(one, place, tf.size(rows)) for one in (pieces, tf.square(pieces))]
+    # Once for each piece, those of one row alike: their number doesn't depend on the numbers themselves
+    pieced = [_piece(one, place, pieces.shape) for one in sums]
+    before = [_piece(tf.convert_to_tensor(part), rows, pieces.shape) for part in held]
+    found = (_adam if pieces.shape.is_fully_defined() else _adam.python_function)([*before, *pieced], numbers)
+    without = _adam([_flat(part) for part in held], numbers)
+    # Into the new tensors: a variable that is once scattered into is copied whenever it is read
+    both = zip(held, without, found, strict=True)
+    whole = [tf.tensor_scatter_nd_update(tf.reshape(a, part.shape), rows[:, None], b) for part, a, b in both]
+    _assign(optimizer, held, whole)
+
+
+def rows_of(variable: Any, rows: tf.Tensor) -> tf.Tensor:
+    """[*rows.shape, ...]: these rows of a variable of Keras's or TensorFlow's, which isn't read as a whole: one that is
+    scattered into would be copied for it."""
+    found: tf.Tensor = tf.gather(variable.value if isinstance(variable, keras.Variable) else variable, rows)
+    return found
+
+
+def _piece(whole: tf.Tensor, rows: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
+    return tf.ensure_shape(tf.gather(whole, rows), shape)
+
+
+def _flat(part: Any) -> tf.Tensor:
+    return tf.reshape(part, [-1])
+
+
+def _assign(optimizer: Any, held: Sequence[Any], values: Sequence[tf.Tensor]) -> None:
+    for part, value in zip(held, values, strict=True):
+        optimizer.assign(part, tf.reshape(value, part.shape))
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _adam(
-    value: tf.Tensor, first: tf.Tensor, second: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor, *constants: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """All [size]. Args: constants: 1 - beta_1, 1 - beta_2 and epsilon."""
-    rest_1, rest_2, epsilon = constants
-    first += (gradient - first) * rest_1
-    second += (gradient * gradient - second) * rest_2
+def _adam(parts: list[tf.Tensor], numbers: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """(value, first moment, second moment), all of one shape.
+
+    Args:
+        parts: these three; the gradient, without which it is 0; and its square, where that isn't the gradient's.
+        numbers: the rate, 1 - beta_1, 1 - beta_2 and epsilon; where weights decay, by how much and the learning rate.
+    """
+    (value, first, second, *gradient), (rate, rest_1, rest_2, epsilon, *decay) = parts, numbers
+    if decay:
+        value -= value * decay[0] * decay[1]
+    found = gradient[0] if gradient else tf.zeros([], tf.float32)
+    first += (found - first) * rest_1
+    second += ((gradient[1] if len(gradient) > 1 else found * found) - second) * rest_2
     return value - first * rate / (tf.sqrt(second) + epsilon), first, second
+
+
+def updated_by_adagrad(optimizer: keras.optimizers.Adagrad, gradient: Any, variable: Any, learning_rate: Any) -> bool:
+    """Adagrad (Duchi et al., 2011) exactly as Keras computes it, of the rows that a sparse gradient has: the others
+    stay as they are, and Keras takes the root of every row's sum all the same. False for other gradients, and without
+    an epsilon, where rows that never had a gradient are divided by zero."""
+    if not isinstance(gradient, tf.IndexedSlices) or not isinstance(optimizer.epsilon, float | int):
+        return False
+    if optimizer.epsilon <= 0 or optimizer.initial_accumulator_value < 0:
+        return False
+    dtype, rows = variable.dtype, gradient.indices
+    values, rate = tf.cast(gradient.values, dtype), tf.cast(learning_rate, dtype)
+    accumulator = accumulator_of(optimizer, place_in(optimizer, variable)[0])
+    optimizer.assign_add(accumulator, tf.IndexedSlices(tf.square(values), rows))
+    sums = rows_of(accumulator, rows)
+    change = rate * values / tf.sqrt(sums + tf.cast(optimizer.epsilon, dtype))
+    optimizer.assign_sub(variable, tf.IndexedSlices(change, rows))
+    return True
 
 
 def _handle(variable: Any) -> tf.Tensor:
