@@ -21,6 +21,7 @@ from tfscale.hooks.keras_fit_hooks import (
     arrays_shuffled_by,
     batch_function,
     batch_size_of,
+    build_ahead,
     build_eagerly,
     class_weights_as_sample_weights,
     dataset_of,
@@ -129,6 +130,42 @@ def test_a_model_that_is_built_without_a_step(tf, model):
     build_eagerly(model, (tf.TensorSpec([None, 2]), tf.TensorSpec([None])))
     assert model.built and model.optimizer.built and len(model.metrics) == 2
     assert model.optimizer.iterations.numpy() == 0
+
+
+@of(build_ahead)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_step_whose_variables_are_there_is_traced_once_and_computes_the_same(tf, scaled):
+    import keras
+
+    def trained(*, ahead):
+        keras.utils.clear_session(), keras.utils.set_random_seed(0)
+        inputs = keras.Input([2])
+        model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+        optimizer = keras.optimizers.Adam(0.1)
+        model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer, "mse", metrics=["mae"])
+        step = batch_function(model, model.train_step, tf.distribute.get_strategy(), xla=False)
+        if ahead:
+            build_ahead(model, (tf.TensorSpec([None, 2]), tf.TensorSpec([None])))
+        figures = [{name: value.numpy() for name, value in step((X, Y)).items()} for _ in range(3)]
+        parts = [*model.variables, *model.optimizer.variables, *(v for one in model.metrics for v in one.variables)]
+        return step.experimental_get_tracing_count(), (figures, [(v.path, v.numpy().tolist()) for v in parts])
+
+    (once, ours), (twice, kerass) = trained(ahead=True), trained(ahead=False)
+    assert (once, twice) == (1, 2)
+    assert ours == kerass
+
+
+@of(build_ahead)
+def test_a_model_that_is_not_whole_is_left_as_it_is(tf, model):
+    import keras
+
+    build_ahead(model, (tf.TensorSpec([None, 2]), tf.TensorSpec([None])))
+    assert not model.optimizer.built
+    inputs = keras.Input([2])
+    several = keras.Model(inputs, [keras.layers.Dense(1)(inputs), keras.layers.Dense(2)(inputs)])
+    several.compile("sgd", "mse")
+    build_ahead(several, (tf.TensorSpec([None, 2]), (tf.TensorSpec([None]), tf.TensorSpec([None, 2]))))
+    assert not several.optimizer.built
 
 
 @of(of_one_replica)

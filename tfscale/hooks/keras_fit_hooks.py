@@ -358,6 +358,34 @@ def build_eagerly(model: keras.Model, spec: Any) -> None:
     model._symbolic_build(data_batch=of_one_replica(spec))
 
 
+def build_ahead(model: keras.Model, spec: Any) -> None:
+    """Makes what variables Keras's own step would make of a model of one output while it is traced: of string metrics
+    and the optimizer. A step that makes any is traced a second time without. Other models are left as they are.
+
+    Args:
+        spec: of a batch, nested as the model's step takes it.
+
+    Keras 3.15: keras/src/trainers/compile_utils.py, `CompileMetrics.update_state`; keras/src/optimizers/
+    base_optimizer.py, `BaseOptimizer.apply`.
+    """
+    import keras
+    from keras.src.backend import name_scope, standardize_dtype
+    from keras.src.models.functional import Functional
+
+    parts = of_one_replica(spec)
+    whole = type(model) in (Functional, keras.Sequential) and all(layer.built for layer in model._flatten_layers())
+    if not whole or not isinstance(parts, tuple) or len(parts) < 2 or not hasattr(parts[1], "shape"):
+        return
+    metrics, optimizer, outputs = model._compile_metrics, model.optimizer, model.outputs
+    if len(outputs) != 1 or not outputs[0].shape or outputs[0].shape[-1] is None:
+        return
+    if metrics is not None and not metrics.built:
+        metrics.build(keras.KerasTensor(parts[1].shape, standardize_dtype(parts[1].dtype)), outputs[0])
+    if optimizer is not None and not optimizer.built and model.trainable_variables:
+        with name_scope(optimizer.name, caller=optimizer):
+            optimizer.build(model.trainable_variables)
+
+
 def traces_batches(callback: keras.callbacks.TensorBoard) -> bool:
     """Whether it profiles some batches.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfscale.errors import UsageError
-from tfscale.hooks.keras_fit_hooks import build_eagerly, is_trainer, of_one_replica, steps_of_its_own
+from tfscale.hooks.keras_fit_hooks import build_ahead, build_eagerly, is_trainer, of_one_replica, steps_of_its_own
 from tfscale.hooks.keras_hooks import layers_in
 from tfscale.keras_task.label_kinds import label_kinds
 from tfscale.keras_task.model_task import KerasModelTask, answer_of, check_adapted, check_compiled, untaken
@@ -67,6 +67,7 @@ class GivenModel(KerasModelTask):
             if tf.distribute.has_strategy():  # people's own, in whose scope fit was called
                 build_eagerly(self.model, spec)
             else:
+                build_ahead(self.model, spec)
                 OwnStep(self.model, self.model.train_step, tf.distribute.get_strategy()).trace(of_one_replica(spec))
         self.placement.move(self.model, strategy)
         _log.info(
@@ -88,6 +89,7 @@ class GivenModel(KerasModelTask):
             OwnSteps(model, tf.distribute.get_strategy(), fused_kernels=self._fused_kernels),
         )
         with self._explained(model):
+            build_ahead(model, self._batch_spec)
             self.own_steps.train.trace(self._batch_spec)
         if self._has_examples and not steps_of_its_own(model):
             self._settle_labels(model)
