@@ -352,12 +352,14 @@ def test_updates_are_keras_updates_up_to_rounding(tf, policy, make):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_second_gradients(tf, policy):
+@pytest.mark.parametrize("which", ["norm and gelu", "lstm"])
+def test_second_gradients(tf, policy, which):
     """Penalties of gradients differentiate twice."""
     import keras
 
-    x, found = tf.constant(ROWS), {}
-    layer = keras.Sequential([keras.layers.LayerNormalization(), keras.layers.Dense(256, activation="gelu")])
+    x, found, layers = tf.constant(ROWS), {}, keras.layers
+    several = [layers.LayerNormalization(), layers.Dense(256, activation="gelu")]
+    layer = keras.Sequential(several) if which != "lstm" else layers.LSTM(24, return_sequences=True)
     layer(x)
 
     def penalty(on):

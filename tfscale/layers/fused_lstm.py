@@ -11,6 +11,8 @@ Refuses to know layers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfscale.layers.fused_operations import sum_of_rows
@@ -35,8 +37,7 @@ def lstm(
     ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], object]:
         rows = tf.transpose(x, [1, 0, 2])
         inputs = _product(rows, kernel) + bias
-        # A loop of XLA's is compiled anew for each length
-        is_one = x.dtype == tf.float32 and x.shape[1] is not None
+        is_one = x.dtype == tf.float32 and x.shape[1] is not None  # XLA compiles anew for each length
         forward, backward = (_forward_by_xla, _backward_by_xla) if is_one else (_forward, _backward)
         states, memories, gates = forward(inputs, state, memory, recurrent)
 
@@ -129,5 +130,21 @@ def _cell_back(
     return tf.concat(parts, 1), dc * f
 
 
-_forward_by_xla = tf.function(_forward, jit_compile=True, autograph=False)
-_backward_by_xla = tf.function(_backward, jit_compile=True, autograph=False)
+def _by_xla(loop: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """The loop as one kernel. Second gradients go through the loop as it stands: XLA keeps nothing of its steps."""
+    compiled = tf.function(loop, jit_compile=True, autograph=False)
+
+    @tf.custom_gradient
+    def whole(*given: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], object]:
+        def gradient(*d: tf.Tensor) -> list[tf.Tensor]:
+            with tf.GradientTape() as tape:
+                tape.watch(given)
+                found = loop(*given)
+            return tape.gradient(found, given, d, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        return compiled(*map(tf.stop_gradient, given)), gradient  # or the call would keep what its own gradient needs
+
+    return whole
+
+
+_forward_by_xla, _backward_by_xla = _by_xla(_forward), _by_xla(_backward)
