@@ -120,7 +120,7 @@ def serve(factory: str, *arguments: str) -> None:
 
     The protocol has the process's stdout to itself; what the work prints goes to /dev/null.
     """
-    _die_with_parent()
+    die_with_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
@@ -148,7 +148,7 @@ def peak_bytes() -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Asks Linux for SIGKILL when the parent dies, also in the middle of a window; elsewhere stdin's end must do."""
     if sys.platform == "linux":
         set_parent_death_signal = 1

@@ -29,7 +29,15 @@ import numpy as np
 
 from benchmarks.asking import Asking, NotAsked
 from benchmarks.outcomes import Outcome, of_measured
-from benchmarks.side_by_side import ROOT, START_SECONDS, ContestantFailed, Measured, Question, in_blocks
+from benchmarks.side_by_side import (
+    ROOT,
+    START_SECONDS,
+    ContestantFailed,
+    Measured,
+    Question,
+    die_with_parent,
+    in_blocks,
+)
 from tfscale.data.mnist import archive, digits
 from tfscale.errors import TfscaleError
 
@@ -133,6 +141,7 @@ class Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that those that it starts end with it
+            preexec_fn=die_with_parent,
         )
         try:
             told, ended = self._read(process, began + START_SECONDS)

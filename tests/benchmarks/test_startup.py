@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from benchmarks import startup
-from benchmarks.side_by_side import ContestantFailed
+from benchmarks.side_by_side import ROOT, ContestantFailed
 from benchmarks.startup import DONE, KERAS, Start, measured
 
 SAYS_SO = f"""
@@ -35,6 +39,30 @@ def test_a_window_ends_with_the_first_step_and_so_does_the_process(tmp_path):
     assert not (tmp_path / "runs" / "first").exists(), "a run of before would be resumed"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_start_ends_with_a_suite_that_is_killed(tmp_path):
+    text = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    start(tmp_path, text)
+    code = "import sys; from pathlib import Path; from benchmarks.startup import Start; "
+    code += "Start('ours', ('said.py',), 'never', Path(sys.argv[1]), {}).window(0.0)"
+    suite = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    until = time.monotonic() + 60
+    while not ((pid := tmp_path / "pid").exists() and pid.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    suite.kill()
+    suite.wait()
+    while _runs(pid.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert time.monotonic() < until
+
+
+def _runs(pid):
+    """Whether there is such a process, and not only what is left of it until somebody asks."""
+    try:
+        return "\nState:\tZ" not in Path("/proc", pid, "status").read_text()
+    except OSError:
+        return False
 
 
 def test_what_ends_or_hangs_before_its_first_step_has_failed(tmp_path, monkeypatch):
