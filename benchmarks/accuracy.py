@@ -45,7 +45,7 @@ def outcomes(part: str, asking: Asking) -> list[Outcome]:
     order = np.random.default_rng(asking.seed)
     for seed in range(min(asking.blocks, SEEDS)):
         chosen = [names[i] for i in order.permutation(len(names))]
-        for name, found in _trained(trial, seed, chosen, together=asking.quick).items():
+        for name, found in _trained(trial, seed, chosen, together=asking.quick):
             curves[name].append(found)
             asking.say(f"seed {seed}, {name}: {_told(found, trial.bar)}")
     return [outcome(f"accuracy:{part}", trial, curves, seed=asking.seed, quick=asking.quick)]
@@ -77,17 +77,16 @@ class _Training:
         return Curve.from_json(out.splitlines()[-1]) if self.name in WAYS else curve(self.folder)
 
 
-def _trained(trial: Trial, seed: int, names: Sequence[str], *, together: bool) -> dict[str, Curve]:
+def _trained(trial: Trial, seed: int, names: Sequence[str], *, together: bool) -> Iterator[tuple[str, Curve]]:
     """One training of each, one after another, or all at once; raises ContestantFailed."""
-    found: dict[str, Curve] = {}
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         started = []
         for number, name in enumerate(names):
             started.append(stack.enter_context(_started(trial, seed, name, Path(scratch) / f"run{number}")))
             if not together:
-                found[name] = started.pop().curve()
-        found |= {one.name: one.curve() for one in started}
-    return found
+                yield name, started.pop().curve()
+        for one in started:
+            yield one.name, one.curve()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy_trial import Curve, Trial
+from benchmarks.accuracy_trial import BATCH, LEARNING_RATE, Curve, Trial
 from tfscale.tracking.tracker import NullTracker, Tracker
 
 _FILE = "evaluations.jsonl"
@@ -21,7 +21,8 @@ _METRIC, _PARAMETERS = "test/accuracy", "model.trainable_parameters"
 
 def words(trial: Trial, seed: int, run_dir: Path) -> list[str]:
     """The arguments of `python -m tfscale.train`."""
-    own = [f"task.depth={trial.depth}", f"task.width={trial.width}", f"optimizer.warmup={trial.until(1)}"]
+    own = [f"task.depth={trial.depth}", f"task.width={trial.width}", f"train.global_batch={BATCH}"]
+    own += [f"optimizer.learning_rate={LEARNING_RATE}", f"optimizer.warmup={trial.until(1)}"]
     times = [f"train.until={trial.until(trial.evaluations)}", f"eval.every={trial.until(1)}", f"train.seed={seed}"]
     watched = ["tracker=none", "tracker._target_=benchmarks.accuracy_ours.EvaluationTimes"]
     return [
