@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.side_by_side import Measured, Question, measure
+from tfscale.hardware import probe
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Asking:
             say=self.say,
             together=self.quick,
         )
+
+
+def computes_bfloat16() -> bool:
+    """Whether this machine computes it by itself, so that it is measured."""
+    return probe().cpu_native_bfloat16 or bool(probe().gpus)
 
 
 class NotAsked(Exception):

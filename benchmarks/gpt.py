@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.asking import Asking, NotAsked
+from benchmarks.asking import Asking, NotAsked, computes_bfloat16
 from benchmarks.gpt_torch import BATCH
 from benchmarks.input import peers_python
 from benchmarks.outcomes import Outcome, of_measured
@@ -49,10 +49,11 @@ def ours(path: str) -> Work:
 
     parameters = sum(int(v.value.shape.num_elements()) for v in state.model.trainable_variables)
     how = f"{plan.precision}, xla {plan.xla}, deterministic {plan.deterministic}"
-    return Work(run, 20, {"parameters": parameters, "how": how})
+    return Work(run, 20, {"parameters": parameters, "precision": plan.precision.removeprefix("mixed_"), "how": how})
 
 
-def question(path: str, python: Path | None) -> Question:
+def question(path: str, python: Path | None, *, bfloat16: bool) -> Question:
+    """Args: bfloat16: whether PyTorch is measured in it, too: what is planned here may be either."""
     found = [
         Contestant("ours", "benchmarks.gpt:ours", (path,)),
         Contestant("ours again", "benchmarks.gpt:ours", (path,)),
@@ -64,8 +65,11 @@ def question(path: str, python: Path | None) -> Question:
     if python is None:
         notes.append("Without PyTorch: ours alone.")
     else:
-        for name in ("eager", "compiled"):
-            found.append(Contestant(f"torch {name}", f"benchmarks.gpt_torch:{name}", (path,), python=str(python)))
+        found += [
+            Contestant(f"torch {how} {short}", "benchmarks.gpt_torch:work", (path, how, short), python=str(python))
+            for short in (("float32", "bfloat16") if bfloat16 else ("float32",))
+            for how in ("eager", "compiled")
+        ]
     title = f"gpt: 4 layers, 4 heads, 128 wide, contexts of 64, batch {BATCH}"
     return Question(title, "examples/s", tuple(found), (), ("ours again", "ours"), "ours", BATCH, tuple(notes))
 
@@ -80,7 +84,7 @@ def outcomes(part: str, asking: Asking) -> list[Outcome]:
             raise NotAsked("give a text file, such as tinyshakespeare's, by --text FILE")
         else:
             text = asking.text.resolve()
-        asked = question(str(text), None if asking.quick else peers_python(asking.say))
+        asked = question(str(text), None if asking.quick else peers_python(asking.say), bfloat16=computes_bfloat16())
         found = asking.measure(asked)
     sizes = {name: facts["parameters"] for name, facts in found.facts.items()}
     unequal = [f"{name}: {count} parameters" for name, count in sizes.items() if count != sizes["ours"]]
@@ -99,7 +103,13 @@ def main(arguments: list[str] | None = None) -> int:
     python = peers_python(say)
     path = str(Path(chosen.text).resolve())
     try:
-        found = measure(question(path, python), blocks=chosen.blocks, seconds=chosen.seconds, seed=chosen.seed, say=say)
+        found = measure(
+            question(path, python, bfloat16=computes_bfloat16()),
+            blocks=chosen.blocks,
+            seconds=chosen.seconds,
+            seed=chosen.seed,
+            say=say,
+        )
     except ContestantFailed as error:
         say(f"gpt: {error}")
         return 1

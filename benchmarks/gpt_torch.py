@@ -11,18 +11,12 @@ from typing import Any
 from benchmarks.side_by_side import Work
 
 VOCABULARY, LENGTH, LAYERS, WIDTH, HEADS, BATCH = 259, 64, 4, 128, 4, 12
+PLACES = LENGTH + 1  # as many as the recipe has, whose rows hold the next byte, too
 LEARNING_RATE, BETAS, DECAY, CLIP = 2e-3, (0.9, 0.99), 0.1, 1.0
 
 
-def eager(path: str) -> Work:
-    return _work(path, compiled=False)
-
-
-def compiled(path: str) -> Work:
-    return _work(path, compiled=True)
-
-
-def _work(path: str, *, compiled: bool) -> Work:
+def work(path: str, how: str, precision: str) -> Work:
+    """Args: how: eager or compiled; precision: float32, or bfloat16 by autocast."""
     import torch
     from torch.nn import functional
 
@@ -35,15 +29,16 @@ def _work(path: str, *, compiled: bool) -> Work:
     groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, LEARNING_RATE, BETAS, fused=True)
     parameters = sum(p.numel() for p in model.parameters())
-    run_model = torch.compile(model) if compiled else model
+    run_model = torch.compile(model) if how == "compiled" else model
 
     def run(steps: int) -> None:
         total = torch.zeros(())
         for _ in range(steps):
             starts = torch.randint(len(text) - LENGTH - 1, (BATCH, 1)) + torch.arange(LENGTH + 1)
             rows = text[starts]
-            logits = run_model(rows[:, :-1].contiguous())
-            loss = functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = run_model(rows[:, :-1].contiguous())
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -51,8 +46,10 @@ def _work(path: str, *, compiled: bool) -> Work:
             total += loss.detach()
         assert torch.isfinite(total), "the loss is no longer finite"
 
-    how = f"torch {torch.__version__}, {'compiled' if compiled else 'eager'}, float32, fused AdamW and attention"
-    return Work(run, 20, {"parameters": parameters, "how": f"{how}, {torch.get_num_threads()} threads"})
+    told = (
+        f"torch {torch.__version__}, {how}, {precision}, fused AdamW and attention, {torch.get_num_threads()} threads"
+    )
+    return Work(run, 20, {"parameters": parameters, "precision": precision, "how": told})
 
 
 def through_block(block: Any, x: Any, heads: int, *, causal: bool = True) -> Any:
@@ -100,7 +97,7 @@ def _decoder() -> Any:
     class Decoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.tokens, self.places = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(LENGTH, WIDTH)
+            self.tokens, self.places = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(PLACES, WIDTH)
             self.blocks, self.last = nn.Sequential(*(Block() for _ in range(LAYERS))), Norm()
             for name, weights in self.named_parameters():
                 if weights.dim() > 1:

@@ -21,7 +21,7 @@ from benchmarks.step import pairs, prepared, unequal
 from benchmarks.step_models import QUICK, spec
 
 BLOCKS = 3  # at most: starting takes long, and the peak hardly varies
-_OTHER_WAYS = {"loops", "xla", "compiled"}  # to be fast
+_OTHER_WAYS = {"loops", "xla", "compiled", "products"}  # to be fast, or the limit
 NOTES = (
     "Processes are started anew for every block, so that --seconds means nothing here; memory of a GPU isn't counted.",
     "Keras as it is written, and PyTorch eager: their other ways are there to be fast, and compilers take memory.",

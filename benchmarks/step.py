@@ -16,13 +16,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
-from benchmarks.asking import Asking
+from benchmarks import report, step_limit
+from benchmarks.asking import Asking, computes_bfloat16
 from benchmarks.input import peers_python
 from benchmarks.outcomes import Outcome, of_measured
 from benchmarks.side_by_side import ROOT, Contestant, ContestantFailed, Measured, Question
 from benchmarks.step_models import QUICK, SPECS, spec
-from tfscale.hardware import probe
 
 BFLOAT16 = 2e-2  # by which mean losses in bfloat16 may differ at least, or ten times as much as in float32
 FLOPS = 0.01  # by which FLOPs may differ: what a library counts as a product differs a little
@@ -30,9 +29,11 @@ WRITTEN = "keras as written float32"
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def question(name: str, weights: Path, python: Path | None, *, bfloat16: bool = True) -> Question:
+def question(
+    name: str, weights: Path, python: Path | None, *, bfloat16: bool = True, flops: int | None = None
+) -> Question:
     """Args: weights: of the first step, beside which run folders may lie; python: PyTorch's, None to leave it out;
-    bfloat16: whether that is measured, too."""
+    bfloat16: whether that is measured, too; flops: of one example's forward pass, where they could be counted."""
     scratch, found = str(weights.parent), spec(name)
     precisions = ("float32", "bfloat16") if bfloat16 else ("float32",)
     ways = {"as written": "written", "in loops": "loops", **({"xla": "xla"} if found.xla else {})}
@@ -56,6 +57,11 @@ def question(name: str, weights: Path, python: Path | None, *, bfloat16: bool = 
             for short in precisions
             for how in ("eager", "compiled")
         ]  # fmt: skip
+    if flops:
+        contestants += [
+            Contestant(f"{step_limit.NAME} {short}", "benchmarks.step_limit:work", (name, str(flops), short))
+            for short in precisions
+        ]
     return _question(name, contestants, notes)
 
 
@@ -78,7 +84,7 @@ def pairs(facts: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
         (mine, peer)
         for mine in own
         for peer in facts
-        if not peer.startswith("ours") and facts[mine]["precision"] == facts[peer]["precision"]
+        if not peer.startswith(("ours", step_limit.NAME)) and facts[mine]["precision"] == facts[peer]["precision"]
     ]
     return same if ("ours", WRITTEN) in same else [("ours", WRITTEN), *same]
 
@@ -94,6 +100,8 @@ def unequal(facts: dict[str, dict[str, Any]], tolerance: float, flops: int | Non
     wanted = facts[WRITTEN]
     wrong = []
     for name, told in facts.items():
+        if name.startswith(step_limit.NAME):
+            continue
         apart = abs(told["loss"] / wanted["loss"] - 1)
         bound = tolerance if told["precision"] == "float32" else max(BFLOAT16, 10 * tolerance)
         if told["parameters"] != wanted["parameters"] or not apart < bound:
@@ -112,7 +120,8 @@ def outcomes(part: str, asking: Asking) -> list[Outcome]:
     with tempfile.TemporaryDirectory() as scratch:
         found, flops = measured(name, Path(scratch), python, asking)
     wrong = unequal(found.facts, spec(name).tolerance, flops)
-    return [of_measured(f"step:{part}", found, pairs=pairs(found.facts), unequal=wrong)]
+    limits = [one for one in found.facts if one.startswith(step_limit.NAME)]
+    return [of_measured(f"step:{part}", found, pairs=pairs(found.facts), limits=limits, unequal=wrong)]
 
 
 def measured(name: str, scratch: Path, python: Path | None, asking: Asking) -> tuple[Measured, int | None]:
@@ -124,14 +133,13 @@ def measured(name: str, scratch: Path, python: Path | None, asking: Asking) -> t
 def prepared(name: str, scratch: Path, python: Path | None) -> tuple[Question, int | None]:
     """The question, whose first weights are written, and the FLOPs of the Keras model; raises ContestantFailed."""
     weights, flops = scratch / "weights.npz", None
-    asked = question(name, weights, python, bfloat16=probe().cpu_native_bfloat16 or bool(probe().gpus))
     if python:  # who alone reads them
         command = [sys.executable, "-m", "benchmarks.step_weights", name, str(weights)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise ContestantFailed(f"the first weights could not be written:\n{done.stderr[-4000:]}")
         flops = json.loads(done.stdout)["flops"]
-    return asked, flops
+    return question(name, weights, python, bfloat16=computes_bfloat16(), flops=flops), flops
 
 
 def main(arguments: list[str] | None = None) -> int:

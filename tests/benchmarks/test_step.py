@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import step
+from benchmarks import step, step_limit
 from benchmarks.step_models import QUICK, SPECS, STEPS, data, spec
 
 EQUAL = {"parameters": 10, "loss": 5.0, "precision": "float32", "how": ""}
@@ -62,6 +62,21 @@ def test_every_model_has_its_batches_and_its_peers():
         assert ("keras xla float32" in names) == SPECS[name].xla
         alone = {one.name for one in step.question(name, Path("weights.npz"), None, bfloat16=False).contestants}
         assert not [one for one in alone if "torch" in one or "bfloat16" in one]
+
+
+def test_the_limit_beside_a_step_takes_as_many_flops(tf):
+    asked = step.question("digits", Path("weights.npz"), None, flops=10**9)
+    limits = [one for one in asked.contestants if one.name.startswith(step_limit.NAME)]
+    assert [one.name for one in limits] == ["matrix products float32", "matrix products bfloat16"]
+    facts = {
+        name: {"precision": name.split()[-1], "loss": 1.0, "parameters": 3} for name in ("ours float32", step.WRITTEN)
+    }
+    facts |= {one.name: {"precision": one.name.split()[-1]} for one in limits}
+    assert step.pairs(facts) and not any(step_limit.NAME in peer for _, peer in step.pairs(facts))
+    assert step.unequal(facts, 1e-3) == []
+    work = step_limit.work("digits" + QUICK, str(2 * step_limit.SIZE**3), "float32")
+    small = spec("digits" + QUICK)
+    assert work.chunk == small.epoch and work.facts["how"].startswith(f"{3 * small.batch * small.epoch} products")
 
 
 def _arrays(name):

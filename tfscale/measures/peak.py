@@ -82,7 +82,7 @@ def _measure(plan: ExecutionPlan) -> Peak:
     size, largest, seconds = _SMALLEST // 2, _LARGEST[plan.accelerator], 0.0
     while size < largest and seconds < _PRODUCT_SECONDS:
         size *= 2
-        multiply = _products(size, dtype)
+        multiply = products(size, dtype)
         multiply(1)  # traces
         seconds = min(_timed(multiply, 1) for _ in range(2))
     count = max(1, math.ceil(_WINDOW_SECONDS / seconds))
@@ -98,7 +98,7 @@ def _measure(plan: ExecutionPlan) -> Peak:
     return best_of(windows)
 
 
-def _products(size: int, dtype: tf.DType) -> Callable[[int], None]:
+def products(size: int, dtype: tf.DType) -> Callable[[int], None]:
     """Multiplies matrices [size, size] so many times, one behind the other, and waits for the last."""
     # Of a variance that keeps the products' one: numbers that grow or vanish take other paths
     deviation = math.sqrt(3.0 / size)
