@@ -197,3 +197,34 @@ def test_every_optimizer_updates_all_replicas_alike(train, name, replicas):
     for path, parts in many.items():
         assert all(np.array_equal(parts[0], part) for part in parts), path
         np.testing.assert_allclose(parts[0], one[path][0], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_tensor_larger_than_a_pack_travels_in_pieces(tf, dtype):
+    import dataclasses
+
+    from tfscale.engine.reduce import Reducer
+
+    strategy, given = strategy_for(2), np.arange(123.0).reshape(41, 3).astype(dtype)
+
+    def reduced(pack):
+        plan = dataclasses.replace(plan_for(8, replicas=2), collectives="ring", bytes_per_pack=pack)
+        reducer = Reducer(plan)
+
+        def part():
+            number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group + 1, dtype)
+            rows = tf.IndexedSlices(given[:30] * number, tf.range(30), tf.constant(given.shape))
+            return reducer([given * number, number, given[:5] * number, rows], [])[0]
+
+        step = tf.function(lambda: strategy.run(part), autograph=False)
+        ops = step.get_concrete_function().graph.get_operations()
+        lengths = [op.outputs[0].shape for op in ops if op.type.startswith("Split")]
+        sums = [strategy.experimental_local_results(one)[1] for one in step()]
+        return [tf.convert_to_tensor(one).numpy() for one in sums], lengths
+
+    (whole, before), (pieces, lengths) = reduced(0), reduced(64)
+    piece = [64 // np.dtype(dtype).itemsize]
+    assert piece in lengths and piece not in before
+    for one, other in zip(whole, pieces, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(pieces[0], given * 3)

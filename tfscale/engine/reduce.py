@@ -50,6 +50,7 @@ class Reducer:
         self.as_one = as_one
         self.replicas, self.wire = plan.num_replicas, _WIRE.get(plan.wire_precision)
         self.options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=plan.bytes_per_pack)
+        self._most = plan.bytes_per_pack if plan.collectives == "ring" else 0  # of one tensor; 0: as it is
 
     def __call__(
         self, gradients: Sequence[tf.Tensor], written: Sequence[tf.Variable]
@@ -91,10 +92,27 @@ class Reducer:
         context, results = tf.distribute.get_replica_context(), list(tensors)
         for dtype in dict.fromkeys(t.dtype for t in tensors):
             places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
-            parts = context.all_reduce(tf.distribute.ReduceOp.SUM, [tensors[i] for i in places], self.options)
-            for place, part in zip(places, parts, strict=True):
-                results[place] = part
+            cut = [self._pieces(tensors[i]) for i in places]
+            sent = [piece for pieces in cut for piece in pieces]
+            parts = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, sent, self.options))
+            for place, pieces in zip(places, cut, strict=True):
+                received = [next(parts) for _ in pieces]
+                results[place] = received[0] if len(pieces) == 1 else _joined(received, tensors[place])
         return results
+
+    def _pieces(self, tensor: Any) -> list[Any]:
+        """Pieces of a pack's size: TensorFlow puts small tensors together, and never cuts a large one, whose way over
+        the wire nothing would go on beside."""
+        shape = tf.TensorShape(None) if isinstance(tensor, tf.IndexedSlices) else tensor.shape
+        if not self._most or not shape.is_fully_defined() or shape.num_elements() * tensor.dtype.size <= self._most:
+            return [tensor]
+        length = max(1, self._most // tensor.dtype.size)
+        whole, rest = divmod(shape.num_elements(), length)
+        return tf.split(tf.reshape(tensor, [-1]), [length] * whole + [rest] * bool(rest))  # type: ignore[no-any-return]
+
+
+def _joined(pieces: list[tf.Tensor], like: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(tf.concat(pieces, 0), like.shape)
 
 
 def combined(gradient: Any) -> Any:
