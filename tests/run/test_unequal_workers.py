@@ -65,3 +65,18 @@ def test_workers_with_unequal_data_end_before_the_first_step(group, tmp_path):
     told = "worker 1 has other data than the chief, which has 50 training and 25 test examples"
     assert told in ended.error(0) and f"{told}; 50 training and 20 test examples here" in ended.error(1)
     assert not (tmp_path / "it" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_workers_measure_together_and_train_what_the_chief_has_chosen(group, tmp_path):
+    """Their trials come to the record that is NaN, too, and leave nothing of it."""
+    measured = group(job("measured", "plan.calibrate=auto"), each={0: CHIEF, 1: OTHER})
+    assert measured.codes(within=200) == [0, 0], measured.tails()
+    assert "calibration: measured in" in measured.text(0)
+    chosen = json.loads((tmp_path / "measured" / "calibration.json").read_text())["plan"]
+    assert sorted(chosen) == ["bytes_per_pack", "fused_kernels", "xla"]  # the job is deterministic
+    forced = group(job("forced", *(f"plan.{name}={str(value).lower()}" for name, value in chosen.items())))
+    assert forced.codes(within=100) == [0, 0], forced.tails()
+    assert fingerprint(tmp_path / "measured") == fingerprint(tmp_path / "forced")
+    assert evaluations(tmp_path / "measured") == evaluations(tmp_path / "forced")
