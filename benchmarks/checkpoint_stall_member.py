@@ -229,7 +229,7 @@ def main() -> None:
     os.close(silence)
     from benchmarks import checkpoint_stall_savers, side_by_side
 
-    side_by_side._die_with_parent()
+    side_by_side.die_with_parent()
     folder = Path(told["folder"])
     saver = getattr(checkpoint_stall_savers, function)(told["parameters"], folder)
     member = Member(saver, folder)

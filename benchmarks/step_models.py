@@ -69,11 +69,11 @@ SPECS = {
         {"side": 128, "classes": 1000},
         {"side": 32, "classes": 10, "batch": 4},
         xla=False,
-        tolerance=5e-3,
+        tolerance=1e-2,
         notes=(
             _NO_XLA,
-            "Losses may be 5e-3 apart: rounding alone turns its first gradients by 3 %, PyTorch's own in float32"
-            " from those in float64, too.",
+            "Losses may be 1e-2 apart: rounding alone turns its first gradients by 3 %, PyTorch's own in float32"
+            " from those in float64, too, and Keras's own by 2 % where images are multiplied by 1.000001.",
             "PyTorch's has the biases and the strides of keras.applications, and channels_last.",
         ),
     ),

@@ -111,7 +111,7 @@ class Losing:
 
 
 def test_a_step_that_is_lost_is_asked_for_again_and_comes_once(servers, caplog, monkeypatch):
-    monkeypatch.setattr("tfscale.data.served._PATIENCE", 0.2)
+    monkeypatch.setattr("tfscale.data.served._PATIENCE", 1.5)  # a busy machine answers late
     from tfscale.data.order import Portion, Shard
     from tfscale.data.pipeline import build_dataset
 

@@ -69,6 +69,9 @@ def test_what_was_measured_is_reused_by_a_resumed_run_and_by_others(tf, tmp_path
     _, said, other = fit_tiny(tmp_path, plan=AUTO, run={"name": "other"}, train={"until": "10st"})
     assert "as another run has measured it" in said and "measured in" not in said
     assert (other / "calibration.json").read_text() == before
+    assert [file.name for file in (folder.parent.parent / "calibrations").iterdir()] == [
+        f"{json.loads(before)['key']}.json"
+    ]
     (folder / "calibration.json").write_text(before.replace(json.loads(before)["key"], "0" * 16))
     _, said, _ = fit_tiny(tmp_path, plan=AUTO, train={"until": "30st"})
     assert "aren't those that this run has measured" in said
@@ -86,6 +89,12 @@ def test_the_time_for_it_ends(tf, tmp_path, monkeypatch):
     _, said, folder = fit_tiny(tmp_path, plan=AUTO, train={"until": "2st"})
     assert said.count("the time for it is over") == 2
     assert json.loads((folder / "calibration.json").read_text())["plan"] == {}
+    assert not (folder.parent.parent / "calibrations").exists()
+
+
+def test_a_dry_run_says_that_nothing_is_measured_yet(tf, tmp_path):
+    _, said, folder = fit_tiny(tmp_path, plan={**AUTO, "dry_run": True})
+    assert "is measured when the training begins" in said and not folder.exists()
 
 
 def test_the_fastest_micro_batch_is_the_one_that_trains(tf, tmp_path, monkeypatch):

@@ -156,6 +156,8 @@ def _fit(
 
 def _report_plan(config: RunConfig, plan: ExecutionPlan, *, level: int) -> None:
     _log.log(level, with_found(plan.explain(), config.data), extra=bare("execution plan", plan=plan.to_dict()))
+    if config.plan.dry_run and (config.plan.calibrate or config.plan.micro_batch):
+        _log.info("what the plan is to measure is measured when the training begins")
 
 
 def _clear(config: RunConfig, run_dir: RunDir, store: Store | None) -> None:

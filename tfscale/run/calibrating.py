@@ -47,10 +47,10 @@ def by_measured_plan(parts: Parts, *, heartbeat: Any) -> Parts:
     key = _key(parts)
     found = _of_chief(parts, _kept(parts, key) if parts.cluster.is_chief else None)
     if found is None:
-        found = {"key": key, **_measured(parts, heartbeat)}
-        text = (json.dumps(found, indent=1) + "\n").encode()
-        if run_dir.writes:
-            _share(_beside(config, run_dir.path, key), text)
+        found, is_whole = _measured(parts, heartbeat)
+        found["key"] = key
+        if run_dir.writes and is_whole:
+            _share(_beside(config, run_dir.path, key), (json.dumps(found, indent=1) + "\n").encode())
     if run_dir.writes:
         run_dir.write_json(FILE, found)
     plan = dataclasses.replace(parts.plan, **found["plan"], reasons={**parts.plan.reasons, **found["reasons"]})
@@ -93,18 +93,19 @@ def _choices(parts: Parts, plan: ExecutionPlan) -> list[Any]:
     return choices(plan, forced, Traits(convolves=convolves, compiles=compiles))
 
 
-def _measured(parts: Parts, heartbeat: Any) -> dict[str, Any]:
-    """{"plan": the fields that were settled, "reasons": why}, JSON values."""
+def _measured(parts: Parts, heartbeat: Any) -> tuple[dict[str, Any], bool]:
+    """({"plan": the fields that were settled, "reasons": why}, JSON values; whether there was time for all)."""
     from tfscale.engine.trials import Trials
 
     plan, began = parts.plan, time.monotonic()
     _log.info("calibration: some real steps are timed before the first one, and leave everything as it was")
     with kept(parts.state, parts.strategy):
-        trials, settled = Trials(parts.trainer, heartbeat=heartbeat), list[str]()
+        trials, settled, is_whole = Trials(parts.trainer, heartbeat=heartbeat), list[str](), True
         for options in _choices(parts, plan):
             if trials.over:
                 names = " or ".join(one.name for one in options)
                 _log.info(f"calibration: the time for it is over: {names} is left as planned")
+                is_whole = False
                 continue
             tried = trials.rounds([one.of(plan) for one in options], lambda plan: _batches(parts, plan))
             for place, why in tried.failed.items():
@@ -113,10 +114,8 @@ def _measured(parts: Parts, heartbeat: Any) -> dict[str, Any]:
                 plan = calibrated(plan, [options[place] for place in tried.places], tried.rounds)
                 settled += options[0].fields
     _log.info(f"calibration: measured in {time.monotonic() - began:.0f} s")
-    return {
-        "plan": {name: getattr(plan, name) for name in settled},
-        "reasons": {name: plan.reasons[name] for name in settled},
-    }
+    chosen = {name: getattr(plan, name) for name in settled}
+    return {"plan": chosen, "reasons": {name: plan.reasons[name] for name in settled}}, is_whole
 
 
 def _batches(parts: Parts, plan: ExecutionPlan) -> Any:
