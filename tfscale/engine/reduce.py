@@ -108,7 +108,7 @@ class Reducer:
             return [tensor]
         length = max(1, self._most // tensor.dtype.size)
         whole, rest = divmod(shape.num_elements(), length)
-        return tf.split(tf.reshape(tensor, [-1]), [length] * whole + [rest] * bool(rest))  # type: ignore[no-any-return]
+        return tf.split(tf.reshape(tensor, [-1]), [length] * whole + [rest] * bool(rest))
 
 
 def _joined(pieces: list[tf.Tensor], like: tf.Tensor) -> tf.Tensor:
