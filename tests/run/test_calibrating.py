@@ -77,6 +77,19 @@ def test_what_was_measured_is_reused_by_a_resumed_run_and_by_others(tf, tmp_path
     assert "aren't those that this run has measured" in said
 
 
+def test_what_is_forced_is_never_another_runs_choice(tf, tmp_path, monkeypatch):
+    import tfscale.plan.calibration as calibration
+
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration, "fastest", lambda rounds: 1)
+        _, _, folder = fit_tiny(tmp_path, plan=AUTO, train={"until": "2st"})
+    assert json.loads((folder / "plan.json").read_text())["xla"] is True
+    for name in ("it", "other"):
+        _, said, folder = fit_tiny(tmp_path, plan={**AUTO, "xla": False}, run={"name": name}, train={"until": "4st"})
+        assert json.loads((folder / "plan.json").read_text())["xla"] is False
+        assert "measured" in said
+
+
 def test_a_run_that_began_without_it_goes_on_as_it_began(tf, tmp_path):
     fit_tiny(tmp_path, train={"until": "10st"})
     _, said, folder = fit_tiny(tmp_path, plan=AUTO, train={"until": "20st"})

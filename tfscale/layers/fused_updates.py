@@ -79,7 +79,7 @@ def is_in_one_pass(optimizer: Any, variable: Any) -> bool:
 
 
 def updated_in_one_pass(optimizer: keras.optimizers.Adam, gradient: Any, variable: Any, learning_rate: Any) -> None:
-    """Adam, and the weight decay before it, exactly as Keras computes them, by one kernel of XLA's on a CPU.
+    """Adam, and the weight decay before it, by Keras's formulas and one kernel of XLA's on a CPU.
 
     A sparse gradient is one of zeros to that kernel; the rows that it has are computed besides, from what was there
     before. As in Keras, what several pieces give to one row is added up, and so are their squares.
@@ -147,9 +147,9 @@ def _adam(parts: list[tf.Tensor], numbers: list[tf.Tensor]) -> tuple[tf.Tensor, 
 
 
 def updated_by_adagrad(optimizer: keras.optimizers.Adagrad, gradient: Any, variable: Any, learning_rate: Any) -> bool:
-    """Adagrad (Duchi et al., 2011) exactly as Keras computes it, of the rows that a sparse gradient has: the others
-    stay as they are, and Keras takes the root of every row's sum all the same. False for other gradients, and without
-    an epsilon, where rows that never had a gradient are divided by zero."""
+    """Adagrad (Duchi et al., 2011) by Keras's formula, of the rows that a sparse gradient has: the others stay as they
+    are, and Keras takes the root of every row's sum all the same. False for other gradients, and without an epsilon,
+    where rows that never had a gradient are divided by zero."""
     if not isinstance(gradient, tf.IndexedSlices) or not isinstance(optimizer.epsilon, float | int):
         return False
     if optimizer.epsilon <= 0 or optimizer.initial_accumulator_value < 0:

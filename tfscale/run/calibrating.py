@@ -132,16 +132,18 @@ def _batches(parts: Parts, plan: ExecutionPlan) -> Any:
 
 
 def _key(parts: Parts) -> str:
-    """What a measurement holds for: this hardware, these versions, this model and this plan."""
+    """What a measurement holds for: this hardware, these versions, this model, this plan and what was forced of it."""
     import keras
     import tensorflow as tf
 
-    plan, model = parts.plan, parts.state.model
+    plan, model, forced = parts.plan, parts.state.model, parts.config.plan
     variables = [(tuple(v.shape), str(v.dtype)) for v in model.variables]
     return digest_of({
         "hardware": plan.reasons["accelerator"],
         "versions": [__version__, tf.__version__, keras.__version__],
         "plan": {**plan.agreed(), "threads": [plan.intra_op_threads, plan.inter_op_threads]},
+        "forced": {name: str(getattr(forced, name)) for name in (*plan.agreed(), "calibrate", "micro_batch")
+                   if getattr(forced, name, None) is not None},
         "model": [[type(layer).__name__ for layer in layers_in(model)], variables],
         "optimizer": [type(parts.state.optimizer).__name__, len(parts.state.optimizer.variables)],
     })[:16]  # fmt: skip
