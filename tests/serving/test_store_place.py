@@ -158,6 +158,24 @@ def test_no_message_shows_what_opens_an_address(url, capfd):
     assert "hun" not in told and "ter22" not in told
 
 
+def test_a_web_server_whose_file_grew_while_it_was_sent():
+    class Grown(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            self.wfile.write(b'{"step": 3}')
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Grown) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        with pytest.raises(IOFailure, match="the store can't be read: 400"):
+            stored_model(f"http://127.0.0.1:{web.server_port}/double", "double", every=None)
+        web.shutdown()
+
+
 def test_an_export_behind_a_web_server_and_a_run_in_a_folder(exports, tmp_path, monkeypatch, messages):
     run = tmp_path / "recipe" / "abc"
     shutil.copytree(exports[2], run / "export")

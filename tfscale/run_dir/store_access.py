@@ -174,7 +174,8 @@ def code_of(error: BaseException) -> str:
 
 
 def _is_refusal(error: Exception) -> bool:
-    code = getattr(error, "code", None)  # of gcsfs, which raises a bare OSError for 403
+    status = getattr(error, "status", None)  # of aiohttp, whose `code` warns
+    code = status if status is not None else getattr(error, "code", None)  # of gcsfs: a bare OSError for 403
     by_name = "Credential" in type(error).__name__ or str(error).startswith("Forbidden")
     return isinstance(error, PermissionError) or by_name or code in (401, 403)
 
