@@ -78,7 +78,7 @@ def _in_blocks(question: Question, asking: Asking) -> tuple[dict[str, list[float
 def _trained(question: Question, some: list[Contestant], asking: Asking) -> dict[str, dict[str, Any]]:
     """The facts of these, by name."""
     one = dataclasses.replace(question, contestants=tuple(some))
-    with started(one, asking.say, together=asking.quick) as processes:
+    with started(one, asking.say, at_once=2 if asking.quick else 1) as processes:
         return {process.name: process.facts for process in processes}
 
 

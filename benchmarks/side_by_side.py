@@ -11,6 +11,7 @@ block, so that whatever slows the machine for longer than a block slows both sid
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import importlib
@@ -284,20 +285,21 @@ def measure(
     seconds: float,
     seed: int,
     say: Callable[[str], None] = lambda text: None,
-    together: bool = False,
+    at_once: int = 1,
 ) -> Measured:
-    """Starts the contestants one after another and runs the blocks.
+    """Starts the contestants and runs the blocks.
 
     Args:
         seconds: the length of a window.
         seed: of the order within blocks and of the bootstrap.
         say: told what happens, one line at a time.
-        together: starts all at once, which is over sooner and disturbs what they measure of themselves.
+        at_once: how many are started at the same time, which is over sooner and disturbs what they measure of
+            themselves, such as memory; the blocks begin when all are ready.
 
     Raises:
         ContestantFailed: a contestant ended or hung.
     """
-    with started(question, say, together=together) as processes:
+    with started(question, say, at_once=at_once) as processes:
         per_step, cpu = in_blocks(processes, blocks=blocks, seconds=seconds, seed=seed, say=say)
         facts = {process.name: process.facts for process in processes}
     return Measured(question, per_step, cpu, facts, seed)
@@ -335,19 +337,16 @@ def in_blocks(
 
 
 @contextlib.contextmanager
-def started(question: Question, say: Callable[[str], None], *, together: bool) -> Iterator[list[Process]]:
+def started(question: Question, say: Callable[[str], None], *, at_once: int) -> Iterator[list[Process]]:
     """Its contestants, ready; see `measure`."""
     with contextlib.ExitStack() as stack:
         processes: list[Process] = []
-        for contestant in question.contestants:
-            start = time.monotonic()
-            processes.append(stack.enter_context(Process(contestant)))
-            if not together:
-                processes[-1].wait_until_ready()  # before the next one starts, so that no two compile at once
-                say(f"{contestant.name} is ready after {time.monotonic() - start:.0f} s")
-        if together:
-            for process in processes:
-                process.wait_until_ready()
+        waiting = collections.deque(question.contestants)
+        for i in range(len(question.contestants)):
+            while waiting and len(processes) < i + at_once:
+                processes.append(stack.enter_context(Process(waiting.popleft())))
+            processes[i].wait_until_ready()
+            say(f"{processes[i].name} is ready")
         yield processes
 
 
