@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --durations 15
 # For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
 WAITING := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam test-serving-clients test-serving-peers coverage soak test-keras programs-keras check types bench bench-peers bench-loop bench-scaling bench-input bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam test-serving-clients test-serving-peers coverage soak test-keras programs-keras check types bench bench-gpu bench-peers bench-loop bench-scaling bench-input bench-checkpoint clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -116,6 +116,12 @@ BENCH ?= --all --photos ../shared/data/clothing10-256px.tar --text ../shared/dat
 bench: $(READY)
 	mkdir -p build/bench
 	$(BIN)/python -m benchmarks $(BENCH) --json build/bench/results.json --page build/bench/results.html
+
+# On a machine with a GPU, in less than nine minutes; TORCH is an interpreter whose PyTorch computes on it
+TORCH ?= build/input-peers/bin/python
+bench-gpu: $(READY)
+	mkdir -p build/bench
+	$(BIN)/python -m benchmarks gpu --torch $(TORCH) --blocks 5 --seconds 1 --json build/bench/gpu.json --page build/bench/gpu.html
 
 # The environments of the peers: PyTorch twice, Orbax, Grain and what decodes photos
 bench-peers: $(READY)

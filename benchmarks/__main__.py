@@ -55,6 +55,7 @@ def _measure(options: argparse.Namespace) -> Results:
         say=say,
         photos=options.photos,
         text=options.text,
+        torch=options.torch,
     )
 
     def kept(results: Results) -> None:
@@ -133,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the order within blocks and of the bootstrap")
     parser.add_argument("--photos", type=Path, help="a tar of class folders of JPEG photos, for input and stall")
     parser.add_argument("--text", type=Path, help="a text file, for step:gpt")
+    parser.add_argument("--torch", type=Path, metavar="PYTHON", help="whose PyTorch computes on this GPU, for gpu")
     return parser
 
 

@@ -21,6 +21,7 @@ class Asking:
         quick: in sizes that only show that it runs, without the peers' environments.
         photos: a tar of class folders of JPEG photos.
         text: a text file.
+        torch: an interpreter that has PyTorch for this machine's GPU.
     """
 
     blocks: int = 15
@@ -30,6 +31,7 @@ class Asking:
     say: Callable[[str], None] = print
     photos: Path | None = None
     text: Path | None = None
+    torch: Path | None = None
 
     def measure(self, question: Question) -> Measured:
         """Raises as `side_by_side.measure`."""

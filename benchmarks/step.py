@@ -89,15 +89,18 @@ def pairs(facts: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     return same if ("ours", WRITTEN) in same else [("ours", WRITTEN), *same]
 
 
-def unequal(facts: dict[str, dict[str, Any]], tolerance: float, flops: int | None = None) -> list[str]:
+def unequal(
+    facts: dict[str, dict[str, Any]], tolerance: float, flops: int | None = None, *, reference: str = WRITTEN
+) -> list[str]:
     """Which contestants don't do the same work, by parameters, by FLOPs, and by the mean loss of their first 20 steps.
 
     Args:
         facts: of each contestant.
         tolerance: of the mean loss in float32, relative to Keras's.
         flops: of the Keras model's forward pass of one example; compared with those that count theirs.
+        reference: the contestant whose parameters and losses are the right ones.
     """
-    wanted = facts[WRITTEN]
+    wanted = facts[reference]
     wrong = []
     for name, told in facts.items():
         if name.startswith(step_limit.NAME):
@@ -106,7 +109,8 @@ def unequal(facts: dict[str, dict[str, Any]], tolerance: float, flops: int | Non
         bound = tolerance if told["precision"] == "float32" else max(BFLOAT16, 10 * tolerance)
         if told["parameters"] != wanted["parameters"] or not apart < bound:
             wrong.append(f"{name}: {told['parameters']} parameters, loss {told['loss']:.5f} ({apart:.1e} apart)")
-        if name.startswith(("keras", "torch")) and not name.endswith(told["precision"]):
+        asked = name.rpartition(" ")[2]
+        if asked in POLICIES and name.startswith(("keras", "torch")) and asked != told["precision"]:
             wrong.append(f"{name}: computed in {told['precision']}")
         if flops and told.get("flops") and abs(told["flops"] / flops - 1) > FLOPS:
             wrong.append(f"{name}: {told['flops']} FLOPs forward, where the Keras model has {flops}")
@@ -132,14 +136,24 @@ def measured(name: str, scratch: Path, python: Path | None, asking: Asking) -> t
 
 def prepared(name: str, scratch: Path, python: Path | None) -> tuple[Question, int | None]:
     """The question, whose first weights are written, and the FLOPs of the Keras model; raises ContestantFailed."""
-    weights, flops = scratch / "weights.npz", None
-    if python:  # who alone reads them
-        command = [sys.executable, "-m", "benchmarks.step_weights", name, str(weights)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            raise ContestantFailed(f"the first weights could not be written:\n{done.stderr[-4000:]}")
-        flops = json.loads(done.stdout)["flops"]
+    weights, flops = prepared_weights(name, scratch, needed=bool(python))  # PyTorch alone reads them
     return question(name, weights, python, bfloat16=computes_bfloat16(), flops=flops), flops
+
+
+def prepared_weights(name: str, scratch: Path, *, needed: bool) -> tuple[Path, int | None]:
+    """The file of the first weights, and the FLOPs of the Keras model; neither is made where nobody needs them.
+
+    Raises:
+        ContestantFailed
+    """
+    weights = scratch / "weights.npz"
+    if not needed:
+        return weights, None
+    command = [sys.executable, "-m", "benchmarks.step_weights", name, str(weights)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise ContestantFailed(f"the first weights could not be written:\n{done.stderr[-4000:]}")
+    return weights, json.loads(done.stdout)["flops"]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,9 +6,9 @@ The ratio of its time to a step's is the step's MFU, measured in the same blocks
 from __future__ import annotations
 
 from benchmarks.side_by_side import Work
-from benchmarks.step_models import spec
+from benchmarks.step_models import GPU, spec
 
-SIZE = 2048
+SIZE, LARGE = 2048, 8192  # on a CPU; on a GPU, whose peak small ones don't reach
 NAME = "matrix products"  # and the precision
 
 
@@ -18,14 +18,15 @@ def work(name: str, flops: str, precision: str) -> Work:
 
     from tfscale.measures.peak import products
 
-    found, multiply = spec(name), products(SIZE, tf.as_dtype(precision))
+    size = LARGE if name.endswith(GPU) else SIZE
+    found, multiply = spec(name), products(size, tf.as_dtype(precision))
     epoch = 3 * int(flops) * found.batch * found.epoch  # forward once, backward twice as much
-    count = max(1, round(epoch / (2 * SIZE**3)))
+    count = max(1, round(epoch / (2 * size**3)))
 
     def run(steps: int) -> None:
         multiply(count * (steps // found.epoch))
 
     how = (
-        f"{count} products of {SIZE} x {SIZE} for {found.epoch} steps, {2 * count * SIZE**3 / epoch:.3f} of their FLOPs"
+        f"{count} products of {size} x {size} for {found.epoch} steps, {2 * count * size**3 / epoch:.3f} of their FLOPs"
     )
     return Work(run, found.epoch, {"precision": precision, "how": how})

@@ -3,21 +3,21 @@
     inputs, labels = data("transformer")          # of STEPS batches
     model = compiled("transformer")               # under the policy that is set; its weights depend on nothing else
 
-"transformer@quick" is the same model in a size that takes no time. Needs NumPy alone until a model is built, since
-PyTorch's contestants read the data here, too.
+"transformer@quick" is the same model in a size that takes no time, "transformer@gpu" in one for a GPU. Needs NumPy
+alone until a model is built, since PyTorch's contestants read the data here, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 STEPS = 20  # batches of data, whose losses prove equal work
-QUICK = "@quick"
+QUICK, GPU = "@quick", "@gpu"
 DECAY, EPSILON = 0.004, 1e-7  # AdamW's
 MOMENTUM, ACCUMULATOR = 0.9, 0.1  # SGD's, and what Adagrad begins with
 
@@ -32,6 +32,7 @@ class Spec:
         optimizer: "adamw", "sgd" or "adagrad", at `rate`.
         sizes: what the model is built from, by name.
         quick: what is smaller in the quick one: sizes, and "batch".
+        gpu: what is larger in the one for a GPU: sizes, and "batch"; empty where it isn't measured there.
         tolerance: of the mean loss of STEPS steps in float32.
         xla: whether Keras under XLA is a peer on a CPU: convolutions are several times slower under it there.
     """
@@ -47,6 +48,7 @@ class Spec:
     xla: bool = True
     tolerance: float = 1e-3
     notes: tuple[str, ...] = ()
+    gpu: Mapping[str, int] = field(default_factory=dict)
 
 
 _NO_XLA = "Keras under XLA is left out: on a CPU its convolutions take several times as long."
@@ -56,12 +58,14 @@ SPECS = {
         16, 10, "classes", "adamw", 1e-3,
         {"width": 256, "layers": 4, "heads": 4, "length": 128, "vocabulary": 259},
         {"width": 16, "layers": 1, "heads": 2, "length": 8, "batch": 4},
+        gpu={"width": 768, "layers": 12, "heads": 12, "length": 1024, "vocabulary": 50257, "batch": 8},
     ),
     "vit": Spec(
         "ViT-S/16 at 96 px of Keras layers, with the mean over patches",
         16, 5, "classes", "adamw", 1e-4,
         {"width": 384, "layers": 12, "heads": 6, "patch": 16, "side": 96, "classes": 1000},
         {"width": 16, "layers": 1, "heads": 2, "side": 32, "classes": 10, "batch": 4},
+        gpu={"side": 224, "batch": 256},
     ),
     "resnet50": Spec(
         "keras.applications.ResNet50 at 128 px, as a user brings it",
@@ -76,6 +80,7 @@ SPECS = {
             " from those in float64, too, and Keras's own by 2 % where images are multiplied by 1.000001.",
             "PyTorch's has the biases and the strides of keras.applications, and channels_last.",
         ),
+        gpu={"side": 224, "batch": 256},
     ),
     "digits": Spec(
         "a ResNet-20 of Keras layers: 28 px, 1 channel, 16 to 64 wide",
@@ -102,20 +107,27 @@ SPECS = {
 }  # fmt: skip
 
 
+def kind_of(name: str) -> str:
+    """The model's name, without its size."""
+    return name.partition("@")[0]
+
+
 def spec(name: str) -> Spec:
-    """Of the model, or of its quick size."""
-    found = SPECS[name.removesuffix(QUICK)]
-    if not name.endswith(QUICK):
+    """Of the model, or of its quick size or that for a GPU."""
+    found = SPECS[kind_of(name)]
+    if kind_of(name) == name:
         return found
-    sizes = {key: found.quick.get(key, value) for key, value in found.sizes.items()}
-    return dataclasses.replace(found, batch=found.quick["batch"], epoch=STEPS, sizes=sizes)
+    other = found.quick if name.endswith(QUICK) else found.gpu
+    sizes = {key: other.get(key, value) for key, value in found.sizes.items()}
+    epoch = STEPS if name.endswith(QUICK) else found.epoch
+    return dataclasses.replace(found, batch=other["batch"], epoch=epoch, sizes=sizes)
 
 
 def data(name: str) -> tuple[Any, np.ndarray]:
     """(inputs, labels) of STEPS whole batches; inputs are an array, or a tuple of them."""
     found, random = spec(name), np.random.default_rng(0)
     rows, sizes = STEPS * found.batch, found.sizes
-    kind = name.removesuffix(QUICK)
+    kind = kind_of(name)
     if kind == "transformer":
         tokens = random.integers(0, sizes["vocabulary"], (rows, sizes["length"] + 1)).astype(np.int32)
         return tokens[:, :-1], tokens[:, 1:]
@@ -167,7 +179,7 @@ def build(name: str) -> Any:
         "lstm": _lstm,
         "wide_and_deep": _wide_and_deep,
     }
-    return builders[name.removesuffix(QUICK)](spec(name).sizes)
+    return builders[kind_of(name)](spec(name).sizes)
 
 
 def _transformer(sizes: Mapping[str, int]) -> Any:

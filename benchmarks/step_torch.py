@@ -11,25 +11,28 @@ from typing import Any
 import numpy as np
 
 from benchmarks.side_by_side import Work
-from benchmarks.step_models import ACCUMULATOR, DECAY, EPSILON, MOMENTUM, STEPS, data, spec
+from benchmarks.step_models import ACCUMULATOR, DECAY, EPSILON, MOMENTUM, STEPS, data, kind_of, spec
 from benchmarks.step_torch_models import BUILDERS, Weights
 
 
-def work(name: str, weights: str, precision: str, how: str) -> Work:
+def work(name: str, weights: str, precision: str, how: str, device: str = "cpu") -> Work:
     """Args: weights: a .npz file of the Keras model's trainable weights, by their paths; precision: float32 or
-    bfloat16; how: eager or compiled."""
+    bfloat16; how: eager or compiled; device: PyTorch's name of it."""
     import torch
 
     torch.manual_seed(0)
     found = spec(name)
     with np.load(weights) as file:
         given = Weights({key: torch.from_numpy(file[key]) for key in file.files})
-    model: Any = BUILDERS[name.split("@")[0]](given, found.sizes).train()
+    model: Any = BUILDERS[kind_of(name)](given, found.sizes).train()
     given.all_taken()
     inputs, labels = data(name)
     x = [_tensor(one) for one in (inputs if isinstance(inputs, tuple) else (inputs,))]
     y = torch.from_numpy(labels) if found.loss == "binary" else torch.from_numpy(labels).long()
     flops = _flops(model, [one[: found.batch] for one in x])
+    model.to(device)
+    if device != "cpu":  # so that copies go on beside the step
+        x, y = [one.pin_memory() for one in x], y.pin_memory()
     optimizer = _optimizer(model, name)
     run_model = torch.compile(model) if how == "compiled" else model
     losses: list[float] = []  # of epochs
@@ -37,9 +40,10 @@ def work(name: str, weights: str, precision: str, how: str) -> Work:
 
     def step(first: int) -> Any:
         part = slice(first, first + found.batch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = run_model(*(one[part] for one in x))
-        loss = _loss(found.loss, logits.float(), y[part])
+        batch = [one[part].to(device, non_blocking=True) for one in (*x, y)]
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = run_model(*batch[:-1])
+        loss = _loss(found.loss, logits.float(), batch[-1])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

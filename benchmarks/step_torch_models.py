@@ -108,7 +108,7 @@ def _transformer(given: Weights, sizes: Mapping[str, int]) -> Any:
             self.answers = _linear(given.pair())
 
         def forward(self, tokens: Any) -> Any:
-            x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1]))
+            x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1], device=tokens.device))
             for block in self.blocks:
                 x = through_block(block, x, sizes["heads"])
             return self.answers(self.last(x))

@@ -39,6 +39,7 @@ QUESTIONS: dict[str, dict[str, Part]] = {
         **{name: Part("benchmarks.step:outcomes", quick=name != "resnet50") for name in SPECS},
         "gpt": Part("benchmarks.gpt:outcomes"),
     },
+    "gpu": {name: Part("benchmarks.step_gpu:outcomes") for name, found in SPECS.items() if found.gpu},
     "loop": {
         "mlp": Part("benchmarks.overhead:outcomes"),
         "resnet50": Part("benchmarks.overhead:outcomes", quick=False),

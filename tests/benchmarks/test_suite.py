@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import gates, outcomes, suite
+from benchmarks import gates, outcomes, step_gpu, suite
 from benchmarks.asking import Asking, NotAsked
 from benchmarks.losses import compare, losses, pairs
 from benchmarks.outcomes import Control, Outcome, Results
 from benchmarks.side_by_side import ROOT, ContestantFailed
 from benchmarks.suite_page import page, rows_of_contestants
+from tfscale.hardware import probe
 
 GOOD = Control("ours again", "ours", "ratio", 1.0, 0.99, 1.01, True)
 PRECISIONS = {"ours": "float32", "ours bfloat16": "bfloat16"}
@@ -181,7 +182,7 @@ def test_a_question_that_fails_or_cannot_be_asked_leaves_the_others(monkeypatch)
     ("words", "told"),
     [
         ([], "name questions, or --all"),
-        (["stepp"], "no question stepp; there are step, loop"),
+        (["stepp"], "no question stepp; there are step, gpu, loop"),
         (["step:nothing"], "there are step:transformer"),
         (["step", "--blocks", "0"], "must be positive"),
         (["step", "--compare", "nowhere.json"], "is no file"),
@@ -227,6 +228,17 @@ def test_a_quick_question_proves_equal_work_from_the_same_weights(tmp_path):
     assert ours["parameters"] == keras["parameters"]
     assert "tfscale.fit" in ours["how"]
     assert Path(tmp_path / "quick.html").stat().st_size > 5000
+
+
+def test_the_form_for_a_gpu_runs_in_its_small_size_and_asks_for_a_gpu(tmp_path):
+    (measured,) = asked(tmp_path, "gpu:transformer").outcomes
+    assert measured.pairs == (("ours", "keras as written"),) and measured.unequal == ()
+    ours, keras = (measured.facts[name] for name in measured.pairs[0])
+    assert ours["precision"] == keras["precision"] == "bfloat16"
+    assert "s until 20 steps were done" in ours["how"]
+    if not probe().gpus:
+        with pytest.raises(NotAsked, match="needs a GPU"):
+            step_gpu.outcomes("transformer", Asking())
 
 
 def test_a_quick_start_is_of_equal_work(tmp_path):
