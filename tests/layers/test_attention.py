@@ -68,6 +68,63 @@ def test_equals_keras(tf, pair, dtype, tolerance, seen, call, arguments):
         np.testing.assert_allclose(tf.cast(a, tf.float64), tf.cast(b, tf.float64), atol=tolerance * scale, rtol=0)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-6), ("mixed_bfloat16", 3e-2)])
+@pytest.mark.parametrize("seen", ["none", "causal", "some", "some and causal"])
+def test_equals_keras_where_training_is_by_kernels_of_xla(tf, dtype, tolerance, seen):
+    import keras
+
+    from tfscale.layers.attention import FusedAttention
+
+    length, width, call = 64, 96, {"training": True, "use_causal_mask": "causal" in seen}
+    layers = [
+        kind(3, 32, dtype=dtype, seed=7, bias_initializer="glorot_uniform")
+        for kind in (FusedAttention, keras.layers.MultiHeadAttention)
+    ]
+    for layer in layers:
+        layer.build((None, length, width), (None, length, width))
+    layers[0].set_weights(layers[1].get_weights())
+    x = tf.cast(tf.random.stateless_normal([2, length, width], [1, 2]), layers[0].compute_dtype)
+    if "some" in seen:
+        allowed = np.random.RandomState(0).uniform(size=(2, length, length)) < 0.3
+        allowed[:, 5] = False  # a query that sees nothing
+        call["attention_mask"] = allowed
+    traced = [tf.function(lambda x, layer=layer: step(tf, layer, x, **call)) for layer in layers]
+    graph = traced[0].get_concrete_function(x).graph
+    called = {str(op.get_attr("f").name) for op in graph.get_operations() if op.type.endswith("PartitionedCall")}
+    assert any("scaled" in name for name in called) and any("shared_back" in name for name in called), called
+    ours, stock = (function(x) for function in traced)
+    largest = [float(tf.reduce_max(tf.abs(tf.cast(b, tf.float64)))) for b in stock]
+    scales = [largest[0]] + [max(largest[1:])] * len(largest[1:])
+    for a, b, scale in zip(ours, stock, scales, strict=True):
+        np.testing.assert_allclose(tf.cast(a, tf.float64), tf.cast(b, tf.float64), atol=tolerance * scale, rtol=0)
+
+
+def test_shares_have_second_gradients(tf):
+    from tfscale.layers.fused_operations import shares_of
+
+    scores = tf.random.stateless_normal([2, 3, 8, 8], [3, 4])
+    seen = tf.linalg.band_part(tf.ones([8, 8], tf.bool), -1, 0)
+
+    def plain(scores):
+        return tf.nn.softmax(tf.where(seen, 0.5 * scores, 0.7 * tf.float32.min))
+
+    found = []
+    for shares in (lambda scores: shares_of(scores, 0.5, seen), plain):
+
+        @tf.function
+        def second(scores, shares=shares):
+            with tf.GradientTape() as outer:
+                outer.watch(scores)
+                with tf.GradientTape() as inner:
+                    inner.watch(scores)
+                    loss = tf.reduce_sum(shares(scores) ** 3)
+                loss = tf.reduce_sum(inner.gradient(loss, scores) ** 2)
+            return outer.gradient(loss, scores)
+
+        found.append(second(scores))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
 def test_it_makes_one_product_of_three_and_no_einsum(tf, pair):
     fused, _ = pair()
     graph = tf.function(lambda x: fused(x, x)).get_concrete_function(inputs(tf)).graph

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from tfscale.hooks.keras_hooks import attention_dropout, attention_scale, mask_of
-from tfscale.layers.fused_operations import add_bias
+from tfscale.layers.fused_operations import add_bias, is_fusable, shares_of
 
 _ARGUMENTS = inspect.signature(keras.layers.MultiHeadAttention.call)
 # What a configuration may have that is left to Keras
@@ -48,19 +48,23 @@ def attended(layer: keras.layers.MultiHeadAttention, *args: Any, **kwargs: Any) 
     x = given["query"]
     if not _is_plain(layer, given):
         return None
-    queries, keys, values = _projected(layer, x)
+    by_xla = bool(given.get("training")) and is_fusable(x)
+    queries, keys, values = _projected(layer, x, by_xla)
     scores = tf.matmul(queries, keys, transpose_b=True)
-    wide = tf.float64 if scores.dtype == tf.float64 else tf.float32
-    scores = tf.cast(scores, wide) * attention_scale(layer)
     seen = _seen(given.get("attention_mask"), scores, causal=given.get("use_causal_mask", False))
-    if seen is not None:
-        scores = tf.where(seen, scores, 0.7 * wide.min)  # as Keras does it
-    shares = tf.cast(tf.nn.softmax(scores), x.dtype)
+    if by_xla and is_fusable(scores):
+        shares = shares_of(scores, attention_scale(layer), seen)
+    else:
+        wide = tf.float64 if scores.dtype == tf.float64 else tf.float32
+        scores = tf.cast(scores, wide) * attention_scale(layer)
+        if seen is not None:
+            scores = tf.where(seen, scores, 0.7 * wide.min)  # as Keras does it
+        shares = tf.cast(tf.nn.softmax(scores), x.dtype)
     if layer.dropout:
         if seen is not None:  # a query that sees no key gets nothing, in Keras's case of dropout alone
             shares = tf.where(seen, shares, tf.zeros([], x.dtype))
         shares = attention_dropout(layer)(shares, training=given.get("training"))
-    return _gathered(layer, tf.matmul(shares, values), x)
+    return _gathered(layer, tf.matmul(shares, values), x, by_xla)
 
 
 def _is_plain(layer: keras.layers.MultiHeadAttention, given: dict[str, Any]) -> bool:
@@ -85,13 +89,13 @@ def _is_plain(layer: keras.layers.MultiHeadAttention, given: dict[str, Any]) -> 
     )
 
 
-def _projected(layer: keras.layers.MultiHeadAttention, x: tf.Tensor) -> list[tf.Tensor]:
+def _projected(layer: keras.layers.MultiHeadAttention, x: tf.Tensor, by_xla: bool) -> list[tf.Tensor]:
     """Queries, keys and values, [batch, heads, length, size of a head] each; the last one's size may differ."""
     heads, parts = layer.num_heads, (layer.query_dense, layer.key_dense, layer.value_dense)
     kernels = [tf.reshape(_value(part.kernel, x), [x.shape[-1], -1]) for part in parts]
     rows = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), tf.concat(kernels, 1))
     if layer.use_bias:
-        rows = add_bias(rows, tf.concat([tf.reshape(_value(part.bias, x), [-1]) for part in parts], 0))
+        rows = add_bias(rows, tf.concat([tf.reshape(_value(part.bias, x), [-1]) for part in parts], 0), by_xla=by_xla)
     # Split: an index's gradient would fill a tensor of the whole for each of the three
     sizes = [kernel.shape[1] for kernel in kernels]
     shape = [tf.shape(x)[0], tf.shape(x)[1] if x.shape[1] is None else x.shape[1], heads]
@@ -99,14 +103,14 @@ def _projected(layer: keras.layers.MultiHeadAttention, x: tf.Tensor) -> list[tf.
     return [tf.transpose(tf.reshape(part, [*shape, size // heads]), [0, 2, 1, 3]) for part, size in each]
 
 
-def _gathered(layer: keras.layers.MultiHeadAttention, heads: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+def _gathered(layer: keras.layers.MultiHeadAttention, heads: tf.Tensor, x: tf.Tensor, by_xla: bool) -> tf.Tensor:
     """[batch, length, width] of [batch, heads, length, size of a head], for the input x."""
     kernel = _value(layer.output_dense.kernel, x)
     width = kernel.shape[-1]
     kernel = tf.reshape(kernel, [-1, width])
     rows = tf.matmul(tf.reshape(tf.transpose(heads, [0, 2, 1, 3]), [-1, kernel.shape[0]]), kernel)
     if layer.use_bias:
-        rows = add_bias(rows, _value(layer.output_dense.bias, x))
+        rows = add_bias(rows, _value(layer.output_dense.bias, x), by_xla=by_xla)
     rows = tf.reshape(rows, tf.concat([tf.shape(x)[:2], [width]], 0))
     rows.set_shape([*x.shape[:2], width])
     return rows

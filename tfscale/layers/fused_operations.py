@@ -47,10 +47,58 @@ def sum_of_rows(x: tf.Tensor) -> tf.Tensor:
     return tf.matmul(tf.ones([1, tf.shape(rows)[0]], x.dtype), rows)[0]
 
 
-@tf.custom_gradient
-def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """x [..., width] + bias [width]."""
-    return x + bias, lambda dy: (dy, sum_of_rows(dy))
+def add_bias(x: tf.Tensor, bias: tf.Tensor, *, by_xla: bool = False) -> tf.Tensor:
+    """x [..., width] + bias [width].
+
+    Args:
+        by_xla: so that TensorFlow doesn't make one kernel of the sum and of the product before it, which oneDNN then
+            computes without the tiles that some processors have for bfloat16, in twice the time.
+    """
+
+    @tf.custom_gradient
+    def added(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        return _sum(x, bias) if by_xla else x + bias, lambda dy: (dy, sum_of_rows(dy))
+
+    return added(x, bias)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _sum(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    return x + y
+
+
+def shares_of(scores: tf.Tensor, scale: float, seen: tf.Tensor | None) -> tf.Tensor:
+    """The softmax over the last axis of what is seen of scores times scale, computed in float32.
+
+    Args:
+        scores: [..., keys]; float32 or bfloat16, as the result.
+        seen: bool, to be broadcast to the scores; None: all. The others are given 0.7 times the least number, as
+            keras.layers.Softmax has it.
+    """
+
+    @tf.custom_gradient
+    def shared(scores: tf.Tensor) -> tf.Tensor:
+        shares = tf.nn.softmax(_scaled(scores, seen, scale))
+
+        def gradient(dy: tf.Tensor) -> tf.Tensor:
+            return _shared_back(*_here(shares, dy), None if seen is None else tf.identity(seen), scale)
+
+        return tf.cast(shares, scores.dtype), gradient
+
+    return shared(scores)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _scaled(scores: tf.Tensor, seen: tf.Tensor | None, scale: float) -> tf.Tensor:
+    scores = tf.cast(scores, tf.float32) * scale
+    return scores if seen is None else tf.where(seen, scores, 0.7 * tf.float32.min)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _shared_back(shares: tf.Tensor, dy: tf.Tensor, seen: tf.Tensor | None, scale: float) -> tf.Tensor:
+    wide = tf.cast(dy, tf.float32)
+    dx = scale * shares * (wide - tf.reduce_sum(wide * shares, -1, keepdims=True))
+    return tf.cast(dx if seen is None else tf.where(seen, dx, 0.0), dy.dtype)
 
 
 def layer_norm(x: tf.Tensor, gamma: tf.Tensor | None, beta: tf.Tensor | None, epsilon: float) -> tf.Tensor:
@@ -162,9 +210,10 @@ def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, *, with_gelu:
     outputs = kernel.shape[-1]
     y = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
     shape = tf.concat([tf.shape(x)[:-1], [outputs]], 0)
-    fused = with_gelu and bias is not None and _known(x) // x.shape[-1] * outputs >= _LEAST
+    large = _known(x) // x.shape[-1] * outputs >= _LEAST
+    fused = with_gelu and bias is not None and large
     if bias is not None:
-        y = _biased_gelu(y, bias) if fused else add_bias(y, bias)
+        y = _biased_gelu(y, bias) if fused else add_bias(y, bias, by_xla=large)
     y = tf.reshape(y, shape)
     y.set_shape([*x.shape[:-1], outputs])  # tf.ensure_shape has no forward gradient
     if not with_gelu or fused:
