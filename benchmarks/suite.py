@@ -11,8 +11,9 @@ import dataclasses
 import importlib
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from benchmarks.asking import Asking, NotAsked
 from benchmarks.outcomes import Results
@@ -28,10 +29,12 @@ class Part:
     Attributes:
         outcomes: "module:function"; the function takes the part's name and an Asking, and returns outcomes.
         quick: whether it is over in seconds in its quick size, so that the question's --quick has it.
+        main: whether --all asks it; all of them together would take longer than the ninety minutes that it may.
     """
 
     outcomes: str
     quick: bool = True
+    main: bool = True
 
 
 QUESTIONS: dict[str, dict[str, Part]] = {
@@ -42,12 +45,12 @@ QUESTIONS: dict[str, dict[str, Part]] = {
     "gpu": {name: Part("benchmarks.step_gpu:outcomes") for name, found in SPECS.items() if found.gpu},
     "loop": {
         "mlp": Part("benchmarks.overhead:outcomes"),
-        "resnet50": Part("benchmarks.overhead:outcomes", quick=False),
+        "resnet50": Part("benchmarks.overhead:outcomes", quick=False, main=False),
     },
     "input": {
         "256": Part("benchmarks.input:outcomes"),
-        "512": Part("benchmarks.input:outcomes", quick=False),
-        "1024": Part("benchmarks.input:outcomes", quick=False),
+        "512": Part("benchmarks.input:outcomes", quick=False, main=False),
+        "1024": Part("benchmarks.input:outcomes", quick=False, main=False),
     },
     "checkpoint": {"all": Part("benchmarks.checkpoint_outcomes:outcomes")},
     "scaling": {
@@ -56,7 +59,7 @@ QUESTIONS: dict[str, dict[str, Part]] = {
     },
     "allreduce": {
         "resnet50": Part("benchmarks.allreduce:outcomes"),
-        "tensor": Part("benchmarks.allreduce:outcomes", quick=False),
+        "tensor": Part("benchmarks.allreduce:outcomes", quick=False, main=False),
     },
     "accuracy": {"digits": Part("benchmarks.accuracy:outcomes")},
     "stall": {"photos": Part("benchmarks.stall:outcomes")},
@@ -68,8 +71,9 @@ QUESTIONS: dict[str, dict[str, Part]] = {
 }
 
 
-def chosen(words: Sequence[str], *, quick: bool) -> list[str]:
-    """The parts that these words mean, "step" or "step:vit"; of a question alone its quick parts, where it is quick.
+def chosen(words: Sequence[str], *, quick: bool, main: bool = False) -> list[str]:
+    """The parts that these words mean, "step" or "step:vit"; of a question alone its quick parts, where it is quick,
+    and its main parts alone, if `main`.
 
     Raises:
         ValueError: there is no such question; the message says which there are.
@@ -81,14 +85,26 @@ def chosen(words: Sequence[str], *, quick: bool) -> list[str]:
         if parts is None or (part and part not in parts):
             there = ", ".join(QUESTIONS if parts is None else (f"{question}:{one}" for one in parts))
             raise ValueError(f"there is no question {word}; there are {there}")
-        found += [f"{question}:{one}" for one in parts if one == part or (not part and (parts[one].quick or not quick))]
+        found += [
+            f"{question}:{name}"
+            for name, one in parts.items()
+            if name == part or (not part and (one.quick or not quick) and (one.main or not main))
+        ]
     return list(dict.fromkeys(found))
+
+
+def left_out(names: Sequence[str]) -> dict[str, str]:
+    """The parts of these names' questions that aren't among them, and why."""
+    asked = {name.partition(":")[0] for name in names}
+    every = [f"{name}:{part}" for name, parts in QUESTIONS.items() if name in asked for part in parts]
+    return {one: f"--all leaves it out: python -m benchmarks {one}" for one in every if one not in names}
 
 
 def ask(
     names: Sequence[str],
     asking: Asking,
     *,
+    missing: Mapping[str, str] = MappingProxyType({}),
     minutes: float | None = None,
     kept: Callable[[Results], None] = lambda results: None,
     now: Callable[[], float] = time.monotonic,
@@ -97,10 +113,11 @@ def ask(
 
     Args:
         names: of parts.
+        missing: by part, why others are not asked.
         minutes: after which no other part is begun.
         kept: is called with the results after each part.
     """
-    results = Results(tuple(surroundings()), asking.blocks, asking.seconds, asking.quick)
+    results = Results(tuple(surroundings()), asking.blocks, asking.seconds, asking.quick, missing=dict(missing))
     end = now() + 60 * minutes if minutes else None
     for name in names:
         question, _, part = name.partition(":")

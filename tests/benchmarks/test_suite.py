@@ -178,6 +178,17 @@ def test_a_question_that_fails_or_cannot_be_asked_leaves_the_others(monkeypatch)
     assert late.missing == {"loop:mlp": "the 1 minutes were over"}
 
 
+def test_all_asks_main_parts_and_says_what_it_leaves_out():
+    names = suite.chosen(list(suite.QUESTIONS), quick=False, main=True)
+    assert {name.partition(":")[0] for name in names} == set(suite.QUESTIONS)
+    assert "input:256" in names and suite.left_out(names) == {
+        one: f"--all leaves it out: python -m benchmarks {one}"
+        for one in ("loop:resnet50", "input:512", "input:1024", "allreduce:tensor")
+    }
+    assert suite.left_out(["step:vit"]).keys() >= {"step:gpt"}
+    assert suite.chosen(["input"], quick=False) == ["input:256", "input:512", "input:1024"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
