@@ -7,7 +7,7 @@ so that it also plans for a machine that is not there. The memory and time it fo
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from tfscale.cluster import Cluster
@@ -17,7 +17,7 @@ from tfscale.errors import UsageError
 from tfscale.files import digest_of
 from tfscale.hardware import Hardware
 from tfscale.plan.batches import decide_batches, decide_memory
-from tfscale.plan.request import GIB, Decisions, PlanRequest, show
+from tfscale.plan.request import GIB, Advised, Decisions, PlanRequest, show
 from tfscale.plan.strategy import decide_communication, decide_strategy, guard
 
 LOOP_SECONDS = 2.0  # a signal is answered, and an action runs, when a compiled loop returns
@@ -79,6 +79,7 @@ class ExecutionPlan:
     device_memory_bytes: int
     foreseen_memory_bytes: int | None
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
+    advised: dict[str, Advised] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -90,14 +91,15 @@ class ExecutionPlan:
         return {name: getattr(self, name) for name in _AGREED}
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "digest": self.digest}
+        return {**self._decided(), "reasons": self.reasons, "digest": self.digest}
+
+    def _decided(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("reasons", "advised")}
 
     def explain(self, width: int | None = None) -> str:
         """A table of every field, its value and its reason, in lines of at most `width` characters: as wide as the
         terminal where none is given."""
-        rows = [
-            (name, show(name, value), self.reasons[name]) for name, value in asdict(self).items() if name != "reasons"
-        ]
+        rows = [(name, show(name, value), self.reasons[name]) for name, value in self._decided().items()]
         return table(rows, ("field", "value", "reason"), title=f"execution plan {self.digest}", whole=(0,), width=width)
 
 
@@ -120,7 +122,7 @@ def make_plan(hardware: Hardware, cluster: Cluster, request: PlanRequest) -> Exe
     _decide_decoded(d, hardware, request)
     decide_communication(d, request)
     guard(d, request)
-    return ExecutionPlan(**d.values, reasons=d.reasons)
+    return ExecutionPlan(**d.values, reasons=d.reasons, advised=d.advised)
 
 
 def _decide_precision(d: Decisions, hardware: Hardware, request: PlanRequest) -> None:
@@ -145,10 +147,12 @@ def _decide_precision(d: Decisions, hardware: Hardware, request: PlanRequest) ->
             return "float32", "the model is small, so casts would cost more than they save"
         return "mixed_bfloat16", f"this CPU multiplies bfloat16 natively; variables stay float32{_of_count(request)}"
 
+    def faster(to: str) -> float:
+        return _peak_flops(hardware, kind, to) / _peak_flops(hardware, kind, "float32")
+
     def gain(to: str) -> str:
-        times = _peak_flops(hardware, kind, to) / _peak_flops(hardware, kind, "float32")
         known = _of_count(request) if request.footprint else "; the model's cost is unknown, so try it"
-        return f"plan.precision={to} would make matrix products up to {times:.1f} times as fast here{known}"
+        return f"plan.precision={to} would make matrix products up to {faster(to):.1f} times as fast here{known}"
 
     wish = None if request.forced.precision is Precision.auto else request.forced.precision.value
     built = request.precision
@@ -156,6 +160,7 @@ def _decide_precision(d: Decisions, hardware: Hardware, request: PlanRequest) ->
     if built is None:
         if request.keeps_precision and wish is None and best != "float32":
             d.set("precision", "float32", f"a model of your own keeps it unasked; {gain(best)}")
+            d.advised["precision"] = Advised(f"plan.precision={best}", faster(best))
         else:
             d.choose("precision", wish, decide)
         return
@@ -283,7 +288,8 @@ def _decide_decoded(d: Decisions, hardware: Hardware, request: PlanRequest) -> N
         text = f"pictures are decoded in every epoch; all {count:,} take {show('bytes', size)} decoded"
         if size > memory // 2:
             return 0, f"{text}, more than half of the memory"
-        return 0, f"{text}: plan.decoded_ram_bytes={size} holds them"
+        d.advised["decoded_ram_bytes"] = Advised(f"plan.decoded_ram_bytes={size}")
+        return 0, f"{text}: {d.advised['decoded_ram_bytes'].override} holds them"
 
     if d.values["strategy"] == "parameter_server":
         if forced:

@@ -64,12 +64,30 @@ class PlanRequest:
         )
 
 
+@dataclass(frozen=True)
+class Advised:
+    """What the plan leaves to the user, because it changes numbers or memory.
+
+    Attributes:
+        override: that does it.
+        times: how many times as fast matrix products become at most; None where it saves something else.
+    """
+
+    override: str
+    times: float | None = None
+
+
 class Decisions:
-    """Collects values with their reasons; a forced value always wins and says so."""
+    """Collects values with their reasons; a forced value always wins and says so.
+
+    Attributes:
+        advised: by the name of what is decided, what would be better where the user wants it.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.reasons: dict[str, str] = {}
+        self.advised: dict[str, Advised] = {}
 
     def set(self, name: str, value: Any, reason: str) -> Any:
         self.values[name], self.reasons[name] = value, reason

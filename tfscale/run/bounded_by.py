@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,9 +23,6 @@ from tfscale.run_dir.result import Result
 if TYPE_CHECKING:
     from tfscale.measures.peak import Peak
 
-_FASTER = re.compile(r"(plan\.precision=\w+) would make matrix products up to ([\d.]+) times as fast")
-_HOLDS = re.compile(r"(plan\.decoded_ram_bytes=\d+) holds them")
-_WITH_FUNCTION = "with a function that builds the model"
 _START = "start-up and compilation"
 _LEAST_SECONDS = 1.0  # of timed steps, for which the peak is measured: that takes one to two
 _WORTH = 0.03  # of the wall time that an override must be able to save
@@ -152,10 +148,10 @@ def _all(ended: Ended) -> Iterator[Advice]:
 
 
 def _of_precision(ended: Ended) -> Iterator[Advice]:
-    reason = ended.plan.reasons.get("precision", "")
-    if (found := _FASTER.search(reason)) and _WITH_FUNCTION not in reason:
-        times = float(found[2])
-        yield Advice(found[1], f"up to {found[2]} times the matrix products", ended.seconds["train"] * (1 - 1 / times))
+    advised = ended.plan.advised.get("precision")
+    if advised and advised.times:
+        effect = f"up to {advised.times:.1f} times the matrix products"
+        yield Advice(advised.override, effect, ended.seconds["train"] * (1 - 1 / advised.times))
 
 
 def _of_input(ended: Ended) -> Iterator[Advice]:
@@ -164,8 +160,8 @@ def _of_input(ended: Ended) -> Iterator[Advice]:
     if ended.own_steps or not waited:
         return
     effect = f"{_share(ended, waited)} waited for input"
-    if found := _HOLDS.search(plan.reasons.get("decoded_ram_bytes", "")):
-        yield Advice(found[1], f"{effect}, and pictures would be decoded once", waited)
+    if advised := plan.advised.get("decoded_ram_bytes"):
+        yield Advice(advised.override, f"{effect}, and pictures would be decoded once", waited)
     elif plan.input_threads < plan.intra_op_threads:
         yield Advice(f"plan.input_threads={plan.intra_op_threads}", f"{effect}, made by {plan.input_threads}", waited)
 
