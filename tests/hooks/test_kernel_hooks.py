@@ -10,6 +10,7 @@ from tfscale.hooks.kernel_hooks import (
     gelu_place,
     is_call_of,
     is_replaced,
+    is_replacing,
     layer_normalization_place,
     replaced,
     weight_decay_place,
@@ -31,9 +32,11 @@ def test_places_are_what_layers_call(tf):
     ):
         norm(x)
         keras.ops.layer_normalization(x)
+        assert is_replacing()
         keras.activations.gelu(x)
         keras.layers.Dense(2, activation="gelu")(x)
         keras.layers.Conv2D(2, 1)(np.ones((1, 4, 4, 3), np.float32))
+    assert not is_replacing()
     keras.activations.gelu(norm(x))
     assert heard == ["norm", "norm", "gelu", "gelu", "conv"]
 

@@ -73,6 +73,7 @@ def test_equals_keras(tf, pair, dtype, tolerance, seen, call, arguments):
 def test_equals_keras_where_training_is_by_kernels_of_xla(tf, dtype, tolerance, seen):
     import keras
 
+    from tfscale.engine.fused_kernels import fused_kernels
     from tfscale.layers.attention import FusedAttention
 
     length, width, call = 64, 96, {"training": True, "use_causal_mask": "causal" in seen}
@@ -89,9 +90,12 @@ def test_equals_keras_where_training_is_by_kernels_of_xla(tf, dtype, tolerance, 
         allowed[:, 5] = False  # a query that sees nothing
         call["attention_mask"] = allowed
     traced = [tf.function(lambda x, layer=layer: step(tf, layer, x, **call)) for layer in layers]
-    graph = traced[0].get_concrete_function(x).graph
+    with fused_kernels(True):
+        graph = traced[0].get_concrete_function(x).graph
     called = {str(op.get_attr("f").name) for op in graph.get_operations() if op.type.endswith("PartitionedCall")}
     assert any("scaled" in name for name in called) and any("shared_back" in name for name in called), called
+    plain = tf.function(lambda x: layers[0](x, x, training=True)).get_concrete_function(x).graph
+    assert not [op for op in plain.get_operations() if op.type.endswith("PartitionedCall")]
     ours, stock = (function(x) for function in traced)
     largest = [float(tf.reduce_max(tf.abs(tf.cast(b, tf.float64)))) for b in stock]
     scales = [largest[0]] + [max(largest[1:])] * len(largest[1:])

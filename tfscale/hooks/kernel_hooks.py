@@ -90,6 +90,11 @@ def is_keras_own(function: Any) -> bool:
     return str(function.__module__).startswith("keras.")
 
 
+def is_replacing() -> bool:
+    """Whether functions are replaced now: a training step is traced by our kernels."""
+    return bool(_depth)
+
+
 @contextlib.contextmanager
 def replaced(changes: Sequence[tuple[Place, Callable[[Any], Any]]]) -> Iterator[None]:
     """Functions are replaced for the whole process meanwhile; it may be opened again while it is open, also by other

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from tfscale.hooks.keras_hooks import attention_dropout, attention_scale, mask_of
+from tfscale.hooks.kernel_hooks import is_replacing
 from tfscale.layers.fused_operations import add_bias, is_fusable, shares_of
 
 _ARGUMENTS = inspect.signature(keras.layers.MultiHeadAttention.call)
@@ -48,7 +49,7 @@ def attended(layer: keras.layers.MultiHeadAttention, *args: Any, **kwargs: Any) 
     x = given["query"]
     if not _is_plain(layer, given):
         return None
-    by_xla = bool(given.get("training")) and is_fusable(x)
+    by_xla = is_replacing() and is_fusable(x)
     queries, keys, values = _projected(layer, x, by_xla)
     scores = tf.matmul(queries, keys, transpose_b=True)
     seen = _seen(given.get("attention_mask"), scores, causal=given.get("use_causal_mask", False))
