@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --durations 15
 # For tests that wait more than they compute: more at once than there are cores, the long ones first (tests/conftest.py).
 WAITING := --dist loadgroup --no-loadscope-reorder
 
-.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam test-serving-clients test-serving-peers coverage soak test-keras programs-keras check types bench bench-gpu bench-peers bench-loop bench-scaling bench-input bench-checkpoint clean
+.PHONY: train test test-slow test-faults test-container test-versions test-tfdv test-beam test-serving-clients test-serving-peers coverage soak test-keras programs-keras check types bench bench-gpu bench-peers bench-loop bench-scaling bench-input bench-checkpoint reference clean
 
 train: $(READY)
 	$(BIN)/python -m tfscale.train +recipe=resnet
@@ -138,6 +138,11 @@ bench-input: $(READY)
 
 bench-checkpoint: $(READY)
 	$(BIN)/python -m benchmarks.checkpoint_stall
+
+# Every key of the configuration, as the code has it; a test compares it
+reference: $(READY)
+	$(BIN)/python -m tfscale.configuration --markdown > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

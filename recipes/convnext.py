@@ -22,13 +22,14 @@ class ConvNeXt(ImageClassification):
     `drop_path` is the share of the examples for which the last block is left out in training, the first one's being 0.
     """
 
-    variant: str = "T"
-    depths: Optional[list[int]] = None
-    widths: Optional[list[int]] = None
-    patch: Optional[int] = None
-    layer_scale: float = 1e-6
+    variant: str = "T"  # T, S, B or L as published, or digits, a small one
+    depths: Optional[list[int]] = None  # blocks of each stage; null: the variant's
+    widths: Optional[list[int]] = None  # channels of each stage; null: the variant's
+    patch: Optional[int] = None  # pixels of a side that the stem makes one place of; null: the variant's
+    layer_scale: float = 1e-6  # what the factors of a block's channels begin with; 0 leaves them away
+    # share of the examples for which the last block is left out in training, the first one's being 0
     drop_path: float = 0.0
-    deviation: Optional[float] = 0.02
+    deviation: Optional[float] = 0.02  # of the normal distribution that weights are drawn from; null: Glorot's rule
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,26 +27,27 @@ class Detection(Task):
     least this score.
     """
 
+    # a RetinaNet's backbone: a folder or a name that the library downloads; null: a small ResNet
     preset: Optional[str] = None
-    filters: Any = (64, 128, 256)
-    blocks: Any = (1, 2, 1)
-    min_level: int = 2
-    max_level: int = 4
-    convolutions: int = 4
-    anchor_size: float = 4.0
-    anchor_scales: int = 3
-    anchor_ratios: Any = (0.5, 1.0, 2.0)
-    anchor_positive: float = 0.5
-    anchor_negative: float = 0.4
-    sync_batch_norm: bool = False
-    augment: Any = "none"
-    most_boxes: int = 100
-    most_found: int = 100
-    least_score: float = 0.05
-    most_overlap: float = 0.5
-    image_size: int = 512
-    channels: Optional[int] = None
-    num_classes: Optional[int] = None
+    filters: Any = (64, 128, 256)  # of the small ResNet: channels of levels 2, 3 and on
+    blocks: Any = (1, 2, 1)  # of the small ResNet: blocks of each level
+    min_level: int = 2  # of the pyramid, the finest: 2 is a quarter of the size
+    max_level: int = 4  # of the pyramid, the coarsest
+    convolutions: int = 4  # of each head; 4 in the paper
+    anchor_size: float = 4.0  # side of a level's smallest anchor, in strides; 4 in the paper
+    anchor_scales: int = 3  # sizes of anchors in an octave; 3 in the paper
+    anchor_ratios: Any = (0.5, 1.0, 2.0)  # of an anchor: height to width
+    anchor_positive: float = 0.5  # overlap (IoU) with an object from which on an anchor stands for it
+    anchor_negative: float = 0.4  # overlap below which an anchor is background; between both it is not trained
+    sync_batch_norm: bool = False  # normalises by the whole global batch, and not by each replica's part of it
+    augment: Any = "none"  # none, or flip
+    most_boxes: int = 100  # boxes of a picture that are learnt
+    most_found: int = 100  # boxes of a picture that are answered at most
+    least_score: float = 0.05  # score from which on a box is answered; 0 to 1
+    most_overlap: float = 0.5  # overlap up to which two boxes of a class are both answered; 0 to 1
+    image_size: int = 512  # pixels of a side that pictures are resized to
+    channels: Optional[int] = None  # channels of a picture; null: the data's
+    num_classes: Optional[int] = None  # how many classes boxes have; null: the data's
     object_classes: Optional[int] = None  # the data's, where they tell it
     reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
 

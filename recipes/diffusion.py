@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from tfscale.data.source import READING
 from tfscale.data.transforms import Cutmix, Mixup, find, transforms
 from tfscale.errors import UsageError, refuse_below
-from tfscale.models import ddim, diffusion
+from tfscale.models import diffusion
 from tfscale.models.picture_layers import check_halvings
 from tfscale.task import Footprint, Task
+
+if TYPE_CHECKING:
+    from tfscale.models import ddim
 
 _GRID = 8  # pictures along each side of samples.png
 
@@ -29,13 +32,13 @@ class Diffusion(Task):
     """
 
     widths: Any = (16, 32, 64)  # channels of each level, the finest first; each level but the last halves the size
-    block_depth: int = 1
-    sampling_steps: int = 20
-    min_signal: float = 0.02
-    max_signal: float = 0.95
-    image_size: Optional[int] = None
-    channels: Optional[int] = None
-    augment: Any = "none"
+    block_depth: int = 1  # residual blocks of each level, down and up
+    sampling_steps: int = 20  # calls of the model that make a picture of noise
+    min_signal: float = 0.02  # share of the picture where there is most noise
+    max_signal: float = 0.95  # share of the picture where there is least
+    image_size: Optional[int] = None  # pixels of a side; null: the data's
+    channels: Optional[int] = None  # channels of a picture; null: the data's
+    augment: Any = "none"  # a list of transforms (docs/data.md), or none; those that mix pictures are refused
     reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
 
     def __post_init__(self) -> None:
@@ -95,6 +98,7 @@ class Diffusion(Task):
         import tensorflow as tf
 
         from tfscale.data.mixing import augmented
+        from tfscale.models import ddim
 
         image, _ = augmented(batch, transforms(self.augment))
         dtype = model.inputs[0].dtype
@@ -109,10 +113,14 @@ class Diffusion(Task):
 
     @property
     def _schedule(self) -> ddim.Schedule:
+        from tfscale.models import ddim  # imports TensorFlow
+
         return ddim.Schedule(self.min_signal, self.max_signal)
 
     def predict(self, model, batch):
         import tensorflow as tf
+
+        from tfscale.models import ddim
 
         noise = tf.cast(batch["noise"], model.inputs[0].dtype)
         pixels = (ddim.sampled(model, noise, self._schedule, steps=self.sampling_steps) + 1) * 127.5

@@ -30,9 +30,9 @@ class Dlrm(Task):
         exclude: columns that aren't used.
     """
 
-    dim: int = 16
-    bottom: list[int] = field(default_factory=lambda: [64, 16])
-    top: list[int] = field(default_factory=lambda: [64, 32])
+    dim: int = 16  # length of the vector of a value, and of what the bottom layers end with
+    bottom: list[int] = field(default_factory=lambda: [64, 16])  # units of the layers of numbers, the last of them dim
+    top: list[int] = field(default_factory=lambda: [64, 32])  # units of the layers before the answer
     partitions: int = 1
     vocabulary: int = 50_000
     exclude: list[str] = field(default_factory=list)

@@ -30,11 +30,11 @@ class ImageClassification(Task):
     share where pictures are mixed.
     """
 
-    image_size: Optional[int] = None
-    channels: Optional[int] = None
-    num_classes: Optional[int] = None
-    label_smoothing: float = 0.0
-    augment: Any = "none"
+    image_size: Optional[int] = None  # pixels of a side; null: the data's
+    channels: Optional[int] = None  # channels of a picture; null: the data's
+    num_classes: Optional[int] = None  # how many classes there are; null: the data's
+    label_smoothing: float = 0.0  # share of a label that is spread over all classes
+    augment: Any = "none"  # none, digits, cifar, photos, imagenet, or a list of transforms (docs/data.md)
     reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
 
     def cost(self) -> Footprint:

@@ -30,17 +30,18 @@ class KerasHub(Task):
     `lora_rank`: only low-rank updates of the queries and values train, and the head.
     """
 
-    kind: str = "ImageClassifier"
+    kind: str = "ImageClassifier"  # which of the library's tasks
+    # a folder, or a name that the library downloads; null: a small DeiT with random weights, below presets
     preset: Optional[str] = None
-    presets: str = "data/presets"
-    lora_rank: Optional[int] = None
-    augment: Any = None  # of pictures; null: digits where the small DeiT learns, else none
-    size: Optional[int] = None  # of pictures; null: the preset's own
-    text: str = "text"
+    presets: str = "data/presets"  # the folder of the small DeiT
+    lora_rank: Optional[int] = None  # only low-rank updates of queries and values train, and the head; null: all
+    augment: Any = None  # transforms of pictures (docs/data.md); null: digits where the small DeiT learns, else none
+    size: Optional[int] = None  # pixels of a side that pictures are cut to; null: the preset's own
+    text: str = "text"  # the field of the data that holds texts
     length: Optional[int] = None  # tokens of a text; null: the preset's own
     image_size: Optional[int] = None  # the data's, which the small DeiT is made for
-    channels: Optional[int] = None
-    num_classes: Optional[int] = None
+    channels: Optional[int] = None  # channels of a picture; null: the data's
+    num_classes: Optional[int] = None  # how many classes there are; null: the data's
     reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
 
     def __post_init__(self) -> None:

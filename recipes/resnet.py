@@ -18,9 +18,9 @@ class ResNet(ImageClassification):
     `sync_batch_norm` normalises by the moments of the global batch instead of each replica's part of it.
     """
 
-    depth: int = 50
-    width: int = 64
-    sync_batch_norm: bool = False
+    depth: int = 50  # 8 to 110 of the CIFAR family, or 18 to 152 of the ImageNet family
+    width: int = 64  # channels of the first stage
+    sync_batch_norm: bool = False  # normalises by the whole global batch, and not by each replica's part of it
 
     @property
     def reduces_inside(self) -> bool:

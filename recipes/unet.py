@@ -25,15 +25,16 @@ class UNet(Task):
     the classes that a mask or an answer has, the background among them.
     """
 
-    levels: int = 4
-    width: int = 64
-    padded: bool = True
-    dropout: float = 0.0
-    dice: float = 0.0
-    image_size: int = 512
-    channels: Optional[int] = None
+    levels: int = 4  # poolings, and up-convolutions; 4 in the paper
+    width: int = 64  # channels of the first level; 64 in the paper
+    padded: bool = True  # whether convolutions are, so that the answer is as large as the input
+    dropout: float = 0.0  # share of the numbers behind the two last levels that are left out in training
+    dice: float = 0.0  # weight of 1 - the mean overlap of the classes, beside cross-entropy
+    image_size: int = 512  # pixels of a side that a picture and its mask are resized to
+    channels: Optional[int] = None  # channels of a picture; null: the data's, else 3
+    # classes of pixels, with the background; null: the data's, which imported masks don't say
     num_classes: Optional[int] = None
-    augment: Any = "none"
+    augment: Any = "none"  # none, digits, photos, imagenet, or a list of resized_crop, jitter, flip and colour
     mask_classes: Optional[int] = None  # the data's, where they tell it
     reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
 

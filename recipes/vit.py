@@ -22,14 +22,15 @@ class ViT(ImageClassification):
     `drop_path` is the share of the examples for which the last block is left out in training, the first one's being 0.
     """
 
-    variant: str = "S"
-    width: Optional[int] = None
-    depth: Optional[int] = None
-    heads: Optional[int] = None
-    patch: Optional[int] = None
-    pool: str = "token"
+    variant: str = "S"  # Ti, S, B or L as published, or digits, a small one
+    width: Optional[int] = None  # length of a token's vector; null: the variant's
+    depth: Optional[int] = None  # how many blocks there are; null: the variant's
+    heads: Optional[int] = None  # of attention, a divisor of the width; null: the variant's
+    patch: Optional[int] = None  # pixels of a side of what becomes a token; null: the variant's
+    pool: str = "token"  # whether a class token answers, or the mean of all tokens
+    # share of the examples for which the last block is left out in training, the first one's being 0
     drop_path: float = 0.0
-    deviation: Optional[float] = 0.02
+    deviation: Optional[float] = 0.02  # of the normal distribution that weights are drawn from; null: Glorot's rule
 
     def __post_init__(self) -> None:
         super().__post_init__()

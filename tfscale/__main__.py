@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "a Keras script, not a line changed",
     "launch": "the same in several processes on this machine",
     "parity": "whether a recipe's numbers are the same on several devices and workers",
+    "config": "every key of the configuration: type, default, bounds, meaning",
     "evaluate": "loss and metrics of a trained run, on its own data or others",
     "predict": "a file with what a trained run says about every example",
     "generate": "a text that a trained language model writes",
@@ -36,6 +37,7 @@ COMMANDS = {
 }
 # Entry points that aren't a module of the command's name.
 _MODULES = {name: f"{name}.__main__" for name in ("export", "k8s", "launch", "parity", "run")} | {
+    "config": "configuration.__main__",
     "promote": "promotion.__main__",
     "serve": "serving.__main__",
     "smoke": "serving.smoke",

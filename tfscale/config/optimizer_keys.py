@@ -88,6 +88,14 @@ def defaults(name: str | None) -> dict[str, Any]:
     return found
 
 
+def owners(key: str) -> dict[str, Any]:
+    """The optimizers, or else the schedules, that have this key, each with its default; {} where it is nobody's own."""
+    for table in (OWN_KEYS, _OF_SCHEDULES):
+        if found := {name: keys[key] for name, keys in table.items() if key in keys}:
+            return found
+    return {}
+
+
 def without_effect(given: Mapping[str, Any]) -> dict[str, str]:
     """The keys that are given and take no effect, each with the reason; {} where all is well."""
     used = effective(given)

@@ -246,8 +246,8 @@ class ArrayFiles(ArraySource):
     places: ClassVar[tuple[str, ...]] = ("path", "test_path")
     numbers_classes: ClassVar[bool] = True
 
-    path: str = "???"
-    test_path: Optional[str] = None
+    path: str = "???"  # the file of the training split, or of both
+    test_path: Optional[str] = None  # the file of the test split
 
     @property
     def files(self) -> list[Path]:

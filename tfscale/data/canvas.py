@@ -45,11 +45,11 @@ class Canvas(ArraySource):
     All are drawn when they are first needed, by seed and index, and held in memory.
     """
 
-    image_size: int = 64
-    most_digits: int = 4
-    train_examples: int = 2000
-    test_examples: int = 500
-    seed: int = 0
+    image_size: int = 64  # pixels of a side; 32 or more
+    most_digits: int = 4  # digits on a canvas; at least one
+    train_examples: int = 2000  # canvases of the training split; 1 or more
+    test_examples: int = 500  # canvases of the test split; 0 or more
+    seed: int = 0  # which canvases are drawn; not the training's
 
     def check(self) -> None:
         refuse_below(self, "data", image_size=32, most_digits=1, train_examples=1, test_examples=0)

@@ -43,10 +43,10 @@ class Clicks(Source):
 
     parses_rows: ClassVar[bool] = True  # type: ignore[misc]
 
-    numbers: int = 13
+    numbers: int = 13  # how many numbers an example has
     tables: list[int] = field(default_factory=lambda: list(_SIZES))
-    train_examples: int = 3_000_000
-    test_examples: int = 50_000
+    train_examples: int = 3_000_000  # examples of the training split
+    test_examples: int = 50_000  # examples of the test split
     seed: int = 0
 
     def check(self) -> None:

@@ -36,11 +36,13 @@ class Csv(ArrayFiles):
     number.
     """
 
-    test_share: float = 0.0
-    label: str = "???"
-    columns: Optional[list[str]] = None  # null: all but the label
-    delimiter: Optional[str] = None  # null: comma, semicolon, tab or bar, as the file's first rows show
-    encoding: Optional[str] = None  # null: UTF-8, or UTF-16 and UTF-32 as the file's first bytes show
+    test_share: float = 0.0  # share of the rows that is held out without a test_path; from 0, less than 1
+    label: str = "???"  # a column: integers, texts (classes), or other numbers to predict
+    columns: Optional[list[str]] = None  # columns that become x; null: all but the label
+    # between two cells; null: comma, semicolon, tab or bar, as the file's first rows show
+    delimiter: Optional[str] = None
+    # of the text, such as cp1252; null: UTF-8, or UTF-16 and UTF-32 as the first bytes show
+    encoding: Optional[str] = None
 
     def check(self) -> None:
         if not 0 <= self.test_share < 1:

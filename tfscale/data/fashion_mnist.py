@@ -40,8 +40,8 @@ class FashionMnist(Tfds):
 
     places: ClassVar[tuple[str, ...]] = ("dir", "download", "path")
 
-    name: str = "fashion_mnist"
-    path: str = "/usr/share/datasets/fashion-mnist"
+    name: str = "fashion_mnist"  # name of the data set as it is kept in dir
+    path: str = "/usr/share/datasets/fashion-mnist"  # the folder of the four idx files, as Debian installs them
 
     def spec(self) -> dict[str, int]:
         return {"num_classes": 10, "image_size": 28, "channels": 1}

@@ -44,16 +44,17 @@ class ImageFolder(Source):
 
     places: ClassVar[tuple[str, ...]] = ("dir", "path")
 
-    path: str = "???"
-    dir: str = "data"
-    train_split: str = "train"
-    test_split: Optional[str] = None  # null: what is named test, else what is named validation, else none
-    test_share: float = 0.2
-    classes: Optional[list[str]] = None  # in order of their label; null: sorted
-    channels: int = 3
-    verify: bool = True
-    max_pixels: int = MAX_PIXELS
-    skip_bad: bool = False
+    path: str = "???"  # the folder of class folders, or of folders of splits with these
+    dir: str = "data"  # the folder that remembers which pictures were verified
+    train_split: str = "train"  # the folder that is trained on, by any of its usual names
+    # the folder that is evaluated; null: what is named test, else validation, else none
+    test_split: Optional[str] = None
+    test_share: float = 0.2  # share of every class that is held out without folders of splits; from 0, less than 1
+    classes: Optional[list[str]] = None  # the class folders in order of their label; null: sorted
+    channels: int = 3  # what pictures are read as: 1 (grey), 3 (RGB) or 4 (RGBA)
+    verify: bool = True  # whether every picture is decoded once before training
+    max_pixels: int = MAX_PIXELS  # the most a picture may have; a larger one counts as one that can't be decoded
+    skip_bad: bool = False  # leaves out pictures that can't be decoded, instead of stopping
 
     # -- without TensorFlow
 

@@ -47,7 +47,7 @@ class Mixture(Source):
     places: ClassVar[tuple[str, ...]] = ("dir", "validate")
     built_fields: ClassVar[tuple[str, ...]] = ("sources",)
 
-    dir: str = "data"
+    dir: str = "data"  # the folder of imported data sets
     weights: dict[str, float] = field(default_factory=dict)
     sources: Optional[dict[str, Any]] = None
     validate: bool = True

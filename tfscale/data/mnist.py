@@ -23,7 +23,7 @@ _TEST_PER_CLASS = 100
 class Mnist(Tfds):
     """data=mnist: the digits are a subset of MNIST (LeCun et al., 1998), 28 x 28 pixels in grey, ten classes."""
 
-    name: str = _NAME
+    name: str = _NAME  # name of the data set as it is kept in dir
 
     def check(self) -> None:
         if self.folder() is None:

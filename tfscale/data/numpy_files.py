@@ -34,7 +34,7 @@ class NumpyFiles(ArrayFiles):
     split. Whether a number is a class or a quantity the task says (`settle`).
     """
 
-    num_classes: Optional[int] = None  # null: as many as the train split has
+    num_classes: Optional[int] = None  # how many classes labels are of; null: as many as the train split has
 
     def check(self) -> None:
         train, test = self.held("train"), self.held("test")

@@ -32,10 +32,12 @@ class Prepared(Tfds):
 
     places: ClassVar[tuple[str, ...]] = (*Tfds.places, "baseline", "validate")
 
+    # the split that is evaluated in training; null: validation where there is one, else test
     test_split: Optional[str] = None  # type: ignore[assignment]
-    download: bool = False
+    download: bool = False  # nothing is ever downloaded
+    # a data set, a run or a folder that the training split must be like; null: its own baseline
     baseline: Optional[str] = None
-    validate: bool = True
+    validate: bool = True  # whether the training split is compared with its baseline
 
     def check(self) -> None:
         if ".." in Path(self.name.split(":")[0]).parts or self.name.startswith("/"):

@@ -27,7 +27,7 @@ DAMAGED = " does not match its checksum"
 class RecordSource(Source):
     """Base of such sources; subclasses give `_index`, `_judge` and `_bad_records`."""
 
-    max_bad_records: int = 0  # of both splits; they count with weight 0
+    max_bad_records: int = 0  # damaged records of both splits that are left out, with weight 0
 
     def _index(self, split: str) -> RecordIndex:
         raise NotImplementedError

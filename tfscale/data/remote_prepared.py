@@ -57,7 +57,7 @@ class RemotePrepared(Prepared):
 
     places: ClassVar[tuple[str, ...]] = (*Prepared.places, "url")
 
-    url: str = "???"
+    url: str = "???"  # s3://, gs://, https:// or file:///, of the folder that holds NAME/1.0.0
 
     # -- without TensorFlow
 

@@ -17,11 +17,11 @@ _POOL = 64  # distinct images held in memory, so that reading costs next to noth
 class Synthetic(Source):
     """data=synthetic: the image and label of an index never change; nothing can be learnt from them."""
 
-    image_size: int = 224
-    channels: int = 3
-    num_classes: int = 1000
-    train_examples: int = 1281167
-    test_examples: int = 50000
+    image_size: int = 224  # pixels of a side
+    channels: int = 3  # channels of a picture
+    num_classes: int = 1000  # how many labels there are
+    train_examples: int = 1281167  # examples of the training split
+    test_examples: int = 50000  # examples of the test split
 
     def spec(self) -> dict[str, int]:
         return {"num_classes": self.num_classes, "image_size": self.image_size, "channels": self.channels}

@@ -42,11 +42,11 @@ class Tfds(RecordSource):
 
     places: ClassVar[tuple[str, ...]] = ("dir", "download")
 
-    dir: str = "data"
-    name: str = "???"
-    train_split: str = "train"
-    test_split: str = "test"
-    download: bool = True
+    dir: str = "data"  # the folder of prepared data sets
+    name: str = "???"  # name of the data set, also NAME/CONFIG or NAME:VERSION
+    train_split: str = "train"  # the split that is trained on
+    test_split: str = "test"  # the split that is evaluated
+    download: bool = True  # whether what is not prepared in dir is downloaded and prepared
 
     # -- without TensorFlow
 

@@ -52,12 +52,12 @@ class TfRecord(RecordSource):
 
     places: ClassVar[tuple[str, ...]] = ("dir", "train", "test")
 
-    dir: str = "data"
-    train: str = "???"
-    test: Optional[str] = None
+    dir: str = "data"  # the folder that remembers which files were verified, and holds what is unpacked
+    train: str = "???"  # a pattern of files, which are read in the order of their names
+    test: Optional[str] = None  # the pattern of the test split; null: there is none
     features: dict[str, Any] = field(default_factory=dict)
     label: str = "label"  # checked against num_classes where that is given
-    num_classes: Optional[int] = None
+    num_classes: Optional[int] = None  # that the label's numbers lie in; null: they aren't checked
     known_classes: ClassVar[tuple[str, ...] | None] = None  # of a trained model, set where one looks at these data
     looks_at_labels: ClassVar[bool] = False  # set once a task takes them for classes that nobody has counted
     image: Optional[str] = None

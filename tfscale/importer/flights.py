@@ -36,7 +36,7 @@ class Flights(Prepared):
 
     stable_name: ClassVar[str] = Prepared.__name__  # runs are known by which data they learn, not by who imported them
 
-    name: str = _NAME
+    name: str = _NAME  # flights; another data set is read as data=prepared does
 
     def check(self) -> None:
         if self._brings:

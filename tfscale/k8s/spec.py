@@ -22,7 +22,7 @@ SERVING_KINDS = ("deployment", "kserve", "seldon", "seldon2")  # of `tfscale k8s
 ROUTE_KINDS = ("ambassador", "gateway", "envoy")  # of `tfscale k8s route`
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 MAX_NAME = 40  # a pod's host name, NAME-evaluator-0-99999, has 63 characters at most
-_LEAST = {"workers": 1, "ps": 0, "data_workers": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
+LEAST = {"workers": 1, "ps": 0, "data_workers": 0, "gpus": 0, "max_restarts": 0, "port": 1, "user": 1}
 _LEAST_BYTES = 2**20
 RUNS = "/work/runs"  # the folder of runs in the container, whose working folder is /work
 REQUIREMENTS = "requirements.txt"
@@ -32,43 +32,43 @@ REQUIREMENTS = "requirements.txt"
 class JobSpec:
     """How a recipe runs in a cluster. Sizes and counts are one pod's; quantities are written as Kubernetes does."""
 
-    kind: str = "???"  # one of KINDS, SERVING_KINDS or ROUTE_KINDS, which job=KIND sets
-    name: str = "${run.recipe}"
-    namespace: Optional[str] = None  # null: kubectl's
-    image: Optional[str] = None
+    kind: str = "???"  # what manifests are of, which job=NAME sets
+    name: str = "${run.recipe}"  # of the job, and the beginning of its pods' names
+    namespace: Optional[str] = None  # that everything is created in; null: kubectl's
+    image: Optional[str] = None  # the image that the pods run
     workers: int = 1  # training processes, besides the chief where there are parameter servers
     ps: int = 0  # parameter servers; a chief comes with them
     evaluator: bool = False  # a process that evaluates every checkpoint
     data_workers: int = 0  # processes that make the batches, beside a dispatcher
-    data_cpus: Optional[str] = None  # of a data worker; null: as cpus, and so is data_memory
-    data_memory: Optional[str] = None
-    cpus: Optional[str] = None
-    memory: Optional[str] = None
+    data_cpus: Optional[str] = None  # of a data worker; null: as cpus
+    data_memory: Optional[str] = None  # of a data worker; null: as memory
+    cpus: Optional[str] = None  # of a pod, such as 4 or 500m; null: whatever there is
+    memory: Optional[str] = None  # of a pod, such as 8Gi; null: whatever there is
     shared_memory: str = "1Gi"  # /dev/shm, which NCCL fills
-    gpus: int = 0
+    gpus: int = 0  # of a training pod
     gpu_product: Optional[str] = None  # the label nvidia.com/gpu.product, such as NVIDIA-H100-80GB-HBM3
     tpu: Optional[str] = None  # v4, v5e, v5p or v6e, on GKE
     tpu_topology: Optional[str] = None  # in chips: 2x4
-    node_selector: dict[str, str] = field(default_factory=dict)
-    tolerations: list[dict[str, Any]] = field(default_factory=list)
+    node_selector: dict[str, str] = field(default_factory=dict)  # labels of the nodes that pods run on
+    tolerations: list[dict[str, Any]] = field(default_factory=list)  # of taints of nodes, as a pod has them
     run_claim: Optional[str] = None  # a volume claim that all pods can write, for the run folder
     data_claim: Optional[str] = None  # a volume claim with the data, mounted read-only where data.dir lies
-    mlflow_uri: Optional[str] = None
-    env: dict[str, str] = field(default_factory=dict)
+    mlflow_uri: Optional[str] = None  # of the MLflow server that the pods tell their figures
+    env: dict[str, str] = field(default_factory=dict)  # environment variables of the pods
     secrets: list[str] = field(default_factory=list)  # Secrets whose keys become environment variables
-    config_maps: list[str] = field(default_factory=list)  # ConfigMaps likewise
-    port: int = PORT
-    max_restarts: int = 10  # of the whole job
+    config_maps: list[str] = field(default_factory=list)  # ConfigMaps whose keys become environment variables
+    port: int = PORT  # on which the processes reach one another
+    max_restarts: int = 10  # restarts of the whole job, at most
     pod: Optional[str] = None  # a YAML file that is merged into every pod: metadata and spec of a pod's template
     exclusive_topology: Optional[str] = None  # a node's label: each value of it takes one JobSet's role alone
-    user: int = 65532  # as in the image; its group has the same number
-    service_account: Optional[str] = None
-    pull_secrets: list[str] = field(default_factory=list)
-    priority_class: Optional[str] = None
-    queue: Optional[str] = None  # of Kueue; with volcano=true of Volcano, with kind slurm the partition
+    user: int = 65532  # that the pods run as, by number, as is its group; by itself that of the image
+    service_account: Optional[str] = None  # that the pods run as
+    pull_secrets: list[str] = field(default_factory=list)  # Secrets by which the image is pulled
+    priority_class: Optional[str] = None  # of the pods
+    queue: Optional[str] = None  # the queue: of Kueue; with volcano=true of Volcano, with kind slurm the partition
     volcano: bool = False  # all pods start together or none
     ttl: Optional[int] = None  # seconds after which an ended job is removed
-    time_limit: Optional[str] = None  # of Slurm
+    time_limit: Optional[str] = None  # of a job of Slurm, as sbatch has it
 
     @property
     def roles(self) -> dict[str, int]:
@@ -164,7 +164,7 @@ _Problem = tuple[str, str, str]  # the key, what is wrong, what mends it
 def _numbers(spec: JobSpec) -> list[_Problem]:
     found = [
         (f"job.{name}", f"{getattr(spec, name)} is less than {least}", f"give {least} or more")
-        for name, least in _LEAST.items()
+        for name, least in LEAST.items()
         if getattr(spec, name) < least
     ]
     for name in ("cpus", "data_cpus", "memory", "data_memory", "shared_memory"):

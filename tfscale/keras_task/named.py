@@ -40,15 +40,15 @@ class NamedModel(KerasModelTask):
 
     code_fields: ClassVar[tuple[str, ...]] = ("model",)  # may name code: held against extensions.allow
 
-    model: str = "???"
-    arguments: dict[str, Any] = field(default_factory=dict)  # of the function
-    loss_function: Optional[str] = None
-    metrics: list[str] = field(default_factory=list)
-    label: str = "label"
-    augment: Any = "none"  # of pictures, see tfscale.data.transforms
-    image_size: Optional[int] = None  # null: the model's own input, else the data's
-    channels: Optional[int] = None
-    num_classes: Optional[int] = None
+    model: str = "???"  # a .keras file, or package.function whose result is a Keras model
+    arguments: dict[str, Any] = field(default_factory=dict)  # arguments of the function that model names
+    loss_function: Optional[str] = None  # Keras's name of one, which a model that isn't compiled needs
+    metrics: list[str] = field(default_factory=list)  # Keras's names of metrics, for a model that isn't compiled
+    label: str = "label"  # the field of the data that becomes y
+    augment: Any = "none"  # none, digits, cifar, photos, imagenet, or a list of transforms (docs/data.md)
+    image_size: Optional[int] = None  # pixels of a side; null: the model's own input, else the data's
+    channels: Optional[int] = None  # of pictures; null: the model's own input, else the data's
+    num_classes: Optional[int] = None  # how many classes there are; null: the data's
     reading: Optional[int] = None  # how pictures are decoded, see Source.reading; the data say it
 
     def __post_init__(self) -> None:

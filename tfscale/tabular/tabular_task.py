@@ -38,7 +38,9 @@ class TabularTask(Task):
     Attributes:
         columns: columns.json of an imported table; null: the data's.
         kind: "class" or "number"; null: the label's own. Classes whose names are numbers can be taken as numbers.
-        hidden, dropout: of the deep part; `wide` adds a linear part beside it.
+        wide: whether a linear part stands beside the deep one.
+        hidden: units of the layers of the deep part.
+        dropout: of the deep part: the share of its numbers that are left out in training.
         exclude: columns that aren't used; crosses: lists of categories that are hashed together.
         class_weight: of the training loss: "balanced", or a number for each class by its name; of several labels for
             the rows that have one.
@@ -58,11 +60,11 @@ class TabularTask(Task):
     class_weight: Any = None
     threshold: Any = 0.5
     unknown: float = 0.02
-    bins: int = 32
-    vocabulary: int = 50_000
-    cross_buckets: int = 10_000
-    text_buckets: int = 10_000
-    text_length: int = 64
+    bins: int = 32  # pieces of a number
+    vocabulary: int = 50_000  # categories with more values are hashed into as many places
+    cross_buckets: int = 10_000  # places that the categories of a cross are hashed into
+    text_buckets: int = 10_000  # places of words
+    text_length: int = 64  # words of a text that are read
 
     def __post_init__(self) -> None:
         rule = self.threshold if isinstance(self.threshold, str) else None

@@ -50,15 +50,17 @@ class TextRows(Source):
 
     places: ClassVar[tuple[str, ...]] = ("dir", "rows", "baseline", "validate")
 
-    dir: str = "data"
-    name: str = "???"
-    train_split: str = "train"
+    dir: str = "data"  # the folder of imported data sets
+    name: str = "???"  # name of the data set
+    train_split: str = "train"  # the split that is trained on
+    # the split that is evaluated in training; null: validation where there is one, else test
     test_split: Optional[str] = None
-    length: int = 256
-    pack: Optional[bool] = None  # null: where the texts have no labels
-    rows: Optional[str] = None
+    length: int = 256  # tokens of a row; 8 or more
+    pack: Optional[bool] = None  # several short texts in a row; null: where they have no labels
+    rows: Optional[str] = None  # where rows are kept; null: beside the data set
+    # a data set, a run or a folder that the training split must be like; null: its own baseline
     baseline: Optional[str] = None
-    validate: bool = True
+    validate: bool = True  # whether the training split is compared with its baseline
 
     # -- without TensorFlow
 

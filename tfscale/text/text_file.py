@@ -32,14 +32,14 @@ class TextFile(Source):
     """Windows of `length` bytes of a file, of which all but the first are learnt. The last `test_share` of the file is
     the test split: of its windows each begins with the byte that ends the one before, so that each byte is learnt once.
 
-    `path`: null: the topics of Python's own help, 0.4 MB of English, which every installation of Python has.
+    Without a `path` it is the topics of Python's own help, 0.4 MB of English, which every installation of Python has.
     """
 
     places: ClassVar[tuple[str, ...]] = ("path",)
 
-    path: Optional[str] = None
-    length: int = 256
-    test_share: float = 0.1
+    path: Optional[str] = None  # the file, read byte by byte; null: the topics of Python's own help
+    length: int = 256  # bytes of a window; 2 or more
+    test_share: float = 0.1  # share of the file, its end, that is held out; more than 0, less than 1
 
     def check(self) -> None:
         if self.length < 2:

@@ -41,26 +41,27 @@ class Text(Task):
 
     stable_name: ClassVar[str] = "text"
 
+    # causal, masked or classification; null: classification where the data have labels, else causal
     objective: Optional[str] = None
-    layers: int = 4
-    width: int = 128
-    heads: int = 4
-    dropout: float = 0.0
+    layers: int = 4  # how many blocks there are
+    width: int = 128  # length of a token's vector
+    heads: int = 4  # heads of attention
+    dropout: float = 0.0  # share of the numbers that are left out in training
     tied: bool = False  # answers are compared with the tokens' embeddings
-    bias: bool = True
-    epsilon: float = 1e-3  # of normalisations
+    bias: bool = True  # whether products and normalisations add one
+    epsilon: float = 1e-3  # what keeps normalisations from a division by zero
     deviation: Optional[float] = None  # of the weights as they are drawn, see models/transformer.py; null: Keras's own
-    form: str = "gpt2"
+    form: str = "gpt2"  # gpt2, or bert, which is masked or classifies
     hidden: float = 0.15  # share of the tokens that a masked language model must find
-    swapped: float = 0.0  # of these the share that is read as any other token, and not as the mask
-    kept: float = 0.0  # of these the share that is read as it is
-    length: Optional[int] = None
-    vocabulary: Optional[int] = None
-    num_classes: Optional[int] = None
+    swapped: float = 0.0  # of the hidden tokens the share that is read as any other token, and not as the mask
+    kept: float = 0.0  # of the hidden tokens the share that is read as it is
+    length: Optional[int] = None  # tokens of a row; null: the data's
+    vocabulary: Optional[int] = None  # how many tokens there are; null: the data's
+    num_classes: Optional[int] = None  # how many classes there are; null: the data's
     fields: Optional[list[str]] = None  # of a raw example: text, or prompt and completion
     marked: Optional[bool] = None  # whether texts have a token for their beginning and one for their end; null: yes
     sample: int = 0  # tokens of a text that is written and shown when a training is complete
-    tokenizer: Optional[dict[str, Any]] = None
+    tokenizer: Optional[dict[str, Any]] = None  # what makes tokens of a text; null: the data's
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:

@@ -48,10 +48,10 @@ class MlflowTracker:
         everything at its end.
     """
 
-    uri: Optional[str] = None
+    uri: Optional[str] = None  # of the store, such as http://HOST:PORT; null: mlflow.db beside the runs
     experiment: Optional[str] = None
-    default_experiment: str = "tfscale"
-    system_metrics: bool = True
+    default_experiment: str = "tfscale"  # the experiment where nothing else names one
+    system_metrics: bool = True  # whether use of processor, memory and GPUs is recorded, too
     required: bool = False
 
     def check(self) -> None:
