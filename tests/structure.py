@@ -34,7 +34,7 @@ FLOORS = (
     ["peers", "runtime", "data", "checkpoint", "models", "optimizers", "engine"],
     ["composition", "preflight", "assembly", "keras_task", "tabular", "text"],
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
-    ["export", "launch", "evaluator", "generate", "importer", "data_service", "report", "workflow"],
+    ["export", "launch", "evaluator", "generate", "importer", "data_service", "report", "workflow", "doctor"],
     ["run", "parity", "evaluate", "predict", "validation", "inspection", "serving", "promotion", "k8s"],
     ["train", "train_and_deploy", "configuration", "__main__", "__init__"],
 )

@@ -77,6 +77,8 @@ LIGHT = (
     "config.schema",
     "run_dir.experiment",
     "composition.hydra_compose",
+    "composition.composed_places",
+    "doctor.__main__",
     "hardware.probing",
     "cluster",
     "data.source",

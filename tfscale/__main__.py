@@ -14,6 +14,7 @@ from tfscale.console import table, write_line
 from tfscale.errors import UsageError, nearest
 
 COMMANDS = {
+    "doctor": "what is wrong with this machine, before a run is tried on it",
     "train": "train a recipe on whatever hardware is here",
     "run": "a Keras script, not a line changed",
     "launch": "the same in several processes on this machine",
@@ -36,7 +37,7 @@ COMMANDS = {
     "k8s": "manifests with which a recipe runs in a cluster",
 }
 # Entry points that aren't a module of the command's name.
-_MODULES = {name: f"{name}.__main__" for name in ("export", "k8s", "launch", "parity", "run")} | {
+_MODULES = {name: f"{name}.__main__" for name in ("doctor", "export", "k8s", "launch", "parity", "run")} | {
     "config": "configuration.__main__",
     "promote": "promotion.__main__",
     "serve": "serving.__main__",
