@@ -39,9 +39,11 @@ def test_help_is_one_page_for_all(command, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert ended.value.code == 0 and shown.startswith(f"usage: tfscale {command} ")
     own = ("--cfg job", "--config-dir FOLDER", "override", "example: tfscale", "resnet50_imagenet")
-    # Options of `run` come before a script, and all else is the script's; those of data, of serving and config
-    # have no configuration, and a workflow hands words on to commands that have one.
-    plain = command in ("run", "serve", "smoke", "watch", "config") or command.startswith(("data ", "workflow "))
+    # Options of `run` come before a script, and all else is the script's; those of data, of serving, config and many
+    # runs have no configuration, and a workflow hands words on to commands that have one.
+    plain = command in ("run", "serve", "smoke", "watch", "config") or command.startswith(
+        ("data ", "workflow ", "runs")
+    )
     if plain:
         own = ("example: tfscale",)
         assert "--cfg" not in shown and "resnet50_imagenet" not in shown

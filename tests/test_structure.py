@@ -132,6 +132,9 @@ LIGHT = (
     "tracking.spool",
     "tracking.train_job",
     "models.resnet",
+    "run_folders.__main__",
+    "run_folders.compare_runs",
+    "run_folders.clean_runs",
     "tabular.tabular_task",
     "recipes.resnet",
 )

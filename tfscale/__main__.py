@@ -20,6 +20,9 @@ COMMANDS = {
     "launch": "the same in several processes on this machine",
     "parity": "whether a recipe's numbers are the same on several devices and workers",
     "config": "every key of the configuration: type, default, bounds, meaning",
+    "runs": "the runs below a folder: how far, how good, how large",
+    "runs compare": "what sets runs apart, side by side",
+    "runs clean": "runs that are no longer wanted, removed",
     "evaluate": "loss and metrics of a trained run, on its own data or others",
     "predict": "a file with what a trained run says about every example",
     "generate": "a text that a trained language model writes",
@@ -40,6 +43,9 @@ COMMANDS = {
 _MODULES = {name: f"{name}.__main__" for name in ("doctor", "export", "k8s", "launch", "parity", "run")} | {
     "config": "configuration.__main__",
     "promote": "promotion.__main__",
+    "runs": "run_folders.__main__",
+    "runs compare": "run_folders.compare_runs",
+    "runs clean": "run_folders.clean_runs",
     "serve": "serving.__main__",
     "smoke": "serving.smoke",
     "watch": "serving.watch",
@@ -58,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and arguments[:1] != ["run"]:  # a script finds its modules as Python says
         _find_own_code()
-    for words in (1, 2):
+    for words in (2, 1):  # `runs clean` before `runs`
         name = " ".join(arguments[:words])
         if len(arguments) >= words and name in COMMANDS:
             module = importlib.import_module(f"tfscale.{_MODULES.get(name, name)}")

@@ -188,7 +188,7 @@ def _saved_tree(file: Path) -> dict[str, Any]:
         )
     try:
         text = read_plain(file).decode()
-        _refuse_bombs(yaml.parse(text, Loader=yaml.SafeLoader), str(file))
+        refuse_bombs(yaml.parse(text, Loader=yaml.SafeLoader), str(file))
         tree = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise DataCorrupt(
@@ -214,7 +214,7 @@ def _refuse_saved(file: Path, saved: dict[str, Any]) -> None:
         raise UsageError(error.what, where=str(file), fix="correct the file") from None
 
 
-def _refuse_bombs(events: Iterator[Any], where: str) -> None:
+def refuse_bombs(events: Iterator[Any], where: str) -> None:
     """Raises SecurityRefused for YAML that grows while it is read, or is too deep for whoever walks through it."""
     import yaml
 

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 # What a run reads and writes in its folder; whatever else people keep there is theirs.
-_OURS = ("*.json*", "*.yaml", "*.txt", "*.sha256", "mlflow_*", ".lock*", "checkpoints", "export*", "shown", "profile")
+OURS = ("*.json*", "*.yaml", "*.txt", "*.sha256", "mlflow_*", ".lock*", "checkpoints", "export*", "shown", "profile")
 _DIGEST = re.compile(r"[0-9a-f]{10}")
 
 
@@ -239,7 +239,7 @@ class RunDir:
     def refuse_links(self) -> None:
         """Raises SecurityRefused where anything of ours in the folder is a link, a pipe or a device; the folder itself
         may be reached by a link."""
-        for pattern in _OURS:
+        for pattern in OURS:
             for path in self.path.glob(pattern):
                 refuse_links(path)
 

@@ -115,6 +115,23 @@ def is_free(folder: Path) -> bool:
     return bool(locked and same)  # another machine's may be at work: its clock says nothing
 
 
+def is_at_work(folder: Path, *, now: Callable[[], float] = time.time) -> bool:
+    """Whether somebody seems to hold the folder, for people who look at it: nothing may be taken on its word.
+
+    On this machine the kernel tells. A holder on another one counts while its lease was renewed in the last minute by
+    this machine's clock: one that was killed leaves its .lock for ever.
+    """
+    if is_free(folder):
+        return False
+    with contextlib.suppress(OSError), open_plain(folder / ".lock.flock", "r+b") as guard:
+        if kernel_lock(guard.fileno()) is False:
+            return True
+    try:
+        return now() - os.lstat(folder / ".lock").st_mtime < 2 * LEASE
+    except FileNotFoundError:
+        return False
+
+
 class _Lease(Claim):
     def __init__(
         self,
