@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from tfscale import files
+from tfscale.errors import SecurityRefused
 from tfscale.files import dumps, numbers
 
 
@@ -103,3 +106,29 @@ def test_a_run_whose_metrics_are_not_finite_leaves_json_and_resumes(tf, policy, 
     manifests = sorted((tmp_path / "r").rglob("manifest.json"))
     read = [strict(file.read_text()) for file in (tmp_path / "r" / "result.json", *manifests)]
     assert len(read) > 2 and read[0]["metrics"]["share"] == "Infinity" == read[-1]["memory"]["test"]["share"]
+
+
+def test_links_are_looked_for_in_a_folder_whose_folders_come_and_go(tmp_path):
+    over = threading.Event()
+
+    def tidy() -> None:
+        number = 0
+        while not over.is_set():
+            written, whole = tmp_path / f"writing{number % 7}", tmp_path / f"whole{number % 7}"
+            written.mkdir()
+            written.rename(whole)
+            whole.rmdir()
+            number += 1
+
+    thread = threading.Thread(target=tidy)
+    thread.start()
+    try:
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            files.refuse_links(tmp_path)
+    finally:
+        over.set()
+        thread.join()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(SecurityRefused, match="link to"):
+        files.refuse_links(tmp_path)

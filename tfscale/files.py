@@ -275,7 +275,11 @@ def refuse_links(path: Path) -> None:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         _refuse(path)
     if stat.S_ISDIR(mode):
-        with os.scandir(path) as entries:
+        try:
+            found = os.scandir(path)
+        except FileNotFoundError:
+            return
+        with found as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     refuse_links(Path(entry.path))
