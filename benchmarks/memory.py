@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.asking import Asking, NotAsked
+from benchmarks.asking import AT_ONCE, Asking, NotAsked
 from benchmarks.input import peers_python
 from benchmarks.outcomes import BYTES, Control, Outcome
 from benchmarks.side_by_side import TOLERANCE, Contestant, Question, median_interval, peak_bytes, started
@@ -78,7 +78,7 @@ def _in_blocks(question: Question, asking: Asking) -> tuple[dict[str, list[float
 def _trained(question: Question, some: list[Contestant], asking: Asking) -> dict[str, dict[str, Any]]:
     """The facts of these, by name."""
     one = dataclasses.replace(question, contestants=tuple(some))
-    with started(one, asking.say, at_once=2 if asking.quick else 1) as processes:
+    with started(one, asking.say, at_once=AT_ONCE if asking.quick else 1) as processes:
         return {process.name: process.facts for process in processes}
 
 

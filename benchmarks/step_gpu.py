@@ -20,12 +20,12 @@ from benchmarks.asking import Asking, NotAsked
 from benchmarks.input import peers_python
 from benchmarks.outcomes import Outcome, of_measured
 from benchmarks.side_by_side import Contestant, Question, Work
-from benchmarks.step import prepared_weights, unequal
-from benchmarks.step_models import GPU, QUICK, STEPS, spec
+from benchmarks.step import POLICIES, prepared_weights, unequal
+from benchmarks.step_models import GPU, QUICK, STEPS, kind_of, spec
 from tfscale.hardware import probe
 
 OURS, AGAIN, WRITTEN, TORCH = "ours", "ours again", "keras as written", "torch compiled"
-_BFLOAT16 = "mixed_bfloat16"
+_BFLOAT16 = POLICIES["bfloat16"]
 
 
 def ours(name: str, scratch: str) -> Work:
@@ -85,7 +85,7 @@ def question(name: str, weights: Path, python: Path | None, flops: int | None) -
         contestants.append(Contestant(limit, "benchmarks.step_limit:work", (name, str(flops), "bfloat16")))
     sizes = ", ".join(f"{key} {value}" for key, value in found.sizes.items())
     notes = (f"Equal model ({sizes}), first weights, data in the host's memory, and {found.optimizer}; in bfloat16.",)
-    title = f"{name.partition('@')[0]} on a GPU, batch {found.batch}"
+    title = f"{kind_of(name)} on a GPU, batch {found.batch}"
     return Question(title, "examples/s", tuple(contestants), (), (AGAIN, OURS), OURS, found.batch, notes)
 
 

@@ -35,6 +35,15 @@ def step(tf, layer, x, **call):
     return [y, *tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])]
 
 
+def assert_equal(tf, ours, stock, tolerance):
+    """Within the tolerance times the largest number of the result, and of all gradients: a key's bias changes no share,
+    so that its own is rounding alone."""
+    largest = [float(tf.reduce_max(tf.abs(tf.cast(b, tf.float64)))) for b in stock]
+    scales = [largest[0]] + [max(largest[1:])] * len(largest[1:])
+    for a, b, scale in zip(ours, stock, scales, strict=True):
+        np.testing.assert_allclose(tf.cast(a, tf.float64), tf.cast(b, tf.float64), atol=tolerance * scale, rtol=0)
+
+
 def inputs(tf, dtype="float32"):
     return tf.cast(tf.random.stateless_normal([BATCH, LENGTH, WIDTH], [1, 2]), "bfloat16" if "bf" in dtype else dtype)
 
@@ -57,15 +66,10 @@ def mask(kind):
     ],
 )
 def test_equals_keras(tf, pair, dtype, tolerance, seen, call, arguments):
-    """Within the tolerance times the largest number of the result, and of all gradients: a key's bias changes no share,
-    so that its own is rounding alone."""
     x = inputs(tf, dtype)
     ours, stock = (step(tf, layer, x, attention_mask=mask(seen), **call) for layer in pair(dtype, **arguments))
     assert ours[0].dtype == stock[0].dtype
-    largest = [float(tf.reduce_max(tf.abs(tf.cast(b, tf.float64)))) for b in stock]
-    scales = [largest[0]] + [max(largest[1:])] * len(largest[1:])
-    for a, b, scale in zip(ours, stock, scales, strict=True):
-        np.testing.assert_allclose(tf.cast(a, tf.float64), tf.cast(b, tf.float64), atol=tolerance * scale, rtol=0)
+    assert_equal(tf, ours, stock, tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-6), ("mixed_bfloat16", 3e-2)])
@@ -97,10 +101,7 @@ def test_equals_keras_where_training_is_by_kernels_of_xla(tf, dtype, tolerance, 
     plain = tf.function(lambda x: layers[0](x, x, training=True)).get_concrete_function(x).graph
     assert not [op for op in plain.get_operations() if op.type.endswith("PartitionedCall")]
     ours, stock = (function(x) for function in traced)
-    largest = [float(tf.reduce_max(tf.abs(tf.cast(b, tf.float64)))) for b in stock]
-    scales = [largest[0]] + [max(largest[1:])] * len(largest[1:])
-    for a, b, scale in zip(ours, stock, scales, strict=True):
-        np.testing.assert_allclose(tf.cast(a, tf.float64), tf.cast(b, tf.float64), atol=tolerance * scale, rtol=0)
+    assert_equal(tf, ours, stock, tolerance)
 
 
 def test_shares_have_second_gradients(tf):
