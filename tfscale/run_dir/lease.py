@@ -103,11 +103,7 @@ def is_free(folder: Path) -> bool:
     raw = _read(folder)
     if raw is None:
         return True
-    try:
-        with open_plain(folder / ".lock.flock", "r+b") as guard:
-            locked = kernel_lock(guard.fileno())
-    except OSError:
-        locked = None
+    locked = _kernel_locks(folder)
     if locked is False:
         return False
     record = _parse(raw)
@@ -123,13 +119,21 @@ def is_at_work(folder: Path, *, now: Callable[[], float] = time.time) -> bool:
     """
     if is_free(folder):
         return False
-    with contextlib.suppress(OSError), open_plain(folder / ".lock.flock", "r+b") as guard:
-        if kernel_lock(guard.fileno()) is False:
-            return True
+    if _kernel_locks(folder) is False:
+        return True
     try:
         return now() - os.lstat(folder / ".lock").st_mtime < 2 * LEASE
     except FileNotFoundError:
         return False
+
+
+def _kernel_locks(folder: Path) -> bool | None:
+    """`kernel_lock` of the folder's guard, given back at once; None also where there is no guard."""
+    try:
+        with open_plain(folder / ".lock.flock", "r+b") as guard:
+            return kernel_lock(guard.fileno())
+    except OSError:
+        return None
 
 
 class _Lease(Claim):
