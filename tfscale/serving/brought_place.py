@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfscale.errors import DataCorrupt, DataMissing, TfscaleError
+from tfscale.errors import DataCorrupt, DataMissing, TfscaleError, foreseen
 from tfscale.serving.model_place import Version, check_served_name, version_at
 
 _log = logging.getLogger(__name__)
@@ -184,8 +184,8 @@ class BroughtPlace:
         """What goes wrong is said once, and that it goes well again."""
         try:
             self.look()
-        except (TfscaleError, OSError) as error:
-            what = error.what if isinstance(error, TfscaleError) else str(error)
+        except Exception as error:  # whatever it is: the place looks again, or it would never see a newer model
+            what = foreseen(error).what
             if not self._trouble and not self._over.is_set():
                 _log.warning(f"{self.name}: {what}{self._serving()}")
             self._trouble = what
