@@ -224,4 +224,10 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     them for those of the first (a second fit in a notebook: "Shape mismatch in the collective instance")."""
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy(list(devices))
+    # TensorFlow would read it for one line of its log, and fail where it is broken and TFSCALE_CLUSTER=local wins.
+    described = os.environ.pop("TF_CONFIG", None)
+    try:
+        return tf.distribute.MirroredStrategy(list(devices))
+    finally:
+        if described is not None:
+            os.environ["TF_CONFIG"] = described
