@@ -63,7 +63,16 @@ def test_an_evaluator_completes_the_result(tmp_path):
 @pytest.mark.slow
 def test_every_checkpoint_is_evaluated_once_and_the_job_ends(cli, tmp_path):
     """Two workers and their evaluator, as tfscale launch starts them, agree on a run folder that none was told of."""
-    command = ["--workers", "2", "--evaluator", "--", "+recipe=resnet", "task.width=4", "train.until=12st"]
+    command = [
+        "--workers",
+        "2",
+        "--evaluator",
+        "--",
+        "+recipe=resnet",
+        "task.depth=8",
+        "task.width=4",
+        "train.until=12st",
+    ]
     command += ["checkpoint.every=3st", "checkpoint.keep=1", "eval.every=6st"]
     ended = cli(*command, program=("-m", "tfscale.launch"), deadline=290)
     assert ended.code == 0, ended.out + ended.err
