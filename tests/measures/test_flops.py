@@ -7,6 +7,7 @@ from support.tiny_run import Classify
 
 from tfscale.cli import groups
 from tfscale.composition.hydra_compose import compose
+from tfscale.config.schema import Explain
 
 
 def profiled(tf, task):
@@ -83,5 +84,5 @@ def test_what_a_step_keeps_is_what_the_layout_says(tf, policy, depth, size):
 def test_a_run_counts_what_its_task_does_not_declare(tf, policy, tmp_path):
     from support.tiny_run import fit_tiny
 
-    _, said, _ = fit_tiny(tmp_path, train={"until": "2st"})
+    _, said, _ = fit_tiny(tmp_path, train={"until": "2st"}, plan={"explain": Explain.full})
     assert "counted from the built model" in " ".join(said.replace("│", " ").split())

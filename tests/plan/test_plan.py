@@ -59,6 +59,10 @@ def test_every_field_has_a_reason_and_is_shown(name):
     assert all(made.reasons.values())
     shown = made.explain()
     assert all(field in shown for field in fields)
+    brief = made.brief(width=72)
+    assert max(map(len, brief.splitlines())) <= 72 and len(brief.splitlines()) < 12
+    for word in (made.digest, made.strategy, made.precision, *(one.override for one in made.advised.values())):
+        assert word in brief
 
 
 def test_batch_that_does_not_divide_names_the_fix():

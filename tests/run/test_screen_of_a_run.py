@@ -56,7 +56,10 @@ def test_nothing_is_wider_than_the_terminal_and_every_epoch_leaves_a_line(tmp_pa
     assert code == 0, lines
     assert max(map(len, lines)) <= columns
     text = "\n".join(lines)
-    assert "strategy" in text and "run folder" in text
+    assert "plan.explain=full shows" in text and "run folder" in text
+    assert re.search(r"train   loss [\d.]+", text) and re.search(
+        r"run     (no checkpoint yet|checkpoint of step \d+)", text
+    )
     for epoch, step in ((1, 4), (2, 8), (3, 12)):
         said = re.search(rf"step {step}  test: loss [\d.]+  accuracy [\d.]+\s+train: loss [\d.]+", text)
         assert said, text

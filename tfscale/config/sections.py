@@ -54,6 +54,13 @@ class Measured(Enum):
     auto = "auto"
 
 
+class Explain(Enum):
+    """How much a run says of its plan."""
+
+    brief = "brief"
+    full = "full"
+
+
 @dataclass
 class TrainConfig:
     """What is trained for how long. Durations are written 90ep, 500st, 10%, 30s, 10m, 2h."""
@@ -140,6 +147,7 @@ class PlanConfig:
     """Overrides of the execution plan: null (or auto) means that the plan decides."""
 
     dry_run: bool = False  # prints the plan with its reasons and stops
+    explain: Explain = Explain.brief  # what a run shows of its plan: about five lines, or full, as dry_run does
     hardware: Optional[str] = None  # a JSON file that describes another machine to plan for, with dry_run alone
     strategy: Strategy = Strategy.auto  # how devices and workers share a step
     precision: Precision = Precision.auto  # of computing: Keras's dtype policy

@@ -1,4 +1,5 @@
-"""The progress of a run for people: one live line on a terminal, plain lines elsewhere."""
+"""The progress of a run for people: live on a terminal, with a panel of figures where it has room; plain lines
+elsewhere."""
 
 from __future__ import annotations
 
@@ -7,14 +8,17 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tfscale.console.live_panel import LivePanel, is_roomy
 from tfscale.console.messages import figures, room, shows_live, table
 
 _log = logging.getLogger(__name__)
 
 _BAR = 20
+_REFRESH = 4  # times a second
 _AROUND = _BAR + len("train") + len("0:00:00") + 3  # what a live line holds besides its text
 
 
@@ -25,8 +29,9 @@ class ProgressLine:
         total_steps: where training ends.
         steps_per_epoch: may be fractional.
         first_step: where this process begins.
-        quiet: no live line, as on workers other than the chief.
-        stream: a terminal for the live line; None: standard output, if it is one.
+        quiet: nothing live, as on workers other than the chief.
+        stream: a terminal for what is live; None: standard output, if it is one.
+        panel: stands below the bar on a terminal of at least 60 columns and 10 rows; a smaller one has the bar alone.
 
     No line is wider than the terminal, or 80 columns elsewhere: what doesn't fit is folded between two figures.
     """
@@ -39,20 +44,23 @@ class ProgressLine:
         first_step: int = 0,
         quiet: bool = False,
         stream: TextIO | None = None,
+        panel: LivePanel | None = None,
     ):
         self.total_steps, self.steps_per_epoch, self.first_step = total_steps, steps_per_epoch, first_step
         self.width = room()
-        console = Console(file=stream, highlight=False, soft_wrap=True)
-        self._live: Progress | None = None
+        self._console = console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._panel = panel or LivePanel()
+        self._live: Live | None = None
         if console.is_terminal and not quiet and (stream is not None or shows_live()):
-            self._live = Progress(
+            self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=_BAR),
                 TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._bar = self._live.add_task("train", total=total_steps, completed=first_step, text="compiling")
+            self._steps = self._bar.add_task("train", total=total_steps, completed=first_step, text="compiling")
+            self._live = Live(Group(self._bar, self._panel), console=console, refresh_per_second=_REFRESH)
 
     def __enter__(self) -> ProgressLine:
         if self._live:
@@ -67,15 +75,16 @@ class ProgressLine:
     def is_live(self) -> bool:
         return self._live is not None
 
-    def live(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Moves the live line; nothing elsewhere."""
+    def live(self, step: int, metrics: Mapping[str, float], *, bound: str = "", kept: int | None = None) -> None:
+        """Moves what is live; nothing elsewhere. Args: bound, kept: as of LivePanel.live."""
         if self._live:
+            self._panel.live(step, metrics, bound=bound, kept=kept)
             room, text = self.width - _AROUND, ""
-            for part in self._parts(step, metrics):  # a live line is one line: it shows as much as fits
+            for part in self._parts(step, {} if is_roomy(self._console) else metrics):  # one line: as much as fits
                 if len(longer := f"{text}  {part}".strip()) > room:
                     break
                 text = longer
-            self._live.update(self._bar, completed=step, text=text)
+            self._bar.update(self._steps, completed=step, text=text)
 
     def report(self, step: int, metrics: Mapping[str, float], *, seconds_left: float | None = None) -> None:
         """A plain line where there is no live one."""
@@ -86,6 +95,8 @@ class ProgressLine:
 
     def figures(self, step: int, **of: Mapping[str, float]) -> None:
         """The line that an epoch leaves: figures of each of these, such as test and train."""
+        for name in of.keys() - {"train"}:
+            self._panel.evaluated(step, name, of[name])
         shown = [
             f"{name}: {metric} {value:.4f}" if i == 0 else f"{metric} {value:.4f}"
             for name, metrics in of.items()

@@ -48,13 +48,13 @@ class Screen:
         return self._terminal is not None
 
     def room(self) -> tuple[int, int]:
-        """Rows and columns that a process may believe its terminal to have, so that its live line fits."""
+        """Rows and columns that a process may believe its terminal to have: one row, since one line of it lives."""
         assert self._terminal is not None
         try:
-            columns, rows = os.get_terminal_size(self._terminal.fileno())
+            columns = os.get_terminal_size(self._terminal.fileno()).columns
         except OSError:  # it is gone
-            columns, rows = 0, 0
-        return rows or 24, max(20, (columns or 80) - self._width - 3)  # some terminals don't know
+            columns = 0
+        return 1, max(20, (columns or 80) - self._width - 3)  # some terminals don't know
 
     def lines(self, label: str, texts: Iterable[str], *, prefix: bool = True) -> None:
         """Lines that stay; JSON lines say themselves whose they are."""

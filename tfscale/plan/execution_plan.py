@@ -7,12 +7,13 @@ so that it also plans for a machine that is not there. The memory and time it fo
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.config.schema import PlanConfig, Precision
-from tfscale.console import table
+from tfscale.console import columns, table
 from tfscale.errors import UsageError
 from tfscale.files import digest_of
 from tfscale.hardware import Hardware
@@ -47,6 +48,7 @@ _AGREED = (
     "bytes_per_pack",
     "wire_precision",
 )
+_SWITCHES = ("xla", "fused_kernels", "deterministic")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,27 @@ class ExecutionPlan:
         terminal where none is given."""
         rows = [(name, show(name, value), self.reasons[name]) for name, value in self._decided().items()]
         return table(rows, ("field", "value", "reason"), title=f"execution plan {self.digest}", whole=(0,), width=width)
+
+    def brief(self, width: int | None = None) -> str:
+        """What most people want to know of it, in about five lines of at most `width` characters, as of `explain`."""
+        shares = f", in {self.accumulate} micro-batches of {self.micro_batch}" if self.accumulate > 1 else ""
+        places = f" in {self.num_workers} workers" if self.num_workers > 1 else ""
+        replicas = f"{self.num_replicas} replicas{places}, each" if self.num_replicas > 1 else "one replica,"
+        spread = f"; collectives {self.collectives}" if self.num_replicas > 1 else ""
+        switches = ", ".join(f"{word} {show(word, getattr(self, word))}" for word in _SWITCHES).replace("_", " ")
+        memory = f"{show('bytes', self.foreseen_memory_bytes)} of {show('bytes', self.device_memory_bytes)}"
+        lines = [
+            f"execution plan {self.digest} (plan.explain=full shows every decision and its reason)",
+            self.reasons["accelerator"],
+            f"{self.strategy}: {replicas} {self.replica_batch} examples a step{shares}{spread}",
+            f"{self.precision}; {switches}; {self.steps_per_loop} steps a loop",
+            f"threads {self.intra_op_threads}, input threads {self.input_threads}; memory foreseen {memory}",
+        ]
+        for one in self.advised.values():
+            gain = f" (up to {one.times:.1f} times the matrix products)" if one.times else ""
+            lines.append(f"advised: {one.override}{gain}")
+        room = width or columns()
+        return "\n".join(piece for line in lines for piece in textwrap.wrap(line, room, subsequent_indent="  "))
 
 
 def make_plan(hardware: Hardware, cluster: Cluster, request: PlanRequest) -> ExecutionPlan:

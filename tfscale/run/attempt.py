@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tfscale.cluster import Cluster
-from tfscale.config.schema import RunConfig, validate
+from tfscale.config.schema import Explain, RunConfig, validate
 from tfscale.config.unused_settings import refuse_ignored
 from tfscale.console import lenient, written
 from tfscale.console.messages import RESULT, at_least, bare, of_process, shown
@@ -155,7 +155,8 @@ def _fit(
 
 
 def _report_plan(config: RunConfig, plan: ExecutionPlan, *, level: int) -> None:
-    _log.log(level, with_found(plan.explain(), config.data), extra=bare("execution plan", plan=plan.to_dict()))
+    told = plan.explain() if config.plan.dry_run or config.plan.explain is Explain.full else plan.brief()
+    _log.log(level, with_found(told, config.data), extra=bare("execution plan", plan=plan.to_dict()))
     if config.plan.dry_run and (config.plan.calibrate or config.plan.micro_batch):
         _log.info("what the plan is to measure is measured when the training begins")
 

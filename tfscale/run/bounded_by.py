@@ -115,17 +115,29 @@ def judge(ended: Ended, result: Result, peak: Peak | None, unknown: str) -> Verd
 def bound_of(ended: Ended) -> tuple[str, float]:
     """What most of the wall time went to, one of bottleneck.BOUNDS, and its seconds."""
     seconds = ended.seconds
-    several = ended.plan.num_replicas > 1 or ended.plan.num_workers > 1
     causes = {
-        "compute and communication" if several else "compute": seconds["train"],
-        "input": seconds["input_wait"],
-        "evaluation": seconds["eval"],
-        "checkpoint": seconds["checkpoint"],
+        **_while_training(seconds, ended.plan),
         _START: seconds["start_up"] + seconds["restore"] + seconds["compile"],
         "export": seconds["export"],
     }
     causes["other work"] = max(0.0, seconds["total"] - sum(causes.values()))
     return max(causes.items(), key=lambda cause: cause[1])
+
+
+def bound_so_far(seconds: Mapping[str, float], plan: ExecutionPlan) -> str:
+    """Of a run that goes on: what most of the time since its first timed step went to; "" before that."""
+    causes = _while_training(seconds, plan)
+    return max(causes, key=lambda cause: causes[cause]) if seconds["train"] else ""
+
+
+def _while_training(seconds: Mapping[str, float], plan: ExecutionPlan) -> dict[str, float]:
+    several = plan.num_replicas > 1 or plan.num_workers > 1
+    return {
+        "compute and communication" if several else "compute": seconds["train"],
+        "input": seconds["input_wait"],
+        "evaluation": seconds["eval"],
+        "checkpoint": seconds["checkpoint"],
+    }
 
 
 def best_advice(ended: Ended) -> Advice | None:

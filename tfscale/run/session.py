@@ -249,7 +249,7 @@ class Session:
         if self.epochs is not None:
             actions.append(Action(every("1ep"), self.epochs.begin_next))
         if report.progress.is_live:
-            actions.append(Action(Every(seconds=2.0 if parts.asynchronous else 0.5), report.show))
+            actions.append(Action(Every(seconds=2.0 if parts.asynchronous else 0.5), report.show, at_end=True))
         return actions
 
     def _training_batches(self) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from tfscale.assembly.parts import Parts
 from tfscale.errors import IOFailure
 from tfscale.files import dumps
+from tfscale.run.bounded_by import bound_so_far
 from tfscale.run.context import RunContext
 from tfscale.tracking.tracker import Tracker
 from tfscale.tracking.train_job import Status
@@ -25,6 +26,7 @@ class TrainingReport:
     """
 
     def __init__(self, parts: Parts, context: RunContext, tracker: Tracker, status: Status):
+        from tfscale.console.live_panel import LivePanel
         from tfscale.console.progress import ProgressLine
 
         self._parts, self._state, self._trainer = parts, parts.state, parts.trainer
@@ -35,6 +37,7 @@ class TrainingReport:
             steps_per_epoch=parts.steps_per_epoch,
             first_step=parts.state.step,
             quiet=parts.config.run.quiet or not parts.cluster.is_chief,
+            panel=LivePanel(str(parts.run_dir.path), parts.cluster.num_workers, parts.checkpointer.committed),
         )
         self._bad_records = parts.config.data.count_bad("train")
         self._rows: list[str] = []  # of metrics, not on disk yet
@@ -63,8 +66,10 @@ class TrainingReport:
             self.progress.figures(self._state.step, train=self._training_figures())
 
     def show(self) -> None:
-        """Moves the live line."""
-        self.progress.live(self._state.step, self._trainer.peek())
+        """Moves what is live."""
+        figures, kept = self._trainer.peek(), self._parts.checkpointer.committed
+        bound = bound_so_far(self._trainer.clock.seconds, self._parts.plan)
+        self.progress.live(self._state.step, figures, bound=bound, kept=kept)
 
     # -- of the evaluation
 
