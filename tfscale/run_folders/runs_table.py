@@ -14,6 +14,8 @@ from tfscale.run_folders.run_record import RunRecord
 
 _NARROW = 80  # columns below which two things share a cell
 _MOST = 300  # characters of what a folder tells of itself
+_SETTING = 200  # characters of a value of a configuration
+ABSENT = "-"
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
@@ -68,6 +70,13 @@ def figure(value: Any) -> str:
     if isinstance(value, float) and abs(value) < 1e15:
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if type(value) is int else plain(value)
+
+
+def setting(value: Any) -> str:
+    """A value of a configuration for people, in at most 200 characters."""
+    text = value if isinstance(value, str) else ABSENT if value is None else dumps(value, default=str)
+    text = plain(text)
+    return text if len(text) <= _SETTING else f"{text[: _SETTING - 3]}..."
 
 
 def best_of(run: RunRecord) -> tuple[str, str]:
