@@ -36,7 +36,7 @@ FLOORS = (
     ["cli", "trained", "measures", "parameter_server", "recovery", "keras_fit"],
     ["export", "launch", "evaluator", "generate", "importer", "data_service", "report", "workflow", "doctor"],
     ["run", "parity", "evaluate", "predict", "validation", "inspection", "serving", "promotion", "k8s", "run_folders"],
-    ["train", "train_and_deploy", "configuration", "__main__", "__init__"],
+    ["train", "train_and_deploy", "configuration", "run_report", "__main__", "__init__"],
 )
 SPINE = ("train.py", "run", "plan", "runtime", "data/pipeline.py", "assembly", "engine")
 TOP, LINES, FUNCTION, PARAMETERS = 15, 400, 60, 7

@@ -135,6 +135,8 @@ LIGHT = (
     "run_folders.__main__",
     "run_folders.compare_runs",
     "run_folders.clean_runs",
+    "run_report.__main__",
+    "run_report.run_page",
     "tabular.tabular_task",
     "recipes.resnet",
 )
