@@ -137,6 +137,7 @@ LIGHT = (
     "run_folders.clean_runs",
     "run_report.__main__",
     "run_report.run_page",
+    "new_project.__main__",
     "tabular.tabular_task",
     "recipes.resnet",
 )

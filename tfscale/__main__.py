@@ -14,6 +14,7 @@ from tfscale.console import table, write_line
 from tfscale.errors import UsageError, nearest
 
 COMMANDS = {
+    "init": "a project of your own that trains at once: task, data, recipe, test, image",
     "doctor": "what is wrong with this machine, before a run is tried on it",
     "train": "train a recipe on whatever hardware is here",
     "run": "a Keras script, not a line changed",
@@ -43,6 +44,7 @@ COMMANDS = {
 # Entry points that aren't a module of the command's name.
 _MODULES = {name: f"{name}.__main__" for name in ("doctor", "export", "k8s", "launch", "parity", "run")} | {
     "config": "configuration.__main__",
+    "init": "new_project.__main__",
     "promote": "promotion.__main__",
     "runs": "run_folders.__main__",
     "runs compare": "run_folders.compare_runs",
