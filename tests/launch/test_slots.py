@@ -11,7 +11,8 @@ from support.stand_ins import of
 
 from tfscale.cluster import Cluster
 from tfscale.hardware import Hardware
-from tfscale.launch.slots import Job, divide, slots_of, spread
+from tfscale.hardware.shares import divide, spread
+from tfscale.launch.slots import Job, slots_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hardware"
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -1,28 +1,25 @@
 """The slots in a job: who takes part, with which TF_CONFIG, on which cores and GPUs of this machine.
 
-Owns roles, ports and shares. Refuses to know processes.
+Owns roles and ports. Refuses to know processes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
 
 from tfscale.cluster.service_address import DATA_SERVICE
 from tfscale.errors import UsageError
 from tfscale.hardware import Hardware
+from tfscale.hardware.shares import shares_of
 
 _HOST = "127.0.0.1"
 _LEAST = {"workers": 1, "ps": 0, "max_restarts": 0, "grace": 0, "evaluator_grace": 0, "data_workers": 0}
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def slots_of(job: Job, hardware: Hardware, *, environ: Mapping[str, str] | None 
     environ = os.environ if environ is None else environ
     roles = job.roles()
     training = [slot for slot in roles if slot[0] in ("chief", "worker")]
-    cores, gpus = _shares(job, hardware, len(training), environ)
+    cores, gpus = shares_of(hardware, len(training), environ) if job.pin else ([], [])
     with _free_ports(len(roles)) as ports:
         addresses = {slot: f"{_HOST}:{port}" for slot, port in zip(roles, ports, strict=True)}
         cluster: dict[str, list[str]] = {}
@@ -137,43 +134,6 @@ def _serving(role: str, index: int, dispatcher: str) -> Slot:
     """A process of tf.data service. A data worker takes any port, and tells its dispatcher."""
     where = f"port={dispatcher.rpartition(':')[2]}" if role == "dispatcher" else f"dispatcher={dispatcher}"
     return Slot(role, index, command=(sys.executable, "-m", "tfscale.data_service", where, f"host={_HOST}"))
-
-
-def _shares(
-    job: Job, hardware: Hardware, workers: int, environ: Mapping[str, str]
-) -> tuple[list[tuple[int, ...]], list[tuple[str, ...]]]:
-    """Cores and GPUs of each training process; empty where they share all."""
-    if not job.pin:
-        return [], []
-    cores: list[tuple[int, ...]] = []
-    if hasattr(os, "sched_getaffinity"):
-        cores = divide(spread(sorted(os.sched_getaffinity(0), key=_neighbours), int(hardware.cores)), workers)
-    names = [name.strip() for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    count = len(hardware.gpus)
-    return cores, divide(names[:count] or [str(index) for index in range(count)], workers)
-
-
-def divide(things: Sequence[T], parts: int) -> list[tuple[T, ...]]:
-    """Slices of nearly the same length, or none at all where there are fewer things than parts."""
-    if len(things) < parts:
-        return []
-    edges = [len(things) * part // parts for part in range(parts + 1)]
-    return [tuple(things[begin:end]) for begin, end in itertools.pairwise(edges)]
-
-
-def spread(cores: Sequence[int], quota: int) -> list[int]:
-    """As many cores as the quota pays for, far from each other; all where it pays for all."""
-    quota = max(1, quota)
-    return list(cores[:: max(1, len(cores) // quota)][:quota])
-
-
-def _neighbours(core: int) -> tuple[int, int, int]:
-    """Sorts the threads of a physical core, and the cores of a socket, side by side."""
-    folder = Path(f"/sys/devices/system/cpu/cpu{core}/topology")
-    try:
-        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text()), core
-    except (OSError, ValueError):
-        return 0, core, core
 
 
 @contextlib.contextmanager

@@ -34,11 +34,11 @@ from tfscale.errors import (
 )
 from tfscale.files import digest_of, refuse_unwritable, write_whole
 from tfscale.process.children import Child
+from tfscale.process.logged_programs import Ended, LoggedPrograms
 from tfscale.run_dir.lease import claimed, is_free
 from tfscale.workflow.done_steps import FILE, DoneSteps, identity_of
 from tfscale.workflow.installed import refuse_missing
 from tfscale.workflow.step_graph import Shown, page_of, text_of
-from tfscale.workflow.step_processes import Ended, StepProcesses
 from tfscale.workflow.steps import NOT_BETTER, WATCH, Places, Step, left_out, read_by_training, train_and_deploy
 from tfscale.workflow.workflow_request import WorkflowRequest
 
@@ -140,7 +140,7 @@ def run_here(flow: LocalWorkflow, refuse_bad_words: Callable[[Sequence[Step]], N
     refuse_missing(filter(None, flow.serving) if flow.request.keep_serving and not to_do else to_do)
     if to_do:
         refuse_bad_words(flow.steps)
-    with StepProcesses(flow.folder / "logs") as processes:
+    with LoggedPrograms(flow.folder / "logs", where="workflow.dir") as processes:
         try:
             with _held(flow.folder):
                 walk = _Walk(flow, processes)
@@ -177,7 +177,7 @@ def _held(folder: Path) -> Iterator[None]:
 class _Walk:
     """One pass over the steps."""
 
-    def __init__(self, flow: LocalWorkflow, processes: StepProcesses):
+    def __init__(self, flow: LocalWorkflow, processes: LoggedPrograms):
         self._flow, self._processes, self._kept = flow, processes, flow.kept()
 
     def walk(self) -> Child | None:
@@ -211,11 +211,11 @@ class _Walk:
         name, where = self._flow.request.name, str(self._processes.log_of(step.name))
         if step.name != WATCH:
             fix = "train a better model; deploy, serve and smoke had nothing to do"
-            return CheckFailed(f"{name} goes on as it is: {_parts(ended)[0]}", where=where, fix=fix)
+            return CheckFailed(f"{name} goes on as it is: {ended.told[0]}", where=where, fix=fix)
         for one in self._flow.steps:
             if one.name == "promote":  # it no longer holds: the same command must not serve the model again
                 self._ended(one, "refused", ended)
-        return CheckFailed(f"{name} didn't hold: {_parts(ended)[0]}", where=where, fix=_parts(ended)[1])
+        return CheckFailed(f"{name} didn't hold: {ended.told[0]}", where=where, fix=ended.told[1])
 
     def _serve(self, serve: Step, smoke: Step, watch: Step | None) -> Child | None:
         """Serves what was deployed, tries it out, watches it where that was asked for, and ends the server unless it is
@@ -299,7 +299,7 @@ class _Walk:
         if ended.code not in RETRYABLE or not left:
             self._ended(step, "failed", ended)
             raise self._failure(step, ended)
-        _log.warning(f"{step.name} ended with {ended.code}: {_parts(ended)[0]}; {left} more tries")
+        _log.warning(f"{step.name} ended with {ended.code}: {ended.told[0]}; {left} more tries")
         return f"ended with {ended.code}"
 
     def _refuse_stopped(self, step: Step) -> None:
@@ -308,22 +308,13 @@ class _Walk:
             raise kind(f"stopped by {signal.Signals(signum).name} at the step {step.name}", fix=_AGAIN)
 
     def _failure(self, step: Step, ended: Ended) -> TfscaleError:
-        what, fix = _parts(ended)
+        what, fix = ended.told
         kind = ClusterFault if ended.code == KILLED else kind_of(ended.code)
         return kind(
             f"the step {step.name} ended with {ended.code}: {what}",
             where=str(self._processes.log_of(step.name)),
             fix=fix or _AGAIN,
         )
-
-
-def _parts(ended: Ended) -> tuple[str, str]:
-    """What a step said of its end and where, and what mends it."""
-    if not ended.line.startswith("tfscale: error["):
-        killed = ended.code == KILLED
-        return ("it was killed, as the kernel does where memory runs out" if killed else ended.line or "no word"), ""
-    what, where, fix = [*ended.line.partition("] ")[2].split(" | "), "-", "-"][:3]
-    return what + (f" ({where})" if where != "-" else ""), "" if fix == "-" else fix
 
 
 def _url(smoke: Step) -> str:

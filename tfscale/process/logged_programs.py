@@ -1,10 +1,10 @@
-"""The processes of a workflow: each step is one, whose output goes to a file of its own, and in short to the screen.
+"""Programs of ours that another one starts: the output of each goes to a file of its own, and in short to the screen.
 
 Owns their start, their output and their end: none outlives this process, however that ends. Refuses to judge an exit
-code, and to know which steps there are.
+code, and to know what they are for.
 
-    with StepProcesses(Path("flows/digits/logs")) as processes:
-        ended = processes.run("train", ["train", "+recipe=resnet"])      # ended.code, ended.line
+    with LoggedPrograms(Path("flows/digits/logs"), where="workflow.dir") as programs:
+        ended = programs.run("train", ["train", "+recipe=resnet"])      # ended.code, ended.line
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tfscale.console.messages import RESULT
-from tfscale.errors import IOFailure, without_secrets
+from tfscale.errors import KILLED, IOFailure, without_secrets
 from tfscale.process.caught_signals import CaughtSignals
 from tfscale.process.children import Child, Guard, wait_for_output
 
-_log = logging.getLogger("tfscale.workflow")
+_log = logging.getLogger(__name__)
 _WAIT = 0.1  # seconds between two looks
-_SHOWN = 10.0  # seconds between two lines of a step on the screen
+_SHOWN = 10.0  # seconds between two lines of a program on the screen
 _ERROR = "tfscale: error[E-"
 # Lines that say nothing by themselves: of tables, and what TensorFlow's C++ prints as it starts
 _MUTE = re.compile(r".*[━┃┏┓┗┛┡┩│└┘├┤─]|[IWEF]\d{4} |WARNING: All log messages before absl")
@@ -36,7 +37,7 @@ _MUTE = re.compile(r".*[━┃┏┓┗┛┡┩│└┘├┤─]|[IWEF]\d{4} 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a step ended.
+    """How a program ended.
 
     Attributes:
         code: its exit code, 128 + N of signal N.
@@ -47,24 +48,37 @@ class Ended:
     line: str
     seconds: float
 
+    @property
+    def told(self) -> tuple[str, str]:
+        """What it said of its end and where, and what mends it, "" where it said nothing of that."""
+        if not self.line.startswith(_ERROR):
+            killed = self.code == KILLED
+            return ("it was killed, as the kernel does where memory runs out" if killed else self.line or "no word"), ""
+        what, where, fix = [*self.line.partition("] ")[2].split(" | "), "-", "-"][:3]
+        return what + (f" ({where})" if where != "-" else ""), "" if fix == "-" else fix
 
-class StepProcesses:
+
+class LoggedPrograms:
     """A context; at its end no process is left.
+
+    Args:
+        logs: the folder of their output.
+        where: the word by which people choose the folder around it, for errors.
 
     Attributes:
         signum: what people sent, or None: it is passed on to those that run.
     """
 
-    def __init__(self, logs: Path, *, now: Callable[[], float] = time.monotonic):
-        self._logs, self._now = logs, now
+    def __init__(self, logs: Path, *, where: str, now: Callable[[], float] = time.monotonic):
+        self._logs, self._where, self._now = logs, where, now
         self._running: dict[Child, _Log] = {}
         self._signals = CaughtSignals(self._forward, self._kill, now=now)
 
-    def __enter__(self) -> StepProcesses:
+    def __enter__(self) -> LoggedPrograms:
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(self._logs, error) from None
+            raise self._unwritable(self._logs, error) from None
         self._guard = Guard()
         self._signals.__enter__()
         return self
@@ -87,17 +101,30 @@ class StepProcesses:
     def log_of(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
-    def start(self, name: str, words: Sequence[str], *, shows: bool = True) -> Child:
+    def start(
+        self,
+        name: str,
+        words: Sequence[str],
+        *,
+        shows: bool = True,
+        cores: Iterable[int] | None = None,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> Child:
         """Starts `tfscale WORDS`; raises IOFailure where its log can't be written.
 
         Args:
             shows: whether lines of its output come to the screen, too.
+            cores: that it may use; None leaves it all of this process's.
+            environ: variables besides this process's.
         """
-        log = _Log(self.log_of(name), name, shows, self._now)
+        try:
+            log = _Log(self.log_of(name), name, shows, self._now)
+        except OSError as error:
+            raise self._unwritable(self.log_of(name), error) from None
         log.write([without_secrets(f"$ tfscale {shlex.join(words)}")])
-        environ = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else a kill loses lines
+        around = {**os.environ, "PYTHONUNBUFFERED": "1", **environ}  # else a kill loses lines
         command = [sys.executable, "-m", "tfscale", *words]
-        child = Child(name, command, environ=environ, waits=True, now=self._now)
+        child = Child(name, command, environ=around, cores=cores, waits=True, now=self._now)
         self._running[child] = log
         self._guard.watch(self._running)
         child.go()
@@ -148,20 +175,24 @@ class StepProcesses:
         for child in list(self._running):
             child.kill()
 
+    def _unwritable(self, place: Path, error: OSError) -> IOFailure:
+        return IOFailure(
+            f"{place} can't be written: {error.strerror or error}",
+            where=self._where,
+            fix=f"free space, or choose another {self._where}=FOLDER",
+        )
+
 
 class _Log:
     """The file of one process, and the lines of it that people see."""
 
     def __init__(self, file: Path, name: str, shows: bool, now: Callable[[], float]):
-        try:
-            self._stream = file.open("a", encoding="utf-8")
-        except OSError as error:
-            raise _unwritable(file, error) from None
+        self._stream = file.open("a", encoding="utf-8")
         self._name, self._shows, self._now = name, shows, now
         self._shown_at, self._last, self._error = now(), "", ""
 
     def write(self, lines: Sequence[str]) -> None:
-        with contextlib.suppress(OSError):  # a full disk: the step itself says so
+        with contextlib.suppress(OSError):  # a full disk: the program itself says so
             self._stream.writelines(f"{line}\n" for line in lines)
             self._stream.flush()
         for line in lines:
@@ -179,11 +210,3 @@ class _Log:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.close()
-
-
-def _unwritable(place: Path, error: OSError) -> IOFailure:
-    return IOFailure(
-        f"{place} can't be written: {error.strerror or error}",
-        where="workflow.dir",
-        fix="free space, or choose another workflow.dir=FOLDER",
-    )
