@@ -5,6 +5,7 @@ import pytest
 
 from tfscale.config.optimizer_keys import OWN_KEYS
 from tfscale.config.schema import OptimizerConfig
+from tfscale.errors import UsageError
 
 
 @pytest.fixture
@@ -132,6 +133,16 @@ def test_cosine_and_linear_end_where_they_should(optim):
     np.testing.assert_allclose(rates(optim, (0, 50, 100, 200), schedule="cosine"), [0.4, 0.2, 0, 0], atol=1e-6)
     np.testing.assert_allclose(rates(optim, (0, 50, 100), schedule="linear", final=0.5), [0.4, 0.3, 0.2], rtol=1e-5)
     np.testing.assert_allclose(rates(optim, (10, 55), schedule="cosine", warmup="10%"), [0.4, 0.2], rtol=1e-5)
+
+
+def test_exponential_falls_or_rises_by_the_same_share_in_every_step(optim):
+    np.testing.assert_allclose(
+        rates(optim, (0, 50, 100, 200), schedule="exponential"), [0.4, 0.04, 4e-3, 4e-3], rtol=1e-5
+    )
+    rising = rates(optim, (0, 50, 100), schedule="exponential", final=1e4)
+    np.testing.assert_allclose(rising, [0.4, 40, 4000], rtol=1e-5)
+    with pytest.raises(UsageError, match="never comes to nothing"):
+        rates(optim, (0,), schedule="exponential", final=0.0)
 
 
 def test_one_cycle_rises_and_falls_by_cosines_as_pytorch_has_it(optim):

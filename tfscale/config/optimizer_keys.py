@@ -50,6 +50,7 @@ _OF_SCHEDULES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "step": {"decay_at": [], "decay_by": 0.1},
         "cosine": {"final": 0.0},
         "linear": {"final": 0.0},
+        "exponential": {"final": 0.01},
         "wsd": {"decay_over": "10%", "final": 0.0},
         "one_cycle": {"rise_over": "30%", "start": 0.04, "final": 4e-6},
     }

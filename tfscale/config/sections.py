@@ -111,7 +111,8 @@ class OptimizerConfig:
     decay_over: Optional[str] = None  # the end of training in which wsd falls; null: 10%
     rise_over: Optional[str] = None  # the start of training in which one_cycle rises; null: 30%
     start: Optional[float] = None  # the share of learning_rate that one_cycle begins with; null: 0.04
-    # cosine, linear, wsd and one_cycle end at this share of learning_rate; null: 0, of one_cycle 4e-6
+    # cosine, linear, exponential, wsd and one_cycle end at this share of learning_rate; null: 0, of exponential 0.01,
+    # of one_cycle 4e-6
     final: Optional[float] = None
 
     @property

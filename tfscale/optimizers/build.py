@@ -32,12 +32,12 @@ class Curve:
     """A learning rate over the steps of a run.
 
     Attributes:
-        kind: constant, cosine, linear, step, wsd or one_cycle.
+        kind: constant, cosine, linear, exponential, step, wsd or one_cycle.
         peak: the rate behind the warm-up.
         warmup_steps: how many steps it rises, from `warmup_from` on: linearly, of one_cycle by a half cosine.
         decay_steps: where `step` multiplies it by `decay_by`.
         decay_over: how many steps before the end wsd begins to fall, linearly.
-        final: the share of the peak that cosine, linear, wsd and one_cycle end at.
+        final: the share of the peak that cosine, linear, exponential, wsd and one_cycle end at.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Curve:
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Warm-up, then none, cosine, linear or stepwise decay, or one at the end. Steps count optimizer updates from 0.
+    """Warm-up, then none, cosine, linear, exponential or stepwise decay, or one at the end. Steps count updates from 0.
 
     The warm-up and the cosine follow Goyal et al. (2017) and Loshchilov & Hutter (2017), without restarts; wsd, which
     falls at the end alone, Hu et al. (2024); one_cycle, without its momentum, Smith & Topin (2018).
@@ -84,6 +84,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if curve.kind == "wsd":
             length = max(1, min(length, curve.decay_over))
         done = tf.clip_by_value((step - curve.total_steps + length) / length, 0.0, 1.0)
+        if curve.kind == "exponential":
+            return curve.peak * tf.pow(curve.final, done)
         share = 1 - done if curve.kind in ("linear", "wsd") else (1 + tf.cos(math.pi * done)) / 2
         return curve.peak * (curve.final + (1 - curve.final) * share)
 
@@ -108,6 +110,12 @@ def build_optimizer(
         return Duration.parse(text, where=where).steps(steps_per_epoch=steps_per_epoch, total_steps=total_steps)
 
     given = config.effective
+    if given["schedule"] == "exponential" and given["final"] <= 0:
+        raise UsageError(
+            "an exponential never comes to nothing",
+            where="optimizer.final",
+            fix="optimizer.final=0.01, or optimizer.schedule=cosine",
+        )
     if given["name"] not in optimizers.OWN_KEYS:
         raise UsageError(f"unknown optimizer {given['name']!r}", where="optimizer.name")
     rises = "rise_over" if "rise_over" in given else "warmup"  # one_cycle's own
