@@ -146,7 +146,7 @@ reference: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,flights,tables,images,text,hub,inspect,validate,report,serve,workflow,litert,onnx,dev]"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[mlflow,digits,flights,tables,images,text,hub,inspect,validate,report,serve,workflow,sweep,litert,onnx,dev]"
 	touch $(READY)
 
 clean:

@@ -45,6 +45,7 @@ FLOORS = (
         "workflow",
         "doctor",
         "new_project",
+        "sweep",
     ],
     ["run", "parity", "evaluate", "predict", "validation", "inspection", "serving", "promotion", "k8s", "run_folders"],
     ["train", "train_and_deploy", "configuration", "run_report", "__main__", "__init__"],

@@ -39,11 +39,10 @@ def test_help_is_one_page_for_all(command, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert ended.value.code == 0 and shown.startswith(f"usage: tfscale {command} ")
     own = ("--cfg job", "--config-dir FOLDER", "override", "example: tfscale", "resnet50_imagenet")
-    # Options of `run` come before a script, and all else is the script's; those of data, of serving, config and many
-    # runs, and init, have no configuration, and a workflow hands words on to commands that have one.
-    plain = command in ("init", "run", "serve", "smoke", "watch", "config", "report") or command.startswith(
-        ("data ", "workflow ", "runs")
-    )
+    # Options of `run` come before a script, and all else is the script's; those of data, of serving, config, sweeps,
+    # init and many runs have no page of it, and a workflow hands words on to commands that have one.
+    bare = ("init", "run", "serve", "smoke", "watch", "config", "report", "sweep", "ui")
+    plain = command in bare or command.startswith(("data ", "workflow ", "runs"))
     if plain:
         own = ("example: tfscale",)
         assert "--cfg" not in shown and "resnet50_imagenet" not in shown

@@ -20,11 +20,14 @@ COMMANDS = {
     "run": "a Keras script, not a line changed",
     "launch": "the same in several processes on this machine",
     "parity": "whether a recipe's numbers are the same on several devices and workers",
+    "sweep": "many trainings with other values, and which are best",
+    "find_lr": "a learning rate to begin with",
     "config": "every key of the configuration: type, default, bounds, meaning",
     "runs": "the runs below a folder: how far, how good, how large",
     "runs compare": "what sets runs apart, side by side",
     "runs clean": "runs that are no longer wanted, removed",
     "report": "a run, or several beside each other, on one page, which opens without a network",
+    "ui": "MLflow's pages of the runs below a folder",
     "evaluate": "loss and metrics of a trained run, on its own data or others",
     "predict": "a file with what a trained run says about every example",
     "generate": "a text that a trained language model writes",
@@ -42,7 +45,7 @@ COMMANDS = {
     "k8s": "manifests with which a recipe runs in a cluster",
 }
 # Entry points that aren't a module of the command's name.
-_MODULES = {name: f"{name}.__main__" for name in ("doctor", "export", "k8s", "launch", "parity", "run")} | {
+_MODULES = {name: f"{name}.__main__" for name in ("doctor", "export", "k8s", "launch", "parity", "run", "sweep")} | {
     "config": "configuration.__main__",
     "init": "new_project.__main__",
     "promote": "promotion.__main__",
@@ -51,6 +54,8 @@ _MODULES = {name: f"{name}.__main__" for name in ("doctor", "export", "k8s", "la
     "runs clean": "run_folders.clean_runs",
     "report": "run_report.__main__",
     "serve": "serving.__main__",
+    "find_lr": "sweep.find_lr",
+    "ui": "run_folders.mlflow_pages",
     "smoke": "serving.smoke",
     "watch": "serving.watch",
     "data import": "importer.__main__",

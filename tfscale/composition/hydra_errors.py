@@ -115,7 +115,9 @@ def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
             continue
         if override.is_sweep_override():
             value, listed = override.get_value_string(), override.value_type is ValueType.SIMPLE_CHOICE_SWEEP
-            fix = f"; write {key}=[{value}] for a list, {key}='{value}' for a text" if listed else ", and a run has one"
+            fix = "; tfscale sweep trains with each"
+            if listed:
+                fix = f"; write {key}=[{value}] for a list, {key}='{value}' for a text{fix}"
             problems.append((line, f"{key}: several values{fix}"))
         else:
             parsed.append(override)

@@ -4,6 +4,7 @@ Of a script: `python -m tfscale.k8s run train.py job=tfjob job.image=... [overri
 Of a served model: `python -m tfscale.k8s serve model=... job=deployment job.image=... job.data_claim=...`.
 Of a workflow: `tfscale k8s workflow train_and_deploy workflow.name=NAME +recipe=... job=trainjob ...`.
 Of a prediction: `python -m tfscale.k8s predict run.dir=... output=... job.image=... job.run_claim=... job.workers=4`.
+Of a sweep: `python -m tfscale.k8s sweep +recipe=... KEY=a,b job=job job.image=... job.run_claim=... [sweep.as=katib]`.
 Of an import: `python -m tfscale.k8s data import s3://... name=NAME job.image=... job.data_claim=...`.
 """
 
@@ -29,6 +30,7 @@ from tfscale.k8s.printed import (
     text_of_route,
     text_of_script,
     text_of_serving,
+    text_of_sweep,
     text_of_workflow,
 )
 from tfscale.k8s.script import Script
@@ -50,6 +52,15 @@ _PREDICT = {
     "epilog": "keys: job.* as `tfscale k8s --cfg job` shows them, and those of `tfscale predict`\n"
     "example: tfscale k8s predict run.dir=runs/resnet/563a34baa8 data.name=photos output=runs/preds.parquet\n"
     "         job.image=registry/tfscale:0.1 job.run_claim=runs job.data_claim=data job.workers=4",
+}
+_SWEEP = {
+    "prog": "tfscale k8s sweep",
+    "about": "Print the trials of a sweep as jobs beside each other, or as an Experiment of Katib.",
+    "usage": "tfscale k8s sweep OVERRIDE ... job=KIND job.image=... job.run_claim=... [KEY=VALUE ...]",
+    "epilog": "keys: job.* as `tfscale k8s --cfg job` shows them; sweep.as=jobs (random, or sweep.sampler=grid)\n"
+    "or katib; all others are those of `tfscale sweep`\n"
+    'example: tfscale k8s sweep +recipe=resnet "optimizer.learning_rate=tag(log,interval(0.01,1))" sweep.trials=12\n'
+    "         sweep.as=katib sweep.parallel=3 job=job job.image=registry/tfscale:0.1 job.run_claim=runs",
 }
 _SERVE = {
     "prog": "tfscale k8s serve",
@@ -92,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main_of_words(_IMPORT, words[2:], text_of_import, shown="URL|KEY=VALUE")
     if words[:1] == ["predict"]:
         return _main_of_words(_PREDICT, words[1:], text_of_prediction)
+    if words[:1] == ["sweep"]:
+        return _main_of_words(_SWEEP, words[1:], text_of_sweep, shown="OVERRIDE")
     if words[:1] == ["serve"]:
         return _main_of_words(_SERVE, words[1:], text_of_serving)
     if words[:1] == ["route"]:
@@ -103,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "k8s",
         "Print the manifests with which a recipe runs in a cluster; `tfscale k8s run` prints those of a script,"
         " `tfscale k8s data import` those of an import, `tfscale k8s predict` those of a prediction,"
+        " `tfscale k8s sweep` those of many trainings,"
         " `tfscale k8s serve` and `route` those of served models,"
         " `tfscale k8s workflow` those of all steps from data to a served model.",
         example="tfscale k8s +recipe=resnet job=tfjob job.image=registry/tfscale:0.1 job.workers=4 job.run_claim=runs"

@@ -5,9 +5,10 @@ Owns how overrides become a Job. Refuses to know the command line.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tfscale.config.schema import RunConfig
     from tfscale.k8s.metadata import Manifest
     from tfscale.k8s.script import Script
-    from tfscale.k8s.spec import Job, JobSpec, MountedFiles
+    from tfscale.k8s.spec import Job, JobRunConfig, JobSpec, MountedFiles
     from tfscale.workflow.steps import Step
 
 NOTE = "# Note: "
@@ -179,6 +180,48 @@ def text_of_workflow(
     workflow = argo_request.ClusterWorkflow.of(asked, job)
     notes = argo_request.notes(workflow)
     return _as_text(["workflow", *_folder(config_dir), *words], list(notes), argo_workflow.render(workflow))
+
+
+def text_of_sweep(words: Sequence[str], *, config_dir: str | None = None) -> str:
+    """What is printed of a sweep: words of `job` are the job's, the others are for `tfscale sweep`, and `sweep.as`.
+
+    Raises:
+        UsageError: the sweep, one of its trainings or its job is impossible.
+        SecurityRefused: a word holds a secret.
+    """
+    from tfscale.composition.hydra_compose import to_run_config
+    from tfscale.config.override_keys import overridden
+    from tfscale.config.schema import validate
+    from tfscale.k8s import sweep_manifests
+    from tfscale.k8s.manifests import render
+    from tfscale.k8s.notes import notes
+
+    ours, theirs = _parted(words)
+    refuse_secrets(theirs)
+    request, form = sweep_manifests.in_cluster(theirs)
+    usual = [f"job.name=sweep-{request.name}"] if "job.name" not in overridden(ours) else []
+
+    def trained(number: int, values: Mapping[str, Any], more: Sequence[str]) -> tuple[Job, JobRunConfig]:
+        overrides = [*usual, *ours, *request.training(number, values), *more]
+        config = cast("JobRunConfig", to_run_config(_checked(overrides, config_dir), overrides))
+        sweep_manifests.check_trial(config.job, form)
+        return _job(config, overrides, config_dir), config
+
+    first = {one.key: one.corners[0] for one in request.space.dimensions}
+    if form == "katib":
+        for corner in request.space.corners():  # what any value would be refused for is found here
+            validate(to_run_config(_checked([*usual, *ours, *corner], config_dir), corner))
+        job, config = trained(0, first, ["log.format=json"])
+        made, told = sweep_manifests.experiment(request, config, job), notes(job)
+    else:
+        made, told = [], []
+        for number, values in enumerate(request.drawn()):
+            job, _ = trained(number, values, [])
+            spec = dataclasses.replace(job.spec, name=f"{job.spec.name}-{request.trial_name(number)}")
+            job = dataclasses.replace(job, spec=spec)
+            made, told = [*made, *render(job)], [*told, *notes(job)]
+    asked = ["sweep", *_folder(config_dir), *words]
+    return _as_text(asked, list(dict.fromkeys([*sweep_manifests.notes(request, form), *told])), made)
 
 
 def text_of_route(words: Sequence[str], *, config_dir: str | None = None) -> str:

@@ -8,6 +8,7 @@ the run lasts waits for the next attempt. The calls of MLflow are mlflow_sink.py
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import logging
 import socket
@@ -24,6 +25,7 @@ from tfscale.errors import IOFailure, UsageError, first_line, without_secrets
 from tfscale.files import inside
 from tfscale.tracking.delivery import Delivery, milliseconds
 from tfscale.tracking.mlflow_sink import RUN_ID, Sink, choose_place, import_mlflow, leave_patience, monitors
+from tfscale.tracking.own_store import FILE, PLAIN
 from tfscale.tracking.spool import Spool, SpoolBusy
 from tfscale.tracking.tracker import NullTracker, Tracker
 
@@ -53,6 +55,7 @@ class MlflowTracker:
     default_experiment: str = "tfscale"  # the experiment where nothing else names one
     system_metrics: bool = True  # whether use of processor, memory and GPUs is recorded, too
     required: bool = False
+    parent: Optional[str] = None  # the id of an MLflow run that this one is a child of, as a trial of its sweep is
 
     def check(self) -> None:
         """Raises UsageError for a missing package or a kind of store that MLflow no longer has, and IOFailure where a
@@ -111,18 +114,28 @@ class MlflowTracker:
             leave_patience()
 
     def run_of(self, name: str, dataset: Mapping[str, Any], *, run_dir: Path, root: Path) -> str:
-        """The id of the MLflow run of a run that is over; where it has none, one is made of this name with this data.
-        Raises what MLflow raises."""
+        """The id of the MLflow run of a run that is over, or of a sweep; where it has none, one is made of this name
+        with this data, {} of none. Raises what MLflow raises."""
         try:
             return str(self._sink(run_dir, root, name).found_or_made(name, dict(dataset)).info.run_id)
         finally:
             leave_patience()
+
+    def uri_beside(self, root: Path) -> str:
+        """The address of the store in a folder that runs share; raises IOFailure where an address has no room for its
+        name."""
+        file = (root / FILE).resolve()
+        if not PLAIN.fullmatch(str(file)):
+            raise IOFailure(f"sqlite's address has no room for {file}", where="run.root", fix="use plain characters")
+        return f"sqlite:///{file}"
 
     def _sink(self, run_dir: Path, root: Path, name: str) -> Sink:
         # Here and not on the delivery's thread: tensorflow_datasets replaces Python's import while it is imported
         # itself, and an import of MLflow at that moment fails; and the run that is active is the thread's own.
         mlflow = import_mlflow()
         place = choose_place(mlflow, uri=self.uri, experiment=self.experiment, otherwise=self.default_experiment)
+        if self.parent is not None:
+            place = dataclasses.replace(place, parent=self.parent)
         return Sink(mlflow, place, run_dir=run_dir, root=root, name=name)
 
     def _spool(self, run_dir: Path, *, joins: bool) -> Path:

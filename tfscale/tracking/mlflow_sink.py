@@ -132,7 +132,8 @@ class Sink:
 
     def found_or_made(self, name: str, dataset: dict[str, Any]) -> Any:
         """The run that the folder names, at once and on the caller's thread; where it has none, as after tracker=none,
-        one is made that says its data and has ended. The folder goes on to name the run that it has elsewhere."""
+        one is made that says its data, where there are any, and has ended. The folder goes on to name the run that it
+        has elsewhere."""
         self._client = self._mlflow.MlflowClient(tracking_uri=self._store())
         known = self._known_run()
         if known is None:
@@ -141,7 +142,8 @@ class Sink:
             self.take("begin", [{"name": name}])
             if elsewhere:
                 write_whole(own, elsewhere)
-            self.take("dataset", [dataset])
+            if dataset:
+                self.take("dataset", [dataset])
             self.take("end", [{"status": "FINISHED", "ms": None}])
         return known or self._client.get_run(self.run_id)
 
