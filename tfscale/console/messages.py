@@ -18,6 +18,7 @@ import datetime
 import io
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -155,9 +156,15 @@ def room() -> int:
     return columns() - _CLOCK - (len(_Process.label) + 1 if _Process.is_one_of_many else 0)
 
 
+def is_dumb(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether terminals here take no control sequences: neither colours nor a line that changes."""
+    environ = os.environ if environ is None else environ
+    return environ.get("TERM", "").lower() in ("dumb", "unknown")  # as rich has it
+
+
 def shows_live() -> bool:
     """Whether a line that changes may be shown on standard output."""
-    return sys.stdout is not None and sys.stdout.isatty() and _Process.format in (None, "auto")
+    return sys.stdout is not None and sys.stdout.isatty() and not is_dumb() and _Process.format in (None, "auto")
 
 
 def table(

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfscale.console.live_panel import LivePanel, is_roomy
-from tfscale.console.messages import figures, room, shows_live, table
+from tfscale.console.messages import figures, is_dumb, room, shows_live, table
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class ProgressLine:
         self._console = console = Console(file=stream, highlight=False, soft_wrap=True)
         self._panel = panel or LivePanel()
         self._live: Live | None = None
-        if console.is_terminal and not quiet and (stream is not None or shows_live()):
+        if console.is_terminal and not is_dumb() and not quiet and (stream is not None or shows_live()):
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=_BAR),

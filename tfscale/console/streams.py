@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfscale.console.messages import error_line
+from tfscale.console.messages import error_line, is_dumb
 from tfscale.errors import IOFailure, TfscaleError
 
 _ROOM_WITHIN = 1.0  # seconds that a stream which doesn't block may stay full before what comes is dropped
@@ -189,7 +189,7 @@ def end_process(error: TfscaleError, *before: Callable[[], Any]) -> NoReturn:
     """Ends this process at once with the error's line and exit code, after these calls, come what may."""
     try:
         call_within(_BEFORE_EXIT, *before, _flush, lambda: leave_reason(error))
-        start = "\r\x1b[2K" if os.isatty(_error_descriptor) else ""  # in the place of a progress line
+        start = "\r\x1b[2K" if os.isatty(_error_descriptor) and not is_dumb() else ""  # in a progress line's place
         data = f"{start}{error_line(error)}\n".encode(errors="backslashreplace")
         call_within(_LAST_LINE, lambda: os.write(_error_descriptor, data))
     finally:

@@ -27,7 +27,7 @@ class ImportProgress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True, highlight=False)
-        if console.is_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
             text = TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[text]}")
             self._live = Progress(*text, TimeRemainingColumn(), console=console)
             self._bar = self._live.add_task("import", total=self.total, text="")

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TextIO
 
+from tfscale.console.messages import is_dumb
+
 LAUNCHER = "launch"  # the label of the launcher's own lines
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 _ERASE = "\r\x1b[2K"
@@ -39,7 +41,7 @@ class Screen:
         self._width = max(len(label) for label in (LAUNCHER, *labels))
         self._colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
         self._line, self._live = write, ""
-        is_terminal = stream is not None and stream.isatty() and environ.get("TERM") != "dumb"
+        is_terminal = stream is not None and stream.isatty() and not is_dumb(environ)
         self._terminal = stream if is_terminal else None
         self._plain = not is_terminal or bool(environ.get("NO_COLOR"))
 
