@@ -24,6 +24,9 @@ from support import warm
 _FOREIGN = re.compile(r"^(TF_CONFIG|JOB_COMPLETION_INDEX|TPU_|CUDA_|SLURM_|MLFLOW_|TFSCALE_|LWS_|PET_|KUBEFLOW_)")
 for _name in [name for name in os.environ if _FOREIGN.match(name)]:
     del os.environ[_name]
+os.environ["TFSCALE_SETTINGS"] = "none"  # whatever the one who tests has in a file
+if os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
+    del os.environ["TERM"]  # which tests of terminals set themselves
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

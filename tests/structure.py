@@ -56,7 +56,12 @@ HOOKS = "hooks"  # the room of all that is private of others
 # Private by name alone: documented by Python, or for those who extend fsspec; and what MLflow doesn't tell otherwise.
 PERMITTED = {
     "": {"_exit", "_replace", "_asdict", "_fields"},
-    "composition.hydra_compose": {"_left_out", "_overridden", "_yaml"},  # of RunConfig, which reads them by properties
+    "composition.hydra_compose": {
+        "_left_out",
+        "_overridden",
+        "_settings",
+        "_yaml",
+    },  # of RunConfig, which reads them by properties
     "keras_fit.from_python": {"_overridden"},
     "run_dir.store_access": {"_strip_protocol"},
     "tracking.mlflow_sink": {"_active_experiment_id"},

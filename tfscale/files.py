@@ -165,6 +165,25 @@ def parse_json(content: bytes, *, where: str) -> Any:
     return value
 
 
+def refuse_bombs(events: Iterable[Any], where: str, *, fix: str = "restore the file: no run writes that") -> None:
+    """Raises SecurityRefused for YAML that grows while it is read, or is too deep for whoever walks through it.
+
+    Args:
+        events: of the file, as `yaml.parse` gives them.
+    """
+    import yaml
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+            raise SecurityRefused(
+                "its YAML repeats itself by aliases" if depth <= MAX_DEPTH else "its YAML is nested too deep",
+                where=where,
+                fix=fix,
+            )
+
+
 def _refuse_depth(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH + 1):

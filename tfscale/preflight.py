@@ -6,6 +6,7 @@ Owns where a run lives, and the import of people's own code before there is a ru
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.config.duration import Duration
+from tfscale.config.override_syntax import as_override
 from tfscale.config.schema import RunConfig, Strategy
 from tfscale.data.found import refuse_too_few
 from tfscale.errors import DataCorrupt, UsageError
@@ -111,17 +113,39 @@ def named_as_before(config: RunConfig, store: Store) -> Store:
     return store
 
 
-def locate(config: RunConfig) -> RunDir:
-    """The run folder of this configuration; it need not exist."""
+def locate(config: RunConfig, *, root: str | None = None) -> RunDir:
+    """The run folder of this configuration; it need not exist.
+
+    Args:
+        root: in the place of run.root.
+    """
     run, experiment = config.run, Experiment.of(config)
     return RunDir.locate(
-        root=run.root,
+        root=run.root if root is None else root,
         recipe=run.recipe,
         name=run.name,
         directory=run.dir,
         names=experiment.names,
         is_same=experiment.is_same,
     )
+
+
+def refuse_moved(config: RunConfig, run_dir: RunDir) -> None:
+    """Raises UsageError for a run that lies below another folder, where it was begun before a settings file said
+    run.root: with no word of the command's own it would begin at zero."""
+    setting = config.settings.sets.get("run.root")
+    if setting is None or config.run.dir is not None or config.resume.mode != "auto" or run_dir.path.is_dir():
+        return
+    before = os.path.expanduser(str(setting.before))
+    there = locate(config, root=before)
+    if there.checkpoints.is_dir() or there.read_json("result.json") is not None:
+        raise UsageError(
+            f"{there.path} holds this run already, and {setting.file} says run.root={config.run.root}, where it would"
+            " begin at zero",
+            where=f"{setting.file}:run.root",
+            fix=f"{as_override('run.root', before)} goes on with it; {as_override('run.root', config.run.root)} begins"
+            " anew",
+        )
 
 
 def whereabouts(cluster: Cluster, run_dir: RunDir) -> str:

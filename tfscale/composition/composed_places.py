@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfscale.composition.hydra_compose import compose_raw
+from tfscale.composition.hydra_compose import composed
 from tfscale.composition.plug_points import ALLOWED, build, check_targets
+from tfscale.config.applied_settings import AppliedSettings
 from tfscale.errors import UsageError, first_line
 from tfscale.redaction import keep_secrets
 
@@ -29,6 +30,7 @@ class Places:
         tracker: a TrackerSpec or None.
         hardware: a file that describes another machine, or None.
         log_format: of messages.
+        settings: what settings files set of it.
     """
 
     runs: Path
@@ -38,6 +40,7 @@ class Places:
     tracker: Any
     hardware: str | None
     log_format: str
+    settings: AppliedSettings = field(default_factory=AppliedSettings)
 
     @property
     def runs_key(self) -> str:
@@ -55,7 +58,7 @@ def compose_places(
     """Composes what the overrides say, which may be those of a whole run.
 
     Args:
-        data: the folder of data; None: the configuration's, that in TFSCALE_DATA_DIR, or data.
+        data: the folder of data; None: the configuration's, that in TFSCALE_DATA_DIR, a settings file's, or data.
 
     Raises:
         UsageError, SecurityRefused: as `compose`, but for what is missing for a run.
@@ -64,7 +67,8 @@ def compose_places(
     from omegaconf.errors import OmegaConfBaseException
 
     environ = os.environ if environ is None else environ
-    raw = compose_raw(overrides, config_dir=config_dir, whole=False)
+    found = composed(overrides, config_dir=config_dir, whole=False)
+    raw = found.raw
     keep_secrets(raw)
     problems: list[tuple[str, str]] = []
     try:
@@ -73,7 +77,10 @@ def compose_places(
         check_targets(node, (*ALLOWED, *raw.extensions.allow), "tracker")
         tracker = build(node, "tracker", problems)
         missing = OmegaConf.is_missing(raw, "data") or raw.data is None
-        named = None if missing else OmegaConf.select(raw, "data.dir")
+        standing = found.settings.sets.get("data.dir")  # which needs no data to be named
+        if missing and standing is not None:
+            raw.data = {"dir": standing.value}
+        named = OmegaConf.select(raw, "data.dir")
         runs = Path(run.dir or run.root).expanduser()
         folder = data or named or environ.get("TFSCALE_DATA_DIR") or "data"
         beside = runs.parent if run.dir else runs
@@ -85,4 +92,5 @@ def compose_places(
         raise UsageError(
             "; ".join(text for _, text in problems), where=", ".join(key for key, _ in problems), fix="correct the keys"
         )
-    return Places(runs, beside, Path(str(folder)).expanduser(), run.store, tracker, hardware, log_format)
+    place = Path(str(folder)).expanduser()
+    return Places(runs, beside, place, run.store, tracker, hardware, log_format, found.settings)

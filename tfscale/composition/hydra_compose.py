@@ -7,34 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
-import io
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tfscale.composition.hydra_errors import Groups, Problem, problems_of, refusals
-from tfscale.composition.plug_points import ALLOWED, ALLOWED_FUNCTIONS, PLUG_POINTS, build, check_code, check_targets
+from tfscale.composition.plug_points import (
+    ALLOWED,
+    ALLOWED_FUNCTIONS,
+    PLUG_POINTS,
+    build,
+    check_allowed,
+    check_code,
+    check_targets,
+)
+from tfscale.composition.saved_tree import kept_task, saved_tree
+from tfscale.composition.standing_settings import Standing
 from tfscale.config import override_keys
+from tfscale.config.applied_settings import AppliedSettings
 from tfscale.config.override_syntax import as_typed, resolve_home, searched
 from tfscale.config.schema import MISSING, RunConfig, validate
-from tfscale.errors import (
-    DataCorrupt,
-    DataMissing,
-    SecurityRefused,
-    UsageError,
-    first_line,
-    is_plain,
-    is_secret,
-    keep_secret,
-    nearest,
-)
-from tfscale.files import MAX_DEPTH, read_plain
+from tfscale.config.settings_files import settings_files
+from tfscale.errors import UsageError, first_line, is_plain, is_secret, keep_secret
 from tfscale.redaction import keep_secrets, redacted_yaml
-from tfscale.run_dir.folder import RunDir
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,7 +42,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_PREFIX = re.compile(r"\w+(\.\w+)*\.")
+
+@dataclass(frozen=True)
+class Composed:
+    """What overrides and settings files come to, before it is typed.
+
+    Args:
+        left_out: what of a recipe's optimizer the overrides leave out of it.
+        settings: what settings files set in it.
+    """
+
+    raw: DictConfig
+    left_out: Mapping[str, Any]
+    settings: AppliedSettings
 
 
 def compose(
@@ -53,6 +63,7 @@ def compose(
     config_dir: str | None = None,
     task: Task | None = None,
     data: Source | None = None,
+    settings: bool = True,
 ) -> RunConfig:
     """Composes tfscale's configuration with Hydra overrides, checks it and builds the plug points.
 
@@ -61,6 +72,7 @@ def compose(
         config_dir: a folder of the user's own groups, searched besides ours.
         task: an object of the user's, in place of a configured one.
         data: likewise.
+        settings: whether what settings files (tfscale.yaml) say counts, below the overrides.
 
     Raises:
         UsageError: unknown group, key or value, wrong type or missing value; all problems in one message.
@@ -68,9 +80,13 @@ def compose(
     """
     given = {k: v for k, v in (("task", task), ("data", data)) if v is not None}
     override_keys.refuse_given(overrides, given)
-    raw, left_out = _composed(overrides, config_dir=config_dir, given=given)
-    config = to_run_config(raw, overrides, given=given)
-    config._left_out = left_out  # type: ignore[attr-defined]
+    found = composed(overrides, config_dir=config_dir, given=given, settings=settings)
+    try:
+        config = to_run_config(found.raw, overrides, given=given)
+    except UsageError as error:
+        raise found.settings.explained(error) from error.__cause__
+    config._left_out = found.left_out  # type: ignore[attr-defined]
+    config._settings = found.settings  # type: ignore[attr-defined]
     return config
 
 
@@ -78,37 +94,51 @@ def compose_raw(
     overrides: Sequence[str],
     *,
     config_dir: str | None = None,
-    given: Mapping[str, Any] = MappingProxyType({}),
     schema: type[RunConfig] = RunConfig,
     whole: bool = True,
 ) -> DictConfig:
-    """The composed DictConfig, for `--cfg job` and for `to_run_config`; raises UsageError like `compose`.
+    """The DictConfig that overrides alone compose, without settings files, for `to_run_config`; raises UsageError like
+    `compose`.
 
     Args:
         whole: whether a run is to come of it; else the error is of the overrides alone, and not of what isn't there.
     """
-    return _composed(overrides, config_dir=config_dir, given=given, schema=schema, whole=whole)[0]
+    return composed(overrides, config_dir=config_dir, schema=schema, whole=whole, settings=False).raw
 
 
-def _composed(
+def composed(
     overrides: Sequence[str],
     *,
-    config_dir: str | None,
-    given: Mapping[str, Any],
+    config_dir: str | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
     schema: type[RunConfig] = RunConfig,
     whole: bool = True,
-) -> tuple[DictConfig, dict[str, Any]]:
-    """The composed DictConfig, and what of a recipe's optimizer the overrides leave out of it."""
+    settings: bool = True,
+) -> Composed:
+    """The same before anything of it is typed, with settings files below the overrides."""
+    standing = Standing(settings_files() if settings else (), overrides)
 
     def attempt(some: Sequence[str]) -> DictConfig:
-        return _compose_from("config", some, config_dir=config_dir, given=given, schema=schema, whole=whole)
+        return compose_from(
+            "config",
+            [*standing.choices(), *some],
+            config_dir=config_dir,
+            given=given,
+            schema=schema,
+            whole=whole,
+            standing=standing,
+        )
 
-    raw = attempt(overrides)
-    _check_allowed(list(raw.extensions.allow), overrides)
+    try:
+        raw = attempt(overrides)
+    except UsageError as error:
+        raise standing.explained(error) from error.__cause__
+    applied = standing.put_into(raw, besides=standing.said_by_debug(attempt))
+    check_allowed(list(raw.extensions.allow), overrides, applied)
     left_out, notices = override_keys.leave_out(raw, override_keys.overridden(overrides), attempt, overrides)
     for notice in notices:
         _log.warning(f"{notice}")
-    return raw, left_out
+    return Composed(raw, left_out, applied)
 
 
 def compose_run(
@@ -121,7 +151,8 @@ def compose_run(
     """The configuration of a run from its folder, with overrides on top: `compose` for a run that was trained before.
 
     A group, such as data=image_folder, replaces what the run had there as a whole. A model that was given as a Python
-    object is made again from the folder's model.json; data that were are not kept.
+    object is made again from the folder's model.json; data that were are not kept. Of settings files counts what the
+    folder can't say: extensions.allow of the user's own, and where data lie that take the place of the run's.
 
     Args:
         data: an object of the user's, in place of the run's data.
@@ -131,79 +162,39 @@ def compose_run(
         UsageError, SecurityRefused: like `compose`; a run's config.yaml is trusted no more than any other file.
     """
     file = Path(run_dir) / "config.yaml"
-    saved = _saved_tree(file)
+    saved = saved_tree(file)
     as_saved = dict(saved)
+    replaced = {one.lstrip("+").split("=", 1)[0] for one in overrides if "=" in one} & set(PLUG_POINTS)
     if saved.get("task") == MISSING:
-        saved["task"] = _kept_task(file)
-    if saved.get("data") == MISSING and data is None and not any(o.lstrip("+").startswith("data=") for o in overrides):
+        saved["task"] = kept_task(file)
+    if saved.get("data") == MISSING and data is None and "data" not in replaced:
         raise UsageError(
             "the run's data were given as Python objects, which its folder doesn't hold",
             where="data",
             fix="give data=..., such as data=csv data.path=TABLE.csv; in Python RestoredRun.open(run_dir, data=(x, y))",
         )
     for override in overrides:
-        group = override.lstrip("+").split("=", 1)[0]
-        if group == "recipe":
+        if override.lstrip("+").split("=", 1)[0] == "recipe":
             raise UsageError(
                 "a trained run keeps its recipe",
                 where=override,
                 fix=f"leave it away: {file} holds the recipe; override single keys instead",
             )
-        if group in PLUG_POINTS and "=" in override:
-            saved.pop(group, None)  # else Hydra would merge the new node into the old one
+    for group in replaced:
+        saved.pop(group, None)  # else Hydra would merge the new node into the old one
+    asked = {"extensions.allow", *(["data.dir"] if "data" in replaced else [])}
+    standing = Standing(settings_files(), overrides, only=asked.__contains__)
     try:
-        raw = _compose_saved(saved, overrides, config_dir=config_dir)
+        raw = _compose_saved(saved, overrides, config_dir=config_dir, standing=standing)
     except UsageError:
         _refuse_saved(file, as_saved)
         raise
-    _check_allowed(list(raw.extensions.allow), overrides)
+    applied = standing.put_into(raw)
+    check_allowed(list(raw.extensions.allow), overrides, applied)
     override_keys.tidy(raw)
-    return to_run_config(raw, overrides, given={} if data is None else {"data": data})
-
-
-def _kept_task(file: Path) -> dict[str, Any]:
-    """The node of a model that was given as a Python object; raises UsageError where the folder doesn't hold it."""
-    kept = file.with_name("model.json")
-    if not kept.is_file():
-        raise UsageError(
-            "the run's model was given as a Python object, which its folder doesn't hold",
-            where=str(file),
-            fix="train with export.at_end=true and use export/, or call tfscale.fit(model, data, run_dir=...) again",
-        )
-    return {"_target_": "tfscale.keras_task.kept.KeptModel", "model": str(kept), "allow": "${extensions.allow}"}
-
-
-def _saved_tree(file: Path) -> dict[str, Any]:
-    """A run's config.yaml, its interpolations unresolved."""
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    RunDir(file.parent).refuse_links()
-    if not file.is_file():
-        raise DataMissing(
-            f"{file.parent} is no run folder: it holds no {file.name}",
-            where="run.dir",
-            fix="give run.dir=PATH as the training printed it, such as runs/resnet/563a34baa8",
-        )
-    try:
-        text = read_plain(file).decode()
-        refuse_bombs(yaml.parse(text, Loader=yaml.SafeLoader), str(file))
-        tree = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise DataCorrupt(
-            f"the configuration can't be read: {first_line(error)}", where=str(file), fix="restore the file"
-        ) from None
-    names = [field.name for field in dataclasses.fields(RunConfig)]
-    unknown = [str(key) for key in tree if key not in names] if isinstance(tree, dict) else [str(tree)[:40]]
-    if unknown:  # also "defaults" and "hydra", which would steer the composition itself
-        raise UsageError(
-            "; ".join(f"unknown key '{key}'{nearest(key, names)}" for key in unknown),
-            where=str(file),
-            fix="remove it, or use the version of tfscale that wrote the file",
-        )
-    assert isinstance(tree, dict)
-    return {str(key): value for key, value in tree.items()}
+    config = to_run_config(raw, overrides, given={} if data is None else {"data": data})
+    config._settings = applied  # type: ignore[attr-defined]
+    return config
 
 
 def _refuse_saved(file: Path, saved: dict[str, Any]) -> None:
@@ -214,30 +205,24 @@ def _refuse_saved(file: Path, saved: dict[str, Any]) -> None:
         raise UsageError(error.what, where=str(file), fix="correct the file") from None
 
 
-def refuse_bombs(events: Iterator[Any], where: str) -> None:
-    """Raises SecurityRefused for YAML that grows while it is read, or is too deep for whoever walks through it."""
-    import yaml
-
-    depth = 0
-    for event in events:
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
-            raise SecurityRefused(
-                "its YAML repeats itself by aliases" if depth <= MAX_DEPTH else "its YAML is nested too deep",
-                where=where,
-                fix="restore the file: no run writes that",
-            )
+_NO_SETTINGS = Standing((), ())
 
 
-def _compose_saved(saved: dict[str, Any], overrides: Sequence[str], *, config_dir: str | None = None) -> DictConfig:
+def _compose_saved(
+    saved: dict[str, Any],
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    standing: Standing = _NO_SETTINGS,
+) -> DictConfig:
     from hydra.core.config_store import ConfigStore
 
     order = ["schema", "_self_", {"task": None}, {"data": None}, {"tracker": None}]
     ConfigStore.instance().store(name="run", node={"defaults": order, **saved})
-    return _compose_from("run", overrides, config_dir=config_dir)
+    return compose_from("run", overrides, config_dir=config_dir, standing=standing)
 
 
-def _compose_from(
+def compose_from(
     primary: str,
     overrides: Sequence[str],
     *,
@@ -245,8 +230,10 @@ def _compose_from(
     given: Mapping[str, Any] = MappingProxyType({}),
     schema: type[RunConfig] = RunConfig,
     whole: bool = True,
+    standing: Standing = _NO_SETTINGS,
 ) -> DictConfig:
-    """Composes this primary configuration; what is wrong with the overrides is reported at once."""
+    """Composes this primary configuration of the overrides alone; what is wrong with them is reported at once, as the
+    settings that stand besides leave it."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.config_store import ConfigStore
@@ -275,22 +262,9 @@ def _compose_from(
         except refusals() as error:
             groups = Groups(GlobalHydra.instance().config_loader(), primary, extra)
             problems, rest = problems_of(error, typed, attempt, groups, schema)
-            raise _explained(problems, rest, typed, given, whole) from None
-
-
-def _check_allowed(prefixes: list[str], overrides: Sequence[str]) -> None:
-    """A file must not widen the allow-list for itself: only the one who gives the command may."""
-    if prefixes and not any(o.lstrip("+").startswith("extensions.allow=") for o in overrides):
-        raise SecurityRefused(
-            f"a configuration file allows {', '.join(prefixes)} for itself",
-            where="extensions.allow",
-            fix="if you trust it, give extensions.allow=[package.] with the command",
-        )
-    for prefix in prefixes:
-        if not _PREFIX.fullmatch(prefix):
-            raise UsageError(
-                f"{prefix!r} is no package with a dot behind it", where="extensions.allow", fix="write mypackage."
-            )
+            if rest is not None:
+                check_allowed(list(rest.extensions.allow), typed, standing.put_into(rest))
+            raise _explained(problems, rest, given, whole) from None
 
 
 def to_run_config(
@@ -375,16 +349,13 @@ def _missing_fix(missing: list[str]) -> str:
     return " ".join(f"{key}=..." for key in missing)
 
 
-def _explained(
-    problems: list[Problem], rest: DictConfig | None, overrides: list[str], given: Mapping[str, Any], whole: bool
-) -> UsageError:
+def _explained(problems: list[Problem], rest: DictConfig | None, given: Mapping[str, Any], whole: bool) -> UsageError:
     """One UsageError for everything that is wrong with these overrides, and wrong or (of a whole) missing in the
     rest."""
     from omegaconf import OmegaConf
 
     found = list(problems)
     if rest is not None:
-        _check_allowed(list(rest.extensions.allow), overrides)
         excused = [key.lstrip("+~").split("=", 1)[0] for key, _ in problems]
         found += _typed(rest, given, [*excused, *([] if whole else OmegaConf.missing_keys(rest))])[1]
     return UsageError(

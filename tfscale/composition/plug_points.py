@@ -7,9 +7,11 @@ wrong type is found before TensorFlow is imported. Owns the allow-list of what a
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from tfscale.config.applied_settings import AppliedSettings
 from tfscale.errors import SecurityRefused, UsageError, first_line, nearest
 from tfscale.user_code import load_code
 
@@ -17,6 +19,7 @@ PLUG_POINTS = ("task", "data", "tracker")
 ALLOWED = ("tfscale.", "keras.")
 # Functions that a `code_fields` may name: Keras also has some that load files unsafely, or from the network.
 ALLOWED_FUNCTIONS = ("tfscale.models.", "keras.applications.")
+_PREFIX = re.compile(r"\w+(\.\w+)*\.")
 
 
 def check_targets(node: Any, allowed: Sequence[str], path: str = "") -> None:
@@ -38,6 +41,32 @@ def check_targets(node: Any, allowed: Sequence[str], path: str = "") -> None:
     elif isinstance(node, list):
         for i, value in enumerate(node):
             check_targets(value, allowed, f"{path}[{i}]")
+
+
+def check_allowed(prefixes: Sequence[str], overrides: Sequence[str], settings: AppliedSettings) -> None:
+    """Only the one who gives the command may widen the allow-list, by it or by the user's own settings: a file that
+    comes from elsewhere must not do so for itself.
+
+    Args:
+        prefixes: extensions.allow, as it was composed.
+        settings: what settings files set in it.
+
+    Raises:
+        SecurityRefused: another file does.
+        UsageError: no package with a dot behind it.
+    """
+    by_user = "extensions.allow" in settings.sets
+    if prefixes and not by_user and not any(one.lstrip("+").startswith("extensions.allow=") for one in overrides):
+        raise SecurityRefused(
+            f"a configuration file allows {', '.join(prefixes)} for itself",
+            where="extensions.allow",
+            fix="if you trust it, give extensions.allow=[package.] with the command",
+        )
+    for prefix in prefixes:
+        if not _PREFIX.fullmatch(prefix):
+            raise UsageError(
+                f"{prefix!r} is no package with a dot behind it", where="extensions.allow", fix="write mypackage."
+            )
 
 
 def check_code(built: Any, path: str, allowed: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a run is configured by: the typed schema, durations, and which keys take effect.
+"""What a run is configured by: the typed schema, durations, settings files, and which keys take effect.
 
 Owns the names, the types and the defaults. Refuses to know Hydra (composition/) and TensorFlow.
 """

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import tfscale.config.optimizer_keys as optimizers
+from tfscale.config.applied_settings import AppliedSettings
 from tfscale.config.bounds import CHOICES, DURATIONS, LEAST, MOST, SHARES
 from tfscale.config.duration import Duration
 from tfscale.config.sections import (
@@ -99,6 +100,11 @@ class RunConfig:
     def left_out(self) -> Mapping[str, Any]:
         """What a recipe says of another optimizer than the command's, which is no part of this configuration."""
         return getattr(self, "_left_out", {})
+
+    @property
+    def settings(self) -> AppliedSettings:
+        """What settings files set, such as tfscale.yaml; the keys are none of `overridden`."""
+        return getattr(self, "_settings", AppliedSettings())
 
 
 _IDENTITY = ("task", "data", "train", "optimizer", "init_from")

@@ -234,5 +234,5 @@ class DebugConfig:
 class Extensions:
     """Packages of the user's whose classes a `_target_` may name, each with a trailing dot: ["mypkg."]."""
 
-    # their names; from the command alone, since no file may allow anything for itself
+    # their names; from the command or the settings of the user (docs/settings.md): no other file allows anything
     allow: list[str] = field(default_factory=list)

@@ -20,7 +20,7 @@ from tfscale.doctor.cluster_check import look_at_cluster
 from tfscale.doctor.diagnosis import OK, WARNING, WRONG, Finding, guarded, hide_secrets, shareable, worst
 from tfscale.doctor.machine import look_at_machine
 from tfscale.doctor.packages import look_at_packages
-from tfscale.doctor.places import look_at_folder, look_at_store, look_at_tracker
+from tfscale.doctor.places import look_at_folder, look_at_settings, look_at_store, look_at_tracker
 from tfscale.doctor.self_test import self_test
 from tfscale.doctor.tensorflow_check import look_at_tensorflow
 from tfscale.errors import CheckFailed
@@ -84,6 +84,7 @@ def examine(places: Places, hardware: Hardware, *, environ: Mapping[str, str], s
         "hardware": lambda: look_at_machine(hardware, kills=kills),
         "tensorflow": lambda: look_at_tensorflow(hardware, environ=environ, seconds=seconds),
         "launcher": lambda: look_at_cluster(environ),
+        "settings": lambda: look_at_settings(places.settings),
         "runs": lambda: [look_at_folder("runs", places.runs, key=places.runs_key)],
         "data": lambda: [look_at_folder("data", places.data, key="data.dir")],
         "tracker": lambda: look_at_tracker(places.tracker, places.beside),

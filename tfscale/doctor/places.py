@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tfscale.config.applied_settings import AppliedSettings
 from tfscale.doctor.diagnosis import OK, WARNING, WRONG, Finding
 from tfscale.doctor.machine import GIB, size
 from tfscale.errors import NO_ROOM, IOFailure
@@ -28,6 +29,12 @@ from tfscale.tracking.tracker import NoTracker
 _TRIED = b"tfscale" * 2**14  # 112 KiB: a full disk takes an empty file
 _SECONDS = 3.0
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+def look_at_settings(settings: AppliedSettings) -> list[Finding]:
+    """Which settings files say where things go, and how; nothing where there is none."""
+    told = settings.line().removeprefix("settings: ")
+    return [Finding("settings", OK, told)] if told else []
 
 
 def look_at_folder(check: str, folder: Path, *, key: str) -> Finding:

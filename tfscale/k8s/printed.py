@@ -64,7 +64,7 @@ def text_of_script(script: Script, overrides: Sequence[str], *, config_dir: str 
     refuse_secrets([word.lstrip("-") if "=" in word else f"argument={word}" for word in script.arguments])
     refuse_secrets([f"{name.lstrip('-')}={value}" for name, value in pairs if name.startswith("--")])
     theirs = _of_the_run(overrides)
-    config = config_before_a_fit(theirs)
+    config = config_before_a_fit(theirs, settings=False)
     usual = [f"job.name={script.name}"] if "job.name" not in overridden(overrides) else []
     raw = _checked([*usual, *overrides], config_dir)
     spec = _spec(raw)
@@ -282,8 +282,17 @@ def _written(job: Job, words: Sequence[str]) -> str:
 def _as_text(words: Sequence[str], notes: Sequence[str], manifests: Sequence[Manifest]) -> str:
     """YAML below the command that it comes from, and what is to be known of it."""
     head = "".join(f"# {line}\n" for line in shlex.join(["tfscale", "k8s", *words]).splitlines())
-    head += "".join(f"{NOTE}{note}\n" for note in notes)
+    head += "".join(f"{NOTE}{note}\n" for note in [*notes, *_of_settings()])
     return head + "---\n".join(yaml_of(manifest) for manifest in manifests)
+
+
+def _of_settings() -> list[str]:
+    """What this machine's settings files say counts here, and nowhere else: manifests follow from their command."""
+    from tfscale.config.settings_files import settings_files
+
+    told = ", ".join(f"{file.name} ({', '.join(file.values) or 'nothing'})" for file in settings_files())
+    note = f"settings of this machine don't count here: {told}; what pods need is given with the command"
+    return [note] if told else []
 
 
 def composed(overrides: Sequence[str], config_dir: str | None = None, *, trains: bool = True) -> DictConfig:

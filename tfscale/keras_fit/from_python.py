@@ -121,8 +121,11 @@ def new_name() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
 
 
-def config_before_a_fit(overrides: Sequence[str], *, rows: int = 32) -> RunConfig:
-    """What overrides say where there is neither a model nor data yet: of the plan and the cluster.
+def config_before_a_fit(overrides: Sequence[str], *, rows: int = 32, settings: bool = True) -> RunConfig:
+    """What overrides and settings files say where there is neither a model nor data yet: of the plan and the cluster.
+
+    Args:
+        settings: whether files say anything.
 
     Raises:
         UsageError: overrides that there aren't.
@@ -130,7 +133,7 @@ def config_before_a_fit(overrides: Sequence[str], *, rows: int = 32) -> RunConfi
     from tfscale.keras_task.given_model import GivenModel
 
     needed = ["train.until=1ep", f"train.global_batch={rows}"]  # as a fit has them
-    return compose([*needed, *overrides], task=GivenModel(), data=KerasSource())
+    return compose([*needed, *overrides], task=GivenModel(), data=KerasSource(), settings=settings)
 
 
 def _refuse_together(given: FitArguments, several: bool) -> None:

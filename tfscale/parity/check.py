@@ -78,6 +78,7 @@ def check_parity(
     _refuse(config, chosen)
     environ = _alone(os.environ if environ is None else environ)
     with shown(config.log.format):
+        config.settings.report(_log)
         if not config.data.is_prepared():
             _log.info(f"preparing the data in {getattr(config.data, 'dir', '')}")
             prepare_apart(config.data)
@@ -131,7 +132,7 @@ def _refuse(config: RunConfig, chosen: Sequence[Layout]) -> None:
         "plan.local_devices": config.plan.local_devices is not None,
         "plan.hardware": config.plan.hardware is not None,
     }
-    keys = [key for key, given in fixed.items() if given]
+    keys = [key for key, given in fixed.items() if given and key not in config.settings.sets]
     if keys:
         raise UsageError("the check's layouts decide it", where=", ".join(keys), fix=f"remove {' and '.join(keys)}")
     batch, base = config.train.global_batch, max(1, config.train.accumulate or 1)

@@ -72,6 +72,7 @@ def facts(config: RunConfig, plan: ExecutionPlan) -> dict[str, Any]:
             "durations": trains,
             "eval": dict(vars(config.eval)),
             "checkpoint": dict(vars(config.checkpoint)),
+            "export": {"at_end": config.export.at_end},  # in which every worker takes part
             "resume": config.resume.mode,
         },
         "tensorflow": _version(),

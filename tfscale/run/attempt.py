@@ -48,6 +48,7 @@ from tfscale.preflight import (
     open_store,
     plan_run,
     refuse_early,
+    refuse_moved,
     refuse_what_cannot_run,
     rehearse,
     whereabouts,
@@ -104,10 +105,9 @@ def _fit(
         check_place(config.init_from)
     # 2. Facts and the plan
     cluster = Cluster.resolve(environ)
-    label = f"{cluster.role}:{cluster.index}"
-    rank = cluster.index if cluster.role == "ps" else cluster.worker_index  # parameter servers count by themselves
-    of_process(label, max(0, rank), is_one_of_many=bool(cluster.addresses))
+    _introduce(config, cluster)
     plan, run_dir = plan_run(config, environ=environ), locate(config)
+    refuse_moved(config, run_dir)
     run_dir.refuse_links()
     if store is None:
         run_dir.check_lasting(environ)
@@ -152,6 +152,15 @@ def _fit(
         attempts = Attempts(run_dir, began=began)
         around = (store, claim, attempts, stopping, environ, began, callbacks)
         return _attempt(RunContext(config, plan, cluster, run_dir, *around))
+
+
+def _introduce(config: RunConfig, cluster: Cluster) -> None:
+    """Whose messages follow, and what of the configuration is from settings files."""
+    label = f"{cluster.role}:{cluster.index}"
+    rank = cluster.index if cluster.role == "ps" else cluster.worker_index  # parameter servers count by themselves
+    of_process(label, max(0, rank), is_one_of_many=bool(cluster.addresses))
+    if not config.run.quiet:
+        config.settings.report(_log)
 
 
 def _report_plan(config: RunConfig, plan: ExecutionPlan, *, level: int) -> None:

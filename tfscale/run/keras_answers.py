@@ -11,6 +11,7 @@ from typing import Any
 
 from tfscale.cluster import Cluster
 from tfscale.config.schema import PlanConfig
+from tfscale.config.settings_files import has_settings
 from tfscale.errors import UsageError
 from tfscale.hardware import probe
 from tfscale.hooks.keras_fit_hooks import is_trainer
@@ -101,5 +102,5 @@ def _on_all_devices(
 
 
 def _plan(rows: int, overrides: Sequence[str], environ: Mapping[str, str] | None) -> ExecutionPlan:
-    forced = config_before_a_fit(overrides, rows=rows).plan if overrides else PlanConfig()
+    forced = config_before_a_fit(overrides, rows=rows).plan if overrides or has_settings() else PlanConfig()
     return make_plan(probe(environ=environ), Cluster(), PlanRequest(global_batch=rows, forced=forced, uneven=True))

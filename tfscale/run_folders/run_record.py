@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfscale.composition.hydra_compose import refuse_bombs
 from tfscale.config.duration import Duration
 from tfscale.errors import RETRYABLE, Interrupted, TfscaleError, first_line
-from tfscale.files import dumps, numbers, open_plain, parse_json, read_plain
+from tfscale.files import dumps, numbers, open_plain, parse_json, read_plain, refuse_bombs
 from tfscale.run_dir.attempts import Attempts
 from tfscale.run_dir.evaluated import NOTE, best_in
 from tfscale.run_dir.experiment import flatten

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     from tfscale.checkpoint import Entry
     from tfscale.state.train_state import TrainState
+
+_log = logging.getLogger(__name__)
 
 _CLASSES = "classes.json"  # what a run wrote, besides SPEC, about the data that it was trained on
 
@@ -105,6 +108,7 @@ class RestoredRun:
         plan = plan_run(config, environ=environ)
         refuse_what_cannot_run(config, plan)
         with shown(config.log.format), runtime.applied(plan, seed=config.train.seed):
+            config.settings.report(_log)
             yield cls.restore(folder, config, plan, checkpoint)
 
     @classmethod

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from tfscale.cluster import Cluster
 from tfscale.config.schema import ClusterSection, PlanConfig
+from tfscale.config.settings_files import has_settings
 from tfscale.errors import UsageError
 from tfscale.hardware import probe
 from tfscale.hooks.script_hooks import train_alone
@@ -38,7 +39,7 @@ def first_plan(overrides: Sequence[str], cluster: Cluster) -> ExecutionPlan:
         if name in ARGUMENTS:
             fix = "use --run-dir DIR" if name == "run.dir" else "change it in the script"
             raise UsageError(f"{override!r} is an argument of fit, which the script gives", where="--override", fix=fix)
-    forced = config_before_a_fit(overrides).plan if overrides else PlanConfig()
+    forced = config_before_a_fit(overrides).plan if overrides or has_settings() else PlanConfig()
     if forced.dry_run:
         raise UsageError(
             "a script can't go on behind a fit that trains nothing", where="plan.dry_run", fix="leave it away"
@@ -52,7 +53,7 @@ def cluster_settings(overrides: Sequence[str]) -> ClusterSection:
     Between fits a script may hold Python's lock for a while, in which it sends no heartbeat: it counts as silent late,
     unless an override says otherwise. A killed one is noticed at once.
     """
-    if not overrides:
+    if not (overrides or has_settings()):
         return ClusterSection(silence=_SILENCE)
     return config_before_a_fit([f"cluster.silence={_SILENCE}", *overrides]).cluster
 
