@@ -78,6 +78,7 @@ LIGHT = (
     "run_dir.experiment",
     "composition.hydra_compose",
     "composition.composed_places",
+    "composition.value_origins",
     "config.settings_files",
     "doctor.__main__",
     "hardware.probing",

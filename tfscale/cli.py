@@ -87,7 +87,8 @@ class Program(Parser):
             self.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)  # what isn't known is among them
             return
         self.usage = "%(prog)s [option ...] [override ...]"
-        self.add_argument("-c", "--cfg", type=choice("job"), metavar="job", help="print the configuration and stop")
+        text = "print the configuration, and where its values are from"
+        self.add_argument("-c", "--cfg", type=choice("job"), metavar="job", help=text)
         self.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with your own configuration groups")
         self.add_argument("overrides", nargs="*", metavar="override", help="Hydra overrides: +recipe=NAME key=value")
 
@@ -235,16 +236,16 @@ def groups() -> dict[str, list[str]]:
 
 
 def _configuration(options: argparse.Namespace) -> str:
-    from tfscale.composition.hydra_compose import compose_raw, compose_run
+    from tfscale.composition.value_origins import run_with_origins, with_origins
 
-    if "run_dir" in options:
-        from tfscale.run_dir.store_copy import run_folder
+    if "run_dir" not in options:
+        return with_origins(options.overrides, config_dir=options.config_dir)
+    from tfscale.composition.hydra_compose import compose_run
+    from tfscale.run_dir.store_copy import run_folder
 
-        folder = run_folder(options.run_dir, None)
-        return compose_run(folder, options.overrides, config_dir=options.config_dir).yaml
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(compose_raw(options.overrides, config_dir=options.config_dir), resolve=False)
+    folder = run_folder(options.run_dir, None)
+    config = compose_run(folder, options.overrides, config_dir=options.config_dir)
+    return run_with_origins(config, options.overrides)
 
 
 def guard(run: Callable[[dict], int]) -> int:
