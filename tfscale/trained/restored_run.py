@@ -108,7 +108,8 @@ class RestoredRun:
         plan = plan_run(config, environ=environ)
         refuse_what_cannot_run(config, plan)
         with shown(config.log.format), runtime.applied(plan, seed=config.train.seed):
-            config.settings.report(_log)
+            if config.settings.sets:  # seldom: the folder says all else
+                config.settings.report(_log)
             yield cls.restore(folder, config, plan, checkpoint)
 
     @classmethod
