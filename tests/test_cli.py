@@ -41,7 +41,7 @@ def test_help_is_one_page_for_all(command, capsys, monkeypatch):
     own = ("--cfg job", "--config-dir FOLDER", "override", "example: tfscale", "resnet50_imagenet")
     # Options of `run` come before a script, and all else is the script's; those of data, of serving, config, sweeps,
     # init and many runs have no page of it, and a workflow hands words on to commands that have one.
-    bare = ("init", "run", "serve", "smoke", "watch", "config", "report", "sweep", "ui")
+    bare = ("init", "run", "serve", "smoke", "watch", "config", "report", "sweep", "ui", "completion")
     plain = command in bare or command.startswith(("data ", "workflow ", "runs"))
     if plain:
         own = ("example: tfscale",)

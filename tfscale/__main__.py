@@ -23,6 +23,7 @@ COMMANDS = {
     "sweep": "many trainings with other values, and which are best",
     "find_lr": "a learning rate to begin with",
     "config": "every key of the configuration: type, default, bounds, meaning",
+    "completion": "a script by which a shell completes commands, recipes and keys",
     "runs": "the runs below a folder: how far, how good, how large",
     "runs compare": "what sets runs apart, side by side",
     "runs clean": "runs that are no longer wanted, removed",
@@ -47,6 +48,7 @@ COMMANDS = {
 # Entry points that aren't a module of the command's name.
 _MODULES = {name: f"{name}.__main__" for name in ("doctor", "export", "k8s", "launch", "parity", "run", "sweep")} | {
     "config": "configuration.__main__",
+    "completion": "configuration.shell_completion",
     "init": "new_project.__main__",
     "promote": "promotion.__main__",
     "runs": "run_folders.__main__",
