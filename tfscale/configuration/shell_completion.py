@@ -1,8 +1,7 @@
 """Entry point: `tfscale completion bash|zsh`: a script by which the shell completes commands, recipes, groups and keys.
 
-    eval "$(tfscale completion bash)"       # in ~/.bashrc
-
-All words are in the script, so that a tab starts no Python. Owns which they are; the shell itself compares.
+It is read by `eval "$(tfscale completion bash)"` in ~/.bashrc. All words are in the script, so that a tab starts no
+Python. Owns which they are; the shell itself compares.
 """
 
 from __future__ import annotations
