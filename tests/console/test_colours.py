@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import sys
 
 import pytest
 from support import warm
+from support.terminals import on_terminal
 
 from tfscale.console.messages import is_dumb
 from tfscale.console.progress import ProgressLine
@@ -28,41 +28,22 @@ class Terminal(io.StringIO):
         return True
 
 
-def on_terminal(folder, **environ: str) -> str:
+def sent_by(folder, **environ: str) -> str:
     """What a program sends to the terminal that it runs in."""
-    ours, theirs = pty.openpty()
     known = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLORTERM")}
-    child = warm.Popen(
-        [sys.executable, "-c", PROGRAM, *WARNED],
-        cwd=folder,
-        env={**known, **environ},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    sent = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # the child has closed its end
-            break
-        if not piece:
-            break
-        sent += piece
-    os.close(ours)
-    assert child.wait() == 73
-    return sent.decode()
+    code, sent = on_terminal([sys.executable, "-c", PROGRAM, *WARNED], folder, {**known, **environ})
+    assert code == 73
+    return sent
 
 
 def test_a_program_colours_warnings_unless_it_is_asked_not_to(tmp_path):
-    coloured = on_terminal(tmp_path, TERM="xterm-256color")
+    coloured = sent_by(tmp_path, TERM="xterm-256color")
     assert "\x1b[33mwarning: " in coloured
     plain = coloured.replace("\x1b[33m", "").replace("\x1b[0m", "")
     for environ in ({"TERM": "xterm-256color", "NO_COLOR": "1"}, {"TERM": "dumb"}):
-        sent = on_terminal(tmp_path, **environ)
+        sent = sent_by(tmp_path, **environ)
         assert "\x1b" not in sent and sent == plain, environ
-    assert "\x1b[33m" in on_terminal(tmp_path, TERM="xterm", NO_COLOR="")  # which says nothing, by no-color.org
+    assert "\x1b[33m" in sent_by(tmp_path, TERM="xterm", NO_COLOR="")  # which says nothing, by no-color.org
 
 
 @pytest.mark.parametrize("term", ["dumb", "unknown", "xterm"])

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
-import struct
 import sys
-import termios
 
 import pytest
-from support import warm
+from support.terminals import on_terminal
 
 from tfscale.console.progress import ProgressLine, fold, summary
 
@@ -21,38 +17,18 @@ SHORT = ("+recipe=resnet", "data=synthetic", "data.image_size=8", "data.channels
          "export.at_end=false", "checkpoint.every=3ep")  # fmt: skip
 
 
-def on_terminal(folder, columns, *arguments):
+def shown(folder, columns, *arguments):
     """(exit code, the lines that a terminal of this width was sent)."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
-    child = warm.Popen(
-        [sys.executable, "-m", "tfscale.train", *arguments],
-        cold=True,
-        cwd=folder,
-        env={**environ, "TERM": "xterm"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    text = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # the child has closed its end
-            break
-        if not piece:
-            break
-        text += piece
-    os.close(ours)
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode(errors="replace"))
-    return child.wait(), [line.rstrip() for line in re.split(r"[\r\n]+", plain)]
+    environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")} | {"TERM": "xterm"}
+    command = [sys.executable, "-m", "tfscale.train", *arguments]
+    code, text = on_terminal(command, folder, environ, columns=columns, cold=True)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return code, [line.rstrip() for line in re.split(r"[\r\n]+", plain)]
 
 
 def test_nothing_is_wider_than_the_terminal_and_every_epoch_leaves_a_line(tmp_path):
     columns = 60
-    code, lines = on_terminal(tmp_path, columns, *SHORT, "tracker=none", "run.dir=it")
+    code, lines = shown(tmp_path, columns, *SHORT, "tracker=none", "run.dir=it")
     assert code == 0, lines
     assert max(map(len, lines)) <= columns
     text = "\n".join(lines)

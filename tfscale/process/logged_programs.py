@@ -23,7 +23,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tfscale.console.messages import RESULT
-from tfscale.errors import KILLED, IOFailure, without_secrets
+from tfscale.errors import (
+    KILLED,
+    ClusterFault,
+    Interrupted,
+    IOFailure,
+    Preempted,
+    TfscaleError,
+    kind_of,
+    without_secrets,
+)
 from tfscale.process.caught_signals import CaughtSignals
 from tfscale.process.children import Child, Guard, wait_for_output
 
@@ -47,6 +56,11 @@ class Ended:
     code: int
     line: str
     seconds: float
+
+    @property
+    def kind(self) -> type[TfscaleError]:
+        """The class of its error; whoever was killed may do better the next time."""
+        return ClusterFault if self.code == KILLED else kind_of(self.code)
 
     @property
     def told(self) -> tuple[str, str]:
@@ -97,6 +111,12 @@ class LoggedPrograms:
     @property
     def signum(self) -> int | None:
         return self._signals.signum
+
+    def refuse_stopped(self, what: str = "", *, where: str = "", fix: str) -> None:
+        """Raises Interrupted or Preempted where people have sent a signal. Args: what: where that was, for people."""
+        if self.signum is not None:
+            kind = Interrupted if self.signum == signal.SIGINT else Preempted
+            raise kind(f"stopped by {signal.Signals(self.signum).name}{what}", where=where, fix=fix)
 
     def log_of(self, name: str) -> Path:
         return self._logs / f"{name}.log"

@@ -98,6 +98,23 @@ def claimed(
         yield mine
 
 
+@contextlib.contextmanager
+def held_by(kind: str, folder: Path) -> Iterator[None]:
+    """`claimed`, by something around many runs that lies in a folder of its own, such as a "workflow".
+
+    Raises:
+        OutputError: another of its kind holds the folder, or it can't be locked.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(claimed(folder))
+        except OutputError as error:
+            what = error.what.replace("run folder", "folder").replace("run holds", f"{kind} holds")
+            fix = f"wait for its end, or choose another {kind}.dir=FOLDER"
+            raise OutputError(what, where=str(folder), fix=fix) from None
+        yield
+
+
 def is_free(folder: Path) -> bool:
     """Whether nobody holds the folder, as far as can be told without waiting; leaves nothing behind."""
     raw = _read(folder)

@@ -17,7 +17,7 @@ from tfscale.composition.hydra_compose import compose
 from tfscale.console import messages, write_result
 from tfscale.console.live_panel import sparkline
 from tfscale.console.offline_page import drawn
-from tfscale.errors import Diverged, Interrupted, Preempted, TfscaleError, UsageError, kind_of
+from tfscale.errors import Diverged, TfscaleError, UsageError, kind_of
 from tfscale.files import refuse_unwritable, write_whole
 from tfscale.process.logged_programs import LoggedPrograms
 from tfscale.sweep.rate_range import RateRange, has_diverged
@@ -100,9 +100,7 @@ def _losses(words: Sequence[str], config_dir: str | None, folder: Path) -> list[
             if not stopped and has_diverged([row["loss"] for row in _rows(folder)]):
                 stopped = True
                 child.send(signal.SIGTERM)
-        if (signum := programs.signum) is not None:
-            kind = Interrupted if signum == signal.SIGINT else Preempted
-            raise kind(f"stopped by {signal.Signals(signum).name}", fix="run the same command again")
+        programs.refuse_stopped(fix="run the same command again")
     rows = _rows(folder)
     if ended.code and not stopped and ended.code != Diverged.exit_code:
         what, fix = ended.told

@@ -23,21 +23,17 @@ from typing import Any
 from tfscale.config.schema import RunConfig
 from tfscale.console.messages import RESULT, bare, table
 from tfscale.errors import (
-    KILLED,
     RETRYABLE,
     CheckFailed,
-    ClusterFault,
     Interrupted,
-    OutputError,
     Preempted,
     UsageError,
-    kind_of,
     without_secrets,
 )
 from tfscale.files import dumps, read_json, refuse_unwritable, write_whole
 from tfscale.process.children import Child
 from tfscale.process.logged_programs import Ended, LoggedPrograms
-from tfscale.run_dir.lease import claimed
+from tfscale.run_dir.lease import held_by
 from tfscale.sweep.sweep_request import Share, SweepRequest
 from tfscale.sweep.trial_store import Told, Trial, TrialStore
 
@@ -79,7 +75,7 @@ def run_sweep(request: SweepRequest) -> Told:
     folder = request.folder
     refuse_unwritable(folder / SUMMARY, where="sweep.dir", fix="choose another sweep.dir=FOLDER")
     config = request.check()
-    with LoggedPrograms(folder / "logs", where="sweep.dir") as programs, _held(folder):
+    with LoggedPrograms(folder / "logs", where="sweep.dir") as programs, held_by("sweep", folder):
         store = TrialStore.open(
             folder / "study.db",
             request.space,
@@ -120,9 +116,7 @@ class _Sweep:
             for one in list(self._running):
                 if (ended := self._programs.ended(one.child)) is not None:
                     self._end(one, ended)
-        if (signum := self._programs.signum) is not None:
-            kind = Interrupted if signum == signal.SIGINT else Preempted
-            raise kind(f"stopped by {signal.Signals(signum).name}", where=str(self._request.folder), fix=_AGAIN)
+        self._programs.refuse_stopped(where=str(self._request.folder), fix=_AGAIN)
 
     def _start_some(self) -> bool:
         """Begins trials while there are shares of the machine and anything to try."""
@@ -218,8 +212,7 @@ class _Sweep:
         self._failures += 1
         _log.warning(f"trial {one.trial.number} failed with {ended.code}: {what}")
         if self._failures >= _IN_A_ROW:
-            kind = ClusterFault if ended.code == KILLED else kind_of(ended.code)
-            raise kind(
+            raise ended.kind(
                 f"{_IN_A_ROW} trials in a row failed, the last with {ended.code}: {what}",
                 where=str(self._programs.log_of(self._request.trial_name(one.trial.number))),
                 fix=fix or _AGAIN,
@@ -273,19 +266,6 @@ def _tracked(request: SweepRequest, config: RunConfig) -> Iterator[_Tracked]:
         raise
     finally:
         tracker.close(status)
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(claimed(folder))
-        except OutputError as error:
-            what = error.what.replace("run folder", "folder").replace("run holds", "sweep holds")
-            raise OutputError(
-                what, where=str(folder), fix="wait for its end, or choose another sweep.dir=FOLDER"
-            ) from None
-        yield
 
 
 def _report(request: SweepRequest, config: RunConfig, store: TrialStore, tracked: _Tracked) -> None:

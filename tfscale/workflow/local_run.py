@@ -11,9 +11,8 @@ import contextlib
 import functools
 import logging
 import shlex
-import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,15 @@ from urllib.parse import urlsplit
 
 from tfscale.console.messages import RESULT, bare
 from tfscale.errors import (
-    KILLED,
     RETRYABLE,
     CheckFailed,
-    ClusterFault,
-    Interrupted,
-    OutputError,
-    Preempted,
     TfscaleError,
-    kind_of,
     without_secrets,
 )
 from tfscale.files import digest_of, refuse_unwritable, write_whole
 from tfscale.process.children import Child
 from tfscale.process.logged_programs import Ended, LoggedPrograms
-from tfscale.run_dir.lease import claimed, is_free
+from tfscale.run_dir.lease import held_by, is_free
 from tfscale.workflow.done_steps import FILE, DoneSteps, identity_of
 from tfscale.workflow.installed import refuse_missing
 from tfscale.workflow.step_graph import Shown, page_of, text_of
@@ -142,7 +135,7 @@ def run_here(flow: LocalWorkflow, refuse_bad_words: Callable[[Sequence[Step]], N
         refuse_bad_words(flow.steps)
     with LoggedPrograms(flow.folder / "logs", where="workflow.dir") as processes:
         try:
-            with _held(flow.folder):
+            with held_by("workflow", flow.folder):
                 walk = _Walk(flow, processes)
                 server = walk.walk()
         finally:
@@ -161,17 +154,6 @@ def _write_page(flow: LocalWorkflow, shown: Sequence[Shown]) -> None:
 
 def _states(steps: Sequence[Shown]) -> dict[str, str]:
     return {step.name: step.state for step in steps}
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(claimed(folder))
-        except OutputError as error:
-            what = error.what.replace("run folder", "folder").replace("run holds", "workflow holds")
-            raise OutputError(what, where=str(folder), fix=f"wait for its end, or {_FIX}") from None
-        yield
 
 
 class _Walk:
@@ -303,14 +285,11 @@ class _Walk:
         return f"ended with {ended.code}"
 
     def _refuse_stopped(self, step: Step) -> None:
-        if (signum := self._processes.signum) is not None:
-            kind = Interrupted if signum == signal.SIGINT else Preempted
-            raise kind(f"stopped by {signal.Signals(signum).name} at the step {step.name}", fix=_AGAIN)
+        self._processes.refuse_stopped(f" at the step {step.name}", fix=_AGAIN)
 
     def _failure(self, step: Step, ended: Ended) -> TfscaleError:
         what, fix = ended.told
-        kind = ClusterFault if ended.code == KILLED else kind_of(ended.code)
-        return kind(
+        return ended.kind(
             f"the step {step.name} ended with {ended.code}: {what}",
             where=str(self._processes.log_of(step.name)),
             fix=fix or _AGAIN,
